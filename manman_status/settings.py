@@ -1,0 +1,208 @@
+"""Every setting, its default and its meaning. The only reader of the environment.
+
+A setting `batch_max_events` is the variable `MANMAN_STATUS_BATCH_MAX_EVENTS` and, where a command takes it, the flag
+`--batch-max-events`. Secrets are never shown: `repr` and error texts name the variable, not its value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from manman_status.errors import SettingsError
+
+PREFIX = "MANMAN_STATUS_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of both roles. Empty strings mean "not given"."""
+
+    database_url: str = ""
+    rabbitmq_url: str = ""
+    virtual_host: str = ""
+
+    host: str = ""
+    port: int = 8000
+    workers: int = 1
+    api_tokens: tuple[str, ...] = ()
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    inbound_exchange: str = "internal_service_events"
+    outbound_exchange: str = "external_service_events"
+    dead_letter_exchange: str = "manman.status.dead"
+    dead_letter_queue: str = "manman.status.dead"
+    heartbeat_queue: str = "manman.status.heartbeats"
+    lifecycle_queue: str = "manman.status.lifecycle"
+    heartbeat_ttl_seconds: int = 60
+    heartbeat_max_length: int = 200_000
+    lifecycle_delivery_limit: int = 100
+
+    batch_max_events: int = 1_000
+    batch_max_wait_ms: int = 50
+    prefetch: int = 2_000
+
+    default_interval_seconds: float = 10.0
+    minimum_timeout_seconds: float = 15.0
+    retention_days: int = 30
+
+    database_pool_size: int = 10
+    database_timeout_seconds: float = 3.0
+    shutdown_timeout_seconds: float = 10.0
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        shown["database_url"] = redacted(self.database_url)
+        shown["rabbitmq_url"] = redacted(self.rabbitmq_url)
+        shown["api_tokens"] = f"<{len(self.api_tokens)}>"
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @property
+    def bind_host(self) -> str:
+        """Where the api listens: as told, else everywhere with tokens and only on this machine without."""
+        return self.host or ("0.0.0.0" if self.api_tokens else "127.0.0.1")  # noqa: S104
+
+
+NON_FIELDS = ("api_tokens_file",)
+"""Variables that fill another setting: `MANMAN_STATUS_API_TOKENS_FILE` holds one token a line."""
+
+
+def redacted(url: str) -> str:
+    """The URL without its user's password and without its query, either of which may be secret."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "<not a URL>"
+    user = f"{parts.username}:***@" if parts.username else ""
+    return urlunsplit((parts.scheme, f"{user}{host}{port}", parts.path, "", ""))
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def load_settings(
+    *,
+    needs: tuple[str, ...] = (),
+    environ: Mapping[str, str] | None = None,
+    **overrides: Any,
+) -> Settings:
+    """Settings from the environment; `overrides` that are not None win. Names in `needs` must be given.
+
+    Raises SettingsError with every problem at once, one a line, naming variables and never showing secrets.
+    """
+    environ = os.environ if environ is None else environ
+    problems: list[str] = []
+    given: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        override = overrides.pop(field.name, None)
+        text = environ.get(variable(field.name), "")
+        if override is not None:
+            given[field.name] = override
+        elif field.name == "api_tokens":
+            given["api_tokens"] = _tokens(text, environ.get(variable("api_tokens_file"), ""), problems)
+        elif text.strip():
+            _read(field, text.strip(), given, problems)
+    if overrides:
+        raise TypeError(f"unknown settings: {sorted(overrides)}")
+    for name in given:
+        if name not in PROBLEMS:
+            continue
+        problem = PROBLEMS[name](given[name])
+        if problem:
+            problems.append(f"{variable(name)} {problem}")
+    problems += [f"{variable(name)} is not set" for name in needs if not given.get(name)]
+    known = {variable(name) for name in (*Settings.__struct_fields__, *NON_FIELDS)}
+    problems += [
+        f"{name} is not a setting"
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known
+    ]
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**given)
+
+
+def _read(field: msgspec.structs.FieldInfo, text: str, given: dict[str, Any], problems: list[str]) -> None:
+    try:
+        given[field.name] = msgspec.convert(text, field.type, strict=False)
+    except msgspec.ValidationError as error:
+        shown = "" if field.name.endswith("_url") else f" {text[:40]!r}"
+        problems.append(f"{variable(field.name)}{shown}: {str(error)[0].lower()}{str(error)[1:]}")
+
+
+def _tokens(text: str, file: str, problems: list[str]) -> tuple[str, ...]:
+    """Tokens from the variable (separated by commas or white space) and the file (one a line, # comments)."""
+    tokens = text.replace(",", " ").split()
+    if file:
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{variable('api_tokens_file')}: cannot read it: {error.__class__.__name__}")
+            return ()
+        tokens += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not tokens:
+            problems.append(f"{variable('api_tokens_file')} names a file without a token")
+    if any(not token.isascii() for token in tokens):
+        problems.append(f"{variable('api_tokens')} holds a token that is not ASCII")
+    return tuple(dict.fromkeys(tokens))
+
+
+def _url(*schemes: str) -> Callable[[Any], str]:
+    def problem(url: Any) -> str:
+        wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            return "is not a URL"
+        if parts.scheme not in schemes:
+            return f"must begin with {wanted}"
+        return ""
+
+    return problem
+
+
+def _within(lowest: float, highest: float) -> Callable[[Any], str]:
+    def problem(value: Any) -> str:
+        return "" if lowest <= value <= highest else f"must be {lowest:g} to {highest:g}, not {value:g}"
+
+    return problem
+
+
+def _name(value: Any) -> str:
+    return "" if 1 <= len(value.encode()) <= 255 else "must be 1 to 255 bytes long"
+
+
+PROBLEMS: dict[str, Callable[[Any], str]] = {
+    "database_url": _url("postgresql", "postgres"),
+    "rabbitmq_url": _url("amqp", "amqps"),
+    "port": _within(0, 65535),
+    "workers": _within(1, 256),
+    "inbound_exchange": _name,
+    "outbound_exchange": _name,
+    "dead_letter_exchange": _name,
+    "dead_letter_queue": _name,
+    "heartbeat_queue": _name,
+    "lifecycle_queue": _name,
+    "heartbeat_ttl_seconds": _within(1, 86_400),
+    "heartbeat_max_length": _within(1_000, 100_000_000),
+    "lifecycle_delivery_limit": _within(5, 1_000_000),
+    "batch_max_events": _within(1, 10_000),
+    "batch_max_wait_ms": _within(0, 10_000),
+    "prefetch": _within(1, 65_535),
+    "default_interval_seconds": _within(1, 3_600),
+    "minimum_timeout_seconds": _within(0.5, 86_400),
+    "retention_days": _within(1, 3_650),
+    "database_pool_size": _within(1, 1_000),
+    "database_timeout_seconds": _within(0.1, 300),
+    "shutdown_timeout_seconds": _within(1, 300),
+}

@@ -1,0 +1,159 @@
+"""The tables, described once. Migrations are made from here; the hot SQL beside it names the same columns.
+
+Positions are pairs `(…_incarnation, …_seq)`: an event with both as sent, one without as `(0, µs since the
+epoch)`. Every register below keeps the value at the greatest position, whatever order events come in.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from manman_status.domain.status import ACTIVE, Entity, StatusType
+
+
+def _one_of(column: str, values: type[StatusType] | type[Entity]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+ACTIVE_SQL = "status IN ({})".format(", ".join(sorted(f"'{status}'" for status in ACTIVE)))
+
+
+def _bigint(default: int | None = None, *, nullable: bool = False) -> Any:
+    server_default = None if default is None else text(str(default))
+    return Column(BigInteger, nullable=nullable, server_default=server_default)
+
+
+def _time(*, nullable: bool = True) -> Any:
+    return Column(DateTime(timezone=True), nullable=nullable)
+
+
+def _json() -> Any:
+    return Column(JSONB, nullable=False, server_default=text("'{}'"))
+
+
+class Worker(SQLModel, table=True):
+    """One row a worker. Each heartbeat updates it in place (HOT): no index may name a column that a beat changes."""
+
+    __tablename__ = "workers"
+    __table_args__ = (
+        _one_of("status", StatusType),
+        Index("workers_by_status", "status", "worker_id"),
+        Index(
+            "workers_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}
+        ),
+        {"postgresql_with": {"fillfactor": "60"}},
+    )
+
+    worker_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    created_date: datetime = Field(sa_column=_time(nullable=False))
+    end_date: datetime | None = Field(sa_column=_time())
+    last_heartbeat: datetime | None = Field(sa_column=_time())
+    status: str = Field(sa_column=Column(Text, nullable=False))
+    status_since: datetime = Field(sa_column=_time(nullable=False))
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    evidence: dict[str, Any] = Field(sa_column=_json())
+    labels: dict[str, str] = Field(sa_column=_json())
+    interval_seconds: float | None = Field(sa_column=Column(Double, nullable=True))
+    # The newest sign of life: which incarnation, and its newest beat.
+    incarnation: int = Field(sa_column=_bigint(0))
+    seq: int = Field(sa_column=_bigint(0))
+    labels_incarnation: int = Field(sa_column=_bigint(0))
+    labels_seq: int = Field(sa_column=_bigint(0))
+    interval_incarnation: int = Field(sa_column=_bigint(0))
+    interval_seq: int = Field(sa_column=_bigint(0))
+    inventory_incarnation: int = Field(sa_column=_bigint(0))
+    inventory_seq: int = Field(sa_column=_bigint(0))
+    inventory_digest: int = Field(sa_column=_bigint(0))
+    # Lives: an incarnation is begun by its first event and ended by its own WORKER_STOPPED; events without
+    # incarnation begin and end lives by time (µs since the epoch).
+    stopped_incarnation: int = Field(sa_column=_bigint(0))
+    stopped_at: int = Field(sa_column=_bigint(0))
+    begun_at: int | None = Field(sa_column=_bigint(nullable=True))
+    begun_status: str | None = Field(sa_column=Column(Text, nullable=True))
+    ended_at: int | None = Field(sa_column=_bigint(nullable=True))
+    ended_status: str | None = Field(sa_column=Column(Text, nullable=True))
+    ended_reason: str | None = Field(sa_column=Column(Text, nullable=True))
+
+
+class ServerInstance(SQLModel, table=True):
+    """One row a game server instance. Touched when something about it changes, not by each heartbeat."""
+
+    __tablename__ = "server_instances"
+    __table_args__ = (
+        _one_of("status", StatusType),
+        Index("server_instances_by_status", "status", "instance_id"),
+        Index("server_instances_by_worker", "worker_id", "instance_id"),
+        Index("server_instances_by_config", "game_server_config_id", "instance_id"),
+        Index("server_instances_active", "instance_id", postgresql_where=text(ACTIVE_SQL)),
+        Index("server_instances_active_by_worker", "worker_id", postgresql_where=text(ACTIVE_SQL)),
+        {"postgresql_with": {"fillfactor": "80"}},
+    )
+
+    instance_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    worker_id: int | None = Field(sa_column=_bigint(nullable=True))
+    game_server_config_id: int | None = Field(sa_column=_bigint(nullable=True))
+    created_date: datetime = Field(sa_column=_time(nullable=False))
+    end_date: datetime | None = Field(sa_column=_time())
+    status: str = Field(sa_column=Column(Text, nullable=False))
+    status_since: datetime = Field(sa_column=_time(nullable=False))
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    evidence: dict[str, Any] = Field(sa_column=_json())
+    # Since when its worker's newest inventory has not listed it; null while listed or not known to be missing.
+    missing_since: datetime | None = Field(sa_column=_time())
+    claim_incarnation: int = Field(sa_column=_bigint(0))
+    claim_seq: int = Field(sa_column=_bigint(0))
+    claim_status: str | None = Field(sa_column=Column(Text, nullable=True))
+    end_incarnation: int = Field(sa_column=_bigint(0))
+    end_seq: int = Field(sa_column=_bigint(0))
+    end_status: str | None = Field(sa_column=Column(Text, nullable=True))
+    end_reason: str | None = Field(sa_column=Column(Text, nullable=True))
+    exit_code: int | None = Field(sa_column=_bigint(nullable=True))
+
+
+class Transition(SQLModel, table=True):
+    """Every status change, and nothing else: history, outbox and feed. One partition a UTC day."""
+
+    __tablename__ = "transitions"
+    __table_args__ = (
+        PrimaryKeyConstraint("revision", "at"),
+        _one_of("entity", Entity),
+        _one_of("new_status", StatusType),
+        Index("transitions_by_entity", "entity", "entity_id", "revision"),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+    revision: int = Field(sa_column=Column(BigInteger, nullable=False))
+    at: datetime = Field(sa_column=_time(nullable=False))
+    entity: str = Field(sa_column=Column(Text, nullable=False))
+    entity_id: int = Field(sa_column=_bigint())
+    old_status: str | None = Field(sa_column=Column(Text, nullable=True))
+    new_status: str = Field(sa_column=Column(Text, nullable=False))
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    evidence: dict[str, Any] = Field(sa_column=_json())
+
+
+class RevisionCounter(SQLModel, table=True):
+    """The one row whose lock gives revisions their commit order: it is taken last and held until commit."""
+
+    __tablename__ = "revision_counter"
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    revision: int = Field(sa_column=_bigint(0))

@@ -1,0 +1,73 @@
+"""Connections to PostgreSQL, and whether its schema is the one this program needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import asyncpg
+import msgspec
+
+from manman_status.errors import SchemaBehind
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+
+SCHEMA_REVISION = "0001"
+"""The alembic revision that the SQL in this package is written for; a test compares it with `migrations/`."""
+
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+"""What is raised while the database is away, starting, stopping or full: try again later."""
+
+
+async def _prepare(connection: Connection) -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(
+            name,
+            schema="pg_catalog",
+            encoder=lambda value: msgspec.json.encode(value).decode(),
+            decoder=msgspec.json.decode,
+        )
+
+
+def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float) -> Pool:
+    """A pool that connects when first used: `async with` it to open, which needs no database.
+
+    `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`.
+    """
+    return asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=size,
+        timeout=timeout_seconds,
+        command_timeout=timeout_seconds,
+        init=_prepare,
+        server_settings={"application_name": application, "timezone": "UTC"},
+    )
+
+
+SCHEMA_REVISION_FOUND = "SELECT version_num FROM alembic_version"
+
+
+async def require_schema(connection: Connection) -> None:
+    """Raise SchemaBehind unless the database is at `SCHEMA_REVISION` or beyond it.
+
+    A newer schema is fine: migrations only add within one release, so that roles can be replaced one by one.
+    """
+    try:
+        found: str = await connection.fetchval(SCHEMA_REVISION_FOUND) or "empty"
+    except asyncpg.UndefinedTableError:
+        found = "empty"
+    if found == "empty" or found < SCHEMA_REVISION:
+        raise SchemaBehind(found=found, needed=SCHEMA_REVISION)

@@ -1,0 +1,60 @@
+"""The names on the broker, as data. Who declares them is `processor/`; who only sends needs the exchanges' names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+HEARTBEAT_KEYS = ("worker.*.heartbeat",)
+LIFECYCLE_KEYS = (
+    "worker.*.lifecycle",
+    "game_server_instance.*.lifecycle",
+    "worker.*.status",
+    "game_server_instance.*.status",
+)
+HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True):
+    inbound_exchange: str = "internal_service_events"
+    outbound_exchange: str = "external_service_events"
+    dead_letter_exchange: str = "manman.status.dead"
+    dead_letter_queue: str = "manman.status.dead"
+    heartbeat_queue: str = "manman.status.heartbeats"
+    lifecycle_queue: str = "manman.status.lifecycle"
+    heartbeat_ttl_seconds: int = 60
+    heartbeat_max_length: int = 200_000
+    lifecycle_delivery_limit: int = 100
+
+    @property
+    def heartbeat_arguments(self) -> dict[str, Any]:
+        """Transient: an old beat is worth nothing, so it expires, and a full queue drops its oldest."""
+        return {
+            "x-message-ttl": self.heartbeat_ttl_seconds * 1000,
+            "x-max-length": self.heartbeat_max_length,
+            "x-max-length-bytes": HEARTBEAT_MAX_BYTES,
+            "x-overflow": "drop-head",
+        }
+
+    @property
+    def lifecycle_arguments(self) -> dict[str, Any]:
+        """Durable: what exceeds the delivery limit reaches the dead-letter queue at least once."""
+        return {
+            "x-dead-letter-exchange": self.dead_letter_exchange,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+            "x-delivery-limit": self.lifecycle_delivery_limit,
+        }
+
+
+def worker_heartbeat_key(worker_id: int) -> str:
+    return f"worker.{worker_id}.heartbeat"
+
+
+def worker_lifecycle_key(worker_id: int) -> str:
+    return f"worker.{worker_id}.lifecycle"
+
+
+def instance_lifecycle_key(instance_id: int) -> str:
+    return f"game_server_instance.{instance_id}.lifecycle"

@@ -1,0 +1,60 @@
+"""Alembic's entry: migrations over asyncpg, two at once made to wait for each other."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import asyncpg
+from alembic import context
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import SQLModel
+
+from manman_status.store import models
+
+MIGRATION_LOCK = 7_036_874_417
+PARTITION = re.compile(r"transitions_(\d{8}|default)")
+assert models.Worker.metadata is SQLModel.metadata
+
+
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """The partitions of `transitions` come and go with the days: they are data, not schema."""
+    return not (kind == "table" and PARTITION.fullmatch(name or ""))
+
+
+def migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=SQLModel.metadata,
+        include_name=include_name,
+        transaction_per_migration=False,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        context.run_migrations()
+
+
+async def run_online() -> None:
+    dsn = context.config.attributes.get("dsn")
+    if not dsn:
+        from manman_status.settings import load_settings
+
+        dsn = load_settings(needs=("database_url",)).database_url
+
+    async def connect() -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(dsn, server_settings={"application_name": "manman-status migrate"})
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=pool.NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
+
+
+if context.is_offline_mode():
+    raise SystemExit("offline migrations are not supported: run `manman-status migrate`")
+asyncio.run(run_online())
