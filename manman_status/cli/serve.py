@@ -1,0 +1,56 @@
+"""What each container runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias, assert_never
+
+from cyclopts import Parameter
+
+from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, setting
+from manman_status.logs import configure_logs
+from manman_status.settings import load_settings, variable
+
+Role: TypeAlias = Literal["api", "processor"]
+NEEDS: dict[Role, tuple[str, ...]] = {
+    "api": ("database_url",),
+    "processor": ("database_url", "rabbitmq_url"),
+}
+"""What each role cannot do without. Settings of the other role do no harm: containers may share one environment."""
+
+
+def serve(
+    *,
+    role: Annotated[
+        Role, Parameter(env_var=variable("role"), show_env_var=False, help=f"What to run. [{variable('role')}]")
+    ],
+    database_url: DatabaseUrl = None,
+    rabbitmq_url: RabbitmqUrl = None,
+    host: Annotated[str | None, setting("host", "api: address to listen on")] = None,
+    port: Annotated[int | None, setting("port", "api: port to listen on")] = None,
+    workers: Annotated[int | None, setting("workers", "api: number of processes")] = None,
+) -> int:
+    """Run one role until SIGTERM or Ctrl-C.
+
+    The api answers over HTTP, on 127.0.0.1 unless tokens are set or --host says otherwise. The processor listens on
+    nothing: it turns messages into rows.
+    """
+    settings = load_settings(
+        needs=NEEDS[role],
+        database_url=database_url,
+        rabbitmq_url=rabbitmq_url,
+        host=host,
+        port=port,
+        workers=workers,
+    )
+    configure_logs(role=role, level=settings.log_level, format=settings.log_format)
+    match role:
+        case "api":
+            from manman_status.api import app as api
+
+            return api.serve(settings)
+        case "processor":
+            from manman_status.processor import app as processor
+
+            return processor.serve(settings)
+        case _:
+            assert_never(role)
