@@ -1,0 +1,147 @@
+"""Child processes that end with this one, in whatever way it ends."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from manman_status.errors import ManManStatusError
+
+if TYPE_CHECKING:
+    import pwd
+    from collections.abc import Callable, Mapping, Sequence
+
+# The guard leads the process group that all children join. Its standard input is a pipe whose other end only we
+# hold: when we are gone, even by SIGKILL, it reads the end and takes its whole group along. Unlike PR_SET_PDEATHSIG
+# this works on every Unix, for a child with another user, for grandchildren, and whichever thread started them.
+GUARD: Final = """
+import os, signal, sys, time
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+sys.stdin.buffer.read()
+os.killpg(0, signal.SIGINT)
+time.sleep(1)
+os.killpg(0, signal.SIGKILL)
+"""
+
+
+class ChildFailed(ManManStatusError):  # noqa: N818
+    """{name} {problem}; the end of {log}:
+    {tail}"""
+
+
+@functools.cache
+def guard() -> int:
+    """The process group for children, with its guard started."""
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-I", "-S", "-c", GUARD], stdin=subprocess.PIPE, process_group=0
+    )
+
+    def end() -> None:
+        process.kill()
+        process.communicate()
+
+    atexit.register(end)
+    return process.pid
+
+
+def wait_until(condition: Callable[[], bool], *, within_seconds: float) -> bool:
+    """Whether the condition became true in time."""
+    deadline = time.monotonic() + within_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class Child:
+    """One running command. Its output goes to the end of `log_file`."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        log_file: Path,
+        env: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        user: pwd.struct_passwd | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self.name = name
+        self.log_file = log_file
+        self._stop_signal = stop_signal
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                cwd=folder,
+                user=user.pw_uid if user else None,
+                group=user.pw_gid if user else None,
+                extra_groups=[] if user else None,
+                process_group=guard(),
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; minus the signal's number when a signal ended it."""
+        return self._process.poll()
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def wait(self, *, within_seconds: float) -> int:
+        """Its exit code. Raises ChildFailed when it still runs after `within_seconds`."""
+        try:
+            return self._process.wait(within_seconds)
+        except subprocess.TimeoutExpired:
+            raise self.failed(f"still runs after {within_seconds:g} s") from None
+
+    def wait_until_ready(self, ready: Callable[[], bool], *, within_seconds: float) -> None:
+        """Raises ChildFailed, and leaves no process, when it ends or the time passes before `ready()`."""
+        wait_until(lambda: self.returncode is not None or ready(), within_seconds=within_seconds)
+        if self.returncode is not None:
+            raise self.failed(f"ended with code {self.returncode}")
+        if not ready():
+            self.kill()
+            raise self.failed(f"was not ready within {within_seconds:g} s")
+
+    def stop(self, *, within_seconds: float = 15.0) -> int:
+        """Ask it to end, then make it. Its exit code; nothing happens when it has ended already."""
+        if self.returncode is None:
+            self._process.send_signal(self._stop_signal)
+            self._process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(within_seconds)
+            self._process.kill()
+        return self._process.wait()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def failed(self, problem: str) -> ChildFailed:
+        tail = "\n    ".join(self.log.splitlines()[-15:])
+        return ChildFailed(name=self.name, problem=problem, log=self.log_file, tail=tail)
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0

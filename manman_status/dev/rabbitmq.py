@@ -1,0 +1,163 @@
+"""A private RabbitMQ node as our own child, from the `rabbitmq-server` of this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+from pathlib import Path
+from typing import Self
+
+from manman_status.dev.ports import free_port, is_open
+from manman_status.dev.processes import Child
+from manman_status.errors import CommandFailed
+
+NODE_NAME = "manman@localhost"
+PACKAGES = Path("/usr/lib/rabbitmq")
+
+CONFIGURATION = """\
+listeners.tcp.1 = 127.0.0.1:{port}
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {management_port}
+collect_statistics_interval = 1000
+log.console = true
+log.console.level = warning
+log.file = false
+"""
+
+
+class EmbeddedRabbitMQ:
+    """One node on ports of 127.0.0.1, with the management plugin; its data stays in `folder` for the next start.
+
+    It takes some 8 s to start: `launch` returns at once, `wait_until_ready` waits.
+    """
+
+    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+        self.folder = folder.resolve()
+        self.port = port or free_port()
+        self.management_port = free_port()
+        self.log_file = self.folder / "rabbitmq.log"
+        self._epmd_port = free_port()
+        self._distribution_port = free_port()
+        self._epmd: Child | None = None
+        self._node: Child | None = None
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    @property
+    def management_url(self) -> str:
+        return f"http://guest:guest@127.0.0.1:{self.management_port}"
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def _running(self) -> Child:
+        assert self._node is not None, "not started"
+        return self._node
+
+    def start(self) -> Self:
+        self.launch()
+        self.wait_until_ready()
+        return self
+
+    def launch(self) -> None:
+        server = rabbitmq_server()
+        self._write_files()
+        # The node would start a daemon of its own that outlives it; this one is there first, and ours.
+        epmd = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
+        self._epmd = Child("epmd", epmd, log_file=self.log_file, env=self._environment())
+        self._epmd.wait_until_ready(lambda: is_open(self._epmd_port), within_seconds=10)
+        self._node = Child("RabbitMQ", [server], log_file=self.log_file, env=self._environment())
+
+    def wait_until_ready(self) -> None:
+        try:
+            self._running.wait_until_ready(self._is_ready, within_seconds=60)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """In order; its data stays. Nothing happens when it does not run."""
+        for child in (self._node, self._epmd):
+            if child:
+                child.stop()
+
+    def kill(self) -> None:
+        for child in (self._node, self._epmd):
+            if child:
+                child.kill()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _is_ready(self) -> bool:
+        """Whether it answers AMQP's greeting: the port alone opens a little earlier."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"AMQP\x00\x00\x09\x01")
+                return connection.recv(1) == b"\x01" and is_open(self.management_port)
+        except OSError:
+            return False
+
+    def _write_files(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ports = {"port": self.port, "management_port": self.management_port}
+        (self.folder / "rabbitmq.conf").write_text(CONFIGURATION.format(**ports), encoding="ascii")
+        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n", encoding="ascii")
+        cookie = self.folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.touch(mode=0o600)
+            cookie.write_text(secrets.token_hex(20), encoding="ascii")
+            cookie.chmod(0o400)
+
+    def _environment(self) -> dict[str, str]:
+        folder = self.folder
+        files = {
+            "CONF_ENV_FILE": "/dev/null",
+            "CONFIG_FILE": folder / "rabbitmq.conf",
+            "ENABLED_PLUGINS_FILE": folder / "enabled_plugins",
+            "MNESIA_BASE": folder / "mnesia",
+            "LOG_BASE": folder / "log",
+            "GENERATED_CONFIG_DIR": folder / "generated",
+            "PID_FILE": folder / "rabbitmq.pid",
+        }
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(folder),  # where Erlang looks for its cookie
+            "RUNNING_UNDER_SYSTEMD": "1",  # so that the script becomes the node: its pid is the node's
+            "RABBITMQ_NODENAME": NODE_NAME,
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}"  # no spinning, no outside
+            ),
+            **{f"RABBITMQ_{name}": str(path) for name, path in files.items()},
+        }
+
+
+def rabbitmq_server() -> Path:
+    """The server's script. Debian's /usr/sbin/rabbitmq-server is not it, but a wrapper that changes the user."""
+    found = shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', os.defpath)}:/opt/homebrew/sbin")
+    candidates = [
+        PACKAGES / "bin/rabbitmq-server",
+        *sorted(PACKAGES.glob("lib/rabbitmq_server-*/sbin/rabbitmq-server"), reverse=True),
+        *([Path(found).resolve()] if found else []),
+    ]
+    for candidate in candidates:
+        if candidate.is_file() and candidate.name == "rabbitmq-server":
+            return candidate
+    raise CommandFailed(
+        "there is no rabbitmq-server on this machine: `apt-get install rabbitmq-server`, "
+        "`brew install rabbitmq` or https://www.rabbitmq.com/docs/download, "
+        "or name a broker of yours in MANMAN_STATUS_RABBITMQ_URL"
+    )

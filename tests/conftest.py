@@ -1,0 +1,262 @@
+"""Real servers for the tests: one PostgreSQL and one RabbitMQ for the whole run, started when first asked for.
+
+Each test that asks has its own `database`, cloned from a migrated template, and its own `broker`, a virtual host.
+`processor` and `api` are the real roles, as child processes, on that database and broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import aio_pika
+import asyncpg
+import httpx
+import pytest
+
+from manman_status.dev.ports import free_port
+from manman_status.dev.postgres import EmbeddedPostgres
+from manman_status.dev.processes import Child
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from manman_status.store.migrate import migrate
+
+TEMPLATE = "template_migrated"
+# Throw-away data needs no durability; a test that kills this server with the machine running loses nothing either.
+CHEAP = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
+
+
+class Eventually(Protocol):
+    async def __call__(self, condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 10.0) -> Any: ...
+
+
+class ProcessTree(Protocol):
+    def __call__(self, root: int = 1) -> dict[int, str]: ...
+
+
+class Role(Child):
+    """A running `manman-status serve`. `pid`, `log` (what it wrote so far), `kill()`; of an api also its `url`."""
+
+    url: str = ""
+
+    def stop(self, *, within_seconds: float = 15.0) -> int:
+        """SIGTERM; it must end by itself, in order."""
+        code = super().stop(within_seconds=within_seconds)
+        assert code == 0, self.failed(f"ended with code {code}")
+        return code
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """For data of servers, and logs: unlike pytest's own folders, every user can reach it."""
+    folder = Path(tempfile.mkdtemp(prefix="manman-status-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(server_folder / "postgres", options=CHEAP).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(server_folder: Path) -> Iterator[EmbeddedRabbitMQ]:
+    server = EmbeddedRabbitMQ(server_folder / "rabbitmq").start()
+    yield server
+    server.kill()
+
+
+async def run_sql(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def migrated_template(postgres: EmbeddedPostgres) -> str:
+    await run_sql(postgres.url, f"CREATE DATABASE {TEMPLATE}")
+    await asyncio.to_thread(migrate, postgres.url.replace("/postgres", f"/{TEMPLATE}"))
+    return TEMPLATE
+
+
+async def temporary_database(server: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    await run_sql(server.url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.url.replace("/postgres", f"/{name}")
+    await run_sql(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(postgres: EmbeddedPostgres, migrated_template: str) -> AsyncIterator[str]:
+    """The URL of a fresh database with the newest schema."""
+    async for url in temporary_database(postgres, migrated_template):
+        yield url
+
+
+@pytest.fixture
+async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The URL of a fresh database without any table."""
+    async for url in temporary_database(postgres, "template1"):
+        yield url
+
+
+@pytest.fixture
+def broker(rabbitmq: EmbeddedRabbitMQ) -> Iterator[str]:
+    """The AMQP URL of a fresh virtual host."""
+    name = f"test-{uuid.uuid4().hex}"
+    with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:
+        management.put(f"/api/vhosts/{name}").raise_for_status()
+        yield rabbitmq.url + name
+        management.delete(f"/api/vhosts/{name}").raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Eventually:
+    """Waits for a condition, sync or async: until it gives something true (and gives that), or the deadline.
+
+    A failed assertion in it counts as "not yet", and is what is raised in the end.
+    """
+
+    async def wait(condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 10.0) -> Any:
+        deadline = time.monotonic() + within_seconds
+        while True:
+            late = time.monotonic() > deadline
+            try:
+                result = condition()
+                if inspect.isawaitable(result):
+                    result = await result
+                if result:
+                    return result
+                assert not late, f"still {result!r} after {within_seconds:g} s"
+            except AssertionError:
+                if late:
+                    raise
+            await asyncio.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def process_tree() -> ProcessTree:
+    """The command lines, by pid, of a process and all that descend from it; without one, of all processes."""
+
+    def tree(root: int = 1) -> dict[int, str]:
+        listing = subprocess.run(
+            ["ps", "axww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+        )
+        rows = [line.split(maxsplit=3) for line in listing.stdout.splitlines()]
+        # A zombie has ended; who has not asked for its exit code yet is another question.
+        alive = {int(pid): (int(parent), args) for pid, parent, state, args in rows if state[0] != "Z"}
+        if root == 1:
+            return {pid: args for pid, (_, args) in alive.items()}
+        found = [root]
+        for pid in found:
+            found += [child for child, (parent, _) in alive.items() if parent == pid]
+        return {pid: alive[pid][1] for pid in found if pid in alive}
+
+    return tree
+
+
+def role_environment(**settings: object) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
+    return kept | {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+@pytest.fixture
+def start_role(server_folder: Path) -> Iterator[Callable[..., Role]]:
+    """Starts one role with these settings and does not wait; all that were started are gone after the test."""
+    started: list[Role] = []
+
+    def start(role: str, **settings: object) -> Role:
+        command = [sys.executable, "-m", "manman_status", "serve", "--role", role]
+        log_file = server_folder / f"{role}-{uuid.uuid4().hex[:8]}.log"
+        started.append(Role(role, command, log_file=log_file, env=role_environment(**settings)))
+        return started[-1]
+
+    yield start
+    for role in started:
+        role.kill()
+
+
+async def consumers(broker: str, queue: str) -> int:
+    """How many consume from it; 0 while there is no such queue."""
+    async with await aio_pika.connect(broker) as connection:
+        try:
+            channel = await connection.channel()
+            found = await channel.declare_queue(queue, passive=True)
+        except aio_pika.exceptions.ChannelNotFoundEntity:
+            return 0
+        return found.declaration_result.consumer_count or 0
+
+
+@pytest.fixture
+def start_processor(
+    start_role: Callable[..., Role], database: str, broker: str, eventually: Eventually
+) -> Callable[..., Awaitable[Role]]:
+    """Starts a processor, with more settings where given, and waits until it consumes from both queues."""
+
+    async def start(**settings: object) -> Role:
+        urls = {"database_url": database, "rabbitmq_url": broker}
+        queues = ("manman.status.heartbeats", "manman.status.lifecycle")
+        before = [await consumers(broker, queue) for queue in queues]
+        role = start_role("processor", **{**urls, **settings})
+
+        async def consumes() -> bool:
+            if role.returncode is not None:
+                raise role.failed(f"ended with code {role.returncode}")
+            return all([await consumers(broker, queue) > n for queue, n in zip(queues, before, strict=True)])
+
+        await eventually(consumes, within_seconds=20)
+        return role
+
+    return start
+
+
+@pytest.fixture
+async def processor(start_processor: Callable[..., Awaitable[Role]]) -> Role:
+    return await start_processor()
+
+
+@pytest.fixture
+def start_api(start_role: Callable[..., Role], database: str, eventually: Eventually) -> Callable[..., Awaitable[Role]]:
+    """Starts an api on a free port, with more settings where given, and waits until it answers `/livez`."""
+
+    async def start(**settings: object) -> Role:
+        port = free_port()
+        given = {"database_url": database, "host": "127.0.0.1", "port": port}
+        role = start_role("api", **{**given, **settings})
+        role.url = f"http://127.0.0.1:{port}"
+
+        async def lives() -> bool:
+            if role.returncode is not None:
+                raise role.failed(f"ended with code {role.returncode}")
+            try:
+                return (await client.get("/livez")).status_code == httpx.codes.OK
+            except httpx.TransportError:
+                return False
+
+        async with httpx.AsyncClient(base_url=role.url) as client:
+            await eventually(lives, within_seconds=20)
+        return role
+
+    return start
+
+
+@pytest.fixture
+async def api(start_api: Callable[..., Awaitable[Role]]) -> Role:
+    return await start_api()
