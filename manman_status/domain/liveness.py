@@ -24,9 +24,7 @@ def timeout_seconds(interval_seconds: float, *, minimum_seconds: float) -> float
     return max(MISSED_BEATS_TO_EXPIRE * interval_seconds, minimum_seconds)
 
 
-def deadline(
-    last_heartbeat: datetime, interval_seconds: float, *, minimum_timeout_seconds: float
-) -> datetime:
+def deadline(last_heartbeat: datetime, interval_seconds: float, *, minimum_timeout_seconds: float) -> datetime:
     """The moment after which silence means death, given that listening is proven until then."""
     timeout = timeout_seconds(interval_seconds, minimum_seconds=minimum_timeout_seconds)
     return last_heartbeat + timedelta(seconds=timeout)

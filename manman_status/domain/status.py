@@ -46,6 +46,4 @@ class Reason(StrEnum):
     NEVER_BEAT = "never_beat"
 
 
-INFERRED = frozenset(
-    {Reason.HEARTBEAT_EXPIRED, Reason.WORKER_LOST, Reason.MISSING_FROM_INVENTORY, Reason.SUPERSEDED}
-)
+INFERRED = frozenset({Reason.HEARTBEAT_EXPIRED, Reason.WORKER_LOST, Reason.MISSING_FROM_INVENTORY, Reason.SUPERSEDED})

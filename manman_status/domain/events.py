@@ -1,0 +1,92 @@
+"""What workers report, in the past tense, after the wire has been checked.
+
+Times are µs since the epoch by the sender's clock; they order events and never decide who is alive.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from manman_status.domain.status import StatusType
+
+Position: TypeAlias = tuple[int, int]
+"""Where an event stands among others about the same thing: `(incarnation, seq)`, or `(0, µs)` for one that has
+only a time. Positions compare as tuples, so what a worker counted outranks what it merely dated."""
+
+
+class InventoryEntry(msgspec.Struct, frozen=True, gc=False):
+    instance_id: int
+    status: StatusType
+    game_server_config_id: int | None
+
+
+class Inventory(msgspec.Struct, frozen=True):
+    """All instances of a worker at one moment, by id, each once. Equal digests mean equal inventories."""
+
+    digest: int
+    entries: tuple[InventoryEntry, ...]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    incarnation: int | None = None
+    seq: int | None = None
+    sent_at: int | None = None
+
+    def time(self, received_at: int) -> int:
+        """When it was sent, else when it was received."""
+        return received_at if self.sent_at is None else self.sent_at
+
+    def position(self, received_at: int) -> Position:
+        if self.incarnation is None or self.seq is None:
+            return (0, self.time(received_at))
+        return (self.incarnation, self.seq)
+
+
+class Heartbeat(Event, frozen=True, kw_only=True, gc=False):
+    """The worker is alive; what the beat does not carry stays as the newest beat that carried it said."""
+
+    worker_id: int
+    interval_seconds: float | None = None
+    labels: dict[str, str] | None = None
+    servers: Inventory | None = None
+
+
+class WorkerStarted(Heartbeat, frozen=True, kw_only=True, gc=False):
+    """A new incarnation begins, and beats are promised from here on."""
+
+
+class WorkerStopped(Event, frozen=True, kw_only=True, gc=False):
+    worker_id: int
+
+
+class ServerStarted(Event, frozen=True, kw_only=True, gc=False):
+    instance_id: int
+    worker_id: int
+    game_server_config_id: int | None = None
+
+
+class ServerStopped(Event, frozen=True, kw_only=True, gc=False):
+    instance_id: int
+    worker_id: int
+    exit_code: int | None = None
+
+
+class WorkerStatusReported(Event, frozen=True, kw_only=True, gc=False):
+    """ManMan's StatusInfo about a worker; `sent_at` is its `as_of`."""
+
+    worker_id: int
+    status: StatusType
+
+
+class ServerStatusReported(Event, frozen=True, kw_only=True, gc=False):
+    """ManMan's StatusInfo about a server instance; `sent_at` is its `as_of`."""
+
+    instance_id: int
+    status: StatusType
+
+
+WorkerEvent: TypeAlias = Heartbeat | WorkerStarted | WorkerStopped | WorkerStatusReported
+ServerEvent: TypeAlias = ServerStarted | ServerStopped | ServerStatusReported
+ReportedEvent: TypeAlias = WorkerEvent | ServerEvent

@@ -1,0 +1,195 @@
+"""The ordering contract: any set of reported events, in any order, any number of times, ends in the same rows.
+
+Each row is a set of registers that only ever keep the greatest (or, for an instance's end, the first) of what was
+said; `status`, `reason` and `evidence` are computed from the registers alone. So the order of arrival cannot matter:
+it shows only in the times at which the database saw things (`created_date`, `status_since`, `end_date`,
+`last_heartbeat`, `missing_since`).
+
+An instance has one worker and one configuration for life; should two be reported, the greater id stands.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from manman_status.domain.events import (
+    Heartbeat,
+    Inventory,
+    Position,
+    ReportedEvent,
+    ServerStarted,
+    ServerStatusReported,
+    ServerStopped,
+    WorkerStarted,
+    WorkerStatusReported,
+    WorkerStopped,
+)
+from manman_status.domain.instances import claim, claim_directly, configure, end, know_instance, own
+from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
+from manman_status.domain.status import ACTIVE, INFERRED, Reason, StatusType
+from manman_status.domain.workers import know_worker, microseconds, report_status, settle_worker, stop
+
+
+def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
+    """Apply one event to the rows of `rows`, which must hold every existing row that the event concerns."""
+    match event:
+        case Heartbeat():
+            _beat(rows, event, receipt)
+        case WorkerStopped():
+            worker = know_worker(rows, event.worker_id, receipt)
+            stop(worker, event, receipt)
+            rows.changed_workers.add(worker.worker_id)
+            settle_worker(rows, worker, receipt, fresh=False)
+        case WorkerStatusReported():
+            worker = know_worker(rows, event.worker_id, receipt)
+            _report_worker_status(rows, worker, event, receipt)
+        case ServerStarted():
+            instance, new = _instance_of(rows, event, receipt)
+            configure(rows, instance, event.game_server_config_id)
+            claim_directly(rows, instance, event.position(receipt.order), StatusType.RUNNING, receipt, new=new)
+        case ServerStopped():
+            instance, _ = _instance_of(rows, event, receipt)
+            crashed = event.exit_code is not None and event.exit_code != 0
+            status, reason = (
+                (StatusType.CRASHED, Reason.EXIT_CODE) if crashed else (StatusType.COMPLETE, Reason.GRACEFUL)
+            )
+            end(rows, instance, event.position(receipt.order), status, reason, event.exit_code, receipt)
+        case ServerStatusReported():
+            instance = know_instance(rows, event.instance_id, receipt)
+            position = event.position(receipt.order)
+            if event.status in ACTIVE:
+                claim_directly(rows, instance, position, event.status, receipt, new=False)
+            else:
+                end(rows, instance, position, event.status, Reason.REPORTED, None, receipt)
+        case _:
+            assert_never(event)
+
+
+def _report_worker_status(rows: Rows, worker: Worker, event: WorkerStatusReported, receipt: Receipt) -> None:
+    """A StatusInfo lifts LOST only when it is dated after that conclusion: one that was merely late does not."""
+    time = event.time(receipt.order)
+    fresh = report_status(worker, event.status, time, Reason.REPORTED)
+    rows.changed_workers.add(worker.worker_id)
+    if worker.status is StatusType.LOST:
+        fresh = fresh and time > microseconds(worker.status_since)
+        if fresh:
+            worker.last_heartbeat = receipt.at  # still promised to beat
+    settle_worker(rows, worker, receipt, fresh=fresh)
+
+
+def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:
+    worker = know_worker(rows, event.worker_id, receipt)
+    rows.beaten.add(worker.worker_id)
+    position = event.position(receipt.order)
+    fresh = _is_fresh(worker, event)
+    if event.incarnation is None:
+        _begin_by_time(rows, worker, event, receipt)
+    if fresh or worker.last_heartbeat is None:  # even a stale beat tells that beats are promised
+        worker.last_heartbeat = receipt.at
+    place = (event.incarnation, event.seq or 0) if event.incarnation else position
+    worker.incarnation, worker.seq = max((worker.incarnation, worker.seq), place)
+    _take_labels(rows, worker, event.labels, position)
+    _take_interval(rows, worker, event.interval_seconds, position)
+    if event.servers is not None:
+        _take_inventory(rows, worker, event.servers, position, receipt)
+    settle_worker(rows, worker, receipt, fresh=fresh)
+
+
+def _begin_by_time(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> None:
+    """WORKER_STARTED begins a life at its time. A mere heartbeat begins the first one only, older than any end."""
+    if isinstance(event, WorkerStarted):
+        report_status(worker, StatusType.RUNNING, event.time(receipt.order), Reason.REPORTED)
+        rows.changed_workers.add(worker.worker_id)
+    elif worker.begun_at is None:
+        worker.begun_at, worker.begun_status = 0, StatusType.RUNNING
+        rows.changed_workers.add(worker.worker_id)
+
+
+def _take_labels(rows: Rows, worker: Worker, labels: dict[str, str] | None, position: Position) -> None:
+    known = (worker.labels_incarnation, worker.labels_seq)
+    if labels is None or position < known:
+        return
+    if position == known and sorted(labels.items()) <= sorted(worker.labels.items()):
+        return
+    worker.labels_incarnation, worker.labels_seq = position
+    if worker.labels != labels:
+        worker.labels = labels
+        rows.changed_workers.add(worker.worker_id)
+
+
+def _take_interval(rows: Rows, worker: Worker, interval_seconds: float | None, position: Position) -> None:
+    known = (worker.interval_incarnation, worker.interval_seq)
+    if interval_seconds is None or (*position, interval_seconds) <= (*known, worker.interval_seconds or 0.0):
+        return
+    worker.interval_incarnation, worker.interval_seq = position
+    if worker.interval_seconds != interval_seconds:
+        worker.interval_seconds = interval_seconds
+        rows.changed_workers.add(worker.worker_id)
+
+
+def _is_fresh(worker: Worker, event: Heartbeat) -> bool:
+    """Whether the beat tells of life now: not of an older incarnation, not one already passed by a later beat."""
+    if event.incarnation is None:
+        return True
+    if event.incarnation != worker.incarnation:
+        return event.incarnation > worker.incarnation
+    return event.seq is None or event.seq > worker.seq
+
+
+def needs_inventory(worker: Worker | None, event: Heartbeat) -> bool:
+    """Whether the beat's inventory must be held against the instances' rows: not while it says the same again."""
+    if event.servers is None:
+        return False
+    return worker is None or worker.reason in INFERRED or worker.inventory_digest != event.servers.digest
+
+
+def _take_inventory(rows: Rows, worker: Worker, inventory: Inventory, position: Position, receipt: Receipt) -> None:
+    known = (worker.inventory_incarnation, worker.inventory_seq, worker.inventory_digest)
+    newest = (*position, inventory.digest) > known
+    same = inventory.digest == worker.inventory_digest and worker.reason not in INFERRED
+    if newest:
+        worker.inventory_incarnation, worker.inventory_seq = position
+    if same:
+        return
+    if newest:
+        worker.inventory_digest = inventory.digest
+        rows.changed_workers.add(worker.worker_id)
+    for entry in inventory.entries:
+        instance = know_instance(rows, entry.instance_id, receipt)
+        new = own(rows, instance, worker.worker_id)
+        configure(rows, instance, entry.game_server_config_id)
+        if entry.status in ACTIVE:
+            claim(rows, instance, position, entry.status, receipt, new=new)
+        else:
+            end(rows, instance, position, entry.status, Reason.REPORTED, None, receipt)
+        if newest and instance.missing_since is not None:
+            instance.missing_since = None
+            rows.changed_instances.add(instance.instance_id)
+    if newest:
+        _miss_unlisted(rows, worker, inventory, position, receipt)
+
+
+def _miss_unlisted(rows: Rows, worker: Worker, inventory: Inventory, position: Position, receipt: Receipt) -> None:
+    listed = {entry.instance_id for entry in inventory.entries}
+    for instance_id in rows.instances_of.get(worker.worker_id, set()) - listed:
+        instance = rows.instances[instance_id]
+        if (
+            instance.worker_id == worker.worker_id
+            and instance.missing_since is None
+            and instance.status in ACTIVE
+            and (instance.claim_incarnation, instance.claim_seq) < position
+        ):
+            instance.missing_since = receipt.at
+            rows.changed_instances.add(instance.instance_id)
+
+
+def _instance_of(rows: Rows, event: ServerStarted | ServerStopped, receipt: Receipt) -> tuple[ServerInstance, bool]:
+    """The event's instance and whether its worker is new to it. The worker is made known too: a later
+    incarnation seen here begins a life."""
+    worker = know_worker(rows, event.worker_id, receipt)
+    if event.incarnation is not None and event.incarnation > worker.incarnation:
+        worker.incarnation, worker.seq = event.incarnation, 0
+        rows.changed_workers.add(worker.worker_id)
+    settle_worker(rows, worker, receipt, fresh=False)
+    instance = know_instance(rows, event.instance_id, receipt)
+    return instance, own(rows, instance, worker.worker_id)

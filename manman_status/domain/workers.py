@@ -1,0 +1,108 @@
+"""What reports make of a worker: lives that begin and end, and the one conclusion from them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from manman_status.domain.events import WorkerStopped
+from manman_status.domain.rows import STATUS_RANK, Conclusion, Receipt, Rows, Transition, Worker
+from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Entity, Reason, StatusType
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def know_worker(rows: Rows, worker_id: int, receipt: Receipt) -> Worker:
+    worker = rows.workers.get(worker_id)
+    if worker is None:
+        worker = Worker(worker_id=worker_id, created_date=receipt.at, status_since=receipt.at)
+        rows.workers[worker_id] = worker
+        rows.changed_workers.add(worker_id)
+    return worker
+
+
+def stop(worker: Worker, event: WorkerStopped, receipt: Receipt) -> None:
+    if event.incarnation is None:
+        report_status(worker, StatusType.COMPLETE, event.time(receipt.order), Reason.GRACEFUL)
+        return
+    if event.incarnation > worker.incarnation:
+        worker.incarnation, worker.seq = event.incarnation, 0
+    # Without a time of its own the end is as old as its life, so that a late copy cannot end a later one.
+    ended_at = event.incarnation if event.sent_at is None else event.sent_at
+    stopped = max((worker.stopped_incarnation, worker.stopped_at), (event.incarnation, ended_at))
+    worker.stopped_incarnation, worker.stopped_at = stopped
+
+
+def report_status(worker: Worker, status: StatusType, at: int, reason: Reason) -> bool:
+    """A life begun or ended by time. True when nothing newer of its kind was known."""
+    if status in TERMINAL:
+        known = (worker.ended_at or 0, worker.ended_status or "", worker.ended_reason or "")
+        if worker.ended_at is not None and (at, status, reason) <= known:
+            return False
+        worker.ended_at, worker.ended_status, worker.ended_reason = at, status, reason
+        return True
+    rank = STATUS_RANK[worker.begun_status] if worker.begun_status else -1
+    if worker.begun_at is not None and (at, STATUS_RANK[status]) <= (worker.begun_at, rank):
+        return False
+    worker.begun_at, worker.begun_status = at, status
+    return True
+
+
+def conclude_worker(worker: Worker) -> Conclusion:
+    """What the reports say, whatever the processor itself may have inferred from silence.
+
+    A life counted by incarnation ends with that incarnation's stop or with an end dated after its start; a life
+    begun by time ends with an end not dated before it. The worker lives while any of its lives does.
+    """
+    incarnation, begun_at, ended_at = worker.incarnation, worker.begun_at, worker.ended_at
+    stopped = 0 < incarnation <= worker.stopped_incarnation
+    if incarnation and not stopped and (ended_at is None or ended_at < incarnation):
+        return StatusType.RUNNING, Reason.REPORTED, {"incarnation": incarnation}
+    if (
+        begun_at is not None
+        and (ended_at is None or ended_at < begun_at)
+        and not (stopped and worker.stopped_at >= begun_at)
+    ):
+        beaten_since = not incarnation and worker.seq >= begun_at
+        status = StatusType.RUNNING if beaten_since else worker.begun_status
+        assert status is not None
+        return status, Reason.REPORTED, {"as_of": _readable(begun_at)} if begun_at else {}
+    if stopped and (ended_at is None or worker.stopped_at >= ended_at):
+        return StatusType.COMPLETE, Reason.GRACEFUL, {"incarnation": incarnation}
+    if ended_at is not None:
+        assert worker.ended_status is not None
+        assert worker.ended_reason is not None
+        return worker.ended_status, worker.ended_reason, {"as_of": _readable(ended_at)}
+    return StatusType.CREATED, Reason.NEVER_BEAT, {}
+
+
+def microseconds(time: datetime) -> int:
+    return (time - EPOCH) // timedelta(microseconds=1)
+
+
+def _readable(at: int) -> str:
+    return (EPOCH + timedelta(microseconds=at)).isoformat().replace("+00:00", "Z")
+
+
+def settle_worker(rows: Rows, worker: Worker, receipt: Receipt, *, fresh: bool) -> None:
+    """Bring the status up to the registers. `fresh` evidence lifts what the processor had inferred; a reported
+    end replaces it whenever it comes."""
+    status, reason, evidence = conclude_worker(worker)
+    if worker.reason in INFERRED:
+        if not fresh and status not in TERMINAL:
+            return
+        if status in ACTIVE:
+            evidence = {**evidence, "was": worker.reason, "since": worker.status_since}
+            reason = Reason.RECOVERED
+    elif status == worker.status and (
+        worker.reason is Reason.RECOVERED or (reason, evidence) == (worker.reason, worker.evidence)
+    ):
+        return
+    rows.changed_workers.add(worker.worker_id)
+    if status != worker.status:
+        if worker.status in TERMINAL and worker.last_heartbeat is not None:
+            worker.last_heartbeat = receipt.at  # the silence before a new life is not this life's
+        rows.transitions.append(Transition(Entity.WORKER, worker.worker_id, worker.status, status, reason, evidence))
+        worker.status = status
+        worker.status_since = receipt.at
+        worker.end_date = receipt.at if status in TERMINAL else None
+    worker.reason, worker.evidence = reason, evidence

@@ -1,0 +1,143 @@
+"""The ordering contract, on the pure domain: any order, any number of times, any mixture, one end."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manman_status.domain.events import (
+    Heartbeat,
+    Inventory,
+    InventoryEntry,
+    ServerStarted,
+    ServerStatusReported,
+    ServerStopped,
+    WorkerStarted,
+    WorkerStatusReported,
+    WorkerStopped,
+)
+from manman_status.domain.rows import Rows, Receipt
+from manman_status.domain.merge import merge
+from manman_status.domain.status import Reason, StatusType
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+BASE = 1_700_000_000_000_000  # a time in µs, and an incarnation
+
+REPORTABLE = [status for status in StatusType if status is not StatusType.LOST]
+
+
+def inventory(*ids, status=StatusType.RUNNING, config=None):
+    entries = tuple(InventoryEntry(instance_id, status, config) for instance_id in sorted(set(ids)))
+    return Inventory(hash(entries) or 1, entries)
+
+
+def heartbeat(worker=1, **fields):
+    return Heartbeat(worker_id=worker, **fields)
+
+
+def fold(events, *, rows=None, receipts=None):
+    """The rows after the events in this order. An event is received when it is merged, unless `receipts` says."""
+    rows = rows or Rows()
+    for index, event in enumerate(events):
+        order = receipts[index] if receipts else index
+        merge(rows, event, Receipt(START + timedelta(seconds=order), BASE + order))
+    return rows
+
+
+def seen(rows):
+    """What people are shown, without the times at which the database saw it."""
+    workers = {
+        w.worker_id: (w.status, w.reason, w.evidence, w.labels, w.interval_seconds, w.last_heartbeat is not None)
+        for w in rows.workers.values()
+    }
+    instances = {
+        i.instance_id: (
+            i.status,
+            i.reason,
+            i.evidence,
+            i.worker_id,
+            i.game_server_config_id,
+            i.missing_since is not None,
+        )
+        for i in rows.instances.values()
+    }
+    return workers, instances
+
+
+incarnations = st.sampled_from([BASE, BASE + 1_000, BASE + 2_000])
+orders = st.one_of(
+    st.fixed_dictionaries({"incarnation": incarnations, "seq": st.integers(1, 12)}),
+    st.fixed_dictionaries(
+        {"incarnation": incarnations, "seq": st.integers(1, 12), "sent_at": st.integers(BASE, BASE + 3_000)}
+    ),
+    st.fixed_dictionaries({"sent_at": st.integers(BASE - 500, BASE + 3_000)}),
+    st.fixed_dictionaries({}),
+)
+
+
+@st.composite
+def events(draw):
+    worker = draw(st.integers(1, 2))
+    mine = st.integers(worker * 10, worker * 10 + 2)  # an instance has one worker for life
+    order = draw(orders)
+    kind = draw(st.sampled_from(["beat", "beat", "started", "stopped", "up", "down", "worker_info", "server_info"]))
+    match kind:
+        case "beat" | "started":
+            cls = Heartbeat if kind == "beat" else WorkerStarted
+            return cls(
+                worker_id=worker,
+                labels=draw(st.none() | st.sampled_from([{"group": "a"}, {"group": "b"}, {}])),
+                interval_seconds=draw(st.none() | st.sampled_from([2.0, 10.0])),
+                servers=draw(
+                    st.none()
+                    | st.builds(
+                        lambda ids, status: inventory(*ids, status=status),
+                        st.lists(mine, max_size=3),
+                        st.sampled_from([StatusType.RUNNING, StatusType.RUNNING, StatusType.INITIALIZING]),
+                    )
+                ),
+                **order,
+            )
+        case "stopped":
+            return WorkerStopped(worker_id=worker, **order)
+        case "up":
+            config = draw(st.none() | st.just(3))
+            return ServerStarted(worker_id=worker, instance_id=draw(mine), game_server_config_id=config, **order)
+        case "down":
+            code = draw(st.sampled_from([None, 0, 1]))
+            return ServerStopped(worker_id=worker, instance_id=draw(mine), exit_code=code, **order)
+        case "worker_info":
+            return WorkerStatusReported(
+                worker_id=worker, status=draw(st.sampled_from(REPORTABLE)), sent_at=order.get("sent_at")
+            )
+        case _:
+            return ServerStatusReported(
+                instance_id=draw(mine), status=draw(st.sampled_from(REPORTABLE)), sent_at=order.get("sent_at")
+            )
+
+
+def consistent(received):
+    """A worker counts each event once: of two events with one (incarnation, seq) the second is no possible report."""
+    known = set()
+    kept = []
+    for event in received:
+        worker = getattr(event, "worker_id", None)
+        key = (worker, event.incarnation, event.seq)
+        if event.seq is not None and key in known:
+            continue
+        known.add(key)
+        kept.append(event)
+    return kept
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(events(), min_size=1, max_size=14).map(consistent), st.randoms(use_true_random=False))
+def test_any_order_and_any_number_of_copies_end_in_the_same_rows(received, rng):
+    deliveries = list(enumerate(received)) + [(i, e) for i, e in enumerate(received) if rng.random() < 0.4]
+    rng.shuffle(deliveries)
+    straight = fold(received)
+    shuffled = fold([event for _, event in deliveries], receipts=[index for index, _ in deliveries])
+    assert seen(shuffled) == seen(straight)
