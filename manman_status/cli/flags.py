@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
@@ -14,6 +14,7 @@ def setting(name: str, meaning: str) -> Parameter:
     return Parameter(help=f"{meaning} [{variable(name)}]")
 
 
+Role: TypeAlias = Literal["api", "processor"]
 DatabaseUrl: TypeAlias = Annotated[
     str | None, setting("database_url", "PostgreSQL: postgresql://user:password@host/name")
 ]

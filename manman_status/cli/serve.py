@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, assert_never
+from typing import Annotated, assert_never
 
 from cyclopts import Parameter
 
-from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, setting
+from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role, setting
 from manman_status.logs import configure_logs
 from manman_status.settings import load_settings, variable
 
-Role: TypeAlias = Literal["api", "processor"]
 NEEDS: dict[Role, tuple[str, ...]] = {
     "api": ("database_url",),
     "processor": ("database_url", "rabbitmq_url"),

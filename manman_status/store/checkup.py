@@ -1,0 +1,54 @@
+"""What a look at the database tells about it, before anything relies on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from manman_status.store.pool import Connection
+
+READ_BY_THE_API = ("alembic_version", "workers", "server_instances", "transitions", "revision_counter")
+WRITTEN_BY_THE_PROCESSOR = {
+    "workers": ("INSERT", "UPDATE"),
+    "server_instances": ("INSERT", "UPDATE"),
+    "transitions": ("INSERT",),
+    "revision_counter": ("UPDATE",),
+}
+
+
+class Server(msgspec.Struct, frozen=True):
+    version: str
+    user: str
+    read_only: bool
+
+
+SERVER = """
+SELECT current_setting('server_version') AS version, current_user::text AS user,
+       current_setting('transaction_read_only')::bool AS read_only
+"""
+
+
+async def look_at_server(connection: Connection) -> Server:
+    row = await connection.fetchrow(SERVER)
+    assert row is not None
+    return Server(**row)
+
+
+MISSING_PRIVILEGES = """
+SELECT privilege || ' on ' || relation
+FROM unnest($1::text[], $2::text[]) AS needed (relation, privilege)
+WHERE NOT has_table_privilege(relation, privilege)
+ORDER BY relation, privilege
+"""
+
+
+async def missing_privileges(connection: Connection, *, writing: bool) -> list[str]:
+    """What the user may not do but must, as "UPDATE on workers". The schema must be there."""
+    needed = [(relation, "SELECT") for relation in READ_BY_THE_API]
+    if writing:
+        needed += [(relation, verb) for relation, verbs in WRITTEN_BY_THE_PROCESSOR.items() for verb in verbs]
+    relations, privileges = zip(*needed, strict=True)
+    rows = await connection.fetch(MISSING_PRIVILEGES, relations, privileges)
+    return [row[0] for row in rows]
