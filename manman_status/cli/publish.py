@@ -1,0 +1,165 @@
+"""One event by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from manman_status.cli.broker import connected, virtual_host
+from manman_status.cli.flags import RabbitmqUrl
+from manman_status.errors import SettingsError
+from manman_status.reporter.connection import open_publisher
+from manman_status.reporter.messages import Incarnation, Report, RunningServer
+from manman_status.settings import Settings, load_settings
+
+app = App(name="publish", help="Send one event by hand. Exits 1 when no queue takes it.", help_format="plaintext")
+
+Id: TypeAlias = Annotated[int, Parameter(validator=Number(gte=1, lt=2**63))]
+OptionalId: TypeAlias = Annotated[int | None, Parameter(validator=Number(gte=1, lt=2**63))]
+Interval: TypeAlias = Annotated[float | None, Parameter(validator=Number(gt=0))]
+Labels: TypeAlias = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """Where the event stands among the worker's others; without, by its time."""
+
+    incarnation: OptionalId = None
+    "Start of the worker's life, in µs since the epoch."
+    seq: Id = 1
+    "Number of the event in that life; counts with --incarnation only."
+
+
+WITHOUT_ORDER = Life()
+
+
+@app.command
+def heartbeat(
+    worker_id: Id,
+    /,
+    *,
+    interval: Interval = None,
+    label: Labels = (),
+    server: Annotated[tuple[str, ...] | None, Parameter(negative="--no-servers")] = None,
+    life: Life = WITHOUT_ORDER,
+    rabbitmq_url: RabbitmqUrl = None,
+) -> None:
+    """Say that a worker is alive.
+
+    Parameters
+    ----------
+    worker_id
+        Which worker.
+    interval
+        Seconds until it promises the next one.
+    label
+        KEY=VALUE; may be repeated.
+    server
+        ID or ID:CONFIG_ID of a server instance that it runs; may be repeated, and is all that it runs.
+    """
+    settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
+    worker = _worker(worker_id, life, interval, label)
+    servers = None if server is None else [_server(text) for text in server]
+    _send(settings, worker.heartbeat(servers))
+
+
+@app.command
+def started(
+    worker_id: Id,
+    /,
+    *,
+    server: OptionalId = None,
+    config: OptionalId = None,
+    interval: Interval = None,
+    label: Labels = (),
+    life: Life = WITHOUT_ORDER,
+    rabbitmq_url: RabbitmqUrl = None,
+) -> None:
+    """Say that a worker started, or with --server that one of its server instances did.
+
+    Parameters
+    ----------
+    worker_id
+        Which worker.
+    server
+        The server instance's id.
+    config
+        The server instance's game_server_config_id.
+    interval
+        Seconds between the worker's heartbeats.
+    label
+        KEY=VALUE of the worker; may be repeated.
+    """
+    settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
+    worker = _worker(worker_id, life, interval, label)
+    if server is None:
+        _send(settings, worker.worker_started())
+    else:
+        _send(settings, worker.server_started(server, game_server_config_id=config))
+
+
+@app.command
+def stopped(
+    worker_id: Id,
+    /,
+    *,
+    server: OptionalId = None,
+    exit_code: int | None = None,
+    life: Life = WITHOUT_ORDER,
+    rabbitmq_url: RabbitmqUrl = None,
+) -> None:
+    """Say that a worker stopped gracefully, or with --server that one of its server instances ended.
+
+    Parameters
+    ----------
+    worker_id
+        Which worker.
+    server
+        The server instance's id.
+    exit_code
+        The server instance's; anything but 0 is a crash.
+    """
+    settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
+    worker = _worker(worker_id, life)
+    if server is None:
+        _send(settings, worker.worker_stopped())
+    else:
+        _send(settings, worker.server_stopped(server, exit_code=exit_code))
+
+
+def _worker(worker_id: int, life: Life, interval: float | None = None, label: tuple[str, ...] = ()) -> Incarnation:
+    pairs = [text.partition("=") for text in label]
+    if wrong := [key for key, equals, _ in pairs if not (key and equals)]:
+        raise SettingsError([f"--label {key}: must be KEY=VALUE" for key in wrong])
+    return Incarnation(
+        worker_id,
+        number=life.incarnation,
+        first_seq=life.seq,
+        interval_seconds=interval,
+        labels={key: value for key, _, value in pairs},
+    )
+
+
+def _server(text: str) -> RunningServer:
+    instance_id, colon, config_id = text.partition(":")
+    try:
+        return RunningServer(int(instance_id), int(config_id) if colon else None)
+    except ValueError:
+        raise SettingsError([f"--server {text}: must be ID or ID:CONFIG_ID"]) from None
+
+
+def _send(settings: Settings, report: Report) -> None:
+    async def send() -> None:
+        async with (
+            connected(settings) as connection,
+            open_publisher(connection, exchange=settings.inbound_exchange) as publisher,
+        ):
+            await publisher.send(report)
+
+    asyncio.run(send())
+    print(f"to {settings.inbound_exchange} in {virtual_host(settings)} as {report.routing_key}: {report.body.decode()}")
