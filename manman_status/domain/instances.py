@@ -32,12 +32,16 @@ def configure(rows: Rows, instance: ServerInstance, config_id: int | None) -> No
         rows.changed_instances.add(instance.instance_id)
 
 
+def claimed_at(instance: ServerInstance) -> Position:
+    return (instance.claim_incarnation, instance.claim_seq)
+
+
 def claim(
     rows: Rows, instance: ServerInstance, position: Position, status: StatusType, receipt: Receipt, *, new: bool
 ) -> None:
     """Evidence that the instance is active: the greatest position wins, then the further status."""
     rank = STATUS_RANK[instance.claim_status] if instance.claim_status else -1
-    known = (instance.claim_incarnation, instance.claim_seq)
+    known = claimed_at(instance)
     if (*position, STATUS_RANK[status]) > (*known, rank):
         instance.claim_incarnation, instance.claim_seq = position
         instance.claim_status = status
@@ -51,7 +55,8 @@ def claim_directly(
 ) -> None:
     """A claim from outside its worker's inventories. Inventories that repeat themselves leave the rows alone, so
     the listing's position is caught up with first, and the next inventory is made to be held against the rows."""
-    catch_up_with_listing(rows, instance)
+    if not new:
+        catch_up_with_listing(rows, instance)
     claim(rows, instance, position, status, receipt, new=new)
     worker = rows.workers.get(instance.worker_id or 0)
     if worker is not None and worker.inventory_digest:
@@ -65,7 +70,7 @@ def catch_up_with_listing(rows: Rows, instance: ServerInstance) -> None:
     if worker is None or instance.status not in ACTIVE or instance.missing_since is not None:
         return
     inventory = (worker.inventory_incarnation, worker.inventory_seq)
-    if (instance.claim_incarnation, instance.claim_seq) < inventory:
+    if claimed_at(instance) < inventory:
         instance.claim_incarnation, instance.claim_seq = inventory
         rows.changed_instances.add(instance.instance_id)
 
@@ -77,13 +82,15 @@ def _hold_against_inventory(rows: Rows, instance: ServerInstance, receipt: Recei
     worker = rows.workers.get(instance.worker_id or 0)
     if worker is None or instance.status not in ACTIVE:
         return
-    claimed = (instance.claim_incarnation, instance.claim_seq)
-    older = claimed < (worker.inventory_incarnation, worker.inventory_seq)
+    older = claimed_at(instance) < (worker.inventory_incarnation, worker.inventory_seq)
     if older and new:
         instance.missing_since = receipt.at
-    elif not older and instance.missing_since is not None:
-        instance.missing_since = None
-        rows.changed_instances.add(instance.instance_id)
+    elif not older:
+        if new:
+            worker.inventory_digest = 0  # not listed there yet: the next inventory must be looked at
+        if instance.missing_since is not None:
+            instance.missing_since = None
+            rows.changed_instances.add(instance.instance_id)
 
 
 def end(

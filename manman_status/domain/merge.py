@@ -24,7 +24,16 @@ from manman_status.domain.events import (
     WorkerStatusReported,
     WorkerStopped,
 )
-from manman_status.domain.instances import claim, claim_directly, configure, end, know_instance, own
+from manman_status.domain.instances import (
+    catch_up_with_listing,
+    claim,
+    claim_directly,
+    claimed_at,
+    configure,
+    end,
+    know_instance,
+    own,
+)
 from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, INFERRED, Reason, StatusType
 from manman_status.domain.workers import know_worker, microseconds, report_status, settle_worker, stop
@@ -106,10 +115,7 @@ def _begin_by_time(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receip
 
 
 def _take_labels(rows: Rows, worker: Worker, labels: dict[str, str] | None, position: Position) -> None:
-    known = (worker.labels_incarnation, worker.labels_seq)
-    if labels is None or position < known:
-        return
-    if position == known and sorted(labels.items()) <= sorted(worker.labels.items()):
+    if labels is None or position <= (worker.labels_incarnation, worker.labels_seq):
         return
     worker.labels_incarnation, worker.labels_seq = position
     if worker.labels != labels:
@@ -118,8 +124,7 @@ def _take_labels(rows: Rows, worker: Worker, labels: dict[str, str] | None, posi
 
 
 def _take_interval(rows: Rows, worker: Worker, interval_seconds: float | None, position: Position) -> None:
-    known = (worker.interval_incarnation, worker.interval_seq)
-    if interval_seconds is None or (*position, interval_seconds) <= (*known, worker.interval_seconds or 0.0):
+    if interval_seconds is None or position <= (worker.interval_incarnation, worker.interval_seq):
         return
     worker.interval_incarnation, worker.interval_seq = position
     if worker.interval_seconds != interval_seconds:
@@ -136,51 +141,53 @@ def _is_fresh(worker: Worker, event: Heartbeat) -> bool:
     return event.seq is None or event.seq > worker.seq
 
 
-def needs_inventory(worker: Worker | None, event: Heartbeat) -> bool:
-    """Whether the beat's inventory must be held against the instances' rows: not while it says the same again."""
-    if event.servers is None:
-        return False
-    return worker is None or worker.reason in INFERRED or worker.inventory_digest != event.servers.digest
+def is_repeated(worker: Worker, inventory: Inventory) -> bool:
+    """Whether the inventory says what the rows already show, so that they need not be looked at."""
+    return inventory.digest == worker.inventory_digest and worker.reason not in INFERRED
 
 
 def _take_inventory(rows: Rows, worker: Worker, inventory: Inventory, position: Position, receipt: Receipt) -> None:
-    known = (worker.inventory_incarnation, worker.inventory_seq, worker.inventory_digest)
-    newest = (*position, inventory.digest) > known
-    same = inventory.digest == worker.inventory_digest and worker.reason not in INFERRED
+    repeated = is_repeated(worker, inventory)
+    newest = position > (worker.inventory_incarnation, worker.inventory_seq)
+    if newest and not repeated:
+        for instance_id in rows.instances_of.get(worker.worker_id, ()):
+            catch_up_with_listing(rows, rows.instances[instance_id])
     if newest:
         worker.inventory_incarnation, worker.inventory_seq = position
-    if same:
+    if repeated:
         return
-    if newest:
-        worker.inventory_digest = inventory.digest
-        rows.changed_workers.add(worker.worker_id)
+    shown = True
     for entry in inventory.entries:
         instance = know_instance(rows, entry.instance_id, receipt)
         new = own(rows, instance, worker.worker_id)
+        if not newest and not new:
+            catch_up_with_listing(rows, instance)
         configure(rows, instance, entry.game_server_config_id)
         if entry.status in ACTIVE:
             claim(rows, instance, position, entry.status, receipt, new=new)
         else:
             end(rows, instance, position, entry.status, Reason.REPORTED, None, receipt)
-        if newest and instance.missing_since is not None:
-            instance.missing_since = None
-            rows.changed_instances.add(instance.instance_id)
+        shown = shown and (instance.status not in ACTIVE or claimed_at(instance) == position)
     if newest:
-        _miss_unlisted(rows, worker, inventory, position, receipt)
+        shown = _miss_unlisted(rows, worker, inventory, position, receipt) and shown
+        worker.inventory_digest = inventory.digest if shown else 0
+        rows.changed_workers.add(worker.worker_id)
 
 
-def _miss_unlisted(rows: Rows, worker: Worker, inventory: Inventory, position: Position, receipt: Receipt) -> None:
+def _miss_unlisted(rows: Rows, worker: Worker, inventory: Inventory, position: Position, receipt: Receipt) -> bool:
+    """False when an instance is too young to be listed here, so that the next inventory must be looked at."""
+    settled = True
     listed = {entry.instance_id for entry in inventory.entries}
     for instance_id in rows.instances_of.get(worker.worker_id, set()) - listed:
         instance = rows.instances[instance_id]
-        if (
-            instance.worker_id == worker.worker_id
-            and instance.missing_since is None
-            and instance.status in ACTIVE
-            and (instance.claim_incarnation, instance.claim_seq) < position
-        ):
+        if instance.worker_id != worker.worker_id or instance.status not in ACTIVE:
+            continue
+        if claimed_at(instance) >= position:
+            settled = False
+        elif instance.missing_since is None:
             instance.missing_since = receipt.at
             rows.changed_instances.add(instance.instance_id)
+    return settled
 
 
 def _instance_of(rows: Rows, event: ServerStarted | ServerStopped, receipt: Receipt) -> tuple[ServerInstance, bool]:
