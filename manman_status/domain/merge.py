@@ -167,7 +167,8 @@ def _take_inventory(rows: Rows, worker: Worker, inventory: Inventory, position: 
             claim(rows, instance, position, entry.status, receipt, new=new)
         else:
             end(rows, instance, position, entry.status, Reason.REPORTED, None, receipt)
-        shown = shown and (instance.status not in ACTIVE or claimed_at(instance) == position)
+        said = (claimed_at(instance), instance.claim_status) == (position, entry.status)
+        shown = shown and (said or instance.status not in ACTIVE)
     if newest:
         shown = _miss_unlisted(rows, worker, inventory, position, receipt) and shown
         worker.inventory_digest = inventory.digest if shown else 0
