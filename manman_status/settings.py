@@ -85,12 +85,11 @@ def redacted(url: str) -> str:
     """The URL without its user's password and without its query, either of which may be secret."""
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
+        _ = parts.port
     except ValueError:
         return "<not a URL>"
     user = f"{parts.username}:***@" if parts.username else ""
-    return urlunsplit((parts.scheme, f"{user}{host}{port}", parts.path, "", ""))
+    return urlunsplit((parts.scheme, user + parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def variable(name: str) -> str:
@@ -170,8 +169,10 @@ def _url(*schemes: str) -> Callable[[Any], str]:
             return "is not a URL"
         if parts.scheme not in schemes:
             return f"must begin with {wanted}"
-        # Else a part of the password would count, and be shown, as port or path.
-        return "is not a URL: a / in a password is written %2F" if "@" in parts.path else ""
+        if "@" in parts.path or parts.fragment:
+            # Else a part of the password would count, and be shown, as port or path.
+            return "is not a URL: a / or # in a password is written %2F or %23"
+        return ""
 
     return problem
 

@@ -1,0 +1,172 @@
+"""Settings come from variables, all problems are told at once, and no secret is ever shown."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from manman_status.errors import SettingsError
+from manman_status.settings import NON_FIELDS, PREFIX, Settings, load_settings, redacted
+
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
+LINE = re.compile(rf"^(?P<off>#?){PREFIX}(?P<name>[A-Z_]+)=(?P<value>.*)$", re.MULTILINE)
+SECRET = "open-sesame-4711"
+
+
+def load(**variables: str) -> Settings:
+    return load_settings(environ={f"{PREFIX}{name.upper()}": value for name, value in variables.items()})
+
+
+def problems(**variables: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(**variables)
+    assert SECRET not in str(caught.value)
+    return caught.value.problems
+
+
+def test_the_example_names_every_setting_once_and_nothing_else() -> None:
+    named = [match["name"].lower() for match in LINE.finditer(EXAMPLE.read_text("utf-8"))]
+    assert sorted(named) == sorted((*Settings.__struct_fields__, *NON_FIELDS))
+
+
+def test_the_example_works_as_it_is_and_its_comments_tell_the_defaults() -> None:
+    lines = list(LINE.finditer(EXAMPLE.read_text("utf-8")))
+    given = {match["name"].lower(): match["value"] for match in lines if not match["off"]}
+    assert given.keys() == {"database_url", "rabbitmq_url"}
+    plain = load(**given)
+    told = load(**{match["name"].lower(): match["value"] for match in lines})
+    assert told == plain
+    assert plain == Settings(**given)
+
+
+def test_each_line_of_the_example_has_a_comment_before_it() -> None:
+    """One comment may serve two lines that belong together."""
+    lines = [line for line in EXAMPLE.read_text("utf-8").splitlines() if line]
+    bare = [second for first, second in itertools.pairwise(lines) if LINE.match(first) and LINE.match(second)]
+    assert [line.partition("=")[0] for line in bare] == ["#MANMAN_STATUS_DEAD_LETTER_QUEUE"]
+
+
+def test_every_variable_is_read_as_the_type_of_its_field() -> None:
+    settings = load(port="9000", database_timeout_seconds=" 0.5 ", log_level="debug", host="::1")
+    assert (settings.port, settings.database_timeout_seconds, settings.log_level) == (9000, 0.5, "debug")
+    assert settings.host == "::1"
+
+
+def test_an_empty_variable_counts_as_not_given() -> None:
+    assert load(port="", rabbitmq_url=" ") == Settings()
+
+
+def test_what_a_command_says_outranks_the_environment() -> None:
+    environ = {f"{PREFIX}PORT": "9000", f"{PREFIX}WORKERS": "many"}
+    settings = load_settings(environ=environ, port=9001, workers=2, host=None)
+    assert (settings.port, settings.workers, settings.host) == (9001, 2, "")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(
+            needs=("database_url", "rabbitmq_url"),
+            environ={
+                f"{PREFIX}PORT": "eighty",
+                f"{PREFIX}WORKERS": "0",
+                f"{PREFIX}LOG_LEVEL": "loud",
+                f"{PREFIX}HEARTBEAT_QUEUE": "x" * 256,
+                f"{PREFIX}RABBITMQ_URL": "http://broker",
+                f"{PREFIX}DATABSE_URL": f"postgresql://u:{SECRET}@db/x",
+            },
+        )
+    told = caught.value.problems
+    for name in ("PORT", "WORKERS", "LOG_LEVEL", "HEARTBEAT_QUEUE", "RABBITMQ_URL", "DATABASE_URL", "DATABSE_URL"):
+        assert sum(problem.startswith(f"{PREFIX}{name} ") for problem in told) == 1, name
+    assert len(told) == 7
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://u:{SECRET}@h/x",
+        f"postgresql://u:{SECRET}@h:port/x",
+        f"postgresql://u:12/{SECRET}@h/x",
+        f"postgresql://u:12#{SECRET}@h/x",
+        f"postgresql://u:{SECRET}@[h/x",
+        SECRET,
+    ],
+)
+def test_a_wrong_url_is_named_by_its_variable_and_not_shown(url: str) -> None:
+    [problem] = problems(database_url=url)
+    assert problem.startswith("MANMAN_STATUS_DATABASE_URL ")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0"])
+def test_no_number_without_end_or_meaning_is_accepted(value: str) -> None:
+    assert len(problems(database_timeout_seconds=value)) == 1
+
+
+def test_tokens_come_from_the_variable_and_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("# of the dashboards\nthird\n\nfirst\n", encoding="utf-8")
+    assert load(api_tokens="first, second", api_tokens_file=str(file)).api_tokens == ("first", "second", "third")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"# only a comment\n", b"\xff\xfe"])
+def test_a_token_file_that_gives_no_token_is_a_problem(tmp_path: Path, content: bytes | None) -> None:
+    """Else an api that was meant to be closed would stand open."""
+    file = tmp_path / "tokens"
+    if content is not None:
+        file.write_bytes(content)
+    [problem] = problems(api_tokens_file=str(file))
+    assert problem.startswith("MANMAN_STATUS_API_TOKENS_FILE")
+
+
+def test_no_secret_is_in_the_text_of_the_settings() -> None:
+    settings = load(
+        database_url=f"postgresql://u:{SECRET}@db/x?password={SECRET}",
+        rabbitmq_url=f"amqps://u:{SECRET}@mq/x",
+        api_tokens=SECRET,
+    )
+    assert SECRET not in repr(settings) + str(settings)
+    assert "postgresql://u:***@db/x" in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:p@h:5/x?sslmode=require", "postgresql://u:***@h:5/x"),
+        ("amqp://h", "amqp://h"),
+        ("amqp://u:p@[::1]:5672/", "amqp://u:***@[::1]:5672/"),
+        ("http://[broken", "<not a URL>"),
+    ],
+)
+def test_a_url_is_shown_without_its_password_and_query(url: str, shown: str) -> None:
+    assert redacted(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("virtual_host", "url"),
+    [
+        ("", "amqp://u:p@h:5/x?heartbeat=9"),
+        ("/", "amqp://u:p@h:5/%2F?heartbeat=9"),
+        ("a/b", "amqp://u:p@h:5/a%2Fb?heartbeat=9"),
+    ],
+)
+def test_the_virtual_host_takes_the_place_of_the_one_in_the_url(virtual_host: str, url: str) -> None:
+    assert load(rabbitmq_url="amqp://u:p@h:5/x?heartbeat=9", virtual_host=virtual_host).broker_url == url
+
+
+@pytest.mark.parametrize(
+    ("given", "listens"),
+    [({}, "127.0.0.1"), ({"api_tokens": "t"}, "0.0.0.0"), ({"host": "10.0.0.1"}, "10.0.0.1")],
+)
+def test_without_tokens_only_this_machine_may_ask(given: dict[str, str], listens: str) -> None:
+    assert load(**given).bind_host == listens
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(AttributeError):
+        Settings().port = 1  # type: ignore[misc]
+    assert msgspec.structs.replace(Settings(), port=1).port == 1
