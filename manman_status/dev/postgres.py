@@ -44,10 +44,10 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int:
-        return self._running.pid
+        return self.child.pid
 
     @property
-    def _running(self) -> Child:
+    def child(self) -> Child:
         assert self._child is not None, "not started"
         return self._child
 

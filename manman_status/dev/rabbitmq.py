@@ -53,10 +53,10 @@ class EmbeddedRabbitMQ:
 
     @property
     def pid(self) -> int:
-        return self._running.pid
+        return self.child.pid
 
     @property
-    def _running(self) -> Child:
+    def child(self) -> Child:
         assert self._node is not None, "not started"
         return self._node
 
@@ -76,7 +76,7 @@ class EmbeddedRabbitMQ:
 
     def wait_until_ready(self) -> None:
         try:
-            self._running.wait_until_ready(self._is_ready, within_seconds=60)
+            self.child.wait_until_ready(self._is_ready, within_seconds=60)
         except BaseException:
             self.kill()
             raise
