@@ -1,0 +1,59 @@
+# Needs git, make and Python 3.11 or newer with pip; brings everything else, into .venv and .manman.
+# RabbitMQ alone is a system package: it is installed with apt-get where it is missing and that is allowed.
+
+PYTHON := $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(if $(shell \
+	$(name) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(name))))
+UV := $(or $(shell command -v uv),.manman/bootstrap/bin/uv)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint test-faults bench setup rabbitmq
+# Several goals at once would share one terminal and two cores.
+.NOTPARALLEL:
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+up: setup ## everything on this machine, with a simulated fleet: http://127.0.0.1:8000/status/workers
+	@exec $(BIN)/manman-status dev
+
+test: setup lint ## lint, types, import rules and all tests
+	$(BIN)/pytest
+
+lint: $(INSTALLED) ## ruff, mypy, import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-faults: setup ## only the tests that break servers
+	$(BIN)/pytest tests/faults
+
+bench: setup ## measurements, beside the least that the same work can cost
+	$(BIN)/python -m bench
+
+setup: $(INSTALLED) rabbitmq ## what `up` and `test` need
+
+$(INSTALLED): pyproject.toml uv.lock $(filter .manman/%,$(UV))
+	$(UV) sync --locked --all-extras --no-python-downloads --python $(PYTHON)
+	@touch $@
+
+# Neither the system's packages nor another environment are touched.
+.manman/bootstrap/bin/uv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing" >&2; exit 1; }
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target .manman/bootstrap uv
+
+APT := $(if $(filter 0,$(shell id -u)),,sudo -n )env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q
+RABBITMQ_MISSING := RabbitMQ is missing, and this user may not install it: apt-get install rabbitmq-server, \
+	brew install rabbitmq, or https://www.rabbitmq.com/docs/download
+
+rabbitmq:
+	@if $(BIN)/python -c 'from manman_status.dev.rabbitmq import rabbitmq_server as find; find()' 2>/dev/null; \
+	then exit; fi; \
+	if ! command -v apt-get >/dev/null || ! { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
+		echo "$(RABBITMQ_MISSING)" >&2; exit 1; \
+	fi; \
+	echo "RabbitMQ is missing: installing it with apt-get"; \
+	set -x; $(APT) install -y --no-install-recommends rabbitmq-server \
+		|| { $(APT) update && $(APT) install -y --no-install-recommends rabbitmq-server; }
