@@ -1,0 +1,148 @@
+"""`manman-status doctor` beside healthy servers and each way in which they can be ill."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import aio_pika
+import asyncpg
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Command, Finished
+
+EXCHANGES = ("internal_service_events", "external_service_events", "manman.status.dead")
+QUEUES = ("manman.status.heartbeats", "manman.status.lifecycle", "manman.status.dead")
+
+
+def verdicts(finished: Finished) -> dict[str, str]:
+    """Subject → "ok" or "problem", the worst one where there are several."""
+    found: dict[str, str] = {}
+    for line in finished.out.splitlines():
+        verdict, subject = line.split()[:2]
+        found[subject] = max(verdict, found.get(subject, ""))
+    return found
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def ignore(_message: AbstractIncomingMessage) -> None:
+    pass
+
+
+@pytest.fixture
+async def topology(broker: str) -> AsyncIterator[AbstractChannel]:
+    """All that the processor declares, with somebody who consumes."""
+    async with await aio_pika.connect(broker) as connection:
+        channel = await connection.channel()
+        for name in EXCHANGES:
+            await channel.declare_exchange(name, aio_pika.ExchangeType.TOPIC, durable=True)
+        for name in QUEUES:
+            queue = await channel.declare_queue(name, durable=True)
+            if name != "manman.status.dead":
+                await queue.consume(ignore)
+        yield channel
+
+
+async def test_all_is_well(
+    manman_status: Command, secret_database: str, secret_broker: str, topology: AbstractChannel
+) -> None:
+    finished = await manman_status("doctor", database_url=secret_database, rabbitmq_url=secret_broker)
+    assert (finished.code, finished.err) == (0, ""), finished.out
+    assert set(verdicts(finished)) == {"settings", "database", "schema", "privileges", "broker", "exchange", "queue"}
+    assert "PostgreSQL 18" in finished.out
+    assert "RabbitMQ 3." in finished.out
+    assert "manman.status.heartbeats: 0 messages, 1 consumers" in finished.out
+
+
+async def test_everything_down_is_told_at_once(manman_status: Command) -> None:
+    finished = await manman_status(
+        "doctor", database_url="postgresql://127.0.0.1:1/x", rabbitmq_url="amqp://127.0.0.1:1/"
+    )
+    assert finished.code == 1
+    assert verdicts(finished) == {"settings": "ok", "database": "problem", "broker": "problem"}
+    assert finished.err == "manman-status: 2 problems\n"
+
+
+async def test_missing_urls_are_problems(manman_status: Command) -> None:
+    finished = await manman_status("doctor")
+    assert finished.code == 1
+    assert "MANMAN_STATUS_DATABASE_URL is not set" in finished.out
+    assert "MANMAN_STATUS_RABBITMQ_URL is not set" in finished.out
+
+
+async def test_wrong_settings_are_told_together(manman_status: Command) -> None:
+    finished = await manman_status("doctor", port="eighty", log_level="loud")
+    assert finished.code == 1
+    assert [line.split()[:2] for line in finished.out.splitlines()] == [["problem", "settings"]] * 2
+
+
+async def test_an_old_schema_names_the_remedy(manman_status: Command, empty_database: str) -> None:
+    finished = await manman_status("doctor", "--role", "api", database_url=empty_database)
+    assert finished.code == 1
+    assert verdicts(finished) == {"settings": "ok", "database": "ok", "schema": "problem"}
+    assert "run `manman-status migrate`" in finished.out
+
+
+async def test_missing_privileges_are_named_as_the_role_needs_them(manman_status: Command, database: str) -> None:
+    await execute(database, "CREATE ROLE reader LOGIN", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+    url = database.replace("manman@", "reader@")
+    try:
+        api = await manman_status("doctor", role="api", database_url=url)
+        processor = await manman_status("doctor", role="processor", database_url=url)
+    finally:
+        await execute(database, "DROP OWNED BY reader", "DROP ROLE reader")
+    assert api.code == 0, api.out
+    assert verdicts(processor)["privileges"] == "problem"
+    assert "reader lacks" in processor.out
+    assert "UPDATE on workers" in processor.out
+
+
+async def test_a_database_that_takes_no_writes_serves_the_api_alone(manman_status: Command, database: str) -> None:
+    name = database.rpartition("/")[2]
+    await execute(database, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    api = await manman_status("doctor", role="api", database_url=database)
+    processor = await manman_status("doctor", role="processor", database_url=database)
+    assert api.code == 0, api.out
+    assert verdicts(processor)["database"] == "problem"
+
+
+async def test_a_wrong_broker_login_is_told(manman_status: Command, broker: str) -> None:
+    finished = await manman_status("doctor", rabbitmq_url=broker.replace("guest:guest", "guest:wrong"))
+    assert verdicts(finished)["broker"] == "problem"
+    assert "ACCESS_REFUSED" in finished.out
+
+
+async def test_a_missing_virtual_host_is_named(manman_status: Command, broker: str) -> None:
+    finished = await manman_status("doctor", rabbitmq_url=broker, virtual_host="nowhere")
+    assert verdicts(finished)["broker"] == "problem"
+    assert "virtual host 'nowhere'" in finished.out
+
+
+async def test_an_empty_broker_waits_for_its_first_processor(manman_status: Command, broker: str) -> None:
+    finished = await manman_status("doctor", rabbitmq_url=broker)
+    assert verdicts(finished)["broker"] == "ok"
+    for name in {*EXCHANGES, *QUEUES}:
+        assert f"{name} is not there: the processor declares it when it starts" in finished.out
+
+
+async def test_a_queue_without_consumer_and_dead_letters_show(
+    manman_status: Command, broker: str, database: str
+) -> None:
+    async with await aio_pika.connect(broker) as connection:
+        channel = await connection.channel()
+        for name in QUEUES:
+            await channel.declare_queue(name, durable=True)
+            await channel.default_exchange.publish(aio_pika.Message(b"x"), name)
+    finished = await manman_status("doctor", rabbitmq_url=broker, database_url=database)
+    assert "problem  queue       manman.status.lifecycle: 1 messages and no consumer" in finished.out
+    assert "ok       queue       manman.status.dead: 1 messages, see `manman-status dead list`" in finished.out
