@@ -42,6 +42,12 @@ FROM unnest($1::text[], $2::text[]) AS needed (relation, privilege)
 WHERE NOT has_table_privilege(relation, privilege)
 ORDER BY relation, privilege
 """
+MISSING_TO_MAKE_PARTITIONS = """
+SELECT 'CREATE on schema ' || current_schema() WHERE NOT has_schema_privilege(current_schema(), 'CREATE')
+UNION ALL
+SELECT 'ownership of transitions' FROM pg_class
+WHERE oid = 'transitions'::regclass AND NOT pg_has_role(relowner, 'USAGE')
+"""
 
 
 async def missing_privileges(connection: Connection, *, writing: bool) -> list[str]:
@@ -51,4 +57,6 @@ async def missing_privileges(connection: Connection, *, writing: bool) -> list[s
         needed += [(relation, verb) for relation, verbs in WRITTEN_BY_THE_PROCESSOR.items() for verb in verbs]
     relations, privileges = zip(*needed, strict=True)
     rows = await connection.fetch(MISSING_PRIVILEGES, relations, privileges)
+    if writing:
+        rows += await connection.fetch(MISSING_TO_MAKE_PARTITIONS)
     return [row[0] for row in rows]
