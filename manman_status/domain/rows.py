@@ -78,6 +78,7 @@ class Transition(msgspec.Struct, frozen=True):
 
 class Rows(msgspec.Struct):
     """The part of the fleet that a batch speaks of: rows that exist are put in before merging, new ones appear.
+    `stored_workers` and `stored_instances` are the ids of those that existed.
 
     `changed_workers` and `changed_instances` are what must be written; of the workers that are only `beaten`
     nothing but the newest beat changed. `transitions` are in the order they happened.
@@ -86,6 +87,8 @@ class Rows(msgspec.Struct):
     workers: dict[int, Worker] = {}
     instances: dict[int, ServerInstance] = {}
     instances_of: dict[int, set[int]] = {}
+    stored_workers: set[int] = msgspec.field(default_factory=set)
+    stored_instances: set[int] = msgspec.field(default_factory=set)
     transitions: list[Transition] = []
     beaten: set[int] = msgspec.field(default_factory=set)
     changed_workers: set[int] = msgspec.field(default_factory=set)

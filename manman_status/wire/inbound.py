@@ -136,6 +136,15 @@ def _name_bodies(body: bytes, decoded: Decoded) -> None:
         _add(_decode_one(part), part, decoded)
 
 
+def find_body(body: bytes, event: ReportedEvent) -> bytes:
+    """The bytes of this event within the message it came in."""
+    try:
+        parts = [bytes(part) for part in _decode_parts(body)]
+    except UNREADABLE:
+        return body
+    return next((part for part in parts if decode(part).events == [event]), body)
+
+
 def _count_problem(count: int) -> str:
     return "" if 1 <= count <= MAX_EVENTS else f"array of {count} events; 1 to {MAX_EVENTS} are allowed"
 

@@ -47,6 +47,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
             "x-delivery-limit": self.lifecycle_delivery_limit,
         }
 
+    @property
+    def dead_letter_arguments(self) -> dict[str, Any]:
+        """Looking at a dead letter is a delivery too, and RabbitMQ 4 would drop it at the twentieth."""
+        return {"x-delivery-limit": 1_000_000_000}
+
 
 def worker_heartbeat_key(worker_id: int) -> str:
     return f"worker.{worker_id}.heartbeat"

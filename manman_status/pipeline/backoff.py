@@ -1,0 +1,34 @@
+"""How long to wait before the next try, and when a failure that lasts is worth a line in the log."""
+
+from __future__ import annotations
+
+import random
+from time import monotonic
+
+FIRST_SECONDS = 0.1
+LONGEST_SECONDS = 5.0
+
+
+class Backoff:
+    """Doubling delays with jitter, for one thing that is tried until it works."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self._since = monotonic()
+        self._said_at: float | None = None
+        self.is_worth_saying = False
+
+    @property
+    def failing_seconds(self) -> float:
+        return round(monotonic() - self._since, 1)
+
+    def failed(self) -> float:
+        """Count one more failure; the seconds to wait. The first is worth saying, then one about every minute."""
+        if not self.failures:
+            self._since = monotonic()
+        self.failures += 1
+        self.is_worth_saying = self._said_at is None or monotonic() - self._said_at >= 60
+        if self.is_worth_saying:
+            self._said_at = monotonic()
+        delay: float = min(FIRST_SECONDS * 2 ** min(self.failures - 1, 10), LONGEST_SECONDS)
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311

@@ -1,0 +1,81 @@
+"""Many small things made into few big ones: a bounded buffer that is flushed when full or when its oldest is due."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Batcher(Generic[T]):
+    """Hands lists of items to `flush`, one call at a time, in the order they came.
+
+    A batch goes out when its weight reaches `max_weight`, or `max_wait_ms` after its first item. Two batches' weight
+    may wait; then `add` waits too, which is how the pressure reaches whoever produces. An exception of `flush` ends
+    `run`: retrying is the flush's own business.
+    """
+
+    def __init__(self, flush: Callable[[list[T]], Awaitable[None]], *, max_weight: int, max_wait_ms: int) -> None:
+        self._flush = flush
+        self._max_weight = max_weight
+        self._max_wait_seconds = max_wait_ms / 1000
+        self._waiting: list[tuple[T, int]] = []
+        self._weight = 0
+        self._closed = False
+        self._some = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def add(self, item: T, weight: int = 1) -> None:
+        """Returns once the item is buffered, not once it is flushed."""
+        if not self._room.is_set():
+            await self._room.wait()
+        self._waiting.append((item, weight))
+        self._weight += weight
+        self._some.set()
+        if self._weight >= self._max_weight:
+            self._enough.set()
+            if self._weight >= 2 * self._max_weight:
+                self._room.clear()
+
+    def close(self) -> None:
+        """No more items will come: `run` flushes what waits and returns."""
+        self._closed = True
+        self._some.set()
+        self._enough.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._some.wait()
+            if not self._waiting:
+                return  # only closing wakes without an item
+            if not self._enough.is_set() and self._max_wait_seconds:
+                await self._wait_for_more()
+            await self._flush(self._take())
+
+    async def _wait_for_more(self) -> None:
+        try:
+            async with asyncio.timeout(self._max_wait_seconds):
+                await self._enough.wait()
+        except TimeoutError:
+            pass
+
+    def _take(self) -> list[T]:
+        """The oldest items, up to the full weight or the one that exceeds it."""
+        weight = count = 0
+        while count < len(self._waiting) and weight < self._max_weight:
+            weight += self._waiting[count][1]
+            count += 1
+        taken = [item for item, _ in self._waiting[:count]]
+        del self._waiting[:count]
+        self._weight -= weight
+        self._room.set()
+        if not self._closed:
+            if not self._waiting:
+                self._some.clear()
+            if self._weight < self._max_weight:
+                self._enough.clear()
+        return taken

@@ -1,0 +1,157 @@
+"""A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until it is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from time import perf_counter
+
+import asyncpg
+import msgspec
+import structlog
+
+from manman_status.domain.events import (
+    Heartbeat,
+    Inventory,
+    ReportedEvent,
+    ServerStarted,
+    ServerStatusReported,
+    ServerStopped,
+)
+from manman_status.domain.merge import is_repeated, merge
+from manman_status.domain.rows import Receipt, Rows
+from manman_status.domain.workers import microseconds
+from manman_status.pipeline.backoff import Backoff
+from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
+from manman_status.store.writes import (
+    RowAppeared,
+    append_transitions,
+    find_owners,
+    lock_instances,
+    lock_workers,
+    store_rows,
+    transaction_time,
+)
+
+log = structlog.get_logger()
+
+REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""The database can never store this: the only errors that are the events' fault and not the moment's."""
+
+CONFLICTS = (RowAppeared, asyncpg.TransactionRollbackError)
+"""Another processor was at the same rows: merge again at once."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An event that was understood but that the database will not take, by its place in the batch."""
+
+    index: int
+    reason: str
+
+
+class Ingest:
+    """Stores batches until it succeeds; only cancelling it makes it give up."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def store(self, events: Sequence[ReportedEvent]) -> list[Refused]:
+        """Returns after the commit. What the database refuses comes back, alone: its neighbours are stored."""
+        try:
+            await self._store_until_done(events)
+        except REFUSALS as error:
+            if len(events) == 1:
+                return [Refused(0, f"the database refuses it: {error}")]
+            half = len(events) // 2
+            first = await self.store(events[:half])
+            later = await self.store(events[half:])
+            return [*first, *(Refused(refused.index + half, refused.reason) for refused in later)]
+        return []
+
+    async def _store_until_done(self, events: Sequence[ReportedEvent]) -> None:
+        backoff = Backoff()
+        conflicts = 0
+        while True:
+            begun = perf_counter()
+            try:
+                async with self._pool.acquire() as connection, connection.transaction():
+                    transitions = await store_batch(connection, events)
+            except REFUSALS:
+                raise
+            except CONFLICTS as error:
+                conflicts += 1
+                log.debug("batch_conflicted", events=len(events), conflicts=conflicts, error=type(error).__name__)
+                await asyncio.sleep(random.uniform(0, 0.01) * min(conflicts, 100))  # noqa: S311
+            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                delay = backoff.failed()
+                if backoff.is_worth_saying:
+                    log.warning(
+                        "database_refuses_batch" if isinstance(error, asyncpg.PostgresError) else "database_away",
+                        error=f"{type(error).__name__}: {error}",
+                        held_events=len(events),
+                        failing_seconds=backoff.failing_seconds,
+                    )
+                await asyncio.sleep(delay)
+            else:
+                if backoff.failures:
+                    log.info("database_back", held_events=len(events), failed_seconds=backoff.failing_seconds)
+                ms = round((perf_counter() - begun) * 1000, 1)
+                log.debug("batch_stored", events=len(events), transitions=transitions, ms=ms)
+                return
+
+
+async def store_batch(connection: Connection, events: Sequence[ReportedEvent]) -> int:
+    """Merge and write these within the caller's transaction; the number of transitions that came of it."""
+    now = await transaction_time(connection)
+    rows = await _load(connection, events)
+    order = microseconds(now)
+    for place, event in enumerate(events):
+        merge(rows, event, Receipt(now, order + place))
+    await store_rows(connection, rows)
+    await append_transitions(connection, rows.transitions)
+    return len(rows.transitions)
+
+
+async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows:
+    """Lock every row that the events concern: workers first, then the instances that must be looked at.
+
+    A worker's instances are looked at when an inventory of it says something new, or when its instances are also
+    spoken of directly, since then the inventory is held against what that leaves.
+    """
+    rows = Rows()
+    worker_ids: set[int] = set()
+    instance_ids: set[int] = set()
+    ownerless: set[int] = set()
+    spoken_of: set[int] = set()
+    beats: list[tuple[int, Inventory]] = []
+    for event in events:
+        match event:
+            case Heartbeat():
+                worker_ids.add(event.worker_id)
+                if event.servers is not None:
+                    beats.append((event.worker_id, event.servers))
+            case ServerStarted() | ServerStopped():
+                spoken_of.add(event.worker_id)
+                instance_ids.add(event.instance_id)
+            case ServerStatusReported():
+                ownerless.add(event.instance_id)
+            case _:
+                worker_ids.add(event.worker_id)
+    if ownerless:
+        spoken_of.update(await find_owners(connection, ownerless))
+    await lock_workers(connection, worker_ids | spoken_of, rows)
+    relisted = {
+        worker_id
+        for worker_id, inventory in beats
+        if worker_id in spoken_of
+        or worker_id not in rows.workers
+        or not is_repeated(rows.workers[worker_id], inventory)
+    }
+    instance_ids |= ownerless
+    for worker_id, inventory in beats:
+        if worker_id in relisted:
+            instance_ids.update(entry.instance_id for entry in inventory.entries)
+    if instance_ids or relisted:
+        await lock_instances(connection, instance_ids, relisted, rows)
+    return rows

@@ -1,0 +1,57 @@
+"""The topology of `wire/topology.py`, declared on the broker through FastStream."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from faststream.rabbit import ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
+from faststream.rabbit.schemas.queue import ClassicQueueArgs, QuorumQueueArgs
+
+from manman_status.wire.topology import HEARTBEAT_KEYS, LIFECYCLE_KEYS, Topology
+
+
+def topic(name: str) -> RabbitExchange:
+    return RabbitExchange(name, type=ExchangeType.TOPIC, durable=True)
+
+
+def heartbeat_queue(topology: Topology) -> RabbitQueue:
+    return RabbitQueue(
+        topology.heartbeat_queue,
+        queue_type=QueueType.CLASSIC,
+        durable=True,
+        arguments=cast("ClassicQueueArgs", topology.heartbeat_arguments),
+        routing_key=HEARTBEAT_KEYS[0],
+    )
+
+
+def lifecycle_queue(topology: Topology) -> RabbitQueue:
+    return RabbitQueue(
+        topology.lifecycle_queue,
+        queue_type=QueueType.QUORUM,
+        durable=True,
+        arguments=cast("QuorumQueueArgs", topology.lifecycle_arguments),
+        routing_key=LIFECYCLE_KEYS[0],
+    )
+
+
+async def declare_topology(broker: RabbitBroker, topology: Topology) -> None:
+    """Exchanges, queues and bindings. The dead-letter queue first: nothing is consumed before it can be kept."""
+    dead = await broker.declare_exchange(topic(topology.dead_letter_exchange))
+    dead_queue = await broker.declare_queue(
+        RabbitQueue(
+            topology.dead_letter_queue,
+            queue_type=QueueType.QUORUM,
+            durable=True,
+            arguments=cast("QuorumQueueArgs", topology.dead_letter_arguments),
+        )
+    )
+    await dead_queue.bind(dead, routing_key="#")
+    inbound = await broker.declare_exchange(topic(topology.inbound_exchange))
+    await broker.declare_exchange(topic(topology.outbound_exchange))
+    for queue, keys in (
+        (heartbeat_queue(topology), HEARTBEAT_KEYS),
+        (lifecycle_queue(topology), LIFECYCLE_KEYS),
+    ):
+        declared = await broker.declare_queue(queue)
+        for key in keys:
+            await declared.bind(inbound, routing_key=key)

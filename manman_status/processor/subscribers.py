@@ -1,0 +1,120 @@
+"""From the broker's queues into batches, and the only place where messages are acknowledged.
+
+One subscriber reads one queue on a channel of its own, one batch at a time: so one `multiple` acknowledgement of a
+batch's last message settles exactly that batch, after its rows are committed and its poison is kept elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+import msgspec
+import structlog
+from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from faststream.rabbit import RabbitMessage
+from faststream.rabbit.subscriber import RabbitSubscriber
+
+from manman_status.pipeline.batcher import Batcher
+from manman_status.pipeline.ingest import Ingest
+from manman_status.processor.publisher import DeadLetters
+from manman_status.wire.inbound import Decoded, Poison, decode, find_body
+
+log = structlog.get_logger()
+
+BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
+
+
+class Delivery(msgspec.Struct):
+    message: RabbitMessage
+    decoded: Decoded
+
+
+async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
+    """FastStream's own parser makes two random ids a message; these are never asked for."""
+    return RabbitMessage(raw_message=message, body=message.body, message_id="-", correlation_id="-")  # type: ignore[arg-type]
+
+
+class Subscription:
+    """Reads one queue until it is stopped: `run` returns when what was read is stored and acknowledged."""
+
+    def __init__(
+        self,
+        subscriber: RabbitSubscriber,
+        ingest: Ingest,
+        dead_letters: DeadLetters,
+        *,
+        max_events: int,
+        max_wait_ms: int,
+    ) -> None:
+        self._subscriber = subscriber
+        self._ingest = ingest
+        self._dead_letters = dead_letters
+        self._queue = subscriber.queue.name
+        self._batcher = Batcher(self._settle, max_weight=max_events, max_wait_ms=max_wait_ms)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(self._read(), name=f"read {self._queue}")
+            tasks.create_task(self._batcher.run(), name=f"store {self._queue}")
+            await self._stopping.wait()
+            reading.cancel()
+            await asyncio.wait([reading])
+            self._batcher.close()
+
+    async def _read(self) -> None:
+        """The iterator ends when the broker stays away for long; it is begun again until we stop."""
+        while True:
+            async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
+                async for message in messages:
+                    delivery = Delivery(message, decode(message.body))
+                    await self._batcher.add(delivery, delivery.decoded.count)
+            await asyncio.sleep(1)
+
+    async def _settle(self, deliveries: list[Delivery]) -> None:
+        events = [event for delivery in deliveries for event in delivery.decoded.events]
+        if events:
+            for refused in await self._ingest.store(events):
+                _refuse(deliveries, refused.index, refused.reason)
+        try:
+            await self._bury(deliveries)
+            await deliveries[-1].message.ack(multiple=True)
+        except BROKER_ERRORS as error:
+            # Nothing was settled, so the broker sends it all again; merging it twice changes nothing.
+            log.warning("batch_will_come_again", queue=self._queue, messages=len(deliveries), error=str(error))
+
+    async def _bury(self, deliveries: list[Delivery]) -> None:
+        count = 0
+        for delivery in deliveries:
+            for poison in delivery.decoded.poison:
+                count += 1
+                raw = delivery.message.raw_message
+                await self._dead_letters.send(
+                    poison.body,
+                    error=poison.reason,
+                    queue=self._queue,
+                    exchange=raw.exchange,
+                    routing_key=raw.routing_key or "",
+                )
+                log.debug("dead_lettered", queue=self._queue, reason=poison.reason)
+        if count:
+            reasons = (poison.reason for delivery in deliveries for poison in delivery.decoded.poison)
+            log.warning("events_dead_lettered", queue=self._queue, events=count, first_reason=next(reasons))
+
+
+def _refuse(deliveries: list[Delivery], index: int, reason: str) -> None:
+    """Make the event at this place of the whole batch the poison of its delivery."""
+    for delivery in deliveries:
+        events = delivery.decoded.events
+        if index < len(events):
+            body = find_body(delivery.message.body, events[index])
+            delivery.decoded.poison.append(Poison(reason, body))
+            return
+        index -= len(events)

@@ -1,0 +1,229 @@
+"""All SQL of the write side. The caller owns the transaction: nothing here begins or commits one.
+
+Rows are locked and written in the order of their keys, so that two processors cannot deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from manman_status.domain.rows import Rows, ServerInstance, Transition, Worker
+from manman_status.domain.status import Reason, StatusType
+from manman_status.errors import ManManStatusError
+from manman_status.store.pool import Connection
+
+WORKER_COLUMNS = {
+    "worker_id": "bigint",
+    "created_date": "timestamptz",
+    "end_date": "timestamptz",
+    "last_heartbeat": "timestamptz",
+    "status": "text",
+    "status_since": "timestamptz",
+    "reason": "text",
+    "evidence": "jsonb",
+    "labels": "jsonb",
+    "interval_seconds": "double precision",
+    "incarnation": "bigint",
+    "seq": "bigint",
+    "labels_incarnation": "bigint",
+    "labels_seq": "bigint",
+    "interval_incarnation": "bigint",
+    "interval_seq": "bigint",
+    "inventory_incarnation": "bigint",
+    "inventory_seq": "bigint",
+    "inventory_digest": "bigint",
+    "stopped_incarnation": "bigint",
+    "stopped_at": "bigint",
+    "begun_at": "bigint",
+    "begun_status": "text",
+    "ended_at": "bigint",
+    "ended_status": "text",
+    "ended_reason": "text",
+}
+BEAT_COLUMNS = {
+    name: WORKER_COLUMNS[name]
+    for name in (
+        "worker_id",
+        "last_heartbeat",
+        "incarnation",
+        "seq",
+        "labels_incarnation",
+        "labels_seq",
+        "interval_incarnation",
+        "interval_seq",
+        "inventory_incarnation",
+        "inventory_seq",
+    )
+}
+INSTANCE_COLUMNS = {
+    "instance_id": "bigint",
+    "worker_id": "bigint",
+    "game_server_config_id": "bigint",
+    "created_date": "timestamptz",
+    "end_date": "timestamptz",
+    "status": "text",
+    "status_since": "timestamptz",
+    "reason": "text",
+    "evidence": "jsonb",
+    "missing_since": "timestamptz",
+    "claim_incarnation": "bigint",
+    "claim_seq": "bigint",
+    "claim_status": "text",
+    "end_incarnation": "bigint",
+    "end_seq": "bigint",
+    "end_status": "text",
+    "end_reason": "text",
+    "exit_code": "bigint",
+}
+
+
+class RowAppeared(ManManStatusError):  # noqa: N818
+    """Another processor made a row that this transaction was about to make: merge again, from that row."""
+
+
+def _arrays(columns: dict[str, str]) -> str:
+    return ", ".join(f"${index}::{kind}[]" for index, kind in enumerate(columns.values(), start=1))
+
+
+def _insert(table: str, columns: dict[str, str]) -> str:
+    names = ", ".join(columns)
+    return f"INSERT INTO {table} ({names}) SELECT * FROM unnest({_arrays(columns)}) ON CONFLICT DO NOTHING"  # noqa: S608
+
+
+def _update(table: str, columns: dict[str, str]) -> str:
+    key, *values = columns
+    changes = ", ".join(f"{name} = given.{name}" for name in values)
+    given = f"unnest({_arrays(columns)}) AS given ({', '.join(columns)})"
+    return f"UPDATE {table} AS kept SET {changes} FROM {given} WHERE kept.{key} = given.{key}"  # noqa: S608
+
+
+NOW = "SELECT now()"
+
+
+async def transaction_time(connection: Connection) -> datetime:
+    """The database's time at which this transaction began: the one clock that counts."""
+    now: datetime = await connection.fetchval(NOW)
+    return now
+
+
+OWNERS = (
+    "SELECT DISTINCT worker_id FROM server_instances WHERE instance_id = ANY($1::bigint[]) AND worker_id IS NOT NULL"
+)
+
+
+async def find_owners(connection: Connection, instance_ids: Iterable[int]) -> list[int]:
+    """The workers of these instances, as far as they are known."""
+    return [row["worker_id"] for row in await connection.fetch(OWNERS, list(instance_ids))]
+
+
+LOCK_WORKERS = f"""
+SELECT {", ".join(WORKER_COLUMNS)}
+  FROM workers
+ WHERE worker_id = ANY($1::bigint[])
+ ORDER BY worker_id
+   FOR UPDATE
+"""  # noqa: S608
+
+
+async def lock_workers(connection: Connection, worker_ids: Iterable[int], rows: Rows) -> None:
+    """Put the rows that exist of these workers into `rows`, locked until the transaction ends."""
+    for record in await connection.fetch(LOCK_WORKERS, list(worker_ids)):
+        worker = Worker(**record)
+        worker.status, worker.reason = STATUSES[record["status"]], REASONS[record["reason"]]
+        worker.begun_status = STATUSES[record["begun_status"]]
+        worker.ended_status, worker.ended_reason = STATUSES[record["ended_status"]], REASONS.get(record["ended_reason"])
+        rows.workers[worker.worker_id] = worker
+        rows.stored_workers.add(worker.worker_id)
+
+
+LOCK_INSTANCES = f"""
+SELECT {", ".join(INSTANCE_COLUMNS)}
+  FROM server_instances
+ WHERE instance_id IN (
+           SELECT unnest($1::bigint[])
+            UNION
+           SELECT instance_id FROM server_instances
+            WHERE worker_id = ANY($2::bigint[]) AND status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+       )
+ ORDER BY instance_id
+   FOR UPDATE
+"""  # noqa: S608
+
+
+async def lock_instances(
+    connection: Connection, instance_ids: Iterable[int], worker_ids: Iterable[int], rows: Rows
+) -> None:
+    """Put the rows that exist of these instances, and of all active ones of these workers, into `rows`, locked.
+
+    Raises RowAppeared when one of them belongs to a worker that is not in `rows`.
+    """
+    for record in await connection.fetch(LOCK_INSTANCES, list(instance_ids), list(worker_ids)):
+        instance = ServerInstance(**record)
+        instance.status, instance.reason = STATUSES[record["status"]], REASONS[record["reason"]]
+        instance.claim_status = STATUSES[record["claim_status"]]
+        instance.end_status, instance.end_reason = STATUSES[record["end_status"]], REASONS.get(record["end_reason"])
+        if instance.worker_id is not None and instance.worker_id not in rows.workers:
+            raise RowAppeared
+        rows.put(instance)
+        rows.stored_instances.add(instance.instance_id)
+
+
+STATUSES: dict[str | None, StatusType | None] = {None: None, **{status.value: status for status in StatusType}}
+REASONS: dict[str, Reason] = {reason.value: reason for reason in Reason}
+
+
+INSERT_WORKERS = _insert("workers", WORKER_COLUMNS)
+UPDATE_WORKERS = _update("workers", WORKER_COLUMNS)
+UPDATE_BEATS = _update("workers", BEAT_COLUMNS)
+INSERT_INSTANCES = _insert("server_instances", INSTANCE_COLUMNS)
+UPDATE_INSTANCES = _update("server_instances", INSTANCE_COLUMNS)
+
+
+async def store_rows(connection: Connection, rows: Rows) -> None:
+    """Write what merging changed, by key. Raises RowAppeared when a new row's key is taken by now."""
+    workers = [rows.workers[key] for key in sorted(rows.changed_workers)]
+    beaten = [rows.workers[key] for key in sorted(rows.beaten - rows.changed_workers)]
+    instances = [rows.instances[key] for key in sorted(rows.changed_instances)]
+    new_workers = [worker for worker in workers if worker.worker_id not in rows.stored_workers]
+    old_workers = [worker for worker in workers if worker.worker_id in rows.stored_workers]
+    new_instances = [instance for instance in instances if instance.instance_id not in rows.stored_instances]
+    old_instances = [instance for instance in instances if instance.instance_id in rows.stored_instances]
+    await _write(connection, UPDATE_BEATS, BEAT_COLUMNS, beaten)
+    await _write(connection, UPDATE_WORKERS, WORKER_COLUMNS, old_workers)
+    await _write(connection, INSERT_WORKERS, WORKER_COLUMNS, new_workers)
+    await _write(connection, UPDATE_INSTANCES, INSTANCE_COLUMNS, old_instances)
+    await _write(connection, INSERT_INSTANCES, INSTANCE_COLUMNS, new_instances)
+
+
+async def _write(
+    connection: Connection, sql: str, columns: dict[str, str], rows: Sequence[Worker] | Sequence[ServerInstance]
+) -> None:
+    if not rows:
+        return
+    done = await connection.execute(sql, *([getattr(row, name) for row in rows] for name in columns))
+    if int(done.rpartition(" ")[2]) != len(rows):
+        raise RowAppeared
+
+
+# The counter's lock is held until commit, so revisions become visible in their order. Taken last, it is held briefly.
+INSERT_TRANSITIONS = """
+WITH counter AS (
+    UPDATE revision_counter SET revision = revision + cardinality($1::text[]) RETURNING revision
+)
+INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason, evidence)
+SELECT counter.revision - cardinality($1::text[]) + given.place, now(), given.entity, given.entity_id,
+       given.old_status, given.new_status, given.reason, given.evidence
+  FROM counter,
+       unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::jsonb[])
+       WITH ORDINALITY AS given (entity, entity_id, old_status, new_status, reason, evidence, place)
+"""
+
+
+async def append_transitions(connection: Connection, transitions: Sequence[Transition]) -> None:
+    """Append these in their order under the next revisions. Must be the transaction's last write."""
+    if transitions:
+        fields = ("entity", "entity_id", "old_status", "new_status", "reason", "evidence")
+        await connection.execute(
+            INSERT_TRANSITIONS, *([getattr(transition, field) for transition in transitions] for field in fields)
+        )
