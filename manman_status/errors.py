@@ -44,3 +44,11 @@ class CommandFailed(ManManStatusError):  # noqa: N818
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason=reason)
+
+
+class UnknownWorker(ManManStatusError):  # noqa: N818
+    """No event has ever named worker {worker_id}."""
+
+
+class UnknownServerInstance(ManManStatusError):  # noqa: N818
+    """No event has ever named game server instance {instance_id}."""

@@ -12,8 +12,8 @@ from manman_status.errors import SchemaBehind
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
-    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 SCHEMA_REVISION = "0001"
 """The alembic revision that the SQL in this package is written for; a test compares it with `migrations/`."""
@@ -41,11 +41,19 @@ async def _prepare(connection: Connection) -> None:
         )
 
 
-def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float) -> Pool:
+async def _leave(connection: Connection) -> None:
+    """Nothing to undo, and so no round trip for it."""
+
+
+def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float, read_only: bool = False) -> Pool:
     """A pool that connects when first used: `async with` it to open, which needs no database.
 
-    `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`.
+    `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`. What only reads
+    leaves nothing behind in its session, so a `read_only` connection goes back to the pool as it is.
     """
+    session = {"application_name": application, "timezone": "UTC"}
+    if read_only:
+        session["default_transaction_read_only"] = "on"
     return asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -53,7 +61,8 @@ def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float
         timeout=timeout_seconds,
         command_timeout=timeout_seconds,
         init=_prepare,
-        server_settings={"application_name": application, "timezone": "UTC"},
+        reset=_leave if read_only else None,
+        server_settings=session,
     )
 
 

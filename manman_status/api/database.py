@@ -1,0 +1,100 @@
+"""Reading within a time limit. A database that is away, or hangs, is one error to the asker; it is tried again each
+time. Those who ask the same thing at once share one reading."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+import asyncpg
+import structlog
+
+from manman_status.errors import DatabaseUnavailable, ManManStatusError
+from manman_status.store.pool import CONNECTION_ERRORS
+
+if TYPE_CHECKING:
+    from litestar import Request
+
+    from manman_status.store.health import Timeouts
+    from manman_status.store.pool import Connection, Pool
+
+T = TypeVar("T")
+Ask: TypeAlias = "Callable[[Connection], Awaitable[T]]"
+log = structlog.get_logger()
+
+UNAVAILABLE = (
+    *CONNECTION_ERRORS,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    # The tables are being made, or are older than this program.
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+)
+
+
+def question(request: Request[Any, Any, Any]) -> tuple[str, bytes]:
+    return request.scope["path"], request.scope["query_string"]
+
+
+class Database:
+    def __init__(self, pool: Pool, *, timeout_seconds: float, timeouts: Timeouts) -> None:
+        self.timeouts = timeouts
+        self._pool = pool
+        self._timeout_seconds = timeout_seconds
+        self._running: dict[Hashable, asyncio.Task[Any]] = {}
+        self._next: dict[Hashable, asyncio.Task[Any]] = {}
+        self._cause = ""
+
+    @staticmethod
+    def of(request: Request[Any, Any, Any]) -> Database:
+        return cast("Database", request.app.state["database"])
+
+    async def read(self, ask: Ask[T], *, key: Hashable) -> T:
+        """The answer, within the timeout, shared with all who ask for the same `key` at once. It is read after the
+        last of them has asked, so nobody is told of a moment before their question. Raises DatabaseUnavailable."""
+        reading = self._next.get(key)
+        if reading is None:
+            reading = self._next[key] = asyncio.create_task(self._read_after(self._running.get(key), key, ask))
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                # One asker who leaves must not take the answer from the others.
+                answer = await asyncio.shield(reading)
+        except UNAVAILABLE as error:
+            cause = type(error).__name__
+            self._note(cause)
+            raise DatabaseUnavailable(cause=cause) from error
+        self._note("")
+        return cast("T", answer)
+
+    async def _read_after(self, running: asyncio.Task[Any] | None, key: Hashable, ask: Ask[T]) -> T:
+        if running is not None:
+            await asyncio.wait([running])
+        self._running[key] = reading = self._next.pop(key)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._ask(ask)
+        finally:
+            if self._running.get(key) is reading:
+                del self._running[key]
+
+    async def _ask(self, ask: Ask[T]) -> T:
+        connection = await self._pool.acquire()
+        try:
+            return await ask(connection)
+        except ManManStatusError:
+            raise
+        except BaseException:
+            # Otherwise the pool waits until the server has taken note, which one that hangs never does.
+            connection.terminate()
+            raise
+        finally:
+            await self._pool.release(connection)
+
+    def _note(self, cause: str) -> None:
+        """Log that the database went away and that it came back, not each question in between."""
+        if cause and not self._cause:
+            log.warning("database_away", cause=cause)
+        elif self._cause and not cause:
+            log.info("database_back")
+        self._cause = cause

@@ -1,0 +1,107 @@
+"""What goes wrong, as RFC 9457 problems. The only place where an error becomes an HTTP status."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+import structlog
+from litestar import Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
+
+from manman_status.errors import (
+    DatabaseUnavailable,
+    ManManStatusError,
+    SchemaBehind,
+    UnknownServerInstance,
+    UnknownWorker,
+)
+
+log = structlog.get_logger()
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class InvalidParameter(ManManStatusError):  # noqa: N818
+    """{parameter}: {problem}"""
+
+    def __init__(self, parameter: str, problem: str) -> None:
+        self.parameter = parameter
+        super().__init__(parameter=parameter, problem=problem)
+
+
+class Unauthorized(ManManStatusError):  # noqa: N818
+    """A token is needed: `Authorization: Bearer …`."""
+
+
+class ReadOnly(ManManStatusError):  # noqa: N818
+    """Nothing can be changed here: only GET and HEAD are answered."""
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What went wrong (RFC 9457). `parameter` names what has to be changed in the request."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    parameter: str | None = None
+
+
+def problem_response(error: Exception) -> Response[bytes]:
+    """The answer that stands for an error. What is not known here is our own fault: logged, and told to nobody."""
+    parameter: str | None = None
+    headers: dict[str, str] = {}
+    status, detail = HTTPStatus.INTERNAL_SERVER_ERROR, str(error)
+    match error:
+        case InvalidParameter():
+            status, parameter = HTTPStatus.BAD_REQUEST, error.parameter
+        case ValidationException():
+            status, parameter, detail = HTTPStatus.BAD_REQUEST, *_first_fault(error)
+        case Unauthorized():
+            status, headers = HTTPStatus.UNAUTHORIZED, {"www-authenticate": 'Bearer realm="manman-status"'}
+        case UnknownWorker():
+            status, parameter = HTTPStatus.NOT_FOUND, "worker_id"
+        case UnknownServerInstance():
+            status, parameter = HTTPStatus.NOT_FOUND, "instance_id"
+        case ReadOnly():
+            status, headers = HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET, HEAD"}
+        case DatabaseUnavailable() | SchemaBehind():
+            status, headers = HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"}
+        case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            status, detail = HTTPStatus(error.status_code), error.detail
+        case _:
+            log.error("request_failed", exc_info=error)
+            detail = "This is a fault of the server."
+    problem = Problem("about:blank", status.phrase, status, detail, parameter)
+    headers["cache-control"] = "no-store"
+    return Response(msgspec.json.encode(problem), status_code=status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _first_fault(error: ValidationException) -> tuple[str | None, str]:
+    """The parameter and what is wrong with it."""
+    faults = error.extra if isinstance(error.extra, list) else []
+    if not faults:
+        return None, error.detail
+    name = str(faults[0].get("key", "")).partition(".")[0]
+    return name, f"{name}: {faults[0].get('message', '')}"
+
+
+PROBLEMS = {
+    HTTPStatus.BAD_REQUEST: "A parameter is unknown, malformed or out of bounds; it is named.",
+    HTTPStatus.UNAUTHORIZED: "The api has tokens, and none of them was given.",
+    HTTPStatus.NOT_FOUND: "Nobody ever reported this id.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, or has an older schema. Try again later.",
+}
+
+
+def documented_problems(*, finds_one: bool = False, asks: bool = True) -> dict[int, ResponseSpec]:
+    """For the schema: which of these an endpoint gives. One that `asks` reads the database and may be asked wrongly,
+    one that `finds_one` may not find it."""
+    given = {HTTPStatus.UNAUTHORIZED} | ({HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE} if asks else set())
+    given |= {HTTPStatus.NOT_FOUND} if finds_one else set()
+    return {
+        status: ResponseSpec(Problem, generate_examples=False, description=PROBLEMS[status], media_type=PROBLEM_JSON)
+        for status in sorted(given)
+    }

@@ -1,0 +1,87 @@
+"""Game server instances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from litestar import Request, get
+from litestar.response.base import ASGIResponse
+
+from manman_status.api.cursors import read_cursor
+from manman_status.api.database import Database, question
+from manman_status.api.errors import documented_problems
+from manman_status.api.parameters import Cursor, Id, Limit
+from manman_status.api.responses import (
+    Answer,
+    ServerInstanceDetail,
+    ServerInstanceList,
+    detail_answer,
+    documented,
+    page_answer,
+    respond,
+)
+from manman_status.domain.status import StatusType
+from manman_status.store.details import get_server
+from manman_status.store.reads import ServerFilters, list_servers
+
+if TYPE_CHECKING:
+    from manman_status.store.pool import Connection
+
+KIND = "servers"
+
+
+@get("/servers", operation_id="listServers", responses=documented(ServerInstanceList) | documented_problems())
+async def servers(
+    request: Request[Any, Any, Any],
+    status: StatusType | None = None,
+    worker_id: Id | None = None,
+    game_server_config_id: Id | None = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> ASGIResponse:
+    """All server instances that were ever reported, by id."""
+    filters = ServerFilters(status=status, worker_id=worker_id, game_server_config_id=game_server_config_id)
+    return await _page(request, filters, limit, cursor)
+
+
+@get(
+    "/servers/active",
+    operation_id="listActiveServers",
+    responses=documented(ServerInstanceList) | documented_problems(),
+)
+async def active_servers(
+    request: Request[Any, Any, Any],
+    worker_id: Id | None = None,
+    game_server_config_id: Id | None = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> ASGIResponse:
+    """Only the instances that run now (CREATED, INITIALIZING, RUNNING), by id."""
+    filters = ServerFilters(worker_id=worker_id, game_server_config_id=game_server_config_id, active=True)
+    return await _page(request, filters, limit, cursor)
+
+
+async def _page(
+    request: Request[Any, Any, Any], filters: ServerFilters, limit: int, cursor: str | None
+) -> ASGIResponse:
+    after = read_cursor(cursor, KIND, filters)
+
+    async def ask(connection: Connection) -> Answer:
+        page = await list_servers(connection, filters, after=after, limit=limit)
+        return page_answer(page, kind=KIND, filters=filters)
+
+    return respond(request, await Database.of(request).read(ask, key=question(request)))
+
+
+@get(
+    "/servers/{instance_id:str}",
+    operation_id="getServer",
+    responses=documented(ServerInstanceDetail) | documented_problems(finds_one=True),
+)
+async def server(request: Request[Any, Any, Any], instance_id: Id) -> ASGIResponse:
+    """One server instance and its newest transitions."""
+
+    async def ask(connection: Connection) -> Answer:
+        return detail_answer(await get_server(connection, instance_id))
+
+    return respond(request, await Database.of(request).read(ask, key=question(request)))

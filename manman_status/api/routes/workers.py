@@ -1,0 +1,67 @@
+"""Workers and their health."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from litestar import Request, get
+from litestar.response.base import ASGIResponse
+
+from manman_status.api.cursors import read_cursor
+from manman_status.api.database import Database, question
+from manman_status.api.errors import documented_problems
+from manman_status.api.parameters import Cursor, Group, Id, Labels, Limit, labels_asked
+from manman_status.api.responses import (
+    Answer,
+    WorkerDetail,
+    WorkerList,
+    detail_answer,
+    documented,
+    page_answer,
+    respond,
+)
+from manman_status.domain.status import Health, StatusType
+from manman_status.store.details import get_worker
+from manman_status.store.reads import WorkerFilters, list_workers
+
+if TYPE_CHECKING:
+    from manman_status.store.pool import Connection
+
+KIND = "workers"
+
+
+@get("/workers", operation_id="listWorkers", responses=documented(WorkerList) | documented_problems())
+async def workers(
+    request: Request[Any, Any, Any],
+    health: Health | None = None,
+    status: StatusType | None = None,
+    group: Group = None,
+    label: Labels = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> ASGIResponse:
+    """All workers with their health, by id."""
+    database = Database.of(request)
+    filters = WorkerFilters(health=health, status=status, labels=labels_asked(group, label))
+    after = read_cursor(cursor, KIND, filters)
+
+    async def ask(connection: Connection) -> Answer:
+        page = await list_workers(connection, filters, after=after, limit=limit, timeouts=database.timeouts)
+        return page_answer(page, kind=KIND, filters=filters)
+
+    return respond(request, await database.read(ask, key=question(request)))
+
+
+@get(
+    "/workers/{worker_id:str}",
+    operation_id="getWorker",
+    responses=documented(WorkerDetail) | documented_problems(finds_one=True),
+)
+async def worker(request: Request[Any, Any, Any], worker_id: Id) -> ASGIResponse:
+    """One worker, its server instances (all that are active, the newest that ended) and its newest transitions."""
+    database = Database.of(request)
+
+    async def ask(connection: Connection) -> Answer:
+        return detail_answer(await get_worker(connection, worker_id, timeouts=database.timeouts))
+
+    return respond(request, await database.read(ask, key=question(request)))

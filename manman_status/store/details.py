@@ -1,0 +1,80 @@
+"""One worker, one server instance: each with its history, in one statement and so of one moment."""
+
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from manman_status.domain.status import Entity
+from manman_status.errors import UnknownServerInstance, UnknownWorker
+from manman_status.store.health import IS_ACTIVE, OBSERVATION, Observation
+from manman_status.store.reads import SERVER_ITEM, WORKER_COLUMNS, WORKER_ITEM, observation_of, utc
+
+if TYPE_CHECKING:
+    from manman_status.store.health import Timeouts
+    from manman_status.store.pool import Connection
+
+ENDED_INSTANCES_SHOWN = 100
+TRANSITIONS_SHOWN = 50
+
+
+class Detail(msgspec.Struct, frozen=True):
+    """`item` is a JSON object."""
+
+    item: str
+    observation: Observation
+
+
+TRANSITIONS = f"""SELECT coalesce(json_agg(t), '[]') FROM (
+    SELECT revision, {utc("at")} AS at, entity, entity_id, old_status, new_status, reason, evidence
+    FROM transitions WHERE entity = {{entity}} AND entity_id = {{id}}
+    ORDER BY revision DESC LIMIT {TRANSITIONS_SHOWN}
+) t"""
+SERVERS_OF_WORKER = f"""SELECT coalesce(json_agg(s), '[]') FROM (
+    SELECT {SERVER_ITEM} FROM (
+        (SELECT * FROM server_instances WHERE worker_id = $3 AND {IS_ACTIVE})
+        UNION ALL
+        (SELECT * FROM server_instances WHERE worker_id = $3 AND NOT {IS_ACTIVE}
+            ORDER BY instance_id DESC LIMIT {ENDED_INSTANCES_SHOWN})
+    ) i ORDER BY instance_id DESC
+) s"""
+WORKER = f"""WITH {OBSERVATION}
+SELECT observed_through, lag_seconds, revision, (
+    SELECT row_to_json(d)::text FROM (
+        SELECT {WORKER_ITEM},
+            ({SERVERS_OF_WORKER}) AS server_instances,
+            ({TRANSITIONS.format(entity=f"'{Entity.WORKER}'", id="$3")}) AS transitions
+        FROM (SELECT {WORKER_COLUMNS} FROM workers WHERE worker_id = $3) w
+    ) d
+) AS item FROM observation"""
+
+
+async def get_worker(connection: Connection, worker_id: int, *, timeouts: Timeouts) -> Detail:
+    """With all its active server instances, its newest ended ones and its newest transitions, newest first."""
+    (row,) = await connection.fetch(
+        WORKER, timeouts.default_interval_seconds, timeouts.minimum_timeout_seconds, worker_id
+    )
+    if row["item"] is None:
+        raise UnknownWorker(worker_id=worker_id)
+    return Detail(row["item"], observation_of(row))
+
+
+SERVER = f"""WITH {OBSERVATION}
+SELECT observed_through, lag_seconds, revision, (
+    SELECT row_to_json(d)::text FROM (
+        SELECT {SERVER_ITEM},
+            ({TRANSITIONS.format(entity=f"'{Entity.SERVER_INSTANCE}'", id="$1")}) AS transitions
+        FROM server_instances WHERE instance_id = $1
+    ) d
+) AS item FROM observation"""
+
+
+async def get_server(connection: Connection, instance_id: int) -> Detail:
+    """With its newest transitions, newest first."""
+    (row,) = await connection.fetch(SERVER, instance_id)
+    if row["item"] is None:
+        raise UnknownServerInstance(instance_id=instance_id)
+    return Detail(row["item"], observation_of(row))
