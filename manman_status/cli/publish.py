@@ -147,9 +147,9 @@ def _worker(worker_id: int, life: Life, interval: float | None = None, label: tu
 
 def _server(text: str) -> RunningServer:
     try:
-        ids = [int(part) for part in text.split(":")]
-        if len(ids) <= 2 and all(1 <= number < 2**63 for number in ids):
-            return RunningServer(*ids)
+        instance_id, *config = (int(part) for part in text.split(":"))
+        if len(config) <= 1 and all(1 <= number < 2**63 for number in (instance_id, *config)):
+            return RunningServer(instance_id, config[0] if config else None)
     except ValueError:
         pass
     raise SettingsError([f"--server {text}: must be ID or ID:CONFIG_ID, each 1 to 2^63-1"])
