@@ -20,7 +20,7 @@ PREFIX = "MANMAN_STATUS_"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of both roles. Empty strings mean "not given"."""
+    """All settings of both roles, and of the commands that ask the api. Empty strings mean "not given"."""
 
     database_url: str = ""
     rabbitmq_url: str = ""
@@ -30,6 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     workers: int = 1
     api_tokens: tuple[str, ...] = ()
+
+    url: str = "http://127.0.0.1:8000"
+    api_token: str = ""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -60,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
         shown["database_url"] = redacted(self.database_url)
         shown["rabbitmq_url"] = redacted(self.rabbitmq_url)
+        shown["url"] = redacted(self.url)
+        shown["api_token"] = "***" if self.api_token else ""
         shown["api_tokens"] = f"<{len(self.api_tokens)}>"
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
@@ -184,6 +189,10 @@ def _within(lowest: float, highest: float) -> Callable[[Any], str]:
     return problem
 
 
+def _header(value: Any) -> str:
+    return "" if value.isascii() and value.isprintable() else "holds what no HTTP header may"
+
+
 def _name(value: Any) -> str:
     return "" if 1 <= len(value.encode()) <= 255 else "must be 1 to 255 bytes long"
 
@@ -191,6 +200,8 @@ def _name(value: Any) -> str:
 PROBLEMS: dict[str, Callable[[Any], str]] = {
     "database_url": _url("postgresql", "postgres"),
     "rabbitmq_url": _url("amqp", "amqps"),
+    "url": _url("http", "https"),
+    "api_token": _header,
     "port": _within(0, 65535),
     "workers": _within(1, 256),
     "inbound_exchange": _name,

@@ -1,0 +1,37 @@
+"""Tables on a terminal, of texts that came from outside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH_WITHOUT_TERMINAL = 200
+STYLES = {
+    "healthy": "green",
+    "late": "yellow",
+    "unhealthy": "red",
+    "unknown": "dim",
+    "terminated": "dim",
+    "RUNNING": "green",
+    "LOST": "red",
+    "CRASHED": "red",
+    "COMPLETE": "dim",
+}
+
+
+def printable(text: str) -> str:
+    """Without what could drive a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Health and status in their colours, where colours are wanted. None is an empty cell."""
+    table = Table(*headings, box=None)
+    for row in rows:
+        cells = ("" if value is None else printable(str(value)) for value in row)
+        table.add_row(*(Text(cell, style=STYLES.get(cell, ""), overflow="fold") for cell in cells))
+    Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL).print(table)

@@ -1,0 +1,165 @@
+"""The fleet on a terminal: what the api answers, as tables or as JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Any, TypeAlias
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from manman_status.cli.client import Client
+from manman_status.cli.flags import setting
+from manman_status.cli.tables import print_table
+from manman_status.domain.status import Health, StatusType
+from manman_status.settings import load_settings
+
+LARGEST_ID = 2**63 - 1
+
+Id: TypeAlias = Annotated[int, Parameter(validator=Number(gte=1, lte=LARGEST_ID))]
+Limit: TypeAlias = Annotated[
+    int | None, Parameter(validator=Number(gte=1), help="How many at most; all of them when not given.")
+]
+AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", negative="", help="As JSON.")]
+Url: TypeAlias = Annotated[str | None, setting("url", "the api to ask")]
+
+
+def workers(
+    *,
+    health: Health | None = None,
+    status: StatusType | None = None,
+    group: Annotated[str | None, Parameter(help="The label `group`.")] = None,
+    label: Annotated[list[str] | None, Parameter(negative="", help="key:value; all that are given must hold.")] = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """List workers and their health, by id."""
+    query = {"health": health, "status": status, "group": group, "label": label}
+    found = list(client(url).items("/status/workers", query, limit=limit))
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("worker", "health", "status", "reason", "last beat", "servers", "labels"),
+        (
+            (
+                worker["worker_id"],
+                worker["health"],
+                worker["status"],
+                worker["reason"],
+                ago(worker["last_heartbeat"], worker["as_of"]),
+                worker["active_servers"],
+                labels(worker),
+            )
+            for worker in found
+        ),
+    )
+    print(f"{len(found)} shown")
+
+
+def worker(worker_id: Annotated[Id, Parameter(name="ID")], /, *, as_json: AsJson = False, url: Url = None) -> None:
+    """Show one worker, its server instances and its last transitions."""
+    found = client(url).get(f"/status/workers/{worker_id}")
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("worker", str(found["worker_id"])),
+        (
+            ("health", found["health"]),
+            ("status", found["status"]),
+            ("reason", found["reason"]),
+            ("since", since(found["status_since"])),
+            ("last beat", ago(found["last_heartbeat"], found["as_of"])),
+            ("deadline", since(found["deadline"])),
+            ("labels", labels(found)),
+        ),
+    )
+    print()
+    print_servers(found["server_instances"])
+    print()
+    print_table(
+        ("revision", "at", "from", "to", "reason"),
+        (
+            (change["revision"], since(change["at"]), change["old_status"], change["new_status"], change["reason"])
+            for change in found["transitions"]
+        ),
+    )
+
+
+def servers(
+    *,
+    status: StatusType | None = None,
+    active: Annotated[bool, Parameter(negative="", help="Only those that run now.")] = False,
+    worker_id: Annotated[Id | None, Parameter(name="--worker", help="Only those of this worker.")] = None,
+    game_server_config_id: Annotated[Id | None, Parameter(name="--config", help="Only those of this config.")] = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """List game server instances, by id."""
+    query = {"status": status, "worker_id": worker_id, "game_server_config_id": game_server_config_id}
+    path = "/status/servers/active" if active else "/status/servers"
+    found = list(client(url).items(path, query, limit=limit))
+    if as_json:
+        print_json(found)
+        return
+    print_servers(found)
+    print(f"{len(found)} shown")
+
+
+def system(*, as_json: AsJson = False, url: Url = None) -> None:
+    """Show the fleet in numbers."""
+    found = client(url).get("/status/system")
+    if as_json:
+        print_json(found)
+        return
+    observation = found["observation"]
+    print(f"{found['overall_status']}, observation {observation['state']}, as of {since(found['timestamp'])}")
+    print()
+    print_table(("workers", ""), found["workers"].items())
+    print()
+    active = found["servers"]["total_active"]
+    print_table(("server instances", ""), (("total_active", active), *found["servers"]["by_status"].items()))
+
+
+def client(url: str | None) -> Client:
+    return Client(load_settings(url=url))
+
+
+def print_json(found: Any) -> None:
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def print_servers(found: list[dict[str, Any]]) -> None:
+    print_table(
+        ("instance", "worker", "config", "status", "reason", "since", "ended"),
+        (
+            (
+                server["instance_id"],
+                server["worker_id"],
+                server["game_server_config_id"],
+                server["status"],
+                server["reason"],
+                since(server["status_since"]),
+                since(server["end_date"]),
+            )
+            for server in found
+        ),
+    )
+
+
+def labels(worker: dict[str, Any]) -> str:
+    return " ".join(f"{key}:{value}" for key, value in sorted(worker["labels"].items()))
+
+
+def since(time: str | None) -> str:
+    return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M:%SZ") if time else ""
+
+
+def ago(time: str | None, as_of: str) -> str:
+    if time is None:
+        return "never"
+    return f"{(datetime.fromisoformat(as_of) - datetime.fromisoformat(time)).total_seconds():.1f} s ago"
