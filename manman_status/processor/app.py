@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import structlog
@@ -19,7 +20,7 @@ from yarl import URL
 from manman_status.errors import CommandFailed, SchemaBehind
 from manman_status.pipeline.backoff import Backoff
 from manman_status.pipeline.ingest import Ingest
-from manman_status.processor.declare import declare_topology, heartbeat_queue, lifecycle_queue, topic
+from manman_status.processor.declare import bind_queues, declare_exchanges, heartbeat_queue, lifecycle_queue, topic
 from manman_status.processor.publisher import DeadLetters
 from manman_status.processor.subscribers import Subscription, parse
 from manman_status.settings import Settings
@@ -28,6 +29,8 @@ from manman_status.store.pool import CONNECTION_ERRORS, Pool, create_pool, requi
 from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 PARTITION_DAYS_AHEAD = 7
 PARTITIONS_EVERY_SECONDS = 3600
@@ -55,13 +58,24 @@ async def run_processor(settings: Settings) -> None:
                 timeout_seconds=max(settings.database_timeout_seconds, 10.0),
             )
         )
-        if not await _unless_stopped(_prepare_database(pool), stopping):
+        if await _unless_stopped(_prepare_database(pool), stopping) is None:
             return
-        broker = create_broker(settings)
+        opened = await _unless_stopped(open_broker(settings, topology), stopping)
+        if opened is None:
+            return
+        broker, subscribers = opened
         stack.push_async_callback(_close, broker)
-        if not await _unless_stopped(_connect(broker, topology), stopping):
-            return
-        subscriptions = await _subscribe(broker, topology, Ingest(pool), settings)
+        ingest, dead_letters = Ingest(pool), DeadLetters(broker, topology)
+        subscriptions = [
+            Subscription(
+                subscriber,
+                ingest,
+                dead_letters,
+                max_events=settings.batch_max_events,
+                max_wait_ms=settings.batch_max_wait_ms,
+            )
+            for subscriber in subscribers
+        ]
         log.info("processor_started", queues=[topology.heartbeat_queue, topology.lifecycle_queue])
         await _work(pool, subscriptions, stopping, settings.shutdown_timeout_seconds)
     log.info("processor_stopped")
@@ -77,19 +91,19 @@ def create_broker(settings: Settings) -> RabbitBroker:
     )
 
 
-async def _unless_stopped(work: Any, stopping: asyncio.Event) -> bool:
-    """Whether the work was done before we were told to stop."""
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())]
+async def _unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
+    """What the work gives, or None when we are told to stop before it is done."""
+    doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[0].done() and tasks[0].result() is None
+        await asyncio.wait([doing, waiting], return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
     finally:
-        for task in tasks:
+        for task in (doing, waiting):
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait([doing, waiting])
 
 
-async def _prepare_database(pool: Pool) -> None:
+async def _prepare_database(pool: Pool) -> bool:
     """Wait for the database, refuse an old schema, and have the next days' partitions ready."""
     backoff = Backoff()
     while True:
@@ -106,56 +120,43 @@ async def _prepare_database(pool: Pool) -> None:
                 log.warning("database_away", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(delay)
         else:
-            return
+            return True
 
 
-async def _connect(broker: RabbitBroker, topology: Topology) -> None:
-    """Wait for the broker and declare our topology on it."""
+async def open_broker(settings: Settings, topology: Topology) -> tuple[RabbitBroker, list[RabbitSubscriber]]:
+    """Wait for the broker and declare our topology on it. The subscribers read nothing until they are iterated."""
     backoff = Backoff()
     while True:
+        broker = create_broker(settings)
+        subscribers = [
+            broker.subscriber(
+                queue,
+                topic(topology.inbound_exchange),
+                channel=Channel(prefetch_count=settings.prefetch),
+                ack_policy=AckPolicy.MANUAL,
+                parser=parse,
+            )
+            for queue in (heartbeat_queue(topology), lifecycle_queue(topology))
+        ]
         try:
             await broker.connect()
-            await declare_topology(broker, topology)
+            await declare_exchanges(broker, topology)
+            await broker.start()
+            await bind_queues(broker, topology)
         except ChannelPreconditionFailed as error:
+            await _close(broker)
             raise CommandFailed(
                 f"a queue or exchange exists with other arguments: {error}. Delete it when it is empty, or name"
                 " another in the settings"
             ) from None
         except BROKER_AWAY as error:
+            await _close(broker)
             delay = backoff.failed()
             if backoff.is_worth_saying:
                 log.warning("broker_away", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(delay)
         else:
-            return
-
-
-async def _subscribe(
-    broker: RabbitBroker, topology: Topology, ingest: Ingest, settings: Settings
-) -> list[Subscription]:
-    inbound = topic(topology.inbound_exchange)
-    dead_letters = DeadLetters(broker, topology)
-    subscribers: list[RabbitSubscriber] = [
-        broker.subscriber(
-            queue,
-            inbound,
-            channel=Channel(prefetch_count=settings.prefetch),
-            ack_policy=AckPolicy.MANUAL,
-            parser=parse,
-        )
-        for queue in (heartbeat_queue(topology), lifecycle_queue(topology))
-    ]
-    await broker.start()
-    return [
-        Subscription(
-            subscriber,
-            ingest,
-            dead_letters,
-            max_events=settings.batch_max_events,
-            max_wait_ms=settings.batch_max_wait_ms,
-        )
-        for subscriber in subscribers
-    ]
+            return broker, subscribers
 
 
 async def _work(

@@ -34,24 +34,25 @@ def lifecycle_queue(topology: Topology) -> RabbitQueue:
     )
 
 
-async def declare_topology(broker: RabbitBroker, topology: Topology) -> None:
-    """Exchanges, queues and bindings. The dead-letter queue first: nothing is consumed before it can be kept."""
-    dead = await broker.declare_exchange(topic(topology.dead_letter_exchange))
-    dead_queue = await broker.declare_queue(
-        RabbitQueue(
-            topology.dead_letter_queue,
-            queue_type=QueueType.QUORUM,
-            durable=True,
-            arguments=cast("QuorumQueueArgs", topology.dead_letter_arguments),
-        )
-    )
-    await dead_queue.bind(dead, routing_key="#")
-    inbound = await broker.declare_exchange(topic(topology.inbound_exchange))
+async def declare_exchanges(broker: RabbitBroker, topology: Topology) -> None:
+    """The exchanges, and where dead letters are kept: before anything is consumed that might become one."""
+    await broker.declare_exchange(topic(topology.inbound_exchange))
     await broker.declare_exchange(topic(topology.outbound_exchange))
-    for queue, keys in (
-        (heartbeat_queue(topology), HEARTBEAT_KEYS),
-        (lifecycle_queue(topology), LIFECYCLE_KEYS),
-    ):
+    dead = await broker.declare_exchange(topic(topology.dead_letter_exchange))
+    queue = RabbitQueue(
+        topology.dead_letter_queue,
+        queue_type=QueueType.QUORUM,
+        durable=True,
+        arguments=cast("QuorumQueueArgs", topology.dead_letter_arguments),
+    )
+    await (await broker.declare_queue(queue)).bind(dead, routing_key="#")
+
+
+async def bind_queues(broker: RabbitBroker, topology: Topology) -> None:
+    """All routing keys. After the subscribers have started: FastStream keeps one object a queue, on the channel of
+    whoever declares it first, and each subscriber must have its own channel for itself."""
+    inbound = await broker.declare_exchange(topic(topology.inbound_exchange))
+    for queue, keys in ((heartbeat_queue(topology), HEARTBEAT_KEYS), (lifecycle_queue(topology), LIFECYCLE_KEYS)):
         declared = await broker.declare_queue(queue)
         for key in keys:
             await declared.bind(inbound, routing_key=key)

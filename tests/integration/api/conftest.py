@@ -1,0 +1,87 @@
+"""The real application on the test's own database, asked without a socket; and rows for it to find."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from manman_status.api.app import create_app
+from manman_status.settings import Settings
+from manman_status.store.pool import Connection, create_pool
+
+
+class Rows:
+    """Writes rows as they are told, with something plausible for all that is not."""
+
+    def __init__(self, connection: Connection, now: datetime) -> None:
+        self.connection = connection
+        self.now = now
+        self.revision = 0
+
+    def ago(self, seconds: float) -> datetime:
+        return self.now - timedelta(seconds=seconds)
+
+    async def worker(self, worker_id: int, *, beat_seconds_ago: float | None = 0.0, **columns: Any) -> None:
+        beat = None if beat_seconds_ago is None else self.ago(beat_seconds_ago)
+        await self._insert("workers", worker_id=worker_id, last_heartbeat=beat, **self._status(columns))
+
+    async def server(self, instance_id: int, **columns: Any) -> None:
+        await self._insert("server_instances", instance_id=instance_id, **self._status({"worker_id": 1} | columns))
+
+    async def transition(self, entity: str, entity_id: int, **columns: Any) -> int:
+        self.revision += 1
+        given = {"at": self.now, "new_status": "RUNNING", "reason": "reported"} | columns
+        await self._insert("transitions", revision=self.revision, entity=entity, entity_id=entity_id, **given)
+        await self.connection.execute("UPDATE revision_counter SET revision = $1", self.revision)
+        return self.revision
+
+    def _status(self, columns: dict[str, Any]) -> dict[str, Any]:
+        plausible = {
+            "created_date": self.ago(3600),
+            "status": "RUNNING",
+            "status_since": self.ago(3600),
+            "reason": "reported",
+        }
+        return plausible | columns
+
+    async def _insert(self, table: str, **columns: Any) -> None:
+        places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+        await self.connection.execute(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", *columns.values()
+        )
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[Connection]:
+    async with create_pool(database, application="test", size=1, timeout_seconds=30) as pool, pool.acquire() as one:
+        yield one
+
+
+@pytest.fixture
+async def rows(connection: Connection) -> Rows:
+    return Rows(connection, await connection.fetchval("SELECT now()"))
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Settings(**settings))
+    transport = httpx.ASGITransport(app)
+    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
+        yield client
+
+
+@pytest.fixture
+def run_app(database: str) -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
+    """The application with more settings."""
+    return lambda **settings: running(**({"database_url": database} | settings))
+
+
+@pytest.fixture
+async def http(database: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with running(database_url=database) as client:
+        yield client

@@ -1,0 +1,103 @@
+"""Health in SQL and health in Python are the same rules."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from manman_status.domain.liveness import deadline, health
+from manman_status.domain.status import Health, StatusType
+from manman_status.store.health import Timeouts
+from manman_status.store.reads import WorkerFilters, list_workers
+from manman_status.store.system_reads import read_fleet
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tests.integration.api.conftest import Rows
+
+TIMEOUTS = Timeouts(default_interval_seconds=10.0, minimum_timeout_seconds=15.0)
+INTERVALS = (None, 1.0, 2.0, 4.9, 5.0, 10.0, 60.0, 3600.0)
+# Around every edge that some interval has, on both sides of it.
+AGES = tuple(edge + side for edge in (1.5, 3, 7.5, 15, 30, 90, 180, 5400, 10800) for side in (-0.4, 0.4))
+
+
+async def everybody(rows: Rows) -> dict[int, tuple[StatusType, float | None, float | None]]:
+    """One worker of each status, interval and age of its last beat."""
+    fleet = dict(enumerate(itertools.product(StatusType, INTERVALS, (None, -5.0, *AGES)), start=1))
+    for worker_id, (status, interval, age) in fleet.items():
+        await rows.worker(worker_id, status=status, interval_seconds=interval, beat_seconds_ago=age)
+    return fleet
+
+
+async def test_sql_and_python_judge_every_worker_alike(rows: Rows, http: httpx.AsyncClient) -> None:
+    async with rows.connection.transaction():
+        # now() stands still in a transaction, so the edges are where the rows were put.
+        rows.now = await rows.connection.fetchval("SELECT now()")
+        fleet = await everybody(rows)
+        judged: dict[int, Health] = {}
+        for asked in Health:
+            page = await list_workers(
+                rows.connection, WorkerFilters(health=asked), after=0, limit=len(fleet), timeouts=TIMEOUTS
+            )
+            ids = await rows.connection.fetch(
+                "SELECT (unnest($1::text[])::json ->> 'worker_id')::bigint AS id", page.items
+            )
+            judged |= {row["id"]: asked for row in ids}
+        numbers = await read_fleet(rows.connection, timeouts=TIMEOUTS)
+    expected = {
+        worker_id: health(
+            status,
+            None if age is None else rows.now - timedelta(seconds=age),
+            observed_through=page.observation.observed_through,
+            interval_seconds=interval or TIMEOUTS.default_interval_seconds,
+            minimum_timeout_seconds=TIMEOUTS.minimum_timeout_seconds,
+        )
+        for worker_id, (status, interval, age) in fleet.items()
+    }
+    assert judged == expected
+    assert set(expected.values()) == set(Health)
+    assert numbers.workers_by_health == {asked: list(expected.values()).count(asked) for asked in Health}
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+async def test_the_deadline_is_the_one_that_python_computes(
+    interval: float | None, rows: Rows, http: httpx.AsyncClient
+) -> None:
+    await rows.worker(1, interval_seconds=interval)
+    seconds = interval or 10.0
+    worker = (await http.get("/status/workers/1")).json()
+    expected = deadline(rows.now, seconds, minimum_timeout_seconds=15.0)
+    assert worker["deadline"] == expected.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert worker["interval_seconds"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "beat_seconds_ago", "health", "reason", "has_deadline"),
+    [
+        ("RUNNING", 0.0, "healthy", "reported", True),
+        ("RUNNING", 20.0, "late", "reported", True),
+        ("RUNNING", 40.0, "unhealthy", "reported", True),
+        ("RUNNING", None, "unknown", "never_beat", False),
+        ("LOST", 40.0, "unhealthy", "reported", True),
+        ("COMPLETE", 0.0, "terminated", "reported", False),
+        ("CRASHED", None, "terminated", "reported", False),
+    ],
+)
+async def test_what_is_shown_of_a_worker(
+    status: str,
+    beat_seconds_ago: float | None,
+    health: str,
+    reason: str,
+    has_deadline: bool,
+    rows: Rows,
+    http: httpx.AsyncClient,
+) -> None:
+    await rows.worker(1, status=status, beat_seconds_ago=beat_seconds_ago)
+    worker = (await http.get("/status/workers")).json()["items"][0]
+    assert (worker["health"], worker["reason"], worker["status"]) == (health, reason, status)
+    assert worker["is_healthy"] == (health == "healthy")
+    assert (worker["deadline"] is not None) == has_deadline
