@@ -1,0 +1,52 @@
+"""`python -m bench`: what the roles reach on this machine, beside the least that the same work can cost.
+
+Every line is one measurement, with the median of several runs and its ratio to the bare one. `--quick` shows that it
+works, in a minute; only a full run on an idle machine is worth quoting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias, get_args
+
+from cyclopts import App, Parameter
+
+from bench import drain, http
+from bench.stack import FULL, QUICK, Stack
+
+Part: TypeAlias = Literal["singles", "arrays", "http"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+app = App(name="python -m bench", help_format="plaintext", help="Measure on this machine, beside the bare work.")
+
+
+@app.default
+def bench(
+    *,
+    quick: Annotated[bool, Parameter(negative="", help="Small and once.")] = False,
+    only: Annotated[tuple[Part, ...], Parameter(help="Not all of it.")] = PARTS,
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="manman-status-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # PostgreSQL runs as another user where we are root
+        with Stack(folder, QUICK if quick else FULL) as stack:
+            asyncio.run(measure(stack, set(only)))
+
+
+async def measure(stack: Stack, only: set[Part]) -> None:
+    await stack.seed()
+    if "singles" in only:
+        print(await drain.singles(stack), flush=True)
+    if "arrays" in only:
+        print(await drain.arrays(stack), flush=True)
+    if only & {"singles", "arrays"}:
+        print(await drain.hot_updates(stack), flush=True)
+    if "http" in only:
+        async for line in http.pages(stack):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,155 @@
+"""The servers under measurement, the fleet that is in them, and the messages that a fleet sends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import aio_pika
+import asyncpg
+import msgspec
+
+from manman_status.dev.postgres import EmbeddedPostgres
+from manman_status.dev.processes import Child
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from manman_status.reporter.messages import Incarnation, Report, RunningServer
+from manman_status.store.migrate import migrate
+from manman_status.wire.topology import Topology
+
+SERVERS_PER_WORKER = 3
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    workers: int
+    beats: int
+    runs: int
+    http_seconds: int
+
+
+FULL = Sizes(workers=10_000, beats=100_000, runs=3, http_seconds=5)
+QUICK = Sizes(workers=1_000, beats=10_000, runs=1, http_seconds=1)
+
+
+class Stack:
+    """PostgreSQL and RabbitMQ, durable as in production, and a fleet whose workers all beat in turn."""
+
+    def __init__(self, folder: Path, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self.topology = Topology(heartbeat_ttl_seconds=86_400)
+        self._folder = folder
+        self.postgres = EmbeddedPostgres(folder / "postgres")
+        self.rabbitmq = EmbeddedRabbitMQ(folder / "rabbitmq")
+        labels = {"group": "bench", "version": "1.0.0"}
+        self._fleet = [
+            Incarnation(worker_id, number=1, interval_seconds=10, labels=labels)
+            for worker_id in range(1, sizes.workers + 1)
+        ]
+        self.beats_sent = 0
+
+    def __enter__(self) -> Self:
+        self.rabbitmq.launch()
+        self.postgres.start()
+        self.rabbitmq.wait_until_ready()
+        migrate(self.postgres.url)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rabbitmq.kill()
+        self.postgres.kill()
+
+    async def seed(self) -> None:
+        """Declare the topology and make a row of each worker and instance, by the processor itself."""
+        connection = await asyncpg.connect(self.postgres.url)
+        with self.role("processor"):
+            await until(self.is_consumed)
+            await self.fill(self.beats(self.sizes.workers))
+
+            async def all_stored() -> bool:
+                return await self.beats_stored(connection) == self.beats_sent
+
+            await until(all_stored)
+        await connection.execute("VACUUM ANALYZE")
+        await connection.close()
+
+    def beats(self, count: int) -> Iterator[Report]:
+        """One after the other, so that each worker beats again only when all others have."""
+        for number in range(count):
+            worker = self._fleet[(self.beats_sent + number) % len(self._fleet)]
+            first = worker.worker_id * SERVERS_PER_WORKER
+            yield worker.heartbeat(
+                [RunningServer(first + n, game_server_config_id=3) for n in range(SERVERS_PER_WORKER)]
+            )
+        self.beats_sent += count
+
+    async def fill(self, reports: Iterable[Report]) -> None:
+        """Put them into the heartbeat queue; returns when all of them are there."""
+        async with await aio_pika.connect(self.rabbitmq.url) as connection:
+            channel = await connection.channel(publisher_confirms=False)
+            exchange = await channel.get_exchange(self.topology.inbound_exchange, ensure=False)
+            for report in reports:
+                await exchange.publish(aio_pika.Message(report.body), report.routing_key)
+            # A question on the same channel is answered after everything before it was routed.
+            await channel.get_exchange(self.topology.inbound_exchange)
+
+    async def is_consumed(self) -> bool:
+        async with await aio_pika.connect(self.rabbitmq.url) as connection:
+            channel = await connection.channel()
+            try:
+                queue = await channel.get_queue(self.topology.heartbeat_queue)
+            except aio_pika.exceptions.ChannelNotFoundEntity:
+                return False
+            return bool(queue.declaration_result.consumer_count)
+
+    async def beats_stored(self, connection: asyncpg.Connection[asyncpg.Record]) -> int:
+        """`seq` counts a worker's beats from 1."""
+        stored: int = await connection.fetchval("SELECT coalesce(sum(seq), 0)::bigint FROM workers")
+        return stored
+
+    @contextmanager
+    def role(self, name: str, **settings: object) -> Iterator[Child]:
+        given = {
+            "database_url": self.postgres.url,
+            "rabbitmq_url": self.rabbitmq.url,
+            "heartbeat_ttl_seconds": self.topology.heartbeat_ttl_seconds,
+            "log_level": "warning",
+            **settings,
+        }
+        environment = {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in given.items()}
+        command = [sys.executable, "-m", "manman_status", "serve", "--role", name]
+        with self.child(command, environment) as child:
+            yield child
+
+    @contextmanager
+    def child(self, command: list[str], environment: dict[str, str] | None = None) -> Iterator[Child]:
+        env = {**os.environ, **(environment or {})}
+        child = Child(command[2], command, log_file=self._folder / f"{command[-1]}.log", env=env)
+        try:
+            yield child
+        finally:
+            child.stop()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    while True:
+        if await condition():
+            return
+        await asyncio.sleep(0.1)
+
+
+async def answer(*command: str) -> float:
+    """The number that a process of ours prints."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", *command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0, command
+    return float(out)
+
+
+def compared(what: str, ours: list[float], beside: str, bare: list[float], unit: str) -> str:
+    measured, least = statistics.median(ours), statistics.median(bare)
+    return f"{what:<46} {measured:>9,.0f} {unit}   {beside:<26} {least:>9,.0f} {unit}   ratio {measured / least:.2f}"
