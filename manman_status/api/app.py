@@ -85,7 +85,7 @@ def _openapi() -> OpenAPIConfig:
         title="manman-status",
         version=importlib.metadata.version("manman-status"),
         description="Which workers and game server instances live, told from their own messages.",
-        openapi_router=Router("/schema", route_handlers=[], after_request=_plain_not_found),
+        openapi_router=Router("/schema", route_handlers=[], after_request=_plain_not_found, include_in_schema=False),
         render_plugins=[JsonRenderPlugin(path=["/openapi.json"])],
         use_handler_docstrings=True,
         security=[{}, {"token": []}],

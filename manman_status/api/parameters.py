@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from litestar.params import Parameter
+from litestar.params import PathParameter, QueryParameter
 
 from manman_status.api.errors import InvalidParameter
+from manman_status.domain.status import Health, StatusType
 
 if TYPE_CHECKING:
     from litestar import Request
 
 LARGEST_ID = 2**63 - 1
+EXACTLY = {"maximum": LARGEST_ID}
+"""A bound for the schema, where Litestar would write a rounded float."""
 REPEATABLE = frozenset({"label"})
-WITHOUT_NUL = r"^[^\u0000]*$"
 
-Id: TypeAlias = Annotated[int, Parameter(ge=1, le=LARGEST_ID)]
-Limit: TypeAlias = Annotated[int, Parameter(ge=1, le=1000, description="How many items at most.")]
+PathId: TypeAlias = Annotated[int, PathParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY)]
+QueryId: TypeAlias = Annotated[int | None, QueryParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY)]
+QueryHealth: TypeAlias = Annotated[Health | None, QueryParameter()]
+QueryStatus: TypeAlias = Annotated[StatusType | None, QueryParameter()]
+Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=1000, description="How many items at most.")]
 Cursor: TypeAlias = Annotated[
-    str | None, Parameter(description="`next_cursor` of the page before, asked for with the same filters.")
+    str | None, QueryParameter(description="`next_cursor` of the page before, asked for with the same filters.")
 ]
-Group: TypeAlias = Annotated[str | None, Parameter(description="The label `group`; the same as `label=group:…`.")]
+Group: TypeAlias = Annotated[str | None, QueryParameter(description="The label `group`: short for `label=group:…`.")]
 Labels: TypeAlias = Annotated[
     list[str] | None,
-    Parameter(description="`key:value`; may be repeated, and then all of them must hold."),
+    QueryParameter(description="`key:value`; may be repeated, and then all of them must hold."),
 ]
 
 

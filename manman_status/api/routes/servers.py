@@ -10,7 +10,7 @@ from litestar.response.base import ASGIResponse
 from manman_status.api.cursors import read_cursor
 from manman_status.api.database import Database, question
 from manman_status.api.errors import documented_problems
-from manman_status.api.parameters import Cursor, Id, Limit
+from manman_status.api.parameters import Cursor, Limit, PathId, QueryId, QueryStatus
 from manman_status.api.responses import (
     Answer,
     ServerInstanceDetail,
@@ -20,7 +20,6 @@ from manman_status.api.responses import (
     page_answer,
     respond,
 )
-from manman_status.domain.status import StatusType
 from manman_status.store.details import get_server
 from manman_status.store.reads import ServerFilters, list_servers
 
@@ -33,9 +32,9 @@ KIND = "servers"
 @get("/servers", operation_id="listServers", responses=documented(ServerInstanceList) | documented_problems())
 async def servers(
     request: Request[Any, Any, Any],
-    status: StatusType | None = None,
-    worker_id: Id | None = None,
-    game_server_config_id: Id | None = None,
+    status: QueryStatus = None,
+    worker_id: QueryId = None,
+    game_server_config_id: QueryId = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> ASGIResponse:
@@ -51,8 +50,8 @@ async def servers(
 )
 async def active_servers(
     request: Request[Any, Any, Any],
-    worker_id: Id | None = None,
-    game_server_config_id: Id | None = None,
+    worker_id: QueryId = None,
+    game_server_config_id: QueryId = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> ASGIResponse:
@@ -78,7 +77,7 @@ async def _page(
     operation_id="getServer",
     responses=documented(ServerInstanceDetail) | documented_problems(finds_one=True),
 )
-async def server(request: Request[Any, Any, Any], instance_id: Id) -> ASGIResponse:
+async def server(request: Request[Any, Any, Any], instance_id: PathId) -> ASGIResponse:
     """One server instance and its newest transitions."""
 
     async def ask(connection: Connection) -> Answer:

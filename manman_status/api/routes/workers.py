@@ -10,7 +10,7 @@ from litestar.response.base import ASGIResponse
 from manman_status.api.cursors import read_cursor
 from manman_status.api.database import Database, question
 from manman_status.api.errors import documented_problems
-from manman_status.api.parameters import Cursor, Group, Id, Labels, Limit, labels_asked
+from manman_status.api.parameters import Cursor, Group, Labels, Limit, PathId, QueryHealth, QueryStatus, labels_asked
 from manman_status.api.responses import (
     Answer,
     WorkerDetail,
@@ -20,7 +20,6 @@ from manman_status.api.responses import (
     page_answer,
     respond,
 )
-from manman_status.domain.status import Health, StatusType
 from manman_status.store.details import get_worker
 from manman_status.store.reads import WorkerFilters, list_workers
 
@@ -33,8 +32,8 @@ KIND = "workers"
 @get("/workers", operation_id="listWorkers", responses=documented(WorkerList) | documented_problems())
 async def workers(
     request: Request[Any, Any, Any],
-    health: Health | None = None,
-    status: StatusType | None = None,
+    health: QueryHealth = None,
+    status: QueryStatus = None,
     group: Group = None,
     label: Labels = None,
     limit: Limit = 100,
@@ -57,7 +56,7 @@ async def workers(
     operation_id="getWorker",
     responses=documented(WorkerDetail) | documented_problems(finds_one=True),
 )
-async def worker(request: Request[Any, Any, Any], worker_id: Id) -> ASGIResponse:
+async def worker(request: Request[Any, Any, Any], worker_id: PathId) -> ASGIResponse:
     """One worker, its server instances (all that are active, the newest that ended) and its newest transitions."""
     database = Database.of(request)
 

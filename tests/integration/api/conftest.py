@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
@@ -70,9 +71,20 @@ async def rows(connection: Connection) -> Rows:
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(Settings(**settings))
-    transport = httpx.ASGITransport(app)
-    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
+    started, finished = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            started.set()
+            await finished.wait()
+
+    # A fixture ends in another task than it began in, which a lifespan may not.
+    life = asyncio.create_task(live())
+    await started.wait()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api.test") as client:
         yield client
+    finished.set()
+    await life
 
 
 @pytest.fixture
