@@ -62,7 +62,9 @@ def dev(
         workers=workers,
         servers=servers,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell's background job is born with it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with running_stack(plan, say=say) as stack:
             # Those that we started have no secret; what was given may.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from manman_status.dev.ports import free_port
-from manman_status.dev.processes import Child, is_root
+from manman_status.dev.processes import Child
 from manman_status.errors import CommandFailed
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, folder: Path, *, port: int | None = None, options: Mapping[str, str] | None = None) -> None:
-        self._user = pwd.getpwnam("nobody") if is_root() else None
+        self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self.folder = folder.resolve() if self._user is None else reachable_folder(folder.resolve())
         self.port = port or free_port()
         self.log_file = self.folder / "postgres.log"

@@ -40,13 +40,13 @@ class ChildFailed(ManManStatusError):  # noqa: N818
 
 @functools.cache
 def guard() -> int:
-    """The process group for children, with its guard started."""
+    """The process group for children, with its guard started. At our own orderly end whoever is left in it goes too."""
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-I", "-S", "-c", GUARD], stdin=subprocess.PIPE, process_group=0
     )
 
     def end() -> None:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
     atexit.register(end)
@@ -141,7 +141,3 @@ class Child:
     def failed(self, problem: str) -> ChildFailed:
         tail = "\n    ".join(self.log.splitlines()[-15:])
         return ChildFailed(name=self.name, problem=problem, log=self.log_file, tail=tail)
-
-
-def is_root() -> bool:
-    return os.geteuid() == 0

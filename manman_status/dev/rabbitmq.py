@@ -72,7 +72,8 @@ class EmbeddedRabbitMQ:
         epmd = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
         self._epmd = Child("epmd", epmd, log_file=self.log_file, env=self._environment())
         self._epmd.wait_until_ready(lambda: is_open(self._epmd_port), within_seconds=10)
-        self._node = Child("RabbitMQ", [server], log_file=self.log_file, env=self._environment())
+        # Its folder, because that is where Erlang would leave a crash dump.
+        self._node = Child("RabbitMQ", [server], log_file=self.log_file, env=self._environment(), folder=self.folder)
 
     def wait_until_ready(self) -> None:
         try:

@@ -67,8 +67,8 @@ def running_stack(plan: StackPlan, *, say: Callable[[str], None]) -> Iterator[St
         resources.callback(say, "stopped; the data stays")
         start_servers(stack, folder, resources, say)
         start_roles(stack, plan, resources, say)
+        resources.callback(say, "stopping (RabbitMQ takes its time)")
         yield stack
-        say("stopping")
 
 
 def start_servers(stack: Stack, folder: Path, resources: ExitStack, say: Callable[[str], None]) -> None:
