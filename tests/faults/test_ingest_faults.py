@@ -1,0 +1,144 @@
+"""What the write side survives: killed in the middle, its database or its broker away, told to stop under load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import asyncpg
+import pytest
+
+INSTANCES = 25_000
+
+
+def started(instance):
+    return {"command_type": "SERVER_STARTED", "command_args": [str(instance), "7", "3"]}
+
+
+def stopped(instance, code=0):
+    return {"command_type": "SERVER_STOPPED", "command_args": [str(instance), "7", str(code)]}
+
+
+def key(instance):
+    return f"game_server_instance.{instance}.lifecycle"
+
+
+async def test_kill_9_in_the_middle_of_fifty_thousand_lifecycle_events_loses_none(
+    start_processor, publish, rows, eventually
+):
+    first = await start_processor()
+    os.kill(first.pid, signal.SIGSTOP)  # let the queue fill
+    lives = range(1, INSTANCES + 1)
+    arrays = [range(start, min(start + 50, INSTANCES + 1)) for start in lives[::50]]
+    await publish.many(
+        [([event for i in some for event in (started(i), stopped(i, i % 2))], key(some[0])) for some in arrays]
+    )
+    os.kill(first.pid, signal.SIGCONT)
+
+    async def under_way():
+        [[count]] = [row.values() for row in await rows("SELECT count(*) FROM server_instances")]
+        assert count < INSTANCES, "it was done before it could be killed"
+        return count > 1000
+
+    await eventually(under_way, within_seconds=30)
+    first.kill()
+    await start_processor()
+    ended = "SELECT 1 FROM server_instances WHERE status = ANY($1::text[]) HAVING count(*) = $2"
+    await eventually(lambda: rows(ended, ["COMPLETE", "CRASHED"], INSTANCES), within_seconds=90)
+    await eventually(lambda: rows(ended, ["CRASHED"], INSTANCES // 2))
+
+
+async def test_while_the_database_is_away_everything_waits_in_the_queue(
+    processor, publish, rows, postgres, database, eventually
+):
+    await publish(started(1), key(1))
+    await eventually(lambda: rows("SELECT 1 FROM server_instances"))
+    postgres.stop()
+    await publish.many([(started(i), key(i)) for i in range(2, 202)])
+    await eventually(lambda: "database_away" in processor.log)
+    assert processor.returncode is None
+    postgres.start()
+
+    async def all_there():
+        return await fresh(database, "SELECT count(*) FROM server_instances") == 201
+
+    await eventually(all_there, within_seconds=30)
+    assert "database_back" in processor.log
+
+
+async def fresh(database, sql):
+    """A value by a connection of its own: the fixtures' connections end with the server."""
+    try:
+        connection = await asyncpg.connect(database)
+    except (OSError, asyncpg.PostgresError) as error:
+        raise AssertionError(str(error)) from error
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+async def test_a_processor_reconnects_by_itself_after_the_broker_was_away(
+    processor, broker, rabbitmq, publisher_at, rows, eventually
+):
+    rabbitmq.stop()
+    rabbitmq.start()
+    publish = await publisher_at(broker)
+    await publish(started(1), key(1))
+    await publish({"command_type": "HEARTBEAT", "command_args": ["8"]}, "worker.8.heartbeat")
+    await eventually(lambda: rows("SELECT 1 FROM server_instances"), within_seconds=30)
+    await eventually(lambda: rows("SELECT 1 FROM workers WHERE worker_id = 8"), within_seconds=30)
+    assert processor.returncode is None
+
+
+async def test_a_processor_waits_for_a_broker_and_a_database_that_come_later(
+    start_role, broker, database, rabbitmq, postgres, eventually
+):
+    rabbitmq.stop()
+    postgres.stop()
+    role = start_role("processor", database_url=database, rabbitmq_url=broker)
+    await eventually(lambda: "database_away" in role.log)
+    postgres.start()
+    await eventually(lambda: "broker_away" in role.log)
+    rabbitmq.start()
+    await eventually(lambda: "processor_started" in role.log, within_seconds=30)
+
+
+async def test_sigterm_under_load_stores_what_was_read_and_a_second_processor_takes_over_without_a_gap(
+    start_processor, publish, rows, eventually
+):
+    first = await start_processor()
+    await start_processor()
+    for start in range(1, 5001, 500):
+        await publish.many([(started(i), key(i)) for i in range(start, start + 500)])
+        if start == 2501:
+            begun = time.monotonic()
+            first.stop(within_seconds=10)
+            assert time.monotonic() - begun < 10
+    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 5000"), within_seconds=30)
+
+
+@pytest.mark.parametrize("away", ["database", "broker"])
+async def test_sigterm_ends_a_processor_within_ten_seconds_though_a_server_is_away(
+    away, start_processor, publish, rabbitmq, postgres, eventually
+):
+    processor = await start_processor()
+    server = postgres if away == "database" else rabbitmq
+    if away == "database":
+        server.stop()
+        await publish(started(1), key(1))
+        await eventually(lambda: "database_away" in processor.log)
+    else:
+        server.stop()
+    try:
+        processor.stop(within_seconds=10)
+    finally:
+        server.start()
+
+
+async def test_a_schema_that_is_behind_is_said_and_ends_with_1(start_role, empty_database, broker, eventually):
+    role = start_role("processor", database_url=empty_database, rabbitmq_url=broker)
+    await eventually(lambda: role.returncode is not None)
+    assert role.returncode == 1
+    assert "run `manman-status migrate`" in role.log
