@@ -60,8 +60,8 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.rabbitmq.kill()
-        self.postgres.kill()
+        self.rabbitmq.stop()
+        self.postgres.stop()
 
     async def seed(self) -> None:
         """Declare the topology and make a row of each worker and instance, by the processor itself."""

@@ -14,7 +14,7 @@ import pytest
 from manman_status.cli import COMMANDS, EXTRAS
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Command
+    from tests.integration.cli.conftest import Command
 
 NAMES = [name for _, name, _, _ in COMMANDS]
 NOWHERE = {"database_url": "postgresql://127.0.0.1:1/x", "rabbitmq_url": "amqp://127.0.0.1:1/"}

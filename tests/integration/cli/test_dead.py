@@ -12,7 +12,8 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractQueue
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Command
+    from tests.conftest import Eventually
+    from tests.integration.cli.conftest import Command
 
 DEAD = "manman.status.dead"
 
@@ -180,6 +181,28 @@ async def test_a_letter_of_the_broker_itself_is_understood_and_replayed(
     again = await source.get(timeout=5)
     assert (again.body, again.routing_key) == (b"heavy", "worker.8.lifecycle")
     assert "x-death" not in again.headers
+
+
+async def test_what_the_processor_buries_is_found_and_what_is_still_not_understood_dies_again(
+    manman_status: Command, broker: str, processor: object, channel: AbstractChannel, eventually: Eventually
+) -> None:
+    async def buried() -> list[dict[str, Any]]:
+        return await listed(manman_status, broker)
+
+    exchange = await channel.get_exchange("internal_service_events")
+    await exchange.publish(aio_pika.Message(b'{"command_type": "DANCE"}'), "worker.7.lifecycle")
+    [letter] = await eventually(buried)
+    assert (letter["queue"], letter["exchange"], letter["routing_key"], letter["bytes"]) == (
+        "manman.status.lifecycle",
+        "internal_service_events",
+        "worker.7.lifecycle",
+        25,
+    )
+    assert "DANCE" in letter["error"]
+    assert (await manman_status("dead", "replay", letter["id"], rabbitmq_url=broker)).code == 0
+    [again] = await eventually(buried)
+    assert again["id"] != letter["id"]
+    assert {**again, "id": None, "at": None} == {**letter, "id": None, "at": None}
 
 
 async def test_what_a_letter_says_cannot_drive_the_terminal(

@@ -11,7 +11,7 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Command, Finished
+    from tests.integration.cli.conftest import Command, Finished
 
 EXCHANGES = ("internal_service_events", "external_service_events", "manman.status.dead")
 QUEUES = ("manman.status.heartbeats", "manman.status.lifecycle", "manman.status.dead")

@@ -10,7 +10,7 @@ import asyncpg
 from manman_status.store.pool import SCHEMA_REVISION
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Command
+    from tests.integration.cli.conftest import Command
 
 
 async def revisions(url: str) -> list[str]:

@@ -13,7 +13,7 @@ from manman_status.domain.events import Heartbeat, ReportedEvent, ServerStarted,
 from manman_status.wire.inbound import decode
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Command
+    from tests.integration.cli.conftest import Command
 
 
 @pytest.fixture
