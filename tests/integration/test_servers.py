@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -55,7 +57,8 @@ async def test_each_test_has_a_virtual_host_of_its_own(broker: str, rabbitmq: Em
 
 
 async def test_postgres_keeps_its_data_over_stop_and_kill(server_folder: Path) -> None:
-    with EmbeddedPostgres(server_folder / "restarted") as server:
+    folder = server_folder / "restarted"
+    with EmbeddedPostgres(folder) as server:
         await query(server.url, "CREATE TABLE kept ()")
         url = server.url
         server.stop()
@@ -66,6 +69,42 @@ async def test_postgres_keeps_its_data_over_stop_and_kill(server_folder: Path) -
         server.start()
         assert server.url == url
         assert await query(url, "SELECT count(*) FROM kept") == 0
+    with EmbeddedPostgres(folder) as later:
+        assert await query(later.url, "SELECT count(*) FROM kept") == 0
+
+
+async def test_rabbitmq_keeps_its_data_over_stop_and_kill(server_folder: Path) -> None:
+    with EmbeddedRabbitMQ(server_folder / "restarted-broker") as server:
+        url = server.url
+        async with await aio_pika.connect(url) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("kept", durable=True, arguments={"x-queue-type": "quorum"})
+            await channel.default_exchange.publish(aio_pika.Message(b"hello"), "kept")
+        server.stop()
+        with pytest.raises(OSError, match="Connect call failed"):
+            await aio_pika.connect(url)
+        server.start()
+        server.kill()
+        server.start()
+        assert server.url == url
+        async with await aio_pika.connect(url) as connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue("kept", passive=True)
+            letter = await queue.get(timeout=5)
+            assert letter is not None
+            assert letter.body == b"hello"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="any other user reaches what it made")
+async def test_where_the_user_of_postgres_cannot_come_its_data_is_elsewhere(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path)
+    try:
+        with server:
+            assert await query(server.url, "SELECT 1") == 1
+        assert server.folder.parent == Path("/var/tmp")
+        assert EmbeddedPostgres(tmp_path).folder == server.folder
+    finally:
+        shutil.rmtree(server.folder)
 
 
 async def test_a_killed_parent_leaves_no_process_behind(
