@@ -48,7 +48,7 @@ APT := $(if $(filter 0,$(shell id -u)),,sudo -n )env DEBIAN_FRONTEND=noninteract
 RABBITMQ_MISSING := RabbitMQ is missing, and this user may not install it: apt-get install rabbitmq-server, \
 	brew install rabbitmq, or https://www.rabbitmq.com/docs/download
 
-rabbitmq:
+rabbitmq: $(INSTALLED)
 	@if $(BIN)/python -c 'from manman_status.dev.rabbitmq import rabbitmq_server as find; find()' 2>/dev/null; \
 	then exit; fi; \
 	if ! command -v apt-get >/dev/null || ! { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
