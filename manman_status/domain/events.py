@@ -5,6 +5,7 @@ Times are µs since the epoch by the sender's clock; they order events and never
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -23,10 +24,13 @@ class InventoryEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """All instances of a worker at one moment, by id, each once. Equal digests mean equal inventories."""
+    """All instances of a worker at one moment. Equal digests mean equal inventories, and 0 is none's digest.
+
+    `list_entries` gives them by id, each once.
+    """
 
     digest: int
-    entries: tuple[InventoryEntry, ...]
+    list_entries: Callable[[], tuple[InventoryEntry, ...]]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):

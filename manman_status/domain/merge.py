@@ -157,7 +157,8 @@ def _take_inventory(rows: Rows, worker: Worker, inventory: Inventory, position: 
     if repeated:
         return
     shown = True
-    for entry in inventory.entries:
+    entries = inventory.list_entries()
+    for entry in entries:
         instance = know_instance(rows, entry.instance_id, receipt)
         new = own(rows, instance, worker.worker_id)
         if not newest and not new:
@@ -170,15 +171,15 @@ def _take_inventory(rows: Rows, worker: Worker, inventory: Inventory, position: 
         said = (claimed_at(instance), instance.claim_status) == (position, entry.status)
         shown = shown and (said or instance.status not in ACTIVE)
     if newest:
-        shown = _miss_unlisted(rows, worker, inventory, position, receipt) and shown
+        listed = {entry.instance_id for entry in entries}
+        shown = _miss_unlisted(rows, worker, listed, position, receipt) and shown
         worker.inventory_digest = inventory.digest if shown else 0
         rows.changed_workers.add(worker.worker_id)
 
 
-def _miss_unlisted(rows: Rows, worker: Worker, inventory: Inventory, position: Position, receipt: Receipt) -> bool:
+def _miss_unlisted(rows: Rows, worker: Worker, listed: set[int], position: Position, receipt: Receipt) -> bool:
     """False when an instance is too young to be listed here, so that the next inventory must be looked at."""
     settled = True
-    listed = {entry.instance_id for entry in inventory.entries}
     for instance_id in rows.instances_of.get(worker.worker_id, set()) - listed:
         instance = rows.instances[instance_id]
         if instance.worker_id != worker.worker_id or instance.status not in ACTIVE:

@@ -13,15 +13,16 @@ Evidence: TypeAlias = dict[str, Any]
 Conclusion: TypeAlias = tuple[StatusType, Reason, Evidence]
 
 
-class Worker(msgspec.Struct, kw_only=True):
-    """A row of `workers`, field for column; what each register means stands in `store/models.py`."""
+class Worker(msgspec.Struct):
+    """A row of `workers`, field for column in the order of `store/writes.py`; what each register means stands in
+    `store/models.py`."""
 
     worker_id: int
     created_date: datetime
+    status_since: datetime
     end_date: datetime | None = None
     last_heartbeat: datetime | None = None
     status: StatusType | None = None
-    status_since: datetime
     reason: Reason = Reason.NEVER_BEAT
     evidence: Evidence = {}
     labels: dict[str, str] = {}
@@ -44,16 +45,16 @@ class Worker(msgspec.Struct, kw_only=True):
     ended_reason: Reason | None = None
 
 
-class ServerInstance(msgspec.Struct, kw_only=True):
-    """A row of `server_instances`, field for column."""
+class ServerInstance(msgspec.Struct):
+    """A row of `server_instances`, field for column likewise."""
 
     instance_id: int
+    created_date: datetime
+    status_since: datetime
     worker_id: int | None = None
     game_server_config_id: int | None = None
-    created_date: datetime
     end_date: datetime | None = None
     status: StatusType | None = None
-    status_since: datetime
     reason: Reason = Reason.REPORTED
     evidence: Evidence = {}
     missing_since: datetime | None = None

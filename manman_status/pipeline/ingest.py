@@ -108,7 +108,7 @@ async def store_batch(connection: Connection, events: Sequence[ReportedEvent]) -
     order = microseconds(now)
     for place, event in enumerate(events):
         merge(rows, event, Receipt(now, order + place))
-    await store_rows(connection, rows)
+    await store_rows(connection, rows, now)
     await append_transitions(connection, rows.transitions)
     return len(rows.transitions)
 
@@ -151,7 +151,7 @@ async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows
     instance_ids |= ownerless
     for worker_id, inventory in beats:
         if worker_id in relisted:
-            instance_ids.update(entry.instance_id for entry in inventory.entries)
+            instance_ids.update(entry.instance_id for entry in inventory.list_entries())
     if instance_ids or relisted:
         await lock_instances(connection, instance_ids, relisted, rows)
     return rows

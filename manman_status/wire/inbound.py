@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Annotated, Any
 
 import msgspec
 
@@ -53,10 +55,23 @@ class Decoded(msgspec.Struct):
         return len(self.events) + self.ignored + len(self.poison)
 
 
+Id = Annotated[int, msgspec.Meta(ge=1, le=MAX_BIGINT)]
+
+
+class ReportableStatus(StrEnum):
+    """What can be reported: LOST is only ever concluded."""
+
+    CREATED = "CREATED"
+    INITIALIZING = "INITIALIZING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    CRASHED = "CRASHED"
+
+
 class WireServer(msgspec.Struct, gc=False):
-    instance_id: int
-    game_server_config_id: int | None = None
-    status: StatusType | None = None
+    instance_id: Id
+    game_server_config_id: Id | None = None
+    status: ReportableStatus | None = None
 
 
 class WireEvent(msgspec.Struct, gc=False):
@@ -68,16 +83,17 @@ class WireEvent(msgspec.Struct, gc=False):
     seq: int | None = None
     sent_at: datetime | None = None
     interval_seconds: float | None = None
-    servers: list[WireServer] | None = None
+    servers: msgspec.Raw = msgspec.Raw()
     labels: dict[str, str] | None = None
     entity_type: str | None = None
     identifier: str | int | None = None
     as_of: datetime | None = None
-    status_type: StatusType | None = None
+    status_type: ReportableStatus | None = None
 
 
 _decode_any = msgspec.json.Decoder(WireEvent | list[WireEvent]).decode
 _decode_one = msgspec.json.Decoder(WireEvent).decode
+_decode_servers = msgspec.json.Decoder(list[WireServer] | None).decode
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -237,28 +253,29 @@ def _labels(labels: dict[str, str] | None) -> dict[str, str] | None:
     return labels
 
 
-def _inventory(servers: list[WireServer] | None) -> Inventory | None:
-    if servers is None:
+def _inventory(servers: msgspec.Raw) -> Inventory | None:
+    """Checked now, but only taken apart when it says something new: most inventories repeat the one before."""
+    raw = bytes(servers)
+    if not raw:
         return None
-    entries: dict[int, InventoryEntry] = {}
-    for index, server in enumerate(servers):
-        place = f"$.servers[{index}]"
-        instance_id = _id(server.instance_id, f"{place}.instance_id")
-        config_id = server.game_server_config_id
-        if config_id is not None:
-            _id(config_id, f"{place}.game_server_config_id")
-        status = server.status or StatusType.RUNNING
-        if status is StatusType.LOST:
-            raise PoisonMessage(f"LOST cannot be reported - at `{place}.status`")
-        entries[instance_id] = InventoryEntry(instance_id, status, config_id)
-    ordered = tuple(entries[instance_id] for instance_id in sorted(entries))
-    # Never 0, which stands for "no inventory yet". Only equality on one machine's rows matters: should another
-    # Python hash ints otherwise, an unchanged inventory is looked at once more and that is all.
-    digest = hash(tuple((e.instance_id, STATUS_CODES[e.status], e.game_server_config_id or 0) for e in ordered)) or 1
-    return Inventory(digest, ordered)
+    try:
+        listed = _decode_servers(raw)
+    except msgspec.ValidationError as error:
+        raise PoisonMessage(str(error).replace("`$", "`$.servers")) from None
+    if listed is None:
+        return None
+    digest = int.from_bytes(blake2b(raw, digest_size=8).digest(), signed=True)
+    return Inventory(digest or 1, lambda: _entries(listed))  # 0 stands for "none yet"
 
 
-STATUS_CODES = {status: code for code, status in enumerate(StatusType)}
+def _entries(servers: list[WireServer]) -> tuple[InventoryEntry, ...]:
+    entries = {
+        server.instance_id: InventoryEntry(
+            server.instance_id, StatusType(server.status or StatusType.RUNNING), server.game_server_config_id
+        )
+        for server in servers
+    }
+    return tuple(entries[instance_id] for instance_id in sorted(entries))
 
 
 def _beat(wired: WireEvent) -> dict[str, Any]:
@@ -321,14 +338,12 @@ def _status_info(wired: WireEvent) -> WorkerStatusReported | ServerStatusReporte
         raise PoisonMessage("no identifier - at `$.identifier`")
     if wired.status_type is None:
         raise PoisonMessage("no status_type - at `$.status_type`")
-    if wired.status_type is StatusType.LOST:
-        raise PoisonMessage("LOST cannot be reported - at `$.status_type`")
     identifier = _id(wired.identifier, "$.identifier")
     as_of = _microseconds(wired.as_of)
     if wired.entity_type == Entity.WORKER:
-        return WorkerStatusReported(sent_at=as_of, worker_id=identifier, status=wired.status_type)
+        return WorkerStatusReported(sent_at=as_of, worker_id=identifier, status=StatusType(wired.status_type))
     if wired.entity_type == Entity.SERVER_INSTANCE:
-        return ServerStatusReported(sent_at=as_of, instance_id=identifier, status=wired.status_type)
+        return ServerStatusReported(sent_at=as_of, instance_id=identifier, status=StatusType(wired.status_type))
     raise PoisonMessage(f"unknown entity_type {wired.entity_type[:40]!r} - at `$.entity_type`")
 
 

@@ -32,7 +32,7 @@ REPORTABLE = [status for status in StatusType if status is not StatusType.LOST]
 
 def inventory(*ids, status=StatusType.RUNNING, config=None):
     entries = tuple(InventoryEntry(instance_id, status, config) for instance_id in sorted(set(ids)))
-    return Inventory(hash(entries) or 1, entries)
+    return Inventory(hash(entries) or 1, lambda: entries)
 
 
 def heartbeat(worker=1, **fields):
