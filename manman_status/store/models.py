@@ -27,7 +27,7 @@ from sqlmodel import Field, SQLModel
 from manman_status.domain.status import ACTIVE, Entity, StatusType
 
 
-def _one_of(column: str, values: type[StatusType] | type[Entity]) -> CheckConstraint:
+def _one_of(column: str, values: type[StatusType | Entity]) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
@@ -55,9 +55,7 @@ class Worker(SQLModel, table=True):
     __table_args__ = (
         _one_of("status", StatusType),
         Index("workers_by_status", "status", "worker_id"),
-        Index(
-            "workers_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}
-        ),
+        Index("workers_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
         {"postgresql_with": {"fillfactor": "60"}},
     )
 
@@ -103,6 +101,7 @@ class ServerInstance(SQLModel, table=True):
         Index("server_instances_by_config", "game_server_config_id", "instance_id"),
         Index("server_instances_active", "instance_id", postgresql_where=text(ACTIVE_SQL)),
         Index("server_instances_active_by_worker", "worker_id", postgresql_where=text(ACTIVE_SQL)),
+        Index("server_instances_missing", "missing_since", postgresql_where=text("missing_since IS NOT NULL")),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 
@@ -157,3 +156,87 @@ class RevisionCounter(SQLModel, table=True):
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     revision: int = Field(sa_column=_bigint(0))
+
+
+class Observation(SQLModel, table=True):
+    """The one row that says how far the fleet was observed: silence before `observed_through` is real silence."""
+
+    __tablename__ = "observation"
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    # The lesser of the queues' watermarks; null until both have one.
+    observed_through: datetime | None = Field(sa_column=_time())
+    # When it last moved, and when it last moved again after it had stood still for longer than the smallest timeout.
+    advanced_at: datetime | None = Field(sa_column=_time())
+    resumed_at: datetime | None = Field(sa_column=_time())
+
+
+class Watermark(SQLModel, table=True):
+    """One row a queue. A canary sent at `pending_sent` was committed at `pending_seen`; it moves the watermark once
+    every other processor has settled all that it was given until then. Canaries sent before `canaries_from` prove
+    nothing: messages may have been put back behind them."""
+
+    __tablename__ = "watermarks"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
+
+    queue: str = Field(sa_column=Column(Text, primary_key=True))
+    observed_through: datetime | None = Field(sa_column=_time())
+    pending_sent: datetime | None = Field(sa_column=_time())
+    pending_seen: datetime | None = Field(sa_column=_time())
+    canaries_from: datetime | None = Field(sa_column=_time())
+
+
+class Processor(SQLModel, table=True):
+    """One row a running processor, made before it reads anything and removed when all it held is settled or given
+    back."""
+
+    __tablename__ = "processors"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
+
+    processor_id: str = Field(sa_column=Column(Text, primary_key=True))
+    host: str = Field(sa_column=Column(Text, nullable=False))
+    version: str = Field(sa_column=Column(Text, nullable=False))
+    started_at: datetime = Field(sa_column=_time(nullable=False))
+    last_seen: datetime = Field(sa_column=_time(nullable=False))
+    # Queue name → time: everything that the broker had given it of the queue until then is committed.
+    settled_through: dict[str, str] = Field(sa_column=_json())
+    # events {kind: {outcome: count}}, queue_depths {queue: messages}, batch_ms, transitions: since it started.
+    statistics: dict[str, Any] = Field(sa_column=_json())
+
+
+class Lease(SQLModel, table=True):
+    """Who leads. Whoever writes as leader checks its `token` in the same transaction: it grows with each holder."""
+
+    __tablename__ = "leases"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
+
+    name: str = Field(sa_column=Column(Text, primary_key=True))
+    holder: str = Field(sa_column=Column(Text, nullable=False))
+    token: int = Field(sa_column=_bigint(0))
+    expires_at: datetime = Field(sa_column=_time(nullable=False))
+
+
+class Guard(SQLModel, table=True):
+    """A group of which too much fell silent at once: its workers are held, not lost, while this row is there."""
+
+    __tablename__ = "guards"
+
+    group_name: str = Field(sa_column=Column(Text, primary_key=True))
+    opened_at: datetime = Field(sa_column=_time(nullable=False))
+    # How many are overdue and held now, of how many.
+    held: int = Field(sa_column=_bigint(0))
+    group_size: int = Field(sa_column=_bigint(0))
+    # Since when they are being lost at the limited rate; all at once when a person asked for it.
+    releasing_since: datetime | None = Field(sa_column=_time())
+    released_by_hand_at: datetime | None = Field(sa_column=_time())
+
+
+class Relay(SQLModel, table=True):
+    """The one row that says up to which revision the broker has confirmed the republished transitions."""
+
+    __tablename__ = "relay"
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    sent_revision: int = Field(sa_column=_bigint(0))

@@ -74,9 +74,7 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index("server_instances_by_status", "server_instances", ["status", "instance_id"], unique=False)
-    op.create_index(
-        "server_instances_by_worker", "server_instances", ["worker_id", "instance_id"], unique=False
-    )
+    op.create_index("server_instances_by_worker", "server_instances", ["worker_id", "instance_id"], unique=False)
     op.create_table(
         "transitions",
         sa.Column("revision", sa.BigInteger(), nullable=False),
@@ -116,9 +114,7 @@ def upgrade() -> None:
             server_default=sa.text("'{}'"),
             nullable=False,
         ),
-        sa.Column(
-            "labels", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False
-        ),
+        sa.Column("labels", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("interval_seconds", sa.Double(), nullable=True),
         sa.Column("incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("seq", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
