@@ -1,0 +1,74 @@
+"""One processor at a time leads: it sweeps, relays and keeps the partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import asyncpg
+import structlog
+
+from manman_status.store.leases import drop_lease, hold_lease
+from manman_status.store.pool import CONNECTION_ERRORS, Pool
+
+log = structlog.get_logger()
+
+LEASE: Final = "leader"
+
+
+class Leadership:
+    """Holds the lease while it can. `token` is what a leader's writes check, None while another leads.
+
+    The lease is renewed three times within its life; a leader that dies or hangs is followed by another when its
+    lease has expired, `lease_seconds` after its last renewal at the latest.
+    """
+
+    def __init__(self, pool: Pool, holder: str, *, lease_seconds: float) -> None:
+        self._pool = pool
+        self._holder = holder
+        self._lease_seconds = lease_seconds
+        self.token: int | None = None
+        self._leading = asyncio.Event()
+
+    async def wait(self) -> int:
+        """The token, once we lead."""
+        while self.token is None:
+            await self._leading.wait()
+        return self.token
+
+    def lost(self) -> None:
+        """Said by whoever was refused with LeaseLost."""
+        self.token = None
+        self._leading.clear()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._hold()
+                await asyncio.sleep(self._lease_seconds / 3)
+        finally:
+            await self._drop()
+
+    async def _hold(self) -> None:
+        try:
+            async with asyncio.timeout(self._lease_seconds), self._pool.acquire() as connection:
+                token = await hold_lease(connection, LEASE, self._holder, seconds=self._lease_seconds)
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+            token = None  # whoever does reach the database may lead
+        if token != self.token:
+            log.info("leading" if token else "not_leading", token=token)
+        if token is None:
+            self.lost()
+        else:
+            self.token = token
+            self._leading.set()
+
+    async def _drop(self) -> None:
+        if self.token is None:
+            return
+        token, self.token = self.token, None
+        try:
+            async with asyncio.timeout(1), self._pool.acquire() as connection:
+                await drop_lease(connection, LEASE, token)
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+            log.debug("lease_left_to_expire")
