@@ -6,18 +6,12 @@ import asyncio
 import contextlib
 import functools
 import importlib.metadata
-import ipaddress
 import multiprocessing
 import os
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-import structlog
-from granian.constants import Interfaces, Loops
-from granian.server import Server
 from litestar import Litestar, Request, Response, Router
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
@@ -27,17 +21,14 @@ from litestar.openapi.spec import Components, SecurityScheme
 from manman_status.api.database import Database
 from manman_status.api.errors import problem_response
 from manman_status.api.gate import Gate
-from manman_status.api.metrics import MULTIPROCESS_FOLDER, http_metrics
+from manman_status.api.metrics import http_metrics
 from manman_status.api.parameters import refuse_unknown_parameters
 from manman_status.api.routes import probes, servers, system, workers
-from manman_status.logs import configure_logs
 from manman_status.store.health import Timeouts
-from manman_status.store.pool import CONNECTION_ERRORS, create_pool, require_schema
+from manman_status.store.pool import create_pool
 
 if TYPE_CHECKING:
     from manman_status.settings import Settings
-
-log = structlog.get_logger()
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -130,64 +121,3 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
                 await pool.close()
         except TimeoutError:
             pool.terminate()
-
-
-def serve(settings: Settings) -> int:
-    """Answer until SIGTERM or Ctrl-C. Raises SchemaBehind; a database that is only away is waited for while serving."""
-    asyncio.run(_check_schema(settings))
-    if not settings.api_tokens and not _is_loopback(settings.bind_host):
-        log.warning("open_to_all", host=settings.bind_host, hint="anybody who reaches this port may read: set tokens")
-    # A fork would bring along what this process has imported, and prometheus_client decides then where it counts.
-    multiprocessing.set_start_method("spawn", force=True)
-    with _shared_metrics(settings.workers):
-        log.info("api_starts", host=settings.bind_host, port=settings.port, processes=settings.workers)
-        Server(
-            "manman-status",
-            address=settings.bind_host,
-            port=settings.port,
-            interface=Interfaces.ASGI,
-            workers=settings.workers,
-            workers_kill_timeout=max(1, int(settings.shutdown_timeout_seconds)),
-            loop=Loops.uvloop,
-            websockets=False,
-            log_enabled=False,
-        ).serve(target_loader=functools.partial(_load, settings), wrap_loader=False)
-    log.info("api_stopped")
-    return 0
-
-
-async def _check_schema(settings: Settings) -> None:
-    timeout_seconds = settings.database_timeout_seconds
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            connection = await asyncpg.connect(settings.database_url, timeout=timeout_seconds)
-            try:
-                await require_schema(connection)
-            finally:
-                connection.terminate()
-    except CONNECTION_ERRORS as error:
-        log.warning("database_away", cause=type(error).__name__, hint="answers are 503 until it is back")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-@contextlib.contextmanager
-def _shared_metrics(processes: int) -> Iterator[None]:
-    """A folder in which several processes add up their metrics."""
-    if processes == 1:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="manman-status-metrics-") as folder:
-        os.environ[MULTIPROCESS_FOLDER] = folder
-        yield
-
-
-def _load(settings: Settings) -> Litestar:
-    """In each process."""
-    configure_logs(role="api", level=settings.log_level, format=settings.log_format)
-    return create_app(settings)

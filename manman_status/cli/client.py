@@ -32,7 +32,7 @@ class Client:
         try:
             response = self._http.get(path, params=given)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise CommandFailed(f"{self._where} does not answer: {error or type(error).__name__}") from error
+            raise CommandFailed(f"{self._where} does not answer: {str(error) or type(error).__name__}") from error
         try:
             answer = response.json()
         except ValueError:

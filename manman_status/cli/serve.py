@@ -44,7 +44,7 @@ def serve(
     configure_logs(role=role, level=settings.log_level, format=settings.log_format)
     match role:
         case "api":
-            from manman_status.api import app as api
+            from manman_status.api import server as api
 
             return api.serve(settings)
         case "processor":

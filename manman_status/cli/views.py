@@ -130,7 +130,7 @@ def client(url: str | None) -> Client:
 
 
 def print_json(found: Any) -> None:
-    print(json.dumps(found, indent=2, ensure_ascii=False))
+    print(json.dumps(found, indent=2))
 
 
 def print_servers(found: list[dict[str, Any]]) -> None:

@@ -1,0 +1,104 @@
+"""The processes that serve the application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import multiprocessing
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import asyncpg
+import structlog
+from granian.constants import Interfaces, Loops
+from granian.server import Server
+
+from manman_status.errors import CommandFailed, DatabaseUnavailable
+from manman_status.logs import configure_logs
+from manman_status.store.pool import CONNECTION_ERRORS, require_schema
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from manman_status.settings import Settings
+
+log = structlog.get_logger()
+
+
+def serve(settings: Settings) -> int:
+    """Answer until SIGTERM or Ctrl-C. A database that is merely away is waited for while serving.
+
+    Raises SchemaBehind, DatabaseUnavailable when the database will not have us, CommandFailed without an address.
+    """
+    asyncio.run(_check_database(settings))
+    address = _free_address(settings.bind_host, settings.port)
+    if not settings.api_tokens and not ipaddress.ip_address(address).is_loopback:
+        log.warning("open_to_all", host=settings.bind_host, hint="whoever reaches this port may read; set tokens")
+    # A fork would bring along what this process has imported, and prometheus_client decides then where it counts.
+    multiprocessing.set_start_method("spawn", force=True)
+    with _shared_metrics(settings.workers):
+        log.info("api_starts", host=address, port=settings.port, processes=settings.workers)
+        Server(
+            "manman-status",
+            address=address,
+            port=settings.port,
+            interface=Interfaces.ASGI,
+            workers=settings.workers,
+            workers_kill_timeout=max(1, int(settings.shutdown_timeout_seconds)),
+            loop=Loops.uvloop,
+            websockets=False,
+            log_enabled=False,
+        ).serve(target_loader=functools.partial(_load, settings), wrap_loader=False)
+    log.info("api_stopped")
+    return 0
+
+
+def _load(settings: Settings) -> Litestar:
+    """In each process."""
+    from manman_status.api.app import create_app
+
+    configure_logs(role="api", level=settings.log_level, format=settings.log_format)
+    return create_app(settings)
+
+
+async def _check_database(settings: Settings) -> None:
+    timeout_seconds = settings.database_timeout_seconds
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            connection = await asyncpg.connect(settings.database_url, timeout=timeout_seconds)
+            try:
+                await require_schema(connection)
+            finally:
+                connection.terminate()
+    except asyncpg.ClientConfigurationError as error:
+        raise DatabaseUnavailable(cause=error) from error
+    except CONNECTION_ERRORS as error:
+        log.warning("database_away", cause=type(error).__name__, hint="answers are 503 until it is back")
+    except asyncpg.PostgresError as error:
+        raise DatabaseUnavailable(cause=error) from error
+
+
+def _free_address(host: str, port: int) -> str:
+    """The IP address to listen on. Raises CommandFailed when somebody does already: granian would share the port."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        raise CommandFailed(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return str(address[0])
+
+
+@contextlib.contextmanager
+def _shared_metrics(processes: int) -> Iterator[None]:
+    """A folder in which several processes add up their metrics."""
+    if processes == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="manman-status-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield

@@ -1,0 +1,224 @@
+"""The api as a process of its own, and a database that goes, hangs, comes back, or is not ready."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from manman_status.dev.postgres import EmbeddedPostgres
+from manman_status.store.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from tests.conftest import Eventually, ProcessTree, Role
+
+    StartApi = Callable[..., Awaitable[Role]]
+
+EVERYTHING = ["/readyz", "/health", "/status/workers", "/status/servers/active", "/status/workers/1", "/status/system"]
+
+
+@pytest.fixture
+def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """One that may be stopped without hurting the other tests."""
+    server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def own_database(own_postgres: EmbeddedPostgres) -> str:
+    await asyncio.to_thread(migrate, own_postgres.url)
+    return own_postgres.url
+
+
+async def is_well(http: httpx.AsyncClient) -> bool:
+    return (await http.get("/status/workers")).status_code == 200 and (await http.get("/readyz")).status_code == 200
+
+
+async def all_unavailable(http: httpx.AsyncClient, *, within_seconds: float) -> None:
+    """Each of them, asked at the same moment by several."""
+
+    async def ask(path: str) -> None:
+        begun = time.monotonic()
+        response = await http.get(path)
+        assert time.monotonic() - begun < within_seconds, path
+        assert response.status_code == 503, (path, response.text)
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["retry-after"]
+
+    await asyncio.gather(*(ask(path) for path in EVERYTHING for _ in range(5)))
+    assert (await http.get("/livez")).status_code == 200
+    metrics = await http.get("/metrics")
+    assert "manman_status_database_up 0.0" in metrics.text
+    assert "manman_status_workers{" not in metrics.text
+
+
+async def test_a_stopped_database_is_503_at_once_and_its_return_is_noticed(
+    own_postgres: EmbeddedPostgres, own_database: str, start_api: StartApi, eventually: Eventually
+) -> None:
+    api = await start_api(database_url=own_database)
+    async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
+        assert await is_well(http)
+        for _ in range(2):
+            own_postgres.stop()
+            await all_unavailable(http, within_seconds=2)
+            own_postgres.start()
+            await eventually(lambda: is_well(http))
+    assert api.log.count("database_away") == api.log.count("database_back") == 2
+    assert api.stop() == 0
+
+
+async def test_a_frozen_database_is_503_within_the_timeout_and_its_return_is_noticed(
+    own_postgres: EmbeddedPostgres,
+    own_database: str,
+    start_api: StartApi,
+    eventually: Eventually,
+    process_tree: ProcessTree,
+) -> None:
+    api = await start_api(database_url=own_database, database_timeout_seconds=1, database_pool_size=3)
+    async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
+        await asyncio.gather(*(is_well(http) for _ in range(5)))
+        processes = [*process_tree(own_postgres.pid)]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await all_unavailable(http, within_seconds=2.5)
+            await all_unavailable(http, within_seconds=2.5)
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+        await eventually(lambda: is_well(http))
+
+
+async def test_it_starts_without_its_database_and_answers_when_that_is_there(
+    own_postgres: EmbeddedPostgres, own_database: str, start_api: StartApi, eventually: Eventually
+) -> None:
+    own_postgres.stop()
+    api = await start_api(database_url=own_database)
+    async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
+        await all_unavailable(http, within_seconds=2)
+        own_postgres.start()
+        await eventually(lambda: is_well(http))
+
+
+async def test_a_schema_that_is_behind_is_told_in_one_line_and_ends_it(
+    empty_database: str, start_role: Callable[..., Role], eventually: Eventually
+) -> None:
+    api = start_role("api", database_url=empty_database)
+    await eventually(lambda: api.returncode is not None)
+    assert api.returncode == 1
+    [line] = api.log.splitlines()
+    assert "manman-status migrate" in line
+
+
+async def test_a_database_without_tables_is_not_ready(
+    own_postgres: EmbeddedPostgres, start_api: StartApi, eventually: Eventually
+) -> None:
+    """It was away when the api started, and came back empty."""
+    own_postgres.stop()
+    api = await start_api(database_url=own_postgres.url)
+    own_postgres.start()
+    async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
+
+        async def says_so() -> bool:
+            return "manman-status migrate" in (await http.get("/readyz")).text
+
+        await eventually(says_so)
+        await all_unavailable(http, within_seconds=2)
+
+
+async def test_sigterm_ends_it_in_order_with_several_processes_and_open_connections(
+    database: str, start_api: StartApi, process_tree: ProcessTree
+) -> None:
+    api = await start_api(workers=2)
+    processes = process_tree(api.pid)
+    async with httpx.AsyncClient(base_url=api.url) as http:
+        await http.get("/status/workers")
+        begun = time.monotonic()
+        assert await asyncio.to_thread(api.stop) == 0
+        assert time.monotonic() - begun < 10
+    assert not processes.keys() & process_tree().keys()
+
+
+async def test_nothing_is_left_when_it_is_killed(
+    start_api: StartApi, process_tree: ProcessTree, eventually: Eventually
+) -> None:
+    api = await start_api(workers=2)
+    processes = process_tree(api.pid)
+    assert len(processes) > 2
+    api.kill()
+    await eventually(lambda: not processes.keys() & process_tree().keys())
+
+
+async def test_several_processes_add_up_their_requests(start_api: StartApi) -> None:
+    api = await start_api(workers=2)
+    before, after = [], []
+    for found, asked in ((before, 20), (after, 0)):
+        async with httpx.AsyncClient(base_url=api.url) as http:
+            metrics = (await http.get("/metrics")).text.splitlines()
+        found += [
+            float(line.split()[1]) for line in metrics if "http_requests_total{" in line and 'path="/livez"' in line
+        ]
+        for _ in range(asked):
+            async with httpx.AsyncClient(base_url=api.url) as http:
+                await http.get("/livez")
+    assert sum(after) - sum(before) == 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "warns"),
+    [
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "0.0.0.0", "api_tokens": "a-token"}, False),
+        ({"host": "127.0.0.1"}, False),
+    ],
+)
+async def test_it_says_when_everybody_may_ask(settings: dict[str, Any], warns: bool, start_api: StartApi) -> None:
+    api = await start_api(**settings)
+    assert ("open_to_all" in api.log) == warns
+    assert "a-token" not in api.log
+
+
+async def test_a_second_one_on_the_same_port_is_refused_in_one_line(
+    database: str, start_api: StartApi, start_role: Callable[..., Role], eventually: Eventually
+) -> None:
+    """Two that shared a port would each get half of the requests, and nobody would know."""
+    first = await start_api()
+    port = int(first.url.rpartition(":")[2])
+    second = start_role("api", database_url=database, host="127.0.0.1", port=port)
+    await eventually(lambda: second.returncode is not None)
+    assert second.returncode == 1
+    [line] = second.log.splitlines()
+    assert f"127.0.0.1:{port}: Address already in use" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("manman@", "nobody:a-secret@"), "nobody"),
+        (("/test_", "/no_such_"), "no_such_"),
+    ],
+)
+async def test_a_database_that_refuses_us_is_told_in_one_line(
+    change: tuple[str, str],
+    named: str,
+    database: str,
+    start_role: Callable[..., Role],
+    eventually: Eventually,
+) -> None:
+    url = database.replace(*change)
+    assert url != database
+    api = start_role("api", database_url=url)
+    await eventually(lambda: api.returncode is not None)
+    assert api.returncode == 1
+    [line] = api.log.splitlines()
+    assert named in line
+    assert "a-secret" not in line
