@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 import asyncpg
 import structlog
 
-from manman_status.errors import DatabaseUnavailable, ManManStatusError
+from manman_status.errors import DatabaseUnavailable
 from manman_status.store.pool import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
@@ -72,24 +72,11 @@ class Database:
             await asyncio.wait([running])
         self._running[key] = reading = self._next.pop(key)
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await self._ask(ask)
+            async with asyncio.timeout(self._timeout_seconds), self._pool.acquire() as connection:
+                return await ask(connection)
         finally:
             if self._running.get(key) is reading:
                 del self._running[key]
-
-    async def _ask(self, ask: Ask[T]) -> T:
-        connection = await self._pool.acquire()
-        try:
-            return await ask(connection)
-        except ManManStatusError:
-            raise
-        except BaseException:
-            # Otherwise the pool waits until the server has taken note, which one that hangs never does.
-            connection.terminate()
-            raise
-        finally:
-            await self._pool.release(connection)
 
     def _note(self, cause: str) -> None:
         """Log that the database went away and that it came back, not each question in between."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -15,7 +16,7 @@ from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.store.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
     from tests.conftest import Eventually, ProcessTree, Role
@@ -96,6 +97,60 @@ async def test_a_frozen_database_is_503_within_the_timeout_and_its_return_is_not
             for pid in processes:
                 os.kill(pid, signal.SIGCONT)
         await eventually(lambda: is_well(http))
+
+
+@asynccontextmanager
+async def proxy(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A port that leads to `port`, and an event: a connection that is used while it is set hangs for ever."""
+    hang = asyncio.Event()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if hang.is_set():
+                    await asyncio.Event().wait()
+                writer.write(data)
+        finally:
+            writer.close()
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+        pumps.append(asyncio.create_task(pump(reader, server_writer)))
+        pumps.append(asyncio.create_task(pump(server_reader, writer)))
+
+    pumps: list[asyncio.Task[None]] = []
+    async with await asyncio.start_server(lead, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], hang
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def test_connections_that_hang_for_ever_are_replaced(
+    postgres: EmbeddedPostgres, database: str, start_api: StartApi, eventually: Eventually
+) -> None:
+    """As after a failover: the old server never says a word again, the new one answers."""
+    async with proxy(postgres.port) as (port, hang):
+        url = database.replace(f":{postgres.port}", f":{port}")
+        api = await start_api(database_url=url, database_timeout_seconds=1, database_pool_size=2)
+        async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
+            assert await is_well(http)
+            hang.set()
+            for _ in range(2):
+                await all_unavailable(http, within_seconds=2.5)
+            hang.clear()
+            await eventually(lambda: is_well(http), within_seconds=5)
+        assert await asyncio.to_thread(api.stop) == 0
+
+
+async def test_head_is_get_without_the_body(api: Role) -> None:
+    async with httpx.AsyncClient(base_url=api.url) as http:
+        for path in ("/status/workers", "/status/system", "/readyz", "/schema", "/nowhere", "/status/workers?limit=0"):
+            get, head = await http.get(path), await http.head(path)
+            assert (head.status_code, head.content) == (get.status_code, b""), path
+            changing = {"x-request-id", "date"}
+            expected = {name: value for name, value in get.headers.items() if name not in changing}
+            assert {name: value for name, value in head.headers.items() if name not in changing} == expected, path
 
 
 async def test_it_starts_without_its_database_and_answers_when_that_is_there(
