@@ -1,0 +1,46 @@
+"""Which transitions the broker has confirmed. All SQL of the relay; the caller owns the transaction."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from manman_status.store.pool import Connection
+
+SENT_REVISION = "SELECT sent_revision FROM relay"
+
+
+async def read_sent_revision(connection: Connection) -> int:
+    """The broker has confirmed every transition up to this revision; what is later must be kept."""
+    revision: int = await connection.fetchval(SENT_REVISION)
+    return revision
+
+
+# Revisions have no gaps, so the difference is how many there are.
+BACKLOG = "SELECT revision - sent_revision FROM revision_counter, relay"
+
+
+async def count_unsent(connection: Connection) -> int:
+    count: int = await connection.fetchval(BACKLOG)
+    return count
+
+
+UNSENT = """
+SELECT revision, at, entity, entity_id, old_status, new_status, reason, evidence
+  FROM transitions
+ WHERE revision > (SELECT sent_revision FROM relay)
+ ORDER BY revision
+ LIMIT $1
+"""
+
+
+async def read_unsent(connection: Connection, *, limit: int) -> list[asyncpg.Record]:
+    """The oldest transitions that are not confirmed, in the order of their revisions."""
+    return await connection.fetch(UNSENT, limit)
+
+
+MARK_SENT = "UPDATE relay SET sent_revision = $1 WHERE sent_revision < $1"
+
+
+async def mark_sent(connection: Connection, revision: int) -> None:
+    """Everything up to this revision is confirmed. The mark never goes back."""
+    await connection.execute(MARK_SENT, revision)

@@ -1,0 +1,364 @@
+"""What an outside consumer on `external_service_events` sees, whatever fails between the database and it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import defaultdict
+from contextlib import AsyncExitStack, suppress
+
+import aio_pika
+import asyncpg
+import pytest
+from faststream.rabbit import RabbitBroker
+
+from manman_status.domain.rows import Transition
+from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.errors import BrokerUnavailable
+from manman_status.pipeline.leadership import Leadership
+from manman_status.pipeline.relay import Relay
+from manman_status.processor.declare import topic
+from manman_status.processor.publisher import StatusPublisher
+from manman_status.store.pool import create_pool
+from manman_status.store.relay import count_unsent, read_sent_revision
+from manman_status.store.writes import append_transitions
+from manman_status.wire.topology import Topology
+
+WORKERS = 1000
+LIFE = [StatusType.CREATED, StatusType.RUNNING, StatusType.LOST, StatusType.RUNNING, StatusType.COMPLETE]
+APPLICATION = "relay under test"
+
+
+class Leader:
+    """A processor's relay and what it needs, in this process."""
+
+    def __init__(self, pool, publish, **options):
+        self.leadership = Leadership(pool, holder=str(id(self)), lease_seconds=2)
+        self.relay = Relay(pool, publish, self.leadership, **options)
+        self._leading = asyncio.create_task(self.leadership.run())
+        self._relaying = asyncio.create_task(self.relay.run())
+
+    async def resign(self):
+        """Another can lead at once, while the relay is in the middle of what it does and has not noticed."""
+        await self._cancel(self._leading)
+
+    async def kill(self):
+        await self._cancel(self._relaying)
+        await self._cancel(self._leading)
+
+    async def _cancel(self, task):
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class Consumer:
+    """Plain aio-pika. `arrived` is every message, in the order of arrival."""
+
+    def __init__(self):
+        self.arrived = []
+
+    async def listen(self, connection, **arguments):
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=1000)
+        exchange = await channel.declare_exchange("external_service_events", "topic", durable=True)
+        queue = await channel.declare_queue(f"outside-{id(self)}", durable=True, arguments=arguments)
+        for key in ("worker.*.status", "game_server_instance.*.status"):
+            await queue.bind(exchange, key)
+        await queue.consume(self._take)
+
+    async def _take(self, message):
+        self.arrived.append(message)
+        with suppress(aio_pika.exceptions.AMQPError, aio_pika.exceptions.ChannelInvalidStateError):
+            await message.ack()
+
+    @property
+    def revisions(self):
+        """Each once, in the order of first arrivals."""
+        return [int(revision) for revision in dict.fromkeys(message.message_id for message in self.arrived)]
+
+    @property
+    def by_entity(self):
+        """The revisions of first arrivals, by routing key."""
+        of_each = defaultdict(dict)
+        for message in self.arrived:
+            of_each[message.routing_key][int(message.message_id)] = None
+        return {key: list(revisions) for key, revisions in of_each.items()}
+
+
+@pytest.fixture
+async def pool(database):
+    async with create_pool(database, application=APPLICATION, size=10, timeout_seconds=5) as pool:
+        yield pool
+
+
+@pytest.fixture
+async def connect(broker):
+    """A StatusPublisher on a connection of its own, as a processor has it."""
+    async with AsyncExitStack() as stack:
+
+        async def connected():
+            faststream = RabbitBroker(broker, reconnect_interval=1.0, app_id="manman-status", logger=None)
+            await faststream.start()
+            stack.push_async_callback(faststream.stop)
+            await faststream.declare_exchange(topic("external_service_events"))
+            return StatusPublisher(faststream, Topology())
+
+        yield connected
+
+
+@pytest.fixture
+async def lead(pool):
+    leaders = []
+
+    async def start(publish, **options):
+        leaders.append(Leader(pool, publish, **options))
+        return leaders[-1]
+
+    yield start
+    for leader in leaders:
+        await leader.kill()
+
+
+@pytest.fixture
+async def consumer(broker):
+    async with await aio_pika.connect_robust(broker, reconnect_interval=1) as connection:
+        consumer = Consumer()
+        await consumer.listen(connection)
+        yield consumer
+
+
+def worker(worker_id, status=StatusType.RUNNING):
+    return Transition(Entity.WORKER, worker_id, None, status, Reason.REPORTED, {"n": worker_id})
+
+
+@pytest.fixture
+def commit(pool):
+    async def append(*transitions):
+        async with pool.acquire() as connection, connection.transaction():
+            await append_transitions(connection, transitions)
+
+    return append
+
+
+@pytest.fixture
+def mark(pool):
+    async def read():
+        async with pool.acquire() as connection:
+            return await read_sent_revision(connection)
+
+    return read
+
+
+async def is_marked(mark, revision):
+    return await mark() == revision
+
+
+def lives():
+    """The lives of a thousand workers, mixed up, each in its order."""
+    rng = random.Random(7)
+    left = {worker_id: list(LIFE) for worker_id in range(1, WORKERS + 1)}
+    batch = []
+    while left:
+        worker_id = rng.choice(list(left))
+        batch.append(worker(worker_id, left[worker_id].pop(0)))
+        if not left[worker_id]:
+            del left[worker_id]
+        if len(batch) >= 40:
+            yield batch
+            batch = []
+    yield batch
+
+
+async def test_a_thousand_workers_lives_arrive_once_and_in_order_through_outages_and_take_overs(
+    connect, lead, consumer, commit, mark, rabbitmq, eventually
+):
+    total = WORKERS * len(LIFE)
+    first, second = await lead(await connect()), await lead(await connect(), at_once=100)
+    written = asyncio.create_task(write(commit))
+    await eventually(lambda: len(consumer.revisions) > 500)
+    await asyncio.to_thread(rabbitmq.kill)
+    await written
+    assert await mark() < total
+    await asyncio.to_thread(rabbitmq.start)
+    before = await mark()
+    await eventually(lambda: len(consumer.revisions) > before + 300, within_seconds=30)
+    leader, other = (first, second) if first.leadership.token else (second, first)
+    await leader.kill()
+    assert await mark() < total, "it was done before it could be killed"
+    await eventually(lambda: other.leadership.token)
+    await eventually(lambda: is_marked(mark, total), within_seconds=30)
+    await eventually(lambda: len(consumer.revisions) == total)
+    assert sorted(consumer.revisions) == list(range(1, total + 1))
+    assert len(consumer.by_entity) == WORKERS
+    for revisions in consumer.by_entity.values():
+        assert len(revisions) == len(LIFE)
+        assert revisions == sorted(revisions)
+
+
+async def write(commit):
+    for batch in lives():
+        await commit(*batch)
+
+
+async def test_a_message_says_what_it_is_to_whoever_reads_only_its_properties(
+    connect, lead, consumer, commit, eventually
+):
+    await lead(await connect())
+    await commit(worker(7), Transition(Entity.SERVER_INSTANCE, 31, None, StatusType.RUNNING, Reason.REPORTED, {}))
+    await eventually(lambda: len(consumer.arrived) == 2)
+    first, second = sorted(consumer.arrived, key=lambda message: message.message_id)
+    assert (first.routing_key, second.routing_key) == ("worker.7.status", "game_server_instance.31.status")
+    assert (first.message_id, second.message_id) == ("1", "2")
+    assert first.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+    assert first.content_type == "application/json"
+    assert first.app_id == "manman-status"
+    told = json.loads(first.body)
+    assert told["as_of"].startswith(first.timestamp.strftime("%Y-%m-%dT%H:%M:%S"))
+    assert told["evidence"] == {"n": 7}
+
+
+async def test_nobody_has_to_listen(connect, lead, commit, mark, eventually):
+    await lead(await connect())
+    await commit(worker(1))
+    await eventually(lambda: is_marked(mark, 1))
+
+
+async def test_while_the_broker_is_away_no_transaction_stays_open_and_nothing_is_lost(
+    connect, lead, consumer, commit, mark, pool, database, rabbitmq, eventually
+):
+    leader = await lead(await connect())
+    await commit(worker(1))
+    await eventually(lambda: is_marked(mark, 1))
+    await asyncio.to_thread(rabbitmq.stop)
+    try:
+        await commit(*(worker(i) for i in range(2, 1502)))
+        await eventually(lambda: leader.relay.backlog == 1500)
+        connection = await asyncpg.connect(database)
+        for _ in range(50):
+            states = await connection.fetch(
+                "SELECT state FROM pg_stat_activity WHERE application_name = $1 AND state LIKE 'idle in%'", APPLICATION
+            )
+            assert not states
+        await connection.close()
+        assert await mark() == 1
+    finally:
+        await asyncio.to_thread(rabbitmq.start)
+    await eventually(lambda: is_marked(mark, 1501), within_seconds=30)
+    await eventually(lambda: sorted(consumer.revisions) == list(range(1, 1502)))
+    await eventually(lambda: leader.relay.backlog == 0)
+
+
+class Gate:
+    """A broker that confirms when told to. `sent` is what was handed to it, `refused` what it does not take."""
+
+    def __init__(self, *, refused=()):
+        self.sent = []
+        self.refused = set(refused)
+        self.opened = asyncio.Event()
+
+    async def __call__(self, message):
+        self.sent.append(int(message.message_id))
+        await self.opened.wait()
+        if int(message.message_id) in self.refused:
+            raise BrokerUnavailable(cause="refused")
+
+
+async def test_nothing_is_marked_before_it_is_confirmed(lead, commit, mark, eventually):
+    gate = Gate()
+    await lead(gate)
+    await commit(worker(1), worker(2))
+    await eventually(lambda: sorted(gate.sent) == [1, 2])
+    assert await mark() == 0
+    gate.opened.set()
+    await eventually(lambda: is_marked(mark, 2))
+
+
+async def test_what_follows_a_refused_message_of_the_same_entity_waits_for_it(lead, commit, mark, eventually):
+    gate = Gate(refused=[3])
+    gate.opened.set()
+    await lead(gate)
+    await commit(worker(1), worker(2), worker(1), worker(2), worker(1))
+    await eventually(lambda: is_marked(mark, 2))
+    await eventually(lambda: gate.sent.count(3) >= 2)
+    assert 5 not in gate.sent
+    assert await mark() < 5
+    gate.refused.clear()
+    await eventually(lambda: is_marked(mark, 5))
+
+
+async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_was_not(lead, commit, mark, eventually):
+    gate = Gate(refused=[1])
+    gate.opened.set()
+    await lead(gate)
+    await commit(worker(1), worker(2))
+    await eventually(lambda: gate.sent.count(1) >= 3)
+    gate.refused.clear()
+    await eventually(lambda: is_marked(mark, 2))
+    assert gate.sent.count(2) == 1
+
+
+async def test_a_consumer_that_takes_no_more_holds_the_mark_until_it_does(
+    connect, lead, consumer, commit, mark, broker, eventually
+):
+    async with await aio_pika.connect(broker) as connection:
+        channel = await connection.channel()
+        full = await channel.declare_queue("full", arguments={"x-max-length": 2, "x-overflow": "reject-publish"})
+        await full.bind("external_service_events", "worker.#")
+        await lead(await connect())
+        await commit(*(worker(n % 3) for n in range(12)))
+        await eventually(lambda: len(consumer.arrived) > 4)
+        assert await mark() < 12
+
+        async def drained():
+            await full.purge()
+            return await mark() == 12
+
+        await eventually(drained, within_seconds=30)
+    await eventually(lambda: len(consumer.revisions) == 12)
+    for revisions in consumer.by_entity.values():
+        assert revisions == sorted(revisions)
+
+
+async def test_a_frozen_leader_that_wakes_does_not_move_the_mark(lead, commit, mark, eventually):
+    frozen, working = Gate(), Gate(refused=[2])
+    old = await lead(frozen)
+    await commit(worker(1), worker(2), worker(3))
+    await eventually(lambda: len(frozen.sent) == 3)
+    await old.resign()
+    working.opened.set()
+    await lead(working)
+    await eventually(lambda: is_marked(mark, 1))
+    frozen.opened.set()
+    await eventually(lambda: old.relay.backlog is None)
+    assert await mark() == 1
+
+
+async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(lead, commit, mark, pool, eventually):
+    gates = [Gate(), Gate()]
+    for gate in gates:
+        gate.opened.set()
+    first = await lead(gates[0])
+    await eventually(lambda: first.leadership.token)
+    second = await lead(gates[1])
+    await commit(worker(1))
+    await eventually(lambda: is_marked(mark, 1))
+    assert gates[1].sent == []
+    assert second.relay.backlog is None
+    await first.kill()
+    await commit(worker(2))
+    await eventually(lambda: is_marked(mark, 2))
+    assert gates[1].sent == [2]
+    async with pool.acquire() as connection:
+        assert await count_unsent(connection) == 0
+
+
+async def test_a_commit_of_our_own_is_sent_at_once_when_the_relay_is_woken(lead, commit, mark, eventually):
+    gate = Gate()
+    gate.opened.set()
+    leader = await lead(gate, poll_seconds=3600)
+    await eventually(lambda: leader.relay.backlog == 0)
+    await commit(worker(1))
+    leader.relay.wake()
+    await eventually(lambda: is_marked(mark, 1))

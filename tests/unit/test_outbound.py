@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.wire.outbound import status_message
+
+AT = datetime(2026, 11, 23, 8, 0, 0, 500_000, tzinfo=UTC)
+
+
+def transition(**changes):
+    given = {
+        "revision": 41,
+        "at": AT,
+        "entity": Entity.WORKER,
+        "entity_id": 7,
+        "old_status": None,
+        "new_status": StatusType.RUNNING,
+        "reason": Reason.REPORTED,
+        "evidence": {},
+    }
+    return given | changes
+
+
+def body(**changes):
+    return json.loads(status_message(**transition(**changes)).body)
+
+
+def test_a_worker_s_transition_says_all_that_manman_s_consumers_read_and_why():
+    message = status_message(
+        **transition(old_status="RUNNING", new_status="LOST", reason="heartbeat_expired", evidence={"deadline": "x"})
+    )
+    assert message.routing_key == "worker.7.status"
+    assert json.loads(message.body) == {
+        "class_name": "StatusEventProcessor",
+        "entity_type": "worker",
+        "identifier": "7",
+        "status_type": "LOST",
+        "as_of": "2026-11-23T08:00:00.500000Z",
+        "worker_id": 7,
+        "status_info_id": 41,
+        "old_status": "RUNNING",
+        "reason": "heartbeat_expired",
+        "evidence": {"deadline": "x"},
+    }
+
+
+def test_the_revision_is_the_message_s_id_so_that_a_repetition_can_be_known():
+    message = status_message(**transition(revision=2**63 - 1))
+    assert message.message_id == "9223372036854775807"
+    assert message.timestamp == AT
+
+
+def test_a_server_instance_s_transition_names_the_instance_and_no_worker():
+    message = status_message(**transition(entity="game_server_instance", entity_id=31))
+    assert message.routing_key == "game_server_instance.31.status"
+    told = json.loads(message.body)
+    assert told["game_server_instance_id"] == 31
+    assert "worker_id" not in told
+
+
+@pytest.mark.parametrize("entity", list(Entity))
+@pytest.mark.parametrize("reason", [Reason.REPORTED, Reason.GRACEFUL, Reason.EXIT_CODE, Reason.RECOVERED])
+def test_what_was_reported_carries_its_entity_as_class_name(entity, reason):
+    assert body(entity=entity, reason=reason)["class_name"] == entity
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.HEARTBEAT_EXPIRED, Reason.WORKER_LOST, Reason.MISSING_FROM_INVENTORY, Reason.SUPERSEDED]
+)
+def test_what_was_concluded_carries_the_status_processor_s_class_name(reason):
+    assert body(reason=reason)["class_name"] == "StatusEventProcessor"
+
+
+def test_a_first_status_has_no_old_one():
+    assert body(old_status=None)["old_status"] is None
