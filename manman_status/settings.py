@@ -53,6 +53,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     default_interval_seconds: float = 10.0
     minimum_timeout_seconds: float = 15.0
+    canary_interval_seconds: float = 1.0
+    degraded_after_seconds: float = 5.0
+    blind_after_seconds: float = 30.0
+    recovery_grace_seconds: float = 30.0
+    sweep_interval_seconds: float = 1.0
+    lease_seconds: float = 3.0
+    guard_minimum_workers: int = 3
+    guard_percent: float = 30.0
+    guard_hold_seconds: float = 60.0
+    guard_release_percent: float = 10.0
     retention_days: int = 30
 
     database_pool_size: int = 10
@@ -218,6 +228,16 @@ PROBLEMS: dict[str, Callable[[Any], str]] = {
     "prefetch": _within(1, 65_535),
     "default_interval_seconds": _within(1, 3_600),
     "minimum_timeout_seconds": _within(0.5, 86_400),
+    "canary_interval_seconds": _within(0.1, 60),
+    "degraded_after_seconds": _within(0.5, 3_600),
+    "blind_after_seconds": _within(1, 86_400),
+    "recovery_grace_seconds": _within(0, 86_400),
+    "sweep_interval_seconds": _within(0.1, 60),
+    "lease_seconds": _within(0.5, 60),
+    "guard_minimum_workers": _within(1, 1_000_000),
+    "guard_percent": _within(0, 100),
+    "guard_hold_seconds": _within(0, 86_400),
+    "guard_release_percent": _within(0.1, 100),
     "retention_days": _within(1, 3_650),
     "database_pool_size": _within(1, 1_000),
     "database_timeout_seconds": _within(0.1, 300),

@@ -33,6 +33,7 @@ from manman_status.domain.instances import (
     end,
     know_instance,
     own,
+    settle_instance,
 )
 from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, INFERRED, Reason, StatusType
@@ -101,7 +102,19 @@ def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:
     _take_interval(rows, worker, event.interval_seconds, position)
     if event.servers is not None:
         _take_inventory(rows, worker, event.servers, position, receipt)
+    was_lost = worker.status is StatusType.LOST
     settle_worker(rows, worker, receipt, fresh=fresh)
+    if was_lost and worker.status in ACTIVE and not worker.inventory_seq:
+        _recover_instances(rows, worker, receipt)
+
+
+def _recover_instances(rows: Rows, worker: Worker, receipt: Receipt) -> None:
+    """A worker that never lists its instances cannot bring them back one by one: they were lost with it alone."""
+    for instance_id in sorted(rows.instances_of.get(worker.worker_id, ())):
+        instance = rows.instances[instance_id]
+        same_life = instance.claim_incarnation in {0, worker.incarnation}
+        if instance.reason is Reason.WORKER_LOST and same_life:
+            settle_instance(rows, instance, receipt, fresh=True)
 
 
 def _begin_by_time(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> None:
@@ -182,7 +195,9 @@ def _miss_unlisted(rows: Rows, worker: Worker, listed: set[int], position: Posit
     settled = True
     for instance_id in rows.instances_of.get(worker.worker_id, set()) - listed:
         instance = rows.instances[instance_id]
-        if instance.worker_id != worker.worker_id or instance.status not in ACTIVE:
+        if instance.worker_id != worker.worker_id or not (
+            instance.status in ACTIVE or instance.status is StatusType.LOST
+        ):
             continue
         if claimed_at(instance) >= position:
             settled = False

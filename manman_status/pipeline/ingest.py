@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from time import perf_counter
+from typing import assert_never
 
 import asyncpg
 import msgspec
@@ -20,10 +22,14 @@ from manman_status.domain.events import (
     ServerStopped,
 )
 from manman_status.domain.merge import is_repeated, merge
-from manman_status.domain.rows import Receipt, Rows
+from manman_status.domain.rows import Receipt, Rows, Transition
+from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
 from manman_status.pipeline.backoff import Backoff
+from manman_status.pipeline.statistics import Statistics
+from manman_status.store.observation import advance_watermark
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
+from manman_status.store.sweep import release_guard
 from manman_status.store.writes import (
     RowAppeared,
     append_transitions,
@@ -33,6 +39,7 @@ from manman_status.store.writes import (
     store_rows,
     transaction_time,
 )
+from manman_status.wire.inbound import CanarySent, GuardReleased, Notice
 
 log = structlog.get_logger()
 
@@ -51,32 +58,49 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Ingest:
-    """Stores batches until it succeeds; only cancelling it makes it give up."""
+    """Stores batches until it succeeds; only cancelling it makes it give up. `wake` is called after transitions were
+    committed."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        statistics: Statistics,
+        *,
+        processor_id: str,
+        queues: list[str],
+        standstill_seconds: float,
+        wake: Callable[[], None],
+    ) -> None:
         self._pool = pool
+        self._statistics = statistics
+        self._processor_id = processor_id
+        self._queues = queues
+        self._standstill_seconds = standstill_seconds
+        self._wake = wake
 
-    async def store(self, events: Sequence[ReportedEvent]) -> list[Refused]:
-        """Returns after the commit. What the database refuses comes back, alone: its neighbours are stored."""
+    async def store(self, queue: str, events: Sequence[ReportedEvent], notices: Sequence[Notice]) -> list[Refused]:
+        """Returns after the commit. What the database refuses comes back, alone: its neighbours are stored. The
+        notices are taken last, since a canary speaks for all that came before it."""
         try:
-            await self._store_until_done(events)
+            await self._store_until_done(queue, events, notices)
         except REFUSALS as error:
             if len(events) == 1:
+                await self._store_until_done(queue, [], notices)
                 return [Refused(0, f"the database refuses it: {error}")]
             half = len(events) // 2
-            first = await self.store(events[:half])
-            later = await self.store(events[half:])
+            first = await self.store(queue, events[:half], [])
+            later = await self.store(queue, events[half:], notices)
             return [*first, *(Refused(refused.index + half, refused.reason) for refused in later)]
         return []
 
-    async def _store_until_done(self, events: Sequence[ReportedEvent]) -> None:
+    async def _store_until_done(self, queue: str, events: Sequence[ReportedEvent], notices: Sequence[Notice]) -> None:
         backoff = Backoff()
         conflicts = 0
         while True:
             begun = perf_counter()
             try:
                 async with self._pool.acquire() as connection, connection.transaction():
-                    transitions = await store_batch(connection, events)
+                    transitions = await self._store_batch(connection, queue, events, notices)
             except REFUSALS:
                 raise
             except CONFLICTS as error:
@@ -96,21 +120,56 @@ class Ingest:
             else:
                 if backoff.failures:
                     log.info("database_back", held_events=len(events), failed_seconds=backoff.failing_seconds)
-                ms = round((perf_counter() - begun) * 1000, 1)
-                log.debug("batch_stored", events=len(events), transitions=transitions, ms=ms)
+                self._count(events, transitions, round((perf_counter() - begun) * 1000, 1))
                 return
 
+    async def _store_batch(
+        self, connection: Connection, queue: str, events: Sequence[ReportedEvent], notices: Sequence[Notice]
+    ) -> int:
+        """Merge and write these within the caller's transaction; the number of transitions that came of it."""
+        transitions: list[Transition] = []
+        if events:
+            transitions = await _store_events(connection, events)
+        await self._take_notices(connection, queue, notices)
+        await append_transitions(connection, transitions)
+        return len(transitions)
 
-async def store_batch(connection: Connection, events: Sequence[ReportedEvent]) -> int:
-    """Merge and write these within the caller's transaction; the number of transitions that came of it."""
+    async def _take_notices(self, connection: Connection, queue: str, notices: Sequence[Notice]) -> None:
+        sent_at: datetime | None = None
+        for notice in notices:
+            match notice:
+                case CanarySent():
+                    sent_at = max(notice.sent_at, sent_at or notice.sent_at)
+                case GuardReleased():
+                    held = await release_guard(connection, notice.group)
+                    log.info("guard_release_asked", group=notice.group, held=held)
+                case _:
+                    assert_never(notice)
+        if sent_at is not None:
+            await advance_watermark(
+                connection,
+                queue,
+                queues=self._queues,
+                standstill_seconds=self._standstill_seconds,
+                canary=(sent_at, self._processor_id),
+            )
+
+    def _count(self, events: Sequence[ReportedEvent], transitions: int, ms: float) -> None:
+        log.debug("batch_stored", events=len(events), transitions=transitions, ms=ms)
+        self._statistics.count_stored(events)
+        self._statistics.add_batch(transitions=transitions, ms=ms)
+        if transitions:
+            self._wake()
+
+
+async def _store_events(connection: Connection, events: Sequence[ReportedEvent]) -> list[Transition]:
     now = await transaction_time(connection)
     rows = await _load(connection, events)
     order = microseconds(now)
     for place, event in enumerate(events):
         merge(rows, event, Receipt(now, order + place))
     await store_rows(connection, rows, now)
-    await append_transitions(connection, rows.transitions)
-    return len(rows.transitions)
+    return rows.transitions
 
 
 async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows:
@@ -123,12 +182,13 @@ async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows
     worker_ids: set[int] = set()
     instance_ids: set[int] = set()
     ownerless: set[int] = set()
+    beaten: set[int] = set()
     spoken_of: set[int] = set()
     beats: list[tuple[int, Inventory]] = []
     for event in events:
         match event:
             case Heartbeat():
-                worker_ids.add(event.worker_id)
+                beaten.add(event.worker_id)
                 if event.servers is not None:
                     beats.append((event.worker_id, event.servers))
             case ServerStarted() | ServerStopped():
@@ -140,7 +200,7 @@ async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows
                 worker_ids.add(event.worker_id)
     if ownerless:
         spoken_of.update(await find_owners(connection, ownerless))
-    await lock_workers(connection, worker_ids | spoken_of, rows)
+    await lock_workers(connection, worker_ids | beaten | spoken_of, rows)
     relisted = {
         worker_id
         for worker_id, inventory in beats
@@ -152,6 +212,7 @@ async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows
     for worker_id, inventory in beats:
         if worker_id in relisted:
             instance_ids.update(entry.instance_id for entry in inventory.list_entries())
-    if instance_ids or relisted:
-        await lock_instances(connection, instance_ids, relisted, rows)
+    recovering = {worker_id for worker_id in beaten if (row := rows.workers.get(worker_id)) and row.reason in INFERRED}
+    if instance_ids or relisted or recovering:
+        await lock_instances(connection, instance_ids, rows, active_of=relisted, lost_of=recovering)
     return rows

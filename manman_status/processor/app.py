@@ -5,37 +5,43 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
+import uuid
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import asyncpg
 import structlog
 import uvloop
-from aio_pika.exceptions import AMQPError, ChannelPreconditionFailed
-from faststream import AckPolicy
-from faststream.rabbit import Channel, RabbitBroker
+from faststream.rabbit import RabbitBroker
 from faststream.rabbit.subscriber import RabbitSubscriber
-from yarl import URL
 
-from manman_status.errors import CommandFailed, SchemaBehind
+from manman_status.domain.guard import GuardRules
+from manman_status.errors import SchemaBehind
 from manman_status.pipeline.backoff import Backoff
+from manman_status.pipeline.canary import Observer
+from manman_status.pipeline.custody import Custody
+from manman_status.pipeline.housekeeping import Housekeeper
 from manman_status.pipeline.ingest import Ingest
-from manman_status.processor.declare import bind_queues, declare_exchanges, heartbeat_queue, lifecycle_queue, topic
-from manman_status.processor.publisher import DeadLetters
-from manman_status.processor.subscribers import Subscription, parse
+from manman_status.pipeline.leadership import Leadership
+from manman_status.pipeline.relay import Relay
+from manman_status.pipeline.statistics import Statistics
+from manman_status.pipeline.sweep import Sweeper, SweepRules
+from manman_status.processor.canaries import BrokerCanaries, is_connected
+from manman_status.processor.connection import close_broker, open_broker
+from manman_status.processor.publisher import DeadLetters, StatusPublisher
+from manman_status.processor.subscribers import Subscription
 from manman_status.settings import Settings
-from manman_status.store.partitions import make_partitions
+from manman_status.store.partitions import PARTITION_DAYS_AHEAD, make_partitions
 from manman_status.store.pool import CONNECTION_ERRORS, Pool, create_pool, require_schema
 from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-
-PARTITION_DAYS_AHEAD = 7
-PARTITIONS_EVERY_SECONDS = 3600
-BROKER_AWAY = (AMQPError, OSError, TimeoutError)
 
 
 def serve(settings: Settings) -> int:
@@ -50,6 +56,8 @@ async def run_processor(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
+    custody = {queue: Custody() for queue in (topology.heartbeat_queue, topology.lifecycle_queue)}
+    processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             create_pool(
@@ -61,37 +69,125 @@ async def run_processor(settings: Settings) -> None:
         )
         if await _unless_stopped(_prepare_database(pool), stopping) is None:
             return
-        opened = await _unless_stopped(open_broker(settings, topology), stopping)
+        opened = await _unless_stopped(open_broker(settings, topology, processor_id, custody), stopping)
         if opened is None:
             return
         broker, subscribers = opened
-        stack.push_async_callback(_close, broker)
-        ingest, dead_letters = Ingest(pool), DeadLetters(broker, topology)
-        subscriptions = [
+        processor = Processor(settings, topology, pool, broker, subscribers, custody, processor_id)
+        stack.push_async_callback(processor.leave)
+        stack.push_async_callback(close_broker, broker)
+        await processor.run(stopping)
+    log.info("processor_stopped")
+
+
+class Processor:
+    """All that runs in one processor, put together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topology: Topology,
+        pool: Pool,
+        broker: RabbitBroker,
+        subscribers: list[RabbitSubscriber],
+        custody: dict[str, Custody],
+        processor_id: str,
+    ) -> None:
+        self._settings = settings
+        self._statistics = Statistics()
+        self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
+        self._relay = Relay(pool, StatusPublisher(broker, topology), self._leadership)
+        self._observer = Observer(
+            pool,
+            BrokerCanaries(broker, topology, processor_id),
+            custody,
+            self._statistics,
+            processor_id=processor_id,
+            host=socket.gethostname(),
+            version=version("manman-status"),
+            interval_seconds=settings.canary_interval_seconds,
+            standstill_seconds=settings.minimum_timeout_seconds,
+        )
+        self._sweeper = Sweeper(
+            pool,
+            self._leadership,
+            sweep_rules(settings),
+            interval_seconds=settings.sweep_interval_seconds,
+            wake=self._relay.wake,
+        )
+        self._housekeeper = Housekeeper(
+            pool,
+            self._leadership,
+            partial(is_connected, broker, topology),
+            queues=sorted(custody),
+            retention_days=settings.retention_days,
+            silent_seconds=3 * settings.canary_interval_seconds,
+        )
+        ingest = Ingest(
+            pool,
+            self._statistics,
+            processor_id=processor_id,
+            queues=sorted(custody),
+            standstill_seconds=settings.minimum_timeout_seconds,
+            wake=self._relay.wake,
+        )
+        dead_letters = DeadLetters(broker, topology)
+        self._subscriptions = [
             Subscription(
                 subscriber,
                 ingest,
                 dead_letters,
+                custody[subscriber.queue.name],
+                self._statistics,
                 max_events=settings.batch_max_events,
                 max_wait_ms=settings.batch_max_wait_ms,
             )
             for subscriber in subscribers
         ]
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        if await _unless_stopped(self._observer.register(), stopping) is None:
+            return
         # A batch makes thousands of objects and drops them all: looking for cycles that often finds none.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        log.info("processor_started", queues=[topology.heartbeat_queue, topology.lifecycle_queue])
-        await _work(pool, subscriptions, stopping, settings.shutdown_timeout_seconds)
-    log.info("processor_stopped")
+        async with asyncio.TaskGroup() as tasks:
+            reading = [tasks.create_task(subscription.run()) for subscription in self._subscriptions]
+            others = [
+                tasks.create_task(each.run())
+                for each in (self._observer, self._leadership, self._sweeper, self._relay, self._housekeeper)
+            ]
+            log.info("processor_started", queues=[subscription.queue for subscription in self._subscriptions])
+            await stopping.wait()
+            log.info("processor_stopping")
+            for subscription in self._subscriptions:
+                subscription.stop()
+            _, late = await asyncio.wait(reading, timeout=self._settings.shutdown_timeout_seconds * 0.7)
+            if late:
+                log.warning("stopped_before_all_was_stored", meaning="the broker keeps it and sends it again")
+            for task in (*late, *others):
+                task.cancel()
+
+    async def leave(self) -> None:
+        """After the connection is closed: what we held is back in the queues, and our row no longer stands for it."""
+        try:
+            async with asyncio.timeout(1):
+                await self._observer.unregister()
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+            log.debug("row_left_to_the_others")
 
 
-def create_broker(settings: Settings) -> RabbitBroker:
-    return RabbitBroker(
-        str(URL(settings.broker_url).update_query(name="manman-status processor")),
-        reconnect_interval=1.0,
-        ack_policy=AckPolicy.MANUAL,
-        app_id="manman-status",
-        logger=None,
+def sweep_rules(settings: Settings) -> SweepRules:
+    return SweepRules(
+        default_interval=settings.default_interval_seconds,
+        minimum_timeout=settings.minimum_timeout_seconds,
+        grace=settings.recovery_grace_seconds,
+        guard=GuardRules(
+            minimum_workers=settings.guard_minimum_workers,
+            percent=settings.guard_percent,
+            hold_seconds=settings.guard_hold_seconds,
+            release_percent=settings.guard_release_percent,
+        ),
     )
 
 
@@ -125,77 +221,3 @@ async def _prepare_database(pool: Pool) -> bool:
             await asyncio.sleep(delay)
         else:
             return True
-
-
-async def open_broker(settings: Settings, topology: Topology) -> tuple[RabbitBroker, list[RabbitSubscriber]]:
-    """Wait for the broker and declare our topology on it. The subscribers read nothing until they are iterated."""
-    backoff = Backoff()
-    while True:
-        broker = create_broker(settings)
-        subscribers = [
-            broker.subscriber(
-                queue,
-                topic(topology.inbound_exchange),
-                channel=Channel(prefetch_count=settings.prefetch),
-                ack_policy=AckPolicy.MANUAL,
-                parser=parse,
-            )
-            for queue in (heartbeat_queue(topology), lifecycle_queue(topology))
-        ]
-        try:
-            await broker.connect()
-            await declare_exchanges(broker, topology)
-            await broker.start()
-            await bind_queues(broker, topology)
-        except ChannelPreconditionFailed as error:
-            await _close(broker)
-            raise CommandFailed(
-                f"a queue or exchange exists with other arguments: {error}. Delete it when it is empty, or name"
-                " another in the settings"
-            ) from None
-        except BROKER_AWAY as error:
-            await _close(broker)
-            delay = backoff.failed()
-            if backoff.is_worth_saying:
-                log.warning("broker_away", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(delay)
-        else:
-            return broker, subscribers
-
-
-async def _work(
-    pool: Pool, subscriptions: list[Subscription], stopping: asyncio.Event, shutdown_seconds: float
-) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(subscription.run()) for subscription in subscriptions]
-        partitions = tasks.create_task(_keep_partitions(pool))
-        await stopping.wait()
-        log.info("processor_stopping")
-        for subscription in subscriptions:
-            subscription.stop()
-        _, late = await asyncio.wait(running, timeout=shutdown_seconds * 0.8)
-        if late:
-            log.warning("stopped_before_all_was_stored", meaning="the broker keeps it and sends it again")
-        for task in (*late, partitions):
-            task.cancel()
-
-
-async def _keep_partitions(pool: Pool) -> None:
-    while True:
-        await asyncio.sleep(PARTITIONS_EVERY_SECONDS)
-        try:
-            async with pool.acquire() as connection, connection.transaction():
-                made = await make_partitions(connection, days_ahead=PARTITION_DAYS_AHEAD)
-        except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
-            log.warning("partitions_not_made", error=f"{type(error).__name__}: {error}")
-        else:
-            if made:
-                log.info("partitions_made", partitions=made)
-
-
-async def _close(broker: RabbitBroker) -> None:
-    try:
-        async with asyncio.timeout(1):
-            await broker.stop()
-    except (*BROKER_AWAY, RuntimeError):
-        log.debug("broker_close_failed")

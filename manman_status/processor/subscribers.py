@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import groupby
 from typing import cast
 
 import msgspec
@@ -19,7 +20,9 @@ from faststream.rabbit import RabbitMessage
 from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.pipeline.batcher import Batcher
+from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.ingest import Ingest
+from manman_status.pipeline.statistics import Statistics
 from manman_status.processor.publisher import DeadLetters
 from manman_status.wire.inbound import Decoded, Poison, decode, find_body
 
@@ -30,12 +33,21 @@ BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutEr
 
 class Delivery(msgspec.Struct):
     message: RabbitMessage
+    channel: object
     decoded: Decoded
 
 
 async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
     """FastStream's own parser makes two random ids a message; these are never asked for."""
     return RabbitMessage(raw_message=message, body=message.body, message_id="-", correlation_id="-")  # type: ignore[arg-type]
+
+
+def channel_of(message: RabbitMessage) -> object:
+    """What tells the message's channel from the one after a reconnection; None when it is closed by now."""
+    try:
+        return message.raw_message.channel
+    except ChannelInvalidStateError:
+        return None
 
 
 class Subscription:
@@ -46,6 +58,8 @@ class Subscription:
         subscriber: RabbitSubscriber,
         ingest: Ingest,
         dead_letters: DeadLetters,
+        custody: Custody,
+        statistics: Statistics,
         *,
         max_events: int,
         max_wait_ms: int,
@@ -53,7 +67,9 @@ class Subscription:
         self._subscriber = subscriber
         self._ingest = ingest
         self._dead_letters = dead_letters
-        self._queue = subscriber.queue.name
+        self._custody = custody
+        self._statistics = statistics
+        self.queue = subscriber.queue.name
         self._batcher = Batcher(self._settle, max_weight=max_events, max_wait_ms=max_wait_ms)
         self._stopping = asyncio.Event()
 
@@ -62,8 +78,8 @@ class Subscription:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(self._read(), name=f"read {self._queue}")
-            tasks.create_task(self._batcher.run(), name=f"store {self._queue}")
+            reading = tasks.create_task(self._read(), name=f"read {self.queue}")
+            tasks.create_task(self._batcher.run(), name=f"store {self.queue}")
             await self._stopping.wait()
             reading.cancel()
             await asyncio.wait([reading])
@@ -74,21 +90,26 @@ class Subscription:
         while True:
             async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
                 async for message in messages:
-                    delivery = Delivery(message, decode(message.body))
+                    delivery = Delivery(message, channel_of(message), decode(message.body))
                     await self._batcher.add(delivery, delivery.decoded.count)
             await asyncio.sleep(1)
 
     async def _settle(self, deliveries: list[Delivery]) -> None:
         events = [event for delivery in deliveries for event in delivery.decoded.events]
-        if events:
-            for refused in await self._ingest.store(events):
+        notices = [notice for delivery in deliveries for notice in delivery.decoded.notices]
+        if events or notices:
+            for refused in await self._ingest.store(self.queue, events, notices):
                 _refuse(deliveries, refused.index, refused.reason)
         try:
             await self._bury(deliveries)
             await deliveries[-1].message.ack(multiple=True)
         except BROKER_ERRORS as error:
             # Nothing was settled, so the broker sends it all again; merging it twice changes nothing.
-            log.warning("batch_will_come_again", queue=self._queue, messages=len(deliveries), error=str(error))
+            log.warning("batch_will_come_again", queue=self.queue, messages=len(deliveries), error=str(error))
+        for channel, some in groupby(deliveries, key=_channel):
+            self._custody.settle(channel, len(list(some)))
+        if ignored := sum(delivery.decoded.ignored for delivery in deliveries):
+            self._statistics.count("command", "ignored", ignored)
 
     async def _bury(self, deliveries: list[Delivery]) -> None:
         count = 0
@@ -99,14 +120,19 @@ class Subscription:
                 await self._dead_letters.send(
                     poison.body,
                     error=poison.reason,
-                    queue=self._queue,
+                    queue=self.queue,
                     exchange=raw.exchange,
                     routing_key=raw.routing_key or "",
                 )
-                log.debug("dead_lettered", queue=self._queue, reason=poison.reason)
+                log.debug("dead_lettered", queue=self.queue, reason=poison.reason)
         if count:
+            self._statistics.count("poison", "dead_lettered", count)
             reasons = (poison.reason for delivery in deliveries for poison in delivery.decoded.poison)
-            log.warning("events_dead_lettered", queue=self._queue, events=count, first_reason=next(reasons))
+            log.warning("events_dead_lettered", queue=self.queue, events=count, first_reason=next(reasons))
+
+
+def _channel(delivery: Delivery) -> object:
+    return delivery.channel
 
 
 def _refuse(deliveries: list[Delivery], index: int, reason: str) -> None:

@@ -173,9 +173,9 @@ class Observation(SQLModel, table=True):
 
 
 class Watermark(SQLModel, table=True):
-    """One row a queue. A canary sent at `pending_sent` was committed at `pending_seen`; it moves the watermark once
-    every other processor has settled all that it was given until then. Canaries sent before `canaries_from` prove
-    nothing: messages may have been put back behind them."""
+    """One row a queue. A canary sent at `pending_sent` was committed at `pending_seen` by `pending_by`; it moves the
+    watermark once every other processor has settled all that it was given until then. Canaries sent before
+    `canaries_from` prove nothing: messages may have been put back behind them."""
 
     __tablename__ = "watermarks"
     __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
@@ -184,6 +184,7 @@ class Watermark(SQLModel, table=True):
     observed_through: datetime | None = Field(sa_column=_time())
     pending_sent: datetime | None = Field(sa_column=_time())
     pending_seen: datetime | None = Field(sa_column=_time())
+    pending_by: str | None = Field(sa_column=Column(Text, nullable=True))
     canaries_from: datetime | None = Field(sa_column=_time())
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from manman_status.store.pool import Connection
 
+PARTITION_DAYS_AHEAD = 7
 PARTITION_LOCK = 7_036_874_418
 LOCK = "SELECT pg_advisory_xact_lock($1)"
 PARTITIONS = """
@@ -46,3 +47,23 @@ async def _make_partition(connection: Connection, day: date) -> None:
         f" INSERT INTO {name} SELECT * FROM moved"
     )
     await connection.execute(f"ALTER TABLE transitions ATTACH PARTITION {name} FOR VALUES FROM ({lower}) TO ({upper})")
+
+
+DROPPABLE = """
+SELECT max(revision) IS NULL OR max(revision) <= (SELECT sent_revision FROM relay) FROM {name}
+"""
+
+
+async def drop_partitions(connection: Connection, *, retention_days: int) -> list[str]:
+    """Drop the days that ended longer ago than the retention, but none with a transition still to be republished;
+    their names, oldest first."""
+    await connection.execute(LOCK, PARTITION_LOCK)
+    now: datetime = await connection.fetchval("SELECT now()")
+    oldest_kept = partition_name(now.astimezone(UTC).date() - timedelta(days=retention_days))
+    names = sorted(row["name"] for row in await connection.fetch(PARTITIONS))
+    dropped = []
+    for name in names:
+        if name < oldest_kept and await connection.fetchval(DROPPABLE.format(name=name)):
+            await connection.execute(f"DROP TABLE {name}")
+            dropped.append(name)
+    return dropped

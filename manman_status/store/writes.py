@@ -145,6 +145,9 @@ SELECT {", ".join(INSTANCE_COLUMNS)}
             UNION
            SELECT instance_id FROM server_instances
             WHERE worker_id = ANY($2::bigint[]) AND status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+            UNION
+           SELECT instance_id FROM server_instances
+            WHERE worker_id = ANY($3::bigint[]) AND status = 'LOST'
        )
  ORDER BY instance_id
    FOR UPDATE
@@ -152,13 +155,19 @@ SELECT {", ".join(INSTANCE_COLUMNS)}
 
 
 async def lock_instances(
-    connection: Connection, instance_ids: Iterable[int], worker_ids: Iterable[int], rows: Rows
+    connection: Connection,
+    instance_ids: Iterable[int],
+    rows: Rows,
+    *,
+    active_of: Iterable[int] = (),
+    lost_of: Iterable[int] = (),
 ) -> None:
-    """Put the rows that exist of these instances, and of all active ones of these workers, into `rows`, locked.
+    """Put the rows that exist of these instances, of all active ones of some workers and of all lost ones of some,
+    into `rows`, locked.
 
     Raises RowAppeared when one of them belongs to a worker that is not in `rows`.
     """
-    for record in await connection.fetch(LOCK_INSTANCES, list(instance_ids), list(worker_ids)):
+    for record in await connection.fetch(LOCK_INSTANCES, list(instance_ids), list(active_of), list(lost_of)):
         instance = ServerInstance(*record)
         instance.status, instance.reason = STATUSES[record["status"]], REASONS[record["reason"]]
         instance.claim_status = STATUSES[record["claim_status"]]

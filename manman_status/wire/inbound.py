@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,7 @@ from manman_status.domain.events import (
 from manman_status.domain.liveness import bounded_interval
 from manman_status.domain.status import Entity, StatusType
 from manman_status.errors import PoisonMessage
+from manman_status.wire.notices import CANARY, RELEASE_GUARD
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_EVENTS = 1_000
@@ -45,14 +46,31 @@ class Poison(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class CanarySent(msgspec.Struct, frozen=True, tag=True):
+    """A processor's own message, sent at this database time through the same exchange as everybody's."""
+
+    sent_at: datetime
+
+
+class GuardReleased(msgspec.Struct, frozen=True, tag=True):
+    """A person asks that the held workers of a group be lost now."""
+
+    group: str
+
+
+Notice: TypeAlias = CanarySent | GuardReleased
+"""What concerns the processors themselves and no row of the fleet."""
+
+
 class Decoded(msgspec.Struct):
     events: list[ReportedEvent] = msgspec.field(default_factory=list)
+    notices: list[Notice] = msgspec.field(default_factory=list)
     ignored: int = 0
     poison: list[Poison] = msgspec.field(default_factory=list)
 
     @property
     def count(self) -> int:
-        return len(self.events) + self.ignored + len(self.poison)
+        return len(self.events) + len(self.notices) + self.ignored + len(self.poison)
 
 
 Id = Annotated[int, msgspec.Meta(ge=1, le=MAX_BIGINT)]
@@ -146,6 +164,7 @@ def _name_bodies(body: bytes, decoded: Decoded) -> None:
     if not decoded.poison:
         return
     decoded.events.clear()
+    decoded.notices.clear()
     decoded.poison.clear()
     decoded.ignored = 0
     for part in map(bytes, _decode_parts(body)):
@@ -185,6 +204,10 @@ def _add(wired: WireEvent, body: bytes, decoded: Decoded) -> None:
             decoded.ignored += 1
         elif build := COMMANDS.get(wired.command_type):
             decoded.events.append(build(wired, _order(wired)))
+        elif wired.command_type == CANARY:
+            decoded.notices.append(CanarySent(_canary_time(wired)))
+        elif wired.command_type == RELEASE_GUARD:
+            decoded.notices.append(GuardReleased(_group(wired)))
         else:
             raise PoisonMessage(f"unknown command_type {wired.command_type[:40]!r} - at `$.command_type`")
     except PoisonMessage as error:
@@ -329,6 +352,19 @@ def _exit_code(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not -MAX_BIGINT <= value <= MAX_BIGINT:
         raise PoisonMessage(f"{str(value)[:40]!r} is no exit code - at `$.command_args[2]`")
     return value
+
+
+def _canary_time(wired: WireEvent) -> datetime:
+    if wired.sent_at is None or wired.sent_at.tzinfo is None:
+        raise PoisonMessage("a canary needs a time with a zone - at `$.sent_at`")
+    return wired.sent_at
+
+
+def _group(wired: WireEvent) -> str:
+    group = _argument(wired, 0, "a group")
+    if not isinstance(group, str) or len(group) > MAX_LABEL_VALUE or "\0" in group:
+        raise PoisonMessage("the group is no label's value - at `$.command_args[0]`")
+    return group
 
 
 def _status_info(wired: WireEvent) -> WorkerStatusReported | ServerStatusReported:

@@ -72,6 +72,7 @@ def upgrade() -> None:
         sa.Column("observed_through", sa.DateTime(timezone=True), nullable=True),
         sa.Column("pending_sent", sa.DateTime(timezone=True), nullable=True),
         sa.Column("pending_seen", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("pending_by", sa.Text(), nullable=True),
         sa.Column("canaries_from", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("queue"),
         postgresql_with={"fillfactor": "10"},

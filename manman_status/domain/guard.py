@@ -1,0 +1,61 @@
+"""The guard on the cascade: when much of a group falls silent at once, the observer is suspected first.
+
+Times are observed time, so that holding lasts only while the watermark moves.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+
+import msgspec
+
+
+class GuardRules(msgspec.Struct, frozen=True):
+    """It holds when at least `minimum_workers` and more than `percent` of a group would be lost within one timeout."""
+
+    minimum_workers: int
+    percent: float
+    hold_seconds: float
+    release_percent: float
+
+
+class GuardState(msgspec.Struct, frozen=True):
+    """A group that is held. Unless a person releases it, silence beyond `hold_seconds` does, little by little."""
+
+    opened_at: datetime
+    held: int
+    group_size: int
+    releasing_since: datetime | None = None
+    released_by_hand_at: datetime | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How many of the overdue to lose now, longest silence first, and the guard afterwards: None when it is open."""
+
+    lose: int
+    guard: GuardState | None
+
+
+def judge(
+    *, overdue: int, lost_recently: int, alive: int, guard: GuardState | None, observed: datetime, rules: GuardRules
+) -> Verdict:
+    """One group at one sweep. `alive` counts its watched active workers, the overdue among them; `lost_recently`
+    those lost to silence within one timeout."""
+    if overdue == 0:
+        return Verdict(0, None)
+    size = alive + lost_recently
+    gone = overdue + lost_recently
+    alarming = gone >= rules.minimum_workers and gone * 100 > rules.percent * size
+    if guard is None:
+        return Verdict(0, GuardState(observed, overdue, size)) if alarming else Verdict(overdue, None)
+    if guard.released_by_hand_at is not None:
+        return Verdict(overdue, None)
+    if guard.releasing_since is None and not alarming:
+        return Verdict(overdue, None)
+    held = msgspec.structs.replace(guard, held=overdue)
+    if observed < guard.opened_at + timedelta(seconds=rules.hold_seconds):
+        return Verdict(0, held)
+    lose = min(overdue, math.ceil(rules.release_percent / 100 * guard.group_size))
+    releasing = msgspec.structs.replace(held, held=overdue - lose, releasing_since=guard.releasing_since or observed)
+    return Verdict(lose, releasing if lose < overdue else None)

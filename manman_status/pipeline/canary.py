@@ -1,0 +1,132 @@
+"""Listening, proven: once a second a canary through each queue, and this processor's own row.
+
+A canary carries the database's time. When it has been committed, and no processor still holds what came before it,
+everything put on the queue before that time is known to be in the rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Protocol
+
+import asyncpg
+import structlog
+
+from manman_status.pipeline.backoff import Backoff
+from manman_status.pipeline.custody import Custody
+from manman_status.pipeline.statistics import Statistics
+from manman_status.store.observation import (
+    advance_watermark,
+    distrust_canaries,
+    forget_processor,
+    register_processor,
+    report_processor,
+)
+from manman_status.store.pool import CONNECTION_ERRORS, Pool
+from manman_status.store.writes import transaction_time
+
+log = structlog.get_logger()
+
+
+class Canaries(Protocol):
+    """Sends canaries. Both may fail or hang while the broker is away: then nothing is proven, which is the point."""
+
+    async def send(self, queue: str, sent_at: datetime) -> None:
+        """Through the inbound exchange, to whichever processor is given it."""
+
+    async def send_to_self(self, queue: str, sent_at: datetime) -> None:
+        """Through this processor's own queue, read on the channel of `queue`."""
+
+
+class Observer:
+    """Keeps this processor's row and sends its canaries. `custody` has one entry a queue."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        canaries: Canaries,
+        custody: Mapping[str, Custody],
+        statistics: Statistics,
+        *,
+        processor_id: str,
+        host: str,
+        version: str,
+        interval_seconds: float,
+        standstill_seconds: float,
+    ) -> None:
+        self._pool = pool
+        self._canaries = canaries
+        self._custody = custody
+        self._statistics = statistics
+        self._processor_id = processor_id
+        self._host = host
+        self._version = version
+        self._interval_seconds = interval_seconds
+        self._standstill_seconds = standstill_seconds
+        self._queues = sorted(custody)
+
+    async def register(self) -> bool:
+        """Before anything is read. Tries until it succeeds."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with self._pool.acquire() as connection:
+                    await register_processor(
+                        connection, self._processor_id, host=self._host, version=self._version, queues=self._queues
+                    )
+            except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+                await asyncio.sleep(backoff.failed())
+            else:
+                return True
+
+    async def unregister(self) -> None:
+        """After the broker was told to take back what was not settled."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await forget_processor(connection, self._processor_id, queues=self._queues)
+
+    async def run(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._send(await self._report())
+            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                backoff.failed()
+                if backoff.is_worth_saying:
+                    log.warning("observation_stands_still", error=f"{type(error).__name__}: {error}")
+            else:
+                backoff = Backoff()
+            await asyncio.sleep(self._interval_seconds)
+
+    async def _report(self) -> datetime:
+        """Write the row and move the watermarks; the database's time, taken before any canary is sent."""
+        restarted = [queue for queue in self._queues if self._custody[queue].restarted]
+        settled = {
+            queue: custody.settled_through
+            for queue, custody in self._custody.items()
+            if custody.settled_through is not None
+        }
+        async with self._pool.acquire() as connection, connection.transaction():
+            now = await transaction_time(connection)
+            for queue in restarted:
+                await distrust_canaries(connection, queue)
+            known = await report_processor(
+                connection, self._processor_id, settled_through=settled, statistics=self._statistics.as_row()
+            )
+            if not known:
+                await register_processor(
+                    connection, self._processor_id, host=self._host, version=self._version, queues=[]
+                )
+            for queue in self._queues:
+                await advance_watermark(
+                    connection, queue, queues=self._queues, standstill_seconds=self._standstill_seconds
+                )
+        for queue in restarted:
+            self._custody[queue].restarted = False
+        return now
+
+    async def _send(self, sent_at: datetime) -> None:
+        for queue in self._queues:
+            await self._canaries.send(queue, sent_at)
+            await self._canaries.send_to_self(queue, sent_at)

@@ -1,0 +1,95 @@
+"""Canaries on the broker: sent to the shared queues, and to a queue of this processor's own on each channel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelLockedResource
+from faststream import AckPolicy
+from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
+
+from manman_status.pipeline.custody import Custody
+from manman_status.processor.declare import topic
+from manman_status.wire.notices import CANARY_KEYS, canary
+from manman_status.wire.topology import Topology
+
+log = structlog.get_logger()
+
+BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
+PUBLISH_WITHIN_SECONDS = 1
+
+
+def own_queue(queue: str, processor_id: str) -> RabbitQueue:
+    """Exclusive: it is there exactly as long as the processor's connection is."""
+    return RabbitQueue(f"{queue}.{processor_id}", durable=False, exclusive=True, auto_delete=True)
+
+
+def watch_own_queue(
+    broker: RabbitBroker,
+    queue: str,
+    processor_id: str,
+    channel: Channel,
+    custody: Custody,
+    channel_of: Callable[[RabbitMessage], object],
+) -> None:
+    """Read our own canaries on the channel of the shared queue: the broker numbers the deliveries of both as one."""
+
+    async def whole(message: RabbitMessage) -> RabbitMessage:
+        return message
+
+    @broker.subscriber(
+        own_queue(queue, processor_id), channel=channel, ack_policy=AckPolicy.ACK_FIRST, decoder=whole, no_reply=True
+    )
+    async def see(message: Any) -> None:
+        sent_at = msgspec.json.decode(message.body, type=datetime)
+        custody.see_canary(channel_of(message), message.raw_message.delivery_tag, sent_at)
+
+
+class BrokerCanaries:
+    """Failing to send one is no error: its absence is what tells."""
+
+    def __init__(self, broker: RabbitBroker, topology: Topology, processor_id: str) -> None:
+        self._broker = broker
+        self._processor_id = processor_id
+        self._exchange = topic(topology.inbound_exchange)
+        self._keys = {
+            topology.heartbeat_queue: CANARY_KEYS["heartbeats"],
+            topology.lifecycle_queue: CANARY_KEYS["lifecycle"],
+        }
+
+    async def send(self, queue: str, sent_at: datetime) -> None:
+        body = canary(self._processor_id, sent_at)
+        await self._publish(body, exchange=self._exchange, routing_key=self._keys[queue])
+
+    async def send_to_self(self, queue: str, sent_at: datetime) -> None:
+        await self._publish(msgspec.json.encode(sent_at), queue=own_queue(queue, self._processor_id))
+
+    async def _publish(self, body: bytes, **where: Any) -> None:
+        try:
+            # FastStream's own `timeout` does not count the time in which it waits to be connected again.
+            async with asyncio.timeout(PUBLISH_WITHIN_SECONDS):
+                await self._broker.publish(body, content_type="application/json", **where)
+        except BROKER_ERRORS as error:
+            log.debug("canary_not_sent", error=str(error))
+
+
+async def is_connected(broker: RabbitBroker, topology: Topology, processor_id: str) -> bool | None:
+    """Whether the broker still has a connection of this processor, and with it perhaps messages that only it holds;
+    None when the broker cannot be asked."""
+    try:
+        connection = await broker.connect()
+        async with connection.channel() as channel:
+            await channel.declare_queue(f"{topology.heartbeat_queue}.{processor_id}", passive=True)
+    except ChannelLockedResource:
+        return True
+    except ChannelNotFoundEntity:
+        return False
+    except BROKER_ERRORS:
+        return None
+    return True

@@ -1,0 +1,125 @@
+"""How far the fleet was observed: watermarks, and the processors they depend on. All times are the database's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from manman_status.store.pool import Connection
+
+REGISTER = """
+INSERT INTO processors (processor_id, host, version, started_at, last_seen, settled_through)
+VALUES ($1, $2, $3, now(), now(), (SELECT jsonb_object_agg(queue, now()) FROM unnest($4::text[]) AS queue))
+"""
+
+
+async def register_processor(
+    connection: Connection, processor_id: str, *, host: str, version: str, queues: list[str]
+) -> None:
+    """Before it reads anything: until now it was given nothing."""
+    await connection.execute(REGISTER, processor_id, host, version, queues)
+
+
+REPORT = """
+UPDATE processors
+   SET last_seen = now(), settled_through = settled_through || $2::jsonb, statistics = $3::jsonb
+ WHERE processor_id = $1
+"""
+
+
+async def report_processor(
+    connection: Connection,
+    processor_id: str,
+    *,
+    settled_through: Mapping[str, datetime],
+    statistics: Mapping[str, Any],
+) -> bool:
+    """False when its row is gone: it was thought dead, and must register again."""
+    done = await connection.execute(REPORT, processor_id, settled_through, statistics)
+    return done.endswith(" 1")
+
+
+STALE = """
+SELECT processor_id FROM processors WHERE last_seen < now() - make_interval(secs => $1) ORDER BY processor_id
+"""
+
+
+async def stale_processors(connection: Connection, *, silent_seconds: float) -> list[str]:
+    """The processors that have not reported for so long: dead, hung, or cut off from the database."""
+    return [row["processor_id"] for row in await connection.fetch(STALE, silent_seconds)]
+
+
+FORGET = "DELETE FROM processors WHERE processor_id = $1"
+
+
+async def forget_processor(connection: Connection, processor_id: str, *, queues: list[str]) -> None:
+    """Once the broker has put back what this processor held. Only canaries sent from now on are behind it."""
+    await connection.execute(FORGET, processor_id)
+    for queue in sorted(queues):
+        await distrust_canaries(connection, queue)
+
+
+DISTRUST = """
+INSERT INTO watermarks (queue, canaries_from) VALUES ($1, clock_timestamp())
+ON CONFLICT (queue) DO UPDATE
+   SET canaries_from = clock_timestamp(), pending_sent = NULL, pending_seen = NULL, pending_by = NULL
+"""
+
+
+async def distrust_canaries(connection: Connection, queue: str) -> None:
+    """Messages were put back into the queue: a canary that is under way proves nothing about them."""
+    await connection.execute(DISTRUST, queue)
+
+
+NOTE_CANARY = """
+INSERT INTO watermarks AS kept (queue, pending_sent, pending_seen, pending_by)
+VALUES ($1, least($2, now()), clock_timestamp(), $3)
+ON CONFLICT (queue) DO UPDATE
+   SET pending_sent = excluded.pending_sent, pending_seen = excluded.pending_seen, pending_by = excluded.pending_by
+ WHERE kept.pending_sent IS NULL AND excluded.pending_sent >= coalesce(kept.canaries_from, '-infinity')
+"""
+
+MOVE_WATERMARK = """
+UPDATE watermarks AS kept
+   SET observed_through = greatest(observed_through, pending_sent),
+       pending_sent = NULL, pending_seen = NULL, pending_by = NULL
+ WHERE queue = $1
+   AND pending_sent IS NOT NULL
+   AND NOT EXISTS (
+           SELECT 1 FROM processors
+            WHERE processor_id <> kept.pending_by
+              AND coalesce((settled_through ->> $1)::timestamptz, '-infinity') < kept.pending_seen
+       )
+"""
+
+ADVANCE = """
+UPDATE observation AS kept
+   SET observed_through = least_mark.observed_through,
+       advanced_at = now(),
+       resumed_at = CASE WHEN advanced_at IS NULL OR advanced_at < now() - make_interval(secs => $2)
+                         THEN now() ELSE resumed_at END
+  FROM (SELECT min(observed_through) AS observed_through FROM watermarks WHERE queue = ANY($1::text[])
+        HAVING count(observed_through) = cardinality($1::text[])) AS least_mark
+ WHERE kept.id = 1
+   AND least_mark.observed_through > coalesce(kept.observed_through, '-infinity')
+"""
+
+
+async def advance_watermark(
+    connection: Connection,
+    queue: str,
+    *,
+    queues: list[str],
+    standstill_seconds: float,
+    canary: tuple[datetime, str] | None = None,
+) -> None:
+    """Move the queue's watermark as far as is proven, and `observed_through` with it.
+
+    `canary` is one that this transaction commits: when it was sent, and which processor was given it. An observation
+    that had stood still for longer than `standstill_seconds` is marked as resumed now.
+    """
+    if canary is not None:
+        await connection.execute(NOTE_CANARY, queue, *canary)
+    await connection.execute(MOVE_WATERMARK, queue)
+    await connection.execute(ADVANCE, queues, standstill_seconds)

@@ -1,0 +1,23 @@
+"""Messages of our own that travel the workers' way: canaries, and a person's word about the guard."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+CANARY = "CANARY"
+RELEASE_GUARD = "RELEASE_GUARD"
+
+CANARY_KEYS = {"heartbeats": "worker.canary.heartbeat", "lifecycle": "worker.canary.lifecycle"}
+"""Routing keys that the queues' bindings take like any worker's."""
+
+GUARD_KEY = "worker.guard.lifecycle"
+
+
+def canary(processor_id: str, sent_at: datetime) -> bytes:
+    return msgspec.json.encode({"command_type": CANARY, "command_args": [processor_id], "sent_at": sent_at})
+
+
+def guard_release(group: str) -> bytes:
+    return msgspec.json.encode({"command_type": RELEASE_GUARD, "command_args": [group]})
