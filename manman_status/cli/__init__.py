@@ -11,7 +11,8 @@ from cyclopts import App, CycloptsError, Group
 
 from manman_status.errors import ManManStatusError, SettingsError
 
-RUN, LOOK, SEND, REPAIR = (Group(name, sort_key=place) for place, name in enumerate(("Run", "Look", "Send", "Repair")))
+GROUPS = ("Run", "Look", "Send", "Repair", "Options")
+RUN, LOOK, SEND, REPAIR, OPTIONS = (Group(name, sort_key=place) for place, name in enumerate(GROUPS))
 
 COMMANDS = (
     (RUN, "serve", "serve:serve", "Run one role: the api or the processor."),
@@ -58,6 +59,8 @@ app = App(
 )
 for group, name, place, summary in COMMANDS:
     app.command(f"manman_status.cli.{place}", name=name, help=summary, group=group)
+for option in (*app.help_flags, *app.version_flags):
+    app[option].group = OPTIONS
 
 
 def main() -> None:

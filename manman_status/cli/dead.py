@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import aio_pika
 import msgspec
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
-from cyclopts import App, Group, Parameter, validators
+from cyclopts import App, Parameter, validators
 
 from manman_status.cli.broker import ANSWER_WITHIN_SECONDS, connected
 from manman_status.cli.flags import RabbitmqUrl
-from manman_status.errors import CommandFailed
+from manman_status.errors import CommandFailed, SettingsError
 from manman_status.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ GIVEN_BY_DEATH = frozenset(
     }
 )
 """Headers that a letter got by dying, from the processor or from the broker: one sent again goes without them."""
-
-WHICH = Group("Which", validator=validators.LimitedChoice(1))
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -90,16 +88,18 @@ def show(letter_id: Annotated[str, Parameter(name="ID")], /, *, rabbitmq_url: Ra
 
 @app.command
 def replay(
-    letter_id: Annotated[str | None, Parameter(name="ID", group=WHICH, help="The one to send.")] = None,
+    letter_id: Annotated[str | None, Parameter(name="ID", help="The one to send.")] = None,
     /,
     *,
-    everything: Annotated[bool, Parameter(name="--all", negative="", group=WHICH, help="Send all of them.")] = False,
+    everything: Annotated[bool, Parameter(name="--all", negative="", help="Send all of them.")] = False,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
     """Send dead letters again, by the exchange and routing key they came by.
 
     A letter leaves the dead-letter queue once another queue has taken it, not before.
     """
+    if everything == (letter_id is not None):
+        raise SettingsError(["dead replay wants one ID, or --all"])
     sent, refused = asyncio.run(send_again(settings_with(rabbitmq_url), None if everything else letter_id))
     if refused:
         raise CommandFailed(f"{sent} sent, {len(refused)} stay, the first because {refused[0]}")

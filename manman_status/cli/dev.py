@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +23,8 @@ LOOK = """
 
 Try
   curl '{api}/status/workers?limit=3'
-  curl {api}/status/servers/active
-  MANMAN_STATUS_RABBITMQ_URL={broker} manman-status publish heartbeat 99
+  {command} workers --url {api}
+  MANMAN_STATUS_RABBITMQ_URL={broker} {command} publish heartbeat 99
 
 Ctrl-C ends everything.
 """
@@ -70,10 +71,23 @@ def dev(
             # Those that we started have no secret; what was given may.
             database = redacted(settings.database_url) or stack.database_url
             broker = redacted(settings.rabbitmq_url) or stack.rabbitmq_url
-            say(LOOK.format(api=stack.api_url, logs=stack.log_folder, database=database, broker=broker))
+            say(
+                LOOK.format(
+                    api=stack.api_url,
+                    logs=stack.log_folder,
+                    database=database,
+                    broker=broker,
+                    command=as_called(),
+                )
+            )
             stack.watch()
     except KeyboardInterrupt:
         return
+
+
+def as_called() -> str:
+    """This command as it was called, which works again; the name alone may not be on the PATH."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "manman-status" else "manman-status"
 
 
 def say(text: str) -> None:

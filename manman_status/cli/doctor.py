@@ -58,7 +58,7 @@ def doctor(
     print_findings(findings)
     problems = sum(not finding.is_well for finding in findings)
     if problems:
-        raise CommandFailed("1 problem" if problems == 1 else f"{problems} problems")
+        raise CommandFailed(numbered(problems, "problem"))
 
 
 def print_findings(findings: list[Finding]) -> None:
@@ -171,10 +171,14 @@ async def examine_queue(connection: AbstractConnection, name: str, *, is_dead_le
         return wrong("queue", f"{name} {NOT_THERE}")
     except ChannelClosed as error:
         return wrong("queue", f"{name}: {error}")
-    depth = f"{name}: {found.message_count} messages"
+    depth = f"{name}: {numbered(found.message_count or 0, 'message')}"
     if is_dead_letters:
         # Some in it are no fault of this installation, but worth a look.
         return well("queue", f"{depth}, see `manman-status dead list`" if found.message_count else depth)
     if not found.consumer_count:
         return wrong("queue", f"{depth} and no consumer: start a processor")
-    return well("queue", f"{depth}, {found.consumer_count} consumers")
+    return well("queue", f"{depth}, {numbered(found.consumer_count, 'consumer')}")
+
+
+def numbered(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

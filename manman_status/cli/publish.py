@@ -164,4 +164,5 @@ def _send(settings: Settings, report: Report) -> None:
             await publisher.send(report)
 
     asyncio.run(send())
-    print(f"to {settings.inbound_exchange} in {virtual_host(settings)} as {report.routing_key}: {report.body.decode()}")
+    place = f"{settings.inbound_exchange} (virtual host {virtual_host(settings)})"
+    print(f"sent to {place} as {report.routing_key}: {report.body.decode()}")

@@ -62,7 +62,7 @@ class Relay:
                 self.backlog = None
             token = await self._leadership.wait()
             try:
-                await self._relay(token)
+                more = await self._relay(token)
             except LeaseLost:
                 self._leadership.lost()
             except (BrokerUnavailable, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
@@ -79,7 +79,7 @@ class Relay:
                 if backoff.failures:
                     log.info("relay_goes_on", backlog=self.backlog, failed_seconds=backoff.failing_seconds)
                     backoff = Backoff()
-                if not self.backlog:
+                if not more:
                     await self._wait_for_more()
 
     async def _wait_for_more(self) -> None:
@@ -88,8 +88,9 @@ class Relay:
                 await self._woken.wait()
         self._woken.clear()
 
-    async def _relay(self, token: int) -> None:
-        """Send the oldest that are unsent. What is confirmed is marked, also when the rest fails."""
+    async def _relay(self, token: int) -> bool:
+        """Send the oldest that are unsent; whether there may be more. What is confirmed is marked, also when the
+        rest fails."""
         async with self._pool.acquire() as connection:
             self.backlog = await count_unsent(connection)
             unsent = await read_unsent(connection, limit=self._at_once) if self.backlog else []
@@ -104,6 +105,7 @@ class Relay:
             self.backlog -= len(sent)
         if len(sent) < len(unsent):
             raise failure or BrokerUnavailable(cause="a confirm is missing")
+        return len(unsent) == self._at_once
 
     async def _send(self, unsent: Sequence[asyncpg.Record]) -> BrokerUnavailable | None:
         """Returns when all are confirmed, or when one failed and those that were on their way have an answer too."""

@@ -30,7 +30,7 @@ async def read_horizon(connection: Connection) -> Horizon | None:
 
 
 EARLIEST = """
-SELECT min(last_heartbeat + greatest(3 * coalesce(interval_seconds, $1), $2) * interval '1 second')
+SELECT min(last_heartbeat + greatest(3 * coalesce(interval_seconds, $1::float8), $2::float8) * interval '1 second')
   FROM workers
  WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND last_heartbeat IS NOT NULL
 """
@@ -59,13 +59,13 @@ SELECT worker_id, group_name, last_heartbeat, deadline, timeout
                last_heartbeat + timeout * interval '1 second' AS deadline
           FROM (
                 SELECT worker_id, labels, last_heartbeat,
-                       greatest(3 * coalesce(interval_seconds, $3), $4) AS timeout
+                       greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
                   FROM workers
                  WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND last_heartbeat IS NOT NULL
                ) AS watched
        ) AS watched
  WHERE deadline < $1
-   AND $2 + greatest(timeout, $5) * interval '1 second' < $1
+   AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
  ORDER BY deadline, worker_id
 """
 
@@ -107,7 +107,7 @@ async def read_guards(connection: Connection) -> dict[str, GuardState]:
 
 WRITE_GUARD = """
 INSERT INTO guards AS kept (group_name, opened_at, held, group_size, releasing_since)
-VALUES ($1, $2, $3, $4, $5)
+VALUES ($1, $2, $3, $4, $5::float8)
 ON CONFLICT (group_name) DO UPDATE
    SET held = excluded.held, group_size = excluded.group_size, releasing_since = excluded.releasing_since
 """
@@ -138,12 +138,12 @@ UNLISTED = """
 SELECT instance_id, worker_id, missing_since + timeout * interval '1 second' AS deadline
   FROM (
         SELECT instance_id, server_instances.worker_id, missing_since,
-               greatest(3 * coalesce(interval_seconds, $3), $4) AS timeout
+               greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
           FROM server_instances JOIN workers USING (worker_id)
          WHERE missing_since IS NOT NULL
        ) AS missing
  WHERE missing_since + timeout * interval '1 second' < $1
-   AND $2 + greatest(timeout, $5) * interval '1 second' < $1
+   AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
 """
 
 ABANDONED = """
@@ -152,8 +152,8 @@ SELECT instance_id, worker_id
  WHERE workers.status IN ('LOST', 'COMPLETE', 'CRASHED')
    AND server_instances.status IN ('CREATED', 'INITIALIZING', 'RUNNING')
    AND greatest(workers.status_since, server_instances.status_since)
-       + greatest(3 * coalesce(interval_seconds, $3), $4) * interval '1 second' < $1
-   AND $2 + greatest(3 * coalesce(interval_seconds, $3), $4, $5) * interval '1 second' < $1
+       + greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) * interval '1 second' < $1
+   AND $2::timestamptz + greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8, $5::float8) * interval '1 second' < $1
 """
 
 
