@@ -61,7 +61,7 @@ async def test_all_is_well(
     assert set(verdicts(finished)) == {"settings", "database", "schema", "privileges", "broker", "exchange", "queue"}
     assert "PostgreSQL 18" in finished.out
     assert "RabbitMQ 3." in finished.out
-    assert "manman.status.heartbeats: 0 messages, 1 consumers" in finished.out
+    assert "manman.status.heartbeats: 0 messages, 1 consumer" in finished.out
 
 
 async def test_everything_down_is_told_at_once(manman_status: Command) -> None:
@@ -145,5 +145,5 @@ async def test_a_queue_without_consumer_and_dead_letters_show(
             await channel.declare_queue(name, durable=True)
             await channel.default_exchange.publish(aio_pika.Message(b"x"), name)
     finished = await manman_status("doctor", rabbitmq_url=broker, database_url=database)
-    assert "problem  queue       manman.status.lifecycle: 1 messages and no consumer" in finished.out
-    assert "ok       queue       manman.status.dead: 1 messages, see `manman-status dead list`" in finished.out
+    assert "problem  queue       manman.status.lifecycle: 1 message and no consumer" in finished.out
+    assert "ok       queue       manman.status.dead: 1 message, see `manman-status dead list`" in finished.out

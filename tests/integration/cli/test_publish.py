@@ -56,7 +56,7 @@ async def test_each_event_arrives_where_the_contract_says(
     beat, empty, started, ended, stopped = events
     assert isinstance(beat, Heartbeat)
     assert beat.servers is not None
-    assert [entry.instance_id for entry in beat.servers.entries] == [31, 32]
+    assert [entry.instance_id for entry in beat.servers.list_entries()] == [31, 32]
     assert (beat.interval_seconds, beat.labels, beat.incarnation) == (2.0, {"group": "eu-1", "a": "b=c"}, None)
     assert isinstance(empty, Heartbeat)
     assert (empty.incarnation, empty.seq) == (5, 9)
