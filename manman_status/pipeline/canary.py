@@ -31,6 +31,7 @@ from manman_status.store.writes import transaction_time
 log = structlog.get_logger()
 
 REPORTS_PER_CANARY = 4
+REPORTS_PER_DEPTHS = 20
 
 
 class Canaries(Protocol):
@@ -41,6 +42,9 @@ class Canaries(Protocol):
 
     async def send_to_self(self, queue: str, sent_at: datetime) -> None:
         """Through this processor's own queue, read on the channel of `queue`."""
+
+    async def depths(self) -> dict[str, int]:
+        """How many messages wait in each queue; {} when that cannot be asked."""
 
 
 class Observer:
@@ -99,6 +103,8 @@ class Observer:
                     if turn % REPORTS_PER_CANARY == 0:
                         await self._canaries.send(queue, sent_at)
                     await self._canaries.send_to_self(queue, sent_at)
+                if turn % REPORTS_PER_DEPTHS == 0:
+                    self._statistics.queue_depths = await self._canaries.depths()
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 backoff.failed()
                 if backoff.is_worth_saying:

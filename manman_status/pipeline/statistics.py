@@ -17,6 +17,9 @@ class Statistics:
         self.last_batch_ms = 0.0
         self.longest_batch_ms = 0.0
         self.queue_depths: dict[str, int] = {}
+        # Of a leader; None while another leads.
+        self.sweep_ms: float | None = None
+        self.relay_backlog: int | None = None
 
     def count(self, kind: str, outcome: str, number: int = 1) -> None:
         self._events[kind, outcome] += number
@@ -42,4 +45,6 @@ class Statistics:
             "last_batch_ms": self.last_batch_ms,
             "longest_batch_ms": self.longest_batch_ms,
             "queue_depths": self.queue_depths,
+            "sweep_ms": self.sweep_ms,
+            "relay_backlog": self.relay_backlog,
         }

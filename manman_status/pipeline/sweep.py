@@ -19,6 +19,7 @@ from manman_status.domain.guard import GuardRules, GuardState, judge
 from manman_status.domain.rows import Rows
 from manman_status.domain.status import ACTIVE, StatusType
 from manman_status.pipeline.leadership import LEASE, Leadership
+from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
 from manman_status.store.sweep import (
@@ -67,6 +68,7 @@ class Sweeper:
         rules: SweepRules,
         *,
         interval_seconds: float,
+        statistics: Statistics,
         wake: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -74,11 +76,13 @@ class Sweeper:
         self._rules = rules
         self._interval_seconds = interval_seconds
         self._wake = wake
+        self._statistics = statistics
         self._scan_from: datetime | None = None
-        self.last_sweep_ms = 0.0
 
     async def run(self) -> None:
         while True:
+            if self._leadership.token is None:
+                self._statistics.sweep_ms = None
             token = await self._leadership.wait()
             begun = perf_counter()
             try:
@@ -89,7 +93,7 @@ class Sweeper:
                 continue  # a processor was at the same rows: look again
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 log.warning("sweep_failed", error=f"{type(error).__name__}: {error}")
-            self.last_sweep_ms = round((perf_counter() - begun) * 1000, 2)
+            self._statistics.sweep_ms = round((perf_counter() - begun) * 1000, 2)
             await asyncio.sleep(self._interval_seconds)
 
     async def sweep(self, token: int) -> None:

@@ -113,6 +113,7 @@ class Processor:
             self._leadership,
             sweep_rules(settings),
             interval_seconds=settings.sweep_interval_seconds,
+            statistics=self._statistics,
             wake=self._relay.wake,
         )
         self._housekeeper = Housekeeper(

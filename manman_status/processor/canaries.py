@@ -70,6 +70,16 @@ class BrokerCanaries:
     async def send_to_self(self, queue: str, sent_at: datetime) -> None:
         await self._publish(msgspec.json.encode(sent_at), queue=own_queue(queue, self._processor_id))
 
+    async def depths(self) -> dict[str, int]:
+        try:
+            async with asyncio.timeout(PUBLISH_WITHIN_SECONDS):
+                connection = await self._broker.connect()
+                async with connection.channel() as channel:
+                    queues = [await channel.declare_queue(name, passive=True) for name in self._keys]
+        except BROKER_ERRORS:
+            return {}
+        return {queue.name: queue.declaration_result.message_count or 0 for queue in queues}
+
     async def _publish(self, body: bytes, **where: Any) -> None:
         try:
             # FastStream's own `timeout` does not count the time in which it waits to be connected again.
@@ -83,9 +93,10 @@ async def is_connected(broker: RabbitBroker, topology: Topology, processor_id: s
     """Whether the broker still has a connection of this processor, and with it perhaps messages that only it holds;
     None when the broker cannot be asked."""
     try:
-        connection = await broker.connect()
-        async with connection.channel() as channel:
-            await channel.declare_queue(f"{topology.heartbeat_queue}.{processor_id}", passive=True)
+        async with asyncio.timeout(PUBLISH_WITHIN_SECONDS):
+            connection = await broker.connect()
+            async with connection.channel() as channel:
+                await channel.declare_queue(f"{topology.heartbeat_queue}.{processor_id}", passive=True)
     except ChannelLockedResource:
         return True
     except ChannelNotFoundEntity:

@@ -202,7 +202,7 @@ class Processor(SQLModel, table=True):
     last_seen: datetime = Field(sa_column=_time(nullable=False))
     # Queue name → time: everything that the broker had given it of the queue until then is committed.
     settled_through: dict[str, str] = Field(sa_column=_json())
-    # events {kind: {outcome: count}}, queue_depths {queue: messages}, batch_ms, transitions: since it started.
+    # What `pipeline/statistics.py` counts, since it started.
     statistics: dict[str, Any] = Field(sa_column=_json())
 
 

@@ -137,7 +137,7 @@ async def release_guard(connection: Connection, group: str) -> bool:
 UNLISTED = """
 SELECT instance_id, worker_id, missing_since + timeout * interval '1 second' AS deadline
   FROM (
-        SELECT instance_id, server_instances.worker_id, missing_since,
+        SELECT instance_id, worker_id, missing_since,
                greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
           FROM server_instances JOIN workers USING (worker_id)
          WHERE missing_since IS NOT NULL
@@ -148,12 +148,15 @@ SELECT instance_id, worker_id, missing_since + timeout * interval '1 second' AS 
 
 ABANDONED = """
 SELECT instance_id, worker_id
-  FROM workers JOIN server_instances USING (worker_id)
- WHERE workers.status IN ('LOST', 'COMPLETE', 'CRASHED')
-   AND server_instances.status IN ('CREATED', 'INITIALIZING', 'RUNNING')
-   AND greatest(workers.status_since, server_instances.status_since)
-       + greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) * interval '1 second' < $1
-   AND $2::timestamptz + greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8, $5::float8) * interval '1 second' < $1
+  FROM (
+        SELECT instance_id, worker_id, greatest(workers.status_since, server_instances.status_since) AS since,
+               greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
+          FROM workers JOIN server_instances USING (worker_id)
+         WHERE workers.status IN ('LOST', 'COMPLETE', 'CRASHED')
+           AND server_instances.status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+       ) AS abandoned
+ WHERE since + timeout * interval '1 second' < $1
+   AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
 """
 
 
