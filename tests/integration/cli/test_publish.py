@@ -61,7 +61,7 @@ async def test_each_event_arrives_where_the_contract_says(
     assert isinstance(empty, Heartbeat)
     assert (empty.incarnation, empty.seq) == (5, 9)
     assert empty.servers is not None
-    assert empty.servers.entries == ()
+    assert empty.servers.list_entries() == ()
     assert isinstance(started, ServerStarted)
     assert (started.instance_id, started.worker_id, started.game_server_config_id) == (31, 7, 3)
     assert isinstance(ended, ServerStopped)
