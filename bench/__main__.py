@@ -13,10 +13,10 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from cyclopts import App, Parameter
 
-from bench import drain, http
+from bench import drain, http, sweep
 from bench.stack import FULL, QUICK, Stack
 
-Part: TypeAlias = Literal["singles", "arrays", "http"]
+Part: TypeAlias = Literal["singles", "arrays", "http", "sweep"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 app = App(name="python -m bench", help_format="plaintext", help="Measure on this machine, beside the bare work.")
@@ -36,7 +36,8 @@ def bench(
 
 
 async def measure(stack: Stack, only: set[Part]) -> None:
-    await stack.seed()
+    if only != {"sweep"}:
+        await stack.seed()
     if "singles" in only:
         print(await drain.singles(stack), flush=True)
     if "arrays" in only:
@@ -46,6 +47,8 @@ async def measure(stack: Stack, only: set[Part]) -> None:
     if "http" in only:
         async for line in http.pages(stack):
             print(line, flush=True)
+    if "sweep" in only:
+        print(await sweep.cost(stack), flush=True)
 
 
 if __name__ == "__main__":

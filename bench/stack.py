@@ -30,10 +30,11 @@ class Sizes(msgspec.Struct, frozen=True):
     beats: int
     runs: int
     http_seconds: int
+    sweep_seconds: int
 
 
-FULL = Sizes(workers=10_000, beats=100_000, runs=3, http_seconds=5)
-QUICK = Sizes(workers=1_000, beats=10_000, runs=1, http_seconds=1)
+FULL = Sizes(workers=10_000, beats=100_000, runs=3, http_seconds=5, sweep_seconds=60)
+QUICK = Sizes(workers=1_000, beats=10_000, runs=1, http_seconds=1, sweep_seconds=10)
 
 
 class Stack:
