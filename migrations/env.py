@@ -19,7 +19,7 @@ PARTITION = re.compile(r"transitions_(\d{8}|default)")
 assert models.Worker.metadata is SQLModel.metadata
 
 
-def include_name(name: str | None, kind: str, parents: Any) -> bool:
+def include_name(name: str | None, kind: str, _parents: Any) -> bool:
     """The partitions of `transitions` come and go with the days: they are data, not schema."""
     return not (kind == "table" and PARTITION.fullmatch(name or ""))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
@@ -19,9 +18,9 @@ from manman_status.domain.events import (
     WorkerStatusReported,
     WorkerStopped,
 )
-from manman_status.domain.rows import Rows, Receipt
 from manman_status.domain.merge import merge
-from manman_status.domain.status import Reason, StatusType
+from manman_status.domain.rows import Receipt, Rows
+from manman_status.domain.status import StatusType
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BASE = 1_700_000_000_000_000  # a time in µs, and an incarnation
