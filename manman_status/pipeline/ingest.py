@@ -39,7 +39,7 @@ from manman_status.store.writes import (
     store_rows,
     transaction_time,
 )
-from manman_status.wire.inbound import CanarySent, GuardReleased, Notice
+from manman_status.wire.notices import CanarySent, GuardReleased, Notice
 
 log = structlog.get_logger()
 

@@ -69,7 +69,8 @@ async def run_processor(settings: Settings) -> None:
         )
         if await _unless_stopped(_prepare_database(pool), stopping) is None:
             return
-        opened = await _unless_stopped(open_broker(settings, topology, processor_id, custody), stopping)
+        opening = open_broker(settings.broker_url, topology, processor_id, custody, prefetch=settings.prefetch)
+        opened = await _unless_stopped(opening, stopping)
         if opened is None:
             return
         broker, subscribers = opened

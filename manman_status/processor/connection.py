@@ -18,7 +18,6 @@ from manman_status.pipeline.custody import Custody
 from manman_status.processor.canaries import watch_own_queue
 from manman_status.processor.declare import bind_queues, declare_exchanges, heartbeat_queue, lifecycle_queue, topic
 from manman_status.processor.subscribers import channel_of, parse
-from manman_status.settings import Settings
 from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
@@ -28,9 +27,9 @@ HEARTBEAT_SECONDS = 10
 """Of the AMQP connection: a processor that hangs is cut off after two or three, and what it holds is given again."""
 
 
-def create_broker(settings: Settings) -> RabbitBroker:
+def create_broker(url: str) -> RabbitBroker:
     return RabbitBroker(
-        str(URL(settings.broker_url).update_query(name="manman-status processor", heartbeat=HEARTBEAT_SECONDS)),
+        str(URL(url).update_query(name="manman-status processor", heartbeat=HEARTBEAT_SECONDS)),
         reconnect_interval=1.0,
         ack_policy=AckPolicy.MANUAL,
         app_id="manman-status",
@@ -39,15 +38,15 @@ def create_broker(settings: Settings) -> RabbitBroker:
 
 
 async def open_broker(
-    settings: Settings, topology: Topology, processor_id: str, custody: Mapping[str, Custody]
+    url: str, topology: Topology, processor_id: str, custody: Mapping[str, Custody], *, prefetch: int
 ) -> tuple[RabbitBroker, list[RabbitSubscriber]]:
     """Wait for the broker and declare our topology on it. The subscribers read nothing until they are iterated."""
     backoff = Backoff()
     while True:
-        broker = create_broker(settings)
+        broker = create_broker(url)
         subscribers = []
         for queue in (heartbeat_queue(topology), lifecycle_queue(topology)):
-            channel = Channel(prefetch_count=settings.prefetch)
+            channel = Channel(prefetch_count=prefetch)
             subscriber = broker.subscriber(
                 queue, topic(topology.inbound_exchange), channel=channel, ack_policy=AckPolicy.MANUAL, parser=parse
             )

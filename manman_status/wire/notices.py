@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypeAlias
 
 import msgspec
 
@@ -13,6 +14,22 @@ CANARY_KEYS = {"heartbeats": "worker.canary.heartbeat", "lifecycle": "worker.can
 """Routing keys that the queues' bindings take like any worker's."""
 
 GUARD_KEY = "worker.guard.lifecycle"
+
+
+class CanarySent(msgspec.Struct, frozen=True, tag=True):
+    """A processor's own message, sent at this database time through the same exchange as everybody's."""
+
+    sent_at: datetime
+
+
+class GuardReleased(msgspec.Struct, frozen=True, tag=True):
+    """A person asks that the held workers of a group be lost now."""
+
+    group: str
+
+
+Notice: TypeAlias = CanarySent | GuardReleased
+"""What concerns the processors themselves and no row of the fleet."""
 
 
 def canary(processor_id: str, sent_at: datetime) -> bytes:
