@@ -51,7 +51,7 @@ def test_beats_list_exactly_what_was_started_and_not_stopped() -> None:
                 running[event.worker_id].remove(event.instance_id)
             case Heartbeat(servers=inventory):
                 assert inventory is not None
-                assert {entry.instance_id for entry in inventory.entries} == running[event.worker_id]
+                assert {entry.instance_id for entry in inventory.list_entries()} == running[event.worker_id]
                 assert event.incarnation == lives[event.worker_id]
                 assert event.labels is not None
                 assert "group" in event.labels

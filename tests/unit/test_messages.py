@@ -47,7 +47,7 @@ def test_a_heartbeat_arrives_with_everything_it_said() -> None:
     assert (event.worker_id, event.incarnation, event.seq, event.sent_at) == (7, 5, 42, SENT_AT)
     assert (event.interval_seconds, event.labels) == (2.0, {"group": "eu-1"})
     assert event.servers is not None
-    assert [(server.instance_id, server.game_server_config_id) for server in event.servers.entries] == [(31, 3)]
+    assert [(server.instance_id, server.game_server_config_id) for server in event.servers.list_entries()] == [(31, 3)]
 
 
 def test_saying_nothing_about_servers_is_not_saying_that_there_are_none() -> None:
@@ -56,7 +56,7 @@ def test_saying_nothing_about_servers_is_not_saying_that_there_are_none() -> Non
     assert isinstance(empty, Heartbeat)
     assert silent.servers is None
     assert empty.servers is not None
-    assert empty.servers.entries == ()
+    assert empty.servers.list_entries() == ()
 
 
 @pytest.mark.parametrize("exit_code", [None, 0, 139, -9])
