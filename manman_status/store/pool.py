@@ -31,6 +31,10 @@ CONNECTION_ERRORS = (
 """What is raised while the database is away, starting, stopping or full: try again later."""
 
 
+HUNG_AFTER_MS = 3_000
+"""A process that hangs, or whose machine is gone, within a transaction must not keep its locks: the server ends it."""
+
+
 async def _prepare(connection: Connection) -> None:
     for name in ("json", "jsonb"):
         await connection.set_type_codec(
@@ -48,10 +52,14 @@ async def _leave(connection: Connection) -> None:
 def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float, read_only: bool = False) -> Pool:
     """A pool that connects when first used: `async with` it to open, which needs no database.
 
-    `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`. What only reads
-    leaves nothing behind in its session, so a `read_only` connection goes back to the pool as it is.
+    `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`. Neither role leaves
+    anything behind in its session, so a connection goes back to the pool as it is.
     """
-    session = {"application_name": application, "timezone": "UTC"}
+    session = {
+        "application_name": application,
+        "timezone": "UTC",
+        "idle_in_transaction_session_timeout": str(HUNG_AFTER_MS),
+    }
     if read_only:
         session["default_transaction_read_only"] = "on"
     return asyncpg.create_pool(
@@ -61,7 +69,7 @@ def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float
         timeout=timeout_seconds,
         command_timeout=timeout_seconds,
         init=_prepare,
-        reset=_leave if read_only else None,
+        reset=_leave,
         server_settings=session,
     )
 
