@@ -1,0 +1,145 @@
+"""What real silence leads to, and what lifts it again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.fleet import TIMEOUT_SECONDS, DatedWorker, MinimalWorker, Worker
+
+
+async def test_one_worker_killed_among_a_thousand_is_the_one_that_is_lost_with_its_servers(
+    start_quick, fleet, observed, eventually
+):
+    await start_quick()
+    fleet.beat_every = 1.0
+    fleet.recruit(1000)
+    fleet.workers[500].servers += [7001, 7002]
+
+    async def all_healthy():
+        return await observed.healthy() == 1000 and await observed.value("SELECT count(*) = 1002 FROM server_instances")
+
+    await eventually(all_healthy, within_seconds=20)
+    fleet.workers[500].fall_silent()
+    await eventually(observed.lost, within_seconds=TIMEOUT_SECONDS + 3)
+    passed = await observed.through() + timedelta(seconds=TIMEOUT_SECONDS)
+    await eventually(lambda: observed.has_passed(passed))
+    servers = [("game_server_instance", instance_id) for instance_id in (1500, 7001, 7002)]
+    assert await observed.lost() == [*servers, ("worker", 500)]
+    assert await observed.worker(500) == ("LOST", "heartbeat_expired")
+    assert await observed.server(7001) == ("LOST", "worker_lost")
+    assert await observed.healthy() == 999
+
+
+async def test_clocks_that_are_an_hour_off_make_no_difference(start_quick, fleet, observed, eventually):
+    await start_quick()
+    hour = timedelta(hours=1)
+    offs = [-hour, timedelta(0), hour]
+    fleet.add(*(Worker(number, clock_off=off) for number, off in enumerate(offs, 1)))
+    fleet.add(*(DatedWorker(number, clock_off=off) for number, off in enumerate(offs, 4)))
+
+    async def healthy():
+        return await observed.healthy() == len(fleet.workers)
+
+    async def all_lost():
+        return len(await observed.lost()) == len(fleet.workers)
+
+    await eventually(healthy)
+    passed = await observed.through() + timedelta(seconds=TIMEOUT_SECONDS)
+    await eventually(lambda: observed.has_passed(passed))
+    assert await observed.lost() == []
+    for worker in fleet.workers.values():
+        worker.fall_silent()
+    await eventually(all_lost, within_seconds=TIMEOUT_SECONDS + 3)
+    for worker in fleet.workers.values():
+        worker.start()
+    await eventually(healthy)
+
+
+async def test_a_lost_worker_that_beats_again_recovers_with_the_servers_it_still_lists(
+    start_quick, fleet, observed, eventually
+):
+    await start_quick()
+    worker = Worker(1, servers=[11, 12, 13])
+    fleet.add(worker)
+    await eventually(lambda: observed.server(13))
+    worker.fall_silent()
+    await eventually(lambda: is_so(observed.worker(1), "LOST", "heartbeat_expired"))
+    assert await observed.server(11) == ("LOST", "worker_lost")
+    worker.servers.remove(13)
+    worker.go_on()
+    await eventually(lambda: is_so(observed.worker(1), "RUNNING", "recovered"))
+    await eventually(lambda: is_so(observed.server(11), "RUNNING", "recovered"))
+    assert await observed.server(12) == ("RUNNING", "recovered")
+    assert await observed.server(13) == ("LOST", "worker_lost")
+    await eventually(lambda: is_so(observed.server(13), "CRASHED", "missing_from_inventory"))
+    [evidence] = await observed.rows(
+        "SELECT at - (evidence ->> 'missing_since')::timestamptz AS missing FROM transitions"
+        " WHERE entity_id = 13 AND new_status = 'CRASHED'"
+    )
+    assert evidence["missing"] >= timedelta(seconds=TIMEOUT_SECONDS)
+
+
+async def is_so(asked, *expected):
+    return await asked == expected
+
+
+async def test_a_server_that_a_new_incarnation_does_not_list_is_superseded(start_quick, fleet, observed, eventually):
+    await start_quick()
+    worker = Worker(1, servers=[11, 12])
+    fleet.add(worker)
+    await eventually(lambda: observed.server(12))
+    worker.servers.remove(11)
+    worker.start()
+    await eventually(lambda: is_so(observed.server(11), "CRASHED", "superseded"))
+    assert await observed.server(12) == ("RUNNING", "reported")
+    assert await observed.lost() == []
+
+
+async def test_a_server_left_behind_by_a_worker_that_stopped_in_order_is_lost(start_quick, fleet, observed, eventually):
+    await start_quick()
+    worker = Worker(1)
+    fleet.add(worker)
+    await fleet.report(worker.life.server_started(11), worker.life.server_started(12))
+    worker.servers = [11, 12]
+    await eventually(lambda: observed.server(12))
+    worker.fall_silent()
+    await fleet.report(worker.life.server_stopped(12), worker.life.worker_stopped())
+    await eventually(lambda: is_so(observed.server(11), "LOST", "worker_lost"))
+    assert await observed.server(12) == ("COMPLETE", "graceful")
+    assert await observed.worker(1) == ("COMPLETE", "graceful")
+    assert await observed.lost() == [("game_server_instance", 11)]
+
+
+async def test_a_worker_that_never_lists_its_servers_gets_them_back_when_it_recovers(
+    start_quick, fleet, observed, eventually
+):
+    await start_quick()
+    worker = MinimalWorker(1)
+    fleet.add(worker)
+    await fleet.report(worker.life.server_started(11), worker.life.server_started(12))
+    await eventually(lambda: observed.server(12))
+    worker.fall_silent()
+    await eventually(lambda: is_so(observed.server(12), "LOST", "worker_lost"))
+    await fleet.report(worker.life.server_stopped(12))
+    await eventually(lambda: is_so(observed.server(12), "COMPLETE", "graceful"))
+    worker.go_on()
+    await eventually(lambda: is_so(observed.worker(1), "RUNNING", "recovered"))
+    assert await observed.server(11) == ("RUNNING", "recovered")
+    assert await observed.server(12) == ("COMPLETE", "graceful")
+
+
+async def test_silence_of_a_worker_that_never_promised_to_beat_means_nothing(
+    start_quick, publish, fleet, observed, eventually
+):
+    await start_quick()
+    said = {"entity_type": "worker", "identifier": "9", "as_of": "2026-11-23T08:00:00Z", "status_type": "RUNNING"}
+    await publish(said, "worker.9.status")
+    await publish({"command_type": "SERVER_STARTED", "command_args": ["31", "8"]}, "game_server_instance.31.lifecycle")
+    await eventually(lambda: observed.worker(9))
+    fleet.add(Worker(1))
+    await eventually(lambda: observed.worker(1))
+    fleet.workers[1].fall_silent()
+    await eventually(observed.lost)
+    assert await observed.lost() == [("worker", 1)]
+    assert await observed.worker(9) == ("RUNNING", "reported")
+    assert await observed.server(31) == ("RUNNING", "reported")

@@ -1,0 +1,134 @@
+"""A small fleet that really beats, in this process, over one connection that comes back when the broker does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+
+import aio_pika
+import pytest
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
+
+from manman_status.domain.workers import microseconds
+from manman_status.reporter.messages import Incarnation, Report, RunningServer, utc_now
+from manman_status.wire.topology import worker_heartbeat_key
+
+INTERVAL_SECONDS = 1.0
+TIMEOUT_SECONDS = 3.0
+"""Of a worker of these fleets, where the minimum timeout is not longer."""
+
+AWAY = (*CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, TimeoutError)
+
+
+class Worker:
+    """Beats while `beating`, with its servers as inventory. Its clock may be wrong."""
+
+    def __init__(self, worker_id, *, servers=(), group="", clock_off=timedelta(0)):
+        self.worker_id = worker_id
+        self.servers = list(servers)
+        self._labels = {"group": group} if group else None
+        self._clock_off = clock_off
+        self.start()
+
+    def start(self):
+        """A new incarnation, of the same servers unless `servers` is changed before its first beat."""
+        number = microseconds(self._clock())
+        self.life = Incarnation(
+            self.worker_id, number=number, interval_seconds=INTERVAL_SECONDS, labels=self._labels, clock=self._clock
+        )
+        self.beating = True
+
+    def fall_silent(self):
+        self.beating = False
+
+    def go_on(self):
+        """As the incarnation that fell silent."""
+        self.beating = True
+
+    def beat(self):
+        return self.life.heartbeat([RunningServer(instance_id) for instance_id in self.servers])
+
+    def _clock(self):
+        return utc_now() + self._clock_off
+
+
+class MinimalWorker(Worker):
+    """Says nothing but who it is."""
+
+    def beat(self):
+        body = b'{"command_type":"HEARTBEAT","command_args":["%d"]}' % self.worker_id
+        return Report(worker_heartbeat_key(self.worker_id), body, durable=False)
+
+
+class DatedWorker(Worker):
+    """Without incarnation and numbers: its events stand in the order of its clock."""
+
+    def start(self):
+        self.life = Incarnation(self.worker_id, number=None, interval_seconds=INTERVAL_SECONDS, clock=self._clock)
+        self.beating = True
+
+
+class Fleet:
+    """Beats of all that are beating every `beat_every` seconds; what cannot be sent is not sent later."""
+
+    def __init__(self, url):
+        self._url = url
+        self._channels = None
+        self._connected = asyncio.Event()
+        self.beat_every = 0.25
+        self.workers = {}
+
+    def add(self, *workers):
+        self.workers |= {worker.worker_id: worker for worker in workers}
+
+    def recruit(self, number, **options):
+        """Workers 1 to `number`, each with one server: 1001 onwards."""
+        self.add(*(Worker(i, servers=[1000 + i], **options) for i in range(1, number + 1)))
+
+    async def report(self, *reports):
+        """Until the broker has confirmed each, in order: what a worker does with its lifecycle events."""
+        for report in reports:
+            while True:
+                await self._connected.wait()
+                confirmed, _ = self._channels
+                try:
+                    await self._publish(confirmed, report)
+                    break
+                except AWAY:
+                    await asyncio.sleep(0.1)
+
+    async def run(self):
+        while True:
+            with contextlib.suppress(*AWAY):
+                async with await aio_pika.connect(self._url, timeout=2) as connection:
+                    confirmed, plain = await connection.channel(), await connection.channel(publisher_confirms=False)
+                    self._channels = confirmed, plain
+                    self._connected.set()
+                    await self._beat(plain)
+            self._connected.clear()
+            await asyncio.sleep(0.1)
+
+    async def _beat(self, channel):
+        while True:
+            begun = asyncio.get_running_loop().time()
+            for worker in list(self.workers.values()):
+                if worker.beating:
+                    await self._publish(channel, worker.beat())
+            await asyncio.sleep(max(0, begun + self.beat_every - asyncio.get_running_loop().time()))
+
+    async def _publish(self, channel, report):
+        mode = aio_pika.DeliveryMode.PERSISTENT if report.durable else aio_pika.DeliveryMode.NOT_PERSISTENT
+        exchange = await channel.get_exchange("internal_service_events", ensure=False)
+        await exchange.publish(aio_pika.Message(report.body, delivery_mode=mode), report.routing_key)
+
+
+@pytest.fixture
+async def fleet(broker):
+    """An empty one, running. A processor must have declared the exchange before there are workers."""
+    fleet = Fleet(broker)
+    running = asyncio.create_task(fleet.run())
+    yield fleet
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
