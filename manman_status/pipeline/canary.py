@@ -19,9 +19,10 @@ from manman_status.pipeline.backoff import Backoff
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.observation import (
-    advance_watermark,
+    advance_observation,
     distrust_canaries,
     forget_processor,
+    move_watermark,
     register_processor,
     report_processor,
 )
@@ -133,9 +134,8 @@ class Observer:
                     connection, self._processor_id, host=self._host, version=self._version, queues=[]
                 )
             for queue in self._queues:
-                await advance_watermark(
-                    connection, queue, queues=self._queues, standstill_seconds=self._standstill_seconds
-                )
+                await move_watermark(connection, queue)
+            await advance_observation(connection, self._queues, standstill_seconds=self._standstill_seconds)
         for queue in restarted:
             self._custody[queue].restarted = False
         return now

@@ -27,7 +27,7 @@ from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
 from manman_status.pipeline.backoff import Backoff
 from manman_status.pipeline.statistics import Statistics
-from manman_status.store.observation import advance_watermark
+from manman_status.store.observation import advance_observation, move_watermark
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
 from manman_status.store.sweep import release_guard
 from manman_status.store.writes import (
@@ -146,13 +146,8 @@ class Ingest:
                 case _:
                     assert_never(notice)
         if sent_at is not None:
-            await advance_watermark(
-                connection,
-                queue,
-                queues=self._queues,
-                standstill_seconds=self._standstill_seconds,
-                canary=(sent_at, self._processor_id),
-            )
+            await move_watermark(connection, queue, canary=(sent_at, self._processor_id))
+            await advance_observation(connection, self._queues, standstill_seconds=self._standstill_seconds)
 
     def _count(self, events: Sequence[ReportedEvent], transitions: int, ms: float) -> None:
         log.debug("batch_stored", events=len(events), transitions=transitions, ms=ms)

@@ -106,20 +106,15 @@ UPDATE observation AS kept
 """
 
 
-async def advance_watermark(
-    connection: Connection,
-    queue: str,
-    *,
-    queues: list[str],
-    standstill_seconds: float,
-    canary: tuple[datetime, str] | None = None,
-) -> None:
-    """Move the queue's watermark as far as is proven, and `observed_through` with it.
-
-    `canary` is one that this transaction commits: when it was sent, and which processor was given it. An observation
-    that had stood still for longer than `standstill_seconds` is marked as resumed now.
-    """
+async def move_watermark(connection: Connection, queue: str, canary: tuple[datetime, str] | None = None) -> None:
+    """Move the queue's watermark as far as is proven. `canary` is one that this transaction commits: when it was
+    sent, and which processor was given it. Whoever moves several takes them in the order of their names."""
     if canary is not None:
         await connection.execute(NOTE_CANARY, queue, *canary)
     await connection.execute(MOVE_WATERMARK, queue)
+
+
+async def advance_observation(connection: Connection, queues: list[str], *, standstill_seconds: float) -> None:
+    """Let `observed_through` follow the least of the watermarks: after those were moved, so that two transactions
+    lock in one order. One that stood still for longer than `standstill_seconds` is marked as resumed now."""
     await connection.execute(ADVANCE, queues, standstill_seconds)
