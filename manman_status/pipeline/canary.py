@@ -124,8 +124,6 @@ class Observer:
         }
         async with self._pool.acquire() as connection, connection.transaction():
             now = await transaction_time(connection)
-            for queue in restarted:
-                await distrust_canaries(connection, queue)
             known = await report_processor(
                 connection, self._processor_id, settled_through=settled, statistics=self._statistics.as_row()
             )
@@ -134,6 +132,8 @@ class Observer:
                     connection, self._processor_id, host=self._host, version=self._version, queues=[]
                 )
             for queue in self._queues:
+                if queue in restarted:
+                    await distrust_canaries(connection, queue)
                 await move_watermark(connection, queue)
             await advance_observation(connection, self._queues, standstill_seconds=self._standstill_seconds)
         for queue in restarted:
