@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ import structlog
 from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
 from manman_status.domain.guard import GuardRules, GuardState, judge
 from manman_status.domain.rows import Rows
-from manman_status.domain.status import ACTIVE, StatusType
+from manman_status.domain.status import ACTIVE, Entity
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
@@ -192,7 +193,7 @@ class Sweeper:
                 }
                 lose_worker(rows, worker, now, evidence)
             await write_guards(connection, guards)
-        self._done("workers_lost", rows)
+        self._done("lost_to_silence", rows)
 
     async def _lose_abandoned(self, connection: Connection, token: int, horizon: Horizon) -> None:
         found = await abandoned_instances(connection, horizon, **self._times)
@@ -242,8 +243,8 @@ class Sweeper:
 
     def _done(self, event: str, rows: Rows) -> None:
         if rows.transitions:
-            lost = sum(transition.new_status is StatusType.LOST for transition in rows.transitions)
-            log.info(event, transitions=len(rows.transitions), lost=lost)
+            entities = Counter(transition.entity for transition in rows.transitions)
+            log.info(event, workers=entities[Entity.WORKER], servers=entities[Entity.SERVER_INSTANCE])
             self._wake()
 
 
