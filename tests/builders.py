@@ -1,0 +1,32 @@
+"""Events and rows with defaults, for tests of the pure domain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from manman_status.domain.events import Heartbeat, Inventory, InventoryEntry
+from manman_status.domain.merge import merge
+from manman_status.domain.rows import Receipt, Rows
+from manman_status.domain.status import StatusType
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+BASE = 1_700_000_000_000_000  # a time in µs, and an incarnation
+RECEIVED = BASE + 1_500_001  # within the times of sending, never equal to one
+
+
+def inventory(*ids, status=StatusType.RUNNING, config=None):
+    entries = tuple(InventoryEntry(instance_id, status, config) for instance_id in sorted(set(ids)))
+    return Inventory(hash(entries) or 1, lambda: entries)
+
+
+def heartbeat(worker=1, **fields):
+    return Heartbeat(worker_id=worker, **fields)
+
+
+def fold(events, *, rows=None, receipts=None):
+    """The rows after the events in this order. An event is received when it is merged, unless `receipts` says."""
+    rows = rows or Rows()
+    for index, event in enumerate(events):
+        order = receipts[index] if receipts else index
+        merge(rows, event, Receipt(START + timedelta(seconds=order), RECEIVED + order))
+    return rows

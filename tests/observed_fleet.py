@@ -1,0 +1,476 @@
+"""A fleet and its observers on a simulated clock: the pure domain, between a queue and a database made of lists.
+
+The domain and the custody are the real ones. Re-stated here are the broker's behaviour and the rules that stand in SQL
+(`store/observation.py`, `store/sweep.py`). Times are seconds since START.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+
+import msgspec
+
+from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
+from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped
+from manman_status.domain.guard import GuardRules, judge
+from manman_status.domain.liveness import timeout_seconds
+from manman_status.domain.merge import merge
+from manman_status.domain.rows import Receipt, Rows
+from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
+from manman_status.domain.workers import microseconds
+from manman_status.pipeline.custody import Custody
+from tests.builders import START, inventory
+
+BEATS, LIFECYCLE = "beats", "lifecycle"
+QUEUES = (BEATS, LIFECYCLE)
+
+TICK = 0.5
+TICKS_PER_CANARY = 2
+PREFETCH = 6
+MINIMUM_TIMEOUT = 15.0
+STANDSTILL = 5.0
+GRACE = 30.0
+CUT_AFTER = 25.0
+STALE_AFTER = 3.0
+HOLD = 20.0
+RULES = GuardRules(minimum_workers=3, percent=30, hold_seconds=HOLD, release_percent=10)
+
+
+def at(seconds):
+    return START + timedelta(seconds=seconds)
+
+
+def seconds(time):
+    return (time - START).total_seconds()
+
+
+class Message(msgspec.Struct, eq=False):
+    """An event, or a canary when `event` is None. A number is its place in the queue, for good."""
+
+    number: int
+    sent: float
+    event: object = None
+
+
+class Channel:
+    """One processor's reading of one queue, as the broker sees it until the connection ends."""
+
+    def __init__(self):
+        self.open = True
+        self.delivered = 0
+        self.unsettled: list[Message] = []
+        self.inbox: deque[tuple[Message | None, int, float]] = deque()
+
+
+class Broker:
+    """Beats are transient, lifecycle events are not: only these outlive a stop."""
+
+    def __init__(self):
+        self.up = True
+        self.numbers = 0
+        self.ready: dict[str, list[Message]] = {queue: [] for queue in QUEUES}
+
+    def put(self, queue, now, event=None):
+        self.numbers += 1
+        self.ready[queue].append(Message(self.numbers, now, event))
+
+    def put_back(self, queue, channel):
+        """What the channel held goes where it was: before everything that came later."""
+        channel.open = False
+        self.ready[queue] = sorted(self.ready[queue] + channel.unsettled, key=lambda message: message.number)
+        channel.unsettled = []
+
+    def hand_out(self, queue, channels):
+        for turn in range(len(self.ready[queue]) + len(channels)):
+            if not channels or not self.ready[queue]:
+                return
+            channel = channels[turn % len(channels)]
+            if len(channel.unsettled) < PREFETCH:
+                message = self.ready[queue].pop(0)
+                channel.unsettled.append(message)
+                channel.delivered += 1
+                channel.inbox.append((message, channel.delivered, message.sent))
+
+
+class Mark(msgspec.Struct):
+    observed_through: float | None = None
+    pending_sent: float | None = None
+    pending_seen: float | None = None
+    pending_by: int | None = None
+    canaries_from: float = float("-inf")
+
+
+class ProcessorRow(msgspec.Struct):
+    last_seen: float
+    settled_through: dict[str, float]
+
+
+class Database:
+    """What survives everything, and the one clock."""
+
+    def __init__(self):
+        self.up = True
+        self.fleet = Rows()
+        self.history = []
+        self.marks = {queue: Mark() for queue in QUEUES}
+        self.processors: dict[int, ProcessorRow] = {}
+        self.observed_through: float | None = None
+        self.advanced_at: float | None = None
+        self.resumed_at = 0.0
+        self.guards = {}
+
+    def write(self, rows):
+        """The end of a transaction whose rows were this database's own."""
+        self.history += rows.transitions
+
+    def rows(self):
+        return Rows(workers=self.fleet.workers, instances=self.fleet.instances, instances_of=self.fleet.instances_of)
+
+    def distrust_canaries(self, queue, now):
+        self.marks[queue] = Mark(self.marks[queue].observed_through, canaries_from=now)
+
+    def forget(self, processor_id, now):
+        del self.processors[processor_id]
+        for queue in QUEUES:
+            self.distrust_canaries(queue, now)
+
+    def note_canary(self, queue, sent, now, processor_id):
+        mark = self.marks[queue]
+        if mark.pending_sent is None and sent >= mark.canaries_from:
+            mark.pending_sent, mark.pending_seen, mark.pending_by = sent, now, processor_id
+
+    def advance(self, queue, now):
+        mark = self.marks[queue]
+        if mark.pending_sent is not None and all(
+            row.settled_through.get(queue, float("-inf")) >= mark.pending_seen
+            for processor_id, row in self.processors.items()
+            if processor_id != mark.pending_by
+        ):
+            passed = max(mark.pending_sent, mark.observed_through or mark.pending_sent)
+            self.marks[queue] = Mark(passed, canaries_from=mark.canaries_from)
+        passed = [mark.observed_through for mark in self.marks.values()]
+        if None in passed or (self.observed_through is not None and min(passed) <= self.observed_through):
+            return
+        self.observed_through = min(passed)
+        if self.advanced_at is None or self.advanced_at < now - STANDSTILL:
+            self.resumed_at = now
+        self.advanced_at = now
+
+
+class Processor:
+    """Reads both queues, each in batches, each batch in a transaction that may take its time."""
+
+    def __init__(self, processor_id):
+        self.processor_id = processor_id
+        self.alive = True
+        self.frozen_since: float | None = None
+        self.messages_per_tick = 50
+        self.transaction_seconds = 0.0
+        self.turn = 0
+        self.custody = {queue: Custody() for queue in QUEUES}
+        self.channels: dict[str, Channel] = {}
+        self.buffers: dict[str, list[tuple[Message, Channel]]] = {queue: [] for queue in QUEUES}
+        self.begun: dict[str, tuple[float, int]] = {}
+
+    @property
+    def runs(self):
+        return self.alive and self.frozen_since is None
+
+    @property
+    def connected(self):
+        return any(channel.open for channel in self.channels.values())
+
+    def read(self, broker):
+        for queue in QUEUES:
+            if broker.up and not (queue in self.channels and self.channels[queue].open):
+                self.channels[queue] = Channel()
+            channel = self.channels.get(queue)
+            while channel and channel.inbox:
+                message, number, sent = channel.inbox.popleft()
+                if message is None:
+                    self.custody[queue].see_canary(channel, number, at(sent))
+                else:
+                    self.buffers[queue].append((message, channel))
+
+    def report(self, broker, database, now):
+        restarted = [queue for queue in QUEUES if self.custody[queue].restarted]
+        for queue in restarted:
+            database.distrust_canaries(queue, now)
+            self.custody[queue].restarted = False
+        row = database.processors.setdefault(self.processor_id, ProcessorRow(now, {}))
+        row.last_seen = now
+        for queue, custody in self.custody.items():
+            if custody.settled_through is not None:
+                row.settled_through[queue] = seconds(custody.settled_through)
+        for queue in QUEUES:
+            database.advance(queue, now)
+            channel = self.channels.get(queue)
+            if not broker.up or channel is None or not channel.open:
+                continue
+            if self.turn % TICKS_PER_CANARY == 0:
+                broker.put(queue, now)
+            channel.delivered += 1
+            channel.inbox.append((None, channel.delivered, now))
+        self.turn += 1
+
+    def store(self, queue, database, now):
+        """Begin a batch, or commit the one that was begun: its time is the one at which it began."""
+        if not self.buffers[queue]:
+            return
+        if not database.up:
+            self.begun.pop(queue, None)
+            return
+        size = min(len(self.buffers[queue]), self.messages_per_tick)
+        began, size = self.begun.setdefault(queue, (now, size))
+        if now < began + self.transaction_seconds:
+            return
+        del self.begun[queue]
+        batch, self.buffers[queue] = self.buffers[queue][:size], self.buffers[queue][size:]
+        rows = database.rows()
+        for place, (message, _) in enumerate(batch):
+            if message.event is not None:
+                merge(rows, message.event, Receipt(at(began), microseconds(at(began)) + place))
+        database.write(rows)
+        canaries = [message.sent for message, _ in batch if message.event is None]
+        if canaries:
+            database.note_canary(queue, max(canaries), now, self.processor_id)
+            database.advance(queue, now)
+        for message, channel in batch:
+            if message in channel.unsettled:
+                channel.unsettled.remove(message)
+        for channel, some in groupby(batch, key=lambda delivery: delivery[1]):
+            self.custody[queue].settle(channel, len(list(some)))
+
+
+class Worker:
+    """A worker process, and what it truly did: `beats` are the moments at which it was alive and said so."""
+
+    def __init__(self, worker_id, interval, now, *, counted, clock_off_by):
+        self.worker_id = worker_id
+        self.interval = interval
+        self.timeout = timeout_seconds(interval, minimum_seconds=MINIMUM_TIMEOUT)
+        self.counted = counted
+        self.clock_off_by = clock_off_by
+        self.servers: set[int] = set()
+        self.stopped_servers: dict[int, float] = {}
+        self.beats: list[float] = []
+        self.outbox: list[object] = []
+        self.began_lives = 0
+        self.muted = False
+        self.start(now)
+
+    def start(self, now):
+        """A new incarnation: the old one's servers are gone without a word."""
+        self.alive = True
+        self.servers = set()
+        self.began_lives += 1
+        self.began_at = microseconds(at(now + self.clock_off_by)) + self.began_lives
+        self.seq = 0
+        self.next_beat = now
+        self.reconnects_at = now
+        self.outbox = [WorkerStarted(worker_id=self.worker_id, interval_seconds=self.interval, **self.order(now))]
+
+    def order(self, now):
+        if not self.counted:
+            return {}
+        self.seq += 1
+        sent_at = microseconds(at(now + self.clock_off_by))
+        return {"incarnation": self.began_at, "seq": self.seq, "sent_at": sent_at}
+
+    def heartbeat(self, now):
+        servers = inventory(*self.servers) if self.counted else None
+        return Heartbeat(
+            worker_id=self.worker_id, interval_seconds=self.interval, servers=servers, **self.order(now)
+        )
+
+    def start_server(self, instance_id, now):
+        self.servers.add(instance_id)
+        self.outbox.append(ServerStarted(instance_id=instance_id, worker_id=self.worker_id, **self.order(now)))
+
+    def stop_server(self, instance_id, now):
+        self.servers.remove(instance_id)
+        self.outbox.append(ServerStopped(instance_id=instance_id, worker_id=self.worker_id, **self.order(now)))
+
+    def work(self, broker, now):
+        """Alive it beats in time, whether or not a broker is there to be told."""
+        if not self.alive or self.muted:
+            return
+        if not broker.up:
+            self.reconnects_at = now + 1
+        connected = now >= self.reconnects_at
+        while connected and self.outbox:
+            event = self.outbox.pop(0)
+            if isinstance(event, ServerStopped):
+                self.stopped_servers[event.instance_id] = now
+            broker.put(LIFECYCLE, now, event)
+        if now >= self.next_beat:
+            self.next_beat = now + self.interval
+            self.beats.append(now)
+            if connected:
+                broker.put(BEATS, now, self.heartbeat(now))
+
+    def spoke_within(self, earliest, latest):
+        return any(earliest <= beat <= latest for beat in self.beats)
+
+
+class World:
+    def __init__(self, processors=2):
+        self.now = 0.0
+        self.broker = Broker()
+        self.database = Database()
+        self.workers: dict[int, Worker] = {}
+        self.processors: list[Processor] = []
+        self.instances = 0
+        self.told = 0
+        self.status = {}
+        for _ in range(processors):
+            self.start_processor()
+
+    def start_processor(self):
+        processor = Processor(len(self.processors) + 1)
+        self.processors.append(processor)
+        self.database.processors[processor.processor_id] = ProcessorRow(self.now, dict.fromkeys(QUEUES, self.now))
+
+    def start_worker(self, interval, *, counted=True, clock_off_by=0):
+        worker_id = len(self.workers) + 1
+        self.workers[worker_id] = Worker(worker_id, interval, self.now, counted=counted, clock_off_by=clock_off_by)
+        return self.workers[worker_id]
+
+    def start_server(self, worker):
+        self.instances += 1
+        worker.start_server(self.instances, self.now)
+        return self.instances
+
+    def stop_worker(self, worker):
+        worker.outbox.append(WorkerStopped(worker_id=worker.worker_id, **worker.order(self.now)))
+        worker.work(self.broker, self.now)
+        worker.alive = False
+
+    def disconnect(self, processor):
+        for queue, channel in processor.channels.items():
+            self.broker.put_back(queue, channel)
+
+    def kill(self, processor):
+        processor.alive = False
+        self.disconnect(processor)
+
+    def stop_broker(self):
+        for processor in self.processors:
+            self.disconnect(processor)
+        self.broker.up = False
+        self.broker.ready[BEATS] = []
+
+    def pass_time(self, duration):
+        until = self.now + duration
+        while self.now < until:
+            self.now += TICK
+            self.tick()
+
+    def tick(self):
+        for worker in self.workers.values():
+            worker.work(self.broker, self.now)
+        for processor in self.processors:
+            if processor.frozen_since is not None and self.now > processor.frozen_since + CUT_AFTER:
+                self.disconnect(processor)
+        for queue in QUEUES:
+            channels = [p.channels[queue] for p in self.processors if queue in p.channels and p.channels[queue].open]
+            self.broker.hand_out(queue, channels)
+        for processor in self.processors:
+            if processor.runs:
+                processor.read(self.broker)
+                for queue in QUEUES:
+                    processor.store(queue, self.database, self.now)
+                if self.database.up:
+                    processor.report(self.broker, self.database, self.now)
+        if self.database.up and self.now % 1 == 0 and any(processor.runs for processor in self.processors):
+            self.forget_the_gone()
+            self.sweep()
+        self.check_transitions()
+
+    def forget_the_gone(self):
+        if not self.broker.up:
+            return  # it cannot be asked who is connected
+        for processor in self.processors:
+            row = self.database.processors.get(processor.processor_id)
+            if row and row.last_seen < self.now - STALE_AFTER and not processor.connected:
+                self.database.forget(processor.processor_id, self.now)
+
+    def is_due(self, since, timeout):
+        """Silence since then counts: observed to its end, and long enough since observing resumed."""
+        through = self.database.observed_through
+        return since + timeout < through and self.database.resumed_at + max(timeout, GRACE) < through
+
+    def sweep(self):
+        database = self.database
+        if database.observed_through is None:
+            return
+        rows = database.rows()
+        watched = [w for w in rows.workers.values() if w.status in ACTIVE and w.last_heartbeat is not None]
+        silent = [w for w in watched if self.is_due(seconds(w.last_heartbeat), self.timeout_of(w))]
+        silent.sort(key=lambda w: seconds(w.last_heartbeat) + self.timeout_of(w))
+        window = max((self.timeout_of(w) for w in silent), default=MINIMUM_TIMEOUT)
+        recently = [
+            w
+            for w in rows.workers.values()
+            if w.reason is Reason.HEARTBEAT_EXPIRED and seconds(w.status_since) > self.now - window
+        ]
+        verdict = judge(
+            overdue=len(silent),
+            lost_recently=len(recently),
+            alive=len(watched),
+            guard=database.guards.get(""),
+            observed=at(database.observed_through),
+            rules=RULES,
+        )
+        database.guards = {} if verdict.guard is None else {"": verdict.guard}
+        for worker in silent[: verdict.lose]:
+            lose_worker(rows, worker, at(self.now), {"last_heartbeat": worker.last_heartbeat})
+        self.sweep_instances(rows)
+        database.write(rows)
+
+    def sweep_instances(self, rows):
+        for instance in list(rows.instances.values()):
+            worker = rows.workers[instance.worker_id]
+            timeout = self.timeout_of(worker)
+            if instance.missing_since is not None and self.is_due(seconds(instance.missing_since), timeout):
+                crash_missing(rows, instance, at(self.now), {})
+            elif instance.status in ACTIVE and worker.status not in ACTIVE:
+                since = max(seconds(worker.status_since), seconds(instance.status_since))
+                if self.is_due(since, timeout):
+                    lose_instance(rows, instance, at(self.now), {})
+
+    def timeout_of(self, row):
+        return timeout_seconds(row.interval_seconds or 10, minimum_seconds=MINIMUM_TIMEOUT)
+
+    def check_transitions(self):
+        """Each transition leaves from where the one before led, and says nothing that is not so."""
+        for transition in self.database.history[self.told :]:
+            key = transition.entity, transition.entity_id
+            assert transition.old_status == self.status.get(key), transition
+            assert transition.old_status != transition.new_status, transition
+            self.status[key] = transition.new_status
+            if transition.new_status is StatusType.LOST:
+                assert transition.old_status in ACTIVE, transition
+            self.check_conclusion(transition)
+        self.told = len(self.database.history)
+
+    def check_conclusion(self, transition):
+        through = self.database.observed_through
+        if transition.entity is Entity.WORKER:
+            worker = self.workers[transition.entity_id]
+            if transition.reason is Reason.HEARTBEAT_EXPIRED:
+                false = worker.spoke_within(through - worker.timeout, through)
+                assert not false, f"{self.now}: worker {worker.worker_id} was alive, {transition}"
+            return
+        worker = self.workers[self.database.fleet.instances[transition.entity_id].worker_id]
+        listed = transition.entity_id in worker.servers
+        match transition.reason:
+            case Reason.WORKER_LOST:
+                assert not (listed and worker.spoke_within(through - worker.timeout, through)), transition
+            case Reason.MISSING_FROM_INVENTORY | Reason.SUPERSEDED:
+                assert not listed, transition
+                assert worker.stopped_servers.get(transition.entity_id, through) >= through, transition
+            case _:
+                pass

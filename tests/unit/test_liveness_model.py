@@ -1,0 +1,170 @@
+"""Nobody who beats is ever lost, whatever breaks on our side, and nobody who is silent goes unnoticed.
+
+Each tick of the simulated fleet checks every transition against what its workers truly did (`check_transitions`).
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from manman_status.domain.status import ACTIVE, Reason, StatusType
+from tests.observed_fleet import GRACE, HOLD, MINIMUM_TIMEOUT, World, seconds
+
+INTERVALS = st.sampled_from([1, 2, 5, 10])
+DURATIONS = st.sampled_from([0.5, 1, 3, 8, 14, 20, 40])
+CLOCKS = st.sampled_from([-3600, 0, 3600])
+NOTICED_WITHIN = 4.0
+AT_MOST_PROCESSORS = 4
+
+
+def heal(world):
+    """All of our side well again, with time enough to take up what had piled up."""
+    world.broker.up = world.database.up = True
+    for processor in world.processors:
+        processor.frozen_since = None
+        processor.messages_per_tick = 50
+        processor.transaction_seconds = 0.0
+    if not any(processor.alive for processor in world.processors):
+        world.start_processor()
+    world.pass_time(15)
+
+
+def assert_all_is_told_as_it_is(world):
+    fleet = world.database.fleet
+    assert world.database.observed_through >= world.now - 3
+    for worker in world.workers.values():
+        row = fleet.workers[worker.worker_id]
+        shown = {i for i in fleet.instances_of.get(worker.worker_id, ()) if fleet.instances[i].status in ACTIVE}
+        if worker.alive and not worker.muted:
+            assert row.status is StatusType.RUNNING, row
+            assert shown == worker.servers, row
+        else:
+            assert row.status in {StatusType.LOST, StatusType.COMPLETE}, row
+            assert not shown, row
+
+
+def observe_to_the_end(world):
+    heal(world)
+    world.pass_time(GRACE + 30 + 2 * HOLD + 60)
+    assert_all_is_told_as_it_is(world)
+
+
+class Fleet(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.world = World()
+        for interval in (2, 5, 10):
+            self.world.start_server(self.world.start_worker(interval))
+        self.world.start_worker(2, counted=False)
+        self.world.pass_time(5)
+
+    def worker(self, data):
+        return data.draw(st.sampled_from(list(self.world.workers.values())), "worker")
+
+    def processor(self, data):
+        living = [processor for processor in self.world.processors if processor.alive]
+        return data.draw(st.sampled_from(living), "processor") if living else None
+
+    @rule(duration=DURATIONS)
+    def wait(self, duration):
+        self.world.pass_time(duration)
+
+    @precondition(lambda self: len(self.world.workers) < 7)
+    @rule(interval=INTERVALS, counted=st.booleans(), clock_off_by=CLOCKS)
+    def start_worker(self, interval, counted, clock_off_by):
+        self.world.start_worker(interval, counted=counted, clock_off_by=clock_off_by)
+
+    @rule(data=st.data())
+    def kill_worker(self, data):
+        self.worker(data).alive = False
+
+    @rule(data=st.data())
+    def stop_worker(self, data):
+        worker = self.worker(data)
+        if worker.alive and not worker.muted and self.world.broker.up:
+            self.world.stop_worker(worker)
+
+    @rule(data=st.data())
+    def restart_worker(self, data):
+        worker = self.worker(data)
+        worker.muted = False
+        worker.start(self.world.now)
+
+    @rule(data=st.data())
+    def mute_or_unmute_worker(self, data):
+        worker = self.worker(data)
+        worker.muted = not worker.muted
+
+    @rule(data=st.data())
+    def start_server(self, data):
+        worker = self.worker(data)
+        if worker.alive and worker.counted:
+            self.world.start_server(worker)
+
+    @rule(data=st.data())
+    def stop_server(self, data):
+        worker = self.worker(data)
+        if worker.alive and worker.servers:
+            worker.stop_server(min(worker.servers), self.world.now)
+
+    @rule(duration=DURATIONS)
+    def stop_broker(self, duration):
+        self.world.stop_broker()
+        self.world.pass_time(duration)
+        self.world.broker.up = True
+
+    @rule(duration=DURATIONS)
+    def stop_database(self, duration):
+        self.world.database.up = False
+        self.world.pass_time(duration)
+        self.world.database.up = True
+
+    @rule(data=st.data())
+    def freeze_or_thaw_processor(self, data):
+        if processor := self.processor(data):
+            processor.frozen_since = None if processor.frozen_since is not None else self.world.now
+
+    @rule(data=st.data())
+    def kill_processor(self, data):
+        if processor := self.processor(data):
+            self.world.kill(processor)
+
+    @precondition(lambda self: sum(processor.alive for processor in self.world.processors) < AT_MOST_PROCESSORS)
+    @rule()
+    def start_processor(self):
+        self.world.start_processor()
+
+    @rule(data=st.data())
+    def cut_processor_off(self, data):
+        if processor := self.processor(data):
+            self.world.disconnect(processor)
+
+    @rule(data=st.data(), messages=st.sampled_from([1, 2, 50]), transaction=st.sampled_from([0, 0.5, 2, 9]))
+    def slow_processor_down(self, data, messages, transaction):
+        if processor := self.processor(data):
+            processor.messages_per_tick, processor.transaction_seconds = messages, transaction
+
+    @invariant()
+    def nobody_silent_goes_unnoticed(self):
+        """While we observe well, whoever's silence counts is lost, unless the guard holds."""
+        world = self.world
+        through = world.database.observed_through
+        runs = world.database.up and any(processor.runs for processor in world.processors)
+        if through is None or world.database.guards or not runs or through < world.now - 3:
+            return
+        for row in world.database.fleet.workers.values():
+            if row.status in ACTIVE and row.last_heartbeat is not None:
+                timeout = world.timeout_of(row)
+                due = max(seconds(row.last_heartbeat) + timeout, world.database.resumed_at + max(timeout, GRACE))
+                assert world.now < due + NOTICED_WITHIN, row
+
+    def teardown(self):
+        observe_to_the_end(self.world)
+
+
+Fleet.TestCase.settings = settings(
+    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate), print_blob=False
+)
+TestFleet = Fleet.TestCase
