@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, ChannelNotFoundEntity
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 from aiormq.exceptions import ChannelLockedResource
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
@@ -21,7 +21,8 @@ from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
 
-BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
+BROKER_ERRORS = (AMQPError, ConnectionError, RuntimeError, TimeoutError)
+"""aio-pika raises RuntimeError where a channel is closed, or asked for while the connection is made again."""
 PUBLISH_WITHIN_SECONDS = 1
 
 
