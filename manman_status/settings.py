@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     workers: int = 1
     api_tokens: tuple[str, ...] = ()
+    answer_cache_ms: int = 250
 
     url: str = "http://127.0.0.1:8000"
     api_token: str = ""
@@ -214,6 +215,7 @@ PROBLEMS: dict[str, Callable[[Any], str]] = {
     "api_token": _header,
     "port": _within(0, 65535),
     "workers": _within(1, 256),
+    "answer_cache_ms": _within(0, 60_000),
     "inbound_exchange": _name,
     "outbound_exchange": _name,
     "dead_letter_exchange": _name,

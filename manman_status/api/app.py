@@ -18,6 +18,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
+from manman_status.api.answers import Answers, kept_answers
 from manman_status.api.database import Database
 from manman_status.api.errors import problem_response
 from manman_status.api.gate import Gate
@@ -45,6 +46,7 @@ def create_app(settings: Settings) -> Litestar:
                     system.system,
                 ],
                 before_request=refuse_unknown_parameters,
+                middleware=[kept_answers],
             ),
             system.metrics,
             probes.livez,
@@ -108,11 +110,10 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
         read_only=True,
     )
     await pool
-    app.state["database"] = Database(
-        pool,
-        timeout_seconds=settings.database_timeout_seconds,
-        timeouts=Timeouts(settings.default_interval_seconds, settings.minimum_timeout_seconds),
-    )
+    timeouts = Timeouts(**{name: getattr(settings, name) for name in Timeouts.__struct_fields__})
+    database = Database(pool, timeout_seconds=settings.database_timeout_seconds, timeouts=timeouts)
+    app.state["database"] = database
+    app.state["answers"] = Answers(database, keep_ms=settings.answer_cache_ms)
     try:
         yield
     finally:

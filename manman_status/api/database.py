@@ -33,10 +33,6 @@ UNAVAILABLE = (
 )
 
 
-def question(request: Request[Any, Any, Any]) -> tuple[str, bytes]:
-    return request.scope["path"], request.scope["query_string"]
-
-
 class Database:
     def __init__(self, pool: Pool, *, timeout_seconds: float, timeouts: Timeouts) -> None:
         self.timeouts = timeouts

@@ -34,6 +34,12 @@ class FleetCollector(Collector):
         )
         if fleet is None:
             return
+        if fleet.observation.lag_seconds is not None:
+            yield GaugeMetricFamily(
+                "manman_status_observation_lag_seconds",
+                "Age of the watermark: what was sent before is known here.",
+                value=fleet.observation.lag_seconds,
+            )
         workers = GaugeMetricFamily("manman_status_workers", "Workers by health.", labels=["health"])
         for health, number in fleet.workers_by_health.items():
             workers.add_metric([health], number)

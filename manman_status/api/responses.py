@@ -3,25 +3,22 @@ what PostgreSQL wrote."""
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.response.base import ASGIResponse
+from msgspec import Meta
 
+from manman_status.api.answers import Answer
 from manman_status.api.cursors import write_cursor
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
+from manman_status.domain.liveness import observation_state
 from manman_status.domain.status import ACTIVE, Entity, Health, Reason, StatusType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from litestar import Request
-
     from manman_status.store.details import Detail
-    from manman_status.store.health import Observation
+    from manman_status.store.health import Observation, Timeouts
     from manman_status.store.reads import Page
     from manman_status.store.system_reads import Fleet
 
@@ -110,12 +107,53 @@ class ServerNumbers(msgspec.Struct):
     by_status: dict[StatusType, int]
 
 
+class Processor(msgspec.Struct):
+    """One that reported within five minutes. What it counts, it counts since it started."""
+
+    processor_id: str
+    host: str
+    version: str
+    started_at: datetime
+    last_seen: datetime
+    settled_through: Annotated[
+        dict[str, datetime], Meta(description="By queue: all that the broker had given it until then is stored.")
+    ]
+    events: Annotated[dict[str, dict[str, int]], Meta(description="By kind and outcome.")] = {}
+    batches: int = 0
+    transitions: int = 0
+    last_batch_ms: float = 0.0
+    longest_batch_ms: float = 0.0
+    queue_depths: dict[str, int] = {}
+    sweep_ms: Annotated[float | None, Meta(description="Null unless it leads.")] = None
+    relay_backlog: Annotated[int | None, Meta(description="Null unless it leads.")] = None
+
+
+class FleetGuard(msgspec.Struct):
+    """A group of which so much fell silent at once that its workers are held, not given up."""
+
+    group: Annotated[str, Meta(description="The label `group`; empty for the workers without one.")]
+    opened_at: datetime
+    held: Annotated[int, Meta(description="Overdue workers of the group that are not given up.")]
+    group_size: int
+    releasing_since: Annotated[
+        datetime | None, Meta(description="Since when they are given up little by little; null while all are held.")
+    ]
+
+
 class ObservationQuality(msgspec.Struct):
-    state: ObservationState
-    observed_through: datetime
-    lag_seconds: float
-    processors: list[dict[str, Any]]
-    guard: dict[str, Any] | None
+    state: Annotated[
+        ObservationState, Meta(description="While it is `blind`, the health of every active worker is `unknown`.")
+    ]
+    observed_through: Annotated[
+        datetime | None,
+        Meta(description="All that was sent before is known here; null when nothing was ever observed."),
+    ]
+    lag_seconds: float | None
+    processors: Annotated[list[Processor], Meta(description="Those that reported within five minutes.")]
+    guard: Annotated[
+        list[FleetGuard] | None,
+        Meta(description="Groups of which so much fell silent at once that their workers are held; null without any."),
+    ]
 
 
 class System(msgspec.Struct):
@@ -134,16 +172,10 @@ def documented(shape: Any, *, media_type: str = "application/json", changes: boo
     """For the schema: what comes when all is well. What always `changes` is never answered by 304."""
     answers = {200: ResponseSpec(shape, generate_examples=False, description="As asked.", media_type=media_type)}
     if not changes:
-        answers[304] = ResponseSpec(None, description="Nothing but `as_of` is new since the answer with this ETag.")
+        answers[304] = ResponseSpec(
+            None, description="Nothing is new since the answer with this ETag but times and what processors counted."
+        )
     return answers
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """Ready to send. Whoever has the `etag` has all of the body but the time it is of."""
-
-    body: bytes
-    etag: str
-    age_seconds: int
 
 
 def page_answer(page: Page, *, kind: str, filters: msgspec.Struct) -> Answer:
@@ -158,15 +190,21 @@ def detail_answer(detail: Detail) -> Answer:
 def _dated(content: str, observation: Observation) -> Answer:
     """`content` is a JSON object without its end."""
     lasting = f'{content},"revision":{observation.revision}'.encode()
-    as_of = msgspec.json.encode(observation.observed_through)
-    return Answer(b'%b,"as_of":%b}' % (lasting, as_of), _etag(lasting), int(observation.lag_seconds))
+    as_of = msgspec.json.encode(observation.as_of)
+    return Answer(b'%b,"as_of":%b}' % (lasting, as_of), lasting=lasting, lag_seconds=observation.lag_seconds)
 
 
-def system_answer(fleet: Fleet) -> Answer:
+def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
     health, observation = fleet.workers_by_health, fleet.observation
+    state = observation_state(
+        observation.lag_seconds,
+        degraded_after_seconds=timeouts.degraded_after_seconds,
+        blind_after_seconds=timeouts.blind_after_seconds,
+    )
     system = System(
-        timestamp=observation.observed_through,
+        timestamp=observation.as_of,
         overall_status=overall_status(
+            state,
             healthy=health[Health.HEALTHY],
             late=health[Health.LATE],
             unhealthy=health[Health.UNHEALTHY],
@@ -175,30 +213,16 @@ def system_answer(fleet: Fleet) -> Answer:
         workers=WorkerNumbers(fleet.active_workers, **health),
         servers=ServerNumbers(sum(fleet.servers_by_status[status] for status in ACTIVE), fleet.servers_by_status),
         observation=ObservationQuality(
-            state=ObservationState.OK,
-            observed_through=observation.observed_through,
+            state=state,
+            observed_through=None if observation.lag_seconds is None else observation.as_of,
             lag_seconds=observation.lag_seconds,
-            processors=[],
-            guard=None,
+            processors=msgspec.convert(fleet.processors, list[Processor]),
+            guard=msgspec.convert(fleet.guards, list[FleetGuard]) or None,
         ),
     )
-    lasting = msgspec.json.encode((system.overall_status, system.workers, system.servers, system.observation.state))
-    return Answer(msgspec.json.encode(system), _etag(lasting), int(observation.lag_seconds))
-
-
-def _etag(lasting: bytes) -> str:
-    return f'W/"{hashlib.sha256(lasting).hexdigest()[:32]}"'
-
-
-def respond(request: Request[Any, Any, Any], answer: Answer) -> ASGIResponse:
-    """304 without a body to an asker who has it already."""
-    headers = {"etag": answer.etag, "age": str(answer.age_seconds), "cache-control": "no-cache"}
-    if _has(answer.etag, request.headers.getall("if-none-match", [])):
-        return ASGIResponse(status_code=304, headers=headers)
-    return ASGIResponse(body=answer.body, media_type="application/json", headers=headers)
-
-
-def _has(etag: str, given: Iterable[str]) -> bool:
-    """Weak comparison, as RFC 9110 asks for it in If-None-Match."""
-    tags = {tag.strip().removeprefix("W/") for line in given for tag in line.split(",")}
-    return "*" in tags or etag.removeprefix("W/") in tags
+    seen = system.observation
+    running = [processor.processor_id for processor in seen.processors]
+    lasting = msgspec.json.encode(
+        (system.overall_status, system.workers, system.servers, seen.state, seen.guard, running)
+    )
+    return Answer(msgspec.json.encode(system), lasting=lasting, lag_seconds=observation.lag_seconds)

@@ -9,12 +9,27 @@ import msgspec
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
-READ_BY_THE_API = ("alembic_version", "workers", "server_instances", "transitions", "revision_counter")
+READ_BY_THE_API = (
+    "alembic_version",
+    "workers",
+    "server_instances",
+    "transitions",
+    "revision_counter",
+    "observation",
+    "processors",
+    "guards",
+)
 WRITTEN_BY_THE_PROCESSOR = {
-    "workers": ("INSERT", "UPDATE"),
-    "server_instances": ("INSERT", "UPDATE"),
+    "workers": ("INSERT", "UPDATE", "DELETE"),
+    "server_instances": ("INSERT", "UPDATE", "DELETE"),
     "transitions": ("INSERT",),
     "revision_counter": ("UPDATE",),
+    "observation": ("UPDATE",),
+    "watermarks": ("SELECT", "INSERT", "UPDATE"),
+    "processors": ("INSERT", "UPDATE", "DELETE"),
+    "leases": ("SELECT", "INSERT", "UPDATE"),
+    "guards": ("INSERT", "UPDATE", "DELETE"),
+    "relay": ("SELECT", "UPDATE"),
 }
 
 

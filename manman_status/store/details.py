@@ -35,41 +35,39 @@ TRANSITIONS = f"""SELECT coalesce(json_agg(t), '[]') FROM (
 ) t"""
 SERVERS_OF_WORKER = f"""SELECT coalesce(json_agg(s), '[]') FROM (
     SELECT {SERVER_ITEM} FROM (
-        (SELECT * FROM server_instances WHERE worker_id = $3 AND {IS_ACTIVE})
+        (SELECT * FROM server_instances WHERE worker_id = $5 AND {IS_ACTIVE})
         UNION ALL
-        (SELECT * FROM server_instances WHERE worker_id = $3 AND NOT {IS_ACTIVE}
+        (SELECT * FROM server_instances WHERE worker_id = $5 AND NOT {IS_ACTIVE}
             ORDER BY instance_id DESC LIMIT {ENDED_INSTANCES_SHOWN})
     ) i ORDER BY instance_id DESC
 ) s"""
 WORKER = f"""WITH {OBSERVATION}
-SELECT observed_through, lag_seconds, revision, (
+SELECT as_of, lag_seconds, revision, (
     SELECT row_to_json(d)::text FROM (
         SELECT {WORKER_ITEM},
             ({SERVERS_OF_WORKER}) AS server_instances,
-            ({TRANSITIONS.format(entity=f"'{Entity.WORKER}'", id="$3")}) AS transitions
-        FROM (SELECT {WORKER_COLUMNS} FROM workers WHERE worker_id = $3) w
+            ({TRANSITIONS.format(entity=f"'{Entity.WORKER}'", id="$5")}) AS transitions
+        FROM (SELECT {WORKER_COLUMNS} FROM workers WHERE worker_id = $5) w
     ) d
-) AS item FROM observation"""
+) AS item FROM observed"""
 
 
 async def get_worker(connection: Connection, worker_id: int, *, timeouts: Timeouts) -> Detail:
     """With all its active server instances, its newest ended ones and its newest transitions, newest first."""
-    (row,) = await connection.fetch(
-        WORKER, timeouts.default_interval_seconds, timeouts.minimum_timeout_seconds, worker_id
-    )
+    (row,) = await connection.fetch(WORKER, *timeouts.values, worker_id)
     if row["item"] is None:
         raise UnknownWorker(worker_id=worker_id)
     return Detail(row["item"], observation_of(row))
 
 
 SERVER = f"""WITH {OBSERVATION}
-SELECT observed_through, lag_seconds, revision, (
+SELECT as_of, lag_seconds, revision, (
     SELECT row_to_json(d)::text FROM (
         SELECT {SERVER_ITEM},
             ({TRANSITIONS.format(entity=f"'{Entity.SERVER_INSTANCE}'", id="$1")}) AS transitions
         FROM server_instances WHERE instance_id = $1
     ) d
-) AS item FROM observation"""
+) AS item FROM observed"""
 
 
 async def get_server(connection: Connection, instance_id: int) -> Detail:

@@ -1,6 +1,7 @@
 """Health by time, in SQL: decided here alone, by the rules of `domain/liveness.py`; a test holds the two together.
 
-The fragments read columns of `workers`. `$1` is the default interval and `$2` the minimum timeout, in seconds.
+The fragments read columns of `workers` and `OBSERVATION`; `Timeouts.values` are the first parameters of a query that
+has them.
 """
 
 from __future__ import annotations
@@ -13,18 +14,33 @@ from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, MISSED_BEATS_
 from manman_status.domain.status import ACTIVE, TERMINAL, Health, StatusType
 
 
-class Timeouts(msgspec.Struct, frozen=True):
-    """What is assumed of a worker that announced no interval, and how long silence is always allowed."""
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """As in the settings of the same names. `values` are `$1` to `$4`."""
 
     default_interval_seconds: float
     minimum_timeout_seconds: float
+    recovery_grace_seconds: float
+    degraded_after_seconds: float
+    blind_after_seconds: float
+
+    @property
+    def values(self) -> tuple[float, float, float, float]:
+        return (
+            self.default_interval_seconds,
+            self.minimum_timeout_seconds,
+            self.recovery_grace_seconds,
+            self.blind_after_seconds,
+        )
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """How good an answer is: it holds what was known at `observed_through`, up to transition `revision`."""
+    """How good an answer is: it holds what was known at `as_of`, up to transition `revision`.
 
-    observed_through: datetime
-    lag_seconds: float
+    Before anything was observed there is no lag, and `as_of` is when the database was asked.
+    """
+
+    as_of: datetime
+    lag_seconds: float | None
     revision: int
 
 
@@ -34,20 +50,27 @@ def _in(statuses: frozenset[StatusType]) -> str:
 
 IS_ACTIVE = _in(ACTIVE)
 IS_TERMINAL = _in(TERMINAL)
+IS_NOT_TERMINAL = _in(frozenset(StatusType) - TERMINAL)
 
-OBSERVATION = """observation AS (
-    SELECT now() AS observed_through, 0::float8 AS lag_seconds, revision FROM revision_counter WHERE id = 1
+OBSERVATION = """observed AS (
+    SELECT observed_through, resumed_at, coalesce(observed_through, now()) AS as_of,
+        extract(epoch FROM now() - observed_through)::float8 AS lag_seconds, revision
+    FROM observation, revision_counter WHERE observation.id = 1 AND revision_counter.id = 1
 )"""
-OBSERVED_THROUGH = "(SELECT observed_through FROM observation)"
+OBSERVED_THROUGH = "(SELECT observed_through FROM observed)"
+RESUMED_AT = "(SELECT resumed_at FROM observed)"
+IS_BLIND = "(SELECT coalesce(lag_seconds > $4::float8, true) FROM observed)"
 
 INTERVAL = "coalesce(interval_seconds, $1::float8)"
-DEADLINE = f"last_heartbeat + greatest({MISSED_BEATS_TO_EXPIRE} * {INTERVAL}, $2::float8) * interval '1 second'"
+TIMEOUT = f"greatest({MISSED_BEATS_TO_EXPIRE} * {INTERVAL}, $2::float8)"
+DEADLINE = f"last_heartbeat + {TIMEOUT} * interval '1 second'"
+GRACE_ENDS = f"{RESUMED_AT} + greatest({TIMEOUT}, $3::float8) * interval '1 second'"
 LATE_FROM = f"last_heartbeat + {MISSED_BEATS_TO_BE_LATE} * {INTERVAL} * interval '1 second'"
 HEALTH = f"""CASE
     WHEN {IS_TERMINAL} THEN '{Health.TERMINATED}'
     WHEN status = '{StatusType.LOST}' THEN '{Health.UNHEALTHY}'
-    WHEN last_heartbeat IS NULL THEN '{Health.UNKNOWN}'
-    WHEN {DEADLINE} < {OBSERVED_THROUGH} THEN '{Health.UNHEALTHY}'
-    WHEN {LATE_FROM} < {OBSERVED_THROUGH} THEN '{Health.LATE}'
-    ELSE '{Health.HEALTHY}'
+    WHEN last_heartbeat IS NULL OR {IS_BLIND} THEN '{Health.UNKNOWN}'
+    WHEN {LATE_FROM} >= {OBSERVED_THROUGH} THEN '{Health.HEALTHY}'
+    WHEN greatest({DEADLINE}, {GRACE_ENDS}) < {OBSERVED_THROUGH} THEN '{Health.UNHEALTHY}'
+    ELSE '{Health.LATE}'
 END"""

@@ -88,27 +88,27 @@ SERVER_ITEM = f"""instance_id,
 TRANSITION_ITEM = f"""revision, {utc("at")} AS at, entity, entity_id, old_status, new_status, reason, evidence"""
 
 PAGE = """WITH {observation}
-SELECT observed_through, lag_seconds, revision, ids, items
-FROM observation, (
+SELECT as_of, lag_seconds, revision, ids, items
+FROM observed, (
     SELECT array_agg({key}) AS ids, array_agg(row_to_json(i)::text) AS items
     FROM (SELECT {item} FROM ({rows}) w ORDER BY {key}) i
 ) p"""
 """Filled in with the constants of this module and nothing else: what a request says is always a parameter."""
 
-WORKERS = "SELECT {columns} FROM workers WHERE {where} ORDER BY worker_id LIMIT $4"
-WORKERS_MERGED = "SELECT * FROM ({branches}) b ORDER BY worker_id LIMIT $4"
+WORKERS = "SELECT {columns} FROM workers WHERE {where} ORDER BY worker_id LIMIT $6"
+WORKERS_MERGED = "SELECT * FROM ({branches}) b ORDER BY worker_id LIMIT $6"
 
 
 @cache
 def workers_query(given: tuple[str, ...], statuses: int | None) -> str:
-    """$3 is the id to begin after, $4 the limit, $5… the values `given`, then the `statuses` to look in.
+    """$5 is the id to begin after, $6 the limit, $7… the values `given`, then the `statuses` to look in.
 
     Those are merged: the rows of each come in order from `workers_by_status`, and nothing is sorted.
     """
-    conditions = ["worker_id > $3"]
-    for number, name in enumerate(given, start=5):
+    conditions = ["worker_id > $5"]
+    for number, name in enumerate(given, start=7):
         conditions.append(f"labels @> ${number}" if name == "labels" else f"{HEALTH} = ${number}")
-    first = 5 + len(given)
+    first = 7 + len(given)
     ends = [[]] if statuses is None else [[f"status = ${n}"] for n in range(first, first + statuses)] or [["false"]]
     branches = [
         "({})".format(WORKERS.format(columns=WORKER_COLUMNS, where=" AND ".join([*conditions, *end]))) for end in ends
@@ -128,8 +128,7 @@ async def list_workers(
         statuses = sorted(possible & {filters.status} if filters.status else possible)
     (row,) = await connection.fetch(
         workers_query(tuple(values), None if statuses is None else len(statuses)),
-        timeouts.default_interval_seconds,
-        timeouts.minimum_timeout_seconds,
+        *timeouts.values,
         after,
         limit + 1,
         *values.values(),
@@ -171,4 +170,6 @@ def _page(row: asyncpg.Record, limit: int) -> Page:
 
 
 def observation_of(row: asyncpg.Record) -> Observation:
-    return Observation(row["observed_through"], row["lag_seconds"], row["revision"])
+    lag: float | None = row["lag_seconds"]
+    # now() is taken before the rows are seen: a watermark that moved in between is no younger than nothing.
+    return Observation(row["as_of"], lag and max(lag, 0.0), row["revision"])

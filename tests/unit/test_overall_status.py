@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from manman_status.domain.fleet import OverallStatus, overall_status
+from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,11 @@ from manman_status.domain.fleet import OverallStatus, overall_status
     ],
 )
 def test_what_the_numbers_say(healthy: int, late: int, unhealthy: int, unknown: int, overall: OverallStatus) -> None:
-    assert overall_status(healthy=healthy, late=late, unhealthy=unhealthy, unknown=unknown) is overall
+    state = ObservationState.DEGRADED
+    assert overall_status(state, healthy=healthy, late=late, unhealthy=unhealthy, unknown=unknown) is overall
+
+
+@pytest.mark.parametrize("healthy", [0, 3])
+def test_who_is_blind_says_nothing_about_the_fleet(healthy: int) -> None:
+    overall = overall_status(ObservationState.BLIND, healthy=healthy, late=0, unhealthy=0, unknown=0)
+    assert overall is OverallStatus.UNKNOWN

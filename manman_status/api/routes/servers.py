@@ -5,20 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
-from litestar.response.base import ASGIResponse
 
+from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
-from manman_status.api.database import Database, question
 from manman_status.api.errors import documented_problems
 from manman_status.api.parameters import Cursor, Limit, PathId, QueryId, QueryStatus
 from manman_status.api.responses import (
-    Answer,
     ServerInstanceDetail,
     ServerInstanceList,
     detail_answer,
     documented,
     page_answer,
-    respond,
 )
 from manman_status.store.details import get_server
 from manman_status.store.reads import ServerFilters, list_servers
@@ -37,7 +34,7 @@ async def servers(
     game_server_config_id: QueryId = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> ASGIResponse:
+) -> Answer:
     """All server instances that were ever reported, by id."""
     filters = ServerFilters(status=status, worker_id=worker_id, game_server_config_id=game_server_config_id)
     return await _page(request, filters, limit, cursor)
@@ -54,22 +51,20 @@ async def active_servers(
     game_server_config_id: QueryId = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> ASGIResponse:
+) -> Answer:
     """Only the instances that run now (CREATED, INITIALIZING, RUNNING), by id."""
     filters = ServerFilters(worker_id=worker_id, game_server_config_id=game_server_config_id, active=True)
     return await _page(request, filters, limit, cursor)
 
 
-async def _page(
-    request: Request[Any, Any, Any], filters: ServerFilters, limit: int, cursor: str | None
-) -> ASGIResponse:
+async def _page(request: Request[Any, Any, Any], filters: ServerFilters, limit: int, cursor: str | None) -> Answer:
     after = read_cursor(cursor, KIND, filters)
 
     async def ask(connection: Connection) -> Answer:
         page = await list_servers(connection, filters, after=after, limit=limit)
         return page_answer(page, kind=KIND, filters=filters)
 
-    return respond(request, await Database.of(request).read(ask, key=question(request)))
+    return await Answers.of(request.app).read(request, ask)
 
 
 @get(
@@ -77,10 +72,10 @@ async def _page(
     operation_id="getServer",
     responses=documented(ServerInstanceDetail) | documented_problems(finds_one=True),
 )
-async def server(request: Request[Any, Any, Any], instance_id: PathId) -> ASGIResponse:
+async def server(request: Request[Any, Any, Any], instance_id: PathId) -> Answer:
     """One server instance and its newest transitions."""
 
     async def ask(connection: Connection) -> Answer:
         return detail_answer(await get_server(connection, instance_id))
 
-    return respond(request, await Database.of(request).read(ask, key=question(request)))
+    return await Answers.of(request.app).read(request, ask)

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
 from litestar.response.base import ASGIResponse
 
+from manman_status.api.answers import Answer, Answers
 from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
 from manman_status.api.metrics import CONTENT_TYPE, exposition
-from manman_status.api.responses import System, documented, respond, system_answer
+from manman_status.api.responses import System, documented, system_answer
 from manman_status.errors import DatabaseUnavailable
-from manman_status.store.system_reads import Fleet, read_fleet
+from manman_status.store.system_reads import read_fleet
+
+if TYPE_CHECKING:
+    from manman_status.store.pool import Connection
 
 
 @get("/system", operation_id="getSystem", responses=documented(System) | documented_problems())
-async def system(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def system(request: Request[Any, Any, Any]) -> Answer:
     """How many workers are in what health, how many servers run, and how good the observation is."""
-    return respond(request, system_answer(await _fleet(request)))
+    timeouts = Database.of(request).timeouts
+
+    async def ask(connection: Connection) -> Answer:
+        return system_answer(await read_fleet(connection, timeouts=timeouts), timeouts)
+
+    return await Answers.of(request.app).read(request, ask)
 
 
 @get(
@@ -29,13 +38,9 @@ async def system(request: Request[Any, Any, Any]) -> ASGIResponse:
 )
 async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Prometheus text. Without its database it says so, and leaves out what it does not know."""
+    database = Database.of(request)
     try:
-        fleet = await _fleet(request)
+        fleet = await database.read(partial(read_fleet, timeouts=database.timeouts), key="fleet")
     except DatabaseUnavailable:
         fleet = None
     return ASGIResponse(body=exposition(fleet), headers={"content-type": CONTENT_TYPE, "cache-control": "no-store"})
-
-
-async def _fleet(request: Request[Any, Any, Any]) -> Fleet:
-    database = Database.of(request)
-    return await database.read(partial(read_fleet, timeouts=database.timeouts), key="fleet")

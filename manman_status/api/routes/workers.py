@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
-from litestar.response.base import ASGIResponse
 
+from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
-from manman_status.api.database import Database, question
+from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
 from manman_status.api.parameters import Cursor, Group, Labels, Limit, PathId, QueryHealth, QueryStatus, labels_asked
 from manman_status.api.responses import (
-    Answer,
     WorkerDetail,
     WorkerList,
     detail_answer,
     documented,
     page_answer,
-    respond,
 )
 from manman_status.store.details import get_worker
 from manman_status.store.reads import WorkerFilters, list_workers
@@ -38,17 +36,17 @@ async def workers(
     label: Labels = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> ASGIResponse:
+) -> Answer:
     """All workers with their health, by id."""
-    database = Database.of(request)
+    timeouts = Database.of(request).timeouts
     filters = WorkerFilters(health=health, status=status, labels=labels_asked(group, label))
     after = read_cursor(cursor, KIND, filters)
 
     async def ask(connection: Connection) -> Answer:
-        page = await list_workers(connection, filters, after=after, limit=limit, timeouts=database.timeouts)
+        page = await list_workers(connection, filters, after=after, limit=limit, timeouts=timeouts)
         return page_answer(page, kind=KIND, filters=filters)
 
-    return respond(request, await database.read(ask, key=question(request)))
+    return await Answers.of(request.app).read(request, ask)
 
 
 @get(
@@ -56,11 +54,11 @@ async def workers(
     operation_id="getWorker",
     responses=documented(WorkerDetail) | documented_problems(finds_one=True),
 )
-async def worker(request: Request[Any, Any, Any], worker_id: PathId) -> ASGIResponse:
+async def worker(request: Request[Any, Any, Any], worker_id: PathId) -> Answer:
     """One worker, its server instances (all that are active, the newest that ended) and its newest transitions."""
-    database = Database.of(request)
+    timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:
-        return detail_answer(await get_worker(connection, worker_id, timeouts=database.timeouts))
+        return detail_answer(await get_worker(connection, worker_id, timeouts=timeouts))
 
-    return respond(request, await database.read(ask, key=question(request)))
+    return await Answers.of(request.app).read(request, ask)

@@ -24,6 +24,14 @@ class Rows:
         self.now = now
         self.revision = 0
 
+    async def observe(self, *, lag: float | None = 0.0, unbroken: float = 86_400.0) -> None:
+        """Observed until `lag` seconds ago, and without a gap for so long before. None: never."""
+        through = None if lag is None else self.ago(lag)
+        since = None if lag is None else self.ago(lag + unbroken)
+        await self.connection.execute(
+            "UPDATE observation SET observed_through = $1, advanced_at = $1, resumed_at = $2", through, since
+        )
+
     def ago(self, seconds: float) -> datetime:
         return self.now - timedelta(seconds=seconds)
 
@@ -33,6 +41,19 @@ class Rows:
 
     async def server(self, instance_id: int, **columns: Any) -> None:
         await self._insert("server_instances", instance_id=instance_id, **self._status({"worker_id": 1} | columns))
+
+    async def processor(self, processor_id: str, **columns: Any) -> None:
+        plausible = {
+            "host": "a-host",
+            "version": "1.0",
+            "started_at": self.ago(600),
+            "last_seen": self.now,
+            "settled_through": {"beats": "2026-11-23T08:00:00Z"},
+        }
+        await self._insert("processors", processor_id=processor_id, **(plausible | columns))
+
+    async def guard(self, group: str, **columns: Any) -> None:
+        await self._insert("guards", group_name=group, **({"opened_at": self.now} | columns))
 
     async def transition(self, entity: str, entity_id: int, **columns: Any) -> int:
         self.revision += 1
@@ -65,12 +86,15 @@ async def connection(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def rows(connection: Connection) -> Rows:
-    return Rows(connection, await connection.fetchval("SELECT now()"))
+    """All of it observed, until now."""
+    rows = Rows(connection, await connection.fetchval("SELECT now()"))
+    await rows.observe()
+    return rows
 
 
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Settings(**settings))
+    app = create_app(Settings(**({"answer_cache_ms": 0} | settings)))
     started, finished = asyncio.Event(), asyncio.Event()
 
     async def live() -> None:
@@ -89,7 +113,7 @@ async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def run_app(database: str) -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
-    """The application with more settings."""
+    """The application with more settings. It keeps no answers unless told."""
     return lambda **settings: running(**({"database_url": database} | settings))
 
 

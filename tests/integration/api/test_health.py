@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from manman_status.domain.liveness import deadline, health
+from manman_status.domain.fleet import ObservationState
+from manman_status.domain.liveness import deadline, health, observation_state
 from manman_status.domain.status import Health, StatusType
 from manman_status.store.health import Timeouts
 from manman_status.store.reads import WorkerFilters, list_workers
+from manman_status.store.sweep import overdue_workers, read_horizon
 from manman_status.store.system_reads import read_fleet
 
 if TYPE_CHECKING:
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
 
     from tests.integration.api.conftest import Rows
 
-TIMEOUTS = Timeouts(default_interval_seconds=10.0, minimum_timeout_seconds=15.0)
+TIMEOUTS = Timeouts(
+    default_interval_seconds=10.0,
+    minimum_timeout_seconds=15.0,
+    recovery_grace_seconds=30.0,
+    degraded_after_seconds=5.0,
+    blind_after_seconds=30.0,
+)
 INTERVALS = (None, 1.0, 2.0, 4.9, 5.0, 10.0, 60.0, 3600.0)
 # Around every edge that some interval has, on both sides of it.
 AGES = tuple(edge + side for edge in (1.5, 3, 7.5, 15, 30, 90, 180, 5400, 10800) for side in (-0.4, 0.4))
@@ -33,10 +41,29 @@ async def everybody(rows: Rows) -> dict[int, tuple[StatusType, float | None, flo
     return fleet
 
 
-async def test_sql_and_python_judge_every_worker_alike(rows: Rows, http: httpx.AsyncClient) -> None:
+OBSERVATIONS = [
+    {"lag": 0.0},
+    {"lag": 29.9},
+    {"lag": 30.1},
+    {"lag": None},
+    # Within the grace of all, of those with long timeouts only, and of none.
+    {"lag": 2.0, "unbroken": 29.9},
+    {"lag": 2.0, "unbroken": 30.1},
+    {"lag": 2.0, "unbroken": 179.9},
+    {"lag": 2.0, "unbroken": 180.1},
+]
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
+async def test_sql_python_and_the_sweep_judge_every_worker_alike(
+    observation: dict[str, float | None], rows: Rows
+) -> None:
     async with rows.connection.transaction():
         # now() stands still in a transaction, so the edges are where the rows were put.
         rows.now = await rows.connection.fetchval("SELECT now()")
+        await rows.observe(**observation)
+        lag = observation["lag"]
+        rows.now = rows.ago(lag or 0.0)
         fleet = await everybody(rows)
         judged: dict[int, Health] = {}
         for asked in Health:
@@ -48,19 +75,43 @@ async def test_sql_and_python_judge_every_worker_alike(rows: Rows, http: httpx.A
             )
             judged |= {row["id"]: asked for row in ids}
         numbers = await read_fleet(rows.connection, timeouts=TIMEOUTS)
+        condemned = await condemned_by_the_sweep(rows)
+    state = observation_state(lag, degraded_after_seconds=5.0, blind_after_seconds=30.0)
     expected = {
         worker_id: health(
             status,
             None if age is None else rows.now - timedelta(seconds=age),
-            observed_through=page.observation.observed_through,
+            state=state,
+            observed_through=None if lag is None else rows.now,
+            resumed_at=None if lag is None else rows.ago(observation.get("unbroken") or 86_400.0),
             interval_seconds=interval or TIMEOUTS.default_interval_seconds,
             minimum_timeout_seconds=TIMEOUTS.minimum_timeout_seconds,
+            recovery_grace_seconds=TIMEOUTS.recovery_grace_seconds,
         )
         for worker_id, (status, interval, age) in fleet.items()
     }
     assert judged == expected
-    assert set(expected.values()) == set(Health)
+    unhealthy = {worker_id for worker_id, found in expected.items() if found is Health.UNHEALTHY}
+    overdue = {worker_id for worker_id in unhealthy if fleet[worker_id][0] is not StatusType.LOST}
+    if state is ObservationState.BLIND:
+        assert not overdue
+    else:
+        assert overdue == condemned
     assert numbers.workers_by_health == {asked: list(expected.values()).count(asked) for asked in Health}
+
+
+async def condemned_by_the_sweep(rows: Rows) -> set[int]:
+    horizon = await read_horizon(rows.connection)
+    if horizon is None:
+        return set()
+    overdue = await overdue_workers(
+        rows.connection,
+        horizon,
+        default_interval=TIMEOUTS.default_interval_seconds,
+        minimum_timeout=TIMEOUTS.minimum_timeout_seconds,
+        grace=TIMEOUTS.recovery_grace_seconds,
+    )
+    return {worker.worker_id for worker in overdue}
 
 
 @pytest.mark.parametrize("interval", INTERVALS)

@@ -65,7 +65,7 @@ async def all_unavailable(http: httpx.AsyncClient, *, within_seconds: float) -> 
 async def test_a_stopped_database_is_503_at_once_and_its_return_is_noticed(
     own_postgres: EmbeddedPostgres, own_database: str, start_api: StartApi, eventually: Eventually
 ) -> None:
-    api = await start_api(database_url=own_database)
+    api = await start_api(database_url=own_database, answer_cache_ms=0)
     async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
         assert await is_well(http)
         for _ in range(2):
@@ -84,7 +84,8 @@ async def test_a_frozen_database_is_503_within_the_timeout_and_its_return_is_not
     eventually: Eventually,
     process_tree: ProcessTree,
 ) -> None:
-    api = await start_api(database_url=own_database, database_timeout_seconds=1, database_pool_size=3)
+    patience = {"database_timeout_seconds": 1, "database_pool_size": 3}
+    api = await start_api(database_url=own_database, answer_cache_ms=0, **patience)
     async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
         await asyncio.gather(*(is_well(http) for _ in range(5)))
         processes = [*process_tree(own_postgres.pid)]
@@ -132,7 +133,7 @@ async def test_connections_that_hang_for_ever_are_replaced(
     """As after a failover: the old server never says a word again, the new one answers."""
     async with proxy(postgres.port) as (port, hang):
         url = database.replace(f":{postgres.port}", f":{port}")
-        api = await start_api(database_url=url, database_timeout_seconds=1, database_pool_size=2)
+        api = await start_api(database_url=url, answer_cache_ms=0, database_timeout_seconds=1, database_pool_size=2)
         async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
             assert await is_well(http)
             hang.set()
@@ -157,7 +158,7 @@ async def test_it_starts_without_its_database_and_answers_when_that_is_there(
     own_postgres: EmbeddedPostgres, own_database: str, start_api: StartApi, eventually: Eventually
 ) -> None:
     own_postgres.stop()
-    api = await start_api(database_url=own_database)
+    api = await start_api(database_url=own_database, answer_cache_ms=0)
     async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
         await all_unavailable(http, within_seconds=2)
         own_postgres.start()

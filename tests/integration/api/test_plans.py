@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 ROWS = 100_000
 LIMIT = 100
-TIMEOUTS = Timeouts(10.0, 15.0)
+TIMEOUTS = Timeouts(
+    default_interval_seconds=10.0,
+    minimum_timeout_seconds=15.0,
+    recovery_grace_seconds=30.0,
+    degraded_after_seconds=5.0,
+    blind_after_seconds=86_400.0,
+)
 FILL = (
     f"""INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
         SELECT n, now(), CASE WHEN n % 50 > 0 THEN now() - (n % 25) * interval '1 s' END,
@@ -36,6 +42,7 @@ FILL = (
         FROM generate_series(1, {ROWS}) n""",
     f"""INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
         SELECT n, now(), 'worker', 1 + n % 1000, 'RUNNING', 'reported' FROM generate_series(1, {ROWS}) n""",
+    "UPDATE observation SET observed_through = now(), resumed_at = now() - interval '1 day'",
     "VACUUM ANALYZE",
 )
 
@@ -55,7 +62,7 @@ class Plan:
     @property
     def scanned_whole(self) -> set[str]:
         whole = {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"}
-        return whole - {"revision_counter", "transitions_default"}
+        return whole - {"observation", "revision_counter", "transitions_default"}
 
     @property
     def sorted_rows(self) -> float:
@@ -70,7 +77,7 @@ class Plan:
             (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             for node in self.nodes
             if node["Node Type"] in {"Index Scan", "Bitmap Heap Scan", "Seq Scan"}
-            and node["Relation Name"] != "revision_counter"
+            and node["Relation Name"] not in {"observation", "revision_counter"}
         )
 
     @property

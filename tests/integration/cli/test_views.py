@@ -26,6 +26,7 @@ FILL = (
        FROM generate_series(1, 4) n""",
     """INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
        VALUES (1, now(), 'worker', 1, 'RUNNING', 'reported')""",
+    "UPDATE observation SET observed_through = now(), resumed_at = now() - interval '1 day'",
 )
 
 
@@ -35,7 +36,7 @@ async def url(database: str, start_api: Callable[..., Awaitable[Role]]) -> str:
     for statement in FILL:
         await connection.execute(statement)
     await connection.close()
-    return (await start_api(api_tokens=TOKEN)).url
+    return (await start_api(api_tokens=TOKEN, blind_after_seconds=3600)).url
 
 
 @pytest.fixture
