@@ -1,0 +1,149 @@
+"""Many small things made into few big ones, in their order, without growing beyond bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from manman_status.pipeline.batcher import Batcher
+
+NEVER_MS = 3_600_000
+
+
+class Sink:
+    """Where batches go. While its gate is shut, a flush does not end."""
+
+    def __init__(self):
+        self.batches = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def take(self, items):
+        self.batches.append(items)
+        await self.gate.wait()
+
+    @property
+    def items(self):
+        return [item for batch in self.batches for item in batch]
+
+    async def wait_for(self, count):
+        async with asyncio.timeout(5):
+            while len(self.items) < count:
+                await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def running(batcher):
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(batcher.run())
+        yield
+        batcher.close()
+
+
+async def turns(count=20):
+    """Lets everybody who can go on do so."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_full_batch_goes_out_without_waiting():
+    sink = Sink()
+    batcher = Batcher(sink.take, max_weight=3, max_wait_ms=NEVER_MS)
+    async with running(batcher):
+        for item in range(4):
+            await batcher.add(item)
+        await sink.wait_for(3)
+        assert sink.batches == [[0, 1, 2]]
+
+
+async def test_a_batch_that_is_not_full_goes_out_in_time():
+    sink = Sink()
+    batcher = Batcher(sink.take, max_weight=1000, max_wait_ms=5)
+    async with running(batcher):
+        await batcher.add("a")
+        await batcher.add("b")
+        await sink.wait_for(2)
+        assert sink.batches == [["a", "b"]]
+
+
+async def test_an_item_may_weigh_more_than_a_batch():
+    sink = Sink()
+    batcher = Batcher(sink.take, max_weight=3, max_wait_ms=NEVER_MS)
+    async with running(batcher):
+        await batcher.add("light", 1)
+        await batcher.add("heavy", 9)
+        await batcher.add("last", 1)
+        await sink.wait_for(2)
+        assert sink.batches == [["light", "heavy"]]
+
+
+async def test_closing_flushes_the_rest_in_batches():
+    sink = Sink()
+    batcher = Batcher(sink.take, max_weight=3, max_wait_ms=NEVER_MS)
+    for item in range(5):
+        await batcher.add(item)
+    batcher.close()
+    async with asyncio.timeout(5):
+        await batcher.run()
+    assert sink.batches == [[0, 1, 2], [3, 4]]
+
+
+async def test_closing_with_nothing_waiting_ends_it():
+    batcher = Batcher(Sink().take, max_weight=3, max_wait_ms=NEVER_MS)
+    async with running(batcher):
+        await turns()
+
+
+async def test_whoever_adds_waits_while_two_batches_wait():
+    sink = Sink()
+    sink.gate.clear()
+    batcher = Batcher(sink.take, max_weight=3, max_wait_ms=NEVER_MS)
+    added = []
+
+    async def produce():
+        for item in range(30):
+            await batcher.add(item)
+            added.append(item)
+
+    async with running(batcher):
+        producing = asyncio.create_task(produce())
+        await turns(200)
+        assert len(added) <= 3 + 2 * 3 + 1  # one is flushed, two wait
+        assert not producing.done()
+        sink.gate.set()
+        async with asyncio.timeout(5):
+            await producing
+    assert sink.items == list(range(30))
+
+
+async def test_order_is_kept_and_one_batch_goes_out_at_a_time():
+    flushing, most, seen = 0, 0, []
+
+    async def take(items):
+        nonlocal flushing, most
+        flushing += 1
+        most = max(most, flushing)
+        await asyncio.sleep(0)
+        seen.extend(items)
+        flushing -= 1
+
+    batcher = Batcher(take, max_weight=7, max_wait_ms=1)
+    async with running(batcher):
+        for item in range(500):
+            await batcher.add(item, weight=item % 5)
+            if item % 11 == 0:
+                await asyncio.sleep(0)
+    assert seen == list(range(500))
+    assert most == 1
+
+
+async def test_a_flush_that_fails_ends_it():
+    async def refuse(_):
+        raise LookupError
+
+    batcher = Batcher(refuse, max_weight=1, max_wait_ms=NEVER_MS)
+    await batcher.add("a")
+    with pytest.raises(LookupError):
+        await batcher.run()

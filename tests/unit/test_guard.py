@@ -1,0 +1,109 @@
+"""When much of a group falls silent at once, the observer is suspected first."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manman_status.domain.guard import GuardRules, GuardState, judge
+from tests.builders import START
+
+RULES = GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10)
+
+
+def at(seconds):
+    return START + timedelta(seconds=seconds)
+
+
+def verdict(*, overdue, alive, lost_recently=0, guard=None, seconds=0.0):
+    return judge(
+        overdue=overdue, lost_recently=lost_recently, alive=alive, guard=guard, observed=at(seconds), rules=RULES
+    )
+
+
+def held(number, size, **fields):
+    return GuardState(START, number, size, **fields)
+
+
+@pytest.mark.parametrize(
+    ("overdue", "alive"),
+    [
+        pytest.param(1, 1, id="one worker is no cascade"),
+        pytest.param(2, 2, id="nor are two"),
+        pytest.param(3, 10, id="exactly the percentage is not more than it"),
+        pytest.param(3, 1000, id="few of many"),
+    ],
+)
+def test_few_are_lost_at_once(overdue, alive):
+    decided = verdict(overdue=overdue, alive=alive)
+    assert (decided.lose, decided.guard) == (overdue, None)
+
+
+@pytest.mark.parametrize(("overdue", "alive"), [(3, 9), (4, 10), (3, 3), (400, 1000)])
+def test_many_are_held(overdue, alive):
+    decided = verdict(overdue=overdue, alive=alive)
+    assert (decided.lose, decided.guard) == (0, held(overdue, alive))
+
+
+def test_those_lost_just_before_count_too():
+    assert verdict(overdue=1, alive=6, lost_recently=2).guard == held(1, 8)
+
+
+def test_it_holds_until_the_hold_time_was_observed():
+    decided = verdict(overdue=4, alive=10, guard=held(4, 10), seconds=59)
+    assert (decided.lose, decided.guard) == (0, held(4, 10))
+
+
+def test_more_who_fall_silent_meanwhile_are_held_with_them():
+    assert verdict(overdue=6, alive=10, guard=held(4, 10), seconds=59).guard == held(6, 10)
+
+
+def test_it_closes_when_all_return():
+    decided = verdict(overdue=0, alive=10, guard=held(4, 10), seconds=5)
+    assert (decided.lose, decided.guard) == (0, None)
+
+
+def test_when_most_return_the_rest_are_lost_like_any_few():
+    decided = verdict(overdue=2, alive=10, guard=held(4, 10), seconds=5)
+    assert (decided.lose, decided.guard) == (2, None)
+
+
+def test_after_the_hold_time_it_releases_little_by_little():
+    guard, lost = held(40, 100), []
+    for sweep in range(10):
+        decided = verdict(
+            overdue=40 - sum(lost), alive=100 - sum(lost), lost_recently=sum(lost), guard=guard, seconds=60 + sweep
+        )
+        lost.append(decided.lose)
+        guard = decided.guard
+        if guard is None:
+            break
+        assert guard.releasing_since == at(60)
+    assert lost == [10, 10, 10, 10]
+
+
+def test_a_release_that_began_goes_on_when_few_are_left():
+    decided = verdict(overdue=2, alive=10, guard=held(2, 10, releasing_since=at(60)), seconds=70)
+    assert decided.lose == 1
+    assert decided.guard is not None
+
+
+def test_a_person_releases_all_at_once():
+    decided = verdict(overdue=40, alive=100, guard=held(40, 100, released_by_hand_at=START), seconds=1)
+    assert (decided.lose, decided.guard) == (40, None)
+
+
+@given(st.integers(1, 60), st.integers(0, 60))
+def test_whoever_stays_silent_is_lost_in_the_end(overdue, healthy):
+    guard, lost = None, 0
+    for second in range(200):
+        decided = verdict(
+            overdue=overdue - lost, alive=overdue + healthy - lost, lost_recently=lost, guard=guard, seconds=second
+        )
+        assert 0 <= decided.lose <= overdue - lost
+        assert decided.guard is None or decided.guard.held == overdue - lost - decided.lose
+        lost, guard = lost + decided.lose, decided.guard
+    assert (lost, guard) == (overdue, None)
