@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import asyncpg
 import structlog
@@ -156,7 +156,7 @@ class Processor:
         async with asyncio.TaskGroup() as tasks:
             reading = [tasks.create_task(subscription.run()) for subscription in self._subscriptions]
             others = [
-                tasks.create_task(each.run())
+                tasks.create_task(_keep_running(each))
                 for each in (self._observer, self._leadership, self._sweeper, self._relay, self._housekeeper)
             ]
             log.info("processor_started", queues=[subscription.queue for subscription in self._subscriptions])
@@ -177,6 +177,20 @@ class Processor:
                 await self._observer.unregister()
         except (*CONNECTION_ERRORS, asyncpg.PostgresError):
             log.debug("row_left_to_the_others")
+
+
+class Runs(Protocol):
+    async def run(self) -> None: ...
+
+
+async def _keep_running(part: Runs) -> None:
+    """A fault in one part is told, and that part begun again: the others, and what is being stored, go on."""
+    while True:
+        try:
+            await part.run()
+        except Exception:
+            log.exception("part_failed", part=type(part).__name__)
+        await asyncio.sleep(1)
 
 
 def sweep_rules(settings: Settings) -> SweepRules:
