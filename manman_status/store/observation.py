@@ -10,14 +10,15 @@ from manman_status.store.pool import Connection
 
 REGISTER = """
 INSERT INTO processors (processor_id, host, version, started_at, last_seen, settled_through)
-VALUES ($1, $2, $3, now(), now(), (SELECT jsonb_object_agg(queue, now()) FROM unnest($4::text[]) AS queue))
+VALUES ($1, $2, $3, now(), now(),
+        coalesce((SELECT jsonb_object_agg(queue, now()) FROM unnest($4::text[]) AS queue), '{}'))
 """
 
 
 async def register_processor(
     connection: Connection, processor_id: str, *, host: str, version: str, queues: list[str]
 ) -> None:
-    """Before it reads anything: until now it was given nothing."""
+    """Until now it was given nothing of `queues`. What it may hold of others is not settled."""
     await connection.execute(REGISTER, processor_id, host, version, queues)
 
 
