@@ -86,6 +86,9 @@ class Fleet:
         """Workers 1 to `number`, each with one server: 1001 onwards."""
         self.add(*(Worker(i, servers=[1000 + i], **options) for i in range(1, number + 1)))
 
+    def is_connected(self):
+        return self._connected.is_set()
+
     async def report(self, *reports):
         """Until the broker has confirmed each, in order: what a worker does with its lifecycle events."""
         for report in reports:
@@ -107,7 +110,7 @@ class Fleet:
                     self._connected.set()
                     await self._beat(plain)
             self._connected.clear()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
 
     async def _beat(self, channel):
         while True:

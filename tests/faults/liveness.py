@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
+from manman_status.store.pool import CONNECTION_ERRORS
 from tests.fleet import INTERVAL_SECONDS
 
 QUICK = {
@@ -33,7 +34,7 @@ class Observed:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await asyncpg.connect(self._database, timeout=5)
             return await self._connection.fetch(sql, *arguments, timeout=5)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except CONNECTION_ERRORS as error:
             raise AssertionError(str(error)) from error
 
     async def close(self):

@@ -1,0 +1,152 @@
+"""Whatever breaks on the observer's side, for longer than every timeout: nobody alive is ever lost for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from datetime import timedelta
+
+import pytest
+
+from tests.fleet import INTERVAL_SECONDS, TIMEOUT_SECONDS
+
+WORKERS = 20
+LONGER_THAN_EVERY_TIMEOUT = TIMEOUT_SECONDS + 2
+BACK_WITHIN_SECONDS = 2 * INTERVAL_SECONDS + 1
+"""With a second for connecting again."""
+
+
+async def all_healthy(fleet, observed):
+    return await observed.healthy() == len(fleet.workers)
+
+
+async def is_blind(observed):
+    return await observed.lag() > LONGER_THAN_EVERY_TIMEOUT
+
+
+async def stays_so_for_a_timeout(fleet, observed, eventually):
+    """All healthy, nobody lost, and none to be lost by what is still to be concluded."""
+    passed = await observed.through() + timedelta(seconds=2 * TIMEOUT_SECONDS)
+    await eventually(lambda: observed.has_passed(passed), within_seconds=3 * TIMEOUT_SECONDS)
+    await eventually(lambda: all_healthy(fleet, observed))
+    assert await observed.lost() == []
+
+
+@pytest.fixture
+async def watched_fleet(start_quick, fleet, observed, eventually):
+    """One processor and a healthy fleet."""
+    processor = await start_quick()
+    fleet.recruit(WORKERS)
+    await eventually(lambda: all_healthy(fleet, observed))
+    return processor
+
+
+async def test_while_the_broker_is_stopped_nobody_is_lost(watched_fleet, fleet, observed, rabbitmq, eventually):
+    await asyncio.to_thread(rabbitmq.stop)
+    through = await observed.through()
+    await eventually(lambda: is_blind(observed))
+    assert await observed.through() - through < timedelta(seconds=1)
+    await asyncio.to_thread(rabbitmq.start)
+    await eventually(fleet.is_connected)
+    await eventually(lambda: all_healthy(fleet, observed), within_seconds=BACK_WITHIN_SECONDS)
+    await stays_so_for_a_timeout(fleet, observed, eventually)
+    assert watched_fleet.returncode is None
+
+
+async def test_while_the_broker_hangs_nobody_is_lost(watched_fleet, fleet, observed, rabbitmq, eventually):
+    os.kill(rabbitmq.pid, signal.SIGSTOP)
+    try:
+        await eventually(lambda: is_blind(observed))
+    finally:
+        os.kill(rabbitmq.pid, signal.SIGCONT)
+    await eventually(lambda: all_healthy(fleet, observed), within_seconds=BACK_WITHIN_SECONDS)
+    await stays_so_for_a_timeout(fleet, observed, eventually)
+
+
+async def test_after_every_processor_was_killed_nobody_is_lost(watched_fleet, start_quick, fleet, observed, eventually):
+    second = await start_quick()
+    watched_fleet.kill()
+    second.kill()
+    await eventually(lambda: is_blind(observed))
+    await start_quick()
+    await eventually(lambda: all_healthy(fleet, observed), within_seconds=BACK_WITHIN_SECONDS)
+    await stays_so_for_a_timeout(fleet, observed, eventually)
+    assert await observed.value("SELECT count(*) FROM processors") == 1
+
+
+async def test_while_the_database_is_stopped_nobody_is_lost_and_no_lifecycle_event_is_missing(
+    watched_fleet, fleet, observed, postgres, eventually
+):
+    through = await observed.through()
+    await asyncio.to_thread(postgres.stop)
+    begun = time.monotonic()
+    try:
+        for number, worker in fleet.workers.items():
+            stays, ends = 2000 + number, 3000 + number
+            worker.servers.append(stays)
+            for report in (
+                worker.life.server_started(stays),
+                worker.life.server_started(ends),
+                worker.life.server_stopped(ends, exit_code=number % 2),
+            ):
+                await fleet.report(report)
+        await eventually(lambda: time.monotonic() - begun > LONGER_THAN_EVERY_TIMEOUT)
+    finally:
+        await asyncio.to_thread(postgres.start)
+    assert await observed.through() - through < timedelta(seconds=1)
+    await eventually(lambda: all_healthy(fleet, observed), within_seconds=5 + BACK_WITHIN_SECONDS)
+    await stays_so_for_a_timeout(fleet, observed, eventually)
+    changes = await observed.rows(
+        "SELECT entity_id, array_agg(new_status ORDER BY revision) FROM transitions WHERE entity_id > 2000 GROUP BY 1"
+    )
+    ended = {3000 + i: ["RUNNING", "CRASHED" if i % 2 else "COMPLETE"] for i in fleet.workers}
+    assert dict(changes) == {2000 + i: ["RUNNING"] for i in fleet.workers} | ended
+
+
+async def test_a_processor_that_hangs_with_messages_stops_the_observation_until_the_broker_cuts_it_off(
+    watched_fleet, start_quick, fleet, observed, eventually
+):
+    await start_quick()
+    fleet.beat_every = INTERVAL_SECONDS  # every other beat is given to the one that hangs, and none is spare
+    os.kill(watched_fleet.pid, signal.SIGSTOP)
+    try:
+        through = await observed.through()
+        await eventually(lambda: is_blind(observed))
+        assert await observed.through() - through < timedelta(seconds=1)
+        assert await observed.lost() == []
+        await eventually(lambda: all_healthy(fleet, observed), within_seconds=40)
+        await stays_so_for_a_timeout(fleet, observed, eventually)
+    finally:
+        os.kill(watched_fleet.pid, signal.SIGCONT)
+    await eventually(lambda: registered(observed, 2))
+    await stays_so_for_a_timeout(fleet, observed, eventually)
+
+
+async def registered(observed, number):
+    return await observed.value("SELECT count(*) FROM processors") == number
+
+
+SLEEP = "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.25); RETURN NULL; END'"
+SLOW = "CREATE TRIGGER slow AFTER UPDATE ON workers EXECUTE FUNCTION sleep()"
+
+
+async def test_while_the_processor_is_slower_than_the_fleet_only_the_dead_are_lost(
+    start_quick, fleet, observed, eventually
+):
+    await start_quick(batch_max_events=20)
+    fleet.beat_every = INTERVAL_SECONDS
+    fleet.recruit(300)
+    await eventually(lambda: all_healthy(fleet, observed), within_seconds=20)
+    # Each worker's beats are now stored further apart than its timeout, and later and later.
+    await observed.rows(SLEEP)
+    await observed.rows(SLOW)
+    fleet.workers[7].fall_silent()
+    await eventually(lambda: is_blind(observed), within_seconds=20)
+    await observed.rows("DROP TRIGGER slow ON workers")
+    await eventually(observed.lost, within_seconds=20)
+    passed = await observed.through() + timedelta(seconds=2 * TIMEOUT_SECONDS)
+    await eventually(lambda: observed.has_passed(passed))
+    assert await observed.lost() == [("game_server_instance", 1007), ("worker", 7)]
+    assert await observed.healthy() == 299
