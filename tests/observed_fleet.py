@@ -273,17 +273,16 @@ class Worker:
         self.outbox = [WorkerStarted(worker_id=self.worker_id, interval_seconds=self.interval, **self.order(now))]
 
     def order(self, now):
-        if not self.counted:
-            return {}
         self.seq += 1
-        sent_at = microseconds(at(now + self.clock_off_by))
-        return {"incarnation": self.began_at, "seq": self.seq, "sent_at": sent_at}
+        sent_at = microseconds(at(now + self.clock_off_by)) + self.began_lives
+        return {"incarnation": self.began_at, "seq": self.seq, "sent_at": sent_at} if self.counted else {"sent_at": sent_at}
 
     def heartbeat(self, now):
-        servers = inventory(*self.servers) if self.counted else None
-        return Heartbeat(
-            worker_id=self.worker_id, interval_seconds=self.interval, servers=servers, **self.order(now)
-        )
+        """With everything it can say, or with nothing but the worker's id."""
+        if not self.counted:
+            return Heartbeat(worker_id=self.worker_id)
+        servers = inventory(*self.servers)
+        return Heartbeat(worker_id=self.worker_id, interval_seconds=self.interval, servers=servers, **self.order(now))
 
     def start_server(self, instance_id, now):
         self.servers.add(instance_id)

@@ -37,7 +37,7 @@ from manman_status.domain.instances import (
 )
 from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, INFERRED, Reason, StatusType
-from manman_status.domain.workers import know_worker, microseconds, report_status, settle_worker, stop
+from manman_status.domain.workers import hear, know_worker, microseconds, report_status, settle_worker, stop
 
 
 def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
@@ -83,7 +83,7 @@ def _report_worker_status(rows: Rows, worker: Worker, event: WorkerStatusReporte
     if worker.status is StatusType.LOST:
         fresh = fresh and time > microseconds(worker.status_since)
         if fresh:
-            worker.last_heartbeat = receipt.at  # still promised to beat
+            hear(worker, receipt)  # still promised to beat
     settle_worker(rows, worker, receipt, fresh=fresh)
 
 
@@ -95,7 +95,7 @@ def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:
     if event.incarnation is None:
         _begin_by_time(rows, worker, event, receipt)
     if fresh or worker.last_heartbeat is None:  # even a stale beat tells that beats are promised
-        worker.last_heartbeat = receipt.at
+        hear(worker, receipt)
     place = (event.incarnation, event.seq or 0) if event.incarnation else position
     worker.incarnation, worker.seq = max((worker.incarnation, worker.seq), place)
     _take_labels(rows, worker, event.labels, position)

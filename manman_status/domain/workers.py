@@ -20,6 +20,11 @@ def know_worker(rows: Rows, worker_id: int, receipt: Receipt) -> Worker:
     return worker
 
 
+def hear(worker: Worker, receipt: Receipt) -> None:
+    """Transactions do not end in the order in which they began: one that hung takes nothing back."""
+    worker.last_heartbeat = max(worker.last_heartbeat or receipt.at, receipt.at)
+
+
 def stop(worker: Worker, event: WorkerStopped, receipt: Receipt) -> None:
     if event.incarnation is None:
         report_status(worker, StatusType.COMPLETE, event.time(receipt.order), Reason.GRACEFUL)
@@ -100,7 +105,7 @@ def settle_worker(rows: Rows, worker: Worker, receipt: Receipt, *, fresh: bool) 
     rows.changed_workers.add(worker.worker_id)
     if status != worker.status:
         if worker.status in TERMINAL and worker.last_heartbeat is not None:
-            worker.last_heartbeat = receipt.at  # the silence before a new life is not this life's
+            hear(worker, receipt)  # the silence before a new life is not this life's
         rows.transitions.append(Transition(Entity.WORKER, worker.worker_id, worker.status, status, reason, evidence))
         worker.status = status
         worker.status_since = receipt.at

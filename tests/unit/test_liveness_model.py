@@ -5,6 +5,7 @@ Each tick of the simulated fleet checks every transition against what its worker
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -15,6 +16,7 @@ from tests.observed_fleet import GRACE, HOLD, MINIMUM_TIMEOUT, World, seconds
 INTERVALS = st.sampled_from([1, 2, 5, 10])
 DURATIONS = st.sampled_from([0.5, 1, 3, 8, 14, 20, 40])
 CLOCKS = st.sampled_from([-3600, 0, 3600])
+LONGEST_TIMEOUT = 30.0
 NOTICED_WITHIN = 4.0
 AT_MOST_PROCESSORS = 4
 
@@ -35,9 +37,13 @@ def assert_all_is_told_as_it_is(world):
     fleet = world.database.fleet
     assert world.database.observed_through >= world.now - 3
     for worker in world.workers.values():
-        row = fleet.workers[worker.worker_id]
+        speaks = worker.alive and not worker.muted
+        row = fleet.workers.get(worker.worker_id)
+        if row is None and not speaks:
+            continue  # it never came to say a word
+        assert row is not None
         shown = {i for i in fleet.instances_of.get(worker.worker_id, ()) if fleet.instances[i].status in ACTIVE}
-        if worker.alive and not worker.muted:
+        if speaks:
             assert row.status is StatusType.RUNNING, row
             assert shown == worker.servers, row
         else:
@@ -47,7 +53,7 @@ def assert_all_is_told_as_it_is(world):
 
 def observe_to_the_end(world):
     heal(world)
-    world.pass_time(GRACE + 30 + 2 * HOLD + 60)
+    world.pass_time(GRACE + LONGEST_TIMEOUT + 2 * HOLD + 60)
     assert_all_is_told_as_it_is(world)
 
 
@@ -55,6 +61,7 @@ class Fleet(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.world = World()
+        self.broker_back_at = -LONGEST_TIMEOUT
         for interval in (2, 5, 10):
             self.world.start_server(self.world.start_worker(interval))
         self.world.start_worker(2, counted=False)
@@ -109,11 +116,14 @@ class Fleet(RuleBasedStateMachine):
         if worker.alive and worker.servers:
             worker.stop_server(min(worker.servers), self.world.now)
 
+    @precondition(lambda self: self.world.now > self.broker_back_at + LONGEST_TIMEOUT)
     @rule(duration=DURATIONS)
     def stop_broker(self, duration):
+        """Each stop may cost a beat of everybody, so three short ones within a timeout would be silence enough."""
         self.world.stop_broker()
         self.world.pass_time(duration)
         self.world.broker.up = True
+        self.broker_back_at = self.world.now
 
     @rule(duration=DURATIONS)
     def stop_database(self, duration):
@@ -168,3 +178,107 @@ Fleet.TestCase.settings = settings(
     max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate), print_blob=False
 )
 TestFleet = Fleet.TestCase
+
+
+def fleet(*intervals, processors=2):
+    world = World(processors)
+    for interval in intervals:
+        world.start_server(world.start_worker(interval))
+    world.start_worker(2, counted=False)
+    world.pass_time(60)
+    return world
+
+
+def losses(world):
+    return [t.entity_id for t in world.database.history if t.reason is Reason.HEARTBEAT_EXPIRED]
+
+
+def test_a_frozen_processor_with_prefetched_messages_holds_the_watermark():
+    world = fleet(2, 5)
+    world.processors[1].frozen_since = world.now
+    world.pass_time(20)
+    assert world.processors[1].channels["beats"].unsettled
+    assert world.database.observed_through < world.now - 19
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+def test_what_a_processor_gave_back_is_waited_for():
+    """It is put before the canaries that were sent meanwhile, but one of them may have been given out by then."""
+    world = fleet(2, 5)
+    world.processors[1].frozen_since = world.now
+    world.pass_time(20)
+    for processor in world.processors:
+        processor.transaction_seconds = 4
+    world.disconnect(world.processors[1])
+    world.processors[1].frozen_since = None
+    world.pass_time(20)
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+@pytest.mark.parametrize("duration", [8, 14, 20, 120])
+@pytest.mark.parametrize("broken", ["broker", "database", "processors"])
+def test_our_own_failure_costs_nobody_his_life(broken, duration):
+    world = fleet(2, 5, 10)
+    if broken == "broker":
+        world.stop_broker()
+    elif broken == "database":
+        world.database.up = False
+    else:
+        for processor in world.processors:
+            world.kill(processor)
+    world.pass_time(duration)
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+def test_lag_costs_nobody_his_life():
+    world = fleet(1, 1, 1, 1, 2, 5, processors=1)
+    world.processors[0].messages_per_tick = 2
+    world.pass_time(300)
+    assert world.database.observed_through < world.now - 60
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+def test_a_transaction_that_hangs_takes_no_beat_back():
+    """What began first may be committed last; a beat without a number cannot tell that it is old."""
+    world = fleet(2)
+    for first, other in (world.processors, world.processors[::-1]):
+        first.transaction_seconds = 14
+        world.pass_time(16)
+        first.transaction_seconds = other.transaction_seconds = 0
+        world.pass_time(20)
+    assert not losses(world)
+
+
+@pytest.mark.parametrize("interval", [1, 2, 5, 10])
+def test_one_dead_worker_is_noticed_in_time_and_comes_back_with_its_servers(interval):
+    world = fleet(interval, 2, 2)
+    worker = world.workers[1]
+    worker.muted = True
+    silent_from = max(worker.beats)
+    world.pass_time(silent_from + worker.timeout - world.now)
+    assert not losses(world)
+    world.pass_time(3)
+    assert losses(world) == [1]
+    assert world.database.fleet.instances[1].reason is Reason.WORKER_LOST
+    worker.muted = False
+    world.pass_time(interval + 3)
+    assert world.database.fleet.workers[1].reason is Reason.RECOVERED
+    assert world.database.fleet.instances[1].reason is Reason.RECOVERED
+
+
+def test_many_at_once_are_held_and_then_lost_one_by_one():
+    world = fleet(2, 2, 2, 2, 2, 2)
+    died_at = world.now
+    for worker_id in (1, 2, 3):
+        world.workers[worker_id].alive = False
+    world.pass_time(MINIMUM_TIMEOUT + HOLD - 3)
+    assert world.database.guards
+    assert not losses(world)
+    world.pass_time(10)
+    assert sorted(losses(world)) == [1, 2, 3]
+    assert not world.database.guards
+    assert world.now < died_at + MINIMUM_TIMEOUT + HOLD + 10
