@@ -29,6 +29,7 @@ Chance: TypeAlias = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 def simulate(
     *,
     workers: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 10,
+    first_worker: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 1_001,
     servers: Annotated[int, Parameter(validator=Number(gte=0, lte=1_000))] = 3,
     interval: Annotated[float, Parameter(validator=Number(gte=1, lte=3_600))] = 10.0,
     churn: Chance = 0.01,
@@ -42,7 +43,10 @@ def simulate(
     Parameters
     ----------
     workers
-        How many workers, with the ids from 1 on.
+        How many workers.
+    first_worker
+        The first one's id; the others' follow. A worker that is already there would be taken over, and stopped in the
+        end: `dev` has its fleet from 1 on.
     servers
         Server instances of each worker.
     interval
@@ -59,6 +63,7 @@ def simulate(
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     plan = FleetPlan(
         workers=workers,
+        first_worker=first_worker,
         servers=servers,
         interval_seconds=interval,
         churn=churn,
@@ -66,7 +71,8 @@ def simulate(
         seed=time.time_ns() if seed is None else seed,
     )
     fleet = Fleet(plan, begun=datetime.now(UTC))
-    print(f"{workers} workers with {servers} servers each, a beat every {interval:g} s; Ctrl-C stops them", flush=True)
+    ids = f"{first_worker} to {first_worker + workers - 1}"
+    print(f"workers {ids} with {servers} servers each, a beat every {interval:g} s; Ctrl-C stops them", flush=True)
     seconds = duration.total_seconds() if duration else math.inf
     asyncio.run(_run(fleet, settings, seconds))
 

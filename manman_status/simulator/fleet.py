@@ -17,6 +17,8 @@ CONFIGS = 5
 DOWNTIME_INTERVALS = (2.0, 20.0)
 """How long a crashed worker stays away. Some are back before anyone noticed, most are not."""
 CRASHED_SERVER_CHANCE = 0.2
+INSTANCES_OF_A_WORKER = 10**12
+"""Instance ids from one worker to the next: milliseconds for 31 years."""
 
 
 class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +26,7 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
     per beat that the worker ends without a word, to come back later as a new incarnation."""
 
     workers: int
+    first_worker: int = 1
     servers: int
     interval_seconds: float
     churn: float = 0.0
@@ -34,8 +37,12 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
 class Worker:
     """`incarnation` is None while it is down."""
 
-    def __init__(self, worker_id: int) -> None:
+    def __init__(self, worker_id: int, *, begun: datetime) -> None:
         self.worker_id = worker_id
+        # By worker: fleets side by side share none. By time: an ended instance stays ended, and a later run on the
+        # same database needs others.
+        milliseconds = int(begun.timestamp() * 1_000) % INSTANCES_OF_A_WORKER
+        self.instance_ids = itertools.count(worker_id * INSTANCES_OF_A_WORKER + milliseconds)
         self.labels = {"group": GROUPS[worker_id % len(GROUPS)]}
         self.incarnation: Incarnation | None = None
         self.servers: list[RunningServer] = []
@@ -46,13 +53,12 @@ class Fleet:
 
     def __init__(self, plan: FleetPlan, *, begun: datetime) -> None:
         self.plan = plan
-        self.workers = [Worker(worker_id) for worker_id in range(1, plan.workers + 1)]
+        worker_ids = range(plan.first_worker, plan.first_worker + plan.workers)
+        self.workers = [Worker(worker_id, begun=begun) for worker_id in worker_ids]
         self.crashes = 0
         self._begun = begun
         self._now = 0.0
         self._random = random.Random(plan.seed)  # noqa: S311
-        # An ended instance stays ended: a later run on the same database needs other ids.
-        self._instance_ids = itertools.count(int(begun.timestamp() * 1_000))
         self._due = [(self._random.uniform(0, plan.interval_seconds), worker.worker_id) for worker in self.workers]
         heapq.heapify(self._due)
 
@@ -64,7 +70,7 @@ class Fleet:
         reports: list[Report] = []
         while self._due[0][0] <= now:
             self._now, worker_id = self._due[0]
-            wait = self._live(self.workers[worker_id - 1], reports)
+            wait = self._live(self.workers[worker_id - self.plan.first_worker], reports)
             heapq.heapreplace(self._due, (self._now + wait, worker_id))
         return reports
 
@@ -95,7 +101,7 @@ class Fleet:
             labels=worker.labels,
             clock=self._clock,
         )
-        worker.servers = [self._new_server() for _ in range(self.plan.servers)]
+        worker.servers = [self._new_server(worker) for _ in range(self.plan.servers)]
         yield worker.incarnation.worker_started()
         for server in worker.servers:
             yield _server_started(worker.incarnation, server)
@@ -105,7 +111,7 @@ class Fleet:
             if self._random.random() < self.plan.churn:
                 exit_code = 139 if self._random.random() < CRASHED_SERVER_CHANCE else 0
                 yield incarnation.server_stopped(server.instance_id, exit_code=exit_code)
-                worker.servers[place] = self._new_server()
+                worker.servers[place] = self._new_server(worker)
                 yield _server_started(incarnation, worker.servers[place])
 
     def _stopped(self, worker: Worker) -> Iterator[Report]:
@@ -116,8 +122,8 @@ class Fleet:
         yield worker.incarnation.worker_stopped()
         worker.incarnation = None
 
-    def _new_server(self) -> RunningServer:
-        return RunningServer(next(self._instance_ids), self._random.randint(1, CONFIGS))
+    def _new_server(self, worker: Worker) -> RunningServer:
+        return RunningServer(next(worker.instance_ids), self._random.randint(1, CONFIGS))
 
     def _clock(self) -> datetime:
         return (self._begun + timedelta(seconds=self._now)).astimezone(UTC)

@@ -69,10 +69,30 @@ def test_it_ends_every_server_and_every_worker_that_lives() -> None:
     assert some.stop(11.0) == []
 
 
-def test_a_later_run_uses_other_instance_ids() -> None:
-    def instances(begun: datetime) -> set[int]:
-        some = Fleet(FleetPlan(workers=100, servers=10, interval_seconds=2.0), begun=begun)
-        some.due(3.0)
-        return {server.instance_id for worker in some.workers for server in worker.servers}
+def ids_used(begun: datetime, **plan: Any) -> tuple[set[int], set[int]]:
+    """Of workers and of server instances."""
+    some = Fleet(FleetPlan(**{"workers": 100, "servers": 10, "interval_seconds": 2.0} | plan), begun=begun)
+    some.due(3.0)
+    instances = {server.instance_id for worker in some.workers for server in worker.servers}
+    return {worker.worker_id for worker in some.workers}, instances
 
-    assert not instances(BEGUN) & instances(BEGUN.replace(second=10))
+
+def test_a_later_run_uses_other_instance_ids() -> None:
+    _, instances = ids_used(BEGUN)
+    _, later = ids_used(BEGUN.replace(second=10))
+    assert len(instances) == len(later) == 1_000
+    assert not instances & later
+
+
+def test_fleets_side_by_side_share_no_worker_and_no_instance() -> None:
+    """Even when they begin at once."""
+    workers, instances = ids_used(BEGUN)
+    other_workers, other_instances = ids_used(BEGUN, first_worker=101)
+    assert workers == set(range(1, 101))
+    assert other_workers == set(range(101, 201))
+    assert not instances & other_instances
+
+
+def test_the_largest_ids_are_still_ids() -> None:
+    workers, instances = ids_used(BEGUN, workers=1, first_worker=1_000_000 + 100_000)
+    assert max(*workers, *instances) < 2**63
