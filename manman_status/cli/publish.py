@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
@@ -58,7 +59,7 @@ def heartbeat(
     interval
         Seconds until it promises the next one.
     label
-        KEY=VALUE; may be repeated.
+        KEY:VALUE, or KEY=VALUE; may be repeated.
     server
         ID or ID:CONFIG_ID of a server instance that it runs; may be repeated, and is all that it runs.
     """
@@ -93,7 +94,7 @@ def started(
     interval
         Seconds between the worker's heartbeats.
     label
-        KEY=VALUE of the worker; may be repeated.
+        KEY:VALUE of the worker, or KEY=VALUE; may be repeated.
     """
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     worker = _worker(worker_id, life, interval, label)
@@ -133,15 +134,15 @@ def stopped(
 
 
 def _worker(worker_id: int, life: Life, interval: float | None = None, label: tuple[str, ...] = ()) -> Incarnation:
-    pairs = [text.partition("=") for text in label]
-    if wrong := [key for key, equals, _ in pairs if not (key and equals)]:
-        raise SettingsError([f"--label {key}: must be KEY=VALUE" for key in wrong])
+    pairs = [re.fullmatch(r"([^:=]+)[:=](.*)", text, re.DOTALL) for text in label]
+    if wrong := [text for text, pair in zip(label, pairs, strict=True) if pair is None]:
+        raise SettingsError([f"--label {text}: must be KEY:VALUE" for text in wrong])
     return Incarnation(
         worker_id,
         number=life.incarnation,
         first_seq=life.seq,
         interval_seconds=interval,
-        labels={key: value for key, _, value in pairs},
+        labels={pair[1]: pair[2] for pair in pairs if pair},
     )
 
 

@@ -38,7 +38,7 @@ async def test_each_event_arrives_where_the_contract_says(
     manman_status: Command, broker: str, inbox: AbstractQueue
 ) -> None:
     for arguments in (
-        "heartbeat 7 --interval 2 --label group=eu-1 --label a=b=c --server 31:3 --server 32",
+        "heartbeat 7 --interval 2 --label group:eu-1 --label a=b:c --label d:e=f --server 31:3 --server 32",
         "heartbeat 7 --no-servers --incarnation 5 --seq 9",
         "started 7 --server 31 --config 3",
         "stopped 7 --server 31 --exit-code -9",
@@ -57,7 +57,11 @@ async def test_each_event_arrives_where_the_contract_says(
     assert isinstance(beat, Heartbeat)
     assert beat.servers is not None
     assert [entry.instance_id for entry in beat.servers.list_entries()] == [31, 32]
-    assert (beat.interval_seconds, beat.labels, beat.incarnation) == (2.0, {"group": "eu-1", "a": "b=c"}, None)
+    assert (beat.interval_seconds, beat.labels, beat.incarnation) == (
+        2.0,
+        {"group": "eu-1", "a": "b:c", "d": "e=f"},
+        None,
+    )
     assert isinstance(empty, Heartbeat)
     assert (empty.incarnation, empty.seq) == (5, 9)
     assert empty.servers is not None
@@ -89,6 +93,7 @@ async def test_an_event_that_no_queue_takes_is_a_failure(manman_status: Command,
         (("heartbeat", "abc"), "abc"),
         (("heartbeat", str(2**63)), str(2**63)),
         (("heartbeat", "7", "--label", "group"), "--label group"),
+        (("heartbeat", "7", "--label", ":eu-1"), "--label :eu-1"),
         (("heartbeat", "7", "--server", "31:x"), "--server 31:x"),
         (("heartbeat", "7", "--server", "-1"), "-1"),
         (("stopped", "7", "--server", "0"), "0"),
@@ -106,12 +111,12 @@ async def test_wrong_usage_is_named_and_nothing_is_sent(
 async def test_a_simulated_fleet_is_alive_and_ends_gracefully(
     manman_status: Command, broker: str, inbox: AbstractQueue
 ) -> None:
-    arguments = "--workers 3 --servers 2 --interval 1 --churn 0 --crash 0 --seed 1 --for 2.5s"
+    arguments = "--workers 3 --first-worker 5 --servers 2 --interval 1 --churn 0 --crash 0 --seed 1 --for 2.5s"
     finished = await manman_status("simulate", *arguments.split(), rabbitmq_url=broker)
     assert (finished.code, finished.err) == (0, "")
     events = [event for _, event in await received(inbox)]
     beats = [event for event in events if type(event) is Heartbeat]
-    assert {beat.worker_id for beat in beats} == {1, 2, 3}
+    assert {beat.worker_id for beat in beats} == {5, 6, 7}
     assert len(beats) >= 3
     assert sum(isinstance(event, ServerStarted) for event in events) == 6
     assert sum(isinstance(event, ServerStopped) for event in events) == 6
