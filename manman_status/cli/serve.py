@@ -7,6 +7,7 @@ from typing import Annotated, assert_never
 from cyclopts import Parameter
 
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role, setting
+from manman_status.errors import SettingsError
 from manman_status.logs import configure_logs
 from manman_status.settings import load_settings, variable
 
@@ -20,8 +21,8 @@ NEEDS: dict[Role, tuple[str, ...]] = {
 def serve(
     *,
     role: Annotated[
-        Role, Parameter(env_var=variable("role"), show_env_var=False, help=f"What to run. [{variable('role')}]")
-    ],
+        Role | None, Parameter(env_var=variable("role"), show_env_var=False, help=f"What to run. [{variable('role')}]")
+    ] = None,
     database_url: DatabaseUrl = None,
     rabbitmq_url: RabbitmqUrl = None,
     host: Annotated[str | None, setting("host", "api: address to listen on")] = None,
@@ -33,6 +34,8 @@ def serve(
     The api answers over HTTP, on 127.0.0.1 unless tokens are set or --host says otherwise. The processor listens on
     nothing: it turns messages into rows.
     """
+    if role is None:
+        raise SettingsError([f"--role is missing, and {variable('role')} is not set: api or processor"])
     settings = load_settings(
         needs=NEEDS[role],
         database_url=database_url,

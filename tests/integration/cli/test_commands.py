@@ -66,7 +66,7 @@ async def test_version(manman_status: Command) -> None:
     ("arguments", "named"),
     [
         (("dnace",), "dnace"),
-        (("serve",), "--role"),
+        (("serve",), "--role is missing"),
         (("serve", "--role", "apu"), "apu"),
         (("serve", "--role", "api", "--port", "eighty"), "--port"),
         (("migrate", "--fast"), "--fast"),
