@@ -82,6 +82,7 @@ class Child:
         self._stop_signal = stop_signal
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("ab") as log:
+            self._log_begins = log.tell()
             self._process = subprocess.Popen(  # noqa: S603
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
@@ -106,7 +107,10 @@ class Child:
 
     @property
     def log(self) -> str:
-        return self.log_file.read_text(encoding="utf-8", errors="replace")
+        """What was written to `log_file` since this command began."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_begins)
+            return log.read().decode("utf-8", errors="replace")
 
     def wait(self, *, within_seconds: float) -> int:
         """Its exit code. Raises ChildFailed when it still runs after `within_seconds`."""

@@ -14,7 +14,7 @@ import msgspec
 
 from manman_status.dev.ports import free_port, is_free, is_open
 from manman_status.dev.postgres import EmbeddedPostgres
-from manman_status.dev.processes import Child
+from manman_status.dev.processes import Child, wait_until
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.errors import CommandFailed
 
@@ -22,7 +22,8 @@ HOST = "127.0.0.1"
 # Where they are free, the same ports each time: a copied URL still works tomorrow.
 DATABASE_PORT = 25_432
 BROKER_PORT = 25_673
-FLEET = {"--interval": "2", "--churn": "0.02", "--crash": "0.01"}
+FLEET = {"--first-worker": "1", "--interval": "2", "--churn": "0.02", "--crash": "0.01"}
+QUEUES_WITHIN_SECONDS = 10
 
 
 class StackPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,10 +116,15 @@ def start_roles(stack: Stack, plan: StackPlan, resources: ExitStack, say: Callab
 
     say("starting one api, one processor and the fleet")
     api = start("api", "serve", "--role", "api")
-    start("processor", "serve", "--role", "processor")
+    processor = start("processor", "serve", "--role", "processor")
+    api.wait_until_ready(lambda: is_open(plan.port), within_seconds=30)
+    # Until it has declared its queues nobody takes what the fleet sends. With logs above info it does not say when.
+    wait_until(
+        lambda: processor.returncode is not None or "processor_started" in processor.log,
+        within_seconds=QUEUES_WITHIN_SECONDS,
+    )
     fleet = {"--workers": str(plan.workers), "--servers": str(plan.servers), **FLEET}
     start("fleet", "simulate", *(part for flag in fleet.items() for part in flag))
-    api.wait_until_ready(lambda: is_open(plan.port), within_seconds=30)
 
 
 @contextmanager

@@ -104,6 +104,18 @@ async def test_it_uses_the_servers_that_it_is_told(
     assert dev.stop() == 0
 
 
+async def test_its_fleet_reports_no_sooner_than_somebody_listens(
+    start_dev: Callable[..., Dev], server_folder: Path, database: str, broker: str, eventually: Eventually
+) -> None:
+    """On a broker without any queue, too."""
+    dev = start_dev("--folder", str(server_folder / "dev-first"), database_url=database, rabbitmq_url=broker)
+    await eventually(lambda: dev.items("/status/workers"), within_seconds=30)
+    assert dev.stop() == 0
+    said = (server_folder / "dev-first/logs/fleet.log").read_text()
+    assert said.startswith("workers 1 to 6 with 3 servers each")
+    assert len(said.splitlines()) == 2, said
+
+
 async def test_a_taken_port_is_told_at_once(start_dev: Callable[..., Dev]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
