@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import functools
 import ipaddress
 import multiprocessing
 import os
+import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
     from manman_status.settings import Settings
 
 log = structlog.get_logger()
+
+METRICS_FOLDER = "manman-status-metrics-"
+FRESH_SECONDS = 60
 
 
 def serve(settings: Settings) -> int:
@@ -89,7 +97,11 @@ def _free_address(host: str, port: int) -> str:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=family).close()
     except OSError as error:
-        raise CommandFailed(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        if error.errno == errno.EADDRINUSE:
+            raise CommandFailed(f"port {port} of {host} is taken: choose another with --port") from error
+        # The system's words alone: Python adds the address, which is named here already.
+        reason = str(error.strerror).partition(" (while")[0]
+        raise CommandFailed(f"cannot listen on port {port} of {host}: {reason}; see --host and --port") from error
     return str(address[0])
 
 
@@ -99,6 +111,28 @@ def _shared_metrics(processes: int) -> Iterator[None]:
     if processes == 1:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="manman-status-metrics-") as folder:
+    _remove_abandoned_metrics()
+    with tempfile.TemporaryDirectory(prefix=METRICS_FOLDER) as folder, _locked(folder):
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         yield
+
+
+def _remove_abandoned_metrics() -> None:
+    """Those of killed apis, which nobody has locked. Not by process id: containers that share a folder all have a 1."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{METRICS_FOLDER}*"):
+        with contextlib.suppress(OSError):
+            # One that was made just now may not be locked yet.
+            if folder.stat().st_mtime < time.time() - FRESH_SECONDS:
+                with _locked(folder):
+                    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: str | Path) -> Iterator[None]:
+    """Raises BlockingIOError when another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

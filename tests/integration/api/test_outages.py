@@ -214,6 +214,30 @@ async def test_nothing_is_left_when_it_is_killed(
     await eventually(lambda: not processes.keys() & process_tree().keys())
 
 
+async def test_what_a_killed_one_left_is_removed_by_the_next(
+    server_folder: Path, start_api: StartApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of several processes, in a folder; that of one that lives stays."""
+    temporary = server_folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+
+    async def start() -> tuple[Role, Path]:
+        before = set(temporary.iterdir())
+        api = await start_api(workers=2)
+        [folder] = set(temporary.iterdir()) - before
+        return api, folder
+
+    killed, left = await start()
+    _, in_use = await start()
+    killed.kill()
+    for folder in (left, in_use):
+        os.utime(folder, (0, 0))
+    await start()
+    assert not left.exists()
+    assert in_use.exists()
+
+
 async def test_several_processes_add_up_their_requests(start_api: StartApi) -> None:
     api = await start_api(workers=2)
     before, after = [], []
@@ -253,7 +277,7 @@ async def test_a_second_one_on_the_same_port_is_refused_in_one_line(
     await eventually(lambda: second.returncode is not None)
     assert second.returncode == 1
     [line] = second.log.splitlines()
-    assert f"127.0.0.1:{port}: Address already in use" in line
+    assert line == f"manman-status: port {port} of 127.0.0.1 is taken: choose another with --port"
 
 
 @pytest.mark.parametrize(
