@@ -66,7 +66,8 @@ class Leadership:
     async def _drop(self) -> None:
         if self.token is None:
             return
-        token, self.token = self.token, None
+        token = self.token
+        self.lost()
         try:
             async with asyncio.timeout(1), self._pool.acquire() as connection:
                 await drop_lease(connection, LEASE, token)

@@ -15,6 +15,7 @@ import structlog
 from manman_status.errors import BrokerUnavailable
 from manman_status.pipeline.backoff import Backoff
 from manman_status.pipeline.leadership import LEASE, Leadership
+from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import CONNECTION_ERRORS, Pool
 from manman_status.store.relay import count_unsent, mark_sent, read_unsent
@@ -38,7 +39,14 @@ class Relay:
     """
 
     def __init__(
-        self, pool: Pool, publish: Publish, leadership: Leadership, *, at_once: int = 500, poll_seconds: float = 0.5
+        self,
+        pool: Pool,
+        publish: Publish,
+        leadership: Leadership,
+        statistics: Statistics,
+        *,
+        at_once: int = 500,
+        poll_seconds: float = 0.5,
     ) -> None:
         self._pool = pool
         self._publish = publish
@@ -48,7 +56,11 @@ class Relay:
         self._woken = asyncio.Event()
         # Beyond the mark: what was confirmed while something before it was not, and so is not sent again.
         self._confirmed: set[int] = set()
-        self.backlog: int | None = None
+        self._statistics = statistics
+
+    @property
+    def backlog(self) -> int | None:
+        return self._statistics.relay_backlog
 
     def wake(self) -> None:
         """Transitions were committed: look now. Those of other processors are found by looking often."""
@@ -59,7 +71,7 @@ class Relay:
         backoff = Backoff()
         while True:
             if self._leadership.token is None:
-                self.backlog = None
+                self._statistics.relay_backlog = None
             token = await self._leadership.wait()
             try:
                 more = await self._relay(token)
@@ -92,8 +104,8 @@ class Relay:
         """Send the oldest that are unsent; whether there may be more. What is confirmed is marked, also when the
         rest fails."""
         async with self._pool.acquire() as connection:
-            self.backlog = await count_unsent(connection)
-            unsent = await read_unsent(connection, limit=self._at_once) if self.backlog else []
+            backlog = self._statistics.relay_backlog = await count_unsent(connection)
+            unsent = await read_unsent(connection, limit=self._at_once) if backlog else []
         revisions = [transition["revision"] for transition in unsent]
         self._confirmed.intersection_update(revisions)
         failure = await self._send(unsent)
@@ -102,7 +114,7 @@ class Relay:
             async with self._pool.acquire() as connection, connection.transaction():
                 await check_lease(connection, LEASE, token)
                 await mark_sent(connection, sent[-1])
-            self.backlog -= len(sent)
+            self._statistics.relay_backlog = backlog - len(sent)
         if len(sent) < len(unsent):
             raise failure or BrokerUnavailable(cause="a confirm is missing")
         return len(unsent) == self._at_once

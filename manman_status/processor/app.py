@@ -97,7 +97,7 @@ class Processor:
         self._settings = settings
         self._statistics = Statistics()
         self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
-        self._relay = Relay(pool, StatusPublisher(broker, topology), self._leadership)
+        self._relay = Relay(pool, StatusPublisher(broker, topology), self._leadership, self._statistics)
         self._observer = Observer(
             pool,
             BrokerCanaries(broker, topology, processor_id),

@@ -18,6 +18,7 @@ from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.errors import BrokerUnavailable
 from manman_status.pipeline.leadership import Leadership
 from manman_status.pipeline.relay import Relay
+from manman_status.pipeline.statistics import Statistics
 from manman_status.processor.declare import topic
 from manman_status.processor.publisher import StatusPublisher
 from manman_status.store.pool import create_pool
@@ -35,7 +36,7 @@ class Leader:
 
     def __init__(self, pool, publish, **options):
         self.leadership = Leadership(pool, holder=str(id(self)), lease_seconds=2)
-        self.relay = Relay(pool, publish, self.leadership, **options)
+        self.relay = Relay(pool, publish, self.leadership, Statistics(), **options)
         self._leading = asyncio.create_task(self.leadership.run())
         self._relaying = asyncio.create_task(self.relay.run())
 
