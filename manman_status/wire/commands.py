@@ -159,7 +159,8 @@ def _inventory(servers: msgspec.Raw) -> Inventory | None:
     try:
         listed = _decode_servers(raw)
     except msgspec.ValidationError as error:
-        raise PoisonMessage(str(error).replace("`$", "`$.servers")) from None
+        problem = str(error) if "`$" in str(error) else f"{error} - at `$`"  # msgspec does not name the root
+        raise PoisonMessage(problem.replace("`$", "`$.servers")) from None
     if listed is None:
         return None
     digest = int.from_bytes(blake2b(raw, digest_size=8).digest(), signed=True)

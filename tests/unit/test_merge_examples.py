@@ -1,0 +1,367 @@
+"""What the ordering contract means, one behaviour a test."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from manman_status.domain.conclusions import crash_missing, lose_worker
+from manman_status.domain.events import (
+    ServerStarted,
+    ServerStatusReported,
+    ServerStopped,
+    WorkerStarted,
+    WorkerStatusReported,
+    WorkerStopped,
+)
+from manman_status.domain.merge import merge
+from manman_status.domain.rows import Receipt, Rows
+from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.domain.workers import microseconds
+from tests.builders import BASE, START, heartbeat, inventory
+
+LATER = BASE + 1_000_000  # the next incarnation
+INSTANCE = 31
+
+
+class History:
+    """Events and conclusions, one a second, applied to one set of rows."""
+
+    def __init__(self, *events):
+        self.rows = Rows()
+        self.seconds = 0
+        for event in events:
+            self.take(event)
+
+    @property
+    def now(self):
+        return START + timedelta(seconds=self.seconds)
+
+    def take(self, event):
+        self.seconds += 1
+        merge(self.rows, event, Receipt(self.now, microseconds(self.now)))
+        return self
+
+    def lose(self):
+        self.seconds += 1
+        lose_worker(self.rows, self.worker, self.now, {"deadline": "passed"})
+        return self
+
+    def crash_missing(self):
+        self.seconds += 1
+        crash_missing(self.rows, self.instance, self.now, {"deadline": "passed"})
+        return self
+
+    @property
+    def worker(self):
+        return self.rows.workers[1]
+
+    @property
+    def instance(self):
+        return self.rows.instances[INSTANCE]
+
+    @property
+    def statuses(self):
+        """What the watchers are told of the worker and of its instance."""
+        told = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
+        for transition in self.rows.transitions:
+            told[transition.entity].append((str(transition.new_status), str(transition.reason)))
+        return told[Entity.WORKER], told[Entity.SERVER_INSTANCE]
+
+
+def counted(seq, incarnation=BASE):
+    return {"incarnation": incarnation, "seq": seq}
+
+
+def beat(seq, *servers, incarnation=BASE):
+    return heartbeat(servers=inventory(*servers), **counted(seq, incarnation))
+
+
+def up(seq, incarnation=BASE):
+    return ServerStarted(worker_id=1, instance_id=INSTANCE, **counted(seq, incarnation))
+
+
+def down(seq, code=None, incarnation=BASE):
+    return ServerStopped(worker_id=1, instance_id=INSTANCE, exit_code=code, **counted(seq, incarnation))
+
+
+def status(entity):
+    return entity.status, entity.reason
+
+
+RUNNING = StatusType.RUNNING, Reason.REPORTED
+RECOVERED = StatusType.RUNNING, Reason.RECOVERED
+STOPPED = StatusType.COMPLETE, Reason.GRACEFUL
+
+
+def test_a_reported_end_absorbs_everything_after_it():
+    history = History(up(1), down(2, code=1), up(3), beat(4, INSTANCE), down(5, code=0))
+    assert status(history.instance) == (StatusType.CRASHED, Reason.EXIT_CODE)
+    assert history.instance.evidence == {"exit_code": 1}
+    assert history.statuses[1] == [("RUNNING", "reported"), ("CRASHED", "exit_code")]
+
+
+@pytest.mark.parametrize(
+    ("code", "end", "evidence"),
+    [
+        (None, STOPPED, {}),
+        (0, STOPPED, {"exit_code": 0}),
+        (137, (StatusType.CRASHED, Reason.EXIT_CODE), {"exit_code": 137}),
+        (-9, (StatusType.CRASHED, Reason.EXIT_CODE), {"exit_code": -9}),
+    ],
+)
+def test_the_exit_code_decides_how_an_instance_ended(code, end, evidence):
+    history = History(down(1, code))
+    assert (status(history.instance), history.instance.evidence) == (end, evidence)
+    assert history.instance.end_date == history.now
+
+
+def test_the_first_of_two_ends_stands_even_when_it_comes_last():
+    assert History(down(5, code=0), down(2, code=1)).instance.exit_code == 1
+
+
+def test_an_older_incarnation_cannot_revive_a_worker():
+    history = History(beat(9, incarnation=LATER), WorkerStopped(worker_id=1, **counted(10, LATER)))
+    history.take(beat(99)).take(WorkerStarted(worker_id=1, **counted(100)))
+    assert status(history.worker) == STOPPED
+    assert history.statuses[0] == [("RUNNING", "reported"), ("COMPLETE", "graceful")]
+
+
+def test_an_older_incarnation_cannot_lift_lost():
+    history = History(beat(1, incarnation=LATER)).lose().take(beat(99))
+    assert status(history.worker) == (StatusType.LOST, Reason.HEARTBEAT_EXPIRED)
+
+
+def test_an_older_incarnation_cannot_revive_its_servers():
+    history = History(beat(1, INSTANCE), beat(1, incarnation=LATER)).crash_missing().take(beat(2, INSTANCE)).take(up(3))
+    assert status(history.instance) == (StatusType.CRASHED, Reason.SUPERSEDED)
+
+
+def test_a_stale_beat_does_not_renew_the_deadline():
+    history = History(beat(5))
+    heard = history.worker.last_heartbeat
+    assert history.take(beat(4)).worker.last_heartbeat == heard
+    assert history.take(beat(6)).worker.last_heartbeat == history.now
+
+
+def test_a_beat_that_was_stored_late_takes_nothing_back():
+    rows = Rows()
+    for seconds in (10, 3):
+        merge(rows, heartbeat(), Receipt(START + timedelta(seconds=seconds), BASE + seconds))
+    assert rows.workers[1].last_heartbeat == START + timedelta(seconds=10)
+
+
+def test_a_heartbeat_lifts_lost():
+    history = History(beat(1)).lose()
+    lost_at = history.now
+    history.take(beat(2))
+    assert status(history.worker) == RECOVERED
+    assert history.worker.evidence == {"incarnation": BASE, "was": Reason.HEARTBEAT_EXPIRED, "since": lost_at}
+    assert history.worker.status_since == history.worker.last_heartbeat == history.now
+
+
+def test_a_repeated_heartbeat_does_not_lift_lost():
+    assert History(beat(1)).lose().take(beat(1)).worker.status is StatusType.LOST
+
+
+def test_a_lost_worker_takes_its_active_instances_along_and_its_inventory_brings_them_back():
+    history = History(beat(1, INSTANCE)).lose()
+    assert status(history.instance) == (StatusType.LOST, Reason.WORKER_LOST)
+    assert history.instance.evidence == {"worker_id": 1, "deadline": "passed"}
+    assert history.instance.end_date is None
+    assert status(history.take(beat(2, INSTANCE)).instance) == RECOVERED
+    assert history.statuses[1] == [("RUNNING", "reported"), ("LOST", "worker_lost"), ("RUNNING", "recovered")]
+
+
+def test_an_ended_instance_is_not_lost_with_its_worker():
+    assert status(History(up(1), down(2), beat(3)).lose().instance) == STOPPED
+
+
+def test_a_worker_without_inventories_brings_its_instances_back_by_its_beat():
+    history = History(up(1), heartbeat(**counted(2))).lose().take(heartbeat(**counted(3)))
+    assert status(history.instance) == RECOVERED
+
+
+def test_a_later_incarnation_without_inventories_does_not_bring_the_old_instances_back():
+    history = History(up(1), heartbeat(**counted(2))).lose().take(heartbeat(**counted(1, LATER)))
+    assert status(history.worker) == RECOVERED
+    assert history.instance.status is StatusType.LOST
+
+
+def test_an_instance_that_a_recovered_worker_no_longer_lists_is_missing():
+    history = History(beat(1, INSTANCE)).lose().take(beat(2))
+    assert history.instance.status is StatusType.LOST
+    assert history.instance.missing_since == history.now
+
+
+def test_a_late_end_replaces_an_inferred_one():
+    history = History(beat(1, INSTANCE), beat(3)).crash_missing()
+    assert status(history.instance) == (StatusType.CRASHED, Reason.MISSING_FROM_INVENTORY)
+    assert status(history.take(down(2)).instance) == STOPPED
+    assert [told for told, _ in history.statuses[1]] == ["RUNNING", "CRASHED", "COMPLETE"]
+
+
+def test_a_late_end_replaces_lost():
+    history = History(beat(2, INSTANCE)).lose()
+    history.take(WorkerStopped(worker_id=1, **counted(1))).take(down(1, code=2))
+    assert status(history.worker) == STOPPED
+    assert status(history.instance) == (StatusType.CRASHED, Reason.EXIT_CODE)
+    assert history.worker.end_date is not None
+
+
+def test_a_listed_instance_is_known_and_runs_before_its_start_arrives():
+    history = History(beat(2, INSTANCE))
+    assert status(history.instance) == RUNNING
+    assert history.instance.worker_id == 1
+    assert len(history.take(up(1)).rows.transitions) == 2  # one of the worker, one of the instance
+
+
+def test_an_instance_that_is_no_longer_listed_is_missing_from_then_on():
+    history = History(beat(1, INSTANCE), beat(2))
+    assert (status(history.instance), history.instance.missing_since) == (RUNNING, history.now)
+    since = history.now
+    assert history.take(beat(3)).instance.missing_since == since
+
+
+def test_an_instance_that_is_listed_again_is_not_missing():
+    assert History(beat(1, INSTANCE), beat(2), beat(3, INSTANCE)).instance.missing_since is None
+
+
+def test_a_late_inventory_takes_nothing_away():
+    assert History(beat(1), up(3), beat(2)).instance.missing_since is None
+    assert History(beat(3, INSTANCE), beat(2)).instance.missing_since is None
+
+
+def test_a_late_start_of_what_is_no_longer_listed_is_missing():
+    history = History(beat(2), up(1))
+    assert (status(history.instance), history.instance.missing_since) == (RUNNING, history.now)
+
+
+def test_a_missing_instance_that_is_listed_after_all_recovers():
+    history = History(beat(1, INSTANCE), beat(2)).crash_missing().take(beat(3, INSTANCE))
+    assert status(history.instance) == RECOVERED
+    assert (history.instance.end_date, history.instance.missing_since) == (None, None)
+
+
+def test_a_new_incarnation_supersedes_what_it_does_not_list():
+    history = History(beat(1, INSTANCE), beat(1, incarnation=LATER)).crash_missing()
+    assert status(history.instance) == (StatusType.CRASHED, Reason.SUPERSEDED)
+
+
+def test_a_heartbeat_without_servers_says_nothing_about_them():
+    assert History(beat(1, INSTANCE), heartbeat(**counted(2))).instance.missing_since is None
+
+
+def test_an_instance_of_one_worker_is_not_missed_by_another():
+    history = History(beat(1, INSTANCE), heartbeat(worker=2, servers=inventory(), **counted(5)))
+    assert history.instance.missing_since is None
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(WorkerStarted(worker_id=1), id="undated"),
+        pytest.param(WorkerStarted(worker_id=1, **counted(1, LATER)), id="of a later incarnation"),
+    ],
+)
+def test_worker_started_begins_a_new_life(start):
+    history = History(beat(1), WorkerStopped(worker_id=1, sent_at=BASE + 1, **counted(2)), start)
+    assert status(history.worker) == RUNNING
+    assert history.worker.end_date is None
+    assert history.worker.last_heartbeat == history.now
+    assert history.statuses[0] == [("RUNNING", "reported"), ("COMPLETE", "graceful"), ("RUNNING", "reported")]
+
+
+@pytest.mark.parametrize("late", [heartbeat(), beat(3), up(3), WorkerStarted(worker_id=1, **counted(3))])
+def test_a_heartbeat_alone_does_not_begin_a_new_life(late):
+    history = History(beat(1), WorkerStopped(worker_id=1, **counted(2)), late)
+    assert status(history.worker) == STOPPED
+
+
+def test_a_heartbeat_alone_does_not_end_a_reported_end_by_time():
+    history = History(heartbeat(), WorkerStatusReported(worker_id=1, status=StatusType.CRASHED), heartbeat())
+    assert status(history.worker) == (StatusType.CRASHED, Reason.REPORTED)
+
+
+@pytest.mark.parametrize("begins", [beat(1, incarnation=LATER), up(1, incarnation=LATER)])
+def test_any_event_of_a_later_incarnation_begins_a_new_life(begins):
+    history = History(beat(1), WorkerStopped(worker_id=1, **counted(2)), begins)
+    assert status(history.worker) == RUNNING
+    assert history.worker.evidence == {"incarnation": LATER}
+
+
+@pytest.mark.parametrize(("as_of", "alive"), [(BASE + 999, False), (BASE + 1_000, False), (BASE + 1_001, True)])
+def test_status_info_with_a_later_as_of_begins_one(as_of, alive):
+    ended = WorkerStatusReported(worker_id=1, status=StatusType.COMPLETE, sent_at=BASE + 1_000)
+    begun = WorkerStatusReported(worker_id=1, status=StatusType.INITIALIZING, sent_at=as_of)
+    expected = StatusType.INITIALIZING if alive else StatusType.COMPLETE
+    assert History(ended, begun).worker.status is expected
+    assert History(begun, ended).worker.status is expected
+
+
+def test_an_older_status_info_changes_nothing():
+    newer = WorkerStatusReported(worker_id=1, status=StatusType.RUNNING, sent_at=BASE + 2)
+    older = WorkerStatusReported(worker_id=1, status=StatusType.INITIALIZING, sent_at=BASE + 1)
+    assert History(newer, older).statuses[0] == [("RUNNING", "reported")]
+
+
+def test_status_info_dated_before_the_loss_does_not_lift_it():
+    history = History(heartbeat()).lose()
+    info = WorkerStatusReported(
+        worker_id=1, status=StatusType.RUNNING, sent_at=microseconds(history.now - timedelta(seconds=1))
+    )
+    assert history.take(info).worker.status is StatusType.LOST
+
+
+def test_status_info_dated_after_the_loss_lifts_it():
+    history = History(heartbeat()).lose()
+    info = WorkerStatusReported(
+        worker_id=1, status=StatusType.RUNNING, sent_at=microseconds(history.now + timedelta(seconds=1))
+    )
+    assert status(history.take(info).worker) == RECOVERED
+    assert history.worker.last_heartbeat == history.now
+
+
+@pytest.mark.parametrize("event", [up(1), ServerStarted(worker_id=1, instance_id=INSTANCE)])
+def test_a_worker_known_from_its_servers_is_created_and_never_beat(event):
+    history = History(event)
+    assert history.worker.last_heartbeat is None
+    assert status(history.instance) == RUNNING
+    if event.incarnation is None:
+        assert status(history.worker) == (StatusType.CREATED, Reason.NEVER_BEAT)
+        assert History(event, heartbeat()).statuses[0] == [("CREATED", "never_beat"), ("RUNNING", "reported")]
+
+
+def test_a_worker_known_from_status_info_alone_is_not_watched():
+    history = History(WorkerStatusReported(worker_id=1, status=StatusType.RUNNING))
+    assert (status(history.worker), history.worker.last_heartbeat) == (RUNNING, None)
+
+
+def test_an_instance_known_from_status_info_alone_has_no_worker():
+    history = History(ServerStatusReported(instance_id=INSTANCE, status=StatusType.INITIALIZING))
+    assert (history.instance.status, history.instance.worker_id) == (StatusType.INITIALIZING, None)
+    assert history.take(up(1)).instance.worker_id == 1
+
+
+def test_what_a_beat_does_not_say_stays():
+    history = History(heartbeat(labels={"group": "a"}, interval_seconds=2.0, **counted(1)), heartbeat(**counted(2)))
+    assert (history.worker.labels, history.worker.interval_seconds) == ({"group": "a"}, 2.0)
+    assert history.take(heartbeat(labels={}, **counted(3))).worker.labels == {}
+
+
+def test_labels_of_a_late_beat_do_not_count():
+    history = History(heartbeat(labels={"group": "b"}, **counted(2)), heartbeat(labels={"group": "a"}, **counted(1)))
+    assert history.worker.labels == {"group": "b"}
+
+
+def test_repeated_beats_make_no_transition():
+    history = History(*(beat(seq, INSTANCE) for seq in range(1, 20)))
+    assert len(history.rows.transitions) == 2
+
+
+def test_a_clock_that_is_wrong_changes_nothing():
+    hour = 3_600_000_000
+    beats = [heartbeat(sent_at=BASE + off, **counted(seq)) for seq, off in enumerate((0, hour, -hour), start=1)]
+    history = History(*beats)
+    assert history.worker.last_heartbeat == history.now
