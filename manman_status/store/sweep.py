@@ -107,7 +107,7 @@ async def read_guards(connection: Connection) -> dict[str, GuardState]:
 
 WRITE_GUARD = """
 INSERT INTO guards AS kept (group_name, opened_at, held, group_size, releasing_since)
-VALUES ($1, $2, $3, $4, $5::float8)
+VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (group_name) DO UPDATE
    SET held = excluded.held, group_size = excluded.group_size, releasing_since = excluded.releasing_since
 """
