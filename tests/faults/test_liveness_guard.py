@@ -1,0 +1,133 @@
+"""Much of a group silent at once: held, then lost little by little, unless a person or the workers say otherwise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+
+from manman_status.wire.notices import GUARD_KEY, guard_release
+from tests.fleet import TIMEOUT_SECONDS, Worker
+
+HOLD_SECONDS = 3
+SILENT = range(1, 9)
+"""40 % of the group `eu`, which is 1 to 20."""
+
+GUARDS = "SELECT group_name, held, group_size FROM guards"
+
+
+@pytest.fixture
+async def start_guarded(start_quick, fleet, observed, eventually):
+    """Starts a processor that holds at 30 %, and two groups."""
+
+    async def start(**settings):
+        processor = await start_quick(guard_percent=30, **settings)
+        fleet.recruit(20, group="eu")
+        fleet.add(*(Worker(i, group="us") for i in range(21, 31)))
+
+        async def all_healthy():
+            return await observed.healthy() == 30
+
+        await eventually(all_healthy)
+        return processor
+
+    return start
+
+
+def fall_silent(fleet):
+    for number in SILENT:
+        fleet.workers[number].fall_silent()
+
+
+async def held(observed):
+    return [tuple(row) for row in await observed.rows(GUARDS)]
+
+
+async def all_held(observed):
+    return await held(observed) == [("eu", len(SILENT), 20)]
+
+
+async def is_open(observed):
+    return not await held(observed)
+
+
+def lost_workers(lost):
+    return [number for entity, number in lost if entity == "worker"]
+
+
+async def all_lost(observed):
+    return sorted(lost_workers(await observed.lost())) == list(SILENT)
+
+
+async def test_after_the_hold_they_are_lost_at_the_limited_rate(start_guarded, fleet, observed, eventually):
+    processor = await start_guarded(guard_hold_seconds=HOLD_SECONDS)
+    fall_silent(fleet)
+    await eventually(lambda: all_held(observed))
+    assert await observed.lost() == []
+    opened = await observed.value("SELECT opened_at FROM guards")
+    await eventually(lambda: all_lost(observed), within_seconds=HOLD_SECONDS + 10)
+    await eventually(lambda: is_open(observed))
+    sweeps = Counter(
+        row["at"]
+        for row in await observed.rows("SELECT at FROM transitions WHERE entity = 'worker' AND new_status = 'LOST'")
+    )
+    assert min(sweeps) >= opened + timedelta(seconds=HOLD_SECONDS)
+    assert set(sweeps.values()) == {2}, "10 % of 20 a sweep"
+    assert processor.log.count("fleet_guard_holds") == 1
+    assert await observed.healthy() == 22
+
+
+async def test_a_held_group_does_not_hold_another_one(start_guarded, fleet, observed, eventually):
+    await start_guarded(guard_hold_seconds=600)
+    fall_silent(fleet)
+    await eventually(lambda: all_held(observed))
+    fleet.workers[21].fall_silent()
+    await eventually(observed.lost)
+    assert await observed.lost() == [("worker", 21)]
+    assert await all_held(observed)
+
+
+async def test_a_person_releases_all_at_once(start_guarded, fleet, publish, observed, eventually):
+    await start_guarded(guard_hold_seconds=600)
+    fall_silent(fleet)
+    await eventually(lambda: all_held(observed))
+    await publish(guard_release("us"), GUARD_KEY)
+    await publish(guard_release("eu"), GUARD_KEY)
+    await eventually(lambda: all_lost(observed))
+    assert await is_open(observed)
+    at = "SELECT count(DISTINCT at) FROM transitions WHERE new_status = 'LOST'"
+    assert await observed.value(at) == 1
+
+
+async def test_workers_that_return_open_the_guard_and_were_never_lost(start_guarded, fleet, observed, eventually):
+    await start_guarded(guard_hold_seconds=600)
+    fall_silent(fleet)
+    await eventually(lambda: all_held(observed))
+    for number in SILENT:
+        fleet.workers[number].go_on()
+    await eventually(lambda: is_open(observed))
+    assert await observed.lost() == []
+
+
+async def test_when_most_return_the_few_that_do_not_are_lost(start_guarded, fleet, observed, eventually):
+    await start_guarded(guard_hold_seconds=600)
+    fall_silent(fleet)
+    await eventually(lambda: all_held(observed))
+    for number in SILENT[:5]:
+        fleet.workers[number].go_on()
+    await eventually(lambda: is_open(observed))
+    assert sorted(lost_workers(await observed.lost())) == list(SILENT[5:])
+
+
+async def test_two_workers_are_too_few_to_hold(start_quick, fleet, observed, eventually):
+    await start_quick(guard_percent=30)
+    fleet.recruit(2)
+    await eventually(lambda: observed.worker(2))
+    for worker in fleet.workers.values():
+        worker.fall_silent()
+    await eventually(lambda: both_lost(observed), within_seconds=TIMEOUT_SECONDS + 3)
+
+
+async def both_lost(observed):
+    return sorted(lost_workers(await observed.lost())) == [1, 2]
