@@ -1,0 +1,109 @@
+"""One sweeps at a time: another follows when it is killed or hangs, and what it had in hand is not written."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from tests.fleet import TIMEOUT_SECONDS
+
+ANOTHER_WITHIN_SECONDS = 5
+UNHURRIED = {"lease_seconds": 3, "minimum_timeout_seconds": 6}
+"""The lease as it is by default, and timeouts that are longer than what another needs to follow."""
+
+
+def is_leading(role):
+    return '"event": "leading"' in role.log
+
+
+@pytest.fixture
+async def leader(start_quick, fleet, observed, eventually):
+    """Of a fleet of five."""
+    leader = await start_quick(**UNHURRIED)
+    await eventually(lambda: is_leading(leader))
+    fleet.recruit(5)
+    await eventually(lambda: all_healthy(fleet, observed))
+    return leader
+
+
+async def all_healthy(fleet, observed):
+    return await observed.healthy() == len(fleet.workers)
+
+
+async def deadline(observed, worker_id, timeout_seconds):
+    """Once its last beat is stored."""
+    last = "SELECT last_heartbeat FROM workers WHERE worker_id = $1"
+    return await observed.value(last, worker_id) + timedelta(seconds=timeout_seconds)
+
+
+LOST = [("game_server_instance", 1001), ("worker", 1)]
+
+
+async def test_a_killed_leader_is_followed_within_seconds_and_nobody_is_lost_twice(
+    leader, start_quick, fleet, observed, eventually
+):
+    second = await start_quick(**UNHURRIED)
+    fleet.workers[1].fall_silent()
+    due = await deadline(observed, 1, UNHURRIED["minimum_timeout_seconds"]) - timedelta(seconds=0.5)
+    await eventually(lambda: observed.has_passed(due))
+    leader.kill()
+    await eventually(lambda: is_leading(second), within_seconds=ANOTHER_WITHIN_SECONDS)
+    await eventually(observed.lost)
+    await eventually(lambda: one_processor(observed))
+    await eventually(lambda: others_healthy(fleet, observed))
+    assert await observed.lost() == LOST
+
+
+async def one_processor(observed):
+    return await observed.value("SELECT count(*) FROM processors") == 1
+
+
+async def others_healthy(fleet, observed):
+    return await observed.healthy() == len(fleet.workers) - 1
+
+
+BLOCKED = "SELECT 1 FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
+
+
+async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothing_when_it_wakes(
+    leader, start_quick, fleet, observed, database, eventually
+):
+    await start_quick(**UNHURRIED)
+    blocker = await asyncpg.connect(database)
+    fleet.workers[1].fall_silent()
+    passed = await observed.value("SELECT now()")
+    await eventually(lambda: observed.has_passed(passed))
+    await blocker.execute("BEGIN; SELECT FROM workers WHERE worker_id = 1 FOR UPDATE")
+    # Until it has checked its lease, and waits for the worker's row.
+    await eventually(lambda: observed.rows(BLOCKED, blocker.get_server_pid()))
+    os.kill(leader.pid, signal.SIGSTOP)
+    try:
+        await blocker.close()
+        await eventually(observed.lost, within_seconds=ANOTHER_WITHIN_SECONDS)
+    finally:
+        os.kill(leader.pid, signal.SIGCONT)
+    passed = await observed.through() + timedelta(seconds=2)
+    await eventually(lambda: observed.has_passed(passed))
+    assert await observed.lost() == LOST
+    assert await observed.healthy() == 4
+
+
+async def test_a_leader_whose_lease_ran_out_unnoticed_writes_nothing(start_quick, fleet, observed, eventually):
+    """As after a sleep. The next leader is one that sweeps rarely, to tell its writing from the first one's."""
+    first = await start_quick(lease_seconds=60)
+    second = await start_quick(sweep_interval_seconds=7)
+    fleet.recruit(5)
+    await eventually(lambda: all_healthy(fleet, observed))
+    assert is_leading(first)
+    await observed.rows("UPDATE leases SET expires_at = now()")
+    await eventually(lambda: is_leading(second))
+    fleet.workers[1].fall_silent()
+    due = await deadline(observed, 1, TIMEOUT_SECONDS)
+    await eventually(lambda: observed.has_passed(due + timedelta(seconds=1.5)))
+    assert await observed.lost() == []
+    await eventually(observed.lost)
+    assert await observed.lost() == LOST
