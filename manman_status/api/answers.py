@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:
     from litestar import Litestar, Request
-    from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+    from litestar.types import ASGIApp, Receive, Scope, Send
 
     from manman_status.api.database import Ask, Database
 
@@ -72,11 +72,10 @@ class Answers:
         question = _question(request.scope)
         answer = await self._database.read(ask, key=question)
         if self._keep_seconds:
-            self._keep(question, answer)
+            self.keep(question, answer)
         return answer
 
-    def kept(self, scope: HTTPScope) -> Answer | None:
-        question = _question(scope)
+    def kept(self, question: Question) -> Answer | None:
         answer = self._kept.get(question)
         if answer is None:
             return None
@@ -86,7 +85,7 @@ class Answers:
         self._kept.move_to_end(question)
         return answer
 
-    def _keep(self, question: Question, answer: Answer) -> None:
+    def keep(self, question: Question, answer: Answer) -> None:
         self._forget(question)
         self._kept[question] = answer
         self._bytes += _size(question, answer)
@@ -98,7 +97,7 @@ class Answers:
             self._bytes -= _size(question, answer)
 
 
-def _question(scope: HTTPScope) -> Question:
+def _question(scope: Scope) -> Question:
     return scope["path"], scope["query_string"]
 
 
@@ -110,7 +109,7 @@ def kept_answers(app: ASGIApp) -> ASGIApp:
     """Middleware: whoever asks what was just answered goes no further."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        kept = Answers.of(scope["litestar_app"]).kept(cast("HTTPScope", scope))
+        kept = Answers.of(scope["litestar_app"]).kept(_question(scope))
         await (kept or app)(scope, receive, send)
 
     return middleware

@@ -25,6 +25,7 @@ COMMANDS = (
     (SEND, "publish", "publish:app", "Send one event by hand."),
     (SEND, "simulate", "simulate:simulate", "Send the events of a whole fleet, with faults to order."),
     (REPAIR, "doctor", "doctor:doctor", "Say what is wrong with settings, database, schema and broker."),
+    (REPAIR, "guard", "guard:app", "List the groups that the fleet guard holds, and release one."),
     (REPAIR, "dead", "dead:app", "List, show and replay dead letters."),
 )
 

@@ -11,7 +11,8 @@ from cyclopts.validators import Number
 
 from manman_status.cli.client import Client
 from manman_status.cli.flags import setting
-from manman_status.cli.tables import print_table
+from manman_status.cli.tables import print_table, printable
+from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health, StatusType
 from manman_status.settings import load_settings
 
@@ -116,13 +117,29 @@ def system(*, as_json: AsJson = False, url: Url = None) -> None:
     if as_json:
         print_json(found)
         return
-    observation = found["observation"]
-    print(f"{found['overall_status']}, observation {observation['state']}, as of {since(found['timestamp'])}")
+    print(found["overall_status"])
+    print(observation_line(found["observation"]))
+    for guard in found["observation"]["guard"] or ():
+        group = printable(guard["group"]) or "without a group"
+        print(f"guard: {guard['held']} of {guard['group_size']} workers {group} held since {since(guard['opened_at'])}")
     print()
     print_table(("workers", ""), found["workers"].items())
     print()
     active = found["servers"]["total_active"]
     print_table(("server instances", ""), (("total_active", active), *found["servers"]["by_status"].items()))
+
+
+def observation_line(observation: dict[str, Any]) -> str:
+    """How much the rest of the answer is worth."""
+    state, through = observation["state"], observation["observed_through"]
+    if state == ObservationState.BLIND:
+        return f"BLIND since {since(through)}: no verdicts" if through else "BLIND, nothing observed yet: no verdicts"
+    running = len(observation["processors"])
+    quality = "observing well" if state == ObservationState.OK else "degraded"
+    return (
+        f"{quality}: everything until {datetime.fromisoformat(through):%H:%M:%SZ}"
+        f" ({observation['lag_seconds']:.1f} s ago), {running} processor{'' if running == 1 else 's'}"
+    )
 
 
 def client(url: str | None) -> Client:

@@ -1,0 +1,121 @@
+"""Answers are kept for a moment, and say how old they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from manman_status.api import answers
+from manman_status.api.answers import Answer, Answers
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    import httpx
+
+    from tests.conftest import Eventually
+    from tests.integration.api.conftest import Rows
+
+    RunApp = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+LONG = 60_000
+PATHS = ["/status/workers?limit=5", "/status/workers/1", "/status/servers", "/status/servers/1", "/status/system"]
+
+
+async def change_everything(rows: Rows) -> None:
+    await rows.connection.execute("UPDATE workers SET status = 'CRASHED'")
+    await rows.connection.execute("UPDATE server_instances SET status = 'CRASHED'")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_same_question_gets_the_same_answer_and_another_one_does_not(
+    path: str, rows: Rows, run_app: RunApp
+) -> None:
+    await rows.worker(1)
+    await rows.server(1)
+    async with run_app(answer_cache_ms=LONG) as http:
+        first = await http.get(path)
+        await change_everything(rows)
+        again = await http.get(path)
+        assert again.content == first.content
+        made_anew = {"age", "x-request-id"}
+        assert [field for field in again.headers.items() if field[0] not in made_anew] == [
+            field for field in first.headers.items() if field[0] not in made_anew
+        ]
+        assert again.headers["x-request-id"] != first.headers["x-request-id"]
+        assert (await http.get(path, headers={"if-none-match": first.headers["etag"]})).status_code == 304
+        other = await http.get("/status/workers?limit=6")
+        assert other.json()["items"][0]["status"] == "CRASHED"
+
+
+async def test_it_is_not_kept_for_longer_than_that(rows: Rows, run_app: RunApp, eventually: Eventually) -> None:
+    await rows.worker(1)
+    async with run_app(answer_cache_ms=300) as http:
+        await http.get("/status/workers")
+        await change_everything(rows)
+        assert (await http.get("/status/workers")).json()["items"][0]["status"] == "RUNNING"
+
+        async def is_new() -> bool:
+            return bool((await http.get("/status/workers")).json()["items"][0]["status"] == "CRASHED")
+
+        await eventually(is_new, within_seconds=2)
+
+
+async def test_its_age_goes_on(rows: Rows, run_app: RunApp, eventually: Eventually) -> None:
+    await rows.observe(lag=2.5)
+    async with run_app(answer_cache_ms=LONG) as http:
+        first = await http.get("/status/system")
+        age = int(first.headers["age"])
+
+        async def is_older() -> bool:
+            again = await http.get("/status/system")
+            assert again.content == first.content
+            return int(again.headers["age"]) == age + 2
+
+        await eventually(is_older, within_seconds=5)
+
+
+async def test_errors_and_readiness_are_never_kept(rows: Rows, run_app: RunApp) -> None:
+    async with run_app(answer_cache_ms=LONG) as http:
+        assert (await http.get("/status/workers/1")).status_code == 404
+        await rows.worker(1)
+        assert (await http.get("/status/workers/1")).status_code == 200
+        assert (await http.get("/readyz")).status_code == 200
+        await rows.connection.execute("UPDATE alembic_version SET version_num = '0000'")
+        assert (await http.get("/readyz")).status_code == 503
+
+
+async def test_a_kept_answer_needs_a_token_too(rows: Rows, run_app: RunApp) -> None:
+    async with run_app(answer_cache_ms=LONG, api_tokens=("a-token",)) as http:
+        assert (await http.get("/status/system", headers={"authorization": "Bearer a-token"})).status_code == 200
+        assert (await http.get("/status/system")).status_code == 401
+
+
+async def test_kept_answers_are_counted_as_requests(rows: Rows, run_app: RunApp) -> None:
+    def counted(metrics: str) -> float:
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in metrics.splitlines()
+            if line.startswith("manman_status_http_requests_total{") and 'path="/status/servers/active"' in line
+        )
+
+    async with run_app(answer_cache_ms=LONG) as http:
+        before = counted((await http.get("/metrics")).text)
+        await asyncio.gather(*(http.get("/status/servers/active") for _ in range(10)))
+        assert counted((await http.get("/metrics")).text) == before + 10
+
+
+async def test_what_was_asked_longest_ago_makes_room(rows: Rows, run_app: RunApp) -> None:
+    """A thousand answers of 64 KiB do not fit."""
+    kept = Answers(database=None, keep_ms=LONG)  # type: ignore[arg-type]
+    big = b" " * 2**16
+    for number in range(1000):
+        kept.keep((str(number), b""), Answer(big, lasting=b"", lag_seconds=None))
+        assert kept.kept(("0", b"")), "it is asked for all the time"
+    found = [number for number in range(1000) if kept.kept((str(number), b""))]
+    assert found == [0, *range(1000 - len(found) + 1, 1000)]
+    assert len(found) * len(big) < answers.KEPT_BYTES
+    assert len(found) * len(big) > 0.9 * answers.KEPT_BYTES
