@@ -8,14 +8,14 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint test-faults bench setup rabbitmq
+.PHONY: help up test lint test-faults bench setup python rabbitmq
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
-up: setup ## everything on this machine, with a simulated fleet: http://127.0.0.1:8000/status/workers
+up: $(INSTALLED) $(if $(MANMAN_STATUS_RABBITMQ_URL),,rabbitmq) ## everything on this machine, with a simulated fleet: http://127.0.0.1:8000/status/workers
 	@exec $(BIN)/manman-status dev
 
 test: setup lint ## lint, types, import rules and all tests
@@ -35,24 +35,26 @@ bench: setup ## measurements, beside the least that the same work can cost
 
 setup: $(INSTALLED) rabbitmq ## what `up` and `test` need
 
-$(INSTALLED): pyproject.toml uv.lock $(filter .manman/%,$(UV))
+python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing" >&2; exit 1; }
+
+$(INSTALLED): pyproject.toml uv.lock $(filter .manman/%,$(UV)) | python
 	$(UV) sync --locked --all-extras --no-python-downloads --python $(PYTHON)
 	@touch $@
 
 # Neither the system's packages nor another environment are touched.
-.manman/bootstrap/bin/uv:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing" >&2; exit 1; }
+.manman/bootstrap/bin/uv: | python
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target .manman/bootstrap uv
 
 APT := $(if $(filter 0,$(shell id -u)),,sudo -n )env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q
-RABBITMQ_MISSING := RabbitMQ is missing, and this user may not install it: apt-get install rabbitmq-server, \
-	brew install rabbitmq, or https://www.rabbitmq.com/docs/download
+RABBITMQ_MISSING := RabbitMQ is missing, and may not be installed from here: apt-get install rabbitmq-server, \
+	brew install rabbitmq, or https://www.rabbitmq.com/docs/download; `make up` also takes MANMAN_STATUS_RABBITMQ_URL
 
 rabbitmq: $(INSTALLED)
 	@if $(BIN)/python -c 'from manman_status.dev.rabbitmq import rabbitmq_server as find; find()' 2>/dev/null; \
 	then exit; fi; \
 	if ! command -v apt-get >/dev/null || ! { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
-		echo "$(RABBITMQ_MISSING)" >&2; exit 1; \
+		echo '$(RABBITMQ_MISSING)' >&2; exit 1; \
 	fi; \
 	echo "RabbitMQ is missing: installing it with apt-get"; \
 	set -x; $(APT) install -y --no-install-recommends rabbitmq-server \
