@@ -7,7 +7,7 @@ The domain and the custody are the real ones. Re-stated here are the broker's be
 from __future__ import annotations
 
 from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import groupby
 
 import msgspec
@@ -29,6 +29,7 @@ QUEUES = (BEATS, LIFECYCLE)
 TICK = 0.5
 TICKS_PER_CANARY = 2
 PREFETCH = 6
+RECONNECT = 3.0
 MINIMUM_TIMEOUT = 15.0
 STANDSTILL = 5.0
 GRACE = 30.0
@@ -47,11 +48,13 @@ def seconds(time):
 
 
 class Message(msgspec.Struct, eq=False):
-    """An event, or a canary when `event` is None. A number is its place in the queue, for good."""
+    """An event, or a canary when `event` is None. A number is its place in the queue, for good; it is `done` once
+    it is committed, or the broker has lost it."""
 
     number: int
     sent: float
     event: object = None
+    done: bool = False
 
 
 class Channel:
@@ -71,10 +74,13 @@ class Broker:
         self.up = True
         self.numbers = 0
         self.ready: dict[str, list[Message]] = {queue: [] for queue in QUEUES}
+        self.events: list[Message] = []
 
     def put(self, queue, now, event=None):
         self.numbers += 1
         self.ready[queue].append(Message(self.numbers, now, event))
+        if event is not None:
+            self.events.append(self.ready[queue][-1])
 
     def put_back(self, queue, channel):
         """What the channel held goes where it was: before everything that came later."""
@@ -238,6 +244,7 @@ class Processor:
             database.note_canary(queue, max(canaries), now, self.processor_id)
             database.advance(queue, now)
         for message, channel in batch:
+            message.done = True
             if message in channel.unsettled:
                 channel.unsettled.remove(message)
         for channel, some in groupby(batch, key=lambda delivery: delivery[1]):
@@ -275,7 +282,11 @@ class Worker:
     def order(self, now):
         self.seq += 1
         sent_at = microseconds(at(now + self.clock_off_by)) + self.began_lives
-        return {"incarnation": self.began_at, "seq": self.seq, "sent_at": sent_at} if self.counted else {"sent_at": sent_at}
+        return (
+            {"incarnation": self.began_at, "seq": self.seq, "sent_at": sent_at}
+            if self.counted
+            else {"sent_at": sent_at}
+        )
 
     def heartbeat(self, now):
         """With everything it can say, or with nothing but the worker's id."""
@@ -297,7 +308,7 @@ class Worker:
         if not self.alive or self.muted:
             return
         if not broker.up:
-            self.reconnects_at = now + 1
+            self.reconnects_at = now + RECONNECT
         connected = now >= self.reconnects_at
         while connected and self.outbox:
             event = self.outbox.pop(0)
@@ -359,6 +370,8 @@ class World:
         for processor in self.processors:
             self.disconnect(processor)
         self.broker.up = False
+        for message in self.broker.ready[BEATS]:
+            message.done = True
         self.broker.ready[BEATS] = []
 
     def pass_time(self, duration):
@@ -386,7 +399,15 @@ class World:
         if self.database.up and self.now % 1 == 0 and any(processor.runs for processor in self.processors):
             self.forget_the_gone()
             self.sweep()
+        self.check_watermark()
         self.check_transitions()
+
+    def check_watermark(self):
+        """All that was put on a queue before it is in the rows."""
+        self.broker.events = [message for message in self.broker.events if not message.done]
+        through = self.database.observed_through
+        early = [message for message in self.broker.events if through is not None and message.sent < through]
+        assert not early, f"{self.now}: observed through {through}, but {early[0]} is on its way"
 
     def forget_the_gone(self):
         if not self.broker.up:

@@ -19,9 +19,12 @@ class Sink:
         self.batches = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.taken = asyncio.Condition()
 
     async def take(self, items):
         self.batches.append(items)
+        async with self.taken:
+            self.taken.notify_all()
         await self.gate.wait()
 
     @property
@@ -29,9 +32,8 @@ class Sink:
         return [item for batch in self.batches for item in batch]
 
     async def wait_for(self, count):
-        async with asyncio.timeout(5):
-            while len(self.items) < count:
-                await asyncio.sleep(0)
+        async with asyncio.timeout(5), self.taken:
+            await self.taken.wait_for(lambda: len(self.items) >= count)
 
 
 @asynccontextmanager

@@ -101,7 +101,8 @@ def test_ids_are_strings_or_numbers():
 
 
 @pytest.mark.parametrize(
-    "wrong", [0, -1, "0", "-7", "", " 7", "7 ", "+7", "1e3", "٧", "²", 7.0, True, None, [7], {}, MAX + 1, str(MAX + 1)]
+    "wrong",
+    [0, -1, "0", "-7", "", " 7", "7 ", "+7", "1e3", "\u0667", "²", 7.0, True, None, [7], {}, MAX + 1, str(MAX + 1)],
 )
 def test_what_is_no_id_is_named_with_its_place(wrong):
     assert "`$.command_args[0]`" in reason(command("HEARTBEAT", wrong))
@@ -253,7 +254,7 @@ def test_exit_codes(said, code):
     assert event(command("SERVER_STOPPED", 31, 7, said)).exit_code == code
 
 
-@pytest.mark.parametrize("wrong", ["--1", "-", "1.0", 1.5, 2**63, "9" * 19, [], "٣"])
+@pytest.mark.parametrize("wrong", ["--1", "-", "1.0", 1.5, 2**63, "9" * 19, [], "\u0663"])
 def test_what_is_no_exit_code_is_poison(wrong):
     assert "`$.command_args[2]`" in reason(command("SERVER_STOPPED", 31, 7, wrong))
 
@@ -283,7 +284,7 @@ numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 plain = st.none() | st.booleans() | numbers | st.text(max_size=30)
 anything = st.recursive(plain, lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(max_size=9), some))
 KINDS = ["HEARTBEAT", "WORKER_STARTED", "WORKER_STOPPED", "SERVER_STARTED", "SERVER_STOPPED", "CANARY", "RELEASE_GUARD"]
-ids = st.integers(-1, 9) | st.sampled_from(["7", "-7", "", "7" * 30, "٧"])
+ids = st.integers(-1, 9) | st.sampled_from(["7", "-7", "", "7" * 30, "\u0667"])
 times = st.datetimes().map(datetime.isoformat) | st.datetimes(timezones=st.timezones()).map(datetime.isoformat)
 nearly = st.fixed_dictionaries(
     {},

@@ -175,7 +175,12 @@ class Fleet(RuleBasedStateMachine):
 
 
 Fleet.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate), print_blob=False
+    max_examples=15,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),
+    print_blob=False,
 )
 TestFleet = Fleet.TestCase
 
@@ -203,15 +208,17 @@ def test_a_frozen_processor_with_prefetched_messages_holds_the_watermark():
     assert not losses(world)
 
 
-def test_what_a_processor_gave_back_is_waited_for():
-    """It is put before the canaries that were sent meanwhile, but one of them may have been given out by then."""
-    world = fleet(2, 5)
-    world.processors[1].frozen_since = world.now
-    world.pass_time(20)
-    for processor in world.processors:
-        processor.transaction_seconds = 4
-    world.disconnect(world.processors[1])
-    world.processors[1].frozen_since = None
+@pytest.mark.parametrize("slow_for", [2, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("other_slow_for", [0, 1, 2, 3])
+def test_what_a_processor_gave_back_is_waited_for(slow_for, other_slow_for):
+    """It goes before the canaries that were sent meanwhile, but one of these may have been given out by then."""
+    world = fleet(1, 2, 2, 2)
+    slow, other = world.processors
+    slow.transaction_seconds = 9
+    world.pass_time(slow_for)
+    other.transaction_seconds = 9
+    world.pass_time(other_slow_for)
+    world.disconnect(slow)
     world.pass_time(20)
     observe_to_the_end(world)
     assert not losses(world)
