@@ -12,7 +12,8 @@ import msgspec
 
 
 class GuardRules(msgspec.Struct, frozen=True):
-    """It holds when at least `minimum_workers` and more than `percent` of a group would be lost within one timeout."""
+    """It holds when at least `minimum_workers` and more than `percent` of a group would be lost within one timeout:
+    that is, were lost, are overdue, or will be unless they beat again."""
 
     minimum_workers: int
     percent: float
@@ -21,7 +22,10 @@ class GuardRules(msgspec.Struct, frozen=True):
 
 
 class GuardState(msgspec.Struct, frozen=True):
-    """A group that is held. Unless a person releases it, silence beyond `hold_seconds` does, little by little."""
+    """A group that is held. Unless a person releases it, silence beyond `hold_seconds` does, little by little.
+
+    However few are left meanwhile: workers that return do so one after another, and the last are no more dead for it.
+    """
 
     opened_at: datetime
     held: int
@@ -38,20 +42,28 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge(
-    *, overdue: int, lost_recently: int, alive: int, guard: GuardState | None, observed: datetime, rules: GuardRules
+    *,
+    overdue: int,
+    late: int = 0,
+    lost_recently: int,
+    alive: int,
+    guard: GuardState | None,
+    observed: datetime,
+    rules: GuardRules,
 ) -> Verdict:
-    """One group at one sweep. `alive` counts its watched active workers, the overdue among them; `lost_recently`
-    those lost to silence within one timeout."""
+    """One group at one sweep. `alive` counts its watched active workers, among them the overdue and the `late`, which
+    have missed a beat only; `lost_recently` those lost to silence within one timeout.
+
+    Workers that fall silent at once become overdue one after another, as they beat. The late tell it at the first.
+    """
     if overdue == 0:
         return Verdict(0, None)
     size = alive + lost_recently
-    gone = overdue + lost_recently
+    gone = overdue + late + lost_recently
     alarming = gone >= rules.minimum_workers and gone * 100 > rules.percent * size
     if guard is None:
         return Verdict(0, GuardState(observed, overdue, size)) if alarming else Verdict(overdue, None)
     if guard.released_by_hand_at is not None:
-        return Verdict(overdue, None)
-    if guard.releasing_since is None and not alarming:
         return Verdict(overdue, None)
     held = msgspec.structs.replace(guard, held=overdue)
     if observed < guard.opened_at + timedelta(seconds=rules.hold_seconds):

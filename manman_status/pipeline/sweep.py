@@ -24,6 +24,7 @@ from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
 from manman_status.store.sweep import (
+    Group,
     Horizon,
     Overdue,
     abandoned_instances,
@@ -148,17 +149,18 @@ class Sweeper:
         if not overdue and not guards:
             return
         window = max((worker.timeout for worker in overdue), default=self._rules.minimum_timeout)
-        counts = await group_counts(connection, window=window)
+        counts = await group_counts(connection, horizon, window=window, default_interval=self._rules.default_interval)
         groups = {group: list(some) for group, some in groupby(sorted(overdue, key=_group), key=_group)}
         condemned: list[Overdue] = []
         changed: dict[str, GuardState | None] = {}
         for group in sorted({*groups, *guards}):
             silent = sorted(groups.get(group, ()), key=_deadline)
-            alive, lost_recently = counts.get(group, (0, 0))
+            counted = counts.get(group, Group())
             verdict = judge(
                 overdue=len(silent),
-                lost_recently=lost_recently,
-                alive=alive,
+                late=max(counted.silent - len(silent), 0),
+                lost_recently=counted.lost_recently,
+                alive=counted.alive,
                 guard=guards.get(group),
                 observed=horizon.observed_through,
                 rules=self._rules.guard,

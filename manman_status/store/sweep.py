@@ -83,6 +83,9 @@ async def overdue_workers(
 GROUPS = """
 SELECT coalesce(labels ->> 'group', '') AS group_name,
        count(*) FILTER (WHERE status <> 'LOST' AND last_heartbeat IS NOT NULL) AS alive,
+       count(*) FILTER (WHERE status <> 'LOST'
+                          AND last_heartbeat + 1.5 * coalesce(interval_seconds, $2::float8) * interval '1 second' < $3
+                       ) AS silent,
        count(*) FILTER (WHERE status = 'LOST' AND reason = 'heartbeat_expired'
                           AND status_since > now() - make_interval(secs => $1)) AS lost_recently
   FROM workers
@@ -91,9 +94,20 @@ SELECT coalesce(labels ->> 'group', '') AS group_name,
 """
 
 
-async def group_counts(connection: Connection, *, window: float) -> dict[str, tuple[int, int]]:
-    """Group → its watched active workers, and those lost to silence within the window."""
-    return {row["group_name"]: (row["alive"], row["lost_recently"]) for row in await connection.fetch(GROUPS, window)}
+class Group(msgspec.Struct, frozen=True):
+    """How many of its watched active workers there are, how many of these have missed a beat, overdue or not, and
+    how many workers were lost to silence within the window."""
+
+    alive: int = 0
+    silent: int = 0
+    lost_recently: int = 0
+
+
+async def group_counts(
+    connection: Connection, horizon: Horizon, *, window: float, default_interval: float
+) -> dict[str, Group]:
+    found = await connection.fetch(GROUPS, window, default_interval, horizon.observed_through)
+    return {name: Group(*counts) for name, *counts in found}
 
 
 GUARDS = """

@@ -18,9 +18,15 @@ def at(seconds):
     return START + timedelta(seconds=seconds)
 
 
-def verdict(*, overdue, alive, lost_recently=0, guard=None, seconds=0.0):
+def verdict(*, overdue, alive, late=0, lost_recently=0, guard=None, seconds=0.0):
     return judge(
-        overdue=overdue, lost_recently=lost_recently, alive=alive, guard=guard, observed=at(seconds), rules=RULES
+        overdue=overdue,
+        late=late,
+        lost_recently=lost_recently,
+        alive=alive,
+        guard=guard,
+        observed=at(seconds),
+        rules=RULES,
     )
 
 
@@ -52,6 +58,15 @@ def test_those_lost_just_before_count_too():
     assert verdict(overdue=1, alive=6, lost_recently=2).guard == held(1, 8)
 
 
+def test_the_first_to_be_overdue_is_held_when_many_are_about_to_follow():
+    assert verdict(overdue=1, late=3, alive=10).guard == held(1, 10)
+    assert verdict(overdue=1, late=2, alive=10).guard is None
+
+
+def test_nobody_is_held_for_being_late():
+    assert verdict(overdue=0, late=10, alive=10).guard is None
+
+
 def test_it_holds_until_the_hold_time_was_observed():
     decided = verdict(overdue=4, alive=10, guard=held(4, 10), seconds=59)
     assert (decided.lose, decided.guard) == (0, held(4, 10))
@@ -66,9 +81,9 @@ def test_it_closes_when_all_return():
     assert (decided.lose, decided.guard) == (0, None)
 
 
-def test_when_most_return_the_rest_are_lost_like_any_few():
+def test_when_most_return_the_rest_may_still_be_about_to():
     decided = verdict(overdue=2, alive=10, guard=held(4, 10), seconds=5)
-    assert (decided.lose, decided.guard) == (2, None)
+    assert (decided.lose, decided.guard) == (0, held(2, 10))
 
 
 def test_after_the_hold_time_it_releases_little_by_little():
