@@ -113,12 +113,17 @@ class Fleet:
             await asyncio.sleep(0.25)
 
     async def _beat(self, channel):
+        """Spread over the time, as workers are that started one after another."""
+        clock = asyncio.get_running_loop().time
+        due = clock()
         while True:
-            begun = asyncio.get_running_loop().time()
-            for worker in list(self.workers.values()):
-                if worker.beating:
+            workers = list(self.workers.values())
+            for worker in workers or [None]:
+                if worker and worker.beating:
                     await self._publish(channel, worker.beat())
-            await asyncio.sleep(max(0, begun + self.beat_every - asyncio.get_running_loop().time()))
+                due = max(due + self.beat_every / max(len(workers), 1), clock() - self.beat_every)
+                if due - clock() > 0.005:
+                    await asyncio.sleep(due - clock())
 
     async def _publish(self, channel, report):
         mode = aio_pika.DeliveryMode.PERSISTENT if report.durable else aio_pika.DeliveryMode.NOT_PERSISTENT

@@ -8,11 +8,11 @@ from datetime import timedelta
 import pytest
 
 from manman_status.wire.notices import GUARD_KEY, guard_release
-from tests.fleet import TIMEOUT_SECONDS, Worker
+from tests.fleet import INTERVAL_SECONDS, TIMEOUT_SECONDS, Worker
 
 HOLD_SECONDS = 3
-SILENT = range(1, 9)
-"""40 % of the group `eu`, which is 1 to 20."""
+SILENT = [1, 3, 6, 8, 11, 13, 16, 18]
+"""40 % of the group `eu`, which is 1 to 20. Their deadlines are spread over several sweeps."""
 
 GUARDS = "SELECT group_name, held, group_size FROM guards"
 
@@ -23,16 +23,18 @@ async def start_guarded(start_quick, fleet, observed, eventually):
 
     async def start(**settings):
         processor = await start_quick(guard_percent=30, **settings)
+        fleet.beat_every = INTERVAL_SECONDS
         fleet.recruit(20, group="eu")
         fleet.add(*(Worker(i, group="us") for i in range(21, 31)))
 
-        async def all_healthy():
-            return await observed.healthy() == 30
-
-        await eventually(all_healthy)
+        await eventually(lambda: all_healthy(observed, 30))
         return processor
 
     return start
+
+
+async def all_healthy(observed, number):
+    return await observed.healthy() == number
 
 
 def fall_silent(fleet):
@@ -57,7 +59,7 @@ def lost_workers(lost):
 
 
 async def all_lost(observed):
-    return sorted(lost_workers(await observed.lost())) == list(SILENT)
+    return sorted(lost_workers(await observed.lost())) == SILENT
 
 
 async def test_after_the_hold_they_are_lost_at_the_limited_rate(start_guarded, fleet, observed, eventually):
@@ -75,7 +77,7 @@ async def test_after_the_hold_they_are_lost_at_the_limited_rate(start_guarded, f
     assert min(sweeps) >= opened + timedelta(seconds=HOLD_SECONDS)
     assert set(sweeps.values()) == {2}, "10 % of 20 a sweep"
     assert processor.log.count("fleet_guard_holds") == 1
-    assert await observed.healthy() == 22
+    await eventually(lambda: all_healthy(observed, 30 - len(SILENT)))
 
 
 async def test_a_held_group_does_not_hold_another_one(start_guarded, fleet, observed, eventually):
@@ -110,14 +112,17 @@ async def test_workers_that_return_open_the_guard_and_were_never_lost(start_guar
     assert await observed.lost() == []
 
 
-async def test_when_most_return_the_few_that_do_not_are_lost(start_guarded, fleet, observed, eventually):
-    await start_guarded(guard_hold_seconds=600)
+async def test_when_most_return_the_rest_are_held_until_the_hold_is_over(start_guarded, fleet, observed, eventually):
+    await start_guarded(guard_hold_seconds=HOLD_SECONDS)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))
+    opened = await observed.value("SELECT opened_at FROM guards")
     for number in SILENT[:5]:
         fleet.workers[number].go_on()
     await eventually(lambda: is_open(observed))
-    assert sorted(lost_workers(await observed.lost())) == list(SILENT[5:])
+    assert sorted(lost_workers(await observed.lost())) == SILENT[5:]
+    first = await observed.value("SELECT min(at) FROM transitions WHERE new_status = 'LOST'")
+    assert first >= opened + timedelta(seconds=HOLD_SECONDS)
 
 
 async def test_two_workers_are_too_few_to_hold(start_quick, fleet, observed, eventually):
