@@ -14,7 +14,8 @@ from datetime import datetime
 
 class Custody:
     """Counts per channel: a reconnection opens a new one, and what was given on the old one is given again, to us or
-    to another. `restarted` tells that this happened since `forgive` was last called."""
+    to another. Canaries are seen as they come, so they alone tell which channel is the newest: what is settled may
+    have waited for the database since an older one. `restarted` tells that a channel began, until it is set back."""
 
     def __init__(self) -> None:
         self.settled_through: datetime | None = None
@@ -22,37 +23,41 @@ class Custody:
         self._channel: object = None
         self._retired: list[object] = []
         self._settled = 0
+        self._settled_elsewhere: list[tuple[object, int]] = []
         self._canaries = 0
         self._marks: deque[tuple[int, datetime]] = deque()
 
-    def _belongs(self, channel: object) -> bool:
-        """Whether this is the newest channel; one that was never seen is. None stands for one that is closed."""
-        if channel is None:
-            return False
-        if channel is self._channel:
-            return True
-        if any(channel is old for old in self._retired):
-            return False
-        if self._channel is not None:
-            self._retired = [*self._retired[-3:], self._channel]
-            self.restarted = True
-        self._channel = channel
-        self._settled = self._canaries = 0
-        self._marks.clear()
-        return True
-
     def settle(self, channel: object, messages: int) -> None:
-        """This many more messages of the shared queue are committed."""
-        if self._belongs(channel):
+        """This many more messages of the shared queue are committed. A channel of None is one that is closed."""
+        if channel is None:
+            return
+        if channel is self._channel:
             self._settled += messages
             self._pass_marks()
+        elif self._settled_elsewhere and self._settled_elsewhere[-1][0] is channel:
+            self._settled_elsewhere[-1] = (channel, self._settled_elsewhere[-1][1] + messages)
+        else:
+            self._settled_elsewhere.append((channel, messages))
 
     def see_canary(self, channel: object, delivery_number: int, sent_at: datetime) -> None:
         """Our own canary came back. It was the `delivery_number`th delivery of the channel, counted from 1."""
-        if self._belongs(channel):
-            self._marks.append((delivery_number - 1 - self._canaries, sent_at))
-            self._canaries += 1
-            self._pass_marks()
+        if channel is None or any(channel is old for old in self._retired):
+            return
+        if channel is not self._channel:
+            self._begin(channel)
+        self._marks.append((delivery_number - 1 - self._canaries, sent_at))
+        self._canaries += 1
+        self._pass_marks()
+
+    def _begin(self, channel: object) -> None:
+        if self._channel is not None:
+            self._retired = [*self._retired[-3:], self._channel]
+        self._channel = channel
+        self._settled = sum(messages for other, messages in self._settled_elsewhere if other is channel)
+        self._settled_elsewhere.clear()
+        self._canaries = 0
+        self._marks.clear()
+        self.restarted = True  # the first one too: there may have been another that brought us no canary
 
     def _pass_marks(self) -> None:
         while self._marks and self._marks[0][0] <= self._settled:

@@ -66,27 +66,43 @@ def test_a_new_channel_counts_from_the_start_and_is_told_of():
     custody.see_canary("new", 2, at(2))
     assert custody.restarted
     assert custody.settled_through is None
+    custody.settle("old", 1)
+    assert custody.settled_through is None
     custody.settle("new", 1)
     assert custody.settled_through == at(2)
 
 
-def test_the_first_channel_is_no_restart():
+def test_the_first_channel_is_told_of_too():
+    """Before it there may have been one that gave us messages, and broke before it brought a canary."""
     custody = Custody()
     custody.settle("channel", 1)
-    custody.see_canary("channel", 2, at(1))
     assert not custody.restarted
+    custody.see_canary("channel", 2, at(1))
+    assert custody.restarted
+    assert custody.settled_through == at(1)
+
+
+def test_what_waited_for_the_database_does_not_bring_an_old_channel_back():
+    """Given on a channel that brought no canary, and settled after the next one did."""
+    custody = Custody()
+    custody.see_canary("first", 1, at(1))
+    custody.see_canary("third", 1, at(3))
+    custody.settle("second", 5)
+    custody.see_canary("third", 2, at(4))
+    assert custody.settled_through == at(4)
 
 
 def test_what_an_old_channel_gave_settles_nothing_of_the_new_one():
     """It is given again, to us or to another."""
     custody = Custody()
+    custody.see_canary("old", 1, at(1))
     custody.settle("old", 1)
     custody.see_canary("new", 3, at(2))
     custody.settle("old", 2)
     custody.see_canary("old", 9, at(3))
     custody.settle(None, 2)
     custody.see_canary(None, 1, at(4))
-    assert custody.settled_through is None
+    assert custody.settled_through == at(1)
 
 
 def test_a_reconnection_takes_nothing_back():
