@@ -107,7 +107,7 @@ class Processor:
             host=socket.gethostname(),
             version=version("manman-status"),
             interval_seconds=settings.canary_interval_seconds,
-            standstill_seconds=settings.minimum_timeout_seconds,
+            standstill_seconds=standstill_seconds(settings),
         )
         self._sweeper = Sweeper(
             pool,
@@ -130,7 +130,7 @@ class Processor:
             self._statistics,
             processor_id=processor_id,
             queues=sorted(custody),
-            standstill_seconds=settings.minimum_timeout_seconds,
+            standstill_seconds=standstill_seconds(settings),
             wake=self._relay.wake,
         )
         dead_letters = DeadLetters(broker, topology)
@@ -191,6 +191,11 @@ async def _keep_running(part: Runs) -> None:
         except Exception:
             log.exception("part_failed", part=type(part).__name__)
         await asyncio.sleep(1)
+
+
+def standstill_seconds(settings: Settings) -> float:
+    """The observation stood still when it did not move for the smallest timeout, and for more than a canary or two."""
+    return max(settings.minimum_timeout_seconds, 5 * settings.canary_interval_seconds)
 
 
 def sweep_rules(settings: Settings) -> SweepRules:
