@@ -73,6 +73,7 @@ class Broker:
 
     def __init__(self):
         self.up = True
+        self.stopped_at = float("-inf")
         self.numbers = 0
         self.ready: dict[str, list[Message]] = {queue: [] for queue in QUEUES}
         self.events: list[Message] = []
@@ -306,7 +307,7 @@ class Worker:
 
     def work(self, broker, now):
         """Alive it beats in time, whether or not a broker is there to be told."""
-        if not self.alive or self.muted:
+        if not self.speaks:
             return
         if not broker.up:
             self.reconnects_at = now + RECONNECT
@@ -322,8 +323,9 @@ class Worker:
             if connected:
                 broker.put(BEATS, now, self.heartbeat(now))
 
-    def spoke_within(self, earliest, latest):
-        return any(earliest <= beat <= latest for beat in self.beats)
+    @property
+    def speaks(self):
+        return self.alive and not self.muted
 
 
 class World:
@@ -370,7 +372,7 @@ class World:
     def stop_broker(self):
         for processor in self.processors:
             self.disconnect(processor)
-        self.broker.up = False
+        self.broker.up, self.broker.stopped_at = False, self.now
         for message in self.broker.ready[BEATS]:
             message.done = True
         self.broker.ready[BEATS] = []
@@ -477,19 +479,26 @@ class World:
             self.check_conclusion(transition)
         self.told = len(self.database.history)
 
+    def is_falsely_lost(self, worker):
+        """It said that it lived within the timeout that was observed. Of one who is dead by now, what the broker lost
+        or was not there to take is no proof."""
+        through = self.database.observed_through
+        earliest = through - worker.timeout
+        told = worker.speaks or self.broker.stopped_at < earliest
+        return told and any(earliest <= beat <= through for beat in worker.beats)
+
     def check_conclusion(self, transition):
         through = self.database.observed_through
         if transition.entity is Entity.WORKER:
             worker = self.workers[transition.entity_id]
             if transition.reason is Reason.HEARTBEAT_EXPIRED:
-                false = worker.spoke_within(through - worker.timeout, through)
-                assert not false, f"{self.now}: worker {worker.worker_id} was alive, {transition}"
+                assert not self.is_falsely_lost(worker), f"{self.now}: {transition}"
             return
         worker = self.workers[self.database.fleet.instances[transition.entity_id].worker_id]
         listed = transition.entity_id in worker.servers
         match transition.reason:
             case Reason.WORKER_LOST:
-                assert not (listed and worker.spoke_within(through - worker.timeout, through)), transition
+                assert not (listed and self.is_falsely_lost(worker)), transition
             case Reason.MISSING_FROM_INVENTORY | Reason.SUPERSEDED:
                 assert not listed, transition
                 assert worker.stopped_servers.get(transition.entity_id, through) >= through, transition

@@ -37,13 +37,12 @@ def assert_all_is_told_as_it_is(world):
     fleet = world.database.fleet
     assert world.database.observed_through >= world.now - 3
     for worker in world.workers.values():
-        speaks = worker.alive and not worker.muted
         row = fleet.workers.get(worker.worker_id)
-        if row is None and not speaks:
+        if row is None and not worker.speaks:
             continue  # it never came to say a word
         assert row is not None
         shown = {i for i in fleet.instances_of.get(worker.worker_id, ()) if fleet.instances[i].status in ACTIVE}
-        if speaks:
+        if worker.speaks:
             assert row.status is StatusType.RUNNING, row
             assert shown == worker.servers, row
         else:
