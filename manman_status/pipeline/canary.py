@@ -117,6 +117,16 @@ class Observer:
     async def _report(self) -> datetime:
         """Write the row and move the watermarks; the database's time, taken before any canary is sent."""
         restarted = [queue for queue in self._queues if self._custody[queue].restarted]
+        for queue in restarted:
+            self._custody[queue].restarted = False  # before we wait: it may restart again meanwhile
+        try:
+            return await self._write(restarted)
+        except BaseException:
+            for queue in restarted:
+                self._custody[queue].restarted = True
+            raise
+
+    async def _write(self, restarted: list[str]) -> datetime:
         settled = {
             queue: custody.settled_through
             for queue, custody in self._custody.items()
@@ -136,6 +146,4 @@ class Observer:
                     await distrust_canaries(connection, queue)
                 await move_watermark(connection, queue)
             await advance_observation(connection, self._queues, standstill_seconds=self._standstill_seconds)
-        for queue in restarted:
-            self._custody[queue].restarted = False
         return now

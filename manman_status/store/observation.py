@@ -98,7 +98,9 @@ ADVANCE = """
 UPDATE observation AS kept
    SET observed_through = least_mark.observed_through,
        advanced_at = now(),
-       resumed_at = CASE WHEN advanced_at IS NULL OR advanced_at < now() - make_interval(secs => $2)
+       resumed_at = CASE WHEN advanced_at IS NULL
+                           OR advanced_at < now() - make_interval(secs => $2::float8)
+                           OR least_mark.observed_through < now() - make_interval(secs => 2 * $2::float8)
                          THEN now() ELSE resumed_at END
   FROM (SELECT min(observed_through) AS observed_through FROM watermarks WHERE queue = ANY($1::text[])
         HAVING count(observed_through) = cardinality($1::text[])) AS least_mark
@@ -117,5 +119,9 @@ async def move_watermark(connection: Connection, queue: str, canary: tuple[datet
 
 async def advance_observation(connection: Connection, queues: list[str], *, standstill_seconds: float) -> None:
     """Let `observed_through` follow the least of the watermarks: after those were moved, so that two transactions
-    lock in one order. One that stood still for longer than `standstill_seconds` is marked as resumed now."""
+    lock in one order.
+
+    One that stood still for longer than `standstill_seconds` is marked as resumed now. So is one that is twice as far
+    behind: beats that waited so long may have expired in the queue, so their absence proves nothing.
+    """
     await connection.execute(ADVANCE, queues, standstill_seconds)
