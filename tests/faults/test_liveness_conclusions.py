@@ -118,6 +118,7 @@ async def test_a_worker_that_never_lists_its_servers_gets_them_back_when_it_reco
     fleet.add(worker)
     await fleet.report(worker.life.server_started(11), worker.life.server_started(12))
     await eventually(lambda: observed.server(12))
+    await eventually(observed.healthy)
     worker.fall_silent()
     await eventually(lambda: is_so(observed.server(12), "LOST", "worker_lost"))
     await fleet.report(worker.life.server_stopped(12))

@@ -27,9 +27,9 @@ async def is_blind(observed):
 
 
 async def stays_so_for_a_timeout(fleet, observed, eventually):
-    """All healthy, nobody lost, and none to be lost by what is still to be concluded."""
-    passed = await observed.through() + timedelta(seconds=2 * TIMEOUT_SECONDS)
-    await eventually(lambda: observed.has_passed(passed), within_seconds=3 * TIMEOUT_SECONDS)
+    """All healthy, nobody lost, also when the grace after an outage is over."""
+    passed = await observed.through() + timedelta(seconds=TIMEOUT_SECONDS + 1)
+    await eventually(lambda: observed.has_passed(passed))
     await eventually(lambda: all_healthy(fleet, observed))
     assert await observed.lost() == []
 
@@ -117,7 +117,6 @@ async def test_a_processor_that_hangs_with_messages_stops_the_observation_until_
         assert await observed.through() - through < timedelta(seconds=1)
         assert await observed.lost() == []
         await eventually(lambda: all_healthy(fleet, observed), within_seconds=40)
-        await stays_so_for_a_timeout(fleet, observed, eventually)
     finally:
         os.kill(watched_fleet.pid, signal.SIGCONT)
     await eventually(lambda: registered(observed, 2))
@@ -128,14 +127,15 @@ async def registered(observed, number):
     return await observed.value("SELECT count(*) FROM processors") == number
 
 
-SLEEP = "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.25); RETURN NULL; END'"
+SLEEP = "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END'"
 SLOW = "CREATE TRIGGER slow AFTER UPDATE ON workers EXECUTE FUNCTION sleep()"
 
 
 async def test_while_the_processor_is_slower_than_the_fleet_only_the_dead_are_lost(
     start_quick, fleet, observed, eventually
 ):
-    await start_quick(batch_max_events=20)
+    # An observation that moves every second or two is slow, not broken: no grace may hide what is concluded.
+    await start_quick(batch_max_events=20, minimum_timeout_seconds=TIMEOUT_SECONDS)
     fleet.beat_every = INTERVAL_SECONDS
     fleet.recruit(300)
     await eventually(lambda: all_healthy(fleet, observed), within_seconds=20)
@@ -146,7 +146,7 @@ async def test_while_the_processor_is_slower_than_the_fleet_only_the_dead_are_lo
     await eventually(lambda: is_blind(observed), within_seconds=20)
     await observed.rows("DROP TRIGGER slow ON workers")
     await eventually(observed.lost, within_seconds=20)
-    passed = await observed.through() + timedelta(seconds=2 * TIMEOUT_SECONDS)
+    passed = await observed.through() + timedelta(seconds=TIMEOUT_SECONDS + 1)
     await eventually(lambda: observed.has_passed(passed))
     assert await observed.lost() == [("game_server_instance", 1007), ("worker", 7)]
     assert await observed.healthy() == 299
