@@ -117,13 +117,16 @@ async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def broker(rabbitmq: EmbeddedRabbitMQ) -> Iterator[str]:
-    """The AMQP URL of a fresh virtual host."""
+def broker(rabbitmq: EmbeddedRabbitMQ) -> str:
+    """The AMQP URL of a fresh virtual host.
+
+    It is left to end with the server. RabbitMQ 3.10 fails for good at a virtual host that is deleted while the
+    dead-letter worker of a quorum queue in it is starting.
+    """
     name = f"test-{uuid.uuid4().hex}"
     with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:
         management.put(f"/api/vhosts/{name}").raise_for_status()
-        yield rabbitmq.url + name
-        management.delete(f"/api/vhosts/{name}").raise_for_status()
+    return rabbitmq.url + name
 
 
 @pytest.fixture(scope="session")

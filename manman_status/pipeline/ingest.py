@@ -111,7 +111,7 @@ class Ingest:
                 delay = backoff.failed()
                 if backoff.is_worth_saying:
                     log.warning(
-                        "database_refuses_batch" if isinstance(error, asyncpg.PostgresError) else "database_away",
+                        "database_away" if isinstance(error, CONNECTION_ERRORS) else "database_refuses_batch",
                         error=f"{type(error).__name__}: {error}",
                         held_events=len(events),
                         failing_seconds=backoff.failing_seconds,

@@ -86,12 +86,16 @@ class Subscription:
             self._batcher.close()
 
     async def _read(self) -> None:
-        """The iterator ends when the broker stays away for long; it is begun again until we stop."""
+        """The iterator ends, or fails, when the broker stays away or closes the channel; it is begun again until we
+        stop."""
         while True:
-            async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
-                async for message in messages:
-                    delivery = Delivery(message, channel_of(message), decode(message.body))
-                    await self._batcher.add(delivery, delivery.decoded.count)
+            try:
+                async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
+                    async for message in messages:
+                        delivery = Delivery(message, channel_of(message), decode(message.body))
+                        await self._batcher.add(delivery, delivery.decoded.count)
+            except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
+                log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(1)
 
     async def _settle(self, deliveries: list[Delivery]) -> None:

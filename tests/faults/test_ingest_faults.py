@@ -55,10 +55,12 @@ async def test_while_the_database_is_away_everything_waits_in_the_queue(
     await publish(started(1), key(1))
     await eventually(lambda: rows("SELECT 1 FROM server_instances"))
     postgres.stop()
-    await publish.many([(started(i), key(i)) for i in range(2, 202)])
-    await eventually(lambda: "database_away" in processor.log)
-    assert processor.returncode is None
-    postgres.start()
+    try:
+        await publish.many([(started(i), key(i)) for i in range(2, 202)])
+        await eventually(lambda: "database_away" in processor.log)
+        assert processor.returncode is None
+    finally:
+        postgres.start()
 
     async def all_there():
         return await fresh(database, "SELECT count(*) FROM server_instances") == 201
