@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint test-faults bench setup python rabbitmq
+.PHONY: help up test test-all lint test-faults bench setup python rabbitmq
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
 
@@ -18,7 +18,10 @@ help: ## this list
 up: $(INSTALLED) $(if $(MANMAN_STATUS_RABBITMQ_URL),,rabbitmq) ## everything on this machine, with a simulated fleet: http://127.0.0.1:8000/status/workers
 	@exec $(BIN)/manman-status dev
 
-test: setup lint ## lint, types, import rules and all tests
+test: setup lint ## lint, types, import rules and all tests but the slowest outages
+	$(BIN)/pytest -m "not slow"
+
+test-all: setup lint ## the same with the slowest
 	$(BIN)/pytest
 
 lint: $(INSTALLED) ## ruff, mypy, import rules
@@ -27,7 +30,7 @@ lint: $(INSTALLED) ## ruff, mypy, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-faults: setup ## only the tests that break servers
+test-faults: setup ## all tests that break servers, the slowest too
 	$(BIN)/pytest tests/faults
 
 bench: setup ## measurements, beside the least that the same work can cost

@@ -80,6 +80,7 @@ async def test_after_the_hold_they_are_lost_at_the_limited_rate(start_guarded, f
     await eventually(lambda: all_healthy(observed, 30 - len(SILENT)))
 
 
+@pytest.mark.slow
 async def test_a_held_group_does_not_hold_another_one(start_guarded, fleet, observed, eventually):
     await start_guarded(guard_hold_seconds=600)
     fall_silent(fleet)
@@ -90,6 +91,7 @@ async def test_a_held_group_does_not_hold_another_one(start_guarded, fleet, obse
     assert await all_held(observed)
 
 
+@pytest.mark.slow
 async def test_a_person_releases_all_at_once(start_guarded, fleet, publish, observed, eventually):
     await start_guarded(guard_hold_seconds=600)
     fall_silent(fleet)
@@ -102,6 +104,7 @@ async def test_a_person_releases_all_at_once(start_guarded, fleet, publish, obse
     assert await observed.value(at) == 1
 
 
+@pytest.mark.slow
 async def test_workers_that_return_open_the_guard_and_were_never_lost(start_guarded, fleet, observed, eventually):
     await start_guarded(guard_hold_seconds=600)
     fall_silent(fleet)
@@ -112,6 +115,7 @@ async def test_workers_that_return_open_the_guard_and_were_never_lost(start_guar
     assert await observed.lost() == []
 
 
+@pytest.mark.slow
 async def test_when_most_return_the_rest_are_held_until_the_hold_is_over(start_guarded, fleet, observed, eventually):
     await start_guarded(guard_hold_seconds=HOLD_SECONDS)
     fall_silent(fleet)

@@ -69,6 +69,7 @@ async def others_healthy(fleet, observed):
 BLOCKED = "SELECT 1 FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
 
 
+@pytest.mark.slow
 async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothing_when_it_wakes(
     leader, start_quick, fleet, observed, database, eventually
 ):
@@ -92,6 +93,7 @@ async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothin
     assert await observed.healthy() == 4
 
 
+@pytest.mark.slow
 async def test_a_leader_whose_lease_ran_out_unnoticed_writes_nothing(start_quick, fleet, observed, eventually):
     """As after a sleep. The next leader is one that sweeps rarely, to tell its writing from the first one's."""
     first = await start_quick(lease_seconds=60)

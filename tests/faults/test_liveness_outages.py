@@ -55,6 +55,7 @@ async def test_while_the_broker_is_stopped_nobody_is_lost(watched_fleet, fleet, 
     assert watched_fleet.returncode is None
 
 
+@pytest.mark.slow
 async def test_while_the_broker_hangs_nobody_is_lost(watched_fleet, fleet, observed, rabbitmq, eventually):
     os.kill(rabbitmq.pid, signal.SIGSTOP)
     try:
@@ -105,6 +106,7 @@ async def test_while_the_database_is_stopped_nobody_is_lost_and_no_lifecycle_eve
     assert dict(changes) == {2000 + i: ["RUNNING"] for i in fleet.workers} | ended
 
 
+@pytest.mark.slow
 async def test_a_processor_that_hangs_with_messages_stops_the_observation_until_the_broker_cuts_it_off(
     watched_fleet, start_quick, fleet, observed, eventually
 ):
@@ -131,6 +133,7 @@ SLEEP = "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERF
 SLOW = "CREATE TRIGGER slow AFTER UPDATE ON workers EXECUTE FUNCTION sleep()"
 
 
+@pytest.mark.slow
 async def test_while_the_processor_is_slower_than_the_fleet_only_the_dead_are_lost(
     start_quick, fleet, observed, eventually
 ):

@@ -203,6 +203,7 @@ async def write(commit):
         await commit(*batch)
 
 
+@pytest.mark.slow
 async def test_of_real_processors_each_transition_arrives_though_the_broker_and_the_leader_are_killed(
     start_processor, publisher_at, broker, consumer, rows, rabbitmq, eventually
 ):

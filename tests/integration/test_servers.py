@@ -73,6 +73,7 @@ async def test_postgres_keeps_its_data_over_stop_and_kill(server_folder: Path) -
         assert await query(later.url, "SELECT count(*) FROM kept") == 0
 
 
+@pytest.mark.slow
 async def test_rabbitmq_keeps_its_data_over_stop_and_kill(server_folder: Path) -> None:
     with EmbeddedRabbitMQ(server_folder / "restarted-broker") as server:
         url = server.url
