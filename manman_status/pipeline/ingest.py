@@ -84,8 +84,11 @@ class Ingest:
         try:
             await self._store_until_done(queue, events, notices)
         except REFUSALS as error:
+            if not events:
+                log.exception("notices_refused", queue=queue)
+                return []
             if len(events) == 1:
-                await self._store_until_done(queue, [], notices)
+                await self.store(queue, [], notices)
                 return [Refused(0, f"the database refuses it: {error}")]
             half = len(events) // 2
             first = await self.store(queue, events[:half], [])

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manman_status.domain.events import (
     Heartbeat,
-    Inventory,
-    InventoryEntry,
     ServerStarted,
     ServerStatusReported,
     ServerStopped,
@@ -18,33 +14,10 @@ from manman_status.domain.events import (
     WorkerStatusReported,
     WorkerStopped,
 )
-from manman_status.domain.merge import merge
-from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import StatusType
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-BASE = 1_700_000_000_000_000  # a time in µs, and an incarnation
-RECEIVED = BASE + 1_500_001  # within the times of sending, never equal to one
+from tests.builders import BASE, fold, inventory
 
 REPORTABLE = [status for status in StatusType if status is not StatusType.LOST]
-
-
-def inventory(*ids, status=StatusType.RUNNING, config=None):
-    entries = tuple(InventoryEntry(instance_id, status, config) for instance_id in sorted(set(ids)))
-    return Inventory(hash(entries) or 1, lambda: entries)
-
-
-def heartbeat(worker=1, **fields):
-    return Heartbeat(worker_id=worker, **fields)
-
-
-def fold(events, *, rows=None, receipts=None):
-    """The rows after the events in this order. An event is received when it is merged, unless `receipts` says."""
-    rows = rows or Rows()
-    for index, event in enumerate(events):
-        order = receipts[index] if receipts else index
-        merge(rows, event, Receipt(START + timedelta(seconds=order), RECEIVED + order))
-    return rows
 
 
 def seen(rows):
