@@ -179,4 +179,5 @@ def since(time: str | None) -> str:
 def ago(time: str | None, as_of: str) -> str:
     if time is None:
         return "never"
-    return f"{(datetime.fromisoformat(as_of) - datetime.fromisoformat(time)).total_seconds():.1f} s ago"
+    seconds = (datetime.fromisoformat(as_of) - datetime.fromisoformat(time)).total_seconds()
+    return f"{max(seconds, 0.0):.1f} s ago"  # a beat may be newer than what all of the fleet was observed through
