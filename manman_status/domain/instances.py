@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from manman_status.domain.events import Position
-from manman_status.domain.rows import STATUS_RANK, Conclusion, Receipt, Rows, ServerInstance, Transition
-from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Entity, Reason, StatusType
+from manman_status.domain.rows import STATUS_RANK, Conclusion, Receipt, Rows, ServerInstance, Transition, outcome
+from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Reason, StatusType
 
 
 def know_instance(rows: Rows, instance_id: int, receipt: Receipt) -> ServerInstance:
@@ -132,18 +132,11 @@ def conclude_instance(instance: ServerInstance) -> Conclusion:
 
 
 def settle_instance(rows: Rows, instance: ServerInstance, receipt: Receipt, *, fresh: bool) -> None:
-    """As for a worker: `fresh` evidence lifts an inferred end, a reported end replaces it whenever it comes."""
-    status, reason, evidence = conclude_instance(instance)
-    if instance.reason in INFERRED:
-        if not fresh and status not in TERMINAL:
-            return
-        if status in ACTIVE:
-            evidence = {**evidence, "was": instance.reason, "since": instance.status_since}
-            reason = Reason.RECOVERED
-    elif status == instance.status and (
-        instance.reason is Reason.RECOVERED or (reason, evidence) == (instance.reason, instance.evidence)
-    ):
+    """Bring the status up to the registers."""
+    settled = outcome(instance, conclude_instance(instance), fresh=fresh)
+    if settled is None:
         return
+    status, reason, evidence = settled
     rows.changed_instances.add(instance.instance_id)
     if status != instance.status:
         rows.transitions.append(

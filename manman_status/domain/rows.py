@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Entity, Reason, StatusType
 
 Evidence: TypeAlias = dict[str, Any]
 Conclusion: TypeAlias = tuple[StatusType, Reason, Evidence]
@@ -111,3 +111,17 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 STATUS_RANK = {status: rank for rank, status in enumerate(StatusType)}
 """Of two claims with one position the further one stands."""
+
+
+def outcome(row: Worker | ServerInstance, reported: Conclusion, *, fresh: bool) -> Conclusion | None:
+    """What the row must say now that the reports say this; None when it stays as it is. `fresh` evidence lifts what
+    the processor had inferred; a reported end replaces it whenever it comes."""
+    status, reason, evidence = reported
+    if row.reason in INFERRED:
+        if not fresh and status not in TERMINAL:
+            return None
+        if status in ACTIVE:
+            return status, Reason.RECOVERED, {**evidence, "was": row.reason, "since": row.status_since}
+    elif status == row.status and (row.reason is Reason.RECOVERED or (reason, evidence) == (row.reason, row.evidence)):
+        return None
+    return reported

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from manman_status.domain.events import WorkerStopped
-from manman_status.domain.rows import STATUS_RANK, Conclusion, Receipt, Rows, Transition, Worker
-from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Entity, Reason, StatusType
+from manman_status.domain.rows import STATUS_RANK, Conclusion, Receipt, Rows, Transition, Worker, outcome
+from manman_status.domain.status import TERMINAL, Entity, Reason, StatusType
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -89,19 +89,11 @@ def _readable(at: int) -> str:
 
 
 def settle_worker(rows: Rows, worker: Worker, receipt: Receipt, *, fresh: bool) -> None:
-    """Bring the status up to the registers. `fresh` evidence lifts what the processor had inferred; a reported
-    end replaces it whenever it comes."""
-    status, reason, evidence = conclude_worker(worker)
-    if worker.reason in INFERRED:
-        if not fresh and status not in TERMINAL:
-            return
-        if status in ACTIVE:
-            evidence = {**evidence, "was": worker.reason, "since": worker.status_since}
-            reason = Reason.RECOVERED
-    elif status == worker.status and (
-        worker.reason is Reason.RECOVERED or (reason, evidence) == (worker.reason, worker.evidence)
-    ):
+    """Bring the status up to the registers."""
+    settled = outcome(worker, conclude_worker(worker), fresh=fresh)
+    if settled is None:
         return
+    status, reason, evidence = settled
     rows.changed_workers.add(worker.worker_id)
     if status != worker.status:
         if worker.status in TERMINAL and worker.last_heartbeat is not None:
