@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractConnection, AbstractExchange
 
     from manman_status.reporter.messages import Report
+
+
+IN_FLIGHT = 200
+"""How many messages are on their way at once, of those that are sent together."""
 
 
 class Unroutable(ManManStatusError):  # noqa: N818
@@ -38,6 +43,23 @@ class Publisher:
             raise Unroutable(routing_key=report.routing_key, exchange=self._exchange.name) from error
         except (DeliveryError, *CONNECTION_EXCEPTIONS) as error:
             raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
+
+    async def send_all(self, reports: Sequence[Report]) -> list[Unroutable | BrokerUnavailable | None]:
+        """In their order, each with what went wrong with it. After one that went wrong the next `IN_FLIGHT` may still
+        arrive; what comes later is not sent then, and has the same error."""
+        errors: list[Unroutable | BrokerUnavailable | None] = []
+        for start in range(0, len(reports), IN_FLIGHT):
+            errors += await asyncio.gather(*map(self._attempt, reports[start : start + IN_FLIGHT]))
+            if failed := next((error for error in errors if error), None):
+                return errors + [failed] * (len(reports) - len(errors))
+        return errors
+
+    async def _attempt(self, report: Report) -> Unroutable | BrokerUnavailable | None:
+        try:
+            await self.send(report)
+        except (Unroutable, BrokerUnavailable) as error:
+            return error
+        return None
 
 
 @asynccontextmanager

@@ -19,7 +19,6 @@ from manman_status.simulator.fleet import Fleet
 
 Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Publisher]]
 
-IN_FLIGHT = 200
 RETRY_AFTER_SECONDS = 1.0
 
 
@@ -62,16 +61,14 @@ class FleetRun:
 
     async def _send(self, publisher: Publisher, reports: list[Report]) -> None:
         waiting, self._waiting = [*self._waiting, *reports], []
-        for start in range(0, len(waiting), IN_FLIGHT):
-            batch = waiting[start : start + IN_FLIGHT]
-            errors = await asyncio.gather(*map(publisher.send, batch), return_exceptions=True)
-            unsent = [report for report, error in zip(batch, errors, strict=True) if error]
-            durable = sum(report.durable for report, error in zip(batch, errors, strict=True) if not error)
-            self.tally.lifecycle += durable
-            self.tally.heartbeats += len(batch) - len(unsent) - durable
-            if unsent:
-                self._keep(unsent + waiting[start + IN_FLIGHT :])
-                raise next(error for error in errors if error)
+        errors = await publisher.send_all(waiting)
+        unsent = [report for report, error in zip(waiting, errors, strict=True) if error]
+        durable = sum(report.durable for report, error in zip(waiting, errors, strict=True) if not error)
+        self.tally.lifecycle += durable
+        self.tally.heartbeats += len(waiting) - len(unsent) - durable
+        if unsent:
+            self._keep(unsent)
+            raise next(error for error in errors if error)
 
     def _keep(self, unsent: list[Report]) -> None:
         self._waiting += [report for report in unsent if report.durable]
