@@ -15,7 +15,7 @@ from typing import Protocol
 import asyncpg
 import structlog
 
-from manman_status.pipeline.backoff import Backoff
+from manman_status.backoff import Backoff
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.observation import (

@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from manman_status.backoff import Backoff
 from manman_status.domain.events import (
     Heartbeat,
     Inventory,
@@ -25,7 +26,6 @@ from manman_status.domain.merge import is_repeated, merge
 from manman_status.domain.rows import Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
-from manman_status.pipeline.backoff import Backoff
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.observation import advance_observation, move_watermark
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool

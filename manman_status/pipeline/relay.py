@@ -12,8 +12,8 @@ from typing import Protocol
 import asyncpg
 import structlog
 
+from manman_status.backoff import Backoff
 from manman_status.errors import BrokerUnavailable
-from manman_status.pipeline.backoff import Backoff
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease

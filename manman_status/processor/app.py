@@ -19,9 +19,9 @@ import uvloop
 from faststream.rabbit import RabbitBroker
 from faststream.rabbit.subscriber import RabbitSubscriber
 
+from manman_status.backoff import Backoff
 from manman_status.domain.guard import GuardRules
 from manman_status.errors import SchemaBehind
-from manman_status.pipeline.backoff import Backoff
 from manman_status.pipeline.canary import Observer
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.housekeeping import Housekeeper

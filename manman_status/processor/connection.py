@@ -12,8 +12,8 @@ from faststream.rabbit import Channel, RabbitBroker
 from faststream.rabbit.subscriber import RabbitSubscriber
 from yarl import URL
 
+from manman_status.backoff import Backoff
 from manman_status.errors import CommandFailed
-from manman_status.pipeline.backoff import Backoff
 from manman_status.pipeline.custody import Custody
 from manman_status.processor.canaries import watch_own_queue
 from manman_status.processor.declare import bind_queues, declare_exchanges, heartbeat_queue, lifecycle_queue, topic
