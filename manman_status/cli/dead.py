@@ -15,9 +15,10 @@ import msgspec
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 from cyclopts import App, Parameter, validators
 
-from manman_status.cli.broker import ANSWER_WITHIN_SECONDS, connected
+from manman_status.cli.broker import connected
 from manman_status.cli.flags import RabbitmqUrl
 from manman_status.errors import CommandFailed, SettingsError
+from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
 from manman_status.settings import Settings, load_settings
 
 if TYPE_CHECKING:

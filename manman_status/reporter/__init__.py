@@ -1,0 +1,7 @@
+"""What a worker embeds to be seen: it needs msgspec and aio-pika, and nothing of the service."""
+
+from manman_status.reporter.life import InvalidReport
+from manman_status.reporter.status_reporter import StatusReporter
+from manman_status.reporter.threaded import ThreadedStatusReporter
+
+__all__ = ["InvalidReport", "StatusReporter", "ThreadedStatusReporter"]

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import aio_pika
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, DeliveryError, PublishError
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
+    ChannelNotFoundEntity,
+    DeliveryError,
+    InvalidFrameError,
+    PublishError,
+)
+from yarl import URL
 
 from manman_status.errors import BrokerUnavailable, ManManStatusError
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractConnection, AbstractExchange
+    from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+    from aiormq.connection import TransportFactory
 
     from manman_status.reporter.messages import Report
 
 
 IN_FLIGHT = 200
 """How many messages are on their way at once, of those that are sent together."""
+
+ANSWER_WITHIN_SECONDS = 5.0
+CLOSE_WITHIN_SECONDS = 2.0
 
 
 class Unroutable(ManManStatusError):  # noqa: N818
@@ -63,10 +74,43 @@ class Publisher:
 
 
 @asynccontextmanager
+async def open_connection(
+    url: str, *, name: str, transport: TransportFactory | None = None
+) -> AsyncIterator[AbstractConnection]:
+    """Not a robust one: whoever loses it is told, and opens another. Raises BrokerUnavailable."""
+    connection = aio_pika.Connection(URL(url), client_properties={"connection_name": name})
+    connection.kwargs["transport_factory"] = transport
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
+            await connection.connect()
+    except InvalidFrameError as error:
+        # How aiormq says that the broker closed the connection instead of opening the virtual host.
+        virtual_host = connection.url.path[1:] or "/"
+        cause = f"there is no virtual host {virtual_host!r}, or this user may not use it"
+        raise BrokerUnavailable(cause=cause) from error
+    except CONNECTION_EXCEPTIONS as error:
+        raise BrokerUnavailable(cause=str(error) or f"nothing within {ANSWER_WITHIN_SECONDS:g} s") from error
+    else:
+        yield connection
+    finally:
+        await _close(connection)
+
+
+@asynccontextmanager
 async def open_publisher(connection: AbstractConnection, *, exchange: str) -> AsyncIterator[Publisher]:
-    """The exchange is not declared here: a sender needs no right to configure."""
-    channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+    """The exchange is not declared here: a sender needs no right to configure. Raises BrokerUnavailable."""
+    try:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+    except CONNECTION_EXCEPTIONS as error:
+        raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
     try:
         yield Publisher(await channel.get_exchange(exchange, ensure=False))
     finally:
-        await channel.close()
+        await _close(channel)
+
+
+async def _close(resource: AbstractConnection | AbstractChannel) -> None:
+    """A broker that hangs says no goodbye."""
+    with suppress(*CONNECTION_EXCEPTIONS):
+        async with asyncio.timeout(CLOSE_WITHIN_SECONDS):
+            await resource.close()

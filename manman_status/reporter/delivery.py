@@ -1,0 +1,130 @@
+"""Keeps one worker's connection: its events in order until each is confirmed, its heartbeats in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TypeVar
+
+from manman_status.backoff import Backoff
+from manman_status.errors import BrokerUnavailable
+from manman_status.reporter.connection import IN_FLIGHT, Publisher, Unroutable, open_connection, open_publisher
+from manman_status.reporter.life import WorkerLife
+from manman_status.reporter.messages import Report
+from manman_status.reporter.quiet import quiet_own_connections
+from manman_status.reporter.transport import OwnTransport
+
+log = logging.getLogger("manman_status.reporter")
+
+Answer = TypeVar("Answer")
+
+CONFIRM_WITHIN_SECONDS = 10.0
+JITTER = (0.9, 1.0)
+"""Of the interval: workers that started together drift apart, and none is ever later than it promised."""
+
+
+class Delivery:
+    """Runs in one event loop; `wake` and `close` are called there too."""
+
+    def __init__(self, life: WorkerLife, url: str, *, exchange: str, interval_seconds: float) -> None:
+        self._life = life
+        self._url = url
+        self._exchange = exchange
+        self._interval_seconds = interval_seconds
+        self._woken = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._backoff = Backoff()
+        self.transport = OwnTransport(url)
+        self.is_connected = False
+        self._is_silent = False
+
+    def wake(self) -> None:
+        """There is something to send."""
+        self._woken.set()
+
+    def close(self) -> None:
+        """Let `run` return once everything is confirmed. No heartbeat is sent any more."""
+        self._closing.set()
+        self._woken.set()
+
+    def fall_silent(self) -> None:
+        """In a forked child: its parent goes on."""
+        self._is_silent = True
+        self.transport.let_go()
+
+    async def run(self) -> None:
+        quiet_own_connections()
+        while not self._is_silent and (self._life.waiting or not self._closing.is_set()):
+            try:
+                await self._deliver()
+            except Exception as error:  # noqa: BLE001 - whatever it is, a worker that lives goes on saying so
+                await self._wait_after(error)
+            finally:
+                self.is_connected = False
+                self.transport.abort()
+
+    async def _wait_after(self, error: Exception) -> None:
+        delay = self._backoff.failed()
+        if not isinstance(error, BrokerUnavailable | Unroutable):
+            log.error("worker %d cannot report", self._life.worker_id, exc_info=error)
+        elif self._backoff.is_worth_saying:
+            worker, waiting = self._life.worker_id, self._life.waiting
+            log.warning("worker %d cannot report: %s; %d events wait", worker, error, waiting)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), delay)
+        if self._closing.is_set():
+            await asyncio.sleep(delay)
+
+    async def _deliver(self) -> None:
+        """Returns when closed and done. Raises when the broker is away or takes nothing."""
+        loop = asyncio.get_running_loop()
+        name = f"manman-status reporter of worker {self._life.worker_id}"
+        async with (
+            open_connection(self._url, name=name, transport=self.transport) as connection,
+            open_publisher(connection, exchange=self._exchange) as publisher,
+        ):
+            connection.close_callbacks.add(lambda *_: self._woken.set())
+            beat_due = loop.time()
+            while not self._is_silent:
+                if not connection.connected.is_set():
+                    raise BrokerUnavailable(cause="the connection was lost")
+                self._woken.clear()
+                if loop.time() >= beat_due and not self._closing.is_set():
+                    beat_due = loop.time() + self._interval_seconds * random.uniform(*JITTER)  # noqa: S311
+                    await _answered(publisher.send(self._life.heartbeat()))
+                    self._succeeded()
+                if waiting := self._life.oldest(IN_FLIGHT):
+                    await self._send(publisher, waiting)
+                elif self._closing.is_set():
+                    return
+                else:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._woken.wait(), beat_due - loop.time())
+
+    async def _send(self, publisher: Publisher, waiting: list[tuple[int, Report]]) -> None:
+        """What comes after one that failed is sent again too, so that the last copies are in order."""
+        errors = await _answered(publisher.send_all([report for _, report in waiting]))
+        for (number, _), error in zip(waiting, errors, strict=True):
+            if error:
+                raise error
+            self._life.confirm(number)
+        self._succeeded()
+
+    def _succeeded(self) -> None:
+        if not self.is_connected:
+            self.is_connected = True
+            after = f" again after {self._backoff.failing_seconds:g} s" if self._backoff.failures else ""
+            log.info("worker %d reports%s", self._life.worker_id, after)
+        self._backoff = Backoff()
+
+
+async def _answered(sending: Awaitable[Answer]) -> Answer:
+    """A broker that is blocked or frozen takes messages and never answers."""
+    try:
+        async with asyncio.timeout(CONFIRM_WITHIN_SECONDS):
+            return await sending
+    except TimeoutError:
+        raise BrokerUnavailable(cause=f"no confirmation within {CONFIRM_WITHIN_SECONDS:g} s") from None

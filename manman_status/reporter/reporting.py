@@ -1,0 +1,154 @@
+"""What both reporters do: take a worker's word at once, whatever becomes of it, and never fail the worker for it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from asyncio import CancelledError
+from collections.abc import Callable
+from weakref import WeakSet
+
+from yarl import URL
+
+from manman_status.reporter.delivery import Delivery
+from manman_status.reporter.life import InvalidReport, WorkerLife
+
+log = logging.getLogger("manman_status.reporter")
+
+CLOSE_WITHIN_SECONDS = 5.0
+
+
+class Reporting:
+    """One life of one worker, from `start` to `close`. A later life is another object.
+
+    `labels` go with every heartbeat; `group` is the one that the fleet guard and filters know. With `inventory`, the
+    heartbeats list all server instances of the worker: those that this reporter was told of and no others, so that one
+    it does not know is taken for gone. Give False when others report them. `buffer_size` events wait for a broker that
+    is away; beyond that the oldest are dropped.
+
+    Raises InvalidReport (a ValueError) for what the processor would refuse. Nothing else here raises: what is wrong
+    later is logged as `manman_status.reporter`.
+    """
+
+    def __init__(
+        self,
+        rabbitmq_url: str,
+        *,
+        worker_id: int,
+        interval_seconds: float = 10.0,
+        labels: dict[str, str] | None = None,
+        inventory: bool = True,
+        buffer_size: int = 10_000,
+        exchange: str = "internal_service_events",
+    ) -> None:
+        if URL(rabbitmq_url).scheme not in {"amqp", "amqps"}:
+            raise InvalidReport(
+                worker_id=worker_id, what="it", reason="rabbitmq_url must begin with amqp:// or amqps://"
+            )
+        self._life = WorkerLife(
+            worker_id,
+            interval_seconds=interval_seconds,
+            labels=labels,
+            inventory=inventory,
+            outbox_size=buffer_size,
+        )
+        self._delivery = Delivery(self._life, rabbitmq_url, exchange=exchange, interval_seconds=interval_seconds)
+        self._is_open = False
+        self._is_child = False
+        self._complained_as_child = False
+        self._dropped_before = 0
+        _know_of_forks()
+        _all.add(self)
+
+    @property
+    def incarnation(self) -> int:
+        """When this life began, in µs since the epoch."""
+        return self._life.incarnation
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker confirmed the last that was sent."""
+        return self._delivery.is_connected
+
+    @property
+    def waiting(self) -> int:
+        """Events that the broker has not confirmed."""
+        return self._life.waiting
+
+    @property
+    def dropped(self) -> int:
+        """Events that were given up because more than `buffer_size` waited."""
+        return self._life.dropped
+
+    def _begin(self) -> None:
+        self._is_open = True
+        self._life.begin()
+
+    def _end(self, *, graceful: bool) -> bool:
+        """False when there is nothing to end here."""
+        if self._is_child or not self._is_open:
+            return False
+        self._is_open = False
+        if graceful:
+            self._life.end()
+        return True
+
+    def _wake(self) -> None:
+        """Have the delivery look for what is new."""
+        raise NotImplementedError
+
+    def _say(self, put: Callable[[], None]) -> None:
+        if self._is_child:
+            self._say_nothing_as_child()
+            return
+        try:
+            if not self._is_open:
+                raise InvalidReport(worker_id=self._life.worker_id, what="anything", reason="its reporter is not open")
+            put()
+            self._wake()
+        except Exception as error:  # whatever it is, the worker goes on
+            log.error("%s", error, exc_info=not isinstance(error, InvalidReport))  # noqa: TRY400
+        self._tell_of_dropped()
+
+    def _say_nothing_as_child(self) -> None:
+        if not self._complained_as_child:
+            self._complained_as_child = True
+            log.warning("this is a forked child: worker %d is reported by its parent alone", self._life.worker_id)
+
+    def _tell_of_dropped(self) -> None:
+        """At the first, and whenever there are twice as many."""
+        if self.dropped > 2 * self._dropped_before:
+            self._dropped_before = self.dropped
+            worker = self._life.worker_id
+            log.error("worker %d: too many events wait for RabbitMQ, the oldest %d were dropped", worker, self.dropped)
+
+    def _tell_of_unsent(self) -> None:
+        if self.waiting:
+            log.error("worker %d: %d events were not sent before the end", self._life.worker_id, self.waiting)
+
+    def _become_child(self) -> None:
+        self._is_child = True
+        self._delivery.fall_silent()
+        self._life.forget_the_lock()
+
+
+def is_asked_for(error: BaseException | None) -> bool:
+    """Whether who leaves a block with this was asked to leave. Everything else is a crash, of which silence tells."""
+    if isinstance(error, SystemExit):
+        return not error.code
+    return error is None or isinstance(error, KeyboardInterrupt | CancelledError | GeneratorExit)
+
+
+_all: WeakSet[Reporting] = WeakSet()
+
+
+@functools.cache
+def _know_of_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def _in_child() -> None:
+    for reporting in list(_all):
+        reporting._become_child()  # noqa: SLF001

@@ -1,0 +1,57 @@
+"""The reporter of a worker that runs on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from manman_status.reporter.reporting import CLOSE_WITHIN_SECONDS, Reporting, is_asked_for
+
+
+class StatusReporter(Reporting):
+    """Reports a worker from within its event loop.
+
+        async with StatusReporter("amqp://…", worker_id=7, labels={"group": "eu-1"}) as report:
+            await report.server_started(31)
+            ...
+            await report.server_stopped(31, exit_code=0)
+
+    Leaving the block says that the worker stopped; leaving it with an exception says nothing, as a crash would. (Being
+    cancelled or interrupted is no crash.)
+    """
+
+    async def start(self) -> None:
+        """Say that the worker started, and keep saying that it lives. Does not wait for the broker."""
+        self._begin()
+        self._task = asyncio.create_task(self._delivery.run(), name="manman-status reporter")
+
+    async def close(self, *, graceful: bool = True) -> None:
+        """Send what waits, for some seconds at most. Unless `graceful`, without a word that the worker stopped."""
+        if not self._end(graceful=graceful):
+            return
+        self._delivery.close()
+        await asyncio.wait({self._task}, timeout=CLOSE_WITHIN_SECONDS)
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        self._tell_of_unsent()
+
+    async def server_started(self, instance_id: int, *, game_server_config_id: int | None = None) -> None:
+        """It runs now. Returns at once and never fails."""
+        self._say(lambda: self._life.start_server(instance_id, game_server_config_id))
+
+    async def server_stopped(self, instance_id: int, *, exit_code: int | None = None) -> None:
+        """It ended: in order, or crashed when the exit code is not 0. Returns at once and never fails."""
+        self._say(lambda: self._life.stop_server(instance_id, exit_code))
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close(graceful=is_asked_for(error))
+
+    def _wake(self) -> None:
+        self._delivery.wake()

@@ -1,0 +1,73 @@
+"""The reporter of a worker that runs on threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from types import TracebackType
+from typing import Self
+
+from manman_status.reporter.connection import CLOSE_WITHIN_SECONDS as LET_GO_WITHIN_SECONDS
+from manman_status.reporter.reporting import CLOSE_WITHIN_SECONDS, Reporting, is_asked_for
+
+
+class ThreadedStatusReporter(Reporting):
+    """Reports a worker from a thread of its own; may be called from any thread.
+
+        with ThreadedStatusReporter("amqp://…", worker_id=7, labels={"group": "eu-1"}) as report:
+            report.server_started(31)
+            ...
+            report.server_stopped(31, exit_code=0)
+
+    Leaving the block says that the worker stopped; leaving it with an exception says nothing, as a crash would. (Being
+    interrupted is no crash.) The thread is a daemon, so it does not keep the process alive, and it has the context
+    variables of whoever called `start`.
+    """
+
+    def start(self) -> None:
+        """Say that the worker started, and keep saying that it lives. Does not wait for the broker."""
+        self._begin()
+        self._loop = asyncio.new_event_loop()
+        self._task = self._loop.create_task(self._delivery.run(), context=contextvars.copy_context())
+        self._thread = threading.Thread(target=self._run, name="manman-status reporter", daemon=True)
+        self._thread.start()
+
+    def close(self, *, graceful: bool = True) -> None:
+        """Send what waits, for some seconds at most. Unless `graceful`, without a word that the worker stopped."""
+        if not self._end(graceful=graceful):
+            return
+        self._loop.call_soon_threadsafe(self._delivery.close)
+        self._thread.join(CLOSE_WITHIN_SECONDS)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(2 * LET_GO_WITHIN_SECONDS)
+        self._tell_of_unsent()
+
+    def server_started(self, instance_id: int, *, game_server_config_id: int | None = None) -> None:
+        """It runs now. Returns at once and never fails."""
+        self._say(lambda: self._life.start_server(instance_id, game_server_config_id))
+
+    def server_stopped(self, instance_id: int, *, exit_code: int | None = None) -> None:
+        """It ended: in order, or crashed when the exit code is not 0. Returns at once and never fails."""
+        self._say(lambda: self._life.stop_server(instance_id, exit_code))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(graceful=is_asked_for(error))
+
+    def _wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._delivery.wake)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(asyncio.wait({self._task}))
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()

@@ -1,0 +1,51 @@
+"""The socket under a connection, known by its number: what a forked child must let go of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+from yarl import URL
+
+
+class OwnTransport(TransportFactory):
+    """Makes connections, and remembers the newest."""
+
+    def __init__(self, url: str) -> None:
+        self._factory = TLSTransportFactory() if URL(url).scheme == "amqps" else TCPTransportFactory()
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, self._writer = await self._factory.create(url, **kwargs)
+        return reader, self._writer
+
+    def abort(self) -> None:
+        """Once the connection was closed in order, or could not be."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+            self._writer = None
+
+    def let_go(self) -> None:
+        """In a forked child: what is written there would reach the broker in the middle of the parent's words, and as
+        long as the child held it the parent's death would not end the connection.
+
+        Its number is kept taken, by nothing: objects of the parent's that end in the child still close it.
+        """
+        if self._writer is None:
+            return
+        number: int = self._writer.get_extra_info("socket").fileno()
+        with suppress(OSError):
+            if _local_address(number) != self._writer.get_extra_info("sockname"):
+                return  # closed before the fork, and by now the number of something else
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nothing, number, inheritable=False)
+            os.close(nothing)
+
+
+def _local_address(number: int) -> Any:
+    with socket.socket(fileno=os.dup(number)) as copy:
+        return copy.getsockname()
