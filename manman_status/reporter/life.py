@@ -15,7 +15,7 @@ from manman_status.wire.inbound import decode
 
 
 class InvalidReport(ManManStatusError, ValueError):  # noqa: N818
-    """Worker {worker_id}: {what} cannot be reported: {reason}"""
+    """worker {worker_id}: {what} cannot be reported: {reason}"""
 
 
 class Outbox:

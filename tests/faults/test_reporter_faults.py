@@ -1,0 +1,177 @@
+"""A worker that embeds the reporter dies, comes back, loses its broker or forks: what is told stays true."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import itertools
+import json
+import subprocess
+import sys
+import time
+
+import aio_pika
+import psutil
+import pytest
+from yarl import URL
+
+from manman_status.reporter import StatusReporter
+from tests.faults.worker_program import CHILD_S_OWN
+
+
+@pytest.fixture
+def start_worker(broker, server_folder):
+    """Starts a worker with an embedded reporter, as a process of its own; its log is `worker.log_file`."""
+    started = []
+
+    def start(worker_id, *instance_ids):
+        log_file = server_folder / f"worker-{worker_id}-{len(started)}.log"
+        command = [sys.executable, "-m", "tests.faults.worker_program", broker, str(worker_id), *map(str, instance_ids)]
+        with log_file.open("wb") as log:
+            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
+        worker.log_file = log_file
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        for child in psutil.Process(worker.pid).children() if worker.poll() is None else ():
+            child.kill()
+        worker.kill()
+        worker.communicate()
+
+
+@pytest.fixture
+def worker_is(observed):
+    async def is_so(worker_id, *status_and_reason):
+        return await observed.worker(worker_id) == status_and_reason
+
+    return is_so
+
+
+async def test_of_a_killed_worker_its_silence_tells(start_quick, start_worker, observed, worker_is, eventually):
+    await start_quick()
+    worker = start_worker(7, 31)
+    await eventually(lambda: observed.server(31))
+    await eventually(lambda: worker_is(7, "RUNNING", "reported"))
+    worker.kill()
+    await eventually(lambda: worker_is(7, "LOST", "heartbeat_expired"))
+    assert await observed.server(31) == ("LOST", "worker_lost")
+
+
+async def test_a_restarted_worker_is_a_new_incarnation_and_its_old_servers_are_gone(
+    start_quick, start_worker, observed, eventually
+):
+    async def incarnation():
+        return await observed.value("SELECT incarnation FROM workers WHERE worker_id = 7")
+
+    async def superseded():
+        return await observed.server(31) == ("CRASHED", "superseded")
+
+    await start_quick()
+    start = start_worker(7, 31)
+    await eventually(lambda: observed.server(31))
+    before = await incarnation()
+    start.kill()
+    start.wait()
+    start_worker(7, 32)
+    await eventually(superseded)
+    assert await incarnation() > before
+    assert (await observed.worker(7))[0] == "RUNNING"
+    assert await observed.server(32) == ("RUNNING", "reported")
+
+
+async def test_a_worker_that_is_told_to_end_ends_in_order(start_quick, start_worker, worker_is, observed, eventually):
+    await start_quick()
+    worker = start_worker(7)
+    await eventually(lambda: worker_is(7, "RUNNING", "reported"))
+    worker.communicate(b"end\n", timeout=10)
+    assert worker.returncode == 0
+    await eventually(lambda: worker_is(7, "COMPLETE", "graceful"))
+
+
+def is_connected_to(process, url):
+    port = URL(url).port
+    return [link for link in process.net_connections("tcp") if link.raddr and link.raddr.port == port]
+
+
+async def test_a_forked_child_says_so_once_keeps_silent_and_holds_no_connection(
+    start_quick, start_worker, observed, worker_is, broker, eventually
+):
+    await start_quick()
+    worker = start_worker(7, 31)
+    await eventually(lambda: worker_is(7, "RUNNING", "reported"))
+    worker.stdin.write(b"fork\n")
+    worker.stdin.flush()
+    [child] = await eventually(lambda: psutil.Process(worker.pid).children())
+    told = f"{child.pid} this is a forked child: worker 7 is reported by its parent alone"
+    await eventually(lambda: told in worker.log_file.read_text())
+    assert is_connected_to(psutil.Process(worker.pid), broker)
+    assert not is_connected_to(child, broker)
+    passed = await observed.value("SELECT seq FROM workers WHERE worker_id = 7")
+
+    async def goes_on():
+        return await observed.value("SELECT seq FROM workers WHERE worker_id = 7") >= passed + 3
+
+    await eventually(goes_on)
+    assert await observed.worker(7) == ("RUNNING", "reported")
+    worker.kill()  # while the child lives on
+    await eventually(lambda: worker_is(7, "LOST", "heartbeat_expired"))
+    assert child.is_running()
+    assert await observed.server(CHILD_S_OWN) is None
+    assert worker.log_file.read_text().count("forked child") == 1
+    child.kill()
+
+
+EVENTS = 1_000
+INSTANCES = 50
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=pytest.mark.slow)])
+async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_each_instance(
+    seconds, start_quick, broker, rabbitmq, observed, eventually
+):
+    await start_quick()
+    async with await aio_pika.connect(broker) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue("watched", durable=True)
+        await queue.bind("internal_service_events", "game_server_instance.*.lifecycle")
+
+    began = asyncio.get_running_loop().time()
+    rounds = EVENTS // (2 * INSTANCES)
+    async with StatusReporter(broker, worker_id=7, interval_seconds=1) as report:
+        for turn, instance_id in itertools.product(range(rounds), range(1, INSTANCES + 1)):
+            if (turn, instance_id) == (rounds // 2, 1):
+                await eventually(lambda: report.waiting < EVENTS // 4)
+                await asyncio.to_thread(rabbitmq.stop)
+                began = time.monotonic()
+            await report.server_started(instance_id * 1_000 + turn)
+            await report.server_stopped(instance_id * 1_000 + turn, exit_code=turn)
+        assert report.waiting >= EVENTS // 2
+        await eventually(lambda: time.monotonic() - began >= seconds, within_seconds=seconds + 5)
+        await asyncio.to_thread(rabbitmq.start)
+        await eventually(lambda: not report.waiting, within_seconds=30)
+        assert report.dropped == 0
+
+    said = await arrived_in_order(broker)
+    assert len(said) == EVENTS // 2
+    assert set(said.values()) == {("SERVER_STARTED", "SERVER_STOPPED")}
+    sql = "SELECT status, count(*) FROM server_instances GROUP BY status ORDER BY status"
+    expected = [("COMPLETE", INSTANCES), ("CRASHED", (rounds - 1) * INSTANCES)]
+
+    async def all_told():
+        return sorted(map(tuple, await observed.rows(sql))) == sorted(expected)
+
+    await eventually(all_told, within_seconds=20)
+    assert await observed.lost() == []
+
+
+async def arrived_in_order(broker):
+    """What was said of each instance, each event at its first arrival: one that was not confirmed may come again."""
+    said = collections.defaultdict(dict)
+    async with await aio_pika.connect(broker) as connection:
+        queue = await (await connection.channel()).get_queue("watched")
+        while message := await queue.get(no_ack=True, fail=False):
+            body = json.loads(message.body)
+            said[body["command_args"][0]].setdefault(body["command_type"])
+    return {instance_id: tuple(kinds) for instance_id, kinds in said.items()}

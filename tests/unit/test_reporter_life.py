@@ -1,0 +1,159 @@
+"""What a worker has to say, before anything is sent."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped
+from manman_status.reporter import InvalidReport, StatusReporter
+from manman_status.reporter.life import WorkerLife
+from manman_status.wire.inbound import decode
+
+NOWHERE = "amqp://guest:guest@127.0.0.1:9/"
+
+
+def a_life(worker_id=7, **options):
+    defaults = {"interval_seconds": 10, "labels": None, "inventory": True, "outbox_size": 100}
+    return WorkerLife(worker_id, **{**defaults, **options})
+
+
+def understood(report):
+    [event] = decode(report.body).events
+    return event
+
+
+def waiting(life):
+    return [understood(report) for _, report in life.oldest(10_000)]
+
+
+def listed(life):
+    return [entry.instance_id for entry in understood(life.heartbeat()).servers.list_entries()]
+
+
+def test_events_wait_in_order_and_are_numbered():
+    life = a_life()
+    life.begin()
+    life.start_server(31, 3)
+    life.stop_server(31, 137)
+    life.end()
+    started, running, stopped, ended = waiting(life)
+    assert [type(event) for event in waiting(life)] == [WorkerStarted, ServerStarted, ServerStopped, WorkerStopped]
+    assert (running.instance_id, running.worker_id, running.game_server_config_id) == (31, 7, 3)
+    assert stopped.exit_code == 137
+    assert started.seq < running.seq < stopped.seq < ended.seq
+    assert {event.incarnation for event in waiting(life)} == {life.incarnation}
+
+
+def test_a_heartbeat_lists_what_runs_and_nothing_else():
+    life = a_life()
+    for instance_id in (31, 32, 33):
+        life.start_server(instance_id, None)
+    life.stop_server(32, 0)
+    assert listed(life) == [31, 33]
+    beat = understood(life.heartbeat())
+    assert isinstance(beat, Heartbeat)
+    assert beat.interval_seconds == 10
+
+
+def test_without_inventory_a_heartbeat_says_nothing_about_servers():
+    life = a_life(inventory=False)
+    life.start_server(31, None)
+    assert understood(life.heartbeat()).servers is None
+
+
+def test_an_id_that_is_a_string_is_listed_as_the_number_it_is():
+    life = a_life()
+    life.start_server("31", "3")
+    assert listed(life) == [31]
+
+
+@pytest.mark.parametrize(
+    ("instance_id", "config_id", "exit_code"), [(0, None, None), (None, None, None), (31, 0, None), (31, None, "x")]
+)
+def test_what_the_processor_would_refuse_is_refused_and_leaves_no_trace(instance_id, config_id, exit_code):
+    life = a_life()
+    with pytest.raises(
+        InvalidReport, match=r"worker 7: the .* of server instance .* cannot be reported: .*command_args"
+    ):
+        life.start_server(instance_id, config_id) if exit_code is None else life.stop_server(instance_id, exit_code)
+    assert waiting(life) == []
+    assert listed(life) == []
+
+
+@pytest.mark.parametrize(
+    ("worker_id", "options", "problem"),
+    [
+        (0, {}, "no id of 1 to"),
+        ("x", {}, "no id of 1 to"),
+        (7, {"labels": {"": "eu-1"}}, "a label's key has 1 to 63 characters"),
+        (7, {"labels": {"group": 1}}, r"labels\[...\]"),
+        (7, {"interval_seconds": 0.5}, "an interval is 1 to 3600 seconds"),
+    ],
+)
+def test_a_worker_that_could_never_be_heard_is_refused_at_once(worker_id, options, problem):
+    with pytest.raises(InvalidReport, match=problem):
+        StatusReporter(NOWHERE, worker_id=worker_id, **options)
+
+
+def test_a_url_of_something_else_is_refused_without_showing_it():
+    with pytest.raises(InvalidReport, match="amqp:// or amqps://") as refused:
+        StatusReporter("http://user:open-sesame@host/", worker_id=7)
+    assert "open-sesame" not in str(refused.value)
+
+
+def test_beyond_its_size_the_outbox_drops_the_oldest_and_counts_them():
+    life = a_life(outbox_size=10)
+    for instance_id in range(1, 26):
+        life.start_server(instance_id, None)
+    assert [event.instance_id for event in waiting(life)] == list(range(16, 26))
+    assert (life.waiting, life.dropped) == (10, 15)
+
+
+def test_what_is_confirmed_after_it_was_dropped_takes_nothing_newer_along():
+    life = a_life(outbox_size=2)
+    life.start_server(1, None)
+    life.start_server(2, None)
+    [_, (number, _)] = life.oldest(2)
+    life.start_server(3, None)
+    life.start_server(4, None)
+    life.confirm(number)
+    assert [event.instance_id for event in waiting(life)] == [3, 4]
+
+
+def test_numbers_follow_the_order_in_the_outbox_whoever_calls():
+    life = a_life(outbox_size=10_000)
+
+    def work(first):
+        for instance_id in range(first, first + 500):
+            life.start_server(instance_id, None)
+
+    threads = [threading.Thread(target=work, args=(1 + 500 * n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    numbers = [event.seq for event in waiting(life)]
+    assert len(numbers) == 2000
+    assert numbers == sorted(numbers)
+
+
+async def test_a_report_that_cannot_be_sent_is_told_and_never_raised(caplog):
+    reporter = StatusReporter(NOWHERE, worker_id=7)
+    with caplog.at_level(logging.INFO):
+        await reporter.server_started(31)
+        async with reporter as report:
+            await report.server_started(-1)
+            await report.server_started(object())
+            await report.server_started(32)
+        await report.server_stopped(32)
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [line.partition(": ")[2].partition(" cannot")[0] for line in told[:2]] == [
+        "anything",
+        "the start of server instance -1",
+    ]
+    assert "its reporter is not open" in told[-1]
+    assert told[-2] == "worker 7: 3 events were not sent before the end"
+    assert not [record for record in caplog.records if record.name.startswith(("aiormq", "aio_pika"))]
