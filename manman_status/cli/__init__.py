@@ -22,6 +22,7 @@ COMMANDS = (
     (LOOK, "worker", "views:worker", "Show one worker, its server instances and its last transitions."),
     (LOOK, "servers", "views:servers", "List game server instances."),
     (LOOK, "system", "views:system", "Show the fleet in numbers."),
+    (SEND, "report", "report:report", "Run a program as a server instance and report its life."),
     (SEND, "publish", "publish:app", "Send one event by hand."),
     (SEND, "simulate", "simulate:simulate", "Send the events of a whole fleet, with faults to order."),
     (REPAIR, "doctor", "doctor:doctor", "Say what is wrong with settings, database, schema and broker."),

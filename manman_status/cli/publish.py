@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
@@ -11,7 +10,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from manman_status.cli.broker import connected, virtual_host
-from manman_status.cli.flags import RabbitmqUrl
+from manman_status.cli.flags import Id, Labels, OptionalId, RabbitmqUrl, labels_of
 from manman_status.errors import SettingsError
 from manman_status.reporter.connection import open_publisher
 from manman_status.reporter.messages import Incarnation, Report, RunningServer
@@ -19,10 +18,7 @@ from manman_status.settings import Settings, load_settings
 
 app = App(name="publish", help="Send one event by hand. Exits 1 when no queue takes it.", help_format="plaintext")
 
-Id: TypeAlias = Annotated[int, Parameter(validator=Number(gte=1, lt=2**63))]
-OptionalId: TypeAlias = Annotated[int | None, Parameter(validator=Number(gte=1, lt=2**63))]
 Interval: TypeAlias = Annotated[float | None, Parameter(validator=Number(gt=0))]
-Labels: TypeAlias = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)]
 
 
 @Parameter(name="*")
@@ -134,15 +130,12 @@ def stopped(
 
 
 def _worker(worker_id: int, life: Life, interval: float | None = None, label: tuple[str, ...] = ()) -> Incarnation:
-    pairs = [re.fullmatch(r"([^:=]+)[:=](.*)", text, re.DOTALL) for text in label]
-    if wrong := [text for text, pair in zip(label, pairs, strict=True) if pair is None]:
-        raise SettingsError([f"--label {text}: must be KEY:VALUE" for text in wrong])
     return Incarnation(
         worker_id,
         number=life.incarnation,
         first_seq=life.seq,
         interval_seconds=interval,
-        labels={pair[1]: pair[2] for pair in pairs if pair},
+        labels=labels_of(label),
     )
 
 

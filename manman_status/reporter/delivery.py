@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -87,7 +88,7 @@ class Delivery:
             open_publisher(connection, exchange=self._exchange) as publisher,
         ):
             connection.close_callbacks.add(lambda *_: self._woken.set())
-            beat_due = loop.time()
+            beat_due = loop.time() if self._life.beats else math.inf
             while not self._is_silent:
                 if not connection.connected.is_set():
                     raise BrokerUnavailable(cause="the connection was lost")
@@ -102,7 +103,8 @@ class Delivery:
                     return
                 else:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), beat_due - loop.time())
+                        async with asyncio.timeout_at(beat_due if self._life.beats else None):
+                            await self._woken.wait()
 
     async def _send(self, publisher: Publisher, waiting: list[tuple[int, Report]]) -> None:
         """What comes after one that failed is sent again too, so that the last copies are in order."""

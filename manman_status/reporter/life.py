@@ -61,6 +61,7 @@ class WorkerLife:
         *,
         interval_seconds: float,
         labels: dict[str, str] | None,
+        heartbeats: bool,
         inventory: bool,
         outbox_size: int,
     ) -> None:
@@ -69,7 +70,9 @@ class WorkerLife:
             reason = f"an interval is {lowest:g} to {highest:g} seconds"
             raise InvalidReport(worker_id=worker_id, what="a heartbeat", reason=reason)
         self.worker_id = worker_id
-        self.incarnation = microseconds_now()
+        self.beats = heartbeats
+        # Beside another reporter of the same worker it is that one's life: ours would supersede it.
+        self.incarnation = microseconds_now() if heartbeats else None
         self._events = Incarnation(
             worker_id, number=self.incarnation, interval_seconds=interval_seconds, labels=dict(labels or {})
         )
@@ -95,10 +98,12 @@ class WorkerLife:
             return self._events.heartbeat(None if self._servers is None else self._servers.values())
 
     def begin(self) -> None:
-        self._put("its start", self._events.worker_started)
+        if self.beats:
+            self._put("its start", self._events.worker_started)
 
     def end(self) -> None:
-        self._put("its end", self._events.worker_stopped)
+        if self.beats:
+            self._put("its end", self._events.worker_stopped)
 
     def start_server(self, instance_id: int, game_server_config_id: int | None) -> None:
         self._put(

@@ -24,8 +24,9 @@ class Reporting:
 
     `labels` go with every heartbeat; `group` is the one that the fleet guard and filters know. With `inventory`, the
     heartbeats list all server instances of the worker: those that this reporter was told of and no others, so that one
-    it does not know is taken for gone. Give False when others report them. `buffer_size` events wait for a broker that
-    is away; beyond that the oldest are dropped.
+    it does not know is taken for gone. Give False when others report them. Without `heartbeats`, for use beside another
+    reporter of the same worker, only events of server instances are sent, ordered by their times. `buffer_size` events
+    wait for a broker that is away; beyond that the oldest are dropped.
 
     Raises InvalidReport (a ValueError) for what the processor would refuse. Nothing else here raises: what is wrong
     later is logged as `manman_status.reporter`.
@@ -38,6 +39,7 @@ class Reporting:
         worker_id: int,
         interval_seconds: float = 10.0,
         labels: dict[str, str] | None = None,
+        heartbeats: bool = True,
         inventory: bool = True,
         buffer_size: int = 10_000,
         exchange: str = "internal_service_events",
@@ -50,6 +52,7 @@ class Reporting:
             worker_id,
             interval_seconds=interval_seconds,
             labels=labels,
+            heartbeats=heartbeats,
             inventory=inventory,
             outbox_size=buffer_size,
         )
@@ -62,8 +65,8 @@ class Reporting:
         _all.add(self)
 
     @property
-    def incarnation(self) -> int:
-        """When this life began, in µs since the epoch."""
+    def incarnation(self) -> int | None:
+        """When this life began, in µs since the epoch; None without heartbeats."""
         return self._life.incarnation
 
     @property

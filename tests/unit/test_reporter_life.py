@@ -16,7 +16,7 @@ NOWHERE = "amqp://guest:guest@127.0.0.1:9/"
 
 
 def a_life(worker_id=7, **options):
-    defaults = {"interval_seconds": 10, "labels": None, "inventory": True, "outbox_size": 100}
+    defaults = {"interval_seconds": 10, "labels": None, "heartbeats": True, "inventory": True, "outbox_size": 100}
     return WorkerLife(worker_id, **{**defaults, **options})
 
 
@@ -62,6 +62,16 @@ def test_without_inventory_a_heartbeat_says_nothing_about_servers():
     life = a_life(inventory=False)
     life.start_server(31, None)
     assert understood(life.heartbeat()).servers is None
+
+
+def test_without_heartbeats_only_servers_are_spoken_of_and_no_life_is_begun():
+    life = a_life(heartbeats=False)
+    life.begin()
+    life.start_server(31, None)
+    life.end()
+    [started] = waiting(life)
+    assert (started.incarnation, started.seq) == (None, None)
+    assert started.sent_at is not None
 
 
 def test_an_id_that_is_a_string_is_listed_as_the_number_it_is():
