@@ -13,10 +13,10 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from cyclopts import App, Parameter
 
-from bench import drain, http, sweep
+from bench import drain, http, reporter, sweep
 from bench.stack import FULL, QUICK, Stack
 
-Part: TypeAlias = Literal["singles", "arrays", "http", "sweep"]
+Part: TypeAlias = Literal["singles", "arrays", "http", "sweep", "reporter"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 app = App(name="python -m bench", help_format="plaintext", help="Measure on this machine, beside the bare work.")
@@ -36,7 +36,7 @@ def bench(
 
 
 async def measure(stack: Stack, only: set[Part]) -> None:
-    if only != {"sweep"}:
+    if only - {"sweep", "reporter"}:
         await stack.seed()
     if "singles" in only:
         print(await drain.singles(stack), flush=True)
@@ -49,6 +49,8 @@ async def measure(stack: Stack, only: set[Part]) -> None:
             print(line, flush=True)
     if "sweep" in only:
         print(await sweep.cost(stack), flush=True)
+    if "reporter" in only:
+        print(await reporter.cost(stack), flush=True)
 
 
 if __name__ == "__main__":

@@ -31,10 +31,28 @@ class Sizes(msgspec.Struct, frozen=True):
     runs: int
     http_seconds: int
     sweep_seconds: int
+    reporter_seconds: int
+    reporter_hours: int
 
 
-FULL = Sizes(workers=10_000, beats=100_000, runs=3, http_seconds=5, sweep_seconds=60)
-QUICK = Sizes(workers=1_000, beats=10_000, runs=1, http_seconds=1, sweep_seconds=10)
+FULL = Sizes(
+    workers=10_000,
+    beats=100_000,
+    runs=3,
+    http_seconds=5,
+    sweep_seconds=60,
+    reporter_seconds=30,
+    reporter_hours=4,
+)
+QUICK = Sizes(
+    workers=1_000,
+    beats=10_000,
+    runs=1,
+    http_seconds=1,
+    sweep_seconds=10,
+    reporter_seconds=10,
+    reporter_hours=1,
+)
 
 
 class Stack:
