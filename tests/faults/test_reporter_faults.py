@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import aio_pika
 import psutil
@@ -17,6 +18,7 @@ from yarl import URL
 
 from manman_status.reporter import StatusReporter
 from tests.faults.worker_program import CHILD_S_OWN
+from tests.fleet import TIMEOUT_SECONDS
 
 
 @pytest.fixture
@@ -121,6 +123,25 @@ async def test_a_forked_child_says_so_once_keeps_silent_and_holds_no_connection(
     assert await observed.server(CHILD_S_OWN) is None
     assert worker.log_file.read_text().count("forked child") == 1
     child.kill()
+
+
+async def test_several_reporters_of_one_worker_take_nothing_from_each_other(
+    start_quick, broker, observed, worker_is, eventually
+):
+    await start_quick()
+    agent = StatusReporter(broker, worker_id=7, interval_seconds=1, inventory=False)
+    game = StatusReporter(broker, worker_id=7, heartbeats=False)
+    async with agent, game:
+        await agent.server_started(31)
+        await game.server_started(32)
+        await eventually(lambda: observed.server(32))
+        await eventually(lambda: worker_is(7, "RUNNING", "reported"))
+        passed = await observed.through() + timedelta(seconds=2 * TIMEOUT_SECONDS)
+        await eventually(lambda: observed.has_passed(passed))
+        assert await observed.server(31) == ("RUNNING", "reported")
+        assert await observed.server(32) == ("RUNNING", "reported")
+        await game.close()
+        assert await observed.worker(7) == ("RUNNING", "reported")
 
 
 EVENTS = 1_000

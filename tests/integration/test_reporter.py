@@ -6,13 +6,17 @@ import asyncio
 import contextvars
 import json
 import logging
+import re
+import sys
 import threading
+from pathlib import Path
 
 import aio_pika
 import pytest
 
 from manman_status.reporter import StatusReporter, ThreadedStatusReporter
 
+README = Path(__file__).parents[2] / "README.md"
 LABELS = {"group": "eu-1", "version": "1.4.2"}
 
 
@@ -215,3 +219,13 @@ async def test_a_worker_keeps_its_other_connections_logs(broker, passing, caplog
         with pytest.raises(ConnectionError):
             await aio_pika.connect("amqp://guest:guest@127.0.0.1:9/", timeout=5)
     assert [record for record in caplog.records if record.name == "aiormq.connection"]
+
+
+async def test_the_readme_s_worker_is_reported(processor, broker, rows, eventually):
+    [program] = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    program = program.replace("amqp://guest:guest@127.0.0.1:25673/", broker).replace("sleep(60)", "sleep(1)")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    assert await process.wait() == 0
+    await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
+    assert await rows("SELECT worker_id, labels FROM workers") == [{"worker_id": 7, "labels": {"group": "eu-1"}}]
+    assert await servers(rows) == [(31, "COMPLETE", {"exit_code": 0})]

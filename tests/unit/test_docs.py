@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ast
-import json
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 from manman_status.cli import app
-from manman_status.domain.events import Heartbeat, InventoryEntry
-from manman_status.domain.status import StatusType
+from manman_status.reporter import StatusReporter
 from manman_status.settings import NON_FIELDS, PREFIX, Settings, variable
 from manman_status.wire.inbound import decode
 
@@ -44,7 +43,7 @@ def test_every_link_leads_to_a_file(name: str) -> None:
     assert [link for link in LINK.findall(DOCUMENTS[name]) if not (folder / link).is_file()] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "report-from-shell.md", "report-from-amqp.md"])
 def test_every_command_could_be_given_as_it_stands(name: str) -> None:
     lines = COMMAND.findall(DOCUMENTS[name])
     assert lines
@@ -58,23 +57,26 @@ def test_the_readme_names_every_command() -> None:
     assert named == {name for name in app if not name.startswith("-")}
 
 
-@pytest.mark.parametrize("name", ["README.md", "contract.md"])
+@pytest.mark.parametrize("name", ["README.md", "contract.md", "report-from-amqp.md"])
 def test_every_json_message_is_understood(name: str) -> None:
     for body in blocks(DOCUMENTS[name], "json"):
         decoded = decode(body.encode())
         assert (len(decoded.events), decoded.poison) == (1, [])
 
 
-def test_the_readme_s_worker_sends_heartbeats_that_are_understood() -> None:
-    [program] = blocks(README, "python")
-    [beat] = [
-        node.value
-        for node in ast.walk(ast.parse(program))
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "beat"
-    ]
-    sent = eval(ast.unparse(beat), {"incarnation": 1_763_884_800_123_456, "seq": 5})
-    [event] = decode(json.dumps(sent).encode()).events
-    assert isinstance(event, Heartbeat)
-    assert (event.worker_id, event.incarnation, event.seq) == (7, 1_763_884_800_123_456, 5)
-    assert event.servers is not None
-    assert event.servers.list_entries() == (InventoryEntry(31, StatusType.RUNNING, None),)
+def test_the_reporter_s_arguments_are_told_as_they_are() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\|", DOCUMENTS["report-from-python.md"], re.MULTILINE)
+    parameters = inspect.signature(StatusReporter).parameters
+    expected = {name: shown(parameter.default) for name, parameter in parameters.items() if name != "rabbitmq_url"}
+    assert {name: default.strip() for name, default in rows} == expected
+
+
+def shown(default: object) -> str:
+    if default in {inspect.Parameter.empty, None}:
+        return "" if default else "none"
+    return f"`{default}`" if isinstance(default, bool | str) else f"{default:,g}"
+
+
+def test_the_pages_python_is_python() -> None:
+    for program in blocks(DOCUMENTS["report-from-python.md"], "python"):
+        compile(program, "report-from-python.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
