@@ -136,7 +136,7 @@ async def test_several_reporters_of_one_worker_take_nothing_from_each_other(
         await game.server_started(32)
         await eventually(lambda: observed.server(32))
         await eventually(lambda: worker_is(7, "RUNNING", "reported"))
-        passed = await observed.through() + timedelta(seconds=2 * TIMEOUT_SECONDS)
+        passed = await eventually(observed.through) + timedelta(seconds=2 * TIMEOUT_SECONDS)
         await eventually(lambda: observed.has_passed(passed))
         assert await observed.server(31) == ("RUNNING", "reported")
         assert await observed.server(32) == ("RUNNING", "reported")
