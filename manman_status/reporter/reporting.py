@@ -28,8 +28,8 @@ class Reporting:
     reporter of the same worker, only events of server instances are sent, ordered by their times. `buffer_size` events
     wait for a broker that is away; beyond that the oldest are dropped.
 
-    Raises InvalidReport (a ValueError) for what the processor would refuse. Nothing else here raises: what is wrong
-    later is logged as `manman_status.reporter`.
+    Raises InvalidReport (a ValueError) for what the processor would refuse. Once it is started nothing raises: what
+    is wrong later is logged as `manman_status.reporter`.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Reporting:
             outbox_size=buffer_size,
         )
         self._delivery = Delivery(self._life, rabbitmq_url, exchange=exchange, interval_seconds=interval_seconds)
+        self._was_started = False
         self._is_open = False
         self._is_child = False
         self._complained_as_child = False
@@ -85,7 +86,9 @@ class Reporting:
         return self._life.dropped
 
     def _begin(self) -> None:
-        self._is_open = True
+        if self._was_started:
+            raise RuntimeError("a reporter is one life, and is started once: make another")
+        self._was_started = self._is_open = True
         self._life.begin()
 
     def _end(self, *, graceful: bool) -> bool:

@@ -167,3 +167,12 @@ async def test_a_report_that_cannot_be_sent_is_told_and_never_raised(caplog):
     assert "its reporter is not open" in told[-1]
     assert told[-2] == "worker 7: 3 events were not sent before the end"
     assert not [record for record in caplog.records if record.name.startswith(("aiormq", "aio_pika"))]
+
+
+async def test_a_life_begins_once():
+    async with StatusReporter(NOWHERE, worker_id=7) as report:
+        with pytest.raises(RuntimeError, match="make another"):
+            await report.start()
+        await report.close(graceful=False)
+    with pytest.raises(RuntimeError, match="make another"):
+        await report.start()
