@@ -6,81 +6,112 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
 
-import msgspec
-
-from manman_status.errors import BrokerUnavailable
-from manman_status.reporter.connection import Publisher, Unroutable
-from manman_status.reporter.messages import Report
+from manman_status.errors import ManManStatusError
+from manman_status.reporter.connection import Publisher
+from manman_status.simulator.delivery import Delivery
 from manman_status.simulator.fleet import Fleet
+from manman_status.simulator.lanes import Lane, Tally
+from manman_status.simulator.messages import Message
+from manman_status.simulator.truth import Truth
 
-Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Publisher]]
+Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[Publisher, Publisher]]]
+"""One publisher for heartbeats, one for lifecycle events."""
 
 RETRY_AFTER_SECONDS = 1.0
-
-
-class Tally(msgspec.Struct):
-    heartbeats: int = 0
-    lifecycle: int = 0
-    dropped: int = 0
+SHORTEST_TICK_SECONDS = 0.02
+LONGEST_TICK_SECONDS = 0.5
 
 
 class FleetRun:
     """Lifecycle events wait for a broker that is away; heartbeats of that time are dropped, as workers do it."""
 
-    def __init__(self, fleet: Fleet, *, connect: Connect, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self, fleet: Fleet, delivery: Delivery, truth: Truth, *, connect: Connect, complain: Callable[[str], None]
+    ) -> None:
         self.tally = Tally()
         self._fleet = fleet
+        self._delivery = delivery
+        self._truth = truth
         self._connect = connect
         self._complain = complain
-        self._waiting: list[Report] = []
+        self._away: ManManStatusError | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._began = time.monotonic()
+        self._beats, self._lifecycle = (
+            Lane(clock=self.now, tried=truth.tried, stored=truth.stored, tally=self.tally) for _ in range(2)
+        )
 
-    async def until(self, stop: asyncio.Event, *, seconds: float = math.inf) -> None:
-        """Lives on until `stop` or the end of the time, then ends every worker gracefully."""
-        healthy = True
-        while not self._is_over(stop, seconds):
-            try:
-                async with self._connect() as publisher:
-                    while not self._is_over(stop, seconds):
-                        await self._send(publisher, self._fleet.due(self._now()))
-                        healthy = True
-                        wait = min(self._fleet.next_due(), seconds) - self._now()
-                        await _first(stop, seconds=max(wait, 0))
-            except (BrokerUnavailable, Unroutable) as error:
-                if healthy:
-                    self._complain(str(error))
-                healthy = False
-                await _first(stop, seconds=RETRY_AFTER_SECONDS)
-                self._keep(self._fleet.due(self._now()))
-        async with self._connect() as publisher:
-            await self._send(publisher, self._fleet.stop(self._now()))
-
-    async def _send(self, publisher: Publisher, reports: list[Report]) -> None:
-        waiting, self._waiting = [*self._waiting, *reports], []
-        errors = await publisher.send_all(waiting)
-        unsent = [report for report, error in zip(waiting, errors, strict=True) if error]
-        durable = sum(report.durable for report, error in zip(waiting, errors, strict=True) if not error)
-        self.tally.lifecycle += durable
-        self.tally.heartbeats += len(waiting) - len(unsent) - durable
-        if unsent:
-            self._keep(unsent)
-            raise next(error for error in errors if error)
-
-    def _keep(self, unsent: list[Report]) -> None:
-        self._waiting += [report for report in unsent if report.durable]
-        self.tally.dropped += sum(not report.durable for report in unsent)
-
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds since the fleet began."""
         return time.monotonic() - self._began
 
-    def _is_over(self, stop: asyncio.Event, seconds: float) -> bool:
-        return stop.is_set() or self._now() >= seconds
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        self._sending = asyncio.create_task(self._keep_sending())
+        try:
+            yield
+        finally:
+            self._sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sending
 
+    async def live(self, stop: asyncio.Event, *, seconds: float = math.inf) -> None:
+        """Lives on until `stop`, or so many seconds after it began."""
+        while not stop.is_set() and self.now() < seconds:
+            self._hand_on(self._fleet.due(self.now()))
+            await self._tick(stop, until=min(self._fleet.next_due(), seconds))
 
-async def _first(stop: asyncio.Event, *, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+    async def finish(self) -> None:
+        """Ends every living worker gracefully. Raises what keeps that from reaching the broker."""
+        self._hand_on(self._fleet.stop(self.now()))
+        while self._lifecycle or self._beats or self._delivery.next_due() < math.inf:
+            self._hand_on(())
+            if self._sending is None or self._sending.done():
+                return  # of what, `sending` tells
+            if self._away and self._lifecycle:
+                raise self._away
+            await asyncio.sleep(SHORTEST_TICK_SECONDS)
+
+    def _hand_on(self, messages: Iterable[Message]) -> None:
+        now = self.now()
+        said = list(messages)
+        self._truth.said(said)
+        self._delivery.put(said, now)
+        due = self._delivery.due(now)
+        self._lifecycle.put(message for message in due if message.report.durable)
+        self._beats.put(message for message in due if not message.report.durable)
+        if self._away:
+            self._beats.give_up()
+
+    async def _tick(self, stop: asyncio.Event, *, until: float) -> None:
+        wait = min(until, self._delivery.next_due()) - self.now()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), min(max(wait, SHORTEST_TICK_SECONDS), LONGEST_TICK_SECONDS))
+
+    async def _keep_sending(self) -> None:
+        while True:
+            try:
+                async with self._connect() as (beats, lifecycle):
+                    await self._send(beats, lifecycle)
+            except ManManStatusError as error:
+                if self._away is None:
+                    self._complain(str(error))
+                self._away = error
+                self._beats.give_up()
+                await asyncio.sleep(RETRY_AFTER_SECONDS)
+
+    async def _send(self, beats: Publisher, lifecycle: Publisher) -> None:
+        self._away = None
+        sending = [asyncio.create_task(self._beats.send(beats)), asyncio.create_task(self._lifecycle.send(lifecycle))]
+        try:
+            done, _ = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in sending:
+                task.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)

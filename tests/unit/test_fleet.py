@@ -20,7 +20,7 @@ def fleet(**plan: Any) -> Fleet:
 
 def test_the_same_seed_lives_the_same_life_however_often_it_is_asked() -> None:
     often, seldom, other = fleet(), fleet(), fleet(seed=2)
-    ten_a_second = [report for tenth in range(1, 601) for report in often.due(tenth / 10)]
+    ten_a_second = [message for tenth in range(1, 601) for message in often.due(tenth / 10)]
     at_once = seldom.due(60.0)
     assert ten_a_second == at_once
     assert other.due(60.0) != at_once
@@ -36,8 +36,8 @@ def test_beats_list_exactly_what_was_started_and_not_stopped() -> None:
     running: dict[int, set[int]] = defaultdict(set)
     lives: dict[int, int] = {}
     crashed = stopped = 0
-    for report in fleet().due(600.0):
-        (event,) = decode(report.body).events
+    for message in fleet().due(600.0):
+        (event,) = decode(message.report.body).events
         match event:
             case WorkerStarted(worker_id=worker_id, incarnation=int(incarnation)):
                 crashed += worker_id in lives
@@ -63,7 +63,7 @@ def test_beats_list_exactly_what_was_started_and_not_stopped() -> None:
 def test_it_ends_every_server_and_every_worker_that_lives() -> None:
     some = fleet(churn=0.0, crash=0.0)
     some.due(10.0)
-    events = [decode(report.body).events[0] for report in some.stop(10.0)]
+    events = [decode(message.report.body).events[0] for message in some.stop(10.0)]
     assert sum(isinstance(event, ServerStopped) for event in events) == 15
     assert sum(isinstance(event, WorkerStopped) for event in events) == 5
     assert some.stop(11.0) == []

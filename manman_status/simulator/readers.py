@@ -1,0 +1,43 @@
+"""Whether anybody reads what the fleet says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractConnection
+
+ASK_EVERY_SECONDS = 5.0
+
+
+async def tell_unread(
+    connection: AbstractConnection, queues: Iterable[str], *, complain: Callable[[str], None]
+) -> None:
+    """Says it once of each queue that is there without a consumer, until there is one. Ends with the connection."""
+    told: set[str] = set()
+    while not connection.is_closed:
+        for queue in queues:
+            if await _is_unread(connection, queue):
+                if queue not in told:
+                    complain(f"nobody reads {queue}: is a processor running?")
+                told.add(queue)
+            else:
+                told.discard(queue)
+        await asyncio.sleep(ASK_EVERY_SECONDS)
+
+
+async def _is_unread(connection: AbstractConnection, queue: str) -> bool:
+    """A queue that is not there closes the channel that asks for it: each question has its own."""
+    with contextlib.suppress(*CONNECTION_EXCEPTIONS):
+        channel = await connection.channel()
+        try:
+            found = await channel.declare_queue(queue, passive=True)
+            return found.declaration_result.consumer_count == 0
+        finally:
+            await channel.close()
+    return False
