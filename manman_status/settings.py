@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
@@ -23,6 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of both roles, and of the commands that ask the api. Empty strings mean "not given"."""
 
     database_url: str = ""
+    database_read_url: str = ""
     rabbitmq_url: str = ""
     virtual_host: str = ""
 
@@ -69,10 +70,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_pool_size: int = 10
     database_timeout_seconds: float = 3.0
     shutdown_timeout_seconds: float = 10.0
+    probe_folder: str = ""
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
         shown["database_url"] = redacted(self.database_url)
+        shown["database_read_url"] = redacted(self.database_read_url)
         shown["rabbitmq_url"] = redacted(self.rabbitmq_url)
         shown["url"] = redacted(self.url)
         shown["api_token"] = "***" if self.api_token else ""
@@ -85,12 +88,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.host or ("0.0.0.0" if self.api_tokens else "127.0.0.1")  # noqa: S104
 
     @property
+    def read_url(self) -> str:
+        """Where the api reads: a replica when one is named."""
+        return self.database_read_url or self.database_url
+
+    @property
     def broker_url(self) -> str:
         """Where to connect: `rabbitmq_url`, its virtual host replaced by `virtual_host` when that is given."""
         if not self.virtual_host:
             return self.rabbitmq_url
         return urlunsplit(urlsplit(self.rabbitmq_url)._replace(path="/" + quote(self.virtual_host, safe="")))
 
+
+Needs: TypeAlias = tuple[str | tuple[str, ...], ...]
 
 NON_FIELDS = ("api_tokens_file", "role")
 """Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` holds one token a line, `MANMAN_STATUS_ROLE` is
@@ -114,11 +124,12 @@ def variable(name: str) -> str:
 
 def load_settings(
     *,
-    needs: tuple[str, ...] = (),
+    needs: Needs = (),
     environ: Mapping[str, str] | None = None,
     **overrides: Any,
 ) -> Settings:
-    """Settings from the environment; `overrides` that are not None win. Names in `needs` must be given.
+    """Settings from the environment; `overrides` that are not None win. Names in `needs` must be given, of a tuple of
+    names any one.
 
     Raises SettingsError with every problem at once, one a line, naming variables and never showing secrets.
     """
@@ -140,7 +151,10 @@ def load_settings(
         problem = PROBLEMS[name](value) if name in PROBLEMS else ""
         if problem:
             problems.append(f"{variable(name)} {problem}")
-    problems += [f"{variable(name)} is not set" for name in needs if not given.get(name)]
+    choices = [(need,) if isinstance(need, str) else need for need in needs]
+    problems += [
+        f"{' or '.join(map(variable, names))} is not set" for names in choices if not any(map(given.get, names))
+    ]
     known = {variable(name) for name in (*Settings.__struct_fields__, *NON_FIELDS)}
     problems += [
         f"{name} is not a setting" for name in sorted(environ) if name.startswith(PREFIX) and name not in known
@@ -210,6 +224,7 @@ def _name(value: Any) -> str:
 
 PROBLEMS: dict[str, Callable[[Any], str]] = {
     "database_url": _url("postgresql", "postgres"),
+    "database_read_url": _url("postgresql", "postgres"),
     "rabbitmq_url": _url("amqp", "amqps"),
     "url": _url("http", "https"),
     "api_token": _header,

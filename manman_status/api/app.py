@@ -103,7 +103,7 @@ async def _parent(_: Litestar) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]:
     pool = create_pool(
-        settings.database_url,
+        settings.read_url,
         application="manman-status api",
         size=settings.database_pool_size,
         timeout_seconds=settings.database_timeout_seconds,

@@ -27,6 +27,8 @@ UNAVAILABLE = (
     *CONNECTION_ERRORS,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    # A replica has taken too long over an answer to keep what its primary has since removed.
+    asyncpg.SerializationError,
     # The tables are being made, or are older than this program.
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,

@@ -78,7 +78,7 @@ async def _check_database(settings: Settings) -> None:
     timeout_seconds = settings.database_timeout_seconds
     try:
         async with asyncio.timeout(timeout_seconds):
-            connection = await asyncpg.connect(settings.database_url, timeout=timeout_seconds)
+            connection = await asyncpg.connect(settings.read_url, timeout=timeout_seconds)
             try:
                 await require_schema(connection)
             finally:

@@ -73,23 +73,26 @@ def print_findings(findings: list[Finding]) -> None:
 
 async def examine(settings: Settings, role: Role | None) -> list[Finding]:
     if role == "api":
-        return await examine_database(settings, writing=False)
-    database, broker = await asyncio.gather(examine_database(settings, writing=True), examine_broker(settings))
+        return await examine_database(settings, "database_read_url" if settings.database_read_url else "database_url")
+    database, broker = await asyncio.gather(
+        examine_database(settings, "database_url", writing=True), examine_broker(settings)
+    )
     return database + broker
 
 
-async def examine_database(settings: Settings, *, writing: bool) -> list[Finding]:
+async def examine_database(settings: Settings, name: str, *, writing: bool = False) -> list[Finding]:
     import asyncpg
 
     from manman_status.store.pool import CONNECTION_ERRORS
 
-    if not settings.database_url:
-        return [wrong("database", f"{variable('database_url')} is not set")]
+    url = getattr(settings, name)
+    if not url:
+        return [wrong("database", f"{variable(name)} is not set")]
     try:
         async with asyncio.timeout(settings.database_timeout_seconds):
-            connection = await asyncpg.connect(settings.database_url)
+            connection = await asyncpg.connect(url)
             try:
-                return await examine_schema(connection, redacted(settings.database_url), writing=writing)
+                return await examine_schema(connection, redacted(url), writing=writing)
             finally:
                 connection.terminate()
     except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
@@ -97,7 +100,7 @@ async def examine_database(settings: Settings, *, writing: bool) -> list[Finding
         return [
             wrong(
                 "database",
-                f"{redacted(settings.database_url)}: {cause}; see that it runs, and {variable('database_url')}",
+                f"{redacted(url)}: {cause}; see that it runs, and {variable(name)}",
             )
         ]
 

@@ -9,10 +9,10 @@ from cyclopts import Parameter
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role, setting
 from manman_status.errors import SettingsError
 from manman_status.logs import configure_logs
-from manman_status.settings import load_settings, variable
+from manman_status.settings import Needs, load_settings, variable
 
-NEEDS: dict[Role, tuple[str, ...]] = {
-    "api": ("database_url",),
+NEEDS: dict[Role, Needs] = {
+    "api": (("database_url", "database_read_url"),),
     "processor": ("database_url", "rabbitmq_url"),
 }
 """What each role cannot do without. Settings of the other role do no harm: containers may share one environment."""

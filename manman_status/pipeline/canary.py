@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
+from time import monotonic
 from typing import Protocol
 
 import asyncpg
@@ -74,6 +75,7 @@ class Observer:
         self._interval_seconds = interval_seconds
         self._standstill_seconds = standstill_seconds
         self._queues = sorted(custody)
+        self._proven_at = float("-inf")
 
     async def register(self) -> bool:
         """Before anything is read. Tries until it succeeds."""
@@ -100,6 +102,7 @@ class Observer:
         for turn in count():
             try:
                 sent_at = await self._report()
+                self._note_proof(sent_at)
                 for queue in self._queues:
                     if turn % REPORTS_PER_CANARY == 0:
                         await self._canaries.send(queue, sent_at)
@@ -113,6 +116,15 @@ class Observer:
             else:
                 backoff = Backoff()
             await asyncio.sleep(self._interval_seconds / REPORTS_PER_CANARY)
+
+    def has_proof(self, *, within_seconds: float) -> bool:
+        """Whether the database answered and our own canaries came back through every queue so lately."""
+        return monotonic() - self._proven_at <= within_seconds
+
+    def _note_proof(self, now: datetime) -> None:
+        lately = now - timedelta(seconds=2 * self._interval_seconds)
+        if all(custody.settled_through and custody.settled_through > lately for custody in self._custody.values()):
+            self._proven_at = monotonic()
 
     async def _report(self) -> datetime:
         """Write the row and move the watermarks; the database's time, taken before any canary is sent."""

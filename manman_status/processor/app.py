@@ -32,6 +32,7 @@ from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper, SweepRules
 from manman_status.processor.canaries import BrokerCanaries, is_connected
 from manman_status.processor.connection import close_broker, open_broker
+from manman_status.processor.probes import probe_files
 from manman_status.processor.publisher import DeadLetters, StatusPublisher
 from manman_status.processor.subscribers import Subscription
 from manman_status.settings import Settings
@@ -59,6 +60,7 @@ async def run_processor(settings: Settings) -> None:
     custody = {queue: Custody() for queue in (topology.heartbeat_queue, topology.lifecycle_queue)}
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
+        probes = await stack.enter_async_context(probe_files(settings.probe_folder))
         pool = await stack.enter_async_context(
             create_pool(
                 settings.database_url,
@@ -77,6 +79,7 @@ async def run_processor(settings: Settings) -> None:
         processor = Processor(settings, topology, pool, broker, subscribers, custody, processor_id)
         stack.push_async_callback(processor.leave)
         stack.push_async_callback(close_broker, broker)
+        probes.is_ready = processor.is_ready
         await processor.run(stopping)
     log.info("processor_stopped")
 
@@ -169,6 +172,10 @@ class Processor:
                 log.warning("stopped_before_all_was_stored", meaning="the broker keeps it and sends it again")
             for task in (*late, *others):
                 task.cancel()
+
+    def is_ready(self) -> bool:
+        """Not merely running: what it is given is stored, as its own canaries tell."""
+        return self._observer.has_proof(within_seconds=self._settings.degraded_after_seconds)
 
     async def leave(self) -> None:
         """After the connection is closed: what we held is back in the queues, and our row no longer stands for it."""

@@ -1,0 +1,65 @@
+"""The files by which a processor is probed say what they are named for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+STALE_AFTER_SECONDS = 4.0
+
+
+@pytest.fixture
+def probed(server_folder):
+    folder = server_folder / "probes"
+    folder.mkdir(exist_ok=True)
+    for name in ("alive", "ready"):
+        folder.joinpath(name).unlink(missing_ok=True)
+    return folder
+
+
+def is_fresh(file: Path):
+    return file.exists() and time.time() - file.stat().st_mtime < 2
+
+
+def is_stale(file: Path):
+    return time.time() - file.stat().st_mtime > STALE_AFTER_SECONDS
+
+
+async def test_a_processor_is_alive_while_it_runs_and_ready_while_it_is_of_use(
+    start_quick, probed, rabbitmq, eventually
+):
+    alive, ready = probed / "alive", probed / "ready"
+    processor = await start_quick(probe_folder=probed, degraded_after_seconds=1)
+    await eventually(lambda: is_fresh(ready))
+    os.kill(rabbitmq.pid, signal.SIGSTOP)
+    try:
+        await eventually(lambda: is_stale(ready))
+        assert is_fresh(alive)
+    finally:
+        os.kill(rabbitmq.pid, signal.SIGCONT)
+    await eventually(lambda: is_fresh(ready), within_seconds=30)
+    os.kill(processor.pid, signal.SIGSTOP)
+    try:
+        await eventually(lambda: is_stale(alive))
+    finally:
+        os.kill(processor.pid, signal.SIGCONT)
+    await eventually(lambda: is_fresh(alive))
+    processor.stop()
+    assert list(probed.iterdir()) == []
+
+
+async def test_while_it_waits_for_its_database_it_is_alive_and_not_ready(start_role, broker, probed, eventually):
+    start_role("processor", database_url="postgresql://127.0.0.1:9/none", rabbitmq_url=broker, probe_folder=probed)
+    await eventually(lambda: is_fresh(probed / "alive"))
+    assert not (probed / "ready").exists()
+
+
+async def test_a_folder_that_it_cannot_write_into_is_told_at_once(start_role, database, broker):
+    role = start_role("processor", database_url=database, rabbitmq_url=broker, probe_folder="/no/such/folder")
+    assert role.wait(within_seconds=20) == 1
+    told = "manman-status: cannot write into the probe folder /no/such/folder: No such file or directory"
+    assert told in role.log
