@@ -40,7 +40,7 @@ Chance: TypeAlias = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 Switch: TypeAlias = Annotated[bool, Parameter(negative="")]
 API_ANSWERS_WITHIN_SECONDS = 10.0
 SLOW_SECONDS = 2.0
-"""A message that waited longer to be sent is told of."""
+"""A heartbeat that took longer to reach the broker is told of."""
 
 
 def simulate(
@@ -186,14 +186,16 @@ def _stops() -> tuple[asyncio.Event, asyncio.Event]:
 
 @asynccontextmanager
 async def _lanes(settings: Settings) -> AsyncIterator[tuple[Publisher, Publisher]]:
+    """A connection each: the broker holds back a connection, not a channel, whose messages pile up."""
     exchange = settings.inbound_exchange
     queues = (settings.heartbeat_queue, settings.lifecycle_queue)
     async with (
-        connected(settings) as connection,
-        open_publisher(connection, exchange=exchange) as beats,
-        open_publisher(connection, exchange=exchange) as lifecycle,
+        connected(settings) as first,
+        connected(settings) as second,
+        open_publisher(first, exchange=exchange) as beats,
+        open_publisher(second, exchange=exchange) as lifecycle,
     ):
-        asking = asyncio.create_task(tell_unread(connection, queues, complain=_complain))
+        asking = asyncio.create_task(tell_unread(first, queues, complain=_complain))
         try:
             yield beats, lifecycle
         finally:
@@ -239,7 +241,7 @@ def _tell(run: FleetRun, fleet: Fleet) -> None:
         struck = f"{struck}, {fleet.killed} were killed, {fleet.paused} paused"
     print(f"sent {tally.heartbeats} heartbeats and {tally.lifecycle} lifecycle events; {struck}")
     if tally.slowest_seconds > SLOW_SECONDS:
-        _complain(f"a message waited {tally.slowest_seconds:.1f} s to be sent: too much for this machine or the broker")
+        _complain(f"a heartbeat took {tally.slowest_seconds:.1f} s: too much for this machine or the broker")
 
 
 def _complain(problem: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import msgspec
@@ -64,7 +65,7 @@ def explaining_silence(
 
 
 def accepted(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[Accepted, ...]:
-    """What may be shown now, and nothing else. The last is what it will be in the end."""
+    """What may be shown now, and nothing else. Of several the last is what it will be, if nothing more happens."""
     if server.status in REPORTED_ENDS:
         return (REPORTED_ENDS[server.status],)
     if server.life < worker.life:
@@ -77,15 +78,20 @@ def accepted(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[
 
 
 def _accepted_of_orphan(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[Accepted, ...]:
-    """Left behind by a life that ended without a word: LOST if that was noticed, and given up one timeout after the
-    next life's inventories began, unless that life falls silent first."""
-    if must_live(worker, moment):
-        begun = max(worker.listing_since, moment.ready_at) if worker.listing_since is not None else moment.as_of
-        given_up = begun + moment.timeout_seconds + ALLOWED_DELAY_SECONDS < moment.as_of
-        return (SUPERSEDED,) if given_up else (RUNS, LOST_WITH_ITS_WORKER, SUPERSEDED)
-    if _is_lost_with_worker(server, worker, moment):
-        return (SUPERSEDED, LOST_WITH_ITS_WORKER)
-    return (RUNS, SUPERSEDED, LOST_WITH_ITS_WORKER)
+    """Left behind by a life that ended without a word. It is given up one timeout after the next life's inventories
+    began, unless it is LOST by then: what lifts its worker's LOST without an inventory, as WORKER_STARTED does, leaves
+    it so."""
+    ends = (LOST_WITH_ITS_WORKER, SUPERSEDED)
+    if must_live(worker, moment) and worker.listing_since is not None:
+        begun = max(worker.listing_since, moment.ready_at)
+        if begun + moment.timeout_seconds + ALLOWED_DELAY_SECONDS < moment.as_of:
+            return ends if _was_lost(worker, moment) else (SUPERSEDED,)
+    return ends if _is_lost_with_worker(server, worker, moment) else (RUNS, *ends)
+
+
+def _was_lost(worker: WorkerTruth, moment: Moment) -> bool:
+    shortest = moment.timeout_seconds - MARGIN_SECONDS
+    return any(math.isfinite(silence.begun) and silence.seconds >= shortest for silence in worker.silences)
 
 
 def _is_lost_with_worker(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> bool:

@@ -64,7 +64,8 @@ class Judge:
             self._judge_ending(worker, seen, moment)
         elif must_live(worker, moment):
             if seen.status is StatusType.LOST:
-                self._find(Wrong.FALSE_LOST, seen, f"still LOST {_at(as_of)}, though it beats {_since(worker)}")
+                words = f"worker {seen.worker_id}: still LOST {_at(as_of)}, though it beats {_since(worker)}"
+                self._note(Wrong.FALSE_LOST, (seen.worker_id, seen.status_since), words)
             elif seen.status is not StatusType.RUNNING:
                 self._find(Wrong.WORKER_STATUS, seen, f"{_said(seen)}, though it beats {_since(worker)}")
         elif seen.status is StatusType.LOST:
@@ -91,7 +92,8 @@ class Judge:
         elif allowed == (RUNS,) and seen.evidence.get("was") in NEVER_UNLISTED:
             self._find(Wrong.SERVER_STATUS, seen, f"it was given up as {seen.evidence['was']}, though always listed")
         elif not worker.is_ending:
-            self.pending += seen.status is not allowed[-1][0]
+            self.pending += RUNS in allowed[:-1] and seen.status is RUNS[0]
+            self.pending += len(allowed) > 1 and allowed[-1] is RUNS
 
     def judge_unseen_workers(self, seen: set[int], as_of: float) -> None:
         """Those of ours that a whole list did not have: everything that was there before `as_of` must be in it."""

@@ -16,7 +16,7 @@ ANSWER_WITHIN_SECONDS = 5.0
 
 
 class Tally(msgspec.Struct):
-    """`slowest_seconds` is the longest that a message waited for the one before it and for the broker's answer."""
+    """`slowest_seconds` is the longest that a heartbeat took, from when it was due until the broker had it."""
 
     heartbeats: int = 0
     lifecycle: int = 0
@@ -93,8 +93,7 @@ class Lane:
 
     def _count(self, batch: list[tuple[float, Message]], errors: list[Unroutable | BrokerUnavailable | None]) -> None:
         now = self._clock()
-        self._tally.slowest_seconds = max(self._tally.slowest_seconds, now - batch[0][0])
-        for (_, message), error in zip(batch, errors, strict=True):
+        for (put_at, message), error in zip(batch, errors, strict=True):
             if error is not None:
                 continue
             self._stored(message, now)
@@ -102,6 +101,7 @@ class Lane:
                 self._tally.lifecycle += 1
             else:
                 self._tally.heartbeats += 1
+                self._tally.slowest_seconds = max(self._tally.slowest_seconds, now - put_at)
 
     def _keep(self, unsent: list[tuple[float, Message]]) -> None:
         durable = [entry for entry in unsent if entry[1].report.durable]

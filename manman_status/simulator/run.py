@@ -1,4 +1,4 @@
-"""Lives a fleet's life in real time, on one connection to the broker."""
+"""Lives a fleet's life in real time."""
 
 from __future__ import annotations
 
