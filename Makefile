@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all lint test-faults bench setup python rabbitmq
+.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
 
@@ -19,10 +19,10 @@ up: $(INSTALLED) $(if $(MANMAN_STATUS_RABBITMQ_URL),,rabbitmq) ## everything on 
 	@exec $(BIN)/manman-status dev
 
 test: setup lint ## lint, types, import rules and all tests but the slowest outages
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not containers"
 
 test-all: setup lint ## the same with the slowest
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not containers"
 
 lint: $(INSTALLED) ## ruff, mypy, import rules
 	$(BIN)/ruff check
@@ -32,6 +32,9 @@ lint: $(INSTALLED) ## ruff, mypy, import rules
 
 test-faults: setup ## all tests that break servers, the slowest too
 	$(BIN)/pytest tests/faults
+
+test-containers: $(INSTALLED) ## the image and compose.yaml, with the container engine that `docker` reaches
+	$(BIN)/pytest -m containers tests/deployment
 
 bench: setup ## measurements, beside the least that the same work can cost
 	$(BIN)/python -m bench

@@ -1,0 +1,158 @@
+"""The image and compose.yaml, for real: `make test-containers`. Skipped where no container engine answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from manman_status.dev.ports import free_port
+
+pytestmark = pytest.mark.containers
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "manman-status-test"
+IMAGE = "manman-status:0.1.0"
+BROKER_AWAY_SECONDS = 20
+
+GATEWAY_OF_DEBIAN = """
+FROM debian:bookworm-slim
+RUN apt-get -q update && apt-get -q install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
+USER haproxy
+CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
+"""
+"""Where no registry is reached: the same program from another place, under the name that compose.yaml asks for."""
+
+
+def docker(*arguments, given=None, check=True, **environment):
+    ran = subprocess.run(
+        ["docker", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        input=given,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=600,
+    )
+    assert ran.returncode == 0 or not check, f"docker {' '.join(arguments)}:\n{ran.stdout}\n{ran.stderr}"
+    return ran
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _engine():
+    if shutil.which("docker") is None:
+        pytest.skip("there is no `docker` here")
+    if (asked := docker("info", check=False)).returncode:
+        pytest.skip(f"no container engine answers: {asked.stderr.strip().splitlines()[-1]}")
+
+
+@pytest.fixture(scope="module")
+def image(_engine):
+    docker("build", "-t", IMAGE, ".")
+    return IMAGE
+
+
+class Stack:
+    """The containers of compose.yaml, under a name and on a port of their own."""
+
+    def __init__(self):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def compose(self, *arguments, check=True):
+        return docker(
+            "compose", "-p", PROJECT, "--profile", "demo", *arguments, check=check, MANMAN_STATUS_PORT=str(self.port)
+        )
+
+    def containers(self, service):
+        return self.compose("ps", "-q", service).stdout.split()
+
+    def system(self):
+        return httpx.get(f"{self.url}/status/system", timeout=5).json()
+
+
+@pytest.fixture(scope="module")
+def stack(image):
+    stack = Stack()
+    for name in stack.compose("config", "--images").stdout.split():
+        if (
+            "haproxy" in name
+            and docker("image", "inspect", name, check=False).returncode
+            and docker("pull", name, check=False).returncode
+        ):
+            docker("build", "-t", name, "-", given=GATEWAY_OF_DEBIAN)
+    try:
+        stack.compose("up", "-d", "--wait", "--scale", "processor=2", "--scale", "api=2")
+        yield stack
+    finally:
+        stack.compose("down", "-v", "-t", "10")
+
+
+def test_the_image_runs_as_nobody_in_particular_and_writes_nothing(image):
+    user, entrypoint = docker("image", "inspect", "-f", "{{.Config.User}} {{.Config.Entrypoint}}", image).stdout.split()
+    assert user == "10001:10001"
+    assert entrypoint == "[manman-status]"
+    assert docker("run", "--rm", "--read-only", image, "--version").stdout.strip() == "0.1.0"
+    refused = docker("run", "--rm", "--entrypoint", "sh", image, "-c", "touch /opt/manman-status/x", check=False)
+    assert "Permission denied" in refused.stderr
+
+
+def test_the_image_says_what_is_missing(image):
+    # Not by the code of `docker run`: podman's, with --rm, is 0 when the container was the faster.
+    container = docker("create", "--read-only", image, "serve", "--role", "processor").stdout.strip()
+    docker("start", container)
+    code = docker("wait", container).stdout.strip()
+    told = docker("logs", container).stderr
+    docker("rm", container)
+    assert (code, "MANMAN_STATUS_RABBITMQ_URL is not set" in told) == ("2", True)
+
+
+async def test_the_fleet_is_seen_through_one_port_whichever_api_answers(stack, eventually):
+    await eventually(lambda: stack.system()["workers"]["healthy"] >= 10, within_seconds=60)
+    assert stack.system()["observation"]["state"] == "ok"
+    assert len(stack.system()["observation"]["processors"]) == 2
+
+
+def test_containers_run_as_they_are_hardened(stack):
+    for service in ("api", "processor"):
+        for container in stack.containers(service):
+            shown = docker("inspect", "-f", "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}}", container).stdout.split()
+            assert shown == ["10001:10001", "true"]
+            assert docker("exec", container, "touch", "/x", check=False).returncode != 0
+
+
+async def test_a_killed_processor_and_a_stopped_broker_lose_nobody(stack, eventually):
+    """`simulate --verify` knows who lives, and fails when anybody is told otherwise."""
+    arguments = ("--workers", "50", "--first-worker", "500001", "--interval", "2", "--crash", "0", "--churn", "0.02")
+    command = ["docker", "compose", "-p", PROJECT, "--profile", "demo", "run", "--rm", "--no-deps", "-T", "fleet"]
+    verifying = await asyncio.create_subprocess_exec(
+        *(*command, "simulate", *arguments, "--for", "75s", "--verify"),
+        cwd=ROOT,
+        env=os.environ | {"MANMAN_STATUS_PORT": str(stack.port)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+    def seen():
+        answer = httpx.get(f"{stack.url}/status/workers/500001", timeout=5)
+        return answer.status_code == 200 and answer.json()["health"] == "healthy"
+
+    await eventually(seen, within_seconds=60)
+    killed, _ = stack.containers("processor")
+    await asyncio.to_thread(docker, "kill", "-s", "KILL", killed)
+    await asyncio.to_thread(stack.compose, "stop", "rabbitmq")
+    stopped = time.monotonic()
+    await eventually(lambda: time.monotonic() - stopped > BROKER_AWAY_SECONDS, within_seconds=BROKER_AWAY_SECONDS + 5)
+    assert stack.system()["observation"]["state"] != "ok"
+    await asyncio.to_thread(stack.compose, "start", "rabbitmq")
+    async with asyncio.timeout(240):
+        told, _ = await verifying.communicate()
+    assert verifying.returncode == 0, told.decode()
+    assert stack.system()["observation"]["state"] == "ok"
