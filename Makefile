@@ -24,11 +24,12 @@ test: setup lint ## lint, types, import rules and all tests but the slowest outa
 test-all: setup lint ## the same with the slowest
 	$(BIN)/pytest -m "not containers"
 
-lint: $(INSTALLED) ## ruff, mypy, import rules
+lint: $(INSTALLED) ## ruff, mypy, import rules, hadolint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 test-faults: setup ## all tests that break servers, the slowest too
 	$(BIN)/pytest tests/faults
