@@ -14,6 +14,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
+from manman_status.domain.guard import GuardRules
+from manman_status.domain.sweep import SweepRules
 from manman_status.errors import SettingsError
 
 PREFIX = "MANMAN_STATUS_"
@@ -91,6 +93,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def read_url(self) -> str:
         """Where the api reads: a replica when one is named."""
         return self.database_read_url or self.database_url
+
+    @property
+    def sweep_rules(self) -> SweepRules:
+        return SweepRules(
+            default_interval=self.default_interval_seconds,
+            minimum_timeout=self.minimum_timeout_seconds,
+            grace=self.recovery_grace_seconds,
+            guard=GuardRules(
+                minimum_workers=self.guard_minimum_workers,
+                percent=self.guard_percent,
+                hold_seconds=self.guard_hold_seconds,
+                release_percent=self.guard_release_percent,
+            ),
+        )
+
+    @property
+    def standstill_seconds(self) -> float:
+        """The observation stood still when it did not move for the smallest timeout, and for more than a canary or
+        two."""
+        return max(self.minimum_timeout_seconds, 5 * self.canary_interval_seconds)
 
     @property
     def broker_url(self) -> str:

@@ -1,7 +1,7 @@
 """A fleet and its observers on a simulated clock: the pure domain, between a queue and a database made of lists.
 
-The domain and the custody are the real ones. Re-stated here are the broker's behaviour and the rules that stand in SQL
-(`store/observation.py`, `store/sweep.py`). Times are seconds since START.
+The domain and the custody are the real ones. Re-stated here are the broker's behaviour and the rules of the watermark
+that stand in SQL (`store/observation.py`). Times are seconds since START.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from itertools import groupby
 
 import msgspec
 
-from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
 from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped
-from manman_status.domain.guard import GuardRules, judge
+from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import timeout_seconds
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
+from manman_status.domain.sweep import Horizon, SweepRules, sweep
 from manman_status.domain.workers import microseconds
 from manman_status.pipeline.custody import Custody
 from tests.builders import START, inventory
@@ -36,7 +36,12 @@ GRACE = 30.0
 CUT_AFTER = 25.0
 STALE_AFTER = 3.0
 HOLD = 20.0
-RULES = GuardRules(minimum_workers=3, percent=30, hold_seconds=HOLD, release_percent=10)
+RULES = SweepRules(
+    default_interval=10,
+    minimum_timeout=MINIMUM_TIMEOUT,
+    grace=GRACE,
+    guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=HOLD, release_percent=10),
+)
 
 
 def at(seconds):
@@ -420,52 +425,14 @@ class World:
             if row and row.last_seen < self.now - STALE_AFTER and not processor.connected:
                 self.database.forget(processor.processor_id, self.now)
 
-    def is_due(self, since, timeout):
-        """Silence since then counts: observed to its end, and long enough since observing resumed."""
-        through = self.database.observed_through
-        return since + timeout < through and self.database.resumed_at + max(timeout, GRACE) < through
-
     def sweep(self):
         database = self.database
         if database.observed_through is None:
             return
         rows = database.rows()
-        watched = [w for w in rows.workers.values() if w.status in ACTIVE and w.last_heartbeat is not None]
-        silent = [w for w in watched if self.is_due(seconds(w.last_heartbeat), self.timeout_of(w))]
-        silent.sort(key=lambda w: seconds(w.last_heartbeat) + self.timeout_of(w))
-        window = max((self.timeout_of(w) for w in silent), default=MINIMUM_TIMEOUT)
-        recently = [
-            w
-            for w in rows.workers.values()
-            if w.reason is Reason.HEARTBEAT_EXPIRED and seconds(w.status_since) > self.now - window
-        ]
-        verdict = judge(
-            overdue=len(silent),
-            lost_recently=len(recently),
-            alive=len(watched),
-            guard=database.guards.get(""),
-            observed=at(database.observed_through),
-            rules=RULES,
-        )
-        database.guards = {} if verdict.guard is None else {"": verdict.guard}
-        for worker in silent[: verdict.lose]:
-            lose_worker(rows, worker, at(self.now), {"last_heartbeat": worker.last_heartbeat})
-        self.sweep_instances(rows)
+        horizon = Horizon(at(database.observed_through), at(database.resumed_at))
+        database.guards = sweep(rows, database.guards, horizon, at=at(self.now), rules=RULES)
         database.write(rows)
-
-    def sweep_instances(self, rows):
-        for instance in list(rows.instances.values()):
-            worker = rows.workers[instance.worker_id]
-            timeout = self.timeout_of(worker)
-            if instance.missing_since is not None and self.is_due(seconds(instance.missing_since), timeout):
-                crash_missing(rows, instance, at(self.now), {})
-            elif instance.status in ACTIVE and worker.status not in ACTIVE:
-                since = max(seconds(worker.status_since), seconds(instance.status_since))
-                if self.is_due(since, timeout):
-                    lose_instance(rows, instance, at(self.now), {})
-
-    def timeout_of(self, row):
-        return timeout_seconds(row.interval_seconds or 10, minimum_seconds=MINIMUM_TIMEOUT)
 
     def check_transitions(self):
         """Each transition leaves from where the one before led, and says nothing that is not so."""

@@ -12,20 +12,19 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import msgspec
 import structlog
 
 from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
-from manman_status.domain.guard import GuardRules, GuardState, judge
+from manman_status.domain.guard import GuardState, judge
 from manman_status.domain.rows import Rows
 from manman_status.domain.status import ACTIVE, Entity
+from manman_status.domain.sweep import Horizon, SweepRules
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
 from manman_status.store.sweep import (
     Group,
-    Horizon,
     Overdue,
     abandoned_instances,
     earliest_deadline,
@@ -49,15 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 log = structlog.get_logger()
-
-
-class SweepRules(msgspec.Struct, frozen=True):
-    """Seconds, as in the settings of the same names."""
-
-    default_interval: float
-    minimum_timeout: float
-    grace: float
-    guard: GuardRules
 
 
 class Sweeper:

@@ -20,7 +20,6 @@ from faststream.rabbit import RabbitBroker
 from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.backoff import Backoff
-from manman_status.domain.guard import GuardRules
 from manman_status.errors import SchemaBehind
 from manman_status.pipeline.canary import Observer
 from manman_status.pipeline.custody import Custody
@@ -29,7 +28,7 @@ from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.leadership import Leadership
 from manman_status.pipeline.relay import Relay
 from manman_status.pipeline.statistics import Statistics
-from manman_status.pipeline.sweep import Sweeper, SweepRules
+from manman_status.pipeline.sweep import Sweeper
 from manman_status.processor.canaries import BrokerCanaries, is_connected
 from manman_status.processor.connection import close_broker, open_broker
 from manman_status.processor.probes import probe_files
@@ -110,12 +109,12 @@ class Processor:
             host=socket.gethostname(),
             version=version("manman-status"),
             interval_seconds=settings.canary_interval_seconds,
-            standstill_seconds=standstill_seconds(settings),
+            standstill_seconds=settings.standstill_seconds,
         )
         self._sweeper = Sweeper(
             pool,
             self._leadership,
-            sweep_rules(settings),
+            settings.sweep_rules,
             interval_seconds=settings.sweep_interval_seconds,
             statistics=self._statistics,
             wake=self._relay.wake,
@@ -133,7 +132,7 @@ class Processor:
             self._statistics,
             processor_id=processor_id,
             queues=sorted(custody),
-            standstill_seconds=standstill_seconds(settings),
+            standstill_seconds=settings.standstill_seconds,
             wake=self._relay.wake,
         )
         dead_letters = DeadLetters(broker, topology)
@@ -198,25 +197,6 @@ async def _keep_running(part: Runs) -> None:
         except Exception:
             log.exception("part_failed", part=type(part).__name__)
         await asyncio.sleep(1)
-
-
-def standstill_seconds(settings: Settings) -> float:
-    """The observation stood still when it did not move for the smallest timeout, and for more than a canary or two."""
-    return max(settings.minimum_timeout_seconds, 5 * settings.canary_interval_seconds)
-
-
-def sweep_rules(settings: Settings) -> SweepRules:
-    return SweepRules(
-        default_interval=settings.default_interval_seconds,
-        minimum_timeout=settings.minimum_timeout_seconds,
-        grace=settings.recovery_grace_seconds,
-        guard=GuardRules(
-            minimum_workers=settings.guard_minimum_workers,
-            percent=settings.guard_percent,
-            hold_seconds=settings.guard_hold_seconds,
-            release_percent=settings.guard_release_percent,
-        ),
-    )
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:

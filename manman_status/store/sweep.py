@@ -8,15 +8,8 @@ from datetime import datetime
 import msgspec
 
 from manman_status.domain.guard import GuardState
+from manman_status.domain.sweep import Horizon
 from manman_status.store.pool import Connection
-
-
-class Horizon(msgspec.Struct, frozen=True):
-    """Up to when the fleet was observed, and since when without a gap."""
-
-    observed_through: datetime
-    resumed_at: datetime
-
 
 HORIZON = """
 SELECT observed_through, resumed_at FROM observation

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from manman_status.domain.status import ACTIVE, Reason, StatusType
-from tests.observed_fleet import GRACE, HOLD, MINIMUM_TIMEOUT, World, seconds
+from tests.observed_fleet import GRACE, HOLD, MINIMUM_TIMEOUT, RULES, World, seconds
 
 INTERVALS = st.sampled_from([1, 2, 5, 10])
 DURATIONS = st.sampled_from([0.5, 1, 3, 8, 14, 20, 40])
@@ -165,7 +165,7 @@ class Fleet(RuleBasedStateMachine):
             return
         for row in world.database.fleet.workers.values():
             if row.status in ACTIVE and row.last_heartbeat is not None:
-                timeout = world.timeout_of(row)
+                timeout = RULES.timeout(row)
                 due = max(seconds(row.last_heartbeat) + timeout, world.database.resumed_at + max(timeout, GRACE))
                 assert world.now < due + NOTICED_WITHIN, row
 

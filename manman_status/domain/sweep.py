@@ -1,0 +1,148 @@
+"""The sweep over rows in memory: what silence leads to, given how far the fleet was observed.
+
+The same rules stand in SQL in `store/sweep.py`, which `pipeline/sweep.py` drives; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+
+from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
+from manman_status.domain.guard import GuardRules, GuardState, judge
+from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, timeout_seconds
+from manman_status.domain.rows import Evidence, Rows, Worker
+from manman_status.domain.status import ACTIVE, Reason, StatusType
+
+
+class SweepRules(msgspec.Struct, frozen=True):
+    """Seconds, as in the settings of the same names."""
+
+    default_interval: float
+    minimum_timeout: float
+    grace: float
+    guard: GuardRules
+
+    def interval(self, worker: Worker) -> float:
+        return self.default_interval if worker.interval_seconds is None else worker.interval_seconds
+
+    def timeout(self, worker: Worker) -> float:
+        return timeout_seconds(self.interval(worker), minimum_seconds=self.minimum_timeout)
+
+
+class Horizon(msgspec.Struct, frozen=True):
+    """Up to when the fleet was observed, and since when without a gap."""
+
+    observed_through: datetime
+    resumed_at: datetime
+
+    def is_silence(self, since: datetime, timeout: float, *, grace: float) -> bool:
+        """Whether nothing since then counts: observed to the end of the timeout, and long enough since observing
+        resumed."""
+        longest = max(timeout, grace)
+        return (
+            since + timedelta(seconds=timeout) < self.observed_through
+            and self.resumed_at + timedelta(seconds=longest) < self.observed_through
+        )
+
+
+Guards = Mapping[str, GuardState]
+
+
+def sweep(rows: Rows, guards: Guards, horizon: Horizon, *, at: datetime, rules: SweepRules) -> dict[str, GuardState]:
+    """Conclude all that is due at this time of the database; the guards that hold afterwards, by group."""
+    guards = sweep_workers(rows, guards, horizon, at=at, rules=rules)
+    sweep_instances(rows, horizon, at=at, rules=rules)
+    return guards
+
+
+def sweep_workers(
+    rows: Rows, guards: Guards, horizon: Horizon, *, at: datetime, rules: SweepRules
+) -> dict[str, GuardState]:
+    overdue = [
+        worker
+        for worker in watched(rows.workers.values())
+        if worker.last_heartbeat is not None
+        and horizon.is_silence(worker.last_heartbeat, rules.timeout(worker), grace=rules.grace)
+    ]
+    if not overdue and not guards:
+        return {}
+    recently = at - timedelta(seconds=max(map(rules.timeout, overdue), default=rules.minimum_timeout))
+    groups = _Groups(rows, horizon, recently=recently, rules=rules)
+    silent: dict[str, list[Worker]] = {}
+    for worker in overdue:
+        silent.setdefault(group_of(worker), []).append(worker)
+    held = {}
+    for group in sorted({*silent, *guards}):
+        overdue = sorted(silent.get(group, ()), key=lambda worker: (deadline(worker, rules), worker.worker_id))
+        verdict = judge(
+            overdue=len(overdue),
+            late=max(groups.silent[group] - len(overdue), 0),
+            lost_recently=groups.lost_recently[group],
+            alive=groups.alive[group],
+            guard=guards.get(group),
+            observed=horizon.observed_through,
+            rules=rules.guard,
+        )
+        for worker in overdue[: verdict.lose]:
+            evidence = {
+                "last_heartbeat": worker.last_heartbeat,
+                "deadline": deadline(worker, rules),
+                "observed_through": horizon.observed_through,
+            }
+            lose_worker(rows, worker, at, evidence)
+        if verdict.guard is not None:
+            held[group] = verdict.guard
+    return held
+
+
+def sweep_instances(rows: Rows, horizon: Horizon, *, at: datetime, rules: SweepRules) -> None:
+    for instance in list(rows.instances.values()):
+        worker = rows.workers.get(instance.worker_id or 0)
+        if worker is None:
+            continue
+        timeout = rules.timeout(worker)
+        if instance.missing_since is not None:
+            if horizon.is_silence(instance.missing_since, timeout, grace=rules.grace):
+                evidence: Evidence = {"missing_since": instance.missing_since}
+                crash_missing(rows, instance, at, {**evidence, "observed_through": horizon.observed_through})
+        elif instance.status in ACTIVE and worker.status not in ACTIVE:
+            since = max(worker.status_since, instance.status_since)
+            if horizon.is_silence(since, timeout, grace=rules.grace):
+                evidence = {"worker_id": worker.worker_id, "worker_status": worker.status}
+                lose_instance(rows, instance, at, {**evidence, "observed_through": horizon.observed_through})
+
+
+def watched(workers: Iterable[Worker]) -> Iterable[Worker]:
+    """Those who live and have promised to beat."""
+    return (worker for worker in workers if worker.status in ACTIVE and worker.last_heartbeat is not None)
+
+
+def deadline(worker: Worker, rules: SweepRules) -> datetime:
+    """Of a watched worker."""
+    assert worker.last_heartbeat is not None
+    return worker.last_heartbeat + timedelta(seconds=rules.timeout(worker))
+
+
+def group_of(worker: Worker) -> str:
+    return worker.labels.get("group", "")
+
+
+class _Groups:
+    """How many of a group are watched, how many of these have missed a beat, and how many were lost of late."""
+
+    def __init__(self, rows: Rows, horizon: Horizon, *, recently: datetime, rules: SweepRules) -> None:
+        self.alive: Counter[str] = Counter()
+        self.silent: Counter[str] = Counter()
+        self.lost_recently: Counter[str] = Counter()
+        for worker in rows.workers.values():
+            group = group_of(worker)
+            if worker.status in ACTIVE and worker.last_heartbeat is not None:
+                self.alive[group] += 1
+                late = timedelta(seconds=MISSED_BEATS_TO_BE_LATE * rules.interval(worker))
+                self.silent[group] += worker.last_heartbeat + late < horizon.observed_through
+            elif worker.status is StatusType.LOST and worker.reason is Reason.HEARTBEAT_EXPIRED:
+                self.lost_recently[group] += worker.status_since > recently
