@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import pytest
 import starlark
 import yaml
 
+from manman_status.dev.processes import Child
 from tests.deployment.chart import FOLDER, ROOT, Objects, container, decoded, environment, render
 
 if TYPE_CHECKING:
@@ -176,12 +177,12 @@ async def test_a_live_update_begins_anew_with_the_new_files(
     assert command[-1] == f"start-status-{name.removeprefix('manman-status-')}"
     # Without bytecode, as in the image: Python would take two files of one second and one length for the same.
     given = {"PYTHONPATH": here(environment(pod)["PYTHONPATH"]), "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen([*command[:-1], str(program)], env={"PATH": os.defpath, **given})
+    child = Child(name, [*command[:-1], str(program)], log_file=tmp_path / "log", env={"PATH": os.defpath, **given})
     try:
         await eventually(lambda: said.exists() and said.read_text() == "image ")
         (Path(here(remote)) / "__init__.py").write_text("word = 'saved'\n")
-        subprocess.run(["sh", "-c", here(restart)], check=True)
+        told = await asyncio.create_subprocess_exec("sh", "-c", here(restart))
+        assert await told.wait() == 0
         await eventually(lambda: said.read_text() == "image saved ")
     finally:
-        process.terminate()
-        process.wait(timeout=5)
+        child.stop()
