@@ -100,20 +100,22 @@ def sweep_workers(
 
 
 def sweep_instances(rows: Rows, horizon: Horizon, *, at: datetime, rules: SweepRules) -> None:
+    observed: Evidence = {"observed_through": horizon.observed_through}
     for instance in list(rows.instances.values()):
         worker = rows.workers.get(instance.worker_id or 0)
         if worker is None:
             continue
         timeout = rules.timeout(worker)
-        if instance.missing_since is not None:
-            if horizon.is_silence(instance.missing_since, timeout, grace=rules.grace):
-                evidence: Evidence = {"missing_since": instance.missing_since}
-                crash_missing(rows, instance, at, {**evidence, "observed_through": horizon.observed_through})
-        elif instance.status in ACTIVE and worker.status not in ACTIVE:
-            since = max(worker.status_since, instance.status_since)
-            if horizon.is_silence(since, timeout, grace=rules.grace):
-                evidence = {"worker_id": worker.worker_id, "worker_status": worker.status}
-                lose_instance(rows, instance, at, {**evidence, "observed_through": horizon.observed_through})
+        since = max(worker.status_since, instance.status_since)
+        is_abandoned = instance.status in ACTIVE and worker.status not in ACTIVE
+        if is_abandoned and horizon.is_silence(since, timeout, grace=rules.grace):
+            evidence: Evidence = {"worker_id": worker.worker_id, "worker_status": worker.status}
+            lose_instance(rows, instance, at, evidence | observed)
+            continue
+        missing = instance.missing_since
+        if missing is not None and horizon.is_silence(missing, timeout, grace=rules.grace):
+            evidence = {"missing_since": missing, "deadline": missing + timedelta(seconds=timeout)}
+            crash_missing(rows, instance, at, evidence | observed)
 
 
 def watched(workers: Iterable[Worker]) -> Iterable[Worker]:
