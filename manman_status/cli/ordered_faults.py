@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeAlias
 
-from cyclopts import Parameter, Token
+from cyclopts import CoercionError, Parameter, Token
 
 from manman_status.simulator.faults import Kill, KillGroup, Pause
 from manman_status.simulator.fleet import GROUPS
@@ -64,21 +64,20 @@ def _parts(text: str, *separators: str, wanted: str) -> list[str]:
 
 def _each(read: Callable[[str], object]) -> Callable[[Any, Sequence[Token]], list[object]]:
     def convert(_: Any, tokens: Sequence[Token]) -> list[object]:
-        return [_told(read, token.value) for token in tokens]
+        return [_told(read, token) for token in tokens]
 
     return convert
 
 
 def _only(_: Any, tokens: Sequence[Token]) -> object:
-    return _told(seconds, tokens[0].value)
+    return _told(seconds, tokens[0])
 
 
-def _told(read: Callable[[str], object], text: str) -> object:
-    """The flag is named by whoever asked for the conversion."""
+def _told(read: Callable[[str], object], token: Token) -> object:
     try:
-        return read(text)
+        return read(token.value)
     except ValueError as error:
-        raise ValueError(f"{text}: {error}") from None
+        raise CoercionError(msg=f"Invalid value for {token.keyword}: {token.value}: {error}") from None
 
 
 Kills: TypeAlias = Annotated[tuple[Kill, ...], Parameter(converter=_each(kill), n_tokens=1, negative="")]

@@ -1,0 +1,157 @@
+"""How an operator chooses a timeout: what each would have done with a recording."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from manman_status.cli.tables import print_table
+from manman_status.cli.views import AsJson, print_json
+from manman_status.domain.liveness import MISSED_BEATS_TO_EXPIRE
+from manman_status.domain.sweep import SweepRules
+from manman_status.errors import CommandFailed, SettingsError
+from manman_status.recording.lines import is_cut_off, read_lines
+from manman_status.recording.what_if import Outcome, Recorded, Verdict, collect, conclude
+from manman_status.settings import load_settings
+
+TIMEOUTS = (5.0, 10.0, 15.0, 30.0, 60.0)
+COLUMNS = ("timeout", "guard", "LOST", "true", "false", "undecided", "held", "delay median", "95 %", "longest")
+
+
+def what_if(
+    file: Path,
+    /,
+    *,
+    timeout: Annotated[tuple[timedelta, ...], Parameter(negative=())] = (),
+    guard: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    as_json: AsJson = False,
+) -> None:
+    """Say what other thresholds would have concluded from a recording. Asks no server.
+
+    A LOST is true when the worker was never heard again, or only in a new life, and false when it was alive: the same life
+    was heard again. It is undecided when the recording ends before one more timeout has passed.
+
+    Parameters
+    ----------
+    file
+        What `record` wrote.
+    timeout
+        MANMAN_STATUS_MINIMUM_TIMEOUT_SECONDS to try, as 15s; may be repeated. Nobody is given up before three of its own
+        intervals, whatever this says.
+    guard
+        MANMAN_STATUS_GUARD_PERCENT to try, as 30%; may be repeated. 100% never holds.
+    """
+    settings = load_settings()
+    timeouts = [limit.total_seconds() for limit in timeout] or sorted({*TIMEOUTS, settings.minimum_timeout_seconds})
+    percents = [_percent(text) for text in guard] or [settings.guard_percent]
+    recorded = read(file, default_interval=settings.default_interval_seconds)
+    tried = []
+    for seconds in timeouts:
+        for percent in percents:
+            rules = msgspec.structs.replace(
+                settings.sweep_rules,
+                minimum_timeout=seconds,
+                guard=msgspec.structs.replace(settings.sweep_rules.guard, percent=percent),
+            )
+            standstill = max(seconds, 5 * settings.canary_interval_seconds)
+            tried.append((rules, conclude(recorded, rules, standstill_seconds=standstill)))
+    if as_json:
+        print_json({"recording": summary(recorded), "thresholds": [as_object(rules, found) for rules, found in tried]})
+        return
+    print_table(COLUMNS, (as_row(rules, found) for rules, found in tried))
+    print()
+    for line in told(recorded, timeouts):
+        print(line)
+
+
+def read(file: Path, *, default_interval: float) -> Recorded:
+    """Raises CommandFailed or DamagedRecording."""
+    try:
+        recorded = collect(read_lines(file), default_interval=default_interval)
+        cut_off = is_cut_off(file)
+    except OSError as error:
+        raise CommandFailed(f"{file}: {error.strerror}") from error
+    if not recorded.signs:
+        raise CommandFailed(f"{file} has no heartbeats" + (": its only line was never finished" if cut_off else ""))
+    return recorded
+
+
+def summary(recorded: Recorded) -> dict[str, Any]:
+    return {
+        "began": recorded.began,
+        "ended": recorded.ended,
+        "seconds": recorded.seconds,
+        "messages": recorded.messages,
+        "workers": len(recorded.signs),
+        "intervals": {f"{interval:g}": number for interval, number in sorted(recorded.intervals.items())},
+        "gaps": [{"since": since, "until": until} for since, until in recorded.gaps],
+    }
+
+
+def as_object(rules: SweepRules, outcome: Outcome) -> dict[str, Any]:
+    delays = outcome.delays()
+    return {
+        "timeout_seconds": rules.minimum_timeout,
+        "guard_percent": rules.guard.percent,
+        "lost": len(outcome.losses),
+        **{verdict.value: outcome.count(verdict) for verdict in Verdict},
+        "guards": outcome.guards,
+        "held": outcome.held,
+        "delay_seconds": None
+        if not delays
+        else {"median": statistics.median(delays), "p95": percentile(delays, 95), "longest": delays[-1]},
+        "losses": outcome.losses,
+    }
+
+
+def as_row(rules: SweepRules, outcome: Outcome) -> tuple[object, ...]:
+    delays = outcome.delays()
+    shown = [statistics.median(delays), percentile(delays, 95), delays[-1]] if delays else []
+    return (
+        f"{rules.minimum_timeout:g} s",
+        f"{rules.guard.percent:g} %",
+        len(outcome.losses),
+        *(outcome.count(verdict) for verdict in Verdict),
+        outcome.held,
+        *(f"{seconds:.1f} s" for seconds in shown),
+        *([None] * (3 - len(shown))),
+    )
+
+
+def percentile(ordered: list[float], percent: float) -> float:
+    """The least of them that so many are not above."""
+    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
+
+
+def told(recorded: Recorded, timeouts: list[float]) -> list[str]:
+    """What the table rests on."""
+    each = ", ".join(f"{number} every {interval:g} s" for interval, number in sorted(recorded.intervals.items()))
+    lines = [f"{recorded.messages} messages in {recorded.seconds:.0f} s; workers: {each}"]
+    if recorded.gaps:
+        lines.append(f"{len(recorded.gaps)} gaps in which nobody listened: no silence counts there")
+    longest = max(recorded.intervals)
+    if pointless := [
+        f"{seconds:g} s" for seconds in timeouts if seconds < MISSED_BEATS_TO_EXPIRE * min(recorded.intervals)
+    ]:
+        lines.append(f"{', '.join(pointless)}: shorter than three intervals of every worker, so they change nothing")
+    elif pointless := [f"{seconds:g} s" for seconds in timeouts if seconds < MISSED_BEATS_TO_EXPIRE * longest]:
+        lines.append(
+            f"{', '.join(pointless)}: shorter than three intervals of some workers, for which they change nothing"
+        )
+    return lines
+
+
+def _percent(text: str) -> float:
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not 0 <= percent <= 100:
+        raise SettingsError([f"--guard {text}: must be 0% to 100%"])
+    return percent
