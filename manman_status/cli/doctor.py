@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from manman_status.cli.broker import connected, virtual_host
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role
+from manman_status.cli.tables import numbered
 from manman_status.errors import BrokerUnavailable, CommandFailed, SchemaBehind, SettingsError
 from manman_status.settings import Settings, load_settings, redacted, variable
 
@@ -181,7 +182,3 @@ async def examine_queue(connection: AbstractConnection, name: str, *, is_dead_le
     if not found.consumer_count:
         return wrong("queue", f"{depth} and no consumer: start a processor")
     return well("queue", f"{depth}, {numbered(found.consumer_count, 'consumer')}")
-
-
-def numbered(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

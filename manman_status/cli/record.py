@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 from manman_status.cli.broker import connected
 from manman_status.cli.flags import RabbitmqUrl
+from manman_status.cli.tables import numbered
 from manman_status.errors import CommandFailed, SettingsError
 from manman_status.recording.lines import is_cut_off, read_lines
 from manman_status.recording.player import Player, Schedule
@@ -51,7 +52,7 @@ def record(
         seconds = duration.total_seconds() if duration else math.inf
         passed = asyncio.run(_record(recorder, seconds))
     tally = recorder.tally
-    gaps = f", {tally.gaps} gaps" if tally.gaps else ""
+    gaps = f", {numbered(tally.gaps, 'gap')}" if tally.gaps else ""
     _complain(f"{tally.messages} messages of {len(tally.workers)} workers in {passed:.0f} s{gaps}")
 
 

@@ -12,7 +12,7 @@ import msgspec
 from cyclopts import Parameter
 
 from manman_status.cli.tables import print_table
-from manman_status.cli.views import AsJson, print_json
+from manman_status.cli.views import AsJson
 from manman_status.domain.liveness import MISSED_BEATS_TO_EXPIRE
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import CommandFailed, SettingsError
@@ -34,16 +34,16 @@ def what_if(
 ) -> None:
     """Say what other thresholds would have concluded from a recording. Asks no server.
 
-    A LOST is true when the worker was never heard again, or only in a new life, and false when it was alive: the same life
-    was heard again. It is undecided when the recording ends before one more timeout has passed.
+    A LOST is true when the worker was never heard again, or only in a new life, and false when it was alive: the same
+    life was heard again. It is undecided when the recording ends before one more timeout has passed.
 
     Parameters
     ----------
     file
         What `record` wrote.
     timeout
-        MANMAN_STATUS_MINIMUM_TIMEOUT_SECONDS to try, as 15s; may be repeated. Nobody is given up before three of its own
-        intervals, whatever this says.
+        MANMAN_STATUS_MINIMUM_TIMEOUT_SECONDS to try, as 15s; may be repeated. Nobody is given up before three of its
+        own intervals, whatever this says.
     guard
         MANMAN_STATUS_GUARD_PERCENT to try, as 30%; may be repeated. 100% never holds.
     """
@@ -62,7 +62,8 @@ def what_if(
             standstill = max(seconds, 5 * settings.canary_interval_seconds)
             tried.append((rules, conclude(recorded, rules, standstill_seconds=standstill)))
     if as_json:
-        print_json({"recording": summary(recorded), "thresholds": [as_object(rules, found) for rules, found in tried]})
+        found = {"recording": summary(recorded), "thresholds": [as_object(*each) for each in tried]}
+        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return
     print_table(COLUMNS, (as_row(rules, found) for rules, found in tried))
     print()

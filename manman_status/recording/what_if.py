@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -31,6 +31,8 @@ from manman_status.recording.lines import Line
 from manman_status.wire.inbound import decode
 
 SWEEP_EVERY = timedelta(seconds=1)
+NO_GAP = datetime.min.replace(tzinfo=UTC)
+"""Before its first recorded beat a worker is not known, so to have listened no earlier proves no less."""
 
 
 class Sign(msgspec.Struct, frozen=True):
@@ -147,7 +149,8 @@ class _Watch:
         self.rows = Rows()
         self._recorded = recorded
         self._rules = rules
-        self._now = self._resumed_at = began
+        self._now = began
+        self._resumed_at = NO_GAP
         self._sweep_at = began + SWEEP_EVERY
         self._guards: dict[str, GuardState] = {}
         self._most_held: list[int] = []

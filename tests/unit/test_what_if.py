@@ -1,0 +1,144 @@
+"""What other thresholds would have concluded: recordings made by hand, whose truth is known."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from manman_status.domain.guard import GuardRules
+from manman_status.domain.sweep import SweepRules
+from manman_status.recording.lines import gap_line, message_line
+from manman_status.recording.what_if import Verdict, collect, conclude
+from manman_status.reporter.messages import Incarnation
+from tests.builders import START
+
+RULES = SweepRules(
+    default_interval=10,
+    minimum_timeout=15,
+    grace=30,
+    guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
+)
+NEVER_HELD = msgspec.structs.replace(RULES, guard=msgspec.structs.replace(RULES.guard, percent=100))
+
+
+def at(seconds):
+    return START + timedelta(seconds=seconds)
+
+
+def beats(worker_id, *periods, interval=2.0, number=1, group="eu-1"):
+    """Of one life, in these periods of seconds."""
+    life = Incarnation(worker_id, number=number, interval_seconds=interval, labels={"group": group})
+    lines = []
+    for begin, end in periods:
+        now = begin
+        while now < end:
+            report = life.heartbeat()
+            lines.append(message_line(at(now), report.routing_key, report.body, persistent=False))
+            now += interval
+    return lines
+
+
+def recorded(*parts):
+    lines = sorted((line for part in parts for line in part), key=lambda line: line.at)
+    return collect(lines, default_interval=10)
+
+
+def found(*parts, rules=RULES):
+    return conclude(recorded(*parts), rules, standstill_seconds=15)
+
+
+def verdicts(outcome):
+    return [(loss.worker_id, loss.verdict) for loss in outcome.losses]
+
+
+STEADY = [beats(worker_id, (worker_id / 10, 200)) for worker_id in range(1, 8)]
+
+
+def test_of_those_who_beat_nobody_is_lost():
+    assert verdicts(found(*STEADY)) == []
+
+
+def test_who_never_came_back_is_lost_and_rightly():
+    outcome = found(*STEADY, beats(9, (0, 50)))
+    assert verdicts(outcome) == [(9, Verdict.TRUE)]
+    [delay] = outcome.delays()
+    assert 15 < delay <= 17  # its timeout, and until the next sweep
+
+
+def test_who_comes_back_in_the_same_life_was_lost_wrongly():
+    assert verdicts(found(*STEADY, beats(9, (0, 50), (80, 200)))) == [(9, Verdict.FALSE)]
+
+
+def test_who_comes_back_in_a_new_life_was_lost_rightly():
+    old, new = beats(9, (0, 50)), beats(9, (80, 200), number=2)
+    assert verdicts(found(*STEADY, old, new)) == [(9, Verdict.TRUE)]
+
+
+def test_a_life_that_reports_its_end_after_it_was_lost_was_lost_wrongly():
+    stopped = Incarnation(9, number=1).worker_stopped()
+    late = [message_line(at(90), stopped.routing_key, stopped.body, persistent=True)]
+    assert verdicts(found(*STEADY, beats(9, (0, 50)), late)) == [(9, Verdict.FALSE)]
+
+
+def test_what_the_recording_is_too_short_for_is_undecided():
+    assert verdicts(found(*STEADY, beats(9, (0, 175)))) == [(9, Verdict.UNDECIDED)]
+
+
+@pytest.mark.parametrize(("timeout", "lost"), [(5, 1), (15, 1), (23, 0), (60, 0)])
+def test_a_longer_timeout_spares_who_is_silent_for_a_shorter_time(timeout, lost):
+    rules = msgspec.structs.replace(RULES, minimum_timeout=timeout)
+    assert len(found(*STEADY, beats(9, (0, 50), (70, 200)), rules=rules).losses) == lost
+
+
+def test_three_intervals_are_always_waited_for():
+    rules = msgspec.structs.replace(RULES, minimum_timeout=1)
+    outcome = found(*STEADY, beats(9, (0, 60), interval=20.0), rules=rules)
+    assert outcome.delays()[0] > 60
+
+
+def test_a_worker_that_stopped_in_order_is_not_lost():
+    stopped = Incarnation(9, number=1).worker_stopped()
+    end = [message_line(at(50), stopped.routing_key, stopped.body, persistent=True)]
+    assert verdicts(found(*STEADY, beats(9, (0, 50)), end)) == []
+
+
+def test_silence_in_a_gap_of_the_listening_counts_for_nothing():
+    """All beat again right after it, but for one that died meanwhile: that one is lost when the grace is over."""
+    before = [beats(worker_id, (worker_id / 10, 50)) for worker_id in range(1, 8)]
+    after = [beats(worker_id, (90 + worker_id / 10, 200)) for worker_id in range(1, 7)]
+    outcome = found(*before, *after, [gap_line(at(50), at(90))])
+    assert verdicts(outcome) == [(7, Verdict.TRUE)]
+    assert outcome.losses[0].lost_at > at(90 + 30)
+
+
+def test_the_guard_holds_what_much_of_a_group_seems_to_lose_at_once():
+    silent = [beats(worker_id, (worker_id / 10, 50), (90, 200)) for worker_id in range(1, 5)]
+    held = found(*silent, *[beats(worker_id, (0, 200)) for worker_id in range(5, 9)])
+    assert (verdicts(held), held.guards, held.held) == ([], 1, 4)
+    open_guard = found(*silent, *[beats(worker_id, (0, 200)) for worker_id in range(5, 9)], rules=NEVER_HELD)
+    assert [verdict for _, verdict in verdicts(open_guard)] == [Verdict.FALSE] * 4
+    assert open_guard.guards == 0
+
+
+def test_a_worker_without_incarnations_is_told_apart_by_what_begins_its_life():
+    def dated(kind, *seconds):
+        life = Incarnation(9, number=None, interval_seconds=2)
+        reports = [getattr(life, kind)() for _ in seconds]
+        return [
+            message_line(at(time), report.routing_key, report.body, persistent=False)
+            for time, report in zip(seconds, reports, strict=True)
+        ]
+
+    silent = dated("heartbeat", *range(0, 50, 2))
+    again = dated("heartbeat", *range(80, 200, 2))
+    assert verdicts(found(*STEADY, silent, again)) == [(9, Verdict.FALSE)]
+    assert verdicts(found(*STEADY, silent, dated("worker_started", 79), again)) == [(9, Verdict.TRUE)]
+
+
+def test_what_was_recorded_is_told():
+    summary = recorded(*STEADY, beats(9, (0, 200), interval=20.0), [gap_line(at(50), at(51))])
+    assert summary.intervals == {2.0: 7, 20.0: 1}
+    assert summary.gaps == [(at(50), at(51))]
+    assert (summary.began, summary.messages) == (at(0), len(summary.events))
