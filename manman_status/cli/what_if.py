@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from manman_status.cli.tables import print_table
+from manman_status.cli.tables import numbered, print_table
 from manman_status.cli.views import AsJson
 from manman_status.domain.liveness import MISSED_BEATS_TO_EXPIRE
 from manman_status.domain.sweep import SweepRules
@@ -89,6 +89,7 @@ def summary(recorded: Recorded) -> dict[str, Any]:
         "ended": recorded.ended,
         "seconds": recorded.seconds,
         "messages": recorded.messages,
+        "poison": recorded.poison,
         "workers": len(recorded.signs),
         "intervals": {f"{interval:g}": number for interval, number in sorted(recorded.intervals.items())},
         "gaps": [{"since": since, "until": until} for since, until in recorded.gaps],
@@ -135,7 +136,9 @@ def told(recorded: Recorded, timeouts: list[float]) -> list[str]:
     each = ", ".join(f"{number} every {interval:g} s" for interval, number in sorted(recorded.intervals.items()))
     lines = [f"{recorded.messages} messages in {recorded.seconds:.0f} s; workers: {each}"]
     if recorded.gaps:
-        lines.append(f"{len(recorded.gaps)} gaps in which nobody listened: no silence counts there")
+        lines.append(f"{numbered(len(recorded.gaps), 'gap')} in which nobody listened: no silence counts there")
+    if recorded.poison:
+        lines.append(f"{numbered(recorded.poison, 'event')} that nobody can understand, and that no threshold hears")
     longest = max(recorded.intervals)
     if pointless := [
         f"{seconds:g} s" for seconds in timeouts if seconds < MISSED_BEATS_TO_EXPIRE * min(recorded.intervals)

@@ -51,6 +51,7 @@ class Recorded(msgspec.Struct):
     signs: dict[int, list[Sign]] = {}
     intervals: Counter[float] = msgspec.field(default_factory=Counter)
     messages: int = 0
+    poison: int = 0
     began: datetime | None = None
     ended: datetime | None = None
 
@@ -75,7 +76,9 @@ def collect(lines: Iterable[Line], *, default_interval: float) -> Recorded:
             recorded.gaps.append((line.gap_since, line.at))
             continue
         recorded.messages += 1
-        for event in decode(line.content).events:
+        understood = decode(line.content)
+        recorded.poison += len(understood.poison)
+        for event in understood.events:
             if isinstance(event, Heartbeat):
                 recorded.add(line.at, msgspec.structs.replace(event, servers=None))
                 if event.interval_seconds is not None:
