@@ -6,9 +6,13 @@ Times are observed time, so that holding lasts only while the watermark moves.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
+
+Silent = TypeVar("Silent")
 
 
 class GuardRules(msgspec.Struct, frozen=True):
@@ -71,3 +75,40 @@ def judge(
     lose = min(overdue, math.ceil(rules.release_percent / 100 * guard.group_size))
     releasing = msgspec.structs.replace(held, held=overdue - lose, releasing_since=guard.releasing_since or observed)
     return Verdict(lose, releasing if lose < overdue else None)
+
+
+class Group(msgspec.Struct):
+    """How many of its watched active workers there are, how many of these have missed a beat, overdue or not, and
+    how many workers were lost to silence within one timeout."""
+
+    alive: int = 0
+    silent: int = 0
+    lost_recently: int = 0
+
+
+def judge_groups(
+    overdue: Mapping[str, Sequence[Silent]],
+    groups: Mapping[str, Group],
+    guards: Mapping[str, GuardState],
+    *,
+    observed: datetime,
+    rules: GuardRules,
+) -> tuple[list[Silent], dict[str, GuardState]]:
+    """The overdue of each group, longest silence first: those to lose now, and the guards that hold afterwards."""
+    condemned: list[Silent] = []
+    holding: dict[str, GuardState] = {}
+    for name in sorted({*overdue, *guards}):
+        silent, group = overdue.get(name, ()), groups.get(name, Group())
+        verdict = judge(
+            overdue=len(silent),
+            late=max(group.silent - len(silent), 0),
+            lost_recently=group.lost_recently,
+            alive=group.alive,
+            guard=guards.get(name),
+            observed=observed,
+            rules=rules,
+        )
+        condemned += silent[: verdict.lose]
+        if verdict.guard is not None:
+            holding[name] = verdict.guard
+    return condemned, holding

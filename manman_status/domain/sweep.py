@@ -5,14 +5,14 @@ The same rules stand in SQL in `store/sweep.py`, which `pipeline/sweep.py` drive
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
 
 from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
-from manman_status.domain.guard import GuardRules, GuardState, judge
+from manman_status.domain.guard import Group, GuardRules, GuardState, judge_groups
 from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, timeout_seconds
 from manman_status.domain.rows import Evidence, Rows, Worker
 from manman_status.domain.status import ACTIVE, Reason, StatusType
@@ -71,32 +71,16 @@ def sweep_workers(
     if not overdue and not guards:
         return {}
     recently = at - timedelta(seconds=max(map(rules.timeout, overdue), default=rules.minimum_timeout))
-    groups = _Groups(rows, horizon, recently=recently, rules=rules)
     silent: dict[str, list[Worker]] = {}
-    for worker in overdue:
+    for worker in sorted(overdue, key=lambda worker: (deadline(worker, rules), worker.worker_id)):
         silent.setdefault(group_of(worker), []).append(worker)
-    held = {}
-    for group in sorted({*silent, *guards}):
-        overdue = sorted(silent.get(group, ()), key=lambda worker: (deadline(worker, rules), worker.worker_id))
-        verdict = judge(
-            overdue=len(overdue),
-            late=max(groups.silent[group] - len(overdue), 0),
-            lost_recently=groups.lost_recently[group],
-            alive=groups.alive[group],
-            guard=guards.get(group),
-            observed=horizon.observed_through,
-            rules=rules.guard,
-        )
-        for worker in overdue[: verdict.lose]:
-            evidence = {
-                "last_heartbeat": worker.last_heartbeat,
-                "deadline": deadline(worker, rules),
-                "observed_through": horizon.observed_through,
-            }
-            lose_worker(rows, worker, at, evidence)
-        if verdict.guard is not None:
-            held[group] = verdict.guard
-    return held
+    groups = _count_groups(rows, horizon, recently=recently, rules=rules)
+    observed = horizon.observed_through
+    condemned, holding = judge_groups(silent, groups, guards, observed=observed, rules=rules.guard)
+    for worker in condemned:
+        evidence: Evidence = {"last_heartbeat": worker.last_heartbeat, "deadline": deadline(worker, rules)}
+        lose_worker(rows, worker, at, {**evidence, "observed_through": observed})
+    return holding
 
 
 def sweep_instances(rows: Rows, horizon: Horizon, *, at: datetime, rules: SweepRules) -> None:
@@ -133,18 +117,14 @@ def group_of(worker: Worker) -> str:
     return worker.labels.get("group", "")
 
 
-class _Groups:
-    """How many of a group are watched, how many of these have missed a beat, and how many were lost of late."""
-
-    def __init__(self, rows: Rows, horizon: Horizon, *, recently: datetime, rules: SweepRules) -> None:
-        self.alive: Counter[str] = Counter()
-        self.silent: Counter[str] = Counter()
-        self.lost_recently: Counter[str] = Counter()
-        for worker in rows.workers.values():
-            group = group_of(worker)
-            if worker.status in ACTIVE and worker.last_heartbeat is not None:
-                self.alive[group] += 1
-                late = timedelta(seconds=MISSED_BEATS_TO_BE_LATE * rules.interval(worker))
-                self.silent[group] += worker.last_heartbeat + late < horizon.observed_through
-            elif worker.status is StatusType.LOST and worker.reason is Reason.HEARTBEAT_EXPIRED:
-                self.lost_recently[group] += worker.status_since > recently
+def _count_groups(rows: Rows, horizon: Horizon, *, recently: datetime, rules: SweepRules) -> dict[str, Group]:
+    groups: defaultdict[str, Group] = defaultdict(Group)
+    for worker in rows.workers.values():
+        group = groups[group_of(worker)]
+        if worker.status in ACTIVE and worker.last_heartbeat is not None:
+            late = timedelta(seconds=MISSED_BEATS_TO_BE_LATE * rules.interval(worker))
+            group.alive += 1
+            group.silent += worker.last_heartbeat + late < horizon.observed_through
+        elif worker.status is StatusType.LOST and worker.reason is Reason.HEARTBEAT_EXPIRED:
+            group.lost_recently += worker.status_since > recently
+    return groups

@@ -15,7 +15,7 @@ import asyncpg
 import structlog
 
 from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
-from manman_status.domain.guard import GuardState, judge
+from manman_status.domain.guard import GuardState, judge_groups
 from manman_status.domain.rows import Rows
 from manman_status.domain.status import ACTIVE, Entity
 from manman_status.domain.sweep import Horizon, SweepRules
@@ -24,7 +24,6 @@ from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
 from manman_status.store.sweep import (
-    Group,
     Overdue,
     abandoned_instances,
     earliest_deadline,
@@ -140,25 +139,17 @@ class Sweeper:
             return
         window = max((worker.timeout for worker in overdue), default=self._rules.minimum_timeout)
         counts = await group_counts(connection, horizon, window=window, default_interval=self._rules.default_interval)
-        groups = {group: list(some) for group, some in groupby(sorted(overdue, key=_group), key=_group)}
-        condemned: list[Overdue] = []
-        changed: dict[str, GuardState | None] = {}
-        for group in sorted({*groups, *guards}):
-            silent = sorted(groups.get(group, ()), key=_deadline)
-            counted = counts.get(group, Group())
-            verdict = judge(
-                overdue=len(silent),
-                late=max(counted.silent - len(silent), 0),
-                lost_recently=counted.lost_recently,
-                alive=counted.alive,
-                guard=guards.get(group),
-                observed=horizon.observed_through,
-                rules=self._rules.guard,
-            )
-            condemned += silent[: verdict.lose]
-            if verdict.guard != guards.get(group):
-                changed[group] = verdict.guard
-                _tell(group, guards.get(group), verdict.guard)
+        silent = {group: list(some) for group, some in groupby(sorted(overdue, key=_place), key=_group)}
+        condemned, holding = judge_groups(
+            silent, counts, guards, observed=horizon.observed_through, rules=self._rules.guard
+        )
+        changed = {
+            group: holding.get(group)
+            for group in sorted({*guards, *holding})
+            if holding.get(group) != guards.get(group)
+        }
+        for group, guard in changed.items():
+            _tell(group, guards.get(group), guard)
         if condemned or changed:
             await self._lose(connection, token, horizon, condemned, changed)
 
@@ -250,8 +241,9 @@ def _group(worker: Overdue) -> str:
     return worker.group
 
 
-def _deadline(worker: Overdue) -> tuple[datetime, int]:
-    return worker.deadline, worker.worker_id
+def _place(worker: Overdue) -> tuple[str, datetime, int]:
+    """By group, and there longest silence first."""
+    return worker.group, worker.deadline, worker.worker_id
 
 
 def _tell(group: str, before: GuardState | None, after: GuardState | None) -> None:

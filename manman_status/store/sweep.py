@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from manman_status.domain.guard import GuardState
+from manman_status.domain.guard import Group, GuardState
 from manman_status.domain.sweep import Horizon
 from manman_status.store.pool import Connection
 
@@ -87,18 +87,10 @@ SELECT coalesce(labels ->> 'group', '') AS group_name,
 """
 
 
-class Group(msgspec.Struct, frozen=True):
-    """How many of its watched active workers there are, how many of these have missed a beat, overdue or not, and
-    how many workers were lost to silence within the window."""
-
-    alive: int = 0
-    silent: int = 0
-    lost_recently: int = 0
-
-
 async def group_counts(
     connection: Connection, horizon: Horizon, *, window: float, default_interval: float
 ) -> dict[str, Group]:
+    """`window` is the timeout within which those that were lost count."""
     found = await connection.fetch(GROUPS, window, default_interval, horizon.observed_through)
     return {name: Group(*counts) for name, *counts in found}
 
