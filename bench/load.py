@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 import time
+from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -23,9 +24,8 @@ class Asker(asyncio.Protocol):
         self.answers = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._request)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods alone
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         if not self._missing:
