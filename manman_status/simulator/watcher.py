@@ -22,6 +22,7 @@ WORKERS_SHARE, SERVERS_SHARE = 0.3, 0.1
 AFTER_TIMEOUT_SECONDS = 2.0
 SLACK_SECONDS = ALLOWED_DELAY_SECONDS + 5.0
 HOLDS_AT_MOST_SECONDS = 180.0
+UNOBSERVED_AT_MOST_SECONDS = 20.0
 ENDED_WITHIN_SECONDS = 30.0
 
 SYSTEM = msgspec.json.Decoder(SeenSystem)
@@ -80,9 +81,11 @@ class Watcher:
         begun = self._clock()
 
         def limit() -> float:
-            ready = max((self._observation.ready_at(group) for group in groups), default=begun)
-            latest = begun + timeout_seconds + HOLDS_AT_MOST_SECONDS
-            return min(max(begun + timeout_seconds, ready) + SLACK_SECONDS, latest)
+            earliest = begun + timeout_seconds
+            ready = max(self._observation.ready_at(group) for group in groups)
+            if math.isinf(ready):  # nothing is observed: for how long, nobody knows
+                return earliest + UNOBSERVED_AT_MOST_SECONDS
+            return min(max(earliest, ready) + SLACK_SECONDS, earliest + HOLDS_AT_MOST_SECONDS)
 
         await self._look_until_settled(begun + timeout_seconds + AFTER_TIMEOUT_SECONDS, limit)
 
