@@ -80,9 +80,13 @@ def _told(read: Callable[[str], object], token: Token) -> object:
         raise CoercionError(msg=f"Invalid value for {token.keyword}: {token.value}: {error}") from None
 
 
-Kills: TypeAlias = Annotated[tuple[Kill, ...], Parameter(converter=_each(kill), n_tokens=1, negative="")]
-KillGroups: TypeAlias = Annotated[
-    tuple[KillGroup, ...], Parameter(converter=_each(kill_group), n_tokens=1, negative="")
+Kills: TypeAlias = Annotated[
+    tuple[Kill, ...], Parameter(converter=_each(kill), n_tokens=1, negative="", show_default=False)
 ]
-Pauses: TypeAlias = Annotated[tuple[Pause, ...], Parameter(converter=_each(pause), n_tokens=1, negative="")]
-Seconds: TypeAlias = Annotated[float, Parameter(converter=_only)]
+KillGroups: TypeAlias = Annotated[
+    tuple[KillGroup, ...], Parameter(converter=_each(kill_group), n_tokens=1, negative="", show_default=False)
+]
+Pauses: TypeAlias = Annotated[
+    tuple[Pause, ...], Parameter(converter=_each(pause), n_tokens=1, negative="", show_default=False)
+]
+Seconds: TypeAlias = Annotated[float, Parameter(converter=_only, show_default=False)]

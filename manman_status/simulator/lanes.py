@@ -11,6 +11,7 @@ import msgspec
 from manman_status.errors import BrokerUnavailable
 from manman_status.reporter.connection import IN_FLIGHT, Publisher, Unroutable
 from manman_status.simulator.messages import Message
+from manman_status.simulator.truth import Truth
 
 ANSWER_WITHIN_SECONDS = 5.0
 
@@ -28,17 +29,9 @@ class Lane:
     """Messages of one kind, in their order. What could not be sent stays at the front if it must arrive, else it is
     dropped and counted."""
 
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], float],
-        tried: Callable[[Message, float], None],
-        stored: Callable[[Message, float], None],
-        tally: Tally,
-    ) -> None:
+    def __init__(self, *, clock: Callable[[], float], truth: Truth | None, tally: Tally) -> None:
         self._clock = clock
-        self._tried = tried
-        self._stored = stored
+        self._truth = truth
         self._tally = tally
         self._waiting: deque[tuple[float, Message]] = deque()
         self._busy = 0
@@ -75,16 +68,18 @@ class Lane:
         """The broker is away: what was waiting has been tried."""
         now = self._clock()
         waiting, self._waiting = list(self._waiting), deque()
-        for _, message in waiting:
-            self._tried(message, now)
+        if self._truth:
+            for _, message in waiting:
+                self._truth.tried(message, now)
         self._keep(waiting)
 
     async def _attempt(
         self, publisher: Publisher, messages: list[Message]
     ) -> list[Unroutable | BrokerUnavailable | None]:
-        now = self._clock()
-        for message in messages:
-            self._tried(message, now)
+        if self._truth:
+            now = self._clock()
+            for message in messages:
+                self._truth.tried(message, now)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
                 return await publisher.send_all([message.report for message in messages])
@@ -96,7 +91,8 @@ class Lane:
         for (put_at, message), error in zip(batch, errors, strict=True):
             if error is not None:
                 continue
-            self._stored(message, now)
+            if self._truth:
+                self._truth.stored(message, now)
             if message.report.durable:
                 self._tally.lifecycle += 1
             else:

@@ -30,7 +30,13 @@ class FleetRun:
     """Lifecycle events wait for a broker that is away; heartbeats of that time are dropped, as workers do it."""
 
     def __init__(
-        self, fleet: Fleet, delivery: Delivery, truth: Truth, *, connect: Connect, complain: Callable[[str], None]
+        self,
+        fleet: Fleet,
+        delivery: Delivery,
+        *,
+        connect: Connect,
+        complain: Callable[[str], None],
+        truth: Truth | None = None,
     ) -> None:
         self.tally = Tally()
         self._fleet = fleet
@@ -41,9 +47,7 @@ class FleetRun:
         self._away: ManManStatusError | None = None
         self._sending: asyncio.Task[None] | None = None
         self._began = time.monotonic()
-        self._beats, self._lifecycle = (
-            Lane(clock=self.now, tried=truth.tried, stored=truth.stored, tally=self.tally) for _ in range(2)
-        )
+        self._beats, self._lifecycle = (Lane(clock=self.now, truth=truth, tally=self.tally) for _ in range(2))
 
     def now(self) -> float:
         """Seconds since the fleet began."""
@@ -61,7 +65,7 @@ class FleetRun:
 
     async def live(self, stop: asyncio.Event, *, seconds: float = math.inf) -> None:
         """Lives on until `stop`, or so many seconds after it began."""
-        while not stop.is_set() and self.now() < seconds:
+        while not stop.is_set() and self.now() < seconds and not self._has_failed():
             self._hand_on(self._fleet.due(self.now()))
             await self._tick(stop, until=min(self._fleet.next_due(), seconds))
 
@@ -70,16 +74,21 @@ class FleetRun:
         self._hand_on(self._fleet.stop(self.now()))
         while self._lifecycle or self._beats or self._delivery.next_due() < math.inf:
             self._hand_on(())
-            if self._sending is None or self._sending.done():
-                return  # of what, `sending` tells
+            if self._has_failed():
+                return
             if self._away and self._lifecycle:
                 raise self._away
             await asyncio.sleep(SHORTEST_TICK_SECONDS)
 
+    def _has_failed(self) -> bool:
+        """Why, is raised where `sending` ends."""
+        return self._sending is None or self._sending.done()
+
     def _hand_on(self, messages: Iterable[Message]) -> None:
         now = self.now()
         said = list(messages)
-        self._truth.said(said)
+        if self._truth:
+            self._truth.said(said)
         self._delivery.put(said, now)
         due = self._delivery.due(now)
         self._lifecycle.put(message for message in due if message.report.durable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import httpx
@@ -75,14 +75,15 @@ class Watcher:
                     workers_at = self._clock() + took / WORKERS_SHARE
             await asyncio.sleep(max(ASK_EVERY_SECONDS - (self._clock() - begun), 0.1))
 
-    async def settle(self, *, timeout_seconds: float, groups: list[str]) -> None:
+    async def settle(self, *, timeout_seconds: float, groups: Iterable[str]) -> None:
         """Looks until all is as it will be in the end: one timeout at least, and longer while a grace or a guard holds
         workers back."""
         begun = self._clock()
+        known = tuple(groups)
 
         def limit() -> float:
             earliest = begun + timeout_seconds
-            ready = max(self._observation.ready_at(group) for group in groups)
+            ready = max(self._observation.ready_at(group) for group in known)
             if math.isinf(ready):  # nothing is observed: for how long, nobody knows
                 return earliest + UNOBSERVED_AT_MOST_SECONDS
             return min(max(earliest, ready) + SLACK_SECONDS, earliest + HOLDS_AT_MOST_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import sys
 from typing import NamedTuple
 
@@ -95,6 +96,26 @@ async def test_a_pause_longer_than_the_timeout_is_lost_and_back_again(simulate, 
     assert (verdict.wrong, verdict.code) == (RIGHT, 0), verdict
     assert verdict.number("rightly LOST") == 3
     assert "0 were killed, 3 paused" in verdict.out
+
+
+async def test_the_first_signal_ends_the_run_and_the_second_one_the_settling(processor, api, broker, rows, eventually):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "manman_status", "simulate", "--workers", "5", "--interval", "1", "--crash", "0", "--verify"),
+        env=role_environment(rabbitmq_url=broker, url=api.url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(12):  # which settling alone would take longer than
+        assert b"Ctrl-C stops them" in await process.stdout.readline()
+        await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 5"))
+        process.send_signal(signal.SIGINT)
+        assert b"settling" in await process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert b"wrong server statuses" in out
 
 
 @pytest.mark.slow

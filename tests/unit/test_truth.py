@@ -174,6 +174,13 @@ def test_lost_before_its_timeout_was_over_is_false(world: World) -> None:
     assert world.wrong == [Wrong.FALSE_LOST]
 
 
+def test_lost_too_early_in_a_silence_that_went_on_is_false(world: World) -> None:
+    world.beats(5, 20)
+    world.beats(40, 60)
+    world.sees(50.0, was_lost_at=31.0)
+    assert world.wrong == [Wrong.FALSE_LOST]
+
+
 def test_a_false_lost_that_came_and_went_between_two_looks_is_found_and_counted_once(world: World) -> None:
     world.beats(5, 60)
     world.sees(50.0, was_lost_at=30.0)
