@@ -12,8 +12,9 @@ LONGEST_SECONDS = 5.0
 class Backoff:
     """Doubling delays with jitter, for one thing that is tried until it works."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, longest_seconds: float = LONGEST_SECONDS) -> None:
         self.failures = 0
+        self._longest_seconds = longest_seconds
         self._since = monotonic()
         self._said_at: float | None = None
         self.is_worth_saying = False
@@ -30,5 +31,5 @@ class Backoff:
         self.is_worth_saying = self._said_at is None or monotonic() - self._said_at >= 60
         if self.is_worth_saying:
             self._said_at = monotonic()
-        delay: float = min(FIRST_SECONDS * 2 ** min(self.failures - 1, 10), LONGEST_SECONDS)
+        delay: float = min(FIRST_SECONDS * 2 ** min(self.failures - 1, 10), self._longest_seconds)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
-from manman_status.backoff import Backoff
+from manman_status.backoff import LONGEST_SECONDS, Backoff
 from manman_status.errors import BrokerUnavailable
 from manman_status.reporter.connection import IN_FLIGHT, Publisher, Unroutable, open_connection, open_publisher
 from manman_status.reporter.life import WorkerLife
@@ -37,7 +37,7 @@ class Delivery:
         self._interval_seconds = interval_seconds
         self._woken = asyncio.Event()
         self._closing = asyncio.Event()
-        self._backoff = Backoff()
+        self._backoff = self._new_backoff()
         self.transport = OwnTransport(url)
         self.is_connected = False
         self._is_silent = False
@@ -120,7 +120,11 @@ class Delivery:
             self.is_connected = True
             after = f" again after {self._backoff.failing_seconds:g} s" if self._backoff.failures else ""
             log.info("worker %d reports%s", self._life.worker_id, after)
-        self._backoff = Backoff()
+        self._backoff = self._new_backoff()
+
+    def _new_backoff(self) -> Backoff:
+        """A broker that is back is told within the interval: others may go by that."""
+        return Backoff(longest_seconds=min(LONGEST_SECONDS, self._interval_seconds / 2))
 
 
 async def _answered(sending: Awaitable[Answer]) -> Answer:
