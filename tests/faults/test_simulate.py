@@ -88,6 +88,7 @@ async def test_a_large_fleet_with_faults_is_told_as_it_is(simulate, processor, a
     assert verdict.number("rightly LOST") > 50
 
 
+@pytest.mark.slow
 async def test_a_pause_longer_than_the_timeout_is_lost_and_back_again(simulate, start_processor, api):
     await start_processor(**QUICK)
     verdict = await simulate(
@@ -154,6 +155,7 @@ async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(simulate
     assert "did not say what is true" in verdict.err
 
 
+@pytest.mark.slow
 async def test_a_timeout_that_is_too_long_is_found(simulate, start_processor, api):
     await start_processor(minimum_timeout_seconds=60, recovery_grace_seconds=0)
     verdict = await simulate(
