@@ -65,9 +65,5 @@ class ThreadedStatusReporter(Reporting):
         self._loop.call_soon_threadsafe(self._delivery.wake)
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(asyncio.wait({self._task}))
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(asyncio.wait({self._task}))
