@@ -7,10 +7,11 @@ import math
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from io import FileIO
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -21,9 +22,12 @@ from manman_status.errors import CommandFailed, SettingsError
 from manman_status.recording.lines import is_cut_off, read_lines
 from manman_status.recording.player import Player, Schedule
 from manman_status.recording.recorder import Recorder
+from manman_status.recording.tape import Tape
 from manman_status.reporter.connection import Publisher, open_publisher
 from manman_status.settings import Settings, load_settings
 
+DEAF_AFTER_CANARIES = 5
+"""So many in a row are not missing by chance."""
 BEHIND_SECONDS = 1.0
 """A replay that sent something later than this is told of."""
 
@@ -46,12 +50,16 @@ def record(
     """
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     with _new_file(file) as lines:
+        tape = Tape(lines, deaf_after_seconds=DEAF_AFTER_CANARIES * settings.canary_interval_seconds)
         recorder = Recorder(
-            lambda: connected(settings), exchange=settings.inbound_exchange, file=lines, complain=_complain
+            lambda: connected(settings),
+            exchange=settings.inbound_exchange,
+            tape=tape,
+            complain=_complain,
         )
         seconds = duration.total_seconds() if duration else math.inf
         passed = asyncio.run(_record(recorder, seconds))
-    tally = recorder.tally
+    tally = tape.tally
     gaps = f", {numbered(tally.gaps, 'gap')}" if tally.gaps else ""
     _complain(f"{tally.messages} messages of {len(tally.workers)} workers in {passed:.0f} s{gaps}")
 
@@ -142,13 +150,13 @@ async def _publisher(settings: Settings) -> AsyncIterator[Publisher]:
 
 
 @contextmanager
-def _new_file(file: Path) -> Iterator[IO[bytes]]:
+def _new_file(file: Path) -> Iterator[FileIO]:
     if str(file) == "-":
-        with nullcontext(sys.stdout.buffer) as lines:
+        with FileIO(sys.stdout.fileno(), "w", closefd=False) as lines:
             yield lines
         return
     try:
-        opened = file.open("xb")
+        opened = FileIO(file, "x")
     except FileExistsError:
         raise CommandFailed(f"{file} is there already: name a new one") from None
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from manman_status.errors import ManManStatusError
+from manman_status.wire.inbound import UNREADABLE
 
 
 class DamagedRecording(ManManStatusError):  # noqa: N818
@@ -33,10 +34,11 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 
 def message_line(at: datetime, routing_key: str, body: bytes, *, persistent: bool) -> Line:
     try:
+        body.decode()  # of its texts alone, msgspec would not look whether they are UTF-8
         msgspec.json.decode(body, type=msgspec.Raw)
         if b"\n" in body or b"\r" in body:
             body = msgspec.json.format(body, indent=-1)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return Line(at, routing_key, persistent, body_base64=body)
     return Line(at, routing_key, persistent, body=msgspec.Raw(body))
 
@@ -73,7 +75,7 @@ def read_lines(file: Path) -> Iterator[Line]:
 def _read(text: bytes, file: Path, number: int) -> Line:
     try:
         line = _decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise DamagedRecording(file=file, line=number, reason=str(error)) from None
     if line.at.tzinfo is None:
         raise DamagedRecording(file=file, line=number, reason="its time has no zone - at `$.at`")

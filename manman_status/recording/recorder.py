@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
+import aio_pika
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
 
 from manman_status.backoff import Backoff
 from manman_status.errors import BrokerUnavailable, CommandFailed
-from manman_status.recording.lines import Line, encode_line, gap_line, message_line
-from manman_status.wire.notices import CANARY_KEYS, GUARD_KEY
+from manman_status.recording.tape import Tape
 from manman_status.wire.topology import HEARTBEAT_KEYS, LIFECYCLE_KEYS
 
 if TYPE_CHECKING:
@@ -22,29 +20,19 @@ if TYPE_CHECKING:
 
     Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[AbstractConnection]]
 
-OUR_OWN = frozenset({*CANARY_KEYS.values(), GUARD_KEY})
 MOST_WAITING = 500_000
 """What the recorder's queue holds at most when the recorder is too slow. Beyond it the oldest are gone."""
 FLUSH_EVERY_SECONDS = 0.5
-PERSISTENT = 2
-
-
-class Tally(msgspec.Struct):
-    messages: int = 0
-    gaps: int = 0
-    workers: set[str] = msgspec.field(default_factory=set)
 
 
 class Recorder:
     """Listens until it is stopped, through outages of the broker, each of which leaves a gap."""
 
-    def __init__(self, connect: Connect, *, exchange: str, file: IO[bytes], complain: Callable[[str], None]) -> None:
+    def __init__(self, connect: Connect, *, exchange: str, tape: Tape, complain: Callable[[str], None]) -> None:
         self._connect = connect
         self._exchange = exchange
-        self._file = file
+        self._tape = tape
         self._complain = complain
-        self._deaf_since: datetime | None = None
-        self.tally = Tally()
 
     async def record(self, stop: asyncio.Event, *, listening: Callable[[], None]) -> None:
         """`listening` is called once, when nothing more is missed. Raises BrokerUnavailable when the broker is away at
@@ -69,6 +57,8 @@ class Recorder:
                 if backoff.is_worth_saying:
                     self._complain(f"{error}; what passes meanwhile is not recorded")
                 await _wait(stop, delay)
+            finally:
+                self._tape.flush()
 
     async def _listen(self, stop: asyncio.Event, begun: Callable[[], None]) -> None:
         lost = asyncio.Event()
@@ -81,14 +71,10 @@ class Recorder:
                 raise CommandFailed(reason) from None
             except CONNECTION_EXCEPTIONS as error:
                 raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
-            if self._deaf_since is not None:
-                self._write(gap_line(self._deaf_since, datetime.now(UTC)))
-                self.tally.gaps += 1
             begun()
             while not stop.is_set() and not lost.is_set():
                 await _wait(stop, FLUSH_EVERY_SECONDS)
-                self._file.flush()
-            self._deaf_since = datetime.now(UTC)
+                self._tape.flush()
             if lost.is_set():
                 raise BrokerUnavailable(cause="the connection was lost")
 
@@ -100,20 +86,15 @@ class Recorder:
         )
         for key in (*HEARTBEAT_KEYS, *LIFECYCLE_KEYS):
             await queue.bind(exchange, key)
+        self._tape.begin()  # before the first message comes
         await queue.consume(self._take, no_ack=True)
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
-        key = message.routing_key or ""
-        if key in OUR_OWN:
-            return
-        self._write(message_line(datetime.now(UTC), key, message.body, persistent=message.delivery_mode == PERSISTENT))
-        self.tally.messages += 1
-        entity, _, rest = key.partition(".")
-        if entity == "worker":
-            self.tally.workers.add(rest.partition(".")[0])
-
-    def _write(self, line: Line) -> None:
-        self._file.write(encode_line(line))
+        self._tape.take(
+            message.routing_key or "",
+            message.body,
+            persistent=message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT,
+        )
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -21,6 +21,7 @@ from manman_status.recording.player import Schedule
 from tests.builders import START
 
 BEAT = b'{"command_type":"HEARTBEAT","command_args":["7"]}'
+NESTED = b"[" * 100_000 + b"]" * 100_000
 
 
 def at(seconds):
@@ -40,14 +41,27 @@ def recording(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "body", [BEAT, b"[" + BEAT + b"," + BEAT + b"]", b'{"a": 1}', b"not JSON", b"", b"\xff\x00", b'"\\u0000"', b"{}x"]
+    "body",
+    [
+        BEAT,
+        b"[" + BEAT + b"," + BEAT + b"]",
+        b'{"a": 1}',
+        b"not JSON",
+        b"",
+        b"\xff\x00",
+        b'"\\u0000"',
+        b"{}x",
+        b'{"a":"\xff"}',
+        b'{"a":"\n"}',
+        pytest.param(NESTED, id="nested"),
+    ],
 )
 def test_a_message_is_kept_as_it_came(recording, body):
     file = recording(message_line(at(0), "worker.7.heartbeat", body, persistent=True))
     [line] = read_lines(file)
     assert (line.at, line.routing_key, line.persistent) == (at(0), "worker.7.heartbeat", True)
     assert line.content == body
-    assert file.read_bytes().count(b"\n") == 1
+    assert file.read_text("utf-8").count("\n") == 1
 
 
 def test_json_can_be_read_where_it_stands_even_if_it_came_in_many_lines(recording):
@@ -81,6 +95,7 @@ def test_a_line_that_was_never_finished_is_passed_over(recording):
         (b'{"at":"2026-01-01T00:00:09","routing_key":"x"}\n', "no zone"),
         (b'{"at":"2025-01-01T00:00:00Z","routing_key":"x"}\n', "older than the line before"),
         (b'{"at":"2026-01-01T00:00:09Z","routing_key":"x","bdy":{}}\n', "bdy"),
+        pytest.param(b'{"at":"2026-01-01T00:00:09Z","body":' + NESTED + b"}\n", "recursion", id="nested"),
     ],
 )
 def test_a_line_that_is_none_is_named_by_its_number(recording, wrong, why):
