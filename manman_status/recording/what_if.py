@@ -36,11 +36,18 @@ NO_GAP = datetime.min.replace(tzinfo=UTC)
 
 
 class Sign(msgspec.Struct, frozen=True):
-    """A worker was heard: in this incarnation, 0 for one without, and whether it began a life by that."""
+    """A worker was heard: in this incarnation, 0 for one without. Only of those without one does what they said tell
+    whether it `begins` another life; only of the others does `seq` tell whether it is news."""
 
     at: datetime
     incarnation: int
+    seq: int | None
     begins: bool
+
+    def follows(self, incarnation: int, seq: int) -> bool:
+        if self.incarnation != incarnation:
+            return self.incarnation > incarnation
+        return incarnation == 0 or self.seq is None or self.seq > seq
 
 
 class Recorded(msgspec.Struct):
@@ -58,12 +65,20 @@ class Recorded(msgspec.Struct):
     def add(self, at: datetime, event: ReportedEvent) -> None:
         self.events.append((at, event))
         if isinstance(event, Heartbeat | WorkerStopped):
-            sign = Sign(at, event.incarnation or 0, isinstance(event, WorkerStarted))
+            begins = event.incarnation is None and isinstance(event, WorkerStarted)
+            seq = event.seq if isinstance(event, Heartbeat) else None  # an end is one, whatever its number
+            sign = Sign(at, event.incarnation or 0, seq, begins)
             self.signs.setdefault(event.worker_id, []).append(sign)
 
     @property
     def seconds(self) -> float:
         return 0.0 if self.began is None or self.ended is None else (self.ended - self.began).total_seconds()
+
+    def listened_after(self, time: datetime) -> timedelta:
+        """How long, gaps not counted."""
+        assert self.ended is not None
+        deaf = (until - max(since, time) for since, until in self.gaps if until > time)
+        return self.ended - time - sum(deaf, timedelta())
 
 
 def collect(lines: Iterable[Line], *, default_interval: float) -> Recorded:
@@ -91,8 +106,8 @@ def collect(lines: Iterable[Line], *, default_interval: float) -> Recorded:
 
 
 class Verdict(StrEnum):
-    """False when the same life was heard again; true when only a later one was, or none for as long again as the
-    timeout. Undecided when the recording ends before that."""
+    """False when the same life was heard again; true when only a later one was, or none while we listened for as long
+    again as the timeout. Undecided when the recording ends before that."""
 
     TRUE = "true"
     FALSE = "false"
@@ -210,12 +225,11 @@ class _Watch:
         assert worker.last_heartbeat is not None
         signs = self._recorded.signs[worker_id]
         later = signs[bisect.bisect_right(signs, self._now, key=lambda sign: sign.at) :]
-        heard = next((sign for sign in later if sign.incarnation >= worker.incarnation), None)
+        heard = next((sign for sign in later if sign.follows(worker.incarnation, worker.seq)), None)
         if heard is not None:
             same = heard.incarnation == worker.incarnation and not heard.begins
             verdict = Verdict.FALSE if same else Verdict.TRUE
         else:
-            assert self._recorded.ended is not None
-            rest = (self._recorded.ended - self._now).total_seconds()
-            verdict = Verdict.TRUE if rest >= self._rules.timeout(worker) else Verdict.UNDECIDED
+            listened = self._recorded.listened_after(self._now).total_seconds()
+            verdict = Verdict.TRUE if listened >= self._rules.timeout(worker) else Verdict.UNDECIDED
         return Loss(worker_id, self._now, worker.last_heartbeat, verdict)

@@ -27,9 +27,11 @@ def at(seconds):
     return START + timedelta(seconds=seconds)
 
 
-def beats(worker_id, *periods, interval=2.0, number=1, group="eu-1"):
+def beats(worker_id, *periods, interval=2.0, number=1, first_seq=1, group="eu-1"):
     """Of one life, in these periods of seconds."""
-    life = Incarnation(worker_id, number=number, interval_seconds=interval, labels={"group": group})
+    life = Incarnation(
+        worker_id, number=number, first_seq=first_seq, interval_seconds=interval, labels={"group": group}
+    )
     lines = []
     for begin, end in periods:
         now = begin
@@ -86,6 +88,29 @@ def test_what_the_recording_is_too_short_for_is_undecided():
     assert verdicts(found(*STEADY, beats(9, (0, 175)))) == [(9, Verdict.UNDECIDED)]
 
 
+def test_that_nobody_was_heard_in_a_gap_is_no_proof():
+    """Until the gap the others beat, after it one of them: nobody listened for one more timeout."""
+    others = [beats(worker_id, (worker_id / 10, 70)) for worker_id in range(1, 8)]
+    outcome = found(*others, beats(9, (0, 50)), [gap_line(at(70), at(198))], beats(1, (198, 200)))
+    assert verdicts(outcome) == [(9, Verdict.UNDECIDED)]
+
+
+def test_a_beat_that_comes_twice_is_no_sign_of_life():
+    dead = beats(9, (0, 50))
+    again = msgspec.structs.replace(dead[3], at=at(120))
+    assert verdicts(found(*STEADY, dead, [again])) == [(9, Verdict.TRUE)]
+
+
+def test_a_start_that_comes_late_begins_no_new_life():
+    life = Incarnation(9, number=1)
+    reports = [life.heartbeat(), life.worker_started()]
+    lines = [
+        message_line(at(time), report.routing_key, report.body, persistent=report.durable)
+        for time, report in zip((0, 80), reports, strict=True)
+    ]
+    assert verdicts(found(*STEADY, lines, beats(9, (82, 200), first_seq=3))) == [(9, Verdict.FALSE)]
+
+
 @pytest.mark.parametrize(("timeout", "lost"), [(5, 1), (15, 1), (23, 0), (60, 0)])
 def test_a_longer_timeout_spares_who_is_silent_for_a_shorter_time(timeout, lost):
     rules = msgspec.structs.replace(RULES, minimum_timeout=timeout)
@@ -104,13 +129,13 @@ def test_a_worker_that_stopped_in_order_is_not_lost():
     assert verdicts(found(*STEADY, beats(9, (0, 50)), end)) == []
 
 
-def test_silence_in_a_gap_of_the_listening_counts_for_nothing():
+@pytest.mark.parametrize("rules", [RULES, NEVER_HELD], ids=["guarded", "not guarded"])
+def test_silence_in_a_gap_of_the_listening_counts_for_nothing(rules):
     """All beat again right after it, but for one that died meanwhile: that one is lost when the grace is over."""
-    before = [beats(worker_id, (worker_id / 10, 50)) for worker_id in range(1, 8)]
-    after = [beats(worker_id, (90 + worker_id / 10, 200)) for worker_id in range(1, 7)]
-    outcome = found(*before, *after, [gap_line(at(50), at(90))])
+    living = [beats(worker_id, (worker_id / 10, 50), (90 + worker_id / 10, 200)) for worker_id in range(1, 7)]
+    outcome = found(*living, beats(7, (0.7, 50)), [gap_line(at(50), at(90))], rules=rules)
     assert verdicts(outcome) == [(7, Verdict.TRUE)]
-    assert outcome.losses[0].lost_at > at(90 + 30)
+    assert at(90 + 30) < outcome.losses[0].lost_at < at(90 + 30 + 2)
 
 
 def test_the_guard_holds_what_much_of_a_group_seems_to_lose_at_once():
