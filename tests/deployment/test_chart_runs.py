@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from manman_status.dev.ports import free_port
-from tests.deployment.chart import ROOT, component_of, container, render
+from tests.deployment.chart import ROOT, component_of, container, merged, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +83,8 @@ class Cluster:
     def add_secret(self, secret: dict[str, Any]) -> None:
         name = secret["metadata"]["name"]
         self.secrets.append(name)
+        # One that a run which was killed has left.
+        podman("secret", "rm", name, check=False)
         if self._version < WRITES_JSON_SECRETS:
             podman("secret", "create", name, "-", given=json.dumps(secret["data"]))
         else:
@@ -113,7 +115,7 @@ class Cluster:
 
     def remove(self) -> None:
         for name in self.pods:
-            podman("pod", "rm", "--force", name, check=False)
+            podman("pod", "rm", "--force", "--time", "1", name, check=False)
         for name in self.secrets:
             podman("secret", "rm", name, check=False)
         volumes = podman("volume", "ls", "-q", check=False).stdout.split()
@@ -263,6 +265,25 @@ async def test_a_processor_without_its_broker_lives_and_is_not_ready(
     await eventually(lambda: probe("readiness"), within_seconds=60)
 
 
+async def test_a_live_update_of_tilt_reaches_the_running_api(
+    cluster: Cluster, values: dict[str, Any], migrated: str, eventually: Eventually
+) -> None:
+    tilted = yaml.safe_load((ROOT / "helm" / "tilt" / "values.yaml").read_text("utf-8"))
+    open_to_all = merged(tilted, values, {"apiTokens": {"value": ""}})
+    pod = render(open_to_all, release=NAME).one("Deployment", "api")["spec"]["template"]
+    port = free_port()
+    cluster.play("live", pod, port=port)
+    url = f"http://127.0.0.1:{port}"
+    await eventually(lambda: answers(f"{url}/livez"), within_seconds=30)
+
+    routes = "manman_status/api/routes/probes.py"
+    changed = (ROOT / routes).read_text("utf-8").replace('"/livez"', '"/lives"')
+    shell = ("exec", "-i", cluster.container("live", "api"), "sh", "-c")
+    podman(*shell, f"cat >/tmp/live/{routes}", given=changed)
+    podman(*shell, 'kill "$(cat /tmp/live/pid)"')
+    await eventually(lambda: answers(f"{url}/lives"), within_seconds=30)
+
+
 async def test_both_end_in_order_within_their_grace(cluster: Cluster, pods: dict[str, Any], api: str) -> None:
     for name, pod in pods.items():
         grace = pod["spec"]["terminationGracePeriodSeconds"]
@@ -283,7 +304,7 @@ tests:
       - {series: 'manman_status_workers{API,health="healthy"}', values: '10x40'}
       - {series: 'manman_status_workers{API,health="unhealthy"}', values: '1x40'}
       - {series: 'kube_deployment_status_replicas_ready{PROCESSOR}', values: '1x40'}
-    promql_expr_test: &nothing
+    promql_expr_test:
       - expr: count(ALERTS{alertstate="firing"}) or vector(0)
         eval_time: 15m
         exp_samples: [{labels: '{}', value: 0}]
@@ -294,7 +315,7 @@ tests:
       - expr: 'count by (alertname) (ALERTS{alertstate="firing"})'
         eval_time: 15m
         exp_samples: [{labels: '{alertname="ManManStatusApiDown"}', value: 1}]
-  - name: a processor never worked, another database is away, workers are silent
+  - name: no processor ever worked, and workers are silent
     interval: 30s
     input_series:
       - {series: 'up{API}', values: '1x40'}
