@@ -20,6 +20,9 @@ from manman_status.errors import SettingsError
 
 PREFIX = "MANMAN_STATUS_"
 
+LONGEST_UNTOLD_OUTAGE_SECONDS = 5.0
+"""An outage of ours of this length may still pass without the recovery grace."""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of both roles, and of the commands that ask the api. Empty strings mean "not given"."""
@@ -110,9 +113,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def standstill_seconds(self) -> float:
-        """The observation stood still when it did not move for the smallest timeout, and for more than a canary or
-        two."""
-        return max(self.minimum_timeout_seconds, 5 * self.canary_interval_seconds)
+        """The observation stood still when it did not move for five canaries and more. Not for the smallest timeout: a
+        worker that was silent already, and has to reconnect after a shorter outage, would be lost for it."""
+        return max(5 * self.canary_interval_seconds, min(self.minimum_timeout_seconds, LONGEST_UNTOLD_OUTAGE_SECONDS))
 
     @property
     def broker_url(self) -> str:

@@ -59,7 +59,7 @@ def what_if(
                 minimum_timeout=seconds,
                 guard=msgspec.structs.replace(settings.sweep_rules.guard, percent=percent),
             )
-            standstill = max(seconds, 5 * settings.canary_interval_seconds)
+            standstill = msgspec.structs.replace(settings, minimum_timeout_seconds=seconds).standstill_seconds
             tried.append((rules, conclude(recorded, rules, standstill_seconds=standstill)))
     if as_json:
         found = {"recording": summary(recorded), "thresholds": [as_object(*each) for each in tried]}

@@ -212,5 +212,5 @@ async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows
             instance_ids.update(entry.instance_id for entry in inventory.list_entries())
     recovering = {worker_id for worker_id in beaten if (row := rows.workers.get(worker_id)) and row.reason in INFERRED}
     if instance_ids or relisted or recovering:
-        await lock_instances(connection, instance_ids, rows, active_of=relisted, lost_of=recovering)
+        await lock_instances(connection, instance_ids, rows, active_of=relisted, lost_of=recovering | relisted)
     return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TypeAlias
 
 import msgspec
@@ -78,20 +77,14 @@ def accepted(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[
 
 
 def _accepted_of_orphan(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[Accepted, ...]:
-    """Left behind by a life that ended without a word. It is given up one timeout after the next life's inventories
-    began, unless it is LOST by then: what lifts its worker's LOST without an inventory, as WORKER_STARTED does, leaves
-    it so."""
+    """Left behind by a life that ended without a word: LOST with it or not yet, and given up one timeout after the
+    next life's inventories began."""
     ends = (LOST_WITH_ITS_WORKER, SUPERSEDED)
     if must_live(worker, moment) and worker.listing_since is not None:
         begun = max(worker.listing_since, moment.ready_at)
         if begun + moment.timeout_seconds + ALLOWED_DELAY_SECONDS < moment.as_of:
-            return ends if _was_lost(worker, moment) else (SUPERSEDED,)
+            return (SUPERSEDED,)
     return ends if _is_lost_with_worker(server, worker, moment) else (RUNS, *ends)
-
-
-def _was_lost(worker: WorkerTruth, moment: Moment) -> bool:
-    shortest = moment.timeout_seconds - MARGIN_SECONDS
-    return any(math.isfinite(silence.begun) and silence.seconds >= shortest for silence in worker.silences)
 
 
 def _is_lost_with_worker(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> bool:

@@ -101,6 +101,7 @@ class ServerInstance(SQLModel, table=True):
         Index("server_instances_by_config", "game_server_config_id", "instance_id"),
         Index("server_instances_active", "instance_id", postgresql_where=text(ACTIVE_SQL)),
         Index("server_instances_active_by_worker", "worker_id", postgresql_where=text(ACTIVE_SQL)),
+        Index("server_instances_lost_by_worker", "worker_id", postgresql_where=text("status = 'LOST'")),
         Index("server_instances_missing", "missing_since", postgresql_where=text("missing_since IS NOT NULL")),
         {"postgresql_with": {"fillfactor": "80"}},
     )

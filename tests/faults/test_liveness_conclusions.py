@@ -95,6 +95,25 @@ async def test_a_server_that_a_new_incarnation_does_not_list_is_superseded(start
     assert await observed.lost() == []
 
 
+async def test_what_a_lost_life_left_behind_is_superseded_whichever_word_of_the_next_life_comes_first(
+    start_quick, fleet, observed, eventually
+):
+    await start_quick()
+    worker = Worker(1, servers=[11])
+    fleet.add(worker)
+    await eventually(lambda: observed.server(11))
+    worker.fall_silent()
+    await eventually(lambda: is_so(observed.server(11), "LOST", "worker_lost"))
+    worker.start()
+    worker.fall_silent()
+    worker.servers = [12]
+    await fleet.report(worker.life.worker_started())
+    await eventually(lambda: is_so(observed.worker(1), "RUNNING", "recovered"))
+    worker.go_on()
+    await eventually(lambda: is_so(observed.server(11), "CRASHED", "superseded"))
+    assert await observed.server(12) == ("RUNNING", "reported")
+
+
 async def test_a_server_left_behind_by_a_worker_that_stopped_in_order_is_lost(start_quick, fleet, observed, eventually):
     await start_quick()
     worker = Worker(1)

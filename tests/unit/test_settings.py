@@ -11,6 +11,7 @@ import pytest
 
 from manman_status.errors import SettingsError
 from manman_status.settings import NON_FIELDS, PREFIX, Settings, load_settings, redacted
+from tests.observed_fleet import STANDSTILL
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 LINE = re.compile(rf"^(?P<off>#?){PREFIX}(?P<name>[A-Z_]+)=(?P<value>.*)$", re.MULTILINE)
@@ -170,3 +171,15 @@ def test_settings_do_not_change() -> None:
     with pytest.raises(AttributeError):
         Settings().port = 1  # type: ignore[misc]
     assert msgspec.structs.replace(Settings(), port=1).port == 1
+
+
+@pytest.mark.parametrize(
+    ("minimum", "canary", "seconds"), [(15, 1, 5), (60, 1, 5), (3, 0.2, 3), (1, 0.2, 1), (15, 10, 50)]
+)
+def test_an_outage_of_five_canaries_and_more_is_one(minimum: float, canary: float, seconds: float) -> None:
+    settings = Settings(minimum_timeout_seconds=minimum, canary_interval_seconds=canary)
+    assert settings.standstill_seconds == seconds
+
+
+def test_the_model_of_the_observers_has_the_standstill_that_is_shipped() -> None:
+    assert Settings().standstill_seconds == STANDSTILL

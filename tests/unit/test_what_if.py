@@ -48,7 +48,7 @@ def recorded(*parts):
 
 
 def found(*parts, rules=RULES):
-    return conclude(recorded(*parts), rules, standstill_seconds=15)
+    return conclude(recorded(*parts), rules, standstill_seconds=5)
 
 
 def verdicts(outcome):
