@@ -11,7 +11,7 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from yarl import URL
 
 from manman_status.errors import CommandFailed
-from manman_status.reporter.connection import open_connection
+from manman_status.reporter.connection import Publisher, open_connection, open_publisher
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractConnection
@@ -29,6 +29,16 @@ async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
             yield connection
         except (AMQPError, ConnectionError, ChannelInvalidStateError) as error:
             raise CommandFailed(f"RabbitMQ: {error}") from error
+
+
+@asynccontextmanager
+async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
+    """To the inbound exchange, as workers do."""
+    async with (
+        connected(settings) as connection,
+        open_publisher(connection, exchange=settings.inbound_exchange) as publisher,
+    ):
+        yield publisher
 
 
 def virtual_host(settings: Settings) -> str:

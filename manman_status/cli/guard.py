@@ -7,12 +7,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from manman_status.cli.broker import connected
+from manman_status.cli.broker import publishing
 from manman_status.cli.flags import RabbitmqUrl
 from manman_status.cli.tables import print_table
 from manman_status.cli.views import AsJson, Url, client, print_json, since
 from manman_status.errors import SettingsError
-from manman_status.reporter.connection import open_publisher
 from manman_status.reporter.messages import Report
 from manman_status.settings import load_settings
 from manman_status.wire.commands import MAX_LABEL_VALUE
@@ -57,10 +56,7 @@ def release(
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
 
     async def send() -> None:
-        async with (
-            connected(settings) as connection,
-            open_publisher(connection, exchange=settings.inbound_exchange) as publisher,
-        ):
+        async with publishing(settings) as publisher:
             await publisher.send(Report(GUARD_KEY, guard_release(group), durable=True))
 
     asyncio.run(send())

@@ -9,10 +9,9 @@ from typing import Annotated, TypeAlias
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from manman_status.cli.broker import connected, virtual_host
+from manman_status.cli.broker import publishing, virtual_host
 from manman_status.cli.flags import Id, Labels, OptionalId, RabbitmqUrl, labels_of
 from manman_status.errors import SettingsError
-from manman_status.reporter.connection import open_publisher
 from manman_status.reporter.messages import Incarnation, Report, RunningServer
 from manman_status.settings import Settings, load_settings
 
@@ -151,10 +150,7 @@ def _server(text: str) -> RunningServer:
 
 def _send(settings: Settings, report: Report) -> None:
     async def send() -> None:
-        async with (
-            connected(settings) as connection,
-            open_publisher(connection, exchange=settings.inbound_exchange) as publisher,
-        ):
+        async with publishing(settings) as publisher:
             await publisher.send(report)
 
     asyncio.run(send())

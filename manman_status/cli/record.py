@@ -6,8 +6,8 @@ import asyncio
 import math
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from io import FileIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from manman_status.cli.broker import connected
+from manman_status.cli.broker import connected, publishing
 from manman_status.cli.flags import RabbitmqUrl
 from manman_status.cli.tables import numbered
 from manman_status.errors import CommandFailed, SettingsError
@@ -23,8 +23,7 @@ from manman_status.recording.lines import is_cut_off, read_lines
 from manman_status.recording.player import Player, Schedule
 from manman_status.recording.recorder import Recorder
 from manman_status.recording.tape import Tape
-from manman_status.reporter.connection import Publisher, open_publisher
-from manman_status.settings import Settings, load_settings
+from manman_status.settings import load_settings
 
 DEAF_AFTER_CANARIES = 5
 """So many in a row are not missing by chance."""
@@ -83,7 +82,7 @@ def replay(
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     times = _speed(speed)
     messages = checked(file)
-    player = Player(lambda: _publisher(settings), Schedule(read_lines(file), speed=times), complain=_complain)
+    player = Player(lambda: publishing(settings), Schedule(read_lines(file), speed=times), complain=_complain)
     asyncio.run(_play(player, messages))
     played = player.played
     print(f"{played.sent} messages sent")
@@ -138,15 +137,6 @@ async def _play(player: Player, messages: int) -> None:
             progress.update(task, completed=player.played.sent + player.played.dropped)
             await asyncio.wait({playing}, timeout=0.2)
     await playing
-
-
-@asynccontextmanager
-async def _publisher(settings: Settings) -> AsyncIterator[Publisher]:
-    async with (
-        connected(settings) as connection,
-        open_publisher(connection, exchange=settings.inbound_exchange) as publisher,
-    ):
-        yield publisher
 
 
 @contextmanager

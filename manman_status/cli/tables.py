@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -30,6 +31,12 @@ def printable(text: str) -> str:
 
 def numbered(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """The least of the values that so much of them does not exceed; None of none."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else None
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from manman_status.cli.tables import print_table, printable
+from manman_status.cli.tables import percentile, print_table, printable
 from manman_status.errors import CommandFailed
-from manman_status.simulator.judgement import Judge, Wrong, percentile
+from manman_status.simulator.judgement import Judge, Wrong
 from manman_status.simulator.watcher import Watcher
 
 FINDINGS_SHOWN = 10

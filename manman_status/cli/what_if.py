@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from manman_status.cli.tables import numbered, print_table
+from manman_status.cli.tables import numbered, percentile, print_table
 from manman_status.cli.views import AsJson
 from manman_status.domain.liveness import MISSED_BEATS_TO_EXPIRE
 from manman_status.domain.sweep import SweepRules
@@ -107,14 +107,14 @@ def as_object(rules: SweepRules, outcome: Outcome) -> dict[str, Any]:
         "held": outcome.held,
         "delay_seconds": None
         if not delays
-        else {"median": statistics.median(delays), "p95": percentile(delays, 95), "longest": delays[-1]},
+        else {"median": statistics.median(delays), "p95": percentile(delays, 0.95), "longest": delays[-1]},
         "losses": outcome.losses,
     }
 
 
 def as_row(rules: SweepRules, outcome: Outcome) -> tuple[object, ...]:
     delays = outcome.delays()
-    shown = [statistics.median(delays), percentile(delays, 95), delays[-1]] if delays else []
+    shown = [statistics.median(delays), percentile(delays, 0.95), delays[-1]] if delays else []
     return (
         f"{rules.minimum_timeout:g} s",
         f"{rules.guard.percent:g} %",
@@ -124,11 +124,6 @@ def as_row(rules: SweepRules, outcome: Outcome) -> tuple[object, ...]:
         *(f"{seconds:.1f} s" for seconds in shown),
         *([None] * (3 - len(shown))),
     )
-
-
-def percentile(ordered: list[float], percent: float) -> float:
-    """The least of them that so many are not above."""
-    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
 
 
 def told(recorded: Recorded, timeouts: list[float]) -> list[str]:

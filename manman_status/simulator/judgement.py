@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -153,12 +152,6 @@ class Judge:
 
     def _note(self, wrong: Wrong, key: object, words: str) -> None:
         self.findings.setdefault((wrong, key), (wrong, words))
-
-
-def percentile(values: Iterable[float], share: float) -> float | None:
-    """The least of the values that so much of them does not exceed; None of none."""
-    ordered = sorted(values)
-    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else None
 
 
 def _concluded_at(seen: SeenWorker) -> datetime | None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from manman_status.cli.tables import percentile
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Reason, StatusType
 from manman_status.reporter.messages import Report
-from manman_status.simulator.judgement import Judge, Wrong, percentile
+from manman_status.simulator.judgement import Judge, Wrong
 from manman_status.simulator.messages import Message, Said
 from manman_status.simulator.observed import (
     Observation,
