@@ -41,6 +41,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     url: str = "http://127.0.0.1:8000"
     api_token: str = ""
 
+    otlp_endpoint: str = ""
+    worker_series: bool = False
+
+    notify_urls: tuple[str, ...] = ()
+    notify_routes_file: str = ""
+    notify_wait_seconds: float = 5.0
+    notify_remind_seconds: float = 14_400.0
+    notify_per_hour: int = 60
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
@@ -85,6 +94,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         shown["url"] = redacted(self.url)
         shown["api_token"] = "***" if self.api_token else ""
         shown["api_tokens"] = f"<{len(self.api_tokens)}>"
+        shown["notify_urls"] = f"<{len(self.notify_urls)}>"
+        shown["otlp_endpoint"] = redacted(self.otlp_endpoint)
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
@@ -168,6 +179,8 @@ def load_settings(
             given[field.name] = override
         elif field.name == "api_tokens":
             given["api_tokens"] = _tokens(text, environ.get(variable("api_tokens_file"), ""), problems)
+        elif field.name == "notify_urls":
+            given["notify_urls"] = tuple(text.split())
         elif text.strip():
             _read(field, text.strip(), given, problems)
     if overrides:
@@ -253,6 +266,10 @@ PROBLEMS: dict[str, Callable[[Any], str]] = {
     "rabbitmq_url": _url("amqp", "amqps"),
     "url": _url("http", "https"),
     "api_token": _header,
+    "otlp_endpoint": _url("http", "https"),
+    "notify_wait_seconds": _within(0, 600),
+    "notify_remind_seconds": _within(0, 604_800),
+    "notify_per_hour": _within(1, 3_600),
     "port": _within(0, 65535),
     "workers": _within(1, 256),
     "answer_cache_ms": _within(0, 60_000),
