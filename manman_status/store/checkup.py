@@ -18,6 +18,10 @@ READ_BY_THE_API = (
     "observation",
     "processors",
     "guards",
+    "alerts",
+    "deliveries",
+    "silences",
+    "alert_progress",
 )
 WRITTEN_BY_THE_PROCESSOR = {
     "workers": ("INSERT", "UPDATE", "DELETE"),
@@ -30,6 +34,10 @@ WRITTEN_BY_THE_PROCESSOR = {
     "leases": ("SELECT", "INSERT", "UPDATE"),
     "guards": ("INSERT", "UPDATE", "DELETE"),
     "relay": ("SELECT", "UPDATE"),
+    "alerts": ("INSERT", "UPDATE", "DELETE"),
+    "deliveries": ("INSERT", "UPDATE"),
+    "silences": ("INSERT", "UPDATE", "DELETE"),
+    "alert_progress": ("UPDATE",),
 }
 
 

@@ -11,10 +11,13 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
     Double,
+    ForeignKey,
+    Identity,
     Index,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -24,10 +27,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.status import ACTIVE, Entity, StatusType
 
 
-def _one_of(column: str, values: type[StatusType | Entity]) -> CheckConstraint:
+def _one_of(column: str, values: type[StatusType | Entity | Severity | AlertState]) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
@@ -147,6 +151,8 @@ class Transition(SQLModel, table=True):
     new_status: str = Field(sa_column=Column(Text, nullable=False))
     reason: str = Field(sa_column=Column(Text, nullable=False))
     evidence: dict[str, Any] = Field(sa_column=_json())
+    # W3C trace context of the message that caused it, when that was traced: whoever is told goes on with it.
+    traceparent: str | None = Field(sa_column=Column(Text, nullable=True))
 
 
 class RevisionCounter(SQLModel, table=True):
@@ -242,3 +248,95 @@ class Relay(SQLModel, table=True):
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     sent_revision: int = Field(sa_column=_bigint(0))
+
+
+class Alert(SQLModel, table=True):
+    """What a person should know of: one row from when it opens until long after it is resolved, one that is not
+    resolved for each key. `version` grows with each change that somebody may have to be told of."""
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        _one_of("severity", Severity),
+        _one_of("state", AlertState),
+        CheckConstraint("(state = 'resolved') = (resolved_at IS NOT NULL)", name="resolved_has_time"),
+        Index("alerts_one_unresolved_a_key", "key", unique=True, postgresql_where=text("resolved_at IS NULL")),
+        Index("alerts_to_tell", "alert_id", postgresql_where=text("resolved_at IS NULL AND part_of IS NULL")),
+        Index("alerts_by_rule", "rule", "opened_at"),
+        Index("alerts_by_part", "part_of", postgresql_where=text("part_of IS NOT NULL")),
+        Index("alerts_by_end", "resolved_at", postgresql_where=text("resolved_at IS NOT NULL")),
+    )
+
+    alert_id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    key: str = Field(sa_column=Column(Text, nullable=False))
+    rule: str = Field(sa_column=Column(Text, nullable=False))
+    severity: str = Field(sa_column=Column(Text, nullable=False))
+    state: str = Field(sa_column=Column(Text, nullable=False, server_default="open"))
+    version: int = Field(sa_column=_bigint(1))
+    summary: str = Field(sa_column=Column(Text, nullable=False))
+    # The alert that is the cause of this one, which is then not told by itself.
+    part_of: int | None = Field(
+        sa_column=Column(BigInteger, ForeignKey("alerts.alert_id", ondelete="SET NULL"), nullable=True)
+    )
+    # What it is about, as far as it is about one: null group is the whole fleet, an empty one the workers without.
+    group_name: str | None = Field(sa_column=Column(Text, nullable=True))
+    worker_id: int | None = Field(sa_column=_bigint(nullable=True))
+    instance_id: int | None = Field(sa_column=_bigint(nullable=True))
+    game_server_config_id: int | None = Field(sa_column=_bigint(nullable=True))
+    labels: dict[str, str] = Field(sa_column=_json())
+    evidence: dict[str, Any] = Field(sa_column=_json())
+    opened_at: datetime = Field(sa_column=_time(nullable=False))
+    acknowledged_at: datetime | None = Field(sa_column=_time())
+    acknowledged_by: str | None = Field(sa_column=Column(Text, nullable=True))
+    acknowledged_why: str | None = Field(sa_column=Column(Text, nullable=True))
+    resolved_at: datetime | None = Field(sa_column=_time())
+    resolution: str | None = Field(sa_column=Column(Text, nullable=True))
+
+
+class Delivery(SQLModel, table=True):
+    """What of an alert a channel has taken: written after it did, so that nothing is told less than once."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index("deliveries_unsettled", "channel", "alert_id", postgresql_where=text("NOT is_settled")),
+        {},
+    )
+
+    alert_id: int = Field(
+        sa_column=Column(BigInteger, ForeignKey("alerts.alert_id", ondelete="CASCADE"), primary_key=True)
+    )
+    channel: str = Field(sa_column=Column(Text, primary_key=True))
+    # The version and severity that were told last; 0 and null before the first time.
+    version: int = Field(sa_column=_bigint(0))
+    severity: str | None = Field(sa_column=Column(Text, nullable=True))
+    told_at: datetime | None = Field(sa_column=_time())
+    # Nothing more is to be told: its end was.
+    is_settled: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=text("false")))
+
+
+class Silence(SQLModel, table=True):
+    """Alerts that match all that is given are not told before `ends_at`. Removing one ends it now."""
+
+    __tablename__ = "silences"
+    __table_args__ = (Index("silences_by_end", "ends_at"),)
+
+    silence_id: str = Field(sa_column=Column(Text, primary_key=True))
+    created_at: datetime = Field(sa_column=_time(nullable=False))
+    ends_at: datetime = Field(sa_column=_time(nullable=False))
+    created_by: str = Field(sa_column=Column(Text, nullable=False))
+    why: str = Field(sa_column=Column(Text, nullable=False))
+    group_name: str | None = Field(sa_column=Column(Text, nullable=True))
+    worker_id: int | None = Field(sa_column=_bigint(nullable=True))
+    rule: str | None = Field(sa_column=Column(Text, nullable=True))
+    labels: dict[str, str] = Field(sa_column=_json())
+
+
+class AlertProgress(SQLModel, table=True):
+    """The one row that says up to which transition, and when last, the rules were asked; and what they remember."""
+
+    __tablename__ = "alert_progress"
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    judged_revision: int = Field(sa_column=_bigint(0))
+    judged_at: datetime | None = Field(sa_column=_time())
+    memory: dict[str, Any] = Field(sa_column=_json())
