@@ -367,13 +367,14 @@ def test_the_commands_exist(release: Objects) -> None:
                 app.parse_args(arguments, print_error=False, exit_on_error=False)
 
 
-def test_numbers_reach_the_pods_as_they_were_written() -> None:
+def test_settings_reach_the_pods_as_they_were_written() -> None:
     """A template would make 2e+07 of a large one, which is no integer."""
     objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
     for component in ("api", "processor"):
         given = environment(objects.one("Deployment", component)["spec"]["template"])
         assert given["MANMAN_STATUS_HEARTBEAT_MAX_LENGTH"] == "20000000"
         assert given["MANMAN_STATUS_GUARD_PERCENT"] == "12.5"
+        assert given["MANMAN_STATUS_WORKER_SERIES"] == "true"
         assert given["MANMAN_STATUS_HEARTBEAT_QUEUE"] == "fleet.heartbeats"
 
 

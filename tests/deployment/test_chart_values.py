@@ -24,6 +24,8 @@ OF_THE_CHART = {
     "database_read_url": "database",
     "rabbitmq_url": "rabbitmq",
     "api_tokens": "apiTokens",
+    "notify_urls": "notifications",
+    "notify_routes_file": "notifications",
     "api_token": "only commands ask the api",
     "url": "only commands ask the api",
     "host": "the chart's own",
@@ -49,9 +51,13 @@ def expected_property(field: msgspec.structs.FieldInfo) -> dict[str, Any]:
     kind = {int: "integer", float: "number", bool: "boolean", str: "string"}[field.type]
     if field.name not in PROBLEMS:
         return {"type": kind}
+    limits = inspect.getclosurevars(PROBLEMS[field.name]).nonlocals
+    if "schemes" in limits:
+        # Everyone who may look at a pod sees it, so it holds no password.
+        assert limits["schemes"] == ("http", "https")
+        return {"type": kind, "pattern": r"^(https?://[^@#\s]+)?$"}
     if kind == "string":
         return {"type": kind, "minLength": 1, "maxLength": 255}
-    limits = inspect.getclosurevars(PROBLEMS[field.name]).nonlocals
     return {"type": kind, "minimum": limits["lowest"], "maximum": limits["highest"]}
 
 
@@ -146,6 +152,9 @@ def test_a_secret_cannot_come_in_as_plain_environment(name: str, side: str) -> N
         ("settings.MANMAN_STATUS_PREFETCH", 0),
         ("settings.MANMAN_STATUS_PREFETCH", "2000"),
         ("settings.MANMAN_STATUS_GUARD_PERCENT", 101),
+        ("settings.MANMAN_STATUS_WORKER_SERIES", "yes"),
+        ("settings.MANMAN_STATUS_OTLP_ENDPOINT", "collector:4318"),
+        ("settings.MANMAN_STATUS_OTLP_ENDPOINT", "https://user:password@collector"),
         ("settings.MANMAN_STATUS_NO_SUCH", 1),
         ("settings.LOG_LEVEL", "debug"),
         ("migrations.enabled", False),
