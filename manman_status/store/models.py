@@ -298,7 +298,7 @@ class Delivery(SQLModel, table=True):
     __tablename__ = "deliveries"
     __table_args__ = (
         Index("deliveries_unsettled", "channel", "alert_id", postgresql_where=text("NOT is_settled")),
-        {},
+        {"postgresql_with": {"fillfactor": "80"}},
     )
 
     alert_id: int = Field(

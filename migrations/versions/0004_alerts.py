@@ -59,6 +59,7 @@ def upgrade() -> None:
         sa.Column("is_settled", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.PrimaryKeyConstraint("alert_id", "channel"),
         sa.ForeignKeyConstraint(["alert_id"], ["alerts.alert_id"], ondelete="CASCADE"),
+        postgresql_with={"fillfactor": "80"},
     )
     op.create_index(
         "deliveries_unsettled", "deliveries", ["channel", "alert_id"], postgresql_where=sa.text("NOT is_settled")

@@ -54,15 +54,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     causes: tuple[str, ...] = ()
 
 
-class OpenAlert(msgspec.Struct, kw_only=True):
-    """A row of `alerts` that is not resolved."""
+class OpenAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that is not over. `part_of` is the key of the one that is its cause."""
 
-    alert_id: int
     key: str
     rule: str
     severity: Severity
-    version: int
     summary: str
     subject: Subject
     opened_at: datetime
-    part_of: int | None = None
+    part_of: str | None = None

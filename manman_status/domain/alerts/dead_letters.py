@@ -1,0 +1,44 @@
+"""Somebody sends what nobody understands, or what cannot be delivered: it is kept, and waits for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from manman_status.domain.alerts.alert import Finding, OpenAlert, Severity
+from manman_status.domain.alerts.scene import Memory, Scene
+
+QUIET = timedelta(minutes=10)
+
+
+class DeadLetters:
+    """Opens when more arrive. Over when the queue is empty, or when none has arrived for a while."""
+
+    name = "dead_letters"
+
+    def find(self, scene: Scene) -> Iterator[Finding]:
+        waiting, before = scene.dead_letters, scene.memory.dead_letters
+        if waiting is not None and waiting > before:
+            yield Finding(
+                key=self.name,
+                rule=self.name,
+                severity=Severity.WARNING,
+                summary=f"{waiting} dead letter{'s' if waiting > 1 else ''} in the queue: `manman-status dead list`"
+                " says what is wrong with them, `manman-status dead replay` sends them again",
+                evidence={"waiting": waiting, "arrived": waiting - before},
+            )
+
+    def over(self, alert: OpenAlert, scene: Scene) -> str | None:  # noqa: ARG002
+        if scene.dead_letters == 0:
+            return "the queue is empty"
+        grew_at = remember(scene).dead_letters_grew_at
+        quiet = grew_at is None or scene.now - grew_at >= QUIET
+        return f"none arrived for {QUIET.seconds // 60} minutes" if quiet else None
+
+
+def remember(scene: Scene) -> Memory:
+    """What must be known the next time."""
+    waiting, memory = scene.dead_letters, scene.memory
+    if waiting is None or waiting == memory.dead_letters:
+        return memory
+    return Memory(waiting, scene.now if waiting > memory.dead_letters else memory.dead_letters_grew_at)

@@ -1,0 +1,42 @@
+"""The rules there are. To add one: a file beside this one, and its line here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from manman_status.domain.alerts.alert import Finding, OpenAlert
+from manman_status.domain.alerts.crash_loop import CrashLoop
+from manman_status.domain.alerts.dead_letters import DeadLetters
+from manman_status.domain.alerts.flapping import Flapping
+from manman_status.domain.alerts.fleet_guard import FleetGuard
+from manman_status.domain.alerts.no_processor import NoProcessor
+from manman_status.domain.alerts.observer import Observer
+from manman_status.domain.alerts.scene import Scene
+from manman_status.domain.alerts.server_crashed import ServerCrashed
+from manman_status.domain.alerts.worker_lost import WorkerLost
+
+
+class Rule(Protocol):
+    name: str
+
+    def find(self, scene: Scene) -> Iterable[Finding]:
+        """What is wrong now, or has become wrong by the changes since the last time. What is open already may be
+        found again: then its severity and summary are brought up to date."""
+
+    def over(self, alert: OpenAlert, scene: Scene) -> str | None:
+        """Why an alert of this rule is over; None while it is not."""
+
+
+# Causes before what they cause, so that this can be a part of them.
+RULES: tuple[Rule, ...] = (
+    NoProcessor(),
+    Observer(),
+    FleetGuard(),
+    Flapping(),
+    CrashLoop(),
+    WorkerLost(),
+    ServerCrashed(),
+    DeadLetters(),
+)
+RULE_NAMES = tuple(rule.name for rule in RULES)

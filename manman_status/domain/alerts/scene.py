@@ -1,0 +1,112 @@
+"""What the rules look at: all that has happened since they were last asked, and how things are now.
+
+Everything is read in one transaction of the leader's, so it is of one moment; `now` is the database's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from manman_status.domain.alerts.alert import OpenAlert
+from manman_status.domain.status import Entity, Reason, StatusType
+
+DRAIN = "drain"
+"""The label by which a worker says that it is being emptied: that it ends then is expected."""
+NOT_DRAINING = frozenset({"", "0", "false", "no", "off"})
+
+
+class WorkerNow(msgspec.Struct, frozen=True, kw_only=True):
+    worker_id: int
+    status: StatusType
+    labels: Mapping[str, str] = {}
+    lost_servers: int = 0
+
+    @property
+    def group(self) -> str:
+        return self.labels.get("group", "")
+
+    @property
+    def is_draining(self) -> bool:
+        return self.labels.get(DRAIN, "").lower() not in NOT_DRAINING
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A transition to LOST or CRASHED, with the worker as it is now; None when that is not known.
+
+    A server that `was_left` was active still when its worker had ended in its own way.
+    """
+
+    at: datetime
+    entity: Entity
+    entity_id: int
+    old_status: StatusType | None
+    new_status: StatusType
+    reason: Reason
+    worker: WorkerNow | None = None
+    game_server_config_id: int | None = None
+    exit_code: int | None = None
+    was_left: bool = False
+
+
+class Crash(msgspec.Struct, frozen=True):
+    """Of a server instance."""
+
+    at: datetime
+    worker_id: int | None
+    game_server_config_id: int | None
+
+
+class Flip(msgspec.Struct, frozen=True):
+    """A worker became active, or was lost."""
+
+    at: datetime
+    is_up: bool
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A group that the fleet guard holds."""
+
+    group: str
+    held: int
+    group_size: int
+    is_releasing: bool
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What is not in the rows and has to be known the next time."""
+
+    dead_letters: int = 0
+    dead_letters_grew_at: datetime | None = None
+
+
+class Scene(msgspec.Struct, kw_only=True):
+    now: datetime
+    changes: Sequence[Change] = ()
+    """Oldest first."""
+    workers: Mapping[int, WorkerNow] = {}
+    """Those that changed and those that open alerts are about, as they are now; one that is gone is not there."""
+    instances: Mapping[int, StatusType] = {}
+    """The server instances that open alerts are about, likewise."""
+    crashes: Sequence[Crash] = ()
+    """Of the last `CRASH_WINDOW`, with those among the changes; only looked up when one matters."""
+    flips: Mapping[int, Sequence[Flip]] = {}
+    """Of the workers that were lost now or flap, within `FLAP_WINDOW`; oldest first."""
+    guards: Sequence[Held] = ()
+    lag_seconds: float | None = None
+    """Of the observation; None before anything was observed."""
+    degraded_after_seconds: float = 5.0
+    blind_after_seconds: float = 30.0
+    unjudged_seconds: float | None = None
+    """How long the rules were not asked; None at the very first time."""
+    dead_letters: int | None = None
+    """In the dead-letter queue; None when the broker could not be asked."""
+    memory: Memory = Memory()
+    open: dict[str, OpenAlert] = {}
+    """By key, those that are found while judging too."""
+
+    def parts_of(self, key: str) -> int:
+        """How many open alerts are part of this one."""
+        return sum(alert.part_of == key for alert in self.open.values())
