@@ -160,6 +160,17 @@ def secret_references(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
     }
 
 
+def secret_files(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """By path: which Secret it is of, and which key there."""
+    items = {
+        volume["name"]: (volume["secret"]["secretName"], item["key"], item["path"])
+        for volume in pod["spec"].get("volumes", [])
+        for item in volume.get("secret", {}).get("items", [])
+    }
+    mounts = {mount["name"]: mount["mountPath"] for mount in container(pod).get("volumeMounts", [])}
+    return {f"{mounts[name]}/{path}": (secret, key) for name, (secret, key, path) in items.items()}
+
+
 def test_lint_finds_nothing(values: dict[str, Any]) -> None:
     for version in (OLDEST, NEWEST):
         report = helm_python.lint(FOLDER, values, strict=True, kube_version=f"v{version}.0")
@@ -244,6 +255,7 @@ def test_a_side_that_is_off_leaves_nothing(side: str) -> None:
     assert not any(each["metadata"]["name"].endswith(f"-{component}-test") for each in objects)
     assert ("rabbitmq" in str(objects.of("Secret"))) == (side == "apis")
     assert ("api-tokens" in str(objects.of("Secret"))) == (side == "processors")
+    assert ("notify-urls" in str(objects.of("Secret"))) == (side == "apis")
     assert f"manman-status-{component}" not in str(objects.of("PrometheusRule"))
     assert objects.of("PrometheusRule")[0]["spec"]["groups"][0]["rules"]
 
@@ -254,11 +266,14 @@ def test_secrets_are_in_secrets_alone() -> None:
     url = "postgresql://manman:s3cret-writer@postgres.example.com:5432/manman_status?sslmode=verify-full"
     read_url = "postgresql://manman:s3cret-reader@replica.example.com:5432/manman_status"
     tokens = "s3cret-token-one, s3cret-token-two"
+    channels = "slack://s3cret-slack/B1JTN/C1lzkg\nmailtos://manman:s3cret-mail@example.com\n"
+    routes = '[channels]\nnight = "pagerduty://s3cret-pager@K9"\n'
     assert secrets == {
         "manman-status-database": {"database-url": url, "database-read-url": read_url},
         "manman-status-migrate": {"database-url": url},
         "manman-status-rabbitmq": {"rabbitmq-url": "amqps://manman:s3cret-broker@rabbitmq.example.com:5671/manman"},
         "manman-status-api-tokens": {"api-tokens": tokens, "one-token": "s3cret-token-one"},
+        "manman-status-notifications": {"notify-urls": channels, "routes.toml": routes},
     }
     others = [each for each in objects if each["kind"] != "Secret"]
     for hidden in ("s3cret", *(value for each in objects.of("Secret") for value in each["data"].values())):
@@ -267,14 +282,13 @@ def test_secrets_are_in_secrets_alone() -> None:
 
 def test_what_a_pod_refers_to_is_there(release: Objects, values: dict[str, Any]) -> None:
     """The release's own Secrets, those that the values name, and accounts; for the Job only what comes before it."""
-    named = {
-        values.get(part, {}).get("existingSecret", "manman-status") for part in ("database", "rabbitmq", "apiTokens")
-    }
+    parts = ("database", "rabbitmq", "apiTokens", "notifications")
+    named = {values.get(part, {}).get("existingSecret", "manman-status") for part in parts}
     for name, pod in release.pods().items():
         early = name.startswith("Job/")
         there = [each for each in release if is_hook(each) == early]
         secrets = {each["metadata"]["name"]: each["data"] for each in there if each["kind"] == "Secret"}
-        for secret, key in secret_references(pod).values():
+        for secret, key in (*secret_references(pod).values(), *secret_files(pod).values()):
             assert secret in named or key in secrets[secret], name
         accounts = {each["metadata"]["name"] for each in there if each["kind"] == "ServiceAccount"}
         assert pod["spec"].get("serviceAccountName", "default") in {*accounts, "default"}
@@ -343,6 +357,7 @@ def test_manman_status_understands_what_its_pods_are_given(release: Objects) -> 
         "MANMAN_STATUS_RABBITMQ_URL": "amqp://h/",
         "MANMAN_STATUS_API_TOKENS": "a b",
         "MANMAN_STATUS_API_TOKEN": "a",
+        "MANMAN_STATUS_NOTIFY_URLS": "json://h xml://h",
     }
     for name, pod in release.pods().items():
         given = {
@@ -464,6 +479,12 @@ def test_a_new_secret_replaces_the_pods_that_use_it_and_no_others() -> None:
     assert processor != other_processor
     third_api, _ = annotations(database={"url": "postgresql://two"}, rabbitmq={"url": "amqp://one"})
     assert api != third_api
+    for told in ({"urls": "json://one"}, {"urls": "json://two"}, {"routes": "one"}, {"routes": "two"}):
+        told_api, told_processor = annotations(database=database, rabbitmq={"url": "amqp://one"}, notifications=told)
+        assert api == told_api
+        assert processor != told_processor
+        processor = told_processor
+    assert "checksum/secrets" in annotations(notifications={"routes": "one"})[1]
 
 
 @pytest.mark.parametrize(
@@ -483,6 +504,38 @@ def test_the_api_alone_may_read_from_a_replica(values: dict[str, Any], source: t
     }
     assert found.pop("Deployment/manman-status-api") == source
     assert set(found.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("values", "urls", "routes"),
+    [
+        ({}, None, None),
+        ({"existingSecret": "mine"}, ("mine", "notify-urls"), None),
+        ({"existingSecret": "mine", "key": "a", "routesKey": "b"}, ("mine", "a"), ("mine", "b")),
+        ({"existingSecret": "mine", "key": "", "routesKey": "1"}, None, ("mine", "1")),
+        ({"urls": "json://h"}, ("manman-status-notifications", "notify-urls"), None),
+        ({"existingSecret": "mine", "routes": "x"}, None, ("manman-status-notifications", "routes.toml")),
+        (
+            {"urls": "json://h", "routes": "x"},
+            ("manman-status-notifications", "notify-urls"),
+            ("manman-status-notifications", "routes.toml"),
+        ),
+    ],
+)
+def test_processors_alone_know_where_alerts_are_told(
+    values: dict[str, Any], urls: tuple[str, str] | None, routes: tuple[str, str] | None
+) -> None:
+    objects = render({"notifications": values, "networkPolicy": {"enabled": True}})
+    processor = objects.pods()["Deployment/manman-status-processor"]
+    assert secret_references(processor).get("MANMAN_STATUS_NOTIFY_URLS") == urls
+    file = environment(processor).get("MANMAN_STATUS_NOTIFY_ROUTES_FILE")
+    assert secret_files(processor) == ({file: routes} if routes else {})
+    assert (file is None) == (routes is None)
+    others = [pod for pod in objects.pods().values() if component_of(pod) != "processor"]
+    assert "NOTIFY" not in str(others)
+    assert not any(secret_files(pod) for pod in others)
+    assert (443 in ports_out(objects)["processor"]) == bool(urls or routes)
+    assert ("told to nobody" in objects.notes) == (not (urls or routes))
 
 
 def test_prometheus_shows_a_token_where_one_is_needed() -> None:
@@ -508,13 +561,17 @@ def test_helm_test_shows_a_token_where_one_is_needed() -> None:
     assert "/readyz" in str(container(tested(existingSecret="mine"))["command"])
 
 
-def test_network_policies_let_each_side_go_where_it_must() -> None:
-    objects = render(nested("networkPolicy.enabled", True))
-    reached = {
+def ports_out(objects: Objects) -> dict[str, set[int]]:
+    """That a NetworkPolicy leaves open, by component."""
+    return {
         component_of(policy): {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
         for policy in objects.of("NetworkPolicy")
     }
-    assert reached == {
+
+
+def test_network_policies_let_each_side_go_where_it_must() -> None:
+    objects = render(nested("networkPolicy.enabled", True))
+    assert ports_out(objects) == {
         "api": {53, 5432},
         "migrate": {53, 5432},
         "processor": {53, 5432, 5672, 5671},
@@ -523,6 +580,28 @@ def test_network_policies_let_each_side_go_where_it_must() -> None:
     assert all(policy["spec"]["policyTypes"] == ["Ingress", "Egress"] for policy in objects.of("NetworkPolicy"))
     (entry,) = objects.one("NetworkPolicy", "api")["spec"]["ingress"]
     assert entry == {"ports": [{"port": "http", "protocol": "TCP"}]}
+
+
+def test_network_policies_let_both_sides_reach_a_collector_that_is_named() -> None:
+    endpoint = nested("settings.MANMAN_STATUS_OTLP_ENDPOINT", "http://collector:4318")
+    objects = render(merged(endpoint, nested("networkPolicy.enabled", True)))
+    assert {name for name, ports in ports_out(objects).items() if {4318, 443} <= ports} == {"api", "processor"}
+
+
+def test_network_policies_keep_telemetry_and_notifications_to_the_peers_that_are_given() -> None:
+    objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    telemetry = {
+        "ports": [{"port": 4318, "protocol": "TCP"}],
+        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "telemetry"}}}],
+    }
+    channels = {
+        "ports": [{"port": 443, "protocol": "TCP"}, {"port": 587, "protocol": "TCP"}],
+        "to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}],
+    }
+    api, processor = (objects.one("NetworkPolicy", side)["spec"]["egress"] for side in ("api", "processor"))
+    assert telemetry in api
+    assert channels not in api
+    assert processor[-2:] == [telemetry, channels]
 
 
 def test_whoever_may_ask_the_api_does_not_shut_out_helm_test() -> None:

@@ -87,7 +87,18 @@ def test_what_the_chart_sets_itself_is_no_setting(name: str) -> None:
 
 
 @pytest.mark.parametrize("side", ["apis", "processors"])
-@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_READ_URL", "RABBITMQ_URL", "API_TOKENS", "API_TOKEN"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DATABASE_URL",
+        "DATABASE_READ_URL",
+        "RABBITMQ_URL",
+        "API_TOKENS",
+        "API_TOKEN",
+        "NOTIFY_URLS",
+        "NOTIFY_ROUTES_FILE",
+    ],
+)
 def test_a_secret_cannot_come_in_as_plain_environment(name: str, side: str) -> None:
     given = nested(f"{side}.status.extraEnv", [{"name": f"MANMAN_STATUS_{name}", "value": "postgresql://u:p@h/d"}])
     assert f"/{side}/status/extraEnv/0/name" in refusal(given)
@@ -148,6 +159,14 @@ def test_a_secret_cannot_come_in_as_plain_environment(name: str, side: str) -> N
         ("rabbitmq.existingSecret", ""),
         ("apiTokens.value", " , "),
         ("apiTokens.value", ["a", "b"]),
+        ("notifications.urls", "slack:/T1JJ/B1JTN"),
+        ("notifications.urls", "json://h, xml"),
+        ("notifications.urls", ["json://h"]),
+        ("notifications.urls", " "),
+        ("notifications.routes", {"channels": {}}),
+        ("notifications.routesFile", "routes.toml"),
+        ("notifications.existingSecret", "Not A Name"),
+        ("notifications.key", "no key"),
         ("settings.MANMAN_STATUS_LOG_LEVEL", "loud"),
         ("settings.MANMAN_STATUS_PREFETCH", 0),
         ("settings.MANMAN_STATUS_PREFETCH", "2000"),
@@ -169,6 +188,8 @@ def test_a_secret_cannot_come_in_as_plain_environment(name: str, side: str) -> N
         ("ingress.tls", True),
         ("networkPolicy.database.port", 0),
         ("networkPolicy.rabbitmq.ports", []),
+        ("networkPolicy.notifications.ports", ["https"]),
+        ("networkPolicy.otlp.port", 4318),
         ("networkPolicy.apiFrom", ["monitoring"]),
         ("serviceMonitor.interval", "often"),
         ("serviceMonitor.interval", 30),
@@ -218,6 +239,10 @@ def test_an_ingress_needs_a_host() -> None:
         (
             {"serviceMonitor": {"enabled": True}, "apiTokens": {"existingSecret": "mine"}},
             "apiTokens.metricsKey names its key in apiTokens.existingSecret",
+        ),
+        (
+            {"notifications": {"routesKey": "routes.toml"}},
+            "notifications.routesKey is a key in notifications.existingSecret, which is empty",
         ),
     ],
 )

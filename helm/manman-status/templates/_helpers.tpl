@@ -173,6 +173,23 @@ priorityClassName: {{ . }}
 {{- if .Values.apiTokens.value -}}one-token{{- else if .Values.apiTokens.existingSecret -}}{{ .Values.apiTokens.metricsKey }}{{- end -}}
 {{- end }}
 
+{{/* As YAML: the `secret` of notifications, and the keys there of `urls` and `routes`; empty is what there is none of. */}}
+{{- define "manman-status.notifications" -}}
+{{- with .Values.notifications -}}
+{{- if or .urls .routes -}}
+secret: {{ include "manman-status.prefix" $ }}-notifications
+urls: {{ .urls | empty | ternary "" "notify-urls" }}
+routes: {{ .routes | empty | ternary "" "routes.toml" }}
+{{- else if .existingSecret -}}
+secret: {{ .existingSecret | quote }}
+urls: {{ .key | quote }}
+routes: {{ .routesKey | quote }}
+{{- else if .routesKey -}}
+{{- fail "notifications.routesKey is a key in notifications.existingSecret, which is empty" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* (list "VARIABLE" "secret" "key") */}}
 {{- define "manman-status.secretEnv" -}}
 - name: {{ index . 0 }}
