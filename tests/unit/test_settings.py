@@ -124,11 +124,19 @@ def test_a_token_file_that_gives_no_token_is_a_problem(tmp_path: Path, content: 
     assert problem.startswith("MANMAN_STATUS_API_TOKENS_FILE")
 
 
+def test_urls_of_channels_are_separated_by_white_space_alone() -> None:
+    """A comma belongs to the URL: it may name several to be told."""
+    assert load(notify_urls=" mailto://h?to=a,b\n\tjson://h ").notify_urls == ("mailto://h?to=a,b", "json://h")
+    assert load(notify_urls=" ").notify_urls == ()
+
+
 def test_no_secret_is_in_the_text_of_the_settings() -> None:
     settings = load(
         database_url=f"postgresql://u:{SECRET}@db/x?password={SECRET}",
         rabbitmq_url=f"amqps://u:{SECRET}@mq/x",
         api_tokens=SECRET,
+        notify_urls=f"json://u:{SECRET}@h slack://{SECRET}/a/b",
+        otlp_endpoint=f"https://u:{SECRET}@collector",
     )
     assert SECRET not in repr(settings) + str(settings)
     assert "postgresql://u:***@db/x" in repr(settings)
