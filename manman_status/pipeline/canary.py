@@ -48,6 +48,9 @@ class Canaries(Protocol):
     async def depths(self) -> dict[str, int]:
         """How many messages wait in each queue; {} when that cannot be asked."""
 
+    async def dead_letters(self) -> int | None:
+        """How many dead letters wait; None when that cannot be asked."""
+
 
 class Observer:
     """Keeps this processor's row and sends its canaries. `custody` has one entry a queue."""
@@ -109,6 +112,7 @@ class Observer:
                     await self._canaries.send_to_self(queue, sent_at)
                 if turn % REPORTS_PER_DEPTHS == 0:
                     self._statistics.queue_depths = await self._canaries.depths()
+                    self._statistics.dead_letters_waiting = await self._canaries.dead_letters()
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 backoff.failed()
                 if backoff.is_worth_saying:

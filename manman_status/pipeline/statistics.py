@@ -17,6 +17,8 @@ class Statistics:
         self.last_batch_ms = 0.0
         self.longest_batch_ms = 0.0
         self.queue_depths: dict[str, int] = {}
+        self.dead_letters_waiting: int | None = None
+        self._notifications: Counter[tuple[str, str]] = Counter()
         # Of a leader; None while another leads.
         self.sweep_ms: float | None = None
         self.relay_backlog: int | None = None
@@ -28,6 +30,10 @@ class Statistics:
         for kind, number in Counter(map(type, events)).items():
             self._events[kind.__name__, "stored"] += number
 
+    def count_notification(self, channel: str, outcome: str) -> None:
+        """`sent` or `failed`."""
+        self._notifications[channel, outcome] += 1
+
     def add_batch(self, *, transitions: int, ms: float) -> None:
         self.batches += 1
         self.transitions += transitions
@@ -38,8 +44,13 @@ class Statistics:
         events: dict[str, dict[str, int]] = {}
         for (kind, outcome), number in sorted(self._events.items()):
             events.setdefault(kind, {})[outcome] = number
+        notifications: dict[str, dict[str, int]] = {}
+        for (channel, outcome), number in sorted(self._notifications.items()):
+            notifications.setdefault(channel, {})[outcome] = number
         return {
             "events": events,
+            "notifications": notifications,
+            "dead_letters_waiting": self.dead_letters_waiting,
             "batches": self.batches,
             "transitions": self.transitions,
             "last_batch_ms": self.last_batch_ms,

@@ -59,6 +59,7 @@ class BrokerCanaries:
         self._broker = broker
         self._processor_id = processor_id
         self._exchange = topic(topology.inbound_exchange)
+        self._dead_letter_queue = topology.dead_letter_queue
         self._keys = {
             topology.heartbeat_queue: CANARY_KEYS["heartbeats"],
             topology.lifecycle_queue: CANARY_KEYS["lifecycle"],
@@ -72,11 +73,17 @@ class BrokerCanaries:
         await self._publish(msgspec.json.encode(sent_at), queue=own_queue(queue, self._processor_id))
 
     async def depths(self) -> dict[str, int]:
+        return await self._waiting(*self._keys)
+
+    async def dead_letters(self) -> int | None:
+        return (await self._waiting(self._dead_letter_queue)).get(self._dead_letter_queue)
+
+    async def _waiting(self, *names: str) -> dict[str, int]:
         try:
             async with asyncio.timeout(PUBLISH_WITHIN_SECONDS):
                 connection = await self._broker.connect()
                 async with connection.channel() as channel:
-                    queues = [await channel.declare_queue(name, passive=True) for name in self._keys]
+                    queues = [await channel.declare_queue(name, passive=True) for name in names]
         except BROKER_ERRORS:
             return {}
         return {queue.name: queue.declaration_result.message_count or 0 for queue in queues}
