@@ -21,6 +21,7 @@ class StatusMessage(msgspec.Struct, frozen=True):
     body: bytes
     message_id: str
     timestamp: datetime
+    traceparent: str | None = None
 
 
 def status_message(
@@ -33,6 +34,7 @@ def status_message(
     new_status: str,
     reason: str,
     evidence: dict[str, Any],
+    traceparent: str | None = None,
 ) -> StatusMessage:
     """The message that tells of one transition."""
     body = {
@@ -48,4 +50,4 @@ def status_message(
         "reason": reason,
         "evidence": evidence,
     }
-    return StatusMessage(f"{entity}.{entity_id}.status", msgspec.json.encode(body), str(revision), at)
+    return StatusMessage(f"{entity}.{entity_id}.status", msgspec.json.encode(body), str(revision), at, traceparent)
