@@ -128,14 +128,14 @@ class Ingest:
 
     async def _store_batch(
         self, connection: Connection, queue: str, events: Sequence[ReportedEvent], notices: Sequence[Notice]
-    ) -> int:
-        """Merge and write these within the caller's transaction; the number of transitions that came of it."""
+    ) -> list[Transition]:
+        """Merge and write these within the caller's transaction; the transitions that came of it."""
         transitions: list[Transition] = []
         if events:
             transitions = await _store_events(connection, events)
         await self._take_notices(connection, queue, notices)
         await append_transitions(connection, transitions)
-        return len(transitions)
+        return transitions
 
     async def _take_notices(self, connection: Connection, queue: str, notices: Sequence[Notice]) -> None:
         sent_at: datetime | None = None
@@ -152,10 +152,9 @@ class Ingest:
             await move_watermark(connection, queue, canary=(sent_at, self._processor_id))
             await advance_observation(connection, self._queues, standstill_seconds=self._standstill_seconds)
 
-    def _count(self, events: Sequence[ReportedEvent], transitions: int, ms: float) -> None:
-        log.debug("batch_stored", events=len(events), transitions=transitions, ms=ms)
-        self._statistics.count_stored(events)
-        self._statistics.add_batch(transitions=transitions, ms=ms)
+    def _count(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], ms: float) -> None:
+        log.debug("batch_stored", events=len(events), transitions=len(transitions), ms=ms)
+        self._statistics.add_batch(events, transitions, ms=ms)
         if transitions:
             self._wake()
 

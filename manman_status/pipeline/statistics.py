@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from manman_status.domain.events import ReportedEvent
+from manman_status.domain.rows import Transition
+
+BATCH_EVENTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+OTHER_OUTCOMES = (("command", "ignored"), ("poison", "dead_lettered"))
+
+
+class Histogram:
+    """How many numbers were at most each bound and above the one before it, and lastly above all of them."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, number: float) -> None:
+        self._counts[bisect_left(self._bounds, number)] += 1
+        self._sum += number
+
+    def as_row(self) -> dict[str, Any]:
+        return {"bounds": self._bounds, "counts": self._counts, "sum": round(self._sum, 6)}
 
 
 class Statistics:
     def __init__(self) -> None:
-        self._events: Counter[tuple[str, str]] = Counter()
+        # What can come is there from the start: a rate is seen only where there was a number before.
+        self._events: Counter[tuple[str, str]] = Counter(
+            dict.fromkeys([*((kind.__name__, "stored") for kind in get_args(ReportedEvent)), *OTHER_OUTCOMES], 0)
+        )
+        self._transitions_by: Counter[tuple[str, str, str]] = Counter()
+        self.redelivered = 0
+        self._batch_events = Histogram(BATCH_EVENTS)
+        self._batch_seconds = Histogram(BATCH_SECONDS)
         self.batches = 0
         self.transitions = 0
         self.last_batch_ms = 0.0
@@ -26,19 +55,25 @@ class Statistics:
     def count(self, kind: str, outcome: str, number: int = 1) -> None:
         self._events[kind, outcome] += number
 
-    def count_stored(self, events: Iterable[ReportedEvent]) -> None:
-        for kind, number in Counter(map(type, events)).items():
-            self._events[kind.__name__, "stored"] += number
-
     def count_notification(self, channel: str, outcome: str) -> None:
         """`sent` or `failed`."""
         self._notifications[channel, outcome] += 1
 
-    def add_batch(self, *, transitions: int, ms: float) -> None:
+    def add_batch(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], *, ms: float) -> None:
+        """One that is committed. One of canaries alone has no events."""
+        for kind, number in Counter(map(type, events)).items():
+            self._events[kind.__name__, "stored"] += number
+        self.add_transitions(transitions)
+        self._batch_events.observe(len(events))
+        self._batch_seconds.observe(ms / 1000)
         self.batches += 1
-        self.transitions += transitions
         self.last_batch_ms = ms
         self.longest_batch_ms = max(self.longest_batch_ms, ms)
+
+    def add_transitions(self, transitions: Sequence[Transition]) -> None:
+        self.transitions += len(transitions)
+        for each in transitions:
+            self._transitions_by[each.entity, each.new_status, each.reason] += 1
 
     def as_row(self) -> dict[str, Any]:
         events: dict[str, dict[str, int]] = {}
@@ -47,12 +82,19 @@ class Statistics:
         notifications: dict[str, dict[str, int]] = {}
         for (channel, outcome), number in sorted(self._notifications.items()):
             notifications.setdefault(channel, {})[outcome] = number
+        transitions_by: dict[str, dict[str, dict[str, int]]] = {}
+        for (entity, status, reason), number in sorted(self._transitions_by.items()):
+            transitions_by.setdefault(entity, {}).setdefault(status, {})[reason] = number
         return {
             "events": events,
             "notifications": notifications,
             "dead_letters_waiting": self.dead_letters_waiting,
             "batches": self.batches,
             "transitions": self.transitions,
+            "transitions_by": transitions_by,
+            "redelivered": self.redelivered,
+            "batch_events": self._batch_events.as_row(),
+            "batch_seconds": self._batch_seconds.as_row(),
             "last_batch_ms": self.last_batch_ms,
             "longest_batch_ms": self.longest_batch_ms,
             "queue_depths": self.queue_depths,

@@ -228,6 +228,7 @@ class Sweeper:
         if rows.transitions:
             entities = Counter(transition.entity for transition in rows.transitions)
             log.info(event, workers=entities[Entity.WORKER], servers=entities[Entity.SERVER_INSTANCE])
+            self._statistics.add_transitions(rows.transitions)
             self._wake()
 
 

@@ -112,6 +112,7 @@ class Subscription:
             log.warning("batch_will_come_again", queue=self.queue, messages=len(deliveries), error=str(error))
         for channel, some in groupby(deliveries, key=_channel):
             self._custody.settle(channel, len(list(some)))
+        self._statistics.redelivered += sum(bool(delivery.message.raw_message.redelivered) for delivery in deliveries)
         if ignored := sum(delivery.decoded.ignored for delivery in deliveries):
             self._statistics.count("command", "ignored", ignored)
 
