@@ -280,10 +280,10 @@ async def acknowledge_alert(connection: Connection, alert_id: int, *, by: str, w
 FORGET = """
 DELETE FROM alerts
  WHERE alert_id IN (SELECT alert_id FROM alerts WHERE resolved_at < now() - make_interval(days => $1)
-                     ORDER BY resolved_at LIMIT $2)
+                     ORDER BY resolved_at LIMIT 5000)
 """
 
 
-async def forget_resolved(connection: Connection, *, retention_days: int, at_once: int) -> int:
-    """Delete some of what was resolved longer ago than the retention; how many."""
-    return int((await connection.execute(FORGET, retention_days, at_once)).rpartition(" ")[2])
+async def forget_resolved(connection: Connection, *, retention_days: int) -> int:
+    """Delete what was resolved longer ago than the retention, some thousands at once; how many."""
+    return int((await connection.execute(FORGET, retention_days)).rpartition(" ")[2])

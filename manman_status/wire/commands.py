@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -25,13 +25,27 @@ from manman_status.domain.events import (
 from manman_status.domain.liveness import bounded_interval
 from manman_status.domain.status import Entity, StatusType
 from manman_status.errors import PoisonMessage
-from manman_status.wire.notices import CANARY, RELEASE_GUARD, CanarySent, GuardReleased, Notice
+from manman_status.wire.notices import (
+    ACKNOWLEDGE,
+    CANARY,
+    END_SILENCE,
+    RELEASE_GUARD,
+    SILENCE,
+    AlertAcknowledged,
+    CanarySent,
+    GuardReleased,
+    Notice,
+    SilenceAsked,
+    SilenceEnded,
+)
 
 MAX_BIGINT = 2**63 - 1
 LAST_MICROSECOND = 253_402_300_799_000_000  # within the year 9999
 MAX_LABELS = 64
 MAX_LABEL_KEY = 63
 MAX_LABEL_VALUE = 255
+
+Asked = TypeVar("Asked", SilenceAsked, SilenceEnded, AlertAcknowledged)
 
 IGNORED_COMMANDS = frozenset({"START", "STOP", "STDIN"})
 """ManMan's own commands to its workers: they pass on the same exchange and are not ours."""
@@ -243,6 +257,23 @@ def _guard_released(wired: WireEvent) -> GuardReleased:
     return GuardReleased(group)
 
 
+def _alert_notice(kind: type[Asked]) -> Callable[[WireEvent], Asked]:
+    def build(wired: WireEvent) -> Asked:
+        fields = _argument(wired, 0, "an object")
+        if isinstance(fields, dict):
+            fields = {name: value for name, value in fields.items() if value is not None}
+        try:
+            notice = msgspec.convert(fields, kind)
+        except msgspec.ValidationError as error:
+            problem = str(error) if "`$" in str(error) else f"{error} - at `$`"
+            raise PoisonMessage(problem.replace("`$", "`$.command_args[0]")) from None
+        if rb"\u0000" in msgspec.json.encode(notice):
+            raise PoisonMessage("a NUL character - at `$.command_args[0]`")
+        return notice
+
+    return build
+
+
 def _status_info(wired: WireEvent) -> WorkerStatusReported | ServerStatusReported:
     if wired.entity_type is None:
         raise PoisonMessage("neither a command_type nor an entity_type")
@@ -267,4 +298,10 @@ EVENTS: dict[str, Callable[[WireEvent, dict[str, Any]], ReportedEvent]] = {
     "SERVER_STOPPED": _server_stopped,
 }
 
-NOTICES: dict[str, Callable[[WireEvent], Notice]] = {CANARY: _canary_sent, RELEASE_GUARD: _guard_released}
+NOTICES: dict[str, Callable[[WireEvent], Notice]] = {
+    CANARY: _canary_sent,
+    RELEASE_GUARD: _guard_released,
+    SILENCE: _alert_notice(SilenceAsked),
+    END_SILENCE: _alert_notice(SilenceEnded),
+    ACKNOWLEDGE: _alert_notice(AlertAcknowledged),
+}

@@ -7,7 +7,7 @@ import msgspec
 from manman_status.domain.events import ReportedEvent
 from manman_status.errors import PoisonMessage
 from manman_status.wire.commands import WireEvent, understand
-from manman_status.wire.notices import CanarySent, GuardReleased, Notice
+from manman_status.wire.notices import Notice
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_EVENTS = 1_000
@@ -125,7 +125,7 @@ def _add(wired: WireEvent, body: bytes, decoded: Decoded) -> None:
         return
     if meaning is None:
         decoded.ignored += 1
-    elif isinstance(meaning, CanarySent | GuardReleased):
+    elif isinstance(meaning, Notice):
         decoded.notices.append(meaning)
     else:
         decoded.events.append(meaning)

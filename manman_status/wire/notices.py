@@ -1,19 +1,25 @@
-"""Messages of our own that travel the workers' way: canaries, and a person's word about the guard."""
+"""Messages of our own that travel the workers' way: canaries, and a person's word about the guard and about alerts."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 CANARY = "CANARY"
 RELEASE_GUARD = "RELEASE_GUARD"
+SILENCE = "SILENCE"
+END_SILENCE = "END_SILENCE"
+ACKNOWLEDGE = "ACKNOWLEDGE"
 
 CANARY_KEYS = {"heartbeats": "worker.canary.heartbeat", "lifecycle": "worker.canary.lifecycle"}
 """Routing keys that the queues' bindings take like any worker's."""
 
 GUARD_KEY = "worker.guard.lifecycle"
+ALERTS_KEY = "worker.alerts.lifecycle"
+LONGEST_SILENCE_SECONDS = 90 * 86_400
+LONGEST_TEXT = 500
 
 
 class CanarySent(msgspec.Struct, frozen=True, tag=True):
@@ -28,7 +34,36 @@ class GuardReleased(msgspec.Struct, frozen=True, tag=True):
     group: str
 
 
-Notice: TypeAlias = CanarySent | GuardReleased
+Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
+LabelValue: TypeAlias = Annotated[str, msgspec.Meta(max_length=255)]
+
+
+class SilenceAsked(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Alerts that match all that is given are not to be told for so long. The same id is the same silence."""
+
+    silence_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-z]{4,40}$")]
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_SILENCE_SECONDS)]
+    why: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_TEXT)]
+    by: Text = ""
+    group: LabelValue | None = None
+    worker_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
+    rule: LabelValue | None = None
+    labels: dict[str, LabelValue] = {}
+
+
+class SilenceEnded(msgspec.Struct, frozen=True, tag=True):
+    silence_id: str
+
+
+class AlertAcknowledged(msgspec.Struct, frozen=True, tag=True):
+    """A person has taken an alert on: it is not told again, but that it gets worse and that it is over."""
+
+    alert_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    by: Text = ""
+    why: Text = ""
+
+
+Notice: TypeAlias = CanarySent | GuardReleased | SilenceAsked | SilenceEnded | AlertAcknowledged
 """What concerns the processors themselves and no row of the fleet."""
 
 
@@ -38,3 +73,10 @@ def canary(processor_id: str, sent_at: datetime) -> bytes:
 
 def guard_release(group: str) -> bytes:
     return msgspec.json.encode({"command_type": RELEASE_GUARD, "command_args": [group]})
+
+
+def alert_notice(notice: SilenceAsked | SilenceEnded | AlertAcknowledged) -> bytes:
+    """One argument, an object with the notice's fields."""
+    kinds = {SilenceAsked: SILENCE, SilenceEnded: END_SILENCE, AlertAcknowledged: ACKNOWLEDGE}
+    fields = {name: getattr(notice, name) for name in notice.__struct_fields__}
+    return msgspec.json.encode({"command_type": kinds[type(notice)], "command_args": [fields]})

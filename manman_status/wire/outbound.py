@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from manman_status.domain.alerts.telling import ToldAlert
 from manman_status.domain.status import INFERRED, Entity
 
 CONCLUDED = "StatusEventProcessor"
@@ -15,7 +16,7 @@ it has the entity there."""
 
 
 class StatusMessage(msgspec.Struct, frozen=True):
-    """`message_id` is the revision: the same transition, sent again, is the same message."""
+    """`message_id` is the revision, or the alert and its version: the same news, sent again, is the same message."""
 
     routing_key: str
     body: bytes
@@ -51,3 +52,31 @@ def status_message(
         "evidence": evidence,
     }
     return StatusMessage(f"{entity}.{entity_id}.status", msgspec.json.encode(body), str(revision), at, traceparent)
+
+
+def alert_message(alert: ToldAlert) -> StatusMessage:
+    """The message that tells how an alert is now."""
+    subject = alert.subject
+    body = {
+        "alert_id": alert.alert_id,
+        "key": alert.key,
+        "rule": alert.rule,
+        "severity": alert.severity,
+        "state": alert.state,
+        "version": alert.version,
+        "summary": alert.summary,
+        "group": subject.group,
+        "worker_id": subject.worker_id,
+        "instance_id": subject.instance_id,
+        "game_server_config_id": subject.game_server_config_id,
+        "part_of": alert.part_of,
+        "silenced_by": alert.silenced_by,
+        "evidence": alert.evidence,
+        "opened_at": alert.opened_at,
+        "acknowledged_at": alert.acknowledged_at,
+        "acknowledged_by": alert.acknowledged_by,
+        "resolved_at": alert.resolved_at,
+        "resolution": alert.resolution,
+    }
+    key = f"alert.{alert.severity}.{alert.rule}"
+    return StatusMessage(key, msgspec.json.encode(body), f"alert-{alert.alert_id}-{alert.version}", alert.since)

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
-from manman_status.domain.alerts.alert import WEIGHT, AlertState, Severity
+from manman_status.domain.alerts.alert import WEIGHT, AlertState, Severity, Subject
+from manman_status.domain.rows import Evidence
 
 
 class News(StrEnum):
@@ -19,23 +20,48 @@ class News(StrEnum):
     RESOLVED = "resolved"
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What somebody took last: the alert at this severity, at this time."""
+class ToldAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert as it is now, and what of it one channel took last: that version and severity, at that time; 0 and
+    None before. `part_of` is the id of its cause, `parts` how many have it as theirs."""
 
+    alert_id: int
+    key: str
+    rule: str
     severity: Severity
-    at: datetime
+    state: AlertState
+    version: int
+    summary: str
+    subject: Subject
+    evidence: Evidence
+    part_of: int | None
+    parts: int
+    opened_at: datetime
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    resolved_at: datetime | None
+    resolution: str | None
+    silenced_by: str | None
+    told_version: int
+    told_severity: Severity | None
+    told_at: datetime | None
+
+    @property
+    def since(self) -> datetime:
+        """When its newest state began."""
+        return self.resolved_at or self.opened_at
 
 
-def news(
-    state: AlertState, severity: Severity, told: Told | None, *, now: datetime, remind_seconds: float
-) -> News | None:
-    """None when there is nothing to say: also of what is over before anybody was told. Whoever acknowledged it knows;
-    only a greater severity is news then. `remind_seconds` of 0 never reminds."""
-    if state is AlertState.RESOLVED:
-        return News.RESOLVED if told else None
-    if told is None:
+def news_of(alert: ToldAlert, now: datetime, *, remind_seconds: float) -> News | None:
+    """None when there is nothing to say. Also of what is over before anybody was told, and of what is silenced, unless
+    its end: who was told of it waits for that. Who acknowledged it knows, and is only told when it gets worse.
+    `remind_seconds` of 0 never reminds."""
+    if alert.state is AlertState.RESOLVED:
+        return News.RESOLVED if alert.told_at else None
+    if alert.silenced_by is not None:
+        return None
+    if alert.told_at is None or alert.told_severity is None:
         return News.OPENED
-    if WEIGHT[severity] > WEIGHT[told.severity]:
+    if WEIGHT[alert.severity] > WEIGHT[alert.told_severity]:
         return News.WORSE
-    due = remind_seconds > 0 and now - told.at >= timedelta(seconds=remind_seconds)
-    return News.REMINDER if due and state is AlertState.OPEN else None
+    due = remind_seconds > 0 and now - alert.told_at >= timedelta(seconds=remind_seconds)
+    return News.REMINDER if due and alert.state is AlertState.OPEN else None

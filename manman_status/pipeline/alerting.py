@@ -1,0 +1,162 @@
+"""The leader asks the alert rules about what has happened since they were last asked, and keeps what they find.
+
+What they found and how far they have looked is one transaction: a leader that dies in between has done neither, and
+the next one looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import asyncpg
+import structlog
+
+from manman_status.domain.alerts.crash_loop import CRASH_WINDOW, CrashLoop
+from manman_status.domain.alerts.dead_letters import remember
+from manman_status.domain.alerts.flapping import FLAP_WINDOW, Flapping
+from manman_status.domain.alerts.judgement import Judgement, judge
+from manman_status.domain.alerts.scene import Change, Crash, Scene
+from manman_status.domain.alerts.server_crashed import is_crash
+from manman_status.domain.status import Entity, StatusType
+from manman_status.pipeline.leadership import LEASE, Leadership
+from manman_status.pipeline.notifying import BROKER
+from manman_status.store.alerts import (
+    Progress,
+    change_of,
+    lock_progress,
+    move_progress,
+    open_alerts,
+    read_changes,
+    read_crashes,
+    read_flips,
+    read_held,
+    read_instances,
+    read_unresolved,
+    read_workers,
+    resolve_alerts,
+    update_alerts,
+    worker_of,
+)
+from manman_status.store.leases import LeaseLost, check_lease
+from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
+
+log = structlog.get_logger()
+
+REVISIONS_AT_ONCE = 10_000
+
+
+class Alerter:
+    """`wake` is called after alerts were committed; `woken` may be called from outside when there is something new."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        leadership: Leadership,
+        *,
+        degraded_after_seconds: float,
+        blind_after_seconds: float,
+        wake: Callable[[], None],
+        interval_seconds: float = 1.0,
+    ) -> None:
+        self._pool = pool
+        self._leadership = leadership
+        self._degraded_after_seconds = degraded_after_seconds
+        self._blind_after_seconds = blind_after_seconds
+        self._wake = wake
+        self._interval_seconds = interval_seconds
+        self._more = asyncio.Event()
+
+    async def run(self) -> None:
+        while True:
+            token = await self._leadership.wait()
+            more = False
+            try:
+                more = await self.judge(token)
+            except LeaseLost:
+                self._leadership.lost()
+            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                log.warning("alerts_not_judged", error=f"{type(error).__name__}: {error}")
+            if not more:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._interval_seconds):
+                        await self._more.wait()
+            self._more.clear()
+
+    def wake(self) -> None:
+        """There are new transitions."""
+        self._more.set()
+
+    async def judge(self, token: int) -> bool:
+        """Ask the rules once, about a bounded number of transitions; whether there are more."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await check_lease(connection, LEASE, token)
+            progress = await lock_progress(connection)
+            through = min(progress.newest_revision, progress.judged_revision + REVISIONS_AT_ONCE)
+            scene = await self._look(connection, progress, through)
+            before = len(scene.open)
+            judgement = judge(scene)
+            await open_alerts(connection, judgement.opened, promised_to=BROKER)
+            await update_alerts(connection, judgement.found_again)
+            await resolve_alerts(connection, judgement.over)
+            await move_progress(connection, through, remember(scene))
+        _tell(judgement)
+        if judgement.opened or judgement.over or before:
+            self._wake()
+        return through < progress.newest_revision
+
+    async def _look(self, connection: Connection, progress: Progress, through: int) -> Scene:
+        unresolved = await read_unresolved(connection)
+        rows = await read_changes(connection, after=progress.judged_revision, through=through)
+        subjects = [alert.subject for alert in unresolved.values()]
+        worker_ids = {each for each in (*(s.worker_id for s in subjects), *map(worker_of, rows)) if each is not None}
+        instance_ids = {subject.instance_id for subject in subjects if subject.instance_id is not None}
+        workers = await read_workers(connection, worker_ids) if worker_ids else {}
+        changes = [change_of(row, workers) for row in rows]
+        instance_ids |= {change.entity_id for change in changes if change.entity is Entity.SERVER_INSTANCE}
+        flapping = {a.subject.worker_id for a in unresolved.values() if a.rule == Flapping.name and a.subject.worker_id}
+        flapping |= {
+            change.entity_id
+            for change in changes
+            if change.entity is Entity.WORKER and change.new_status is StatusType.LOST
+        }
+        judged_at = progress.judged_at
+        return Scene(
+            now=progress.now,
+            changes=changes,
+            workers=workers,
+            instances=await read_instances(connection, instance_ids) if instance_ids else {},
+            crashes=await self._crashes(connection, changes, [alert.rule for alert in unresolved.values()]),
+            flips=await read_flips(connection, flapping, within=FLAP_WINDOW) if flapping else {},
+            guards=await read_held(connection),
+            lag_seconds=progress.lag_seconds,
+            degraded_after_seconds=self._degraded_after_seconds,
+            blind_after_seconds=self._blind_after_seconds,
+            unjudged_seconds=None if judged_at is None else (progress.now - judged_at).total_seconds(),
+            dead_letters=progress.dead_letters,
+            memory=progress.memory,
+            open=unresolved,
+        )
+
+    async def _crashes(
+        self, connection: Connection, changes: Sequence[Change], open_rules: Sequence[str]
+    ) -> list[Crash]:
+        """Those that an alert was opened for before, and those that are new."""
+        new = [
+            Crash(change.at, change.worker.worker_id if change.worker else None, change.game_server_config_id)
+            for change in changes
+            if is_crash(change)
+        ]
+        if not new and CrashLoop.name not in open_rules:
+            return []
+        return [*await read_crashes(connection, within=CRASH_WINDOW), *new]
+
+
+def _tell(judgement: Judgement) -> None:
+    for (rule, severity), number in Counter((f.rule, f.severity) for f, _ in judgement.opened).items():
+        keys = [f.key for f, _ in judgement.opened if (f.rule, f.severity) == (rule, severity)]
+        log.info("alerts_opened", rule=rule, severity=severity, alerts=number, first=keys[0])
+    if judgement.over:
+        log.info("alerts_resolved", alerts=len(judgement.over), first=next(iter(judgement.over)))

@@ -1,0 +1,197 @@
+"""People and programs are told of alerts: each channel by itself, at least once, and marked only after it has taken it.
+
+A channel that fails is tried again, less and less often, and keeps no other waiting. What happens meanwhile goes into
+its next message: it is told how things are then, not each step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Final, Protocol
+
+import asyncpg
+import structlog
+
+from manman_status.backoff import Backoff
+from manman_status.domain.alerts.message import Message, compose
+from manman_status.domain.alerts.telling import News, ToldAlert, news_of
+from manman_status.errors import BrokerUnavailable, ManManStatusError
+from manman_status.pipeline.leadership import LEASE, Leadership
+from manman_status.pipeline.statistics import Statistics
+from manman_status.store.leases import LeaseLost, check_lease
+from manman_status.store.notifications import mark_told, read_for_people, read_promised
+from manman_status.store.pool import CONNECTION_ERRORS, Pool
+from manman_status.wire.outbound import StatusMessage, alert_message
+
+log = structlog.get_logger()
+
+BROKER: Final = "broker"
+"""The channel of whoever listens on the outbound exchange."""
+LOOK_EVERY_SECONDS = 5.0
+"""For what nobody wakes us for: silences that end, reminders that are due, another processor's acknowledgements."""
+LONGEST_BACKOFF_SECONDS = 300.0
+ALERTS_AT_ONCE = 200
+
+
+class NotTaken(ManManStatusError):  # noqa: N818
+    """{reason}"""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason=reason)
+
+
+class Channel(Protocol):
+    """Where people are told. `name` is what the marks are kept under: it stays the same as long as the place does."""
+
+    name: str
+    remind_seconds: float
+    per_hour: int
+
+    def wants(self, alert: ToldAlert) -> bool: ...
+
+    async def send(self, message: Message) -> None:
+        """Returns once it was taken. Raises NotTaken: then it may have been told all the same."""
+
+
+class Publish(Protocol):
+    async def __call__(self, message: StatusMessage) -> None:
+        """Returns once the broker has confirmed it. Raises BrokerUnavailable: then it may have arrived all the same."""
+
+
+class Notifier:
+    """Tells all channels while we lead."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        leadership: Leadership,
+        channels: Sequence[Channel],
+        publish: Publish,
+        statistics: Statistics,
+        *,
+        wait_seconds: float,
+    ) -> None:
+        self._tellers: list[_Teller] = [_BrokerTeller(pool, leadership, statistics, publish)]
+        self._tellers += [
+            _ChannelTeller(pool, leadership, statistics, channel, wait_seconds=wait_seconds) for channel in channels
+        ]
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for teller in self._tellers:
+                tasks.create_task(teller.run(), name=f"tell {teller.channel}")
+
+    def wake(self) -> None:
+        """Alerts have changed."""
+        for teller in self._tellers:
+            teller.woken.set()
+
+
+class _Teller:
+    def __init__(self, pool: Pool, leadership: Leadership, statistics: Statistics, channel: str) -> None:
+        self.channel = channel
+        self.woken = asyncio.Event()
+        self._pool = pool
+        self._leadership = leadership
+        self._statistics = statistics
+
+    async def run(self) -> None:
+        backoff = Backoff(longest_seconds=LONGEST_BACKOFF_SECONDS)
+        while True:
+            token = await self._leadership.wait()
+            try:
+                pause = await self._tell(token)
+            except LeaseLost:
+                self._leadership.lost()
+            except (NotTaken, BrokerUnavailable, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                pause = backoff.failed()
+                if isinstance(error, NotTaken | BrokerUnavailable):
+                    self._statistics.count_notification(self.channel, "failed")
+                if backoff.is_worth_saying:
+                    log.warning("alerts_not_told", channel=self.channel, error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(pause)
+            else:
+                backoff = Backoff(longest_seconds=LONGEST_BACKOFF_SECONDS)
+                await self._wait(pause)
+
+    async def _wait(self, pause: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self.woken.wait()
+        self.woken.clear()
+
+    async def _tell(self, token: int) -> float:
+        """Tell what is due; the seconds until there may be more, if nothing wakes us."""
+        raise NotImplementedError
+
+    async def _mark(self, token: int, told: Sequence[ToldAlert]) -> None:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await check_lease(connection, LEASE, token)
+            await mark_told(connection, self.channel, told)
+        self._statistics.count_notification(self.channel, "sent")
+
+
+class _BrokerTeller(_Teller):
+    """Every change of every alert, silenced or part of another or not: what listens there decides for itself."""
+
+    def __init__(self, pool: Pool, leadership: Leadership, statistics: Statistics, publish: Publish) -> None:
+        super().__init__(pool, leadership, statistics, BROKER)
+        self._publish = publish
+
+    async def _tell(self, token: int) -> float:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await check_lease(connection, LEASE, token)
+            promised = await read_promised(connection, self.channel, limit=ALERTS_AT_ONCE)
+        for alert in promised:
+            await self._publish(alert_message(alert))
+        if promised:
+            await self._mark(token, promised)
+        return 0 if len(promised) == ALERTS_AT_ONCE else LOOK_EVERY_SECONDS
+
+
+class _ChannelTeller(_Teller):
+    """`wait_seconds` after the first of them, all that is news goes into one message."""
+
+    def __init__(
+        self, pool: Pool, leadership: Leadership, statistics: Statistics, channel: Channel, *, wait_seconds: float
+    ) -> None:
+        super().__init__(pool, leadership, statistics, channel.name)
+        self._to = channel
+        self._wait_seconds = wait_seconds
+        self._sent_at: deque[float] = deque(maxlen=channel.per_hour)
+
+    async def _tell(self, token: int) -> float:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await check_lease(connection, LEASE, token)
+            now, alerts = await read_for_people(connection, self.channel)
+        news = [
+            (what, alert)
+            for alert in alerts
+            if self._to.wants(alert) and (what := news_of(alert, now, remind_seconds=self._to.remind_seconds))
+        ]
+        if not news:
+            return LOOK_EVERY_SECONDS
+        pause = max(self._burst_lasts(news, now), self._limit_lasts())
+        if pause > 0:
+            return pause
+        await self._to.send(compose(news))
+        self._sent_at.append(monotonic())
+        await self._mark(token, [alert for _, alert in news])
+        log.info("alerts_told", channel=self.channel, alerts=len(news), first=news[0][1].key)
+        return LOOK_EVERY_SECONDS
+
+    def _burst_lasts(self, news: Sequence[tuple[News, ToldAlert]], now: datetime) -> float:
+        """How long more alerts may come that belong to these."""
+        first = min(alert.since for _, alert in news)
+        return (first + timedelta(seconds=self._wait_seconds) - now).total_seconds()
+
+    def _limit_lasts(self) -> float:
+        """How long this channel has had enough."""
+        if len(self._sent_at) < self._to.per_hour:
+            return 0
+        return self._sent_at[0] + 3600 - monotonic()

@@ -1,0 +1,166 @@
+"""Where people are told of alerts: URLs as the library apprise knows them, for mail, chats, pagers and webhooks.
+
+Loaded only where something is told: apprise brings more than a hundred services along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import apprise
+import msgspec
+
+from manman_status.domain.alerts.alert import Severity
+from manman_status.domain.alerts.message import Message, Tone
+from manman_status.domain.alerts.rules import RULE_NAMES
+from manman_status.domain.alerts.telling import ToldAlert
+from manman_status.errors import SettingsError
+from manman_status.pipeline.notifying import NotTaken
+
+SEND_WITHIN_SECONDS = 30.0
+SHORTEST_SECRET = 6
+URLS_VARIABLE, FILE_VARIABLE = "MANMAN_STATUS_NOTIFY_URLS", "MANMAN_STATUS_NOTIFY_ROUTES_FILE"
+TYPES = {
+    Tone.CRITICAL: apprise.NotifyType.FAILURE,
+    Tone.WARNING: apprise.NotifyType.WARNING,
+    Tone.INFO: apprise.NotifyType.INFO,
+    Tone.GOOD: apprise.NotifyType.SUCCESS,
+}
+
+
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A channel of the routes file: where, and which alerts; a list that is not given takes all. Alerts that are about
+    no one group are everybody's."""
+
+    urls: list[str]
+    severities: list[Severity] | None = None
+    groups: list[str] | None = None
+    rules: list[str] | None = None
+    remind_seconds: float | None = None
+    per_hour: int | None = None
+
+    def takes(self, alert: ToldAlert) -> bool:
+        group = alert.subject.group
+        return (
+            (self.severities is None or alert.severity in self.severities)
+            and (self.groups is None or group is None or group in self.groups)
+            and (self.rules is None or alert.rule in self.rules)
+        )
+
+
+class Routes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    channels: dict[str, Route]
+
+
+class AppriseChannel:
+    """One URL. Each has a thread of its own: apprise waits in it, and one that hangs keeps no other waiting."""
+
+    def __init__(self, name: str, url: str, route: Route, *, remind_seconds: float, per_hour: int) -> None:
+        self.name = f"{name}-{hashlib.blake2b(url.encode(), digest_size=4).hexdigest()}"
+        self.remind_seconds = remind_seconds if route.remind_seconds is None else route.remind_seconds
+        self.per_hour = per_hour if route.per_hour is None else route.per_hour
+        self._route = route
+        self._url = url
+        self._apprise = apprise.Apprise(url)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+
+    @property
+    def service(self) -> str:
+        """Whose service it is."""
+        return str(self._apprise[0].service_name)
+
+    def wants(self, alert: ToldAlert) -> bool:
+        return self._route.takes(alert)
+
+    async def send(self, message: Message) -> None:
+        """Raises NotTaken, without anything that is secret in the URL."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(SEND_WITHIN_SECONDS + 1):
+                result = await loop.run_in_executor(self._thread, self._notify, message)
+        except TimeoutError:
+            raise NotTaken(f"no answer within {SEND_WITHIN_SECONDS:g} s") from None
+        if not result:
+            said = [entry.message for entry in result.logs() if entry.level in {"WARNING", "ERROR", "CRITICAL"}]
+            raise NotTaken(self._without_secrets(said[-1].strip() if said else "it was not taken"))
+
+    def _notify(self, message: Message) -> apprise.AppriseResult:
+        return self._apprise.notify(
+            body=message.body,
+            title=message.title,
+            notify_type=TYPES[message.tone],
+            body_format=apprise.NotifyFormat.TEXT,
+            timeout=SEND_WITHIN_SECONDS,
+        )
+
+    def _without_secrets(self, text: str) -> str:
+        """Whatever of the URL is not the service's or a host's name may be a password or a token."""
+        host = self._apprise[0].host or ""
+        for piece in re.split(r"[:/@?&=]+", self._url):
+            if len(piece) >= SHORTEST_SECRET and piece not in host:
+                text = text.replace(piece, "***")
+        return text
+
+
+def open_channels(
+    urls: tuple[str, ...], routes_file: str, *, remind_seconds: float, per_hour: int
+) -> list[AppriseChannel]:
+    """One for each URL. Raises SettingsError with all that is wrong, and with nothing that is secret."""
+    problems = [
+        f"{URLS_VARIABLE}: the {_ordinal(place)} is no URL that apprise knows"
+        for place, url in enumerate(urls, start=1)
+        if not is_known(url)
+    ]
+    routes = {"all": Route(urls=list(urls))} if urls else {}
+    if routes_file:
+        routes |= _read_routes(routes_file, problems)
+    if problems:
+        raise SettingsError(problems)
+    return [
+        AppriseChannel(name, url, route, remind_seconds=remind_seconds, per_hour=per_hour)
+        for name, route in routes.items()
+        for url in route.urls
+    ]
+
+
+def is_known(url: str) -> bool:
+    return apprise.Apprise.instantiate(url, suppress_exceptions=True) is not None
+
+
+def _read_routes(file: str, problems: list[str]) -> dict[str, Route]:
+    try:
+        routes = msgspec.convert(tomllib.loads(Path(file).read_text("utf-8")), Routes).channels
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{FILE_VARIABLE}: cannot read it: {type(error).__name__}")
+        return {}
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        problems.append(f"{FILE_VARIABLE}: {error}")
+        return {}
+    for name, route in routes.items():
+        problems += [f"{FILE_VARIABLE}: channels.{name}: {problem}" for problem in _problems(name, route)]
+    return routes
+
+
+def _problems(name: str, route: Route) -> list[str]:
+    problems = [
+        f"the {_ordinal(place)} of urls is none that apprise knows"
+        for place, url in enumerate(route.urls, start=1)
+        if not is_known(url)
+    ]
+    problems += [f"there is no rule {rule!r}" for rule in route.rules or () if rule not in RULE_NAMES]
+    if not route.urls:
+        problems.append("urls is empty")
+    if route.per_hour is not None and route.per_hour < 1:
+        problems.append("per_hour must be 1 or more")
+    if not re.fullmatch(r"[\w.-]{1,60}", name):
+        problems.append("a name has letters, digits, dots, dashes and underscores, 60 at most")
+    return problems
+
+
+def _ordinal(place: int) -> str:
+    return {1: "1st", 2: "2nd", 3: "3rd"}.get(place, f"{place}th")
