@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
@@ -21,11 +21,13 @@ from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.backoff import Backoff
 from manman_status.errors import SchemaBehind
+from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.housekeeping import Housekeeper
 from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.leadership import Leadership
+from manman_status.pipeline.notifying import Channel, Notifier
 from manman_status.pipeline.relay import Relay
 from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper
@@ -45,12 +47,26 @@ T = TypeVar("T")
 
 
 def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; the exit code. Raises SchemaBehind and CommandFailed before anything is read."""
-    uvloop.run(run_processor(settings))
+    """Run until SIGTERM or SIGINT; the exit code. Raises SettingsError, SchemaBehind and CommandFailed before anything
+    is read."""
+    uvloop.run(run_processor(settings, _open_channels(settings)))
     return 0
 
 
-async def run_processor(settings: Settings) -> None:
+def _open_channels(settings: Settings) -> Sequence[Channel]:
+    if not settings.notify_urls and not settings.notify_routes_file:
+        return ()
+    from manman_status.processor.channels import open_channels
+
+    return open_channels(
+        settings.notify_urls,
+        settings.notify_routes_file,
+        remind_seconds=settings.notify_remind_seconds,
+        per_hour=settings.notify_per_hour,
+    )
+
+
+async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,7 +91,7 @@ async def run_processor(settings: Settings) -> None:
         if opened is None:
             return
         broker, subscribers = opened
-        processor = Processor(settings, topology, pool, broker, subscribers, custody, processor_id)
+        processor = Processor(settings, topology, pool, broker, subscribers, custody, processor_id, channels)
         stack.push_async_callback(processor.leave)
         stack.push_async_callback(close_broker, broker)
         probes.is_ready = processor.is_ready
@@ -95,11 +111,28 @@ class Processor:
         subscribers: list[RabbitSubscriber],
         custody: dict[str, Custody],
         processor_id: str,
+        channels: Sequence[Channel],
     ) -> None:
         self._settings = settings
         self._statistics = Statistics()
         self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
-        self._relay = Relay(pool, StatusPublisher(broker, topology), self._leadership, self._statistics)
+        publish = StatusPublisher(broker, topology)
+        self._relay = Relay(pool, publish, self._leadership, self._statistics)
+        self._notifier = Notifier(
+            pool,
+            self._leadership,
+            channels,
+            publish,
+            self._statistics,
+            wait_seconds=settings.notify_wait_seconds,
+        )
+        self._alerter = Alerter(
+            pool,
+            self._leadership,
+            degraded_after_seconds=settings.degraded_after_seconds,
+            blind_after_seconds=settings.blind_after_seconds,
+            wake=self._notifier.wake,
+        )
         self._observer = Observer(
             pool,
             BrokerCanaries(broker, topology, processor_id),
@@ -117,7 +150,7 @@ class Processor:
             settings.sweep_rules,
             interval_seconds=settings.sweep_interval_seconds,
             statistics=self._statistics,
-            wake=self._relay.wake,
+            wake=self._wake,
         )
         self._housekeeper = Housekeeper(
             pool,
@@ -133,7 +166,7 @@ class Processor:
             processor_id=processor_id,
             queues=sorted(custody),
             standstill_seconds=settings.standstill_seconds,
-            wake=self._relay.wake,
+            wake=self._wake,
         )
         dead_letters = DeadLetters(broker, topology)
         self._subscriptions = [
@@ -159,7 +192,15 @@ class Processor:
             reading = [tasks.create_task(subscription.run()) for subscription in self._subscriptions]
             others = [
                 tasks.create_task(_keep_running(each))
-                for each in (self._observer, self._leadership, self._sweeper, self._relay, self._housekeeper)
+                for each in (
+                    self._observer,
+                    self._leadership,
+                    self._sweeper,
+                    self._relay,
+                    self._alerter,
+                    self._notifier,
+                    self._housekeeper,
+                )
             ]
             log.info("processor_started", queues=[subscription.queue for subscription in self._subscriptions])
             await stopping.wait()
@@ -171,6 +212,11 @@ class Processor:
                 log.warning("stopped_before_all_was_stored", meaning="the broker keeps it and sends it again")
             for task in (*late, *others):
                 task.cancel()
+
+    def _wake(self) -> None:
+        """Transitions were committed."""
+        self._relay.wake()
+        self._alerter.wake()
 
     def is_ready(self) -> bool:
         """Not merely running: what it is given is stored, as its own canaries tell."""
