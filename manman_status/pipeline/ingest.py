@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from time import perf_counter
+from types import MappingProxyType
 from typing import assert_never
 
 import asyncpg
@@ -50,6 +51,9 @@ CONFLICTS = (RowAppeared, asyncpg.TransactionRollbackError)
 """Another processor was at the same rows: merge again at once."""
 
 
+UNTRACED: Mapping[int, str] = MappingProxyType({})
+
+
 class Refused(msgspec.Struct, frozen=True):
     """An event that was understood but that the database will not take, by its place in the batch."""
 
@@ -78,11 +82,18 @@ class Ingest:
         self._standstill_seconds = standstill_seconds
         self._wake = wake
 
-    async def store(self, queue: str, events: Sequence[ReportedEvent], notices: Sequence[Notice]) -> list[Refused]:
+    async def store(
+        self,
+        queue: str,
+        events: Sequence[ReportedEvent],
+        notices: Sequence[Notice],
+        traceparents: Mapping[int, str] = UNTRACED,
+    ) -> list[Refused]:
         """Returns after the commit. What the database refuses comes back, alone: its neighbours are stored. The
-        notices are taken last, since a canary speaks for all that came before it."""
+        notices are taken last, since a canary speaks for all that came before it. `traceparents` are by the place of
+        an event, and kept with the transitions that it causes."""
         try:
-            await self._store_until_done(queue, events, notices)
+            await self._store_until_done(queue, events, notices, traceparents)
         except REFUSALS as error:
             if not events:
                 log.exception("notices_refused", queue=queue)
@@ -91,19 +102,26 @@ class Ingest:
                 await self.store(queue, [], notices)
                 return [Refused(0, f"the database refuses it: {error}")]
             half = len(events) // 2
-            first = await self.store(queue, events[:half], [])
-            later = await self.store(queue, events[half:], notices)
+            first = await self.store(queue, events[:half], [], traceparents)
+            of_later = {place - half: traceparent for place, traceparent in traceparents.items()}
+            later = await self.store(queue, events[half:], notices, of_later)
             return [*first, *(Refused(refused.index + half, refused.reason) for refused in later)]
         return []
 
-    async def _store_until_done(self, queue: str, events: Sequence[ReportedEvent], notices: Sequence[Notice]) -> None:
+    async def _store_until_done(
+        self,
+        queue: str,
+        events: Sequence[ReportedEvent],
+        notices: Sequence[Notice],
+        traceparents: Mapping[int, str],
+    ) -> None:
         backoff = Backoff()
         conflicts = 0
         while True:
             begun = perf_counter()
             try:
                 async with self._pool.acquire() as connection, connection.transaction():
-                    transitions = await self._store_batch(connection, queue, events, notices)
+                    transitions = await self._store_batch(connection, queue, events, notices, traceparents)
             except REFUSALS:
                 raise
             except CONFLICTS as error:
@@ -127,14 +145,20 @@ class Ingest:
                 return
 
     async def _store_batch(
-        self, connection: Connection, queue: str, events: Sequence[ReportedEvent], notices: Sequence[Notice]
+        self,
+        connection: Connection,
+        queue: str,
+        events: Sequence[ReportedEvent],
+        notices: Sequence[Notice],
+        traceparents: Mapping[int, str],
     ) -> list[Transition]:
         """Merge and write these within the caller's transaction; the transitions that came of it."""
         transitions: list[Transition] = []
+        caused_by: list[str | None] = []
         if events:
-            transitions = await _store_events(connection, events)
+            transitions, caused_by = await _store_events(connection, events, traceparents)
         await self._take_notices(connection, queue, notices)
-        await append_transitions(connection, transitions)
+        await append_transitions(connection, transitions, caused_by)
         return transitions
 
     async def _take_notices(self, connection: Connection, queue: str, notices: Sequence[Notice]) -> None:
@@ -159,14 +183,20 @@ class Ingest:
             self._wake()
 
 
-async def _store_events(connection: Connection, events: Sequence[ReportedEvent]) -> list[Transition]:
+async def _store_events(
+    connection: Connection, events: Sequence[ReportedEvent], traceparents: Mapping[int, str]
+) -> tuple[list[Transition], list[str | None]]:
+    """The transitions, and what each was caused by when any of the events is traced."""
+    caused_by: list[str | None] = []
     now = await transaction_time(connection)
     rows = await _load(connection, events)
     order = microseconds(now)
     for place, event in enumerate(events):
         merge(rows, event, Receipt(now, order + place))
+        if traceparents:
+            caused_by += [traceparents.get(place)] * (len(rows.transitions) - len(caused_by))
     await store_rows(connection, rows, now)
-    return rows.transitions
+    return rows.transitions, caused_by
 
 
 async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows:

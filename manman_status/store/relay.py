@@ -25,7 +25,7 @@ async def count_unsent(connection: Connection) -> int:
 
 
 UNSENT = """
-SELECT revision, at, entity, entity_id, old_status, new_status, reason, evidence
+SELECT revision, at, entity, entity_id, old_status, new_status, reason, evidence, traceparent
   FROM transitions
  WHERE revision > (SELECT sent_revision FROM relay)
  ORDER BY revision

@@ -249,19 +249,24 @@ INSERT_TRANSITIONS = """
 WITH counter AS (
     UPDATE revision_counter SET revision = revision + cardinality($1::text[]) RETURNING revision
 )
-INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason, evidence)
+INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason, evidence, traceparent)
 SELECT counter.revision - cardinality($1::text[]) + given.place, now(), given.entity, given.entity_id,
-       given.old_status, given.new_status, given.reason, given.evidence
+       given.old_status, given.new_status, given.reason, given.evidence, given.traceparent
   FROM counter,
-       unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::jsonb[])
-       WITH ORDINALITY AS given (entity, entity_id, old_status, new_status, reason, evidence, place)
+       unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[])
+       WITH ORDINALITY AS given (entity, entity_id, old_status, new_status, reason, evidence, traceparent, place)
 """
 
 
-async def append_transitions(connection: Connection, transitions: Sequence[Transition]) -> None:
-    """Append these in their order under the next revisions. Must be the transaction's last write."""
+async def append_transitions(
+    connection: Connection, transitions: Sequence[Transition], traceparents: Sequence[str | None] = ()
+) -> None:
+    """Append these in their order under the next revisions. Must be the transaction's last write. `traceparents` stand
+    beside the first of them; the others have none."""
     if transitions:
         fields = ("entity", "entity_id", "old_status", "new_status", "reason", "evidence")
         await connection.execute(
-            INSERT_TRANSITIONS, *([getattr(transition, field) for transition in transitions] for field in fields)
+            INSERT_TRANSITIONS,
+            *([getattr(transition, field) for transition in transitions] for field in fields),
+            traceparents,
         )
