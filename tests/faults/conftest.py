@@ -1,5 +1,17 @@
 from tests.faults.liveness import observed, start_quick
 from tests.fleet import fleet
 from tests.messaging import dead_letters, depth, publish, publisher_at, rows
+from tests.sink import sink, start_sink
 
-__all__ = ["dead_letters", "depth", "fleet", "observed", "publish", "publisher_at", "rows", "start_quick"]
+__all__ = [
+    "dead_letters",
+    "depth",
+    "fleet",
+    "observed",
+    "publish",
+    "publisher_at",
+    "rows",
+    "sink",
+    "start_quick",
+    "start_sink",
+]

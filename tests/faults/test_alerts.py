@@ -1,0 +1,357 @@
+"""An operator is told of trouble once, with its cause, and never because the observer itself was ill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import timedelta
+
+import aio_pika
+import msgspec
+import pytest
+
+from manman_status.wire.notices import ALERTS_KEY, AlertAcknowledged, SilenceAsked, SilenceEnded, alert_notice
+from tests.fleet import INTERVAL_SECONDS, TIMEOUT_SECONDS, Worker
+
+TOLD_WITHIN_SECONDS = TIMEOUT_SECONDS + 8
+SERVERS = list(range(1001, 1041))
+
+
+@pytest.fixture
+def start_telling(start_quick, sink):
+    """Starts a processor that tells the sink, after bursts of a second."""
+
+    async def start(**settings):
+        return await start_quick(**{"notify_urls": sink.url, "notify_wait_seconds": 1, **settings})
+
+    return start
+
+
+async def all_healthy(fleet, observed):
+    return await observed.healthy() == len(fleet.workers)
+
+
+async def open_keys(observed):
+    rows = await observed.rows("SELECT key FROM alerts WHERE resolved_at IS NULL ORDER BY alert_id")
+    return [row["key"] for row in rows]
+
+
+async def none_open(observed):
+    return not await open_keys(observed)
+
+
+async def is_judged_past(observed, time):
+    return await observed.value("SELECT judged_at > $1 FROM alert_progress", time)
+
+
+async def test_a_worker_that_dies_with_its_servers_is_told_once_and_once_that_it_is_back(
+    start_telling, fleet, observed, eventually, sink
+):
+    await start_telling()
+    fleet.add(Worker(7, servers=SERVERS, group="eu-1"), *(Worker(i) for i in range(1, 5)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[7].fall_silent()
+    await eventually(lambda: len(sink.messages) == 1, within_seconds=TOLD_WITHIN_SECONDS)
+    assert sink.titles[0] == "[critical] eu-1: worker 7 is silent, and 40 of its servers with it"
+    assert "look at its host" in sink.messages[0]["message"]
+    fleet.workers[7].go_on()
+    await eventually(lambda: len(sink.messages) == 2, within_seconds=TOLD_WITHIN_SECONDS)
+    assert sink.titles[1] == "[over] eu-1: worker 7 is silent, and 40 of its servers with it"
+    assert sink.messages[1]["type"] == "success"
+    await eventually(lambda: none_open(observed))
+    assert len(sink.messages) == 2
+
+
+async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(start_telling, fleet, observed, eventually, sink):
+    await start_telling()
+    fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[7].fall_silent()
+    await eventually(lambda: len(sink.messages) == 1, within_seconds=TOLD_WITHIN_SECONDS)
+    fleet.workers[7].servers = []
+    fleet.workers[7].start()
+
+    async def all_superseded():
+        sql = "SELECT count(*) FROM server_instances WHERE reason = 'superseded'"
+        return await observed.value(sql) == len(SERVERS)
+
+    await eventually(all_superseded, within_seconds=TOLD_WITHIN_SECONDS)
+    await eventually(lambda: len(sink.messages) == 2, within_seconds=TOLD_WITHIN_SECONDS)
+    await eventually(lambda: none_open(observed))
+    assert await observed.value("SELECT count(*) FROM alerts") == 1
+
+
+async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_worker(
+    start_telling, fleet, observed, eventually, sink
+):
+    await start_telling(guard_percent=30, guard_hold_seconds=2, guard_release_percent=50)
+    fleet.beat_every = INTERVAL_SECONDS
+    fleet.recruit(20, group="eu")
+    await eventually(lambda: all_healthy(fleet, observed))
+    for number in range(1, 11):
+        fleet.workers[number].fall_silent()
+
+    async def all_lost():
+        return len([each for each in await observed.lost() if each[0] == "worker"]) == 10
+
+    await eventually(all_lost, within_seconds=30)
+
+    async def all_are_part_of_it():
+        sql = """SELECT count(*) FROM alerts part JOIN alerts a ON a.alert_id = part.part_of
+                 WHERE part.rule = 'worker_lost' AND a.rule = 'fleet_guard'"""
+        return await observed.value(sql) == 10
+
+    await eventually(all_are_part_of_it)
+    await eventually(lambda: len(sink.messages) == 1, within_seconds=TOLD_WITHIN_SECONDS)
+    assert "of group eu fell silent at once" in sink.titles[0]
+    for number in range(1, 11):
+        fleet.workers[number].go_on()
+    await eventually(lambda: none_open(observed), within_seconds=TOLD_WITHIN_SECONDS)
+    await eventually(lambda: len(sink.messages) == 2, within_seconds=TOLD_WITHIN_SECONDS)
+    assert sink.messages[1]["type"] == "success"
+
+
+async def outage_is_one_alert_about_the_observer(fleet, observed, rabbitmq, eventually, sink, *, seconds):
+    await eventually(lambda: all_healthy(fleet, observed))
+    await asyncio.to_thread(rabbitmq.stop)
+
+    async def outage_lasted():
+        return await observed.lag() > seconds
+
+    try:
+        await eventually(outage_lasted, within_seconds=seconds + 10)
+    finally:
+        await asyncio.to_thread(rabbitmq.start)
+    await eventually(fleet.is_connected, within_seconds=20)
+    await eventually(lambda: none_open(observed), within_seconds=30)
+    await eventually(lambda: sink.messages and sink.messages[-1]["type"] == "success", within_seconds=20)
+    [opened, over] = sink.titles
+    assert opened.startswith("[critical] the observer is blind")
+    assert over.startswith("[over] the observer is blind")
+    assert await observed.value("SELECT count(*) FROM alerts") == 1
+    assert await observed.lost() == []
+
+
+async def test_an_outage_of_the_broker_is_one_alert_about_the_observer(
+    start_telling, fleet, observed, rabbitmq, eventually, sink
+):
+    await start_telling(degraded_after_seconds=1, blind_after_seconds=4)
+    fleet.recruit(10)
+    await outage_is_one_alert_about_the_observer(fleet, observed, rabbitmq, eventually, sink, seconds=8)
+
+
+@pytest.mark.slow
+async def test_a_minute_without_broker_is_one_alert_about_the_observer(
+    start_telling, fleet, observed, rabbitmq, eventually, sink
+):
+    """With the thresholds that are shipped: it is told as late first, or at once as blind, and once."""
+    await start_telling(notify_wait_seconds=20)
+    fleet.recruit(10)
+    await outage_is_one_alert_about_the_observer(fleet, observed, rabbitmq, eventually, sink, seconds=60)
+
+
+async def test_a_leader_that_dies_before_it_told_is_followed_by_one_that_tells_once(
+    start_telling, fleet, observed, eventually, sink
+):
+    first = await start_telling(notify_wait_seconds=4)
+    second = await start_telling(notify_wait_seconds=4)
+    fleet.add(*(Worker(i, servers=[1000 + i]) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[1].fall_silent()
+
+    async def is_opened():
+        return await open_keys(observed) == ["worker_lost:1"]
+
+    await eventually(is_opened, within_seconds=TOLD_WITHIN_SECONDS)
+    assert sink.messages == []
+    leader = await observed.value("SELECT holder FROM leases WHERE name = 'leader'")
+    for processor in (first, second):
+        if leader in processor.log:
+            processor.kill()
+    await eventually(lambda: len(sink.messages) == 1, within_seconds=20)
+    fleet.workers[1].go_on()
+    await eventually(lambda: len(sink.messages) == 2, within_seconds=20)
+    assert await observed.value("SELECT count(*) FROM alerts") == 1
+
+
+async def test_a_leader_that_dies_does_not_tell_again_what_it_told(start_telling, fleet, observed, eventually, sink):
+    first = await start_telling()
+    fleet.add(*(Worker(i) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[1].fall_silent()
+    await eventually(lambda: len(sink.messages) == 1, within_seconds=TOLD_WITHIN_SECONDS)
+
+    async def is_marked():
+        return await observed.value("SELECT count(*) FROM deliveries WHERE channel <> 'broker' AND told_at IS NOT NULL")
+
+    await eventually(is_marked)
+    first.kill()
+    await start_telling()
+    fleet.workers[2].fall_silent()
+    await eventually(lambda: len(sink.messages) == 2, within_seconds=20)
+    assert [title.count("worker 1") for title in sink.titles] == [1, 0]
+
+
+async def test_a_silenced_group_stays_quiet_and_says_so(
+    start_telling, fleet, observed, eventually, sink, publish, rows
+):
+    await start_telling()
+    await publish(
+        alert_notice(SilenceAsked(silence_id="maintenance1", seconds=3600, why="new switches", group="eu")), ALERTS_KEY
+    )
+    fleet.add(*(Worker(i, group="eu" if i < 3 else "us") for i in range(1, 11)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[1].fall_silent()
+    fleet.workers[10].fall_silent()
+    await eventually(lambda: len(sink.messages) == 1, within_seconds=TOLD_WITHIN_SECONDS)
+    assert sink.titles == ["[warning] us: worker 10 is silent"]
+
+    async def both_are_open():
+        return set(await open_keys(observed)) == {"worker_lost:1", "worker_lost:10"}
+
+    await eventually(both_are_open)
+    await publish(alert_notice(SilenceEnded("maintenance1")), ALERTS_KEY)
+    await eventually(lambda: len(sink.messages) == 2, within_seconds=20)
+    assert sink.titles[1] == "[warning] eu: worker 1 is silent"
+
+
+async def test_whoever_listens_on_the_broker_is_told_of_silenced_alerts_too(
+    start_telling, fleet, observed, eventually, publish, broker
+):
+    await start_telling()
+    silence = SilenceAsked(silence_id="quiet", seconds=3600, why="test", worker_id=1)
+    await publish(alert_notice(silence), ALERTS_KEY)
+    connection = await aio_pika.connect(broker)
+    channel = await connection.channel()
+    queue = await channel.declare_queue(exclusive=True)
+    await queue.bind("external_service_events", routing_key="alert.#")
+    fleet.add(*(Worker(i, servers=[1000 + i]) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    heard = []
+
+    async def listen():
+        while message := await queue.get(no_ack=True, fail=False):
+            heard.append((message.routing_key, msgspec.json.decode(message.body)))
+        return heard
+
+    fleet.workers[1].fall_silent()
+    await eventually(listen, within_seconds=TOLD_WITHIN_SECONDS)
+    fleet.workers[1].go_on()
+
+    async def both():
+        return len(await listen()) == 2
+
+    await eventually(both, within_seconds=TOLD_WITHIN_SECONDS)
+    assert [key for key, _ in heard] == ["alert.critical.worker_lost"] * 2
+    assert [(body["state"], body["silenced_by"], body["worker_id"]) for _, body in heard] == [
+        ("open", "quiet", 1),
+        ("resolved", "quiet", 1),
+    ]
+    await connection.close()
+
+
+async def test_a_worker_that_is_drained_may_end(start_telling, fleet, observed, eventually, sink):
+    await start_telling()
+    drained = Worker(1, group="eu")
+    drained._labels = {"group": "eu", "drain": "true"}
+    drained.start()
+    fleet.add(drained, *(Worker(i, group="eu") for i in range(2, 11)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    drained.fall_silent()
+    fleet.workers[2].fall_silent()
+    await eventually(lambda: len(sink.messages) == 1, within_seconds=TOLD_WITHIN_SECONDS)
+    assert ("worker", 1) in await observed.lost()
+    assert await observed.value("SELECT count(*) FROM alerts") == 1
+    assert sink.titles == ["[warning] eu: worker 2 is silent"]
+
+
+async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_told_later(
+    start_telling, fleet, observed, eventually, start_sink
+):
+    good, refusing, hanging = start_sink(), start_sink(), start_sink()
+    refusing.refuses = True
+    hanging.hangs.set()
+    processor = await start_telling(notify_urls=f"{hanging.url} {refusing.url} {good.url}")
+    fleet.add(*(Worker(i) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[1].fall_silent()
+    await eventually(lambda: len(good.messages) == 1, within_seconds=TOLD_WITHIN_SECONDS)
+    await eventually(lambda: refusing.attempts > 1 and hanging.attempts > 0, within_seconds=20)
+    refusing.refuses = False
+    hanging.hangs.clear()
+    hanging.free.set()
+    await eventually(lambda: len(refusing.messages) == 1 and hanging.messages, within_seconds=30)
+    assert len(good.messages) == 1
+    assert "alerts_not_told" in processor.log
+
+
+async def test_what_was_acknowledged_is_not_reminded_of(start_telling, fleet, observed, eventually, sink, publish):
+    await start_telling(notify_remind_seconds=2)
+    fleet.add(*(Worker(i) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[1].fall_silent()
+    await eventually(lambda: len(sink.messages) >= 3, within_seconds=40)
+    assert "(still)" in sink.messages[1]["message"]
+    alert_id = await observed.value("SELECT alert_id FROM alerts")
+    await publish(alert_notice(AlertAcknowledged(alert_id, "ops", "on it")), ALERTS_KEY)
+
+    async def is_acknowledged():
+        return await observed.value("SELECT state FROM alerts") == "acknowledged"
+
+    await eventually(is_acknowledged)
+    told = await observed.value("SELECT max(told_at) FROM deliveries WHERE channel <> 'broker'")
+    fleet.workers[2].fall_silent()  # told beside it: the channel was looked at since
+
+    def second_is_told():
+        return [message for message in sink.messages if "worker 2" in message["message"]]
+
+    await eventually(second_is_told, within_seconds=TOLD_WITHIN_SECONDS)
+    marks = "SELECT told_at FROM deliveries WHERE channel <> 'broker' AND alert_id = $1"
+    assert await observed.value(marks, alert_id) - told <= timedelta(seconds=3)
+
+
+async def test_crashes_of_one_config_are_told_as_a_loop(start_telling, fleet, observed, eventually, sink):
+    await start_telling()
+    fleet.add(*(Worker(i, group="eu") for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    for number in range(1, 6):
+        life = fleet.workers[number].life
+        await fleet.report(
+            life.server_started(100 + number, game_server_config_id=3),
+            life.server_stopped(100 + number, exit_code=137),
+        )
+    await eventually(lambda: sink.messages, within_seconds=TOLD_WITHIN_SECONDS)
+
+    async def all_are_part_of_it():
+        sql = "SELECT count(*) FROM alerts WHERE part_of = (SELECT alert_id FROM alerts WHERE rule = 'crash_loop')"
+        return await observed.value(sql) >= 1
+
+    await eventually(all_are_part_of_it)
+    told = "\n".join(message["message"] for message in sink.messages)
+    assert "servers of config 3 crash again and again" in told
+    assert await open_keys(observed) != []
+
+
+async def test_dead_letters_are_told_and_over_when_somebody_took_them(
+    start_telling, observed, eventually, sink, publish, dead_letters
+):
+    await start_telling()
+    await publish({"command_type": "NONSENSE"}, "worker.1.lifecycle")
+    await eventually(lambda: sink.titles == ["[warning] 1 dead letter in the queue"], within_seconds=20)
+    assert len(await dead_letters()) == 1
+    await eventually(lambda: sink.titles[1:] == ["[over] 1 dead letter in the queue"], within_seconds=20)
+
+
+async def test_a_time_without_any_processor_is_told_with_its_length(
+    start_telling, fleet, observed, eventually, sink, rows
+):
+    first = await start_telling()
+    fleet.add(*(Worker(i) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    os.kill(first.pid, signal.SIGKILL)
+    await rows("UPDATE alert_progress SET judged_at = judged_at - interval '10 minutes' RETURNING 1")
+    await start_telling()
+    await eventually(lambda: sink.messages, within_seconds=20)
+    assert sink.titles[0].startswith("[critical] no processor was at work for 6")
+    assert await observed.lost() == []

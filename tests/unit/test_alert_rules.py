@@ -1,0 +1,368 @@
+"""Each rule on a scene made by hand: what it finds, of what that is a part, and when it is over."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manman_status.domain.alerts.alert import AlertState, Severity, Subject
+from manman_status.domain.alerts.dead_letters import remember
+from manman_status.domain.alerts.flapping import FLAP_WINDOW, HIGH_PERCENT, LOW_PERCENT, changing_percent
+from manman_status.domain.alerts.judgement import judge
+from manman_status.domain.alerts.message import Tone, compose
+from manman_status.domain.alerts.rules import RULES
+from manman_status.domain.alerts.scene import Change, Crash, Flip, Held, Memory, Scene, WorkerNow
+from manman_status.domain.alerts.telling import News, ToldAlert, news_of
+from manman_status.domain.status import Entity, Reason, StatusType
+from tests.builders import START
+
+NOW = START + timedelta(hours=1)
+
+
+def worker(worker_id=7, *, status=StatusType.LOST, lost_servers=0, **labels):
+    return WorkerNow(worker_id=worker_id, status=status, labels=labels, lost_servers=lost_servers)
+
+
+def lost(of, *, at=NOW):
+    return Change(
+        at=at,
+        entity=Entity.WORKER,
+        entity_id=of.worker_id,
+        old_status=StatusType.RUNNING,
+        new_status=StatusType.LOST,
+        reason=Reason.HEARTBEAT_EXPIRED,
+        worker=of,
+    )
+
+
+def crashed(instance_id=31, *, on=None, config=None, **fields):
+    told = {
+        "at": NOW,
+        "old_status": StatusType.RUNNING,
+        "new_status": StatusType.CRASHED,
+        "reason": Reason.EXIT_CODE,
+        "exit_code": 137,
+    }
+    return Change(
+        entity=Entity.SERVER_INSTANCE,
+        entity_id=instance_id,
+        worker=on,
+        game_server_config_id=config,
+        **told | fields,
+    )
+
+
+def scene(*changes, now=NOW, **fields):
+    workers = {change.worker.worker_id: change.worker for change in changes if change.worker}
+    instances = {change.entity_id: change.new_status for change in changes if change.entity is Entity.SERVER_INSTANCE}
+    crashes = [
+        Crash(change.at, change.worker and change.worker.worker_id, change.game_server_config_id)
+        for change in changes
+        if change.entity is Entity.SERVER_INSTANCE
+    ]
+    given = {"workers": workers, "instances": instances, "crashes": crashes, "lag_seconds": 0.5} | fields
+    return Scene(now=now, changes=changes, **given)
+
+
+def opened(judgement):
+    """Keys of what opened and is not over, each with its cause."""
+    return {finding.key: cause for finding, cause in judgement.opened if finding.key not in judgement.over}
+
+
+def later(first, **fields):
+    """A scene in which all that is open after `first` still is."""
+    judge(first)
+    return Scene(open=first.open, **{"now": NOW + timedelta(seconds=1), "lag_seconds": 0.5} | fields)
+
+
+def test_a_quiet_scene_has_nothing_to_tell():
+    assert judge(scene()).opened == []
+
+
+def test_a_lost_worker_is_critical_when_servers_went_with_it():
+    [(alone, _)] = judge(scene(lost(worker()))).opened
+    [(loaded, _)] = judge(scene(lost(worker(lost_servers=40, group="eu")))).opened
+    assert (alone.severity, loaded.severity) == (Severity.WARNING, Severity.CRITICAL)
+    assert "40 of its servers" in loaded.summary
+    assert loaded.subject == Subject(group="eu", worker_id=7, labels={"group": "eu"})
+
+
+def test_a_lost_worker_is_over_once_it_is_anything_else_or_forgotten():
+    first = scene(lost(worker()))
+    assert judge(later(first, workers={7: worker()})).over == {}
+    assert "worker_lost:7" in judge(later(first, workers={7: worker(status=StatusType.RUNNING)})).over
+    assert judge(later(scene(lost(worker())), workers={})).over == {"worker_lost:7": "it is forgotten"}
+
+
+def test_a_worker_that_came_back_within_the_same_look_was_never_news():
+    judgement = judge(scene(lost(worker(status=StatusType.RUNNING))))
+    assert opened(judgement) == {}
+    assert list(judgement.over) == ["worker_lost:7"]
+
+
+@pytest.mark.parametrize("said", ["true", "1", "yes", "since noon"])
+def test_a_draining_worker_may_be_lost_and_its_servers_dropped(said):
+    drained = worker(drain=said)
+    dropped = crashed(on=drained, reason=Reason.MISSING_FROM_INVENTORY)
+    assert opened(judge(scene(lost(drained), dropped))) == {}
+
+
+@pytest.mark.parametrize("said", ["false", "0", "no", ""])
+def test_a_worker_that_says_it_does_not_drain_is_told_of(said):
+    assert opened(judge(scene(lost(worker(drain=said))))) == {"worker_lost:7": None}
+
+
+def test_a_server_of_a_draining_worker_that_really_crashed_is_told_of():
+    assert opened(judge(scene(crashed(on=worker(drain="true", status=StatusType.RUNNING))))) == {
+        "server_crashed:31": None
+    }
+
+
+def test_a_crash_says_how_it_ended_and_is_over_after_a_while_or_when_it_runs_again():
+    first = scene(crashed(config=3))
+    [(finding, _)] = judge(first).opened
+    assert "exit code 137" in finding.summary
+    again = {"instances": {31: StatusType.RUNNING}}
+    still = {"instances": {31: StatusType.CRASHED}}
+    assert judge(later(scene(crashed()), **again)).over == {"server_crashed:31": "it runs again"}
+    assert judge(later(scene(crashed()), **still)).over == {}
+    assert "server_crashed:31" in judge(later(scene(crashed()), now=NOW + timedelta(minutes=10), **still)).over
+
+
+def test_what_was_lost_with_its_worker_is_no_crash_when_the_next_life_does_not_list_it():
+    of_a_lost_one = crashed(old_status=StatusType.LOST, reason=Reason.SUPERSEDED)
+    of_a_living_one = crashed(32, old_status=StatusType.RUNNING, reason=Reason.SUPERSEDED)
+    assert opened(judge(scene(of_a_lost_one, of_a_living_one))) == {"server_crashed:32": None}
+
+
+def test_a_server_that_its_worker_left_behind_when_it_ended_is_told_of():
+    left = crashed(new_status=StatusType.LOST, reason=Reason.WORKER_LOST, was_left=True, exit_code=None)
+    [(finding, _)] = judge(scene(left)).opened
+    assert "left it behind" in finding.summary
+
+
+def test_three_crashes_of_a_config_are_one_loop_with_the_crashes_as_its_parts():
+    hosts = [worker(i, status=StatusType.RUNNING, group="eu") for i in (1, 2, 3)]
+    judgement = judge(scene(*(crashed(30 + host.worker_id, on=host, config=3) for host in hosts)))
+    loop = "crash_loop:config:3"
+    assert opened(judgement) == {
+        loop: None,
+        "server_crashed:31": loop,
+        "server_crashed:32": loop,
+        "server_crashed:33": loop,
+    }
+    assert judgement.opened[0][0].subject.group == "eu"
+
+
+def test_crashes_of_many_configs_on_one_worker_are_a_loop_of_the_worker_alone():
+    host = worker(status=StatusType.RUNNING)
+    crashes = [crashed(100 + 10 * config + i, on=host, config=config) for config in (1, 2, 3) for i in (1, 2, 3)]
+    loops = [finding.key for finding, _ in judge(scene(*crashes)).opened if finding.rule == "crash_loop"]
+    assert loops == ["crash_loop:worker:7"]
+
+
+def test_two_crashes_or_three_within_more_than_the_window_are_no_loop():
+    def loops(*ages):
+        crashes = [Crash(NOW - timedelta(minutes=age), 7, 3) for age in ages]
+        return [finding.key for finding, _ in judge(scene(crashes=crashes)).opened]
+
+    assert loops(0, 1) == []
+    assert loops(0, 5, 11) == []
+    assert loops(0, 5, 9) == ["crash_loop:config:3"]
+
+
+def test_a_loop_is_over_when_nothing_crashed_for_a_window_and_its_parts_are_over():
+    host = worker(status=StatusType.RUNNING)
+    first = scene(*(crashed(i, on=host, config=3) for i in (1, 2, 3)))
+    crashes = [Crash(NOW, 7, 3)] * 3
+    known = {"workers": {7: host}, "instances": dict.fromkeys((1, 2, 3), StatusType.CRASHED), "crashes": crashes}
+    assert judge(later(first, now=NOW + timedelta(minutes=9), **known)).over == {}
+    over = judge(later(first, now=NOW + timedelta(minutes=10), **known)).over
+    assert sorted(over) == ["crash_loop:config:3", *(f"server_crashed:{i}" for i in (1, 2, 3))]
+
+
+def flips(*seconds_ago):
+    return [Flip(NOW - timedelta(seconds=ago), bool(place % 2)) for place, ago in enumerate(seconds_ago)]
+
+
+def test_a_worker_that_is_lost_and_found_again_and_again_flaps_and_its_loss_is_part_of_that():
+    often = flips(170, 140, 110, 80, 50, 0)
+    judgement = judge(scene(lost(worker()), flips={7: often}))
+    assert opened(judgement) == {"flapping:7": None, "worker_lost:7": "flapping:7"}
+
+
+def test_a_worker_that_is_lost_now_and_then_does_not_flap():
+    assert opened(judge(scene(lost(worker()), flips={7: flips(500, 450, 0)}))) == {"worker_lost:7": None}
+
+
+def test_flapping_is_over_below_the_low_threshold_and_not_before():
+    first = scene(lost(worker()), flips={7: flips(170, 140, 110, 80, 50, 0)})
+    known = {"workers": {7: worker()}}
+    between = later(first, flips={7: flips(100, 50, 10)}, **known)
+    assert LOW_PERCENT < changing_percent(between.flips[7], between.now) < HIGH_PERCENT
+    assert judge(between).over == {}
+    steady = Scene(now=NOW, open=between.open, lag_seconds=0.5, flips={7: flips(590)}, **known)
+    assert judge(steady).over == {"flapping:7": "it is steady"}
+
+
+@given(st.lists(st.floats(0, 599), max_size=60))
+def test_the_measure_is_a_percentage_and_grows_with_each_step_that_changed(ages):
+    found = [Flip(NOW - timedelta(seconds=age), is_up=True) for age in ages]
+    percent = changing_percent(found, NOW)
+    assert 0 <= percent <= 100.0001
+    assert changing_percent(found[1:], NOW) <= percent + 1e-9
+
+
+def test_a_newer_change_weighs_more():
+    assert changing_percent(flips(0), NOW) > changing_percent(flips(590), NOW) > 0
+    assert changing_percent(flips(FLAP_WINDOW.total_seconds()), NOW) == 0
+
+
+def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part():
+    guard = Held("eu", 9, 20, is_releasing=True)
+    first = scene(lost(worker(1, group="eu")), lost(worker(2, group="us")), guards=[guard])
+    assert opened(judge(first)) == {"fleet_guard:eu": None, "worker_lost:1": "fleet_guard:eu", "worker_lost:2": None}
+    again = Scene(now=NOW, open=first.open, guards=[guard], lag_seconds=0.5, workers={1: worker(1), 2: worker(2)})
+    [found] = judge(again).found_again
+    assert "10 of 20 workers of group eu" in found.summary
+
+
+def test_an_incident_of_a_group_is_open_until_the_guard_is_and_nobody_of_it_is_missing():
+    first = scene(lost(worker(1, group="eu")), guards=[Held("eu", 9, 20, is_releasing=True)])
+    assert judge(later(first, workers={1: worker(1, group="eu")})).over == {}
+    back = Scene(now=NOW, open=first.open, lag_seconds=0.5, workers={1: worker(1, status=StatusType.RUNNING)})
+    assert sorted(judge(back).over) == ["fleet_guard:eu", "worker_lost:1"]
+
+
+@pytest.mark.parametrize(
+    ("lag", "severity"), [(None, None), (5, None), (14, None), (16, Severity.WARNING), (31, Severity.CRITICAL)]
+)
+def test_an_observer_that_is_late_for_long_is_a_warning_and_a_blind_one_critical(lag, severity):
+    found = judge(scene(lag_seconds=lag)).opened
+    assert [finding.severity for finding, _ in found] == [severity] * (severity is not None)
+
+
+def test_an_observer_is_over_only_when_it_sees_well():
+    first = scene(lag_seconds=31.0)
+    worse = later(first, lag_seconds=6.0)
+    assert judge(worse).over == {}
+    assert list(judge(Scene(now=NOW, open=worse.open, lag_seconds=4.0)).over) == ["observer"]
+
+
+def test_a_gap_in_judging_is_told_as_no_processor_and_the_blindness_is_part_of_it():
+    first = scene(unjudged_seconds=600, lag_seconds=600)
+    assert opened(judge(first)) == {"no_processor": None, "observer": "no_processor"}
+    soon = later(first, lag_seconds=0.5)
+    assert list(judge(soon).over) == ["observer"]
+    later_on = Scene(now=NOW + timedelta(minutes=1), open=soon.open, lag_seconds=0.5, unjudged_seconds=1.0)
+    assert list(judge(later_on).over) == ["no_processor"]
+
+
+def test_the_very_first_look_is_no_gap():
+    assert judge(scene(unjudged_seconds=None)).opened == []
+
+
+def test_dead_letters_are_news_when_they_become_more():
+    first = scene(dead_letters=2, memory=Memory(2))
+    assert judge(first).opened == []
+    more = scene(dead_letters=3, memory=remember(first))
+    [(finding, _)] = judge(more).opened
+    assert finding.evidence == {"waiting": 3, "arrived": 1}
+    memory = remember(more)
+    assert memory == Memory(3, NOW)
+
+    def over(now, waiting):
+        return judge(Scene(now=now, open=dict(more.open), lag_seconds=0.5, dead_letters=waiting, memory=memory)).over
+
+    assert over(NOW + timedelta(minutes=9), 3) == {}
+    assert over(NOW + timedelta(minutes=9), None) == {}
+    assert over(NOW + timedelta(minutes=10), 3) == {"dead_letters": "none arrived for 10 minutes"}
+    assert over(NOW, 0) == {"dead_letters": "the queue is empty"}
+
+
+def test_dead_letters_that_were_taken_and_others_that_came_are_news_again():
+    taken = scene(dead_letters=0, memory=Memory(3, NOW))
+    assert opened(judge(scene(dead_letters=1, memory=remember(taken)))) == {"dead_letters": None}
+
+
+def test_each_rule_has_its_own_name():
+    assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def told_alert(alert_id=1, **fields):
+    given = {
+        "key": f"worker_lost:{alert_id}",
+        "rule": "worker_lost",
+        "severity": Severity.WARNING,
+        "state": AlertState.OPEN,
+        "version": 1,
+        "summary": f"worker {alert_id} is silent: look at it",
+        "subject": Subject(group="eu", worker_id=alert_id),
+        "evidence": {},
+        "part_of": None,
+        "parts": 0,
+        "opened_at": START,
+        "acknowledged_at": None,
+        "acknowledged_by": None,
+        "resolved_at": None,
+        "resolution": None,
+        "silenced_by": None,
+        "told_version": 0,
+        "told_severity": None,
+        "told_at": None,
+    }
+    return ToldAlert(alert_id=alert_id, **given | fields)
+
+
+TOLD = {"told_severity": Severity.WARNING, "told_at": START}
+OVER = {"state": AlertState.RESOLVED, "resolved_at": NOW, "resolution": "it is RUNNING now"}
+
+
+@pytest.mark.parametrize(
+    ("alert", "news"),
+    [
+        (told_alert(), News.OPENED),
+        (told_alert(silenced_by="s"), None),
+        (told_alert(**OVER), None),
+        (told_alert(**OVER, **TOLD), News.RESOLVED),
+        (told_alert(**OVER, **TOLD, silenced_by="s"), News.RESOLVED),
+        (told_alert(**TOLD), News.REMINDER),
+        (told_alert(**TOLD, state=AlertState.ACKNOWLEDGED), None),
+        (told_alert(**TOLD, severity=Severity.CRITICAL), News.WORSE),
+        (told_alert(**TOLD, severity=Severity.CRITICAL, state=AlertState.ACKNOWLEDGED), News.WORSE),
+        (told_alert(told_severity=Severity.CRITICAL, told_at=NOW), None),
+    ],
+)
+def test_what_is_news_to_whom(alert, news):
+    assert news_of(alert, NOW, remind_seconds=3600) is news
+
+
+def test_without_reminders_an_open_alert_is_told_once():
+    assert news_of(told_alert(**TOLD), NOW + timedelta(days=30), remind_seconds=0) is None
+
+
+def test_one_alert_is_its_own_title():
+    message = compose([(News.OPENED, told_alert())])
+    assert message.title == "[warning] eu: worker 1 is silent"
+    assert "look at it" in message.body
+    assert message.tone is Tone.WARNING
+
+
+def test_a_burst_is_one_message_with_the_worst_first_and_a_bound():
+    burst = [(News.OPENED, told_alert(i)) for i in range(1, 41)]
+    burst[30] = (News.OPENED, told_alert(99, severity=Severity.CRITICAL))
+    message = compose(burst)
+    assert message.title == "[critical] 40 alerts in eu: 1 critical, 39 warning"
+    assert message.body.startswith("critical: eu: worker 99")
+    assert message.body.endswith("and 20 more: `manman-status alerts list`")
+    assert message.tone is Tone.CRITICAL
+
+
+def test_what_is_over_says_why_and_how_long_it_was():
+    message = compose([(News.RESOLVED, told_alert(**OVER))])
+    assert message.title == "[over] eu: worker 1 is silent"
+    assert "it is RUNNING now, after 1 h 0 min" in message.body
+    assert message.tone is Tone.GOOD
