@@ -6,13 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
+import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from manman_status.cli.broker import publishing, virtual_host
 from manman_status.cli.flags import Id, Labels, OptionalId, RabbitmqUrl, labels_of
+from manman_status.cli.tracing import tracing
 from manman_status.errors import SettingsError
 from manman_status.reporter.messages import Incarnation, Report, RunningServer
+from manman_status.reporter.tracing import trace_headers
 from manman_status.settings import Settings, load_settings
 
 app = App(name="publish", help="Send one event by hand. Exits 1 when no queue takes it.", help_format="plaintext")
@@ -151,8 +154,9 @@ def _server(text: str) -> RunningServer:
 def _send(settings: Settings, report: Report) -> None:
     async def send() -> None:
         async with publishing(settings) as publisher:
-            await publisher.send(report)
+            await publisher.send(msgspec.structs.replace(report, headers=trace_headers()))
 
-    asyncio.run(send())
+    with tracing(settings, "publish") as begin_span, begin_span(f"{settings.inbound_exchange} publish"):
+        asyncio.run(send())
     place = f"{settings.inbound_exchange} (virtual host {virtual_host(settings)})"
     print(f"sent to {place} as {report.routing_key}: {report.body.decode()}")

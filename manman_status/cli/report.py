@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from manman_status.cli.flags import Id, Labels, OptionalId, RabbitmqUrl, labels_of
+from manman_status.cli.tracing import BeginSpan, tracing
 from manman_status.errors import SettingsError
 from manman_status.reporter import InvalidReport, StatusReporter
 from manman_status.reporter.messages import microseconds_now
@@ -80,10 +81,18 @@ def report(
     if server_id is None:
         server_id = microseconds_now()
         print(f"manman-status: {command[0]} is server instance {server_id} of worker {worker_id}", file=sys.stderr)
-    sys.exit(asyncio.run(_run(command, reporter, server_id, config_id)))
+    with tracing(settings, "report") as begin_span:
+        code = asyncio.run(_run(command, reporter, server_id, config_id, begin_span))
+    sys.exit(code)
 
 
-async def _run(command: tuple[str, ...], reporter: StatusReporter, server_id: int, config_id: int | None) -> int:
+async def _run(
+    command: tuple[str, ...],
+    reporter: StatusReporter,
+    server_id: int,
+    config_id: int | None,
+    begin_span: BeginSpan,
+) -> int:
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in FORWARDED:
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
@@ -93,13 +102,15 @@ async def _run(command: tuple[str, ...], reporter: StatusReporter, server_id: in
         _cannot_run(command[0], error)
     asked: set[int] = set()
     async with reporter:
-        await reporter.server_started(server_id, game_server_config_id=config_id)
+        with begin_span("server started"):
+            await reporter.server_started(server_id, game_server_config_id=config_id)
         forwarding = asyncio.create_task(_forward(signals, process, asked))
         code = await process.wait()
         forwarding.cancel()
         code = code if code >= 0 else SIGNALLED - code
         # A program that ends of what it was sent to end it has not crashed.
-        await reporter.server_stopped(server_id, exit_code=None if code - SIGNALLED in asked else code)
+        with begin_span("server stopped"):
+            await reporter.server_stopped(server_id, exit_code=None if code - SIGNALLED in asked else code)
     return code
 
 

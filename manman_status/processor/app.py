@@ -7,11 +7,11 @@ import gc
 import signal
 import socket
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import asyncpg
 import structlog
@@ -41,6 +41,9 @@ from manman_status.store.partitions import PARTITION_DAYS_AHEAD, make_partitions
 from manman_status.store.pool import CONNECTION_ERRORS, Pool, create_pool, require_schema
 from manman_status.wire.topology import Topology
 
+if TYPE_CHECKING:
+    from manman_status.processor.telemetry import Tracing
+
 log = structlog.get_logger()
 
 T = TypeVar("T")
@@ -66,6 +69,26 @@ def _open_channels(settings: Settings) -> Sequence[Channel]:
     )
 
 
+def _open_tracing(
+    settings: Settings,
+    processor_id: str,
+    statistics: Statistics,
+    custody: Mapping[str, Custody],
+    stack: AsyncExitStack,
+) -> Tracing | None:
+    """Spans and numbers are sent until the stack is left; None, and nothing loaded, without an endpoint."""
+    if not settings.otlp_endpoint:
+        return None
+    from manman_status.processor.instruments import observe
+    from manman_status.processor.telemetry import Tracing
+    from manman_status.telemetry import Telemetry
+
+    telemetry = Telemetry(settings.otlp_endpoint, service="manman-status-processor", instance_id=processor_id)
+    stack.callback(telemetry.shutdown)
+    observe(telemetry.meter_provider, statistics, custody)
+    return Tracing(telemetry)
+
+
 async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -73,8 +96,10 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         loop.add_signal_handler(number, stopping.set)
     topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
     custody = {queue: Custody() for queue in (topology.heartbeat_queue, topology.lifecycle_queue)}
+    statistics = Statistics()
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
+        tracing = _open_tracing(settings, processor_id, statistics, custody, stack)
         probes = await stack.enter_async_context(probe_files(settings.probe_folder))
         pool = await stack.enter_async_context(
             create_pool(
@@ -91,7 +116,9 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         if opened is None:
             return
         broker, subscribers = opened
-        processor = Processor(settings, topology, pool, broker, subscribers, custody, processor_id, channels)
+        processor = Processor(
+            settings, topology, pool, broker, subscribers, custody, processor_id, channels, statistics, tracing
+        )
         stack.push_async_callback(processor.leave)
         stack.push_async_callback(close_broker, broker)
         probes.is_ready = processor.is_ready
@@ -112,11 +139,13 @@ class Processor:
         custody: dict[str, Custody],
         processor_id: str,
         channels: Sequence[Channel],
+        statistics: Statistics,
+        tracing: Tracing | None,
     ) -> None:
         self._settings = settings
-        self._statistics = Statistics()
+        self._statistics = statistics
         self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
-        publish = StatusPublisher(broker, topology)
+        publish = StatusPublisher(broker, topology, tracing)
         self._relay = Relay(pool, publish, self._leadership, self._statistics)
         self._notifier = Notifier(
             pool,
@@ -168,7 +197,7 @@ class Processor:
             standstill_seconds=settings.standstill_seconds,
             wake=self._wake,
         )
-        dead_letters = DeadLetters(broker, topology)
+        dead_letters = DeadLetters(broker, topology, tracing)
         self._subscriptions = [
             Subscription(
                 subscriber,
@@ -178,6 +207,7 @@ class Processor:
                 self._statistics,
                 max_events=settings.batch_max_events,
                 max_wait_ms=settings.batch_max_wait_ms,
+                tracing=tracing,
             )
             for subscriber in subscribers
         ]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from itertools import groupby
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import structlog
@@ -26,6 +26,11 @@ from manman_status.pipeline.statistics import Statistics
 from manman_status.processor.publisher import DeadLetters
 from manman_status.wire.inbound import Decoded, Poison, decode, find_body
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from manman_status.processor.telemetry import Tracing
+
 log = structlog.get_logger()
 
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
@@ -35,6 +40,7 @@ class Delivery(msgspec.Struct):
     message: RabbitMessage
     channel: object
     decoded: Decoded
+    span: Span | None = None
 
 
 async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
@@ -63,7 +69,9 @@ class Subscription:
         *,
         max_events: int,
         max_wait_ms: int,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._subscriber = subscriber
         self._ingest = ingest
         self._dead_letters = dead_letters
@@ -93,28 +101,44 @@ class Subscription:
                 async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
                     async for message in messages:
                         delivery = Delivery(message, channel_of(message), decode(message.body))
+                        if self._tracing:
+                            delivery.span = self._tracing.receive(message, self.queue)
                         await self._batcher.add(delivery, delivery.decoded.count)
             except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
                 log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(1)
 
     async def _settle(self, deliveries: list[Delivery]) -> None:
-        events = [event for delivery in deliveries for event in delivery.decoded.events]
-        notices = [notice for delivery in deliveries for notice in delivery.decoded.notices]
-        if events or notices:
-            for refused in await self._ingest.store(self.queue, events, notices):
-                _refuse(deliveries, refused.index, refused.reason)
+        spans = [delivery.span for delivery in deliveries if delivery.span] if self._tracing else []
+        await self._store(deliveries, spans)
         try:
             await self._bury(deliveries)
             await deliveries[-1].message.ack(multiple=True)
         except BROKER_ERRORS as error:
             # Nothing was settled, so the broker sends it all again; merging it twice changes nothing.
             log.warning("batch_will_come_again", queue=self.queue, messages=len(deliveries), error=str(error))
+        for span in spans:
+            span.end()
         for channel, some in groupby(deliveries, key=_channel):
             self._custody.settle(channel, len(list(some)))
         self._statistics.redelivered += sum(bool(delivery.message.raw_message.redelivered) for delivery in deliveries)
         if ignored := sum(delivery.decoded.ignored for delivery in deliveries):
             self._statistics.count("command", "ignored", ignored)
+
+    async def _store(self, deliveries: list[Delivery], spans: list[Span]) -> None:
+        """What the database refuses becomes poison of its delivery."""
+        events = [event for delivery in deliveries for event in delivery.decoded.events]
+        notices = [notice for delivery in deliveries for notice in delivery.decoded.notices]
+        if not events and not notices:
+            return
+        if self._tracing and spans:
+            of_each = [(delivery.span, len(delivery.decoded.events)) for delivery in deliveries]
+            with self._tracing.storing(self.queue, spans, events=len(events)):
+                refusals = await self._ingest.store(self.queue, events, notices, self._tracing.by_event(of_each))
+        else:
+            refusals = await self._ingest.store(self.queue, events, notices)
+        for refused in refusals:
+            _refuse(deliveries, refused.index, refused.reason)
 
     async def _bury(self, deliveries: list[Delivery]) -> None:
         count = 0
@@ -122,13 +146,14 @@ class Subscription:
             for poison in delivery.decoded.poison:
                 count += 1
                 raw = delivery.message.raw_message
-                await self._dead_letters.send(
-                    poison.body,
-                    error=poison.reason,
-                    queue=self.queue,
-                    exchange=raw.exchange,
-                    routing_key=raw.routing_key or "",
-                )
+                with self._tracing.within(delivery.span) if self._tracing and delivery.span else nullcontext():
+                    await self._dead_letters.send(
+                        poison.body,
+                        error=poison.reason,
+                        queue=self.queue,
+                        exchange=raw.exchange,
+                        routing_key=raw.routing_key or "",
+                    )
                 log.debug("dead_lettered", queue=self.queue, reason=poison.reason)
         if count:
             self._statistics.count("poison", "dead_lettered", count)

@@ -45,6 +45,7 @@ class Publisher:
         """Returns once the broker answers for it. Raises Unroutable, or BrokerUnavailable: then it may have arrived."""
         message = aio_pika.Message(
             report.body,
+            headers={**report.headers},
             content_type="application/json",
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT if report.durable else aio_pika.DeliveryMode.NOT_PERSISTENT,
         )

@@ -7,10 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count, islice
 
+import msgspec
+
 from manman_status.domain.events import ReportedEvent, ServerStarted, ServerStopped
 from manman_status.domain.liveness import INTERVAL_BOUNDS_SECONDS
 from manman_status.errors import ManManStatusError
 from manman_status.reporter.messages import Incarnation, Report, RunningServer, microseconds_now
+from manman_status.reporter.tracing import trace_headers
 from manman_status.wire.inbound import decode
 
 
@@ -138,7 +141,8 @@ class WorkerLife:
                         self._servers.pop(instance_id, None)
                     case _:
                         pass
-            self._outbox.put(report)
+            # Of this moment: it is sent by another task, when the broker is there.
+            self._outbox.put(msgspec.structs.replace(report, headers=trace_headers()))
 
     def _understood(self, report: Report, what: str) -> ReportedEvent:
         understood = decode(report.body)

@@ -13,11 +13,13 @@ from manman_status.wire.topology import instance_lifecycle_key, worker_heartbeat
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One message. A durable one (lifecycle) must arrive; a heartbeat that is lost costs nothing."""
+    """One message. A durable one (lifecycle) must arrive; a heartbeat that is lost costs nothing. `headers` are the
+    trace context of whoever reported it."""
 
     routing_key: str
     body: bytes
     durable: bool
+    headers: dict[str, str] = {}
 
 
 class RunningServer(msgspec.Struct, frozen=True):

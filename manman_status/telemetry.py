@@ -1,0 +1,110 @@
+"""Traces and metrics to an OpenTelemetry collector, over OTLP/HTTP. Importing this loads OpenTelemetry: only where an
+endpoint is set.
+
+The standard variables hold: `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_METRIC_EXPORT_INTERVAL`, …
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_SECONDS = 2.0
+
+
+class Telemetry:
+    """What one process sends, from now until `shutdown`, by threads of its own: a collector that is away costs what it
+    did not take, and nothing else."""
+
+    def __init__(self, endpoint: str, *, service: str, instance_id: str) -> None:
+        resource = Resource.create(
+            {
+                "service.name": service,
+                "service.version": version("manman-status"),
+                "service.instance.id": instance_id,
+            }
+        )
+        self._collector = Collector(endpoint)
+        self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self.tracer_provider.add_span_processor(BatchSpanProcessor(_SpanExporter(self._collector)))
+        reader = PeriodicExportingMetricReader(_MetricExporter(self._collector))
+        self.meter_provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+
+    def shutdown(self) -> None:
+        """Send what is left, within `SHUTDOWN_SECONDS`; to a collector that is known to be away not even that."""
+        deadline = time.monotonic() + (0 if self._collector.is_away else SHUTDOWN_SECONDS)
+        providers = (self.tracer_provider, self.meter_provider)
+        # Their own timeouts come one after another, and are not the exporters'.
+        threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._collector.close()
+
+
+class Collector(logging.Handler):
+    """Where all is sent. Tells once that it is away, which OpenTelemetry's own loggers say at every attempt, and once
+    that it is back."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(logging.WARNING)
+        self.endpoint = endpoint.rstrip("/")
+        self._address = urlsplit(endpoint).netloc.rpartition("@")[2]
+        self.is_away = False
+        self._logger = logging.getLogger("opentelemetry")
+        self._logger.addHandler(self)
+        self._logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.is_away:
+            self.is_away = True
+            reason = record.getMessage().replace(self.endpoint, self._address)
+            log.warning("traces and metrics do not reach the collector at %s: %s", self._address, reason)
+
+    def took(self) -> None:
+        if self.is_away:
+            self.is_away = False
+            log.info("traces and metrics reach the collector at %s again", self._address)
+
+    def close(self) -> None:
+        self._logger.removeHandler(self)
+        super().close()
+
+
+class _SpanExporter(OTLPSpanExporter):
+    def __init__(self, collector: Collector) -> None:
+        super().__init__(f"{collector.endpoint}/v1/traces")
+        self._collector = collector
+
+    def export(self, *arguments: Any, **options: Any) -> SpanExportResult:
+        result = super().export(*arguments, **options)
+        if result is SpanExportResult.SUCCESS:
+            self._collector.took()
+        return result
+
+
+class _MetricExporter(OTLPMetricExporter):
+    def __init__(self, collector: Collector) -> None:
+        super().__init__(f"{collector.endpoint}/v1/metrics")
+        self._collector = collector
+
+    def export(self, *arguments: Any, **options: Any) -> MetricExportResult:
+        result = super().export(*arguments, **options)
+        if result is MetricExportResult.SUCCESS:
+            self._collector.took()
+        return result
