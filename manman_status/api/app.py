@@ -22,9 +22,9 @@ from manman_status.api.answers import Answers, kept_answers
 from manman_status.api.database import Database
 from manman_status.api.errors import problem_response
 from manman_status.api.gate import Gate
-from manman_status.api.metrics import http_metrics
+from manman_status.api.metrics import Metrics, http_metrics
 from manman_status.api.parameters import refuse_unknown_parameters
-from manman_status.api.routes import probes, servers, system, workers
+from manman_status.api.routes import alerts, probes, servers, system, workers
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool
 
@@ -44,6 +44,9 @@ def create_app(settings: Settings) -> Litestar:
                     servers.active_servers,
                     servers.server,
                     system.system,
+                    alerts.alerts,
+                    alerts.alert,
+                    alerts.silences,
                 ],
                 before_request=refuse_unknown_parameters,
                 middleware=[kept_answers],
@@ -114,6 +117,9 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
     database = Database(pool, timeout_seconds=settings.database_timeout_seconds, timeouts=timeouts)
     app.state["database"] = database
     app.state["answers"] = Answers(database, keep_ms=settings.answer_cache_ms)
+    app.state["metrics"] = Metrics(
+        database, worker_series=settings.worker_series, keep_seconds=settings.answer_cache_ms / 1000
+    )
     try:
         yield
     finally:

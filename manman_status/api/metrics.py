@@ -1,67 +1,212 @@
-"""What Prometheus reads: Litestar's own numbers about requests, and the fleet as it is at this moment."""
+"""What Prometheus reads: Litestar's own numbers about requests, the fleet, and the processors, which have no port.
+
+Every label is of a closed set: names of ours, queues, channels, the largest groups, and the hosts of processors. Each
+worker by itself is there only where that was asked for.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
+import msgspec
 from litestar.plugins.prometheus import PrometheusConfig
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, REGISTRY, CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from manman_status.api.processor_metrics import processor_families
+from manman_status.api.readings import Reading
+from manman_status.api.responses import Processor
+from manman_status.domain.fleet import ObservationState
+from manman_status.domain.liveness import observation_state
+from manman_status.domain.status import Health
+from manman_status.errors import DatabaseUnavailable
+from manman_status.store.system_reads import read_ended, read_measured, read_worker_signs
+
 if TYPE_CHECKING:
-    from manman_status.store.system_reads import Fleet
+    from litestar import Litestar
+
+    from manman_status.api.database import Database
+    from manman_status.store.health import Timeouts
+    from manman_status.store.pool import Connection
+    from manman_status.store.system_reads import Ended, Measured
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
+GROUPS_SHOWN = 100
+OTHER_GROUPS = "…other"
+
 http_metrics = PrometheusConfig(app_name="manman-status", prefix="manman_status_http", group_path=True)
 
 
-class FleetCollector(Collector):
-    """One reading. None is a database that did not answer: what is not known is not there."""
+class Metrics:
+    """One of an application. `keep_seconds` as for answers: 0 reads the database each time."""
 
-    def __init__(self, fleet: Fleet | None) -> None:
-        self._fleet = fleet
-
-    def collect(self) -> Iterator[Metric]:
-        fleet = self._fleet
-        yield GaugeMetricFamily(
-            "manman_status_database_up", "1 when the database answered this reading.", value=fleet is not None
+    def __init__(self, database: Database, *, worker_series: bool, keep_seconds: float) -> None:
+        timeouts = self._timeouts = database.timeouts
+        self._measured = Reading(
+            database,
+            partial(read_measured, timeouts=timeouts),
+            key="measured",
+            times=20,
+            at_least_seconds=keep_seconds,
         )
-        if fleet is None:
-            return
-        if fleet.observation.lag_seconds is not None:
-            yield GaugeMetricFamily(
-                "manman_status_observation_lag_seconds",
-                "Age of the watermark: what was sent before is known here.",
-                value=fleet.observation.lag_seconds,
-            )
-        workers = GaugeMetricFamily("manman_status_workers", "Workers by health.", labels=["health"])
-        for health, number in fleet.workers_by_health.items():
-            workers.add_metric([health], number)
-        yield workers
-        servers = GaugeMetricFamily("manman_status_server_instances", "Server instances by status.", labels=["status"])
-        for status, number in fleet.servers_by_status.items():
-            servers.add_metric([status], number)
-        yield servers
-        if fleet.oldest_heartbeat_age_seconds is not None:
-            yield GaugeMetricFamily(
-                "manman_status_oldest_heartbeat_age_seconds",
-                "Age of the oldest last heartbeat among the active workers.",
-                value=fleet.oldest_heartbeat_age_seconds,
-            )
+        self._ended = Reading(database, read_ended, key="ended", times=1_000, at_least_seconds=keep_seconds)
+        self._worker_series = worker_series
+        self._workers = Reading(
+            database,
+            partial(worker_series_text, timeouts=timeouts),
+            key="worker_series",
+            times=20,
+            at_least_seconds=keep_seconds,
+        )
+
+    @staticmethod
+    def of(app: Litestar) -> Metrics:
+        return cast("Metrics", app.state["metrics"])
+
+    async def text(self) -> bytes:
+        """Without its database it says so, and leaves out what it does not know."""
+        families: list[Metric] = []
+        workers = b""
+        try:
+            families += fleet_families(await self._measured.get(), await self._ended.get(), self._timeouts)
+            if self._worker_series:
+                workers = await self._workers.get()
+        except DatabaseUnavailable:
+            pass
+        up = GaugeMetricFamily(
+            "manman_status_database_up", "1 when the database answered this reading.", value=bool(families)
+        )
+        return requests_text() + families_text([up, *families]) + workers
 
 
-def exposition(fleet: Fleet | None) -> bytes:
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def families_text(families: Iterable[Metric]) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(families))
+    return generate_latest(registry)
+
+
+def requests_text() -> bytes:
     """Requests of all processes when there are several, which then share a folder, else of this one."""
     requests = REGISTRY
     if os.environ.get(MULTIPROCESS_FOLDER):
         requests = CollectorRegistry()
         MultiProcessCollector(requests)  # type: ignore[no-untyped-call]
-    reading = CollectorRegistry()
-    reading.register(FleetCollector(fleet))
-    return generate_latest(requests) + generate_latest(reading)
+    return generate_latest(requests)
+
+
+def fleet_families(measured: Measured, ended: Ended, timeouts: Timeouts) -> Iterator[Metric]:
+    yield from _worker_families(measured, ended)
+    servers = GaugeMetricFamily("manman_status_server_instances", "Server instances by status.", labels=["status"])
+    for status, number in (measured.servers_by_status | ended.servers_by_status).items():
+        servers.add_metric([status], number)
+    yield servers
+    yield from _observation_families(measured, timeouts)
+    yield GaugeMetricFamily("manman_status_guard_groups", "Groups that the guard holds.", value=len(measured.guards))
+    yield GaugeMetricFamily(
+        "manman_status_guard_held_workers",
+        "Overdue workers that the guard holds, and that so are not given up.",
+        value=sum(guard["held"] for guard in measured.guards),
+    )
+    yield CounterMetricFamily(
+        "manman_status_transitions",
+        "Changes of a status, ever. By kind: manman_status_processor_transitions_total.",
+        value=measured.observation.revision,
+    )
+    yield from processor_families(msgspec.convert(measured.processors, list[Processor]))
+
+
+def _worker_families(measured: Measured, ended: Ended) -> Iterator[Metric]:
+    by_health: Counter[str] = Counter()
+    by_group: Counter[str] = Counter()
+    for group, health, number in measured.workers:
+        by_health[health] += number
+        by_group[group] += number
+    by_health[Health.TERMINATED] = ended.workers
+    workers = GaugeMetricFamily("manman_status_workers", "Workers by health.", labels=["health"])
+    for each in Health:
+        workers.add_metric([each], by_health[each])
+    yield workers
+    shown = sorted(by_group, key=lambda group: (-by_group[group], group))[:GROUPS_SHOWN]
+    of_group: Counter[tuple[str, str]] = Counter()
+    for group, health, number in measured.workers:
+        of_group[group if group in shown else OTHER_GROUPS, health] += number
+    groups = GaugeMetricFamily(
+        "manman_status_group_workers",
+        f"Workers that have not ended, by label group and health. The {GROUPS_SHOWN} largest groups, and the others "
+        f"as one that is named {OTHER_GROUPS}; without a label the name is empty.",
+        labels=["group", "health"],
+    )
+    for group in dict.fromkeys([*shown, *(name for name, _ in of_group)]):
+        for each in Health:
+            if each is not Health.TERMINATED:
+                groups.add_metric([group, each], of_group[group, each])
+    yield groups
+    if measured.oldest_heartbeat_age_seconds is not None:
+        yield GaugeMetricFamily(
+            "manman_status_oldest_heartbeat_age_seconds",
+            "Age of the oldest last heartbeat among the active workers.",
+            value=measured.oldest_heartbeat_age_seconds,
+        )
+
+
+def _observation_families(measured: Measured, timeouts: Timeouts) -> Iterator[Metric]:
+    lag_seconds = measured.observation.lag_seconds
+    if lag_seconds is not None:
+        yield GaugeMetricFamily(
+            "manman_status_observation_lag_seconds",
+            "Age of the watermark: what was sent before is known here.",
+            value=lag_seconds,
+        )
+    found = observation_state(
+        lag_seconds,
+        degraded_after_seconds=timeouts.degraded_after_seconds,
+        blind_after_seconds=timeouts.blind_after_seconds,
+    )
+    states = GaugeMetricFamily(
+        "manman_status_observation_state", "1 for the state that the observation is in.", labels=["state"]
+    )
+    for state in ObservationState:
+        states.add_metric([state], state is found)
+    yield states
+
+
+WORKER_HEARTBEAT_AGE = "manman_status_worker_heartbeat_age_seconds"
+WORKER_HEALTH = "manman_status_worker_health"
+
+
+async def worker_series_text(connection: Connection, *, timeouts: Timeouts) -> bytes:
+    """Written by hand: of 100,000 workers prometheus_client makes it in seconds, during which nobody else is served."""
+    signs = await read_worker_signs(connection, timeouts=timeouts)
+    lines = [
+        f"# HELP {WORKER_HEARTBEAT_AGE} Time since the last heartbeat of a worker that has not ended.",
+        f"# TYPE {WORKER_HEARTBEAT_AGE} gauge",
+        *(
+            f'{WORKER_HEARTBEAT_AGE}{{worker_id="{worker_id}"}} {age}'
+            for worker_id, age in zip(signs.ids, signs.ages_seconds, strict=True)
+            if age is not None
+        ),
+        f"# HELP {WORKER_HEALTH} 1 for the health of a worker that has not ended.",
+        f"# TYPE {WORKER_HEALTH} gauge",
+        *(
+            f'{WORKER_HEALTH}{{worker_id="{worker_id}",health="{health}"}} 1'
+            for worker_id, health in zip(signs.ids, signs.healths, strict=True)
+        ),
+        "",
+    ]
+    return "\n".join(lines).encode()

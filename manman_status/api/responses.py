@@ -34,6 +34,13 @@ class Transition(msgspec.Struct):
     evidence: dict[str, Any]
 
 
+class Change(Transition):
+    """A transition with the worker it is of, and that worker's label `group`, as they are known when it is told."""
+
+    worker_id: int | None
+    group: str | None
+
+
 class Worker(msgspec.Struct):
     worker_id: int
     created_date: datetime
@@ -78,6 +85,12 @@ class ServerInstanceList(msgspec.Struct):
     as_of: datetime
 
 
+class ChangeList(msgspec.Struct):
+    items: list[Change]
+    revision: Annotated[int, Meta(description="All up to here were looked at: `since` of the next question.")]
+    as_of: datetime
+
+
 class WorkerDetail(Worker):
     """Its server instances are all that are active and the newest that ended, its transitions the newest."""
 
@@ -107,6 +120,14 @@ class ServerNumbers(msgspec.Struct):
     by_status: dict[StatusType, int]
 
 
+class Histogram(msgspec.Struct):
+    bounds: list[float]
+    counts: Annotated[
+        list[int], Meta(description="How many were at most each bound and above the one before, then above all.")
+    ]
+    sum: float
+
+
 class Processor(msgspec.Struct):
     """One that reported within five minutes. What it counts, it counts since it started."""
 
@@ -121,9 +142,17 @@ class Processor(msgspec.Struct):
     events: Annotated[dict[str, dict[str, int]], Meta(description="By kind and outcome.")] = {}
     batches: int = 0
     transitions: int = 0
+    transitions_by: Annotated[
+        dict[Entity, dict[StatusType, dict[Reason, int]]], Meta(description="By what, its new status and the reason.")
+    ] = {}
+    redelivered: Annotated[int, Meta(description="Messages that the broker had to give out again.")] = 0
+    batch_events: Annotated[Histogram | None, Meta(description="Events a batch; canaries are none.")] = None
+    batch_seconds: Histogram | None = None
     last_batch_ms: float = 0.0
     longest_batch_ms: float = 0.0
     queue_depths: dict[str, int] = {}
+    dead_letters_waiting: int | None = None
+    notifications: Annotated[dict[str, dict[str, int]], Meta(description="By channel and outcome.")] = {}
     sweep_ms: Annotated[float | None, Meta(description="Null unless it leads.")] = None
     relay_backlog: Annotated[int | None, Meta(description="Null unless it leads.")] = None
 
@@ -178,20 +207,25 @@ def documented(shape: Any, *, media_type: str = "application/json", changes: boo
     return answers
 
 
-def page_answer(page: Page, *, kind: str, filters: msgspec.Struct) -> Answer:
+def page_answer(page: Page, *, kind: str, filters: msgspec.Struct, **times: datetime | None) -> Answer:
+    """`times` are fields beside `as_of` that, like it, make no answer a new one."""
     cursor = "null" if page.last_id is None else f'"{write_cursor(kind, filters, page.last_id)}"'
-    return _dated(f'{{"items":[{",".join(page.items)}],"next_cursor":{cursor}', page.observation)
+    return _dated(f'{{"items":[{",".join(page.items)}],"next_cursor":{cursor}', page.observation, times)
 
 
-def detail_answer(detail: Detail) -> Answer:
-    return _dated(detail.item.removesuffix("}"), detail.observation)
+def changes_answer(items: list[str], revision: int, observation: Observation) -> Answer:
+    return _dated(f'{{"items":[{",".join(items)}]', msgspec.structs.replace(observation, revision=revision))
 
 
-def _dated(content: str, observation: Observation) -> Answer:
+def detail_answer(detail: Detail, **times: datetime | None) -> Answer:
+    return _dated(detail.item.removesuffix("}"), detail.observation, times)
+
+
+def _dated(content: str, observation: Observation, times: dict[str, datetime | None]) -> Answer:
     """`content` is a JSON object without its end."""
     lasting = f'{content},"revision":{observation.revision}'.encode()
-    as_of = msgspec.json.encode(observation.as_of)
-    return Answer(b'%b,"as_of":%b}' % (lasting, as_of), lasting=lasting, lag_seconds=observation.lag_seconds)
+    dated = msgspec.json.encode({"as_of": observation.as_of, **times}).removeprefix(b"{")
+    return Answer(b"%b,%b" % (lasting, dated), lasting=lasting, lag_seconds=observation.lag_seconds)
 
 
 def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:

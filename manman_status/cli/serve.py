@@ -28,6 +28,7 @@ def serve(
     host: Annotated[str | None, setting("host", "api: address to listen on")] = None,
     port: Annotated[int | None, setting("port", "api: port to listen on")] = None,
     workers: Annotated[int | None, setting("workers", "api: number of processes")] = None,
+    worker_series: Annotated[bool | None, setting("worker_series", "api: series of each worker in /metrics")] = None,
 ) -> int:
     """Run one role until SIGTERM or Ctrl-C.
 
@@ -43,6 +44,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
+        worker_series=worker_series,
     )
     configure_logs(role=role, level=settings.log_level, format=settings.log_format)
     match role:

@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 import typing
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,7 +14,6 @@ import pytest
 import yaml
 from helm_python import HelmRenderError, HelmValuesError
 
-from manman_status.api.metrics import FleetCollector, http_metrics
 from manman_status.settings import PROBLEMS, Settings, variable
 from tests.deployment.chart import FOLDER, VALUES, chart, merged, nested, render
 
@@ -291,23 +289,6 @@ def rules(**values: Any) -> dict[str, str]:
     given = merged({"prometheusRule": {"enabled": True}}, values)
     (group,) = render(given).one("PrometheusRule")["spec"]["groups"]
     return {rule["alert"]: rule["expr"] for rule in group["rules"]}
-
-
-def test_alerts_ask_only_for_what_is_measured() -> None:
-    fleet = SimpleNamespace(
-        observation=SimpleNamespace(lag_seconds=1.0),
-        workers_by_health={"healthy": 1},
-        servers_by_status={"RUNNING": 1},
-        oldest_heartbeat_age_seconds=1.0,
-    )
-    measured = {metric.name for metric in FleetCollector(fleet).collect()}
-    measured |= {f"{http_metrics.prefix}_requests_total"}
-    # Prometheus' own, and kube-state-metrics'.
-    measured |= {"up", "kube_deployment_status_replicas_ready"}
-    for alert, expression in rules().items():
-        asked = set(re.findall(r"\b(\w+)\{", expression))
-        assert asked
-        assert asked <= measured, alert
 
 
 def test_alerts_are_about_this_release_alone() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
@@ -11,9 +10,8 @@ from litestar.response.base import ASGIResponse
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
-from manman_status.api.metrics import CONTENT_TYPE, exposition
+from manman_status.api.metrics import CONTENT_TYPE, Metrics
 from manman_status.api.responses import System, documented, system_answer
-from manman_status.errors import DatabaseUnavailable
 from manman_status.store.system_reads import read_fleet
 
 if TYPE_CHECKING:
@@ -38,9 +36,5 @@ async def system(request: Request[Any, Any, Any]) -> Answer:
 )
 async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Prometheus text. Without its database it says so, and leaves out what it does not know."""
-    database = Database.of(request)
-    try:
-        fleet = await database.read(partial(read_fleet, timeouts=database.timeouts), key="fleet")
-    except DatabaseUnavailable:
-        fleet = None
-    return ASGIResponse(body=exposition(fleet), headers={"content-type": CONTENT_TYPE, "cache-control": "no-store"})
+    text = await Metrics.of(request.app).text()
+    return ASGIResponse(body=text, headers={"content-type": CONTENT_TYPE, "cache-control": "no-store"})
