@@ -1,0 +1,88 @@
+"""Changes, as they happen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Request, get
+from litestar.params import HeaderParameter, QueryParameter
+
+from manman_status.api.errors import documented_problems
+from manman_status.api.feed import ChangeFilters, Feed
+from manman_status.api.parameters import (
+    EXACTLY,
+    LARGEST_ID,
+    From,
+    Limit,
+    QueryEntity,
+    QueryGroups,
+    QueryStatuses,
+    QueryWorkerIds,
+    Wait,
+    revision_asked,
+    seconds_asked,
+)
+from manman_status.api.responses import ChangeList, documented
+from manman_status.api.streams import EventStream, LongPoll
+
+
+@get(
+    "/events",
+    operation_id="streamEvents",
+    responses=documented(str, media_type="text/event-stream", changes=True) | documented_problems(watches=True),
+)
+async def events(
+    request: Request[Any, Any, Any],
+    from_: From = "now",
+    worker_id: QueryWorkerIds = None,
+    group: QueryGroups = None,
+    entity: QueryEntity = None,
+    new_status: QueryStatuses = None,
+    last_event_id: Annotated[
+        str | None,
+        HeaderParameter(name="Last-Event-ID", description="As `from`, and before it: where a stream goes on."),
+    ] = None,
+) -> EventStream:
+    """Server-Sent Events, one for each transition, until either side ends it; resumed without gap and double."""
+    filters = _filters(worker_id, group, entity, new_status)
+    parameter, given = ("Last-Event-ID", last_event_id) if last_event_id else ("from", from_)
+    return EventStream(Feed.of(request.app), filters, after=revision_asked(parameter, given), parameter=parameter)
+
+
+@get(
+    "/changes",
+    operation_id="pollChanges",
+    responses=documented(ChangeList) | documented_problems(watches=True),
+)
+async def changes(
+    request: Request[Any, Any, Any],
+    since: Annotated[
+        int | None,
+        QueryParameter(
+            ge=0,
+            le=LARGEST_ID,
+            schema_extra=EXACTLY,
+            description="The `revision` of the answer before; else from now on.",
+        ),
+    ] = None,
+    wait: Wait = "0",
+    limit: Limit = 100,
+    worker_id: QueryWorkerIds = None,
+    group: QueryGroups = None,
+    entity: QueryEntity = None,
+    new_status: QueryStatuses = None,
+) -> LongPoll:
+    """The transitions after a revision: at once when there are any, else when there is one or `wait` has passed."""
+    filters = _filters(worker_id, group, entity, new_status)
+    return LongPoll(Feed.of(request.app), filters, since=since, wait_seconds=seconds_asked("wait", wait), limit=limit)
+
+
+def _filters(
+    worker_ids: list[int] | None, groups: list[str] | None, entity: QueryEntity, new_statuses: QueryStatuses
+) -> ChangeFilters:
+    return ChangeFilters(
+        worker_ids=frozenset(worker_ids or ()),
+        groups=frozenset(groups or ()),
+        entity=entity,
+        new_statuses=frozenset(new_statuses or ()),
+    )

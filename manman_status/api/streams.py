@@ -1,0 +1,164 @@
+"""Two ways to be told of changes: as Server-Sent Events, and one answer when there is something to tell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from manman_status.api.responses import changes_answer
+from manman_status.errors import DatabaseUnavailable
+from manman_status.store.feed import RevisionDropped
+
+if TYPE_CHECKING:
+    from litestar.types import Message, Receive, Scope, Send
+
+    from manman_status.api.feed import ChangeFilters, Feed, Watcher
+    from manman_status.store.feed import Change
+
+COMMENT_SECONDS = 15.0
+STALLED_SECONDS = 60.0
+TRY_AGAIN_SECONDS = 0.5
+HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+@asynccontextmanager
+async def _attended(watcher: Watcher, receive: Receive) -> AsyncIterator[None]:
+    """The watcher is over as soon as its client has left."""
+
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        watcher.leave()
+
+    listening = asyncio.create_task(listen())
+    try:
+        yield
+    finally:
+        listening.cancel()
+
+
+class EventStream:
+    """An ASGI application that tells one client until it leaves, the server ends, or it cannot keep up.
+
+    An id without data moves the client's Last-Event-ID and is no event to it, so also one for whom all is filtered out
+    resumes where it was.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        filters: ChangeFilters,
+        *,
+        after: int | None,
+        parameter: str,
+        comment_seconds: float = COMMENT_SECONDS,
+    ) -> None:
+        self._feed = feed
+        self._filters = filters
+        self._after = after
+        self._parameter = parameter
+        self._comment_seconds = comment_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Raises TooManyStreams, InvalidParameter, RevisionDropped, DatabaseUnavailable before the first byte."""
+        with self._feed.watch() as watcher:
+            await watcher.begin(self._after, parameter=self._parameter)
+            at = watcher.position
+            changes = await watcher.more()
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            async with _attended(watcher, receive):
+                await _send(send, b"id: %d\n\n" % at)
+                await self._tell(watcher, changes, send)
+            await send(_body(b"", more=False))
+
+    async def _tell(self, watcher: Watcher, changes: Sequence[Change], send: Send) -> None:
+        """Returns where the client has to come again, or has left. What it was not sent by then, it will ask for."""
+        comment_at = monotonic() + self._comment_seconds
+        has_caught_up = False
+        while not watcher.is_over:
+            told = b"".join(map(_event, filter(self._filters.allow, changes)))
+            if not told and monotonic() >= comment_at:
+                told = b":\nid: %d\n\n" % watcher.position
+            if told:
+                comment_at = monotonic() + self._comment_seconds
+                try:
+                    await _send(send, told)
+                except TimeoutError:
+                    return
+            if not changes:
+                await watcher.wait(max(0.0, comment_at - monotonic()))
+            if has_caught_up and watcher.is_behind:
+                await _send(
+                    send, b'id: %d\nevent: overrun\ndata: {"from":%d}\n\n' % (watcher.position, watcher.position)
+                )
+                return
+            has_caught_up = has_caught_up or not watcher.is_behind
+            try:
+                changes = await watcher.more()
+            except RevisionDropped:
+                return
+            except DatabaseUnavailable:
+                changes = []
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
+
+
+def _event(change: Change) -> bytes:
+    return b"id: %d\nevent: transition\ndata: %b\n\n" % (change.revision, change.item.encode())
+
+
+def _body(content: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+async def _send(send: Send, content: bytes) -> None:
+    """Raises TimeoutError when the client has taken nothing for long: it may be gone without a word."""
+    async with asyncio.timeout(STALLED_SECONDS):
+        await send(_body(content, more=True))
+
+
+class LongPoll:
+    """An ASGI application that answers at most `limit` changes when there are any, or none after `wait_seconds`.
+
+    It reads at least one page, and no further than it has time. Its revision is how far it has looked, so that whoever
+    goes on from there asks nothing twice.
+    """
+
+    def __init__(
+        self, feed: Feed, filters: ChangeFilters, *, since: int | None, wait_seconds: float, limit: int
+    ) -> None:
+        self._feed = feed
+        self._filters = filters
+        self._since = since
+        self._wait_seconds = wait_seconds
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises TooManyStreams, InvalidParameter, RevisionDropped, DatabaseUnavailable."""
+        with self._feed.watch() as watcher:
+            await watcher.begin(self._since, parameter="since")
+            async with _attended(watcher, receive):
+                found, revision = await self._find(watcher)
+            answer = changes_answer([change.item for change in found], revision, watcher.observation)
+        await answer(scope, receive, send)
+
+    async def _find(self, watcher: Watcher) -> tuple[list[Change], int]:
+        """What was found, and up to which revision there is no more of it."""
+        until = monotonic() + self._wait_seconds
+        found: list[Change] = []
+        while True:
+            changes = await watcher.more()
+            found += filter(self._filters.allow, changes)
+            if len(found) >= self._limit:
+                found = found[: self._limit]
+                return found, found[-1].revision
+            if watcher.is_over or monotonic() >= until or (found and not changes):
+                return found, watcher.position
+            if not changes:
+                await watcher.wait(until - monotonic())
