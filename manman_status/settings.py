@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     api_tokens: tuple[str, ...] = ()
     answer_cache_ms: int = 250
+    event_streams: int = 1_000
 
     url: str = "http://127.0.0.1:8000"
     api_token: str = ""
@@ -273,6 +274,7 @@ PROBLEMS: dict[str, Callable[[Any], str]] = {
     "port": _within(0, 65535),
     "workers": _within(1, 256),
     "answer_cache_ms": _within(0, 60_000),
+    "event_streams": _within(0, 100_000),
     "inbound_exchange": _name,
     "outbound_exchange": _name,
     "dead_letter_exchange": _name,

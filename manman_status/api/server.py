@@ -36,6 +36,7 @@ log = structlog.get_logger()
 
 METRICS_FOLDER = "manman-status-metrics-"
 FRESH_SECONDS = 60
+OTHER_CONNECTIONS = 1024
 
 
 def serve(settings: Settings) -> int:
@@ -57,6 +58,8 @@ def serve(settings: Settings) -> int:
             port=settings.port,
             interface=Interfaces.ASGI,
             workers=settings.workers,
+            # Streams are connections too, and whoever asks for anything else must not wait for one to end.
+            backpressure=settings.event_streams + OTHER_CONNECTIONS,
             workers_kill_timeout=max(1, int(settings.shutdown_timeout_seconds)),
             loop=Loops.uvloop,
             websockets=False,
