@@ -52,3 +52,7 @@ class UnknownWorker(ManManStatusError):  # noqa: N818
 
 class UnknownServerInstance(ManManStatusError):  # noqa: N818
     """No event has ever named game server instance {instance_id}."""
+
+
+class UnknownAlert(ManManStatusError):  # noqa: N818
+    """There is no alert {alert_id}, or it was resolved longer ago than alerts are kept."""

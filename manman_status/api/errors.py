@@ -14,6 +14,7 @@ from manman_status.errors import (
     DatabaseUnavailable,
     ManManStatusError,
     SchemaBehind,
+    UnknownAlert,
     UnknownServerInstance,
     UnknownWorker,
 )
@@ -53,6 +54,14 @@ def problem_response(error: Exception) -> Response[bytes]:
     """The answer that stands for an error. What is not known here is our own fault: logged, and told to nobody."""
     parameter: str | None = None
     headers: dict[str, str] = {}
+    oldest_revision: int | None = None
+
+
+ASKED_FOR_BY: dict[type[Exception], str] = {
+    UnknownWorker: "worker_id",
+    UnknownServerInstance: "instance_id",
+    UnknownAlert: "alert_id",
+}
     status, detail = HTTPStatus.INTERNAL_SERVER_ERROR, str(error)
     match error:
         case InvalidParameter():
@@ -61,10 +70,10 @@ def problem_response(error: Exception) -> Response[bytes]:
             status, parameter, detail = HTTPStatus.BAD_REQUEST, *_first_fault(error)
         case Unauthorized():
             status, headers = HTTPStatus.UNAUTHORIZED, {"www-authenticate": 'Bearer realm="manman-status"'}
-        case UnknownWorker():
-            status, parameter = HTTPStatus.NOT_FOUND, "worker_id"
-        case UnknownServerInstance():
-            status, parameter = HTTPStatus.NOT_FOUND, "instance_id"
+        case UnknownWorker() | UnknownServerInstance() | UnknownAlert():
+            status, parameter = HTTPStatus.NOT_FOUND, ASKED_FOR_BY[type(error)]
+        case RevisionDropped():
+            status, oldest_revision = HTTPStatus.GONE, error.oldest
         case ReadOnly():
             status, headers = HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET, HEAD"}
         case DatabaseUnavailable() | SchemaBehind():
@@ -91,7 +100,8 @@ def _first_fault(error: ValidationException) -> tuple[str | None, str]:
 PROBLEMS = {
     HTTPStatus.BAD_REQUEST: "A parameter is unknown, malformed or out of bounds; it is named.",
     HTTPStatus.UNAUTHORIZED: "The api has tokens, and none of them was given.",
-    HTTPStatus.NOT_FOUND: "Nobody ever reported this id.",
+    HTTPStatus.NOT_FOUND: "Nothing is known of this id.",
+    HTTPStatus.GONE: "Transitions after this revision are no longer kept; the oldest that is kept is named.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, or has an older schema. Try again later.",
 }
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from litestar.params import PathParameter, QueryParameter
 
 from manman_status.api.errors import InvalidParameter
-from manman_status.domain.status import Health, StatusType
+from manman_status.domain.alerts.alert import Severity
+from manman_status.domain.alerts.rules import RULE_NAMES
+from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
+from manman_status.domain.status import Entity, Health, StatusType
 
 if TYPE_CHECKING:
     from litestar import Request
@@ -34,6 +37,47 @@ Labels: TypeAlias = Annotated[
 
 async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
     """A filter that is misspelt, or given twice, must not look as if it had been applied."""
+QuerySeverity: TypeAlias = Annotated[Severity | None, QueryParameter()]
+QueryRule: TypeAlias = Annotated[str | None, QueryParameter(schema_extra={"enum": [*RULE_NAMES, None]})]
+AlertGroup: TypeAlias = Annotated[
+    str | None, QueryParameter(description="The group that it is about; empty: the workers without a group.")
+]
+PartOf: TypeAlias = Annotated[
+    int | None,
+    QueryParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY, description="The id of the alert that is the cause."),
+]
+AlertsSelected: TypeAlias = Annotated[
+    AlertSelection, QueryParameter(name="state", description="`unresolved` are those that are open or acknowledged.")
+]
+SilencesSelected: TypeAlias = Annotated[SilenceSelection, QueryParameter(name="state")]
+QueryWorkerIds: TypeAlias = Annotated[
+    list[Annotated[int, msgspec.Meta(ge=1, le=LARGEST_ID)]] | None,
+    QueryParameter(description="That worker and its server instances; may be repeated, and then any of them."),
+]
+QueryGroups: TypeAlias = Annotated[
+    list[str] | None,
+    QueryParameter(description="The worker's label `group`; may be repeated, and then any of them."),
+]
+QueryEntity: TypeAlias = Annotated[Entity | None, QueryParameter()]
+QueryStatuses: TypeAlias = Annotated[
+    list[StatusType] | None, QueryParameter(description="May be repeated, and then any of them.")
+]
+# The patterns are for the schema; what does not match is told in words of our own.
+From: TypeAlias = Annotated[
+    str,
+    QueryParameter(
+        name="from",
+        schema_extra={"pattern": "^(now|[0-9]{1,18})$"},
+        description="`now`, or the revision after which to begin; 0 is before the first.",
+    ),
+]
+Wait: TypeAlias = Annotated[
+    str,
+    QueryParameter(
+        schema_extra={"pattern": "^([0-5]?[0-9]|60)s?$"},
+        description="How long to wait when there is nothing: whole seconds, 0 to 60.",
+    ),
+]
     known = request.route_handler.parsed_fn_signature.parameters.keys() - request.path_params.keys() - {"request"}
     for name in request.query_params:
         if name not in known:
@@ -57,3 +101,33 @@ def labels_asked(group: str | None, given: list[str] | None) -> dict[str, str] |
         if labels.setdefault(key, value) != value:
             raise InvalidParameter(parameter, f"no worker has two values of {key[:80]!r}")
     return labels or None
+
+
+def rule_asked(rule: str | None) -> str | None:
+    """Raises InvalidParameter for what is no rule."""
+    if rule is not None and rule not in RULE_NAMES:
+        raise InvalidParameter("rule", f"there is no such rule; there are {', '.join(RULE_NAMES)}")
+    return rule
+
+
+def group_asked(group: str | None) -> str | None:
+    """Raises InvalidParameter for what no group can be called."""
+    if group and "\0" in group:
+        raise InvalidParameter("group", "no label has a NUL character")
+    return group
+
+
+def revision_asked(parameter: str, given: str) -> int | None:
+    """None is now. Raises InvalidParameter."""
+    if given == "now":
+        return None
+    if not REVISION.fullmatch(given):
+        raise InvalidParameter(parameter, f"{given[:80]!r} is no revision")
+    return int(given)
+
+
+def seconds_asked(parameter: str, given: str) -> int:
+    """Raises InvalidParameter."""
+    if not SECONDS.fullmatch(given) or (seconds := int(given.removesuffix("s"))) > LONGEST_WAIT_SECONDS:
+        raise InvalidParameter(parameter, f"{given[:80]!r} is not 0 to {LONGEST_WAIT_SECONDS} seconds, as 30 or 30s")
+    return seconds

@@ -260,9 +260,11 @@ class Alert(SQLModel, table=True):
         _one_of("state", AlertState),
         CheckConstraint("(state = 'resolved') = (resolved_at IS NOT NULL)", name="resolved_has_time"),
         Index("alerts_one_unresolved_a_key", "key", unique=True, postgresql_where=text("resolved_at IS NULL")),
+        Index("alerts_unresolved", "alert_id", postgresql_where=text("resolved_at IS NULL")),
         Index("alerts_to_tell", "alert_id", postgresql_where=text("resolved_at IS NULL AND part_of IS NULL")),
         Index("alerts_by_rule", "rule", "opened_at"),
         Index("alerts_by_part", "part_of", postgresql_where=text("part_of IS NOT NULL")),
+        Index("alerts_by_worker", "worker_id", "alert_id", postgresql_where=text("worker_id IS NOT NULL")),
         Index("alerts_by_end", "resolved_at", postgresql_where=text("resolved_at IS NOT NULL")),
     )
 
@@ -320,6 +322,8 @@ class Silence(SQLModel, table=True):
     __table_args__ = (Index("silences_by_end", "ends_at"),)
 
     silence_id: str = Field(sa_column=Column(Text, primary_key=True))
+    # In the order in which they came, for lists.
+    number: int = Field(sa_column=Column(BigInteger, Identity(always=True), nullable=False, unique=True))
     created_at: datetime = Field(sa_column=_time(nullable=False))
     ends_at: datetime = Field(sa_column=_time(nullable=False))
     created_by: str = Field(sa_column=Column(Text, nullable=False))

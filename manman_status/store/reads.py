@@ -134,7 +134,7 @@ async def list_workers(
         *values.values(),
         *(statuses or ()),
     )
-    return _page(row, limit)
+    return page_of(row, limit)
 
 
 SERVERS = "SELECT * FROM server_instances WHERE {where} ORDER BY instance_id LIMIT $2"
@@ -159,10 +159,10 @@ async def list_servers(connection: Connection, filters: ServerFilters, *, after:
     }
     query = servers_query(tuple(values), active=filters.active)
     (row,) = await connection.fetch(query, after, limit + 1, *values.values())
-    return _page(row, limit)
+    return page_of(row, limit)
 
 
-def _page(row: asyncpg.Record, limit: int) -> Page:
+def page_of(row: asyncpg.Record, limit: int) -> Page:
     observation = observation_of(row)
     items: list[str] = row["items"] or []
     more = len(items) > limit

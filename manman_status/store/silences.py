@@ -42,13 +42,14 @@ async def forget_silences(connection: Connection, *, retention_days: int) -> int
     return int((await connection.execute(FORGET, retention_days)).rpartition(" ")[2])
 
 
-SILENCED_BY = """(
-    SELECT s.silence_id FROM silences s
-     WHERE s.ends_at > now()
-       AND (s.group_name IS NULL OR s.group_name = a.group_name)
+COVERS = """(s.group_name IS NULL OR s.group_name = a.group_name)
        AND (s.worker_id IS NULL OR s.worker_id = a.worker_id)
        AND (s.rule IS NULL OR s.rule = a.rule)
-       AND a.labels @> s.labels
+       AND a.labels @> s.labels"""
+"""Whether the silence `s`, while it lasts, covers the alert `a`."""
+SILENCED_BY = f"""(
+    SELECT s.silence_id FROM silences s
+     WHERE s.ends_at > now() AND {COVERS}
      ORDER BY s.ends_at DESC LIMIT 1
-)"""
+)"""  # noqa: S608 - constants alone
 """Of the alert `a`: the silence that covers it longest, or null."""

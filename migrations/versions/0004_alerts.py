@@ -43,11 +43,15 @@ def upgrade() -> None:
     )
     unresolved = sa.text("resolved_at IS NULL")
     op.create_index("alerts_one_unresolved_a_key", "alerts", ["key"], unique=True, postgresql_where=unresolved)
+    op.create_index("alerts_unresolved", "alerts", ["alert_id"], postgresql_where=unresolved)
     op.create_index(
         "alerts_to_tell", "alerts", ["alert_id"], postgresql_where=sa.text("resolved_at IS NULL AND part_of IS NULL")
     )
     op.create_index("alerts_by_rule", "alerts", ["rule", "opened_at"])
     op.create_index("alerts_by_part", "alerts", ["part_of"], postgresql_where=sa.text("part_of IS NOT NULL"))
+    op.create_index(
+        "alerts_by_worker", "alerts", ["worker_id", "alert_id"], postgresql_where=sa.text("worker_id IS NOT NULL")
+    )
     op.create_index("alerts_by_end", "alerts", ["resolved_at"], postgresql_where=sa.text("resolved_at IS NOT NULL"))
     op.create_table(
         "deliveries",
@@ -67,6 +71,7 @@ def upgrade() -> None:
     op.create_table(
         "silences",
         sa.Column("silence_id", sa.Text(), nullable=False),
+        sa.Column("number", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=False),
@@ -76,6 +81,7 @@ def upgrade() -> None:
         sa.Column("rule", sa.Text(), nullable=True),
         sa.Column("labels", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.PrimaryKeyConstraint("silence_id"),
+        sa.UniqueConstraint("number"),
     )
     op.create_index("silences_by_end", "silences", ["ends_at"])
     op.create_table(

@@ -1,0 +1,143 @@
+"""Alerts and silences for whoever asks, the newest first, as JSON that PostgreSQL writes: one statement an answer."""
+
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
+from manman_status.errors import UnknownAlert
+from manman_status.store.details import Detail
+from manman_status.store.health import OBSERVATION
+from manman_status.store.reads import Page, observation_of, page_of, utc
+from manman_status.store.silences import COVERS, SILENCED_BY
+
+if TYPE_CHECKING:
+    from manman_status.store.pool import Connection
+
+
+class AlertFilters(msgspec.Struct, frozen=True):
+    state: AlertSelection = AlertSelection.UNRESOLVED
+    severity: Severity | None = None
+    rule: str | None = None
+    group_name: str | None = None
+    """Empty: of the workers without a group."""
+    worker_id: int | None = None
+    part_of: int | None = None
+
+
+class SilenceFilters(msgspec.Struct, frozen=True):
+    state: SilenceSelection = SilenceSelection.LASTING
+
+
+class AlertPage(Page, frozen=True):
+    """`judged_at` is when the rules were asked last; None: never."""
+
+    judged_at: datetime | None
+
+
+class AlertDetail(Detail, frozen=True):
+    judged_at: datetime | None
+
+
+ALERT_ITEM = f"""alert_id, key, rule, severity, state, summary, group_name AS "group", worker_id, instance_id,
+    game_server_config_id, labels, evidence, part_of,
+    (SELECT count(*) FROM alerts part WHERE part.part_of = a.alert_id) AS parts,
+    CASE WHEN resolved_at IS NULL THEN {SILENCED_BY} END AS silenced_by,
+    {utc("opened_at")} AS opened_at,
+    {utc("acknowledged_at")} AS acknowledged_at, acknowledged_by, acknowledged_why,
+    {utc("resolved_at")} AS resolved_at, resolution"""
+SILENCE_ITEM = f"""silence_id, {utc("created_at")} AS created_at, {utc("ends_at")} AS ends_at, created_by, why,
+    group_name AS "group", worker_id, rule, labels, ends_at > now() AS is_active,
+    (SELECT count(*) FROM alerts a WHERE s.ends_at > now() AND a.resolved_at IS NULL AND {COVERS}) AS covers"""
+
+PAGE = """WITH {observation}
+SELECT as_of, lag_seconds, revision, (SELECT judged_at FROM alert_progress) AS judged_at, ids, items
+FROM observed, (
+    SELECT array_agg(id) AS ids, array_agg(item) AS items
+    FROM (
+        SELECT {key} AS id, (SELECT row_to_json(i)::text FROM (SELECT {item}) i) AS item
+        FROM (SELECT * FROM {rows} ORDER BY {key} DESC LIMIT $2) {alias}
+    ) listed
+) page"""
+"""$1 is the id to begin below, $2 the limit. Filled in with the constants of this module and nothing else."""
+
+# Each names `resolved_at`, by which the index of those that are not resolved is found.
+ALERTS_SELECTED = {
+    AlertSelection.UNRESOLVED: "resolved_at IS NULL",
+    AlertSelection.OPEN: f"resolved_at IS NULL AND state = '{AlertState.OPEN}'",
+    AlertSelection.ACKNOWLEDGED: f"resolved_at IS NULL AND state = '{AlertState.ACKNOWLEDGED}'",
+    AlertSelection.RESOLVED: "resolved_at IS NOT NULL",
+    AlertSelection.ALL: "true",
+}
+
+
+@cache
+def alerts_query(state: AlertSelection, given: tuple[str, ...]) -> str:
+    """$3… are the values of the columns `given`."""
+    conditions = [ALERTS_SELECTED[state], "alert_id < $1"]
+    conditions += [f"{column} = ${number}" for number, column in enumerate(given, start=3)]
+    rows = f"alerts WHERE {' AND '.join(conditions)}"
+    return PAGE.format(observation=OBSERVATION, key="alert_id", item=ALERT_ITEM, rows=rows, alias="a")
+
+
+async def list_alerts(connection: Connection, filters: AlertFilters, *, before: int, limit: int) -> AlertPage:
+    """Alerts whose id is less than `before`, the newest first."""
+    values = {
+        column: value
+        for column in ("severity", "rule", "group_name", "worker_id", "part_of")
+        if (value := getattr(filters, column)) is not None
+    }
+    query = alerts_query(filters.state, tuple(values))
+    (row,) = await connection.fetch(query, before, limit + 1, *values.values())
+    page = page_of(row, limit)
+    return AlertPage(page.items, page.last_id, page.observation, row["judged_at"])
+
+
+DELIVERIES = f"""SELECT coalesce(json_agg(d), '[]') FROM (
+    SELECT channel, severity, {utc("told_at")} AS told_at, is_settled
+    FROM deliveries WHERE alert_id = a.alert_id ORDER BY channel
+) d"""
+ALERT = f"""WITH {OBSERVATION}
+SELECT as_of, lag_seconds, revision, (SELECT judged_at FROM alert_progress) AS judged_at, (
+    SELECT row_to_json(i)::text FROM (
+        SELECT {ALERT_ITEM}, ({DELIVERIES}) AS deliveries FROM alerts a WHERE alert_id = $1
+    ) i
+) AS item FROM observed"""
+
+
+async def get_alert(connection: Connection, alert_id: int) -> AlertDetail:
+    """With what each channel was told of it."""
+    (row,) = await connection.fetch(ALERT, alert_id)
+    if row["item"] is None:
+        raise UnknownAlert(alert_id=alert_id)
+    return AlertDetail(row["item"], observation_of(row), row["judged_at"])
+
+
+SILENCES_SELECTED = {
+    SilenceSelection.LASTING: "ends_at > now()",
+    SilenceSelection.ENDED: "ends_at <= now()",
+    SilenceSelection.ALL: "true",
+}
+SILENCES = {
+    state: PAGE.format(
+        observation=OBSERVATION,
+        key="number",
+        item=SILENCE_ITEM,
+        rows=f"silences WHERE {selected} AND number < $1",
+        alias="s",
+    )
+    for state, selected in SILENCES_SELECTED.items()
+}
+
+
+async def list_silences(connection: Connection, filters: SilenceFilters, *, before: int, limit: int) -> Page:
+    """Silences whose number is less than `before`, the newest first."""
+    (row,) = await connection.fetch(SILENCES[filters.state], before, limit + 1)
+    return page_of(row, limit)
