@@ -21,10 +21,11 @@ from litestar.openapi.spec import Components, SecurityScheme
 from manman_status.api.answers import Answers, kept_answers
 from manman_status.api.database import Database
 from manman_status.api.errors import problem_response
+from manman_status.api.feed import Feed
 from manman_status.api.gate import Gate
 from manman_status.api.metrics import Metrics, http_metrics
 from manman_status.api.parameters import refuse_unknown_parameters
-from manman_status.api.routes import alerts, probes, servers, system, workers
+from manman_status.api.routes import alerts, events, probes, servers, system, workers
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool
 
@@ -44,6 +45,8 @@ def create_app(settings: Settings) -> Litestar:
                     servers.active_servers,
                     servers.server,
                     system.system,
+                    events.events,
+                    events.changes,
                     alerts.alerts,
                     alerts.alert,
                     alerts.silences,
@@ -55,13 +58,17 @@ def create_app(settings: Settings) -> Litestar:
             probes.livez,
             probes.readyz,
         ],
-        lifespan=[_parent, functools.partial(_database, settings=settings)],
+        lifespan=[_parent, functools.partial(_database, settings=settings), _streams_end],
         middleware=[http_metrics.middleware],
         exception_handlers={Exception: _problem},
         openapi_config=_openapi(),
         logging_config=None,
     )
     app.asgi_handler = Gate(app.asgi_handler, tokens=settings.api_tokens)
+    if settings.otlp_endpoint:
+        from manman_status.api.telemetry import trace_requests
+
+        trace_requests(app, settings.otlp_endpoint)
     return app
 
 
@@ -104,6 +111,21 @@ async def _parent(_: Litestar) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def _streams_end(app: Litestar) -> AsyncIterator[None]:
+    """End the event streams at SIGTERM: the server waits for all its answers before it ends the lifespan."""
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        Feed.of(app).end()
+        # This took the server's own handler away; to it, both signals mean the same.
+        os.kill(os.getpid(), signal.SIGINT)
+
+    if multiprocessing.parent_process():
+        loop.add_signal_handler(signal.SIGTERM, end)
+    yield
+
+
+@contextlib.asynccontextmanager
 async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]:
     pool = create_pool(
         settings.read_url,
@@ -116,6 +138,7 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
     timeouts = Timeouts(**{name: getattr(settings, name) for name in Timeouts.__struct_fields__})
     database = Database(pool, timeout_seconds=settings.database_timeout_seconds, timeouts=timeouts)
     app.state["database"] = database
+    app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
     app.state["answers"] = Answers(database, keep_ms=settings.answer_cache_ms)
     app.state["metrics"] = Metrics(
         database, worker_series=settings.worker_series, keep_seconds=settings.answer_cache_ms / 1000
@@ -123,6 +146,7 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
     try:
         yield
     finally:
+        await feed.close()
         try:
             async with asyncio.timeout(settings.database_timeout_seconds):
                 await pool.close()

@@ -18,6 +18,7 @@ from manman_status.errors import (
     UnknownServerInstance,
     UnknownWorker,
 )
+from manman_status.store.feed import RevisionDropped
 
 log = structlog.get_logger()
 
@@ -40,20 +41,19 @@ class ReadOnly(ManManStatusError):  # noqa: N818
     """Nothing can be changed here: only GET and HEAD are answered."""
 
 
+class TooManyStreams(ManManStatusError):  # noqa: N818
+    """{most} clients of this process are being told of changes, and there may be no more."""
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What went wrong (RFC 9457). `parameter` names what has to be changed in the request."""
+    """What went wrong (RFC 9457). `parameter` names what has to be changed in the request, `oldest_revision` is the
+    first transition that is still kept."""
 
     type: str
     title: str
     status: int
     detail: str
     parameter: str | None = None
-
-
-def problem_response(error: Exception) -> Response[bytes]:
-    """The answer that stands for an error. What is not known here is our own fault: logged, and told to nobody."""
-    parameter: str | None = None
-    headers: dict[str, str] = {}
     oldest_revision: int | None = None
 
 
@@ -62,6 +62,13 @@ ASKED_FOR_BY: dict[type[Exception], str] = {
     UnknownServerInstance: "instance_id",
     UnknownAlert: "alert_id",
 }
+
+
+def problem_response(error: Exception) -> Response[bytes]:
+    """The answer that stands for an error. What is not known here is our own fault: logged, and told to nobody."""
+    parameter: str | None = None
+    oldest_revision: int | None = None
+    headers: dict[str, str] = {}
     status, detail = HTTPStatus.INTERNAL_SERVER_ERROR, str(error)
     match error:
         case InvalidParameter():
@@ -78,12 +85,14 @@ ASKED_FOR_BY: dict[type[Exception], str] = {
             status, headers = HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET, HEAD"}
         case DatabaseUnavailable() | SchemaBehind():
             status, headers = HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"}
+        case TooManyStreams():
+            status, headers = HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "15"}
         case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             status, detail = HTTPStatus(error.status_code), error.detail
         case _:
             log.error("request_failed", exc_info=error)
             detail = "This is a fault of the server."
-    problem = Problem("about:blank", status.phrase, status, detail, parameter)
+    problem = Problem("about:blank", status.phrase, status, detail, parameter, oldest_revision)
     headers["cache-control"] = "no-store"
     return Response(msgspec.json.encode(problem), status_code=status, media_type=PROBLEM_JSON, headers=headers)
 
@@ -106,11 +115,14 @@ PROBLEMS = {
 }
 
 
-def documented_problems(*, finds_one: bool = False, asks: bool = True) -> dict[int, ResponseSpec]:
+def documented_problems(
+    *, finds_one: bool = False, asks: bool = True, watches: bool = False
+) -> dict[int, ResponseSpec]:
     """For the schema: which of these an endpoint gives. One that `asks` reads the database and may be asked wrongly,
-    one that `finds_one` may not find it."""
+    one that `finds_one` may not find it, one that `watches` may be asked for what is no longer there."""
     given = {HTTPStatus.UNAUTHORIZED} | ({HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE} if asks else set())
     given |= {HTTPStatus.NOT_FOUND} if finds_one else set()
+    given |= {HTTPStatus.GONE} if watches else set()
     return {
         status: ResponseSpec(Problem, generate_examples=False, description=PROBLEMS[status], media_type=PROBLEM_JSON)
         for status in sorted(given)

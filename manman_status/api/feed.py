@@ -182,7 +182,7 @@ class Watcher:
         self.position = newest if after is None else after
 
     async def more(self) -> list[Change]:
-        """The next `PAGE` at most, filtered or not; [] when all is seen. Raises RevisionDropped, DatabaseUnavailable."""
+        """The next `PAGE` at most, filtered or not; [] when all seen. Raises RevisionDropped, DatabaseUnavailable."""
         self._woken.clear()
         if self.is_behind:
             changes = await self._feed.read_history(self.position)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
+import msgspec
 from litestar.params import PathParameter, QueryParameter
 
 from manman_status.api.errors import InvalidParameter
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 LARGEST_ID = 2**63 - 1
 EXACTLY = {"maximum": LARGEST_ID}
 """A bound for the schema, where Litestar would write a rounded float."""
-REPEATABLE = frozenset({"label"})
+LONGEST_WAIT_SECONDS = 60
+REVISION = re.compile(r"[0-9]{1,18}")
+SECONDS = re.compile(r"[0-9]{1,2}s?")
 
 PathId: TypeAlias = Annotated[int, PathParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY)]
 QueryId: TypeAlias = Annotated[int | None, QueryParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY)]
@@ -33,10 +37,6 @@ Labels: TypeAlias = Annotated[
     list[str] | None,
     QueryParameter(description="`key:value`; may be repeated, and then all of them must hold."),
 ]
-
-
-async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
-    """A filter that is misspelt, or given twice, must not look as if it had been applied."""
 QuerySeverity: TypeAlias = Annotated[Severity | None, QueryParameter()]
 QueryRule: TypeAlias = Annotated[str | None, QueryParameter(schema_extra={"enum": [*RULE_NAMES, None]})]
 AlertGroup: TypeAlias = Annotated[
@@ -78,11 +78,20 @@ Wait: TypeAlias = Annotated[
         description="How long to wait when there is nothing: whole seconds, 0 to 60.",
     ),
 ]
-    known = request.route_handler.parsed_fn_signature.parameters.keys() - request.path_params.keys() - {"request"}
+
+
+async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+    """A filter that is misspelt, or given twice, must not look as if it had been applied."""
+    repeatable = {
+        parameter.kwarg_definition.name or name: parameter.is_non_string_sequence
+        for name, parameter in request.route_handler.parsed_fn_signature.parameters.items()
+        if isinstance(parameter.kwarg_definition, QueryParameter)
+    }
     for name in request.query_params:
-        if name not in known:
-            raise InvalidParameter(name, f"not a parameter here; known are {', '.join(sorted(known)) or 'none'}")
-        if name not in REPEATABLE and len(request.query_params.getall(name)) > 1:
+        if name not in repeatable:
+            known = ", ".join(sorted(repeatable)) or "none"
+            raise InvalidParameter(name, f"not a parameter here; known are {known}")
+        if not repeatable[name] and len(request.query_params.getall(name)) > 1:
             raise InvalidParameter(name, "given more than once")
 
 

@@ -214,7 +214,7 @@ def page_answer(page: Page, *, kind: str, filters: msgspec.Struct, **times: date
 
 
 def changes_answer(items: list[str], revision: int, observation: Observation) -> Answer:
-    return _dated(f'{{"items":[{",".join(items)}]', msgspec.structs.replace(observation, revision=revision))
+    return _dated(f'{{"items":[{",".join(items)}]', msgspec.structs.replace(observation, revision=revision), {})
 
 
 def detail_answer(detail: Detail, **times: datetime | None) -> Answer:

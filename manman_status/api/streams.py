@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from manman_status.errors import DatabaseUnavailable
 from manman_status.store.feed import RevisionDropped
 
 if TYPE_CHECKING:
-    from litestar.types import Message, Receive, Scope, Send
+    from litestar.types import Receive, Scope, Send
 
     from manman_status.api.feed import ChangeFilters, Feed, Watcher
     from manman_status.store.feed import Change
@@ -59,12 +59,14 @@ class EventStream:
         after: int | None,
         parameter: str,
         comment_seconds: float = COMMENT_SECONDS,
+        stalled_seconds: float = STALLED_SECONDS,
     ) -> None:
         self._feed = feed
         self._filters = filters
         self._after = after
         self._parameter = parameter
         self._comment_seconds = comment_seconds
+        self._stalled_seconds = stalled_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Raises TooManyStreams, InvalidParameter, RevisionDropped, DatabaseUnavailable before the first byte."""
@@ -73,29 +75,27 @@ class EventStream:
             at = watcher.position
             changes = await watcher.more()
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            async with _attended(watcher, receive):
-                await _send(send, b"id: %d\n\n" % at)
-                await self._tell(watcher, changes, send)
-            await send(_body(b"", more=False))
+            with suppress(TimeoutError):
+                async with _attended(watcher, receive):
+                    await self._send(send, b"id: %d\n\n" % at)
+                    await self._tell(watcher, changes, send)
+                    await self._send(send, b"", more=False)
 
     async def _tell(self, watcher: Watcher, changes: Sequence[Change], send: Send) -> None:
-        """Returns where the client has to come again, or has left. What it was not sent by then, it will ask for."""
+        """Until the client has left or must come again. What it was not sent by then, it will ask for."""
         comment_at = monotonic() + self._comment_seconds
         has_caught_up = False
         while not watcher.is_over:
-            told = b"".join(map(_event, filter(self._filters.allow, changes)))
+            told = b"".join(change.event for change in changes if self._filters.allow(change))
             if not told and monotonic() >= comment_at:
                 told = b":\nid: %d\n\n" % watcher.position
             if told:
                 comment_at = monotonic() + self._comment_seconds
-                try:
-                    await _send(send, told)
-                except TimeoutError:
-                    return
+                await self._send(send, told)
             if not changes:
                 await watcher.wait(max(0.0, comment_at - monotonic()))
             if has_caught_up and watcher.is_behind:
-                await _send(
+                await self._send(
                     send, b'id: %d\nevent: overrun\ndata: {"from":%d}\n\n' % (watcher.position, watcher.position)
                 )
                 return
@@ -108,19 +108,10 @@ class EventStream:
                 changes = []
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
 
-
-def _event(change: Change) -> bytes:
-    return b"id: %d\nevent: transition\ndata: %b\n\n" % (change.revision, change.item.encode())
-
-
-def _body(content: bytes, *, more: bool) -> Message:
-    return {"type": "http.response.body", "body": content, "more_body": more}
-
-
-async def _send(send: Send, content: bytes) -> None:
-    """Raises TimeoutError when the client has taken nothing for long: it may be gone without a word."""
-    async with asyncio.timeout(STALLED_SECONDS):
-        await send(_body(content, more=True))
+    async def _send(self, send: Send, content: bytes, *, more: bool = True) -> None:
+        """Raises TimeoutError when the client has taken nothing for long: it may be gone without a word."""
+        async with asyncio.timeout(self._stalled_seconds):
+            await send({"type": "http.response.body", "body": content, "more_body": more})
 
 
 class LongPoll:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +26,7 @@ class RevisionDropped(ManManStatusError):  # noqa: N818
         super().__init__(revision=revision, oldest=oldest)
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, dict=True):
     """A transition as it is told. `item` is its JSON object, on one line."""
 
     revision: int
@@ -34,6 +35,11 @@ class Change(msgspec.Struct, frozen=True):
     worker_id: int | None
     group: str | None
     item: str
+
+    @cached_property
+    def event(self) -> bytes:
+        """As a Server-Sent Event: encoded once, for all who are told."""
+        return b"id: %d\nevent: transition\ndata: %b\n\n" % (self.revision, self.item.encode())
 
 
 LATEST = f"WITH {OBSERVATION} SELECT as_of, lag_seconds, revision FROM observed"
