@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from collections.abc import MutableMapping
+from typing import Any, Literal
 
 import structlog
 
@@ -18,8 +19,16 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(sort_keys=False)
     )
+
+    def add_role(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        # Not as a context variable, of which threads know nothing.
+        event["role"] = role
+        return event
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_role,
+        add_trace,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -37,7 +46,9 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    # Below that, libraries log addresses and what is sent there: a token in a path, a password in a frame.
     root.setLevel(max(number, logging.INFO))
+    logging.getLogger("manman_status").setLevel(number)
     # These say at WARNING, once per retry and with a traceback, what we say once with its fields.
     for noisy in ("aio_pika", "aiormq"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -47,4 +58,12 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(role=role)
+
+
+def add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The current span's `trace_id` and `span_id`, where OpenTelemetry is loaded and there is one."""
+    if (trace := sys.modules.get("opentelemetry.trace")) is not None:
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            event["trace_id"], event["span_id"] = f"{span.trace_id:032x}", f"{span.span_id:016x}"
+    return event

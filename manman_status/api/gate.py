@@ -6,8 +6,10 @@ import hashlib
 import hmac
 import re
 import uuid
+from time import perf_counter
 from typing import TYPE_CHECKING
 
+import structlog
 from litestar import Request
 from litestar.enums import ScopeType
 from structlog.contextvars import bound_contextvars
@@ -17,7 +19,11 @@ from manman_status.api.errors import ReadOnly, Unauthorized, problem_response
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+log = structlog.get_logger()
+
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
+QUIET_PATHS = OPEN_PATHS | {"/metrics"}
+"""What machines ask every few seconds."""
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 LONGEST_TOKEN = 4096
 
@@ -36,8 +42,12 @@ class Gate:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
 
+        begun, method, status = perf_counter(), scope["method"], 500
+
         async def answer(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
@@ -49,7 +59,13 @@ class Gate:
             else:
                 scope["method"] = "GET"  # for HEAD too: the server leaves out the body
                 app = self._app
-            await app(scope, receive, answer)
+            try:
+                await app(scope, receive, answer)
+            finally:
+                # The route and not the path or the query: those may hold what nobody should read.
+                say = log.debug if scope["path"] in QUIET_PATHS else log.info
+                ms = round((perf_counter() - begun) * 1000, 1)
+                say("request", method=method, route=scope.get("path_template"), status=status, duration_ms=ms)
 
     def _may_ask(self, scope: HTTPScope) -> bool:
         if not self._digests or scope["path"] in OPEN_PATHS:
