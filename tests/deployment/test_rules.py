@@ -1,18 +1,36 @@
-"""The alert rules for compose and those of the chart are the same, and are about metrics that exist."""
+"""Alerts and the dashboard: compose and the chart have the same, Prometheus understands them, and what they ask for is
+what there is."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+import pytest
 import yaml
 
+from manman_status.api.metrics import fleet_families, http_metrics
+from manman_status.pipeline.statistics import Statistics
+from manman_status.store.system_reads import Ended, Measured
+from tests.deployment.chart import render
+from tests.integration.api.test_health import TIMEOUTS
+
 ROOT = Path(__file__).parents[2]
-OUR_METRIC = re.compile(r"\bmanman_status_\w+")
+RULES = ROOT / "monitoring/rules.yaml"
+DASHBOARD = ROOT / "monitoring/dashboard.json"
+NAME = re.compile(r"\b(?:manman_status|process|up|kube)\w*(?=\{)|\bup\b")
+LABEL = re.compile(r'(\w+)(?:=|!=|=~|!~)"')
+OF_ALL = {"job", "instance", "namespace"}
+OF_REQUESTS = {"method", "path", "status_code", "app_name"}
 
 
 def rules_of_compose():
-    [group] = yaml.safe_load((ROOT / "monitoring/rules.yaml").read_text("utf-8"))["groups"]
+    [group] = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
     return {
         rule["alert"]: (rule["expr"], rule["for"], rule["labels"]["severity"], rule["annotations"]["summary"])
         for rule in group["rules"]
@@ -33,12 +51,107 @@ def _of_the_job(expression):
     return expression.replace("{@api", '{job="manman-status"')
 
 
+def dashboard_expressions():
+    """Grafana's own variables filled in as for compose."""
+    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+    filled = {"$job": "manman-status", "$namespace": ".*", "$__rate_interval": "1m"}
+    for panel in panels:
+        for target in panel.get("targets", ()):
+            expression = target["expr"]
+            for variable, value in filled.items():
+                expression = expression.replace(variable, value)
+            yield panel["title"], expression
+
+
+def exposed():
+    """Labels by the name of each series that the api has, when there is something of everything."""
+    statistics = Statistics()
+    statistics.queue_depths, statistics.dead_letters_waiting = {"q": 1}, 1
+    statistics.relay_backlog, statistics.sweep_ms = 1, 1.0
+    row = {"processor_id": "p", "host": "h", "version": "1", "settled_through": {}}
+    row |= dict.fromkeys(("started_at", "last_seen"), "2026-11-24T12:00:00Z")
+    row |= {"transitions_by": {"worker": {"LOST": {"heartbeat_expired": 1}}}, "notifications": {"c": {"sent": 1}}}
+    measured = msgspec.convert(
+        {
+            "workers": [("g", "healthy", 1)],
+            "servers_by_status": {"RUNNING": 1},
+            "oldest_heartbeat_age_seconds": 1.0,
+            "processors": [statistics.as_row() | row],
+            "guards": [],
+            "alerts": [],
+            "observation": {"as_of": datetime.now(UTC), "lag_seconds": 1.0, "revision": 1},
+        },
+        Measured,
+    )
+    found = {"up": set(), "manman_status_database_up": set(), "kube_deployment_status_replicas_ready": {"deployment"}}
+    found |= {"process_cpu_seconds_total": set(), "process_resident_memory_bytes": set()}
+    found |= {f"{http_metrics.prefix}_requests_total": OF_REQUESTS}
+    found |= {f"{http_metrics.prefix}_request_duration_seconds_bucket": {*OF_REQUESTS, "le"}}
+    for family in fleet_families(measured, Ended(0, {"COMPLETE": 0}), TIMEOUTS):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def promtool(*arguments):
+    if not shutil.which("promtool"):
+        pytest.skip("there is no promtool; `make prometheus` brings it")
+    ran = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
 def test_compose_and_the_chart_alert_alike():
     assert rules_of_compose() == rules_of_the_chart()
 
 
-def test_every_rule_is_about_metrics_that_there_are():
-    exposed = (ROOT / "manman_status/api/metrics.py").read_text("utf-8")
-    for expression, *_ in rules_of_compose().values():
-        for name in OUR_METRIC.findall(expression):
-            assert name in exposed or name == "manman_status_http_requests_total", name
+def test_prometheus_understands_the_alerts_of_both(tmp_path):
+    promtool("check", "rules", RULES)
+    of_the_chart = tmp_path / "rules.yaml"
+    rule = render({"prometheusRule": {"enabled": True}}).one("PrometheusRule")
+    of_the_chart.write_text(yaml.safe_dump(rule["spec"]), "utf-8")
+    promtool("check", "rules", of_the_chart)
+
+
+def test_each_alert_fires_when_it_should_and_none_when_all_is_well():
+    cases = ROOT / "monitoring/rules.test.yaml"
+    promtool("test", "rules", cases)
+    tests = yaml.safe_load(cases.read_text("utf-8"))["tests"]
+    fired = {each["alertname"] for test in tests for each in test.get("alert_rule_test", ()) if each["exp_alerts"]}
+    assert fired == rules_of_compose().keys()
+
+
+def test_prometheus_understands_the_dashboard(tmp_path):
+    rules = [{"record": f"panel_{n}", "expr": expr} for n, (_, expr) in enumerate(dashboard_expressions())]
+    file = tmp_path / "dashboard.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), "utf-8")
+    promtool("check", "rules", file)
+
+
+def asked():
+    of_the_chart = render({"prometheusRule": {"enabled": True}}).one("PrometheusRule")["spec"]["groups"][0]["rules"]
+    yield from ((rule["alert"], rule["expr"]) for rule in of_the_chart)
+    yield from dashboard_expressions()
+
+
+@pytest.mark.parametrize(("title", "expression"), list(asked()), ids=lambda text: text[:40])
+def test_what_is_asked_for_is_what_there_is(title, expression):
+    there = exposed()
+    names = NAME.findall(expression)
+    assert names
+    for name in names:
+        assert name in there
+        for selector in re.findall(rf"\b{name}\{{(.*?)\}}", expression):
+            assert set(LABEL.findall(selector)) <= there[name] | OF_ALL
+    for labels in re.findall(r"\bby \((.*?)\)", expression):
+        assert set(labels.split(", ")) <= set.union(*(there[name] for name in names))
+
+
+def test_the_dashboard_is_in_the_chart_when_it_is_asked_for():
+    assert not render().of("ConfigMap")
+    [shown] = render({"dashboard": {"enabled": True}}).of("ConfigMap")
+    assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(shown["data"]["manman-status.json"]) == json.loads(DASHBOARD.read_text("utf-8"))
+    [mine] = render({"dashboard": {"enabled": True, "labels": {"mine": "yes"}}}).of("ConfigMap")
+    assert mine["metadata"]["labels"]["mine"] == "yes"
+    assert "grafana_dashboard" not in mine["metadata"]["labels"]

@@ -32,6 +32,7 @@ UNITS = {
     "_server_instances": "gauge",
     "_processors": "gauge",
     "_groups": "gauge",
+    "_alerts": "gauge",
     "_messages": "gauge",
     "_events": "histogram",
     "_up": "gauge",
@@ -53,6 +54,8 @@ LABELS = {
     "reason",
     "queue",
     "channel",
+    "rule",
+    "severity",
     "le",
     "worker_id",
 }
