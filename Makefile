@@ -1,5 +1,5 @@
 # Needs git, make and Python 3.11 or newer with pip; brings everything else, into .venv and .manman.
-# RabbitMQ alone is a system package: it is installed with apt-get where it is missing and that is allowed.
+# RabbitMQ and, for tests, Prometheus are system packages: installed with apt-get where they are missing and that is allowed.
 
 PYTHON := $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(if $(shell \
 	$(name) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(name))))
@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq
+.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
 
@@ -40,7 +40,7 @@ test-containers: $(INSTALLED) ## the image and compose.yaml, with the container 
 bench: setup ## measurements, beside the least that the same work can cost
 	$(BIN)/python -m bench
 
-setup: $(INSTALLED) rabbitmq ## what `up` and `test` need
+setup: $(INSTALLED) rabbitmq prometheus ## what `up` and `test` need
 
 python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing" >&2; exit 1; }
@@ -54,15 +54,27 @@ $(INSTALLED): pyproject.toml uv.lock $(filter .manman/%,$(UV)) | python
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target .manman/bootstrap uv
 
 APT := $(if $(filter 0,$(shell id -u)),,sudo -n )env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q
+MAY_INSTALL := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 RABBITMQ_MISSING := RabbitMQ is missing, and may not be installed from here: apt-get install rabbitmq-server, \
 	brew install rabbitmq, or https://www.rabbitmq.com/docs/download; `make up` also takes MANMAN_STATUS_RABBITMQ_URL
+
+# With the newest lists where it cannot be had by those that are here.
+define install
+set -x; $(APT) install -y --no-install-recommends $(1) \
+		|| { $(APT) update && $(APT) install -y --no-install-recommends $(1); }
+endef
 
 rabbitmq: $(INSTALLED)
 	@if $(BIN)/python -c 'from manman_status.dev.rabbitmq import rabbitmq_server as find; find()' 2>/dev/null; \
 	then exit; fi; \
-	if ! command -v apt-get >/dev/null || ! { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
-		echo '$(RABBITMQ_MISSING)' >&2; exit 1; \
-	fi; \
+	if ! { $(MAY_INSTALL); }; then echo '$(RABBITMQ_MISSING)' >&2; exit 1; fi; \
 	echo "RabbitMQ is missing: installing it with apt-get"; \
-	set -x; $(APT) install -y --no-install-recommends rabbitmq-server \
-		|| { $(APT) update && $(APT) install -y --no-install-recommends rabbitmq-server; }
+	$(call install,rabbitmq-server)
+
+# The tests that need it are skipped where it is not.
+prometheus:
+	@if { command -v promtool && command -v prometheus && { command -v prometheus-alertmanager || command -v alertmanager; }; } \
+		>/dev/null; then exit; fi; \
+	if ! { $(MAY_INSTALL); }; then echo "Prometheus is missing, and may not be installed from here"; exit; fi; \
+	echo "Prometheus is missing: installing it with apt-get, for the tests of alerts"; \
+	$(call install,prometheus prometheus-alertmanager) || echo "there is no Prometheus"
