@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from time import perf_counter
 
 import asyncpg
 import structlog
@@ -26,6 +27,7 @@ from manman_status.pipeline.notifying import BROKER
 from manman_status.store.alerts import (
     Progress,
     change_of,
+    count_lost_servers,
     lock_progress,
     move_progress,
     open_alerts,
@@ -46,6 +48,8 @@ from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
 log = structlog.get_logger()
 
 REVISIONS_AT_ONCE = 10_000
+LEAST_PAUSES = 4
+"""Times as long as the look before it."""
 
 
 class Alerter:
@@ -73,12 +77,15 @@ class Alerter:
         while True:
             token = await self._leadership.wait()
             more = False
+            begun = perf_counter()
             try:
                 more = await self.judge(token)
             except LeaseLost:
                 self._leadership.lost()
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 log.warning("alerts_not_judged", error=f"{type(error).__name__}: {error}")
+            # With tens of thousands of alerts open a look takes long: it may not take all of a leader's time.
+            await asyncio.sleep(LEAST_PAUSES * (perf_counter() - begun))
             if not more:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._interval_seconds):
@@ -111,16 +118,23 @@ class Alerter:
         unresolved = await read_unresolved(connection)
         rows = await read_changes(connection, after=progress.judged_revision, through=through)
         subjects = [alert.subject for alert in unresolved.values()]
-        worker_ids = {each for each in (*(s.worker_id for s in subjects), *map(worker_of, rows)) if each is not None}
+        changed = {worker_id for row in rows if (worker_id := worker_of(row)) is not None}
+        worker_ids = changed | {subject.worker_id for subject in subjects if subject.worker_id is not None}
         instance_ids = {subject.instance_id for subject in subjects if subject.instance_id is not None}
         workers = await read_workers(connection, worker_ids) if worker_ids else {}
-        changes = [change_of(row, workers) for row in rows]
+        went_along = (
+            await count_lost_servers(connection, after=progress.judged_revision, through=through) if rows else {}
+        )
+        changes = [
+            change_of(row, workers.get(worker_of(row) or 0), went_along.get((row["entity_id"], row["at"]), 0))
+            for row in rows
+        ]
         instance_ids |= {change.entity_id for change in changes if change.entity is Entity.SERVER_INSTANCE}
-        flapping = {a.subject.worker_id for a in unresolved.values() if a.rule == Flapping.name and a.subject.worker_id}
-        flapping |= {
-            change.entity_id
-            for change in changes
-            if change.entity is Entity.WORKER and change.new_status is StatusType.LOST
+        lost = {c.entity_id for c in changes if c.entity is Entity.WORKER and c.new_status is StatusType.LOST}
+        flapping = lost | {
+            alert.subject.worker_id
+            for alert in unresolved.values()
+            if alert.rule == Flapping.name and alert.subject.worker_id is not None
         }
         judged_at = progress.judged_at
         return Scene(

@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from manman_status.domain.alerts.alert import Finding, OpenAlert, Subject
+from manman_status.domain.alerts.alert import Finding, OpenAlert, Severity, Subject
 from manman_status.domain.alerts.scene import Change, Crash, Flip, Held, Memory, WorkerNow
-from manman_status.domain.status import Entity, StatusType
+from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.store.pool import Connection
 
 
@@ -73,37 +73,49 @@ async def read_changes(connection: Connection, *, after: int, through: int) -> l
     return await connection.fetch(CHANGES, after, through)
 
 
-def change_of(row: asyncpg.Record, workers: Mapping[int, WorkerNow]) -> Change:
+def worker_of(row: asyncpg.Record) -> int | None:
+    worker_id: int | None = row["entity_id"] if row["entity"] == Entity.WORKER else row["owner_id"]
+    return worker_id
+
+
+def change_of(row: asyncpg.Record, worker: WorkerNow | None, lost_servers: int) -> Change:
     return Change(
         at=row["at"],
         entity=Entity(row["entity"]),
         entity_id=row["entity_id"],
         old_status=row["old_status"] and StatusType(row["old_status"]),
         new_status=StatusType(row["new_status"]),
-        reason=row["reason"],
-        worker=workers.get(worker_of(row) or 0),
+        reason=Reason(row["reason"]),
+        worker=worker,
         game_server_config_id=row["game_server_config_id"],
         exit_code=row["exit_code"],
         was_left=bool(row["was_left"]),
+        lost_servers=lost_servers,
     )
 
 
-def worker_of(row: asyncpg.Record) -> int | None:
-    worker_id: int | None = row["entity_id"] if row["entity"] == Entity.WORKER else row["owner_id"]
-    return worker_id
-
-
-WORKERS = """
-SELECT worker_id, status, labels,
-       (SELECT count(*) FROM server_instances i WHERE i.worker_id = w.worker_id AND i.status = 'LOST') AS lost_servers
-  FROM workers w
- WHERE worker_id = ANY($1::bigint[])
+# In the transaction of their worker and just before it: perhaps before the revision that was judged last.
+LOST_SERVERS = """
+SELECT (evidence ->> 'worker_id')::bigint AS worker_id, at, count(*) AS number
+  FROM transitions
+ WHERE revision > $1 - 5000 AND revision <= $2
+   AND entity = 'game_server_instance' AND new_status = 'LOST' AND reason = 'worker_lost'
+ GROUP BY 1, 2
 """
+
+
+async def count_lost_servers(connection: Connection, *, after: int, through: int) -> dict[tuple[int, datetime], int]:
+    """By worker and time: how many servers were lost with it."""
+    rows = await connection.fetch(LOST_SERVERS, after, through)
+    return {(row["worker_id"], row["at"]): row["number"] for row in rows}
+
+
+WORKERS = "SELECT worker_id, status, labels FROM workers WHERE worker_id = ANY($1::bigint[])"
 
 
 async def read_workers(connection: Connection, worker_ids: Iterable[int]) -> dict[int, WorkerNow]:
     rows = await connection.fetch(WORKERS, list(worker_ids))
-    return {row["worker_id"]: msgspec.convert(dict(row), WorkerNow) for row in rows}
+    return {row["worker_id"]: WorkerNow(row["worker_id"], StatusType(row["status"]), row["labels"]) for row in rows}
 
 
 INSTANCES = "SELECT instance_id, status FROM server_instances WHERE instance_id = ANY($1::bigint[])"
@@ -152,18 +164,39 @@ async def read_held(connection: Connection) -> list[Held]:
 
 
 UNRESOLVED = """
-SELECT a.key, a.rule, a.severity, a.summary, a.opened_at, cause.key AS part_of,
-       json_build_object('group', a.group_name, 'worker_id', a.worker_id, 'instance_id', a.instance_id,
-                         'game_server_config_id', a.game_server_config_id, 'labels', a.labels) AS subject
-  FROM alerts a LEFT JOIN alerts cause ON cause.alert_id = a.part_of
- WHERE a.resolved_at IS NULL
- ORDER BY a.alert_id
+SELECT alert_id, key, rule, severity, summary, opened_at, part_of,
+       group_name, worker_id, instance_id, game_server_config_id, labels
+  FROM alerts
+ WHERE resolved_at IS NULL
+ ORDER BY alert_id
 """
 
 
 async def read_unresolved(connection: Connection) -> dict[str, OpenAlert]:
     """By key, oldest first."""
-    return {row["key"]: msgspec.convert(dict(row), OpenAlert) for row in await connection.fetch(UNRESOLVED)}
+    rows = await connection.fetch(UNRESOLVED)
+    # A cause is unresolved as long as it has parts that are: they are joined here, in SQL it can take minutes.
+    keys = {row["alert_id"]: row["key"] for row in rows}
+    return {row["key"]: _open_alert(row, keys.get(row["part_of"])) for row in rows}
+
+
+def _open_alert(row: asyncpg.Record, part_of: str | None) -> OpenAlert:
+    subject = Subject(
+        group=row["group_name"],
+        worker_id=row["worker_id"],
+        instance_id=row["instance_id"],
+        game_server_config_id=row["game_server_config_id"],
+        labels=row["labels"],
+    )
+    return OpenAlert(
+        key=row["key"],
+        rule=row["rule"],
+        severity=Severity(row["severity"]),
+        summary=row["summary"],
+        subject=subject,
+        opened_at=row["opened_at"],
+        part_of=part_of,
+    )
 
 
 OPEN = """
@@ -247,21 +280,18 @@ UPDATE alerts AS kept
    SET state = 'resolved', resolved_at = now(), resolution = given.why, version = version + 1
   FROM unnest($1::text[], $2::text[]) AS given (key, why)
  WHERE kept.key = given.key AND kept.resolved_at IS NULL
+RETURNING alert_id
 """
 # A part that outlives its cause stands for itself from then on.
-FREE_PARTS = """
-UPDATE alerts AS part SET part_of = NULL
-  FROM alerts AS cause
- WHERE cause.alert_id = part.part_of AND part.resolved_at IS NULL AND cause.resolved_at IS NOT NULL
-"""
+FREE_PARTS = "UPDATE alerts SET part_of = NULL WHERE part_of = ANY($1::bigint[]) AND resolved_at IS NULL"
 
 
 async def resolve_alerts(connection: Connection, over: Mapping[str, str]) -> None:
     """By key, each with why it is over."""
     if over:
         keys = sorted(over)
-        await connection.execute(RESOLVE, keys, [over[key] for key in keys])
-        await connection.execute(FREE_PARTS)
+        resolved = await connection.fetch(RESOLVE, keys, [over[key] for key in keys])
+        await connection.execute(FREE_PARTS, [row["alert_id"] for row in resolved])
 
 
 ACKNOWLEDGE = """

@@ -22,19 +22,20 @@ from tests.builders import START
 NOW = START + timedelta(hours=1)
 
 
-def worker(worker_id=7, *, status=StatusType.LOST, lost_servers=0, **labels):
-    return WorkerNow(worker_id=worker_id, status=status, labels=labels, lost_servers=lost_servers)
+def worker(worker_id=7, *, status=StatusType.LOST, **labels):
+    return WorkerNow(worker_id, status, labels)
 
 
-def lost(of, *, at=NOW):
+def lost(of, *, lost_servers=0):
     return Change(
-        at=at,
+        at=NOW,
         entity=Entity.WORKER,
         entity_id=of.worker_id,
         old_status=StatusType.RUNNING,
         new_status=StatusType.LOST,
         reason=Reason.HEARTBEAT_EXPIRED,
         worker=of,
+        lost_servers=lost_servers,
     )
 
 
@@ -84,7 +85,7 @@ def test_a_quiet_scene_has_nothing_to_tell():
 
 def test_a_lost_worker_is_critical_when_servers_went_with_it():
     [(alone, _)] = judge(scene(lost(worker()))).opened
-    [(loaded, _)] = judge(scene(lost(worker(lost_servers=40, group="eu")))).opened
+    [(loaded, _)] = judge(scene(lost(worker(group="eu"), lost_servers=40))).opened
     assert (alone.severity, loaded.severity) == (Severity.WARNING, Severity.CRITICAL)
     assert "40 of its servers" in loaded.summary
     assert loaded.subject == Subject(group="eu", worker_id=7, labels={"group": "eu"})

@@ -18,11 +18,10 @@ DRAIN = "drain"
 NOT_DRAINING = frozenset({"", "0", "false", "no", "off"})
 
 
-class WorkerNow(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerNow(msgspec.Struct, frozen=True):
     worker_id: int
     status: StatusType
     labels: Mapping[str, str] = {}
-    lost_servers: int = 0
 
     @property
     def group(self) -> str:
@@ -36,7 +35,8 @@ class WorkerNow(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A transition to LOST or CRASHED, with the worker as it is now; None when that is not known.
 
-    A server that `was_left` was active still when its worker had ended in its own way.
+    A server that `was_left` was active still when its worker had ended in its own way. `lost_servers` went with a
+    worker.
     """
 
     at: datetime
@@ -49,6 +49,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     game_server_config_id: int | None = None
     exit_code: int | None = None
     was_left: bool = False
+    lost_servers: int = 0
 
 
 class Crash(msgspec.Struct, frozen=True):

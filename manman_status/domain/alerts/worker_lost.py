@@ -24,7 +24,7 @@ class WorkerLost:
 
     def _finding(self, change: Change, worker: WorkerNow) -> Finding:
         what = "crashed" if change.new_status is StatusType.CRASHED else "is silent"
-        servers = worker.lost_servers
+        servers = change.lost_servers
         cost = f", and {servers} of its servers with it" if servers else ""
         return Finding(
             key=f"{self.name}:{worker.worker_id}",
