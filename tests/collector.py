@@ -78,8 +78,9 @@ def attributes_of(thing):
 
 
 @contextmanager
-def collecting():
-    collector = Collector(f"http://127.0.0.1:{free_port()}")
+def collecting(port=None):
+    port = port or free_port()
+    collector = Collector(f"http://127.0.0.1:{port}")
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -90,7 +91,6 @@ def collecting():
         def log_message(self, *_):
             pass
 
-    port = int(collector.url.rpartition(":")[2])
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -1,15 +1,22 @@
-"""What an OpenTelemetry collector is sent, by the real roles: traces from a report to its republished change, metrics."""
+"""What an OpenTelemetry collector is sent by the real roles: traces from a report to its change; metrics."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
 
 import aio_pika
 import httpx
 import pytest
 
-from manman_status.reporter import StatusReporter
+from manman_status.dev.ports import free_port
 from tests.collector import OFTEN, collecting
 
 PROCESSOR, API = "manman-status-processor", "manman-status-api"
@@ -18,20 +25,30 @@ TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-def collector(monkeypatch):
+def often(monkeypatch):
+    """The roles export without delay."""
     for name, value in OFTEN.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def collector(often):
     with collecting() as collector:
         yield collector
 
 
 @pytest.fixture
 def run(broker, collector):
-    """Runs a command that reports, with a collector."""
+    """Runs Python with these arguments, in an environment with a collector and the broker."""
 
     def run(*arguments):
-        command = [sys.executable, "-m", "manman_status", *arguments, "--rabbitmq-url", broker]
-        environment = {"MANMAN_STATUS_OTLP_ENDPOINT": collector.url, **OFTEN, "PATH": "/usr/bin:/bin"}
+        environment = {
+            "MANMAN_STATUS_OTLP_ENDPOINT": collector.url,
+            "MANMAN_STATUS_RABBITMQ_URL": broker,
+            "PATH": os.environ["PATH"],
+            **OFTEN,
+        }
+        command = [sys.executable, *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done
@@ -60,7 +77,7 @@ async def test_one_trace_goes_from_the_report_to_the_republished_change(
     start_processor, run, collector, changes, eventually
 ):
     await start_processor(otlp_endpoint=collector.url)
-    run("publish", "started", "7")
+    run("-m", "manman_status", "publish", "started", "7")
 
     await eventually(lambda: changes and {span.name for span in collector.spans} >= {"external_service_events publish"})
     [published] = [span for span in collector.spans if span.service == "manman-status-publish"]
@@ -78,3 +95,228 @@ async def test_one_trace_goes_from_the_report_to_the_republished_change(
     assert spans["external_service_events create"].parent_id == process.span_id
     [(_, headers)] = changes
     assert headers["traceparent"].split("-")[1] == published.trace_id
+
+
+WORKER = """
+import asyncio, os
+from opentelemetry.sdk.trace import TracerProvider
+from manman_status.reporter import StatusReporter
+
+async def main():
+    tracer = TracerProvider().get_tracer("worker")
+    url = os.environ["MANMAN_STATUS_RABBITMQ_URL"]
+    # With an inventory a heartbeat may be the first to tell of the server.
+    async with StatusReporter(url, worker_id=7, interval_seconds=1, inventory=False) as report:
+        with tracer.start_as_current_span("start the server") as span:
+            await report.server_started(31)
+        print(format(span.get_span_context().trace_id, "032x"))
+        await asyncio.sleep(2.5)
+
+asyncio.run(main())
+"""
+
+
+async def test_an_event_goes_on_in_the_trace_of_the_worker_that_reported_it_and_heartbeats_make_no_spans(
+    start_processor, run, collector, rows, eventually
+):
+    await start_processor(otlp_endpoint=collector.url)
+    trace_id = (await asyncio.to_thread(run, "-c", WORKER)).stdout.strip()
+    await eventually(lambda: len(collector.trace(trace_id)) == 4)
+    await eventually(lambda: rows("SELECT FROM workers WHERE status = 'COMPLETE'"))
+    # What began in no trace begins one where it is published: its start and its end.
+    names = {span.name for span in collector.spans if span.trace_id != trace_id}
+    assert names <= {"external_service_events create", "external_service_events publish"}
+    assert len({span.trace_id for span in collector.spans}) == 3
+    assert [row["traceparent"][3:35] for row in await rows(TRACEPARENTS) if row["traceparent"]] == [trace_id]
+
+
+TRACEPARENTS = "SELECT traceparent FROM transitions ORDER BY revision"
+
+
+def started(worker_id):
+    return {"command_type": "WORKER_STARTED", "command_args": [worker_id]}
+
+
+@pytest.fixture
+async def send(broker):
+    """Publishes bodies at once, each with headers, to the lifecycle queue."""
+    async with await aio_pika.connect(broker) as connection:
+        channel = await connection.channel()
+
+        async def send(*messages):
+            exchange = await channel.get_exchange("internal_service_events", ensure=False)
+            for body, headers in messages:
+                message = aio_pika.Message(json.dumps(body).encode(), headers=headers)
+                await exchange.publish(message, "worker.1.lifecycle")
+
+        yield send
+
+
+async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_the_right_one(
+    start_processor, send, collector, rows, eventually
+):
+    others = f"00-{TRACE[::-1]}-b7ad6b7169203331-01"
+    await start_processor(otlp_endpoint=collector.url, batch_max_wait_ms=1000)
+    await send(
+        ([started(1), started(2)], {}),
+        ([started(3), {"command_type": "HEARTBEAT", "command_args": [3]}, started(4)], {"traceparent": TRACEPARENT}),
+        (started(5), {"traceparent": others}),
+    )
+    await eventually(lambda: [span.name for span in collector.spans].count("external_service_events publish") == 5)
+    [batch] = [span for span in collector.spans if span.name == "manman.status.lifecycle store"]
+    assert batch.trace_id == TRACE
+    assert batch.links == {TRACE[::-1]}
+    assert batch.attributes["messaging.batch.message_count"] == 6
+    [process] = [span for span in collector.trace(TRACE[::-1]) if span.name == "manman.status.lifecycle process"]
+    assert process.links == {TRACE}
+    kept = [row["traceparent"] and row["traceparent"][3:35] for row in await rows(TRACEPARENTS)]
+    assert kept == [None, None, TRACE, TRACE, TRACE[::-1]]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"traceparent": TRACEPARENT[:-1] + "0"},
+        {"traceparent": "nonsense"},
+        {"traceparent": 7, "tracestate": 7},
+        {"traceparent": bytearray(TRACEPARENT, "ascii")},
+        {"traceparent": {"a": [None]}},
+    ],
+    ids=["none", "not sampled", "nonsense", "a number", "bytes", "a table"],
+)
+async def test_a_message_without_a_sampled_context_is_stored_and_not_traced(
+    headers, start_processor, send, collector, rows, eventually
+):
+    await start_processor(otlp_endpoint=collector.url)
+    await send((started(1), headers))
+    await eventually(lambda: rows("SELECT FROM workers"))
+    assert await rows(TRACEPARENTS) == [{"traceparent": None}]
+    await eventually(lambda: len(collector.spans) == 2)
+    assert TRACE not in {span.trace_id for span in collector.spans}
+
+
+async def test_what_nobody_understands_is_seen_to_the_dead_letters(start_processor, send, collector, eventually):
+    await start_processor(otlp_endpoint=collector.url)
+    await send(({"command_type": "NONSENSE"}, {"traceparent": TRACEPARENT}))
+    await eventually(lambda: {span.name for span in collector.trace(TRACE)} >= {"manman.status.dead publish"})
+
+
+async def test_a_change_goes_on_in_its_trace_when_another_processor_publishes_it_later(
+    start_processor, send, collector, rows, eventually
+):
+    first = await start_processor(otlp_endpoint=collector.url, lease_seconds=1)
+    await send((started(1), {"traceparent": TRACEPARENT}))
+    await eventually(lambda: rows("SELECT FROM relay WHERE sent_revision = 1"))
+    first.kill()
+    seen = len(collector.spans)
+    await rows("UPDATE relay SET sent_revision = 0")
+    await start_processor(otlp_endpoint=collector.url, lease_seconds=1)
+    await eventually(lambda: [s for s in collector.spans[seen:] if s.name == "external_service_events publish"])
+    assert {span.trace_id for span in collector.spans[seen:] if span.service == PROCESSOR} == {TRACE}
+
+
+async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(start_processor, send, collector, eventually):
+    await start_processor(otlp_endpoint=collector.url)
+    await send((started(1), {}), (started(2), {}))
+    named = {
+        "manman_status.events": {"kind": "WorkerStarted", "outcome": "stored"},
+        "manman_status.transitions": {"status": "RUNNING"},
+        "messaging.publish.duration": {"messaging.destination.name": "external_service_events"},
+    }
+    for name, attributes in named.items():
+        await eventually(lambda name=name, given=attributes: collector.sum(PROCESSOR, name, **given) == 2)
+    for name in ("batches", "batch.duration"):
+        assert collector.sum(PROCESSOR, f"manman_status.{name}") > 0
+    await eventually(lambda: collector.sum(PROCESSOR, "manman_status.relay.backlog") == 0)
+    for queue in ("manman.status.heartbeats", "manman.status.lifecycle"):
+        await eventually(lambda queue=queue: collector.sum(PROCESSOR, "manman_status.lag", queue=queue) < 5)
+        assert collector.sum(PROCESSOR, "manman_status.queue.depth", queue=queue) is not None
+    resource = collector.resources[PROCESSOR]
+    assert resource["service.version"] == "0.1.0"
+    assert resource["service.instance.id"]
+
+
+async def test_requests_are_spans_and_measurements_by_their_route(start_api, collector, eventually):
+    api = await start_api(otlp_endpoint=collector.url, api_tokens="token-of-a-test")
+    asker = {"Authorization": "Bearer token-of-a-test", "traceparent": TRACEPARENT}
+    async with httpx.AsyncClient(base_url=api.url) as client:
+        for path in ("/livez", "/metrics"):
+            await client.get(path, headers=asker)
+        await client.get("/status/workers/7", headers=asker)
+        await client.get("/status/workers", params={"token": "token-of-a-test"})
+        await client.get("/no/such/path", headers=asker)
+    await eventually(lambda: len(collector.spans) == 3)
+    assert [span.name for span in collector.spans] == ["GET /status/workers/{worker_id}", "GET /status/workers", "GET"]
+    assert [span.attributes["http.response.status_code"] for span in collector.spans] == [404, 401, 404]
+    assert [span.trace_id == TRACE for span in collector.spans] == [True, False, True]
+    assert "token-of-a-test" not in repr([span.attributes for span in collector.spans])
+    measured = {"http.route": "/status/workers/{worker_id}", "http.response.status_code": 404}
+    await eventually(lambda: collector.sum(API, "http.server.request.duration", **measured) == 1)
+    lines = [json.loads(line) for line in api.log.splitlines()]
+    [line] = [line for line in lines if line.get("route") == "/status/workers/{worker_id}"]
+    assert (line["trace_id"], line["span_id"]) == (TRACE, collector.spans[0].span_id)
+
+
+@pytest.mark.parametrize("state", ["closed", "fails", "hangs"])
+async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
+    state, start_processor, start_api, send, rows, often, eventually
+):
+    with no_collector(state) as (url, attempts):
+        processor, api = await start_processor(otlp_endpoint=url), await start_api(otlp_endpoint=url)
+        await send((started(1), {"traceparent": TRACEPARENT}))
+        await eventually(lambda: rows("SELECT FROM workers"))
+        async with httpx.AsyncClient(base_url=api.url) as client:
+            assert (await client.get("/status/workers/1")).status_code == httpx.codes.OK
+        if state != "hangs":
+            await eventually(lambda: "do not reach" in processor.log and "do not reach" in api.log)
+        if state == "fails":
+            await eventually(lambda: len(attempts) > 20)
+        for role in (processor, api):
+            begun = time.monotonic()
+            role.stop()
+            assert time.monotonic() - begun < 5
+            assert role.log.count("do not reach") == (state != "hangs")
+            assert "Traceback" not in role.log
+
+
+@contextmanager
+def no_collector(state):
+    """An address where nobody listens, where all is refused, or where nothing is ever answered; and the attempts."""
+    attempts = []
+    listener = socket.create_server(("127.0.0.1", free_port()), backlog=100)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def refuse():
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                attempts.append(connection.recv(100_000))
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                connection.close()
+
+    if state == "closed":
+        listener.close()
+    elif state == "fails":
+        threading.Thread(target=refuse, daemon=True).start()
+    yield url, attempts
+    if state != "closed":
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+async def test_a_collector_that_comes_back_is_told_of_and_sent_what_is_new(start_processor, often, eventually):
+    port = free_port()
+    processor = await start_processor(otlp_endpoint=f"http://127.0.0.1:{port}")
+    await eventually(lambda: "do not reach" in processor.log, within_seconds=15)
+    with collecting(port) as collector:
+        await eventually(lambda: collector.sum(PROCESSOR, "manman_status.batches"), within_seconds=20)
+        await eventually(lambda: f"reach the collector at 127.0.0.1:{port} again" in processor.log)
+
+
+async def test_what_is_left_is_sent_at_the_end(start_processor, collector, monkeypatch):
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "60000")
+    processor = await start_processor(otlp_endpoint=collector.url)
+    assert collector.metrics == {}
+    processor.stop()
+    assert collector.sum(PROCESSOR, "manman_status.batches") is not None
