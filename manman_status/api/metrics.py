@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -22,6 +23,8 @@ from prometheus_client.registry import Collector
 from manman_status.api.processor_metrics import processor_families
 from manman_status.api.readings import Reading
 from manman_status.api.responses import Processor
+from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.liveness import observation_state
 from manman_status.domain.status import Health
@@ -123,12 +126,25 @@ def fleet_families(measured: Measured, ended: Ended, timeouts: Timeouts) -> Iter
         "Overdue workers that the guard holds, and that so are not given up.",
         value=sum(guard["held"] for guard in measured.guards),
     )
+    yield _alert_family(measured)
     yield CounterMetricFamily(
         "manman_status_transitions",
         "Changes of a status, ever. By kind: manman_status_processor_transitions_total.",
         value=measured.observation.revision,
     )
     yield from processor_families(msgspec.convert(measured.processors, list[Processor]))
+
+
+def _alert_family(measured: Measured) -> Metric:
+    alerts = GaugeMetricFamily(
+        "manman_status_alerts",
+        "Alerts that are not resolved, nor part of another.",
+        labels=["rule", "severity", "state"],
+    )
+    there_are = {(rule, severity, state): number for rule, severity, state, number in measured.alerts}
+    for labels in product(RULE_NAMES, Severity, (AlertState.OPEN, AlertState.ACKNOWLEDGED)):
+        alerts.add_metric(labels, there_are.get(labels, 0))
+    return alerts
 
 
 def _worker_families(measured: Measured, ended: Ended) -> Iterator[Metric]:

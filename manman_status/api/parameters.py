@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 from litestar.params import PathParameter, QueryParameter
@@ -16,6 +17,8 @@ from manman_status.domain.status import Entity, Health, StatusType
 
 if TYPE_CHECKING:
     from litestar import Request
+
+Name = TypeVar("Name", bound=str)
 
 LARGEST_ID = 2**63 - 1
 EXACTLY = {"maximum": LARGEST_ID}
@@ -47,9 +50,14 @@ PartOf: TypeAlias = Annotated[
     QueryParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY, description="The id of the alert that is the cause."),
 ]
 AlertsSelected: TypeAlias = Annotated[
-    AlertSelection, QueryParameter(name="state", description="`unresolved` are those that are open or acknowledged.")
+    str,
+    QueryParameter(
+        name="state",
+        schema_extra={"enum": [*AlertSelection]},
+        description="`unresolved` are those that are open or acknowledged.",
+    ),
 ]
-SilencesSelected: TypeAlias = Annotated[SilenceSelection, QueryParameter(name="state")]
+SilencesSelected: TypeAlias = Annotated[str, QueryParameter(name="state", schema_extra={"enum": [*SilenceSelection]})]
 QueryWorkerIds: TypeAlias = Annotated[
     list[Annotated[int, msgspec.Meta(ge=1, le=LARGEST_ID)]] | None,
     QueryParameter(description="That worker and its server instances; may be repeated, and then any of them."),
@@ -112,11 +120,12 @@ def labels_asked(group: str | None, given: list[str] | None) -> dict[str, str] |
     return labels or None
 
 
-def rule_asked(rule: str | None) -> str | None:
-    """Raises InvalidParameter for what is no rule."""
-    if rule is not None and rule not in RULE_NAMES:
-        raise InvalidParameter("rule", f"there is no such rule; there are {', '.join(RULE_NAMES)}")
-    return rule
+def one_of(parameter: str, names: Iterable[Name], given: str) -> Name:
+    """That one of the names. Raises InvalidParameter for another."""
+    for name in names:
+        if name == given:
+            return name
+    raise InvalidParameter(parameter, f"{given[:80]!r} is none of {', '.join(names)}")
 
 
 def group_asked(group: str | None) -> str | None:

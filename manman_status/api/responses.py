@@ -3,6 +3,7 @@ what PostgreSQL wrote."""
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from msgspec import Meta
 
 from manman_status.api.answers import Answer
 from manman_status.api.cursors import write_cursor
+from manman_status.domain.alerts.alert import AlertState
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
 from manman_status.domain.liveness import observation_state
 from manman_status.domain.status import ACTIVE, Entity, Health, Reason, StatusType
@@ -185,11 +187,21 @@ class ObservationQuality(msgspec.Struct):
     ]
 
 
+class AlertNumbers(msgspec.Struct):
+    """Of those that are not resolved, nor part of another. What somebody has acknowledged is counted apart."""
+
+    critical: int
+    warning: int
+    info: int
+    acknowledged: int
+
+
 class System(msgspec.Struct):
     timestamp: datetime
     overall_status: OverallStatus
     workers: WorkerNumbers
     servers: ServerNumbers
+    alerts: AlertNumbers
     observation: ObservationQuality
 
 
@@ -228,6 +240,13 @@ def _dated(content: str, observation: Observation, times: dict[str, datetime | N
     return Answer(b"%b,%b" % (lasting, dated), lasting=lasting, lag_seconds=observation.lag_seconds)
 
 
+def _alert_numbers(fleet: Fleet) -> AlertNumbers:
+    numbers: Counter[str] = Counter()
+    for _, severity, state, number in fleet.alerts:
+        numbers[state if state == AlertState.ACKNOWLEDGED else severity] += number
+    return AlertNumbers(**{name: numbers[name] for name in AlertNumbers.__struct_fields__})
+
+
 def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
     health, observation = fleet.workers_by_health, fleet.observation
     state = observation_state(
@@ -246,6 +265,7 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
         ),
         workers=WorkerNumbers(fleet.active_workers, **health),
         servers=ServerNumbers(sum(fleet.servers_by_status[status] for status in ACTIVE), fleet.servers_by_status),
+        alerts=_alert_numbers(fleet),
         observation=ObservationQuality(
             state=state,
             observed_through=None if observation.lag_seconds is None else observation.as_of,
@@ -257,6 +277,6 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
     seen = system.observation
     running = [processor.processor_id for processor in seen.processors]
     lasting = msgspec.json.encode(
-        (system.overall_status, system.workers, system.servers, seen.state, seen.guard, running)
+        (system.overall_status, system.workers, system.servers, system.alerts, seen.state, seen.guard, running)
     )
     return Answer(msgspec.json.encode(system), lasting=lasting, lag_seconds=observation.lag_seconds)

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE
 from manman_status.domain.status import TERMINAL, Health, StatusType
 from manman_status.store.health import (
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 NOT_TERMINAL = tuple(status for status in StatusType if status not in TERMINAL)
 
+AlertNumber: TypeAlias = tuple[str, Severity, AlertState, int]
+"""Rule, severity, state, and how many that are not resolved nor part of another; only what there is."""
+
 
 class Fleet(msgspec.Struct, frozen=True):
     active_workers: int
@@ -38,6 +42,7 @@ class Fleet(msgspec.Struct, frozen=True):
     """Those that reported lately: columns of `processors`, and beside them what is in `statistics`."""
     guards: list[dict[str, Any]]
     """Columns of `guards`, `group_name` as `group`."""
+    alerts: list[AlertNumber]
     observation: Observation
 
 
@@ -48,7 +53,10 @@ PROCESSORS = """SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORD
 GUARDS = """SELECT json_agg(g) FROM (
         SELECT group_name AS "group", opened_at, held, group_size, releasing_since FROM guards ORDER BY group_name
     ) g"""
-
+ALERTS = """SELECT json_agg(json_build_array(rule, severity, state, number)) FROM (
+        SELECT rule, severity, state, count(*) AS number FROM alerts
+        WHERE resolved_at IS NULL AND part_of IS NULL GROUP BY rule, severity, state
+    ) a"""
 
 FLEET = f"""WITH {OBSERVATION},
 workers_counted AS (
@@ -66,7 +74,8 @@ SELECT as_of, lag_seconds, revision,
     (SELECT json_object_agg(health, number) FROM workers_counted) AS workers,
     (SELECT json_object_agg(status, number) FROM servers_counted) AS servers,
     ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors,
-    ({GUARDS}) AS guards
+    ({GUARDS}) AS guards,
+    ({ALERTS}) AS alerts
 FROM observed"""
 
 
@@ -81,6 +90,7 @@ async def read_fleet(connection: Connection, *, timeouts: Timeouts) -> Fleet:
         oldest_heartbeat_age_seconds=row["oldest_age"],
         processors=row["processors"] or [],
         guards=row["guards"] or [],
+        alerts=row["alerts"] or [],
         observation=observation_of(row),
     )
 
@@ -95,6 +105,7 @@ class Measured(msgspec.Struct, frozen=True):
     processors: list[dict[str, Any]]
     """As in `Fleet`, but only those that reported within the time after which nobody counts as observed."""
     guards: list[dict[str, Any]]
+    alerts: list[AlertNumber]
     observation: Observation
 
 
@@ -120,7 +131,8 @@ SELECT as_of, lag_seconds, revision,
     (SELECT json_agg(json_build_array("group", health, number)) FROM workers_counted) AS workers,
     (SELECT json_object_agg(status, number) FROM servers_counted) AS servers,
     ({PROCESSORS.format(shown="make_interval(secs => $4::float8)")}) AS processors,
-    ({GUARDS}) AS guards
+    ({GUARDS}) AS guards,
+    ({ALERTS}) AS alerts
 FROM observed"""
 
 
@@ -132,6 +144,7 @@ async def read_measured(connection: Connection, *, timeouts: Timeouts) -> Measur
         oldest_heartbeat_age_seconds=row["oldest_age"],
         processors=row["processors"] or [],
         guards=row["guards"] or [],
+        alerts=row["alerts"] or [],
         observation=observation_of(row),
     )
 

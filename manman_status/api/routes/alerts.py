@@ -23,9 +23,10 @@ from manman_status.api.parameters import (
     QuerySeverity,
     SilencesSelected,
     group_asked,
-    rule_asked,
+    one_of,
 )
 from manman_status.api.responses import detail_answer, documented, page_answer
+from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
 from manman_status.store.alert_reads import AlertFilters, SilenceFilters, get_alert, list_alerts, list_silences
 
@@ -47,7 +48,14 @@ async def alerts(
 ) -> Answer:
     """Alerts, the newest first; those that are not resolved unless `state` says otherwise. What is part of another
     alert is among them."""
-    filters = AlertFilters(selected, severity, rule_asked(rule), group_asked(group), worker_id, part_of)
+    filters = AlertFilters(
+        state=one_of("state", AlertSelection, selected),
+        severity=severity,
+        rule=None if rule is None else one_of("rule", RULE_NAMES, rule),
+        group_name=group_asked(group),
+        worker_id=worker_id,
+        part_of=part_of,
+    )
     before = read_cursor(cursor, "alerts", filters) or LARGEST_ID
 
     async def ask(connection: Connection) -> Answer:
@@ -80,7 +88,7 @@ async def silences(
     cursor: Cursor = None,
 ) -> Answer:
     """Silences, the newest first; those that last unless `state` says otherwise."""
-    filters = SilenceFilters(selected)
+    filters = SilenceFilters(one_of("state", SilenceSelection, selected))
     before = read_cursor(cursor, "silences", filters) or LARGEST_ID
 
     async def ask(connection: Connection) -> Answer:

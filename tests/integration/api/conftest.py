@@ -62,6 +62,27 @@ class Rows:
         await self.connection.execute("UPDATE revision_counter SET revision = $1", self.revision)
         return self.revision
 
+    async def alert(self, key: str, **columns: Any) -> int:
+        """Its id."""
+        plausible = {"severity": "warning", "summary": "something is wrong", "opened_at": self.now}
+        await self._insert("alerts", key=key, rule=key.partition(":")[0], **(plausible | columns))
+        alert_id: int = await self.connection.fetchval("SELECT max(alert_id) FROM alerts")
+        return alert_id
+
+    async def resolve(self, alert_id: int) -> None:
+        await self.connection.execute(
+            "UPDATE alerts SET state = 'resolved', resolved_at = now(), resolution = 'it is over' WHERE alert_id = $1",
+            alert_id,
+        )
+
+    async def delivery(self, alert_id: int, channel: str, **columns: Any) -> None:
+        await self._insert("deliveries", alert_id=alert_id, channel=channel, **columns)
+
+    async def silence(self, silence_id: str, *, lasts: float = 3600.0, **columns: Any) -> None:
+        """Negative: it ended so many seconds ago."""
+        plausible = {"created_at": self.ago(7200), "ends_at": self.ago(-lasts), "created_by": "ann", "why": "a deploy"}
+        await self._insert("silences", silence_id=silence_id, **(plausible | columns))
+
     def _status(self, columns: dict[str, Any]) -> dict[str, Any]:
         plausible = {
             "created_date": self.ago(3600),

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from manman_status.domain.alerts.alert import Severity
+from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
 from manman_status.domain.status import Health, StatusType
+from manman_status.store.alert_reads import AlertFilters, SilenceFilters, get_alert, list_alerts, list_silences
 from manman_status.store.details import get_server, get_worker
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool
@@ -42,6 +45,16 @@ FILL = (
         FROM generate_series(1, {ROWS}) n""",
     f"""INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
         SELECT n, now(), 'worker', 1 + n % 1000, 'RUNNING', 'reported' FROM generate_series(1, {ROWS}) n""",
+    # Of 200 alerts one is not resolved, and nine are part of it.
+    f"""INSERT INTO alerts (key, rule, severity, state, summary, part_of, group_name, worker_id, opened_at, resolved_at)
+        SELECT 'worker_lost:' || n, 'worker_lost', CASE WHEN n % 3 = 0 THEN 'critical' ELSE 'warning' END,
+            CASE WHEN n % 200 = 0 THEN 'open' ELSE 'resolved' END, '', CASE WHEN n > 200 AND n % 200 < 10
+            THEN nullif(n - n % 200, n) END, 'g' || n % 20, 1 + n % 5000, now(),
+            CASE WHEN n % 200 > 0 THEN now() END
+        FROM generate_series(1, {ROWS}) n""",
+    """INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name)
+        SELECT 's' || n, now(), now() + (n - 995.5) * interval '1 h', 'ann', '', 'g' || n % 20
+        FROM generate_series(1, 1000) n""",
     "UPDATE observation SET observed_through = now(), resumed_at = now() - interval '1 day'",
     "VACUUM ANALYZE",
 )
@@ -62,7 +75,7 @@ class Plan:
     @property
     def scanned_whole(self) -> set[str]:
         whole = {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"}
-        return whole - {"observation", "revision_counter", "transitions_default"}
+        return whole - {"observation", "revision_counter", "transitions_default", "alert_progress"}
 
     @property
     def sorted_rows(self) -> float:
@@ -77,7 +90,7 @@ class Plan:
             (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             for node in self.nodes
             if node["Node Type"] in {"Index Scan", "Bitmap Heap Scan", "Seq Scan"}
-            and node["Relation Name"] not in {"observation", "revision_counter"}
+            and node["Relation Name"] not in {"observation", "revision_counter", "alert_progress", "silences"}
         )
 
     @property
@@ -218,3 +231,59 @@ async def test_a_detail_looks_only_at_what_it_shows(explained: Explained) -> Non
     await get_server(explained, 7)
     assert not explained.plan.scanned_whole
     assert explained.plan.buffers < 20
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (AlertFilters(), LIMIT),
+        (AlertFilters(state=AlertSelection.OPEN), LIMIT),
+        (AlertFilters(state=AlertSelection.ACKNOWLEDGED), 0),
+        (AlertFilters(group_name="g0"), LIMIT),
+        (AlertFilters(severity=Severity.INFO), 0),
+        (AlertFilters(worker_id=1001), 10),
+        (AlertFilters(worker_id=2), 0),
+        (AlertFilters(rule="dead_letters"), 0),
+    ],
+    ids=str,
+)
+async def test_what_is_resolved_is_not_looked_at_for_what_is_not(
+    filters: AlertFilters, found: int, explained: Explained
+) -> None:
+    page = await list_alerts(explained, filters, before=ROWS // 2, limit=LIMIT)
+    plan = explained.plan
+    assert len(page.items) == found
+    assert not plan.scanned_whole
+    assert plan.sorted_rows < ROWS / 1000
+    assert plan.rows_looked_at < ROWS / 200 + 20 * LIMIT
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (AlertFilters(state=AlertSelection.ALL), LIMIT),
+        (AlertFilters(state=AlertSelection.RESOLVED, severity=Severity.CRITICAL), LIMIT),
+        (AlertFilters(state=AlertSelection.ALL, worker_id=7), 10),
+        (AlertFilters(state=AlertSelection.ALL, part_of=20_000), 9),
+    ],
+    ids=str,
+)
+async def test_a_page_of_all_alerts_comes_from_an_index(
+    filters: AlertFilters, found: int, explained: Explained
+) -> None:
+    page = await list_alerts(explained, filters, before=ROWS // 2, limit=LIMIT)
+    assert len(page.items) == found
+    assert not explained.plan.scanned_whole
+    assert explained.plan.sorted_rows < 20
+    assert explained.plan.rows_looked_at < 5 * LIMIT
+
+
+async def test_one_alert_and_the_silences_that_last_are_found_at_once(explained: Explained) -> None:
+    await get_alert(explained, 20_000)
+    assert explained.plan.buffers < 50
+    page = await list_silences(explained, SilenceFilters(SilenceSelection.LASTING), before=10_000, limit=LIMIT)
+    assert len(page.items) == 5
+    assert "Seq Scan" not in [
+        node["Node Type"] for node in explained.plan.nodes if node.get("Relation Name") == "alerts"
+    ]
+    assert explained.plan.buffers < 10 * ROWS / 200
