@@ -13,10 +13,10 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from cyclopts import App, Parameter
 
-from bench import drain, http, reporter, sweep
+from bench import drain, http, reporter, sweep, watchers
 from bench.stack import FULL, QUICK, Stack
 
-Part: TypeAlias = Literal["singles", "arrays", "http", "sweep", "reporter"]
+Part: TypeAlias = Literal["singles", "arrays", "http", "sweep", "reporter", "watchers"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 app = App(name="python -m bench", help_format="plaintext", help="Measure on this machine, beside the bare work.")
@@ -36,7 +36,7 @@ def bench(
 
 
 async def measure(stack: Stack, only: set[Part]) -> None:
-    if only - {"sweep", "reporter"}:
+    if only - {"sweep", "reporter", "watchers"}:
         await stack.seed()
     if "singles" in only:
         print(await drain.singles(stack), flush=True)
@@ -51,6 +51,8 @@ async def measure(stack: Stack, only: set[Part]) -> None:
         print(await sweep.cost(stack), flush=True)
     if "reporter" in only:
         print(await reporter.cost(stack), flush=True)
+    if "watchers" in only:
+        print(await watchers.delays(stack), flush=True)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ class Sizes(msgspec.Struct, frozen=True):
     sweep_seconds: int
     reporter_seconds: int
     reporter_hours: int
+    watchers: int
+    watch_seconds: int
 
 
 FULL = Sizes(
@@ -43,6 +45,8 @@ FULL = Sizes(
     sweep_seconds=60,
     reporter_seconds=30,
     reporter_hours=4,
+    watchers=500,
+    watch_seconds=20,
 )
 QUICK = Sizes(
     workers=1_000,
@@ -52,6 +56,8 @@ QUICK = Sizes(
     sweep_seconds=10,
     reporter_seconds=10,
     reporter_hours=1,
+    watchers=50,
+    watch_seconds=3,
 )
 
 
