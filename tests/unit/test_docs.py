@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from manman_status.cli import app
+from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.reporter import StatusReporter
 from manman_status.settings import NON_FIELDS, PREFIX, Settings, variable
 from manman_status.wire.inbound import decode
@@ -80,3 +81,13 @@ def shown(default: object) -> str:
 def test_the_pages_python_is_python() -> None:
     for program in blocks(DOCUMENTS["report-from-python.md"], "python"):
         compile(program, "report-from-python.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_operations_say_what_to_do_about_each_alert() -> None:
+    page = DOCUMENTS["operations.md"]
+    assert {heading for heading in re.findall(r"^### (\w+)$", page, re.MULTILINE)} == set(RULE_NAMES)
+    of_prometheus = re.findall(r"- alert: (\w+)", (ROOT / "monitoring/rules.yaml").read_text("utf-8"))
+    of_prometheus += re.findall(
+        r"^    (ManManStatus\w+):", (ROOT / "helm/manman-status/values.yaml").read_text("utf-8"), re.MULTILINE
+    )
+    assert {name for name in of_prometheus if f"**{name}**" not in page} == set()
