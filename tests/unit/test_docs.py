@@ -85,7 +85,7 @@ def test_the_pages_python_is_python() -> None:
 
 def test_operations_say_what_to_do_about_each_alert() -> None:
     page = DOCUMENTS["operations.md"]
-    assert {heading for heading in re.findall(r"^### (\w+)$", page, re.MULTILINE)} == set(RULE_NAMES)
+    assert set(re.findall(r"^### (\w+)$", page, re.MULTILINE)) == set(RULE_NAMES)
     of_prometheus = re.findall(r"- alert: (\w+)", (ROOT / "monitoring/rules.yaml").read_text("utf-8"))
     of_prometheus += re.findall(
         r"^    (ManManStatus\w+):", (ROOT / "helm/manman-status/values.yaml").read_text("utf-8"), re.MULTILINE
