@@ -27,6 +27,7 @@ from manman_status.domain.merge import is_repeated, merge
 from manman_status.domain.rows import Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
+from manman_status.pipeline.alert_notices import take_alert_notice
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.observation import advance_observation, move_watermark
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
@@ -40,7 +41,14 @@ from manman_status.store.writes import (
     store_rows,
     transaction_time,
 )
-from manman_status.wire.notices import CanarySent, GuardReleased, Notice
+from manman_status.wire.notices import (
+    AlertAcknowledged,
+    CanarySent,
+    GuardReleased,
+    Notice,
+    SilenceAsked,
+    SilenceEnded,
+)
 
 log = structlog.get_logger()
 
@@ -170,6 +178,8 @@ class Ingest:
                 case GuardReleased():
                     held = await release_guard(connection, notice.group)
                     log.info("guard_release_asked", group=notice.group, held=held)
+                case SilenceAsked() | SilenceEnded() | AlertAcknowledged():
+                    await take_alert_notice(connection, notice)
                 case _:
                     assert_never(notice)
         if sent_at is not None:
