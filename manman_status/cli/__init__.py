@@ -22,6 +22,7 @@ COMMANDS = (
     (LOOK, "worker", "views:worker", "Show one worker, its server instances and its last transitions."),
     (LOOK, "servers", "views:servers", "List game server instances."),
     (LOOK, "system", "views:system", "Show the fleet in numbers."),
+    (LOOK, "alerts", "alerts:app", "List and show alerts, acknowledge one, and test how people are told."),
     (LOOK, "record", "record:record", "Write down the messages that pass, without taking them."),
     (LOOK, "what-if", "what_if:what_if", "Say what other thresholds would have concluded from a recording."),
     (SEND, "report", "report:report", "Run a program as a server instance and report its life."),
@@ -30,11 +31,13 @@ COMMANDS = (
     (SEND, "simulate", "simulate:simulate", "Send the events of a whole fleet, with faults to order."),
     (REPAIR, "doctor", "doctor:doctor", "Say what is wrong with settings, database, schema and broker."),
     (REPAIR, "guard", "guard:app", "List the groups that the fleet guard holds, and release one."),
+    (REPAIR, "silence", "silence:app", "Tell nobody of expected alerts for a while: add, list, remove."),
     (REPAIR, "dead", "dead:app", "List, show and replay dead letters."),
 )
 
 EXTRAS = {
     "alembic": "server",
+    "apprise": "server",
     "asyncpg": "server",
     "faststream": "server",
     "granian": "server",

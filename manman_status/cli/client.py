@@ -47,13 +47,18 @@ class Client:
 
     def items(self, path: str, query: Query, *, limit: int | None) -> Iterator[dict[str, Any]]:
         """From all pages, `limit` of them at most. Each has the `as_of` of its page."""
+        for page in self.pages(path, query, limit=limit):
+            for item in page["items"]:
+                yield {**item, "as_of": page["as_of"]}
+
+    def pages(self, path: str, query: Query, *, limit: int | None) -> Iterator[dict[str, Any]]:
+        """One at least, with `limit` items at most on all of them."""
         cursor = None
         left = limit
         while left is None or left > 0:
             size = LARGEST_PAGE if left is None else min(left, LARGEST_PAGE)
             page = self.get(path, {**query, "limit": size, "cursor": cursor})
-            for item in page["items"]:
-                yield {**item, "as_of": page["as_of"]}
+            yield page
             left = None if left is None else left - len(page["items"])
             cursor = page["next_cursor"]
             if cursor is None:

@@ -78,7 +78,7 @@ async def examine(settings: Settings, role: Role | None) -> list[Finding]:
     database, broker = await asyncio.gather(
         examine_database(settings, "database_url", writing=True), examine_broker(settings)
     )
-    return database + broker
+    return database + broker + examine_channels(settings)
 
 
 async def examine_database(settings: Settings, name: str, *, writing: bool = False) -> list[Finding]:
@@ -148,6 +148,26 @@ async def examine_broker(settings: Settings) -> list[Finding]:
         return [wrong("broker", f"{place}: {cause}; see that it runs, and {variable('rabbitmq_url')}")]
     except CommandFailed as error:
         return [wrong("broker", f"{place}: {error}")]
+
+
+def examine_channels(settings: Settings) -> list[Finding]:
+    """Nothing is sent."""
+    if not settings.notify_urls and not settings.notify_routes_file:
+        return []
+    from manman_status.processor.channels import open_channels
+
+    try:
+        channels = open_channels(
+            settings.notify_urls,
+            settings.notify_routes_file,
+            remind_seconds=settings.notify_remind_seconds,
+            per_hour=settings.notify_per_hour,
+        )
+    except SettingsError as error:
+        return [wrong("channel", problem) for problem in error.problems]
+    return [
+        well("channel", f"{each.name}: {each.service}; `manman-status alerts test` sends to it") for each in channels
+    ]
 
 
 def broker_version(connection: AbstractConnection) -> str:

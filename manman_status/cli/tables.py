@@ -21,6 +21,9 @@ STYLES = {
     "LOST": "red",
     "CRASHED": "red",
     "COMPLETE": "dim",
+    "critical": "red",
+    "warning": "yellow",
+    "info": "dim",
 }
 
 

@@ -122,11 +122,17 @@ def system(*, as_json: AsJson = False, url: Url = None) -> None:
     for guard in found["observation"]["guard"] or ():
         group = printable(guard["group"]) or "without a group"
         print(f"guard: {guard['held']} of {guard['group_size']} workers {group} held since {since(guard['opened_at'])}")
+    print(alerts_line(found["alerts"]))
     print()
     print_table(("workers", ""), found["workers"].items())
     print()
     active = found["servers"]["total_active"]
     print_table(("server instances", ""), (("total_active", active), *found["servers"]["by_status"].items()))
+
+
+def alerts_line(numbers: dict[str, int]) -> str:
+    there_are = ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
+    return f"alerts: {there_are}, see `manman-status alerts list`" if there_are else "alerts: none"
 
 
 def observation_line(observation: dict[str, Any]) -> str:

