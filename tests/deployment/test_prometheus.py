@@ -1,0 +1,175 @@
+"""A real Prometheus reads the real api, as compose.yaml has it do, and a real Alertmanager is told what our rules find.
+
+Intervals and thresholds are shorter, and nothing else is different. Debian's packages are enough: `make prometheus`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from manman_status.dev.ports import free_port
+from manman_status.dev.processes import Child
+from tests.deployment.test_rules import NAME, asked
+from tests.messaging import publish, publisher_at
+
+__all__ = ["publish", "publisher_at"]
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "one-of-two"
+BLIND_AFTER_SECONDS = 3
+NOT_YET = {
+    # Nobody has failed and nobody is told of alerts here; Kubernetes is not there.
+    "manman_status_processor_notifications_total",
+    "kube_deployment_status_replicas_ready",
+}
+
+
+def program(*names):
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    return pytest.skip(f"there is no {names[0]}; `make prometheus` brings it")
+
+
+@pytest.fixture
+def start(server_folder):
+    """Starts a server and gives a client for its HTTP."""
+    started = []
+
+    def run(name, command, port):
+        address = f"127.0.0.1:{port}"
+        command = [*command, f"--web.listen-address={address}"]
+        started.append(Child(name, command, log_file=server_folder / f"{name}-{port}.log"))
+        return httpx.AsyncClient(base_url=f"http://{address}")
+
+    yield run
+    for child in started:
+        child.kill()
+
+
+@pytest.fixture
+async def alertmanager(start, tmp_path, eventually):
+    config = tmp_path / "alertmanager.yaml"
+    config.write_text("{route: {receiver: nobody}, receivers: [{name: nobody}]}", "utf-8")
+    command = [
+        program("prometheus-alertmanager", "alertmanager"),
+        f"--config.file={config}",
+        f"--storage.path={tmp_path / 'alertmanager'}",
+        "--cluster.listen-address=",
+    ]
+    async with start("alertmanager", command, free_port()) as client:
+        await eventually(lambda: is_ready(client), within_seconds=20)
+        yield client
+
+
+async def is_ready(client):
+    try:
+        return (await client.get("/-/ready")).is_success
+    except httpx.TransportError:
+        return False
+
+
+def hasty_rules():
+    rules = yaml.safe_load((ROOT / "monitoring/rules.yaml").read_text("utf-8"))
+    for rule in rules["groups"][0]["rules"]:
+        rule["for"] = "0s"
+        if rule["alert"] == "ManManStatusBlind":
+            assert "> 30" in rule["expr"]
+            rule["expr"] = rule["expr"].replace("> 30", f"> {BLIND_AFTER_SECONDS}")
+    return rules
+
+
+def config_of_compose(token):
+    content = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["configs"]["prometheus"]["content"]
+    variable = "${PROMETHEUS_TOKEN:-${MANMAN_STATUS_API_TOKENS:-}}"
+    assert variable in content
+    return yaml.safe_load(content.replace(variable, token))
+
+
+@pytest.fixture
+def start_prometheus(start, alertmanager, tmp_path):
+    def run(*, apis, token):
+        config = config_of_compose(token)
+        config["global"] |= {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
+        config["rule_files"] = ["rules.yaml"]
+        config["alerting"]["alertmanagers"] = [
+            {"static_configs": [{"targets": [alertmanager.base_url.netloc.decode()]}]}
+        ]
+        [job] = config["scrape_configs"]
+        del job["dns_sd_configs"]
+        job["static_configs"] = [{"targets": [api.url.removeprefix("http://") for api in apis]}]
+        (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config), "utf-8")
+        (tmp_path / "rules.yaml").write_text(yaml.safe_dump(hasty_rules()), "utf-8")
+        command = [
+            program("prometheus"),
+            f"--config.file={tmp_path / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={tmp_path / 'prometheus'}",
+        ]
+        return start("prometheus", command, free_port())
+
+    return run
+
+
+async def query(prometheus, expression):
+    """Labels and value of each series; [] while it starts."""
+    try:
+        response = await prometheus.get("/api/v1/query", params={"query": expression})
+    except httpx.TransportError:
+        return []
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return []
+    answer = response.json()
+    assert answer["status"] == "success", answer
+    return [(each["metric"], float(each["value"][1])) for each in answer["data"]["result"]]
+
+
+async def firing(alertmanager):
+    return {each["labels"]["alertname"] for each in (await alertmanager.get("/api/v2/alerts")).json()}
+
+
+async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_observed(
+    start_processor, start_api, start_prometheus, alertmanager, publish, eventually
+):
+    processor = await start_processor()
+    api = await start_api(
+        api_tokens=f"{TOKEN} another", degraded_after_seconds=1, blind_after_seconds=BLIND_AFTER_SECONDS
+    )
+    await publish({"command_type": "HEARTBEAT", "command_args": ["7"]}, "worker.7.heartbeat")
+    async with start_prometheus(apis=[api], token=TOKEN) as prometheus:
+
+        async def is_well():
+            lag = await query(prometheus, "manman_status_observation_lag_seconds < 2")
+            return lag and await query(prometheus, 'manman_status_workers{health="healthy"} == 1')
+
+        await eventually(is_well, within_seconds=20)
+        for title, expression in asked():
+            for name in {*NAME.findall(expression)} - NOT_YET:
+                assert await query(prometheus, f"count({name})"), f"{title}: there is no {name}"
+
+        async def nothing_fires():
+            return not await firing(alertmanager)
+
+        await eventually(nothing_fires)
+        processor.kill()
+
+        async def told():
+            return {"ManManStatusBlind", "ManManStatusProcessorMissing"} <= await firing(alertmanager)
+
+        await eventually(told, within_seconds=30)
+        assert "ManManStatusApiDown" not in await firing(alertmanager)
+
+
+async def test_prometheus_has_a_token_to_show_only_where_the_api_wants_one(start_api, start_prometheus, eventually):
+    apis = [await start_api(), await start_api(api_tokens="a-token")]
+    async with start_prometheus(apis=apis, token="") as prometheus:
+
+        async def seen():
+            up = {labels["instance"]: value for labels, value in await query(prometheus, "up")}
+            return [up.get(api.url.removeprefix("http://")) for api in apis] == [1, 0]
+
+        await eventually(seen, within_seconds=20)
