@@ -63,39 +63,12 @@ class Publish(Protocol):
         """Returns once the broker has confirmed it. Raises BrokerUnavailable: then it may have arrived all the same."""
 
 
-class Notifier:
-    """Tells all channels while we lead."""
+class Teller:
+    """Tells one channel while we lead. `wake` says that alerts have changed."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        leadership: Leadership,
-        channels: Sequence[Channel],
-        publish: Publish,
-        statistics: Statistics,
-        *,
-        wait_seconds: float,
-    ) -> None:
-        self._tellers: list[_Teller] = [_BrokerTeller(pool, leadership, statistics, publish)]
-        self._tellers += [
-            _ChannelTeller(pool, leadership, statistics, channel, wait_seconds=wait_seconds) for channel in channels
-        ]
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for teller in self._tellers:
-                tasks.create_task(teller.run(), name=f"tell {teller.channel}")
-
-    def wake(self) -> None:
-        """Alerts have changed."""
-        for teller in self._tellers:
-            teller.woken.set()
-
-
-class _Teller:
     def __init__(self, pool: Pool, leadership: Leadership, statistics: Statistics, channel: str) -> None:
         self.channel = channel
-        self.woken = asyncio.Event()
+        self._woken = asyncio.Event()
         self._pool = pool
         self._leadership = leadership
         self._statistics = statistics
@@ -119,11 +92,14 @@ class _Teller:
                 backoff = Backoff(longest_seconds=LONGEST_BACKOFF_SECONDS)
                 await self._wait(pause)
 
+    def wake(self) -> None:
+        self._woken.set()
+
     async def _wait(self, pause: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
-                await self.woken.wait()
-        self.woken.clear()
+                await self._woken.wait()
+        self._woken.clear()
 
     async def _tell(self, token: int) -> float:
         """Tell what is due; the seconds until there may be more, if nothing wakes us."""
@@ -136,7 +112,7 @@ class _Teller:
         self._statistics.count_notification(self.channel, "sent")
 
 
-class _BrokerTeller(_Teller):
+class BrokerTeller(Teller):
     """Every change of every alert, silenced or part of another or not: what listens there decides for itself."""
 
     def __init__(self, pool: Pool, leadership: Leadership, statistics: Statistics, publish: Publish) -> None:
@@ -154,7 +130,7 @@ class _BrokerTeller(_Teller):
         return 0 if len(promised) == ALERTS_AT_ONCE else LOOK_EVERY_SECONDS
 
 
-class _ChannelTeller(_Teller):
+class ChannelTeller(Teller):
     """`wait_seconds` after the first of them, all that is news goes into one message."""
 
     def __init__(

@@ -27,7 +27,7 @@ from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.housekeeping import Housekeeper
 from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.leadership import Leadership
-from manman_status.pipeline.notifying import Channel, Notifier
+from manman_status.pipeline.notifying import BrokerTeller, Channel, ChannelTeller, Teller
 from manman_status.pipeline.relay import Relay
 from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper
@@ -147,20 +147,17 @@ class Processor:
         self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
         publish = StatusPublisher(broker, topology, tracing)
         self._relay = Relay(pool, publish, self._leadership, self._statistics)
-        self._notifier = Notifier(
-            pool,
-            self._leadership,
-            channels,
-            publish,
-            self._statistics,
-            wait_seconds=settings.notify_wait_seconds,
-        )
+        self._tellers: list[Teller] = [BrokerTeller(pool, self._leadership, self._statistics, publish)]
+        self._tellers += [
+            ChannelTeller(pool, self._leadership, self._statistics, channel, wait_seconds=settings.notify_wait_seconds)
+            for channel in channels
+        ]
         self._alerter = Alerter(
             pool,
             self._leadership,
             degraded_after_seconds=settings.degraded_after_seconds,
             blind_after_seconds=settings.blind_after_seconds,
-            wake=self._notifier.wake,
+            wake=self._wake_tellers,
         )
         self._observer = Observer(
             pool,
@@ -173,7 +170,7 @@ class Processor:
             interval_seconds=settings.canary_interval_seconds,
             standstill_seconds=settings.standstill_seconds,
         )
-        self._sweeper = Sweeper(
+        sweeper = Sweeper(
             pool,
             self._leadership,
             settings.sweep_rules,
@@ -181,13 +178,22 @@ class Processor:
             statistics=self._statistics,
             wake=self._wake,
         )
-        self._housekeeper = Housekeeper(
+        housekeeper = Housekeeper(
             pool,
             self._leadership,
             partial(is_connected, broker, topology),
             queues=sorted(custody),
             retention_days=settings.retention_days,
             silent_seconds=3 * settings.canary_interval_seconds,
+        )
+        self._parts: tuple[Runs, ...] = (
+            self._observer,
+            self._leadership,
+            sweeper,
+            self._relay,
+            self._alerter,
+            housekeeper,
+            *self._tellers,
         )
         ingest = Ingest(
             pool,
@@ -220,18 +226,7 @@ class Processor:
         gc.set_threshold(50_000, 20, 100)
         async with asyncio.TaskGroup() as tasks:
             reading = [tasks.create_task(subscription.run()) for subscription in self._subscriptions]
-            others = [
-                tasks.create_task(_keep_running(each))
-                for each in (
-                    self._observer,
-                    self._leadership,
-                    self._sweeper,
-                    self._relay,
-                    self._alerter,
-                    self._notifier,
-                    self._housekeeper,
-                )
-            ]
+            others = [tasks.create_task(_keep_running(part)) for part in self._parts]
             log.info("processor_started", queues=[subscription.queue for subscription in self._subscriptions])
             await stopping.wait()
             log.info("processor_stopping")
@@ -247,6 +242,10 @@ class Processor:
         """Transitions were committed."""
         self._relay.wake()
         self._alerter.wake()
+
+    def _wake_tellers(self) -> None:
+        for teller in self._tellers:
+            teller.wake()
 
     def is_ready(self) -> bool:
         """Not merely running: what it is given is stored, as its own canaries tell."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
+import threading
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import apprise
 import msgspec
@@ -21,6 +24,9 @@ from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.telling import ToldAlert
 from manman_status.errors import SettingsError
 from manman_status.pipeline.notifying import NotTaken
+
+apprise_log = logging.getLogger("apprise")
+apprise_log.propagate = False  # what it says has URLs in it
 
 SEND_WITHIN_SECONDS = 30.0
 SHORTEST_SECRET = 6
@@ -58,21 +64,24 @@ class Routes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AppriseChannel:
-    """One URL. Each has a thread of its own: apprise waits in it, and one that hangs keeps no other waiting."""
+    """One URL. Each message has a thread of its own: what hangs there keeps nobody waiting, not even the end of the
+    process. Apprise's own threads are few, shared by all, and waited for."""
 
     def __init__(self, name: str, url: str, route: Route, *, remind_seconds: float, per_hour: int) -> None:
+        """Raises ValueError for a URL that is not known."""
         self.name = f"{name}-{hashlib.blake2b(url.encode(), digest_size=4).hexdigest()}"
         self.remind_seconds = remind_seconds if route.remind_seconds is None else route.remind_seconds
         self.per_hour = per_hour if route.per_hour is None else route.per_hour
         self._route = route
         self._url = url
-        self._apprise = apprise.Apprise(url)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+        self._service = _service_at(url)
+        if self._service is None:
+            raise ValueError
 
     @property
     def service(self) -> str:
         """Whose service it is."""
-        return str(self._apprise[0].service_name)
+        return str(self._service.service_name)
 
     def wants(self, alert: ToldAlert) -> bool:
         return self._route.takes(alert)
@@ -80,27 +89,43 @@ class AppriseChannel:
     async def send(self, message: Message) -> None:
         """Raises NotTaken, without anything that is secret in the URL."""
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(SEND_WITHIN_SECONDS + 1):
-                result = await loop.run_in_executor(self._thread, self._notify, message)
-        except TimeoutError:
-            raise NotTaken(f"no answer within {SEND_WITHIN_SECONDS:g} s") from None
-        if not result:
-            said = [entry.message for entry in result.logs() if entry.level in {"WARNING", "ERROR", "CRITICAL"}]
-            raise NotTaken(self._without_secrets(said[-1].strip() if said else "it was not taken"))
+        answer: asyncio.Future[str | None] = loop.create_future()
 
-    def _notify(self, message: Message) -> apprise.AppriseResult:
-        return self._apprise.notify(
-            body=message.body,
-            title=message.title,
-            notify_type=TYPES[message.tone],
-            body_format=apprise.NotifyFormat.TEXT,
-            timeout=SEND_WITHIN_SECONDS,
-        )
+        def set_answer(problem: str | None) -> None:
+            if not answer.done():
+                answer.set_result(problem)
+
+        def notify() -> None:
+            problem = self._notify(message)
+            with suppress(RuntimeError):  # nobody waits for it any more, not even the loop
+                loop.call_soon_threadsafe(set_answer, problem)
+
+        threading.Thread(target=notify, name=self.name, daemon=True).start()
+        try:
+            async with asyncio.timeout(SEND_WITHIN_SECONDS):
+                problem = await answer
+        except TimeoutError:
+            problem = f"no answer within {SEND_WITHIN_SECONDS:g} s"
+        if problem is not None:
+            raise NotTaken(self._without_secrets(problem))
+
+    def _notify(self, message: Message) -> str | None:
+        """What was wrong, in the service's or apprise's words; None when it was taken."""
+        said = _Said()
+        apprise_log.addHandler(said)
+        try:
+            taken = self._service.notify(
+                body=message.body, title=message.title, notify_type=TYPES[message.tone], body_format="text"
+            )
+        except Exception as error:  # noqa: BLE001 - a hundred plugins, and a thread that nobody else watches
+            return type(error).__name__
+        finally:
+            apprise_log.removeHandler(said)
+        return None if taken else said.last or "it was not taken"
 
     def _without_secrets(self, text: str) -> str:
         """Whatever of the URL is not the service's or a host's name may be a password or a token."""
-        host = self._apprise[0].host or ""
+        host = getattr(self._service, "host", None) or ""
         for piece in re.split(r"[:/@?&=]+", self._url):
             if len(piece) >= SHORTEST_SECRET and piece not in host:
                 text = text.replace(piece, "***")
@@ -129,7 +154,24 @@ def open_channels(
 
 
 def is_known(url: str) -> bool:
-    return apprise.Apprise.instantiate(url, suppress_exceptions=True) is not None
+    return _service_at(url) is not None
+
+
+def _service_at(url: str) -> Any:
+    return apprise.Apprise.instantiate(url, suppress_exceptions=True)
+
+
+class _Said(logging.Handler):
+    """The last that apprise complained of in this thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.last = record.getMessage().strip()
 
 
 def _read_routes(file: str, problems: list[str]) -> dict[str, Route]:

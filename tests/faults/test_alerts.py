@@ -286,6 +286,16 @@ async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_tol
     assert "alerts_not_told" in processor.log
 
 
+async def test_a_channel_that_hangs_does_not_hold_up_the_end(start_telling, fleet, observed, eventually, sink):
+    sink.hangs.set()
+    processor = await start_telling()
+    fleet.add(*(Worker(i) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[1].fall_silent()
+    await eventually(lambda: sink.attempts, within_seconds=TOLD_WITHIN_SECONDS)
+    processor.stop(within_seconds=3)
+
+
 async def test_what_was_acknowledged_is_not_reminded_of(start_telling, fleet, observed, eventually, sink, publish):
     await start_telling(notify_remind_seconds=2)
     fleet.add(*(Worker(i) for i in range(1, 6)))
