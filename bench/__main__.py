@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, get_args
 
 from cyclopts import App, Parameter
 
-from bench import drain, http, reporter, sweep, watchers
+from bench import drain, http, reporter, scrape, sweep, watchers
 from bench.stack import FULL, QUICK, Stack
 
-Part: TypeAlias = Literal["singles", "arrays", "http", "sweep", "reporter", "watchers"]
+Part: TypeAlias = Literal["singles", "arrays", "http", "sweep", "reporter", "watchers", "scrape"]
 PARTS: tuple[Part, ...] = get_args(Part)
+WITHOUT_FLEET: dict[Part, Callable[[Stack], Awaitable[str]]] = {
+    "sweep": sweep.cost,
+    "reporter": reporter.cost,
+    "watchers": watchers.delays,
+    "scrape": scrape.cost,
+}
+"""Those that bring their own database, or need none."""
 
 app = App(name="python -m bench", help_format="plaintext", help="Measure on this machine, beside the bare work.")
 
@@ -36,7 +44,7 @@ def bench(
 
 
 async def measure(stack: Stack, only: set[Part]) -> None:
-    if only - {"sweep", "reporter", "watchers"}:
+    if only - WITHOUT_FLEET.keys():
         await stack.seed()
     if "singles" in only:
         print(await drain.singles(stack), flush=True)
@@ -47,12 +55,9 @@ async def measure(stack: Stack, only: set[Part]) -> None:
     if "http" in only:
         async for line in http.pages(stack):
             print(line, flush=True)
-    if "sweep" in only:
-        print(await sweep.cost(stack), flush=True)
-    if "reporter" in only:
-        print(await reporter.cost(stack), flush=True)
-    if "watchers" in only:
-        print(await watchers.delays(stack), flush=True)
+    for part, measured in WITHOUT_FLEET.items():
+        if part in only:
+            print(await measured(stack), flush=True)
 
 
 if __name__ == "__main__":
