@@ -147,9 +147,14 @@ async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_obser
             return lag and await query(prometheus, 'manman_status_workers{health="healthy"} == 1')
 
         await eventually(is_well, within_seconds=20)
-        for title, expression in asked():
-            for name in {*NAME.findall(expression)} - NOT_YET:
-                assert await query(prometheus, f"count({name})"), f"{title}: there is no {name}"
+        names = {name for _, expression in asked() for name in NAME.findall(expression)} - NOT_YET
+
+        async def all_is_there():
+            missing = [name for name in names if not await query(prometheus, f"count({name})")]
+            assert not missing
+            return True
+
+        await eventually(all_is_there)
 
         async def nothing_fires():
             return not await firing(alertmanager)
