@@ -43,6 +43,7 @@ EXTRAS = {
     "granian": "server",
     "greenlet": "server",
     "litestar": "server",
+    "opentelemetry": "server",
     "prometheus_client": "server",
     "sqlalchemy": "server",
     "sqlmodel": "server",

