@@ -86,6 +86,7 @@ class EventStream:
         comment_at = monotonic() + self._comment_seconds
         has_caught_up = False
         while not watcher.is_over:
+            has_caught_up = has_caught_up or not watcher.is_behind
             told = b"".join(change.event for change in changes if self._filters.allow(change))
             if not told and monotonic() >= comment_at:
                 told = b":\nid: %d\n\n" % watcher.position
@@ -99,7 +100,6 @@ class EventStream:
                     send, b'id: %d\nevent: overrun\ndata: {"from":%d}\n\n' % (watcher.position, watcher.position)
                 )
                 return
-            has_caught_up = has_caught_up or not watcher.is_behind
             try:
                 changes = await watcher.more()
             except RevisionDropped:

@@ -62,6 +62,17 @@ class Rows:
         await self.connection.execute("UPDATE revision_counter SET revision = $1", self.revision)
         return self.revision
 
+    async def transitions(self, count: int) -> None:
+        """Of workers 1 to `count`, visible all at once."""
+        statement = """
+            WITH given AS (
+                INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
+                SELECT $1 + n, $3, 'worker', n, 'RUNNING', 'reported' FROM generate_series(1, $2::bigint) n
+            ) UPDATE revision_counter SET revision = $1 + $2
+        """
+        await self.connection.execute(statement, self.revision, count, self.now)
+        self.revision += count
+
     async def alert(self, key: str, **columns: Any) -> int:
         """Its id."""
         plausible = {"severity": "warning", "summary": "something is wrong", "opened_at": self.now}

@@ -1,0 +1,168 @@
+"""Asking for what changed since a revision, and waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+import pytest
+
+from manman_status.api.responses import ChangeList
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.conftest import Eventually, Role
+    from tests.integration.api.conftest import Rows
+
+
+async def ask(http: httpx.AsyncClient, **parameters: Any) -> ChangeList:
+    response = await http.get("/status/changes", params=parameters, timeout=70)
+    assert response.status_code == 200, response.text
+    return msgspec.json.decode(response.content, type=ChangeList)
+
+
+def revisions(answer: ChangeList) -> list[int]:
+    return [change.revision for change in answer.items]
+
+
+async def test_what_is_new_since_a_revision_is_answered_at_once(rows: Rows, http: httpx.AsyncClient) -> None:
+    for number in (1, 2, 3):
+        await rows.transition("worker", number)
+    begun = time.monotonic()
+    answer = await ask(http, since=1, wait="60s")
+    assert time.monotonic() - begun < 5
+    assert (revisions(answer), answer.revision, answer.as_of) == ([2, 3], 3, rows.now)
+
+
+@pytest.mark.parametrize("wait", ["0", "0s", "1", "1s"])
+async def test_when_nothing_comes_the_answer_is_empty_after_the_wait(
+    wait: str, rows: Rows, http: httpx.AsyncClient
+) -> None:
+    await rows.transition("worker", 1)
+    begun = time.monotonic()
+    answer = await ask(http, since=1, wait=wait)
+    assert 0 <= time.monotonic() - begun - int(wait.rstrip("s")) < 1
+    assert (answer.items, answer.revision) == ([], 1)
+
+
+async def test_who_waits_is_told_when_it_happens(rows: Rows, http: httpx.AsyncClient) -> None:
+    """Without `since`, of what comes after the question."""
+    await rows.transition("worker", 1)
+    waiting = asyncio.create_task(ask(http, wait="60s"))
+    done, _ = await asyncio.wait([waiting], timeout=0.5)
+    assert not done
+    begun = time.monotonic()
+    await rows.transition("worker", 1, new_status="LOST")
+    answer = await waiting
+    assert time.monotonic() - begun < 2
+    assert (revisions(answer), answer.revision) == ([2], 2)
+
+
+async def test_pages_of_any_size_follow_each_other_without_gap_and_double(rows: Rows, http: httpx.AsyncClient) -> None:
+    await rows.transitions(2_500)
+    for limit in (7, 1000):
+        seen: list[int] = []
+        since = 0
+        while since < 50 or limit == 1000:
+            answer = await ask(http, since=since, limit=limit)
+            if not answer.items:
+                break
+            assert len(answer.items) <= limit
+            seen += revisions(answer)
+            since = answer.revision
+            assert since == seen[-1]
+        assert seen == list(range(1, len(seen) + 1))
+    assert len(seen) == 2_500
+
+
+async def test_what_is_filtered_out_is_not_asked_for_again(rows: Rows, http: httpx.AsyncClient) -> None:
+    await rows.transitions(2_500)
+    last = await rows.transition("worker", 77, new_status="LOST")
+    asked, since, found = 0, 0, []
+    while since < last:
+        answer = await ask(http, since=since, new_status="LOST")
+        assert answer.revision > since
+        since, found, asked = answer.revision, found + revisions(answer), asked + 1
+    assert (found, asked) == ([last], 3)
+    assert revisions(await ask(http, since=0, new_status="LOST", wait=5)) == [last], "with time it looks on"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "parameter"),
+    [
+        ({"since": 4}, "since"),
+        ({"since": -1}, "since"),
+        ({"since": "now"}, "since"),
+        ({"wait": "61"}, "wait"),
+        ({"wait": "1m"}, "wait"),
+        ({"wait": "-1"}, "wait"),
+        ({"wait": "²"}, "wait"),
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"worker_id": 0}, "worker_id"),
+        ({"worker_id": [1, "x"]}, "worker_id"),
+        ({"new_status": "GONE"}, "new_status"),
+        ({"entity": ["worker", "worker"]}, "entity"),
+        ({"from": 1}, "from"),
+    ],
+)
+async def test_what_cannot_be_asked_is_400_and_named(
+    parameters: dict[str, Any], parameter: str, rows: Rows, http: httpx.AsyncClient
+) -> None:
+    await rows.transition("worker", 1)
+    response = await http.get("/status/changes", params=parameters)
+    assert (response.status_code, response.json()["parameter"]) == (400, parameter)
+
+
+async def test_a_dropped_revision_is_410_and_the_oldest_is_named(rows: Rows, http: httpx.AsyncClient) -> None:
+    await rows.transitions(10)
+    await rows.connection.execute("DELETE FROM transitions WHERE revision <= 6")
+    response = await http.get("/status/changes", params={"since": 5})
+    assert (response.status_code, response.json()["oldest_revision"]) == (410, 7)
+    assert revisions(await ask(http, since=6)) == [7, 8, 9, 10]
+    await rows.connection.execute("DELETE FROM transitions")
+    response = await http.get("/status/changes", params={"since": 9, "wait": 60})
+    assert (response.status_code, response.json()["oldest_revision"]) == (410, 11)
+    assert (await ask(http, since=10)).revision == 10
+
+
+async def test_those_who_wait_have_a_bound_and_a_client_that_left_gives_its_place_back(
+    rows: Rows, start_api: Callable[..., Awaitable[Role]], eventually: Eventually
+) -> None:
+    api = await start_api(event_streams=2)
+    async with httpx.AsyncClient(base_url=api.url, timeout=70) as http:
+
+        async def is_full() -> bool:
+            response = await http.get("/status/changes")
+            if response.status_code != 503:
+                return False
+            assert int(response.headers["retry-after"]) > 0
+            assert response.headers["content-type"] == "application/problem+json"
+            return True
+
+        async def wait() -> None:
+            while (await http.get("/status/changes?wait=60")).status_code == 503:
+                """The question whether there is room took it."""
+
+        waiting = [asyncio.create_task(wait()) for _ in range(2)]
+        await eventually(is_full)
+        assert (await http.get("/status/workers")).status_code == 200
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+        async def has_room() -> bool:
+            return (await http.get("/status/changes")).status_code == 200
+
+        await eventually(has_room)
+
+
+async def test_an_answer_that_is_known_is_304(rows: Rows, http: httpx.AsyncClient) -> None:
+    await rows.transition("worker", 1)
+    first = await http.get("/status/changes?since=0")
+    again = await http.get("/status/changes?since=0", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
