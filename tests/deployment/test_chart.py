@@ -266,8 +266,8 @@ def test_secrets_are_in_secrets_alone() -> None:
     url = "postgresql://manman:s3cret-writer@postgres.example.com:5432/manman_status?sslmode=verify-full"
     read_url = "postgresql://manman:s3cret-reader@replica.example.com:5432/manman_status"
     tokens = "s3cret-token-one, s3cret-token-two"
-    channels = "slack://s3cret-slack/B1JTN/C1lzkg\nmailtos://manman:s3cret-mail@example.com\n"
-    routes = '[channels]\nnight = "pagerduty://s3cret-pager@K9"\n'
+    channels = "discord://4174216298/s3cret-discord\nmailtos://manman:s3cret-mail@example.com\n"
+    routes = '[channels.night]\nurls = ["pagerduty://s3cret-pager@K9"]\nseverities = ["critical"]\n'
     assert secrets == {
         "manman-status-database": {"database-url": url, "database-read-url": read_url},
         "manman-status-migrate": {"database-url": url},

@@ -11,6 +11,7 @@ import pytest
 
 from manman_status.cli import app
 from manman_status.domain.alerts.rules import RULE_NAMES
+from manman_status.processor.channels import open_channels
 from manman_status.reporter import StatusReporter
 from manman_status.settings import NON_FIELDS, PREFIX, Settings, variable
 from manman_status.wire.inbound import decode
@@ -63,6 +64,16 @@ def test_every_json_message_is_understood(name: str) -> None:
     for body in blocks(DOCUMENTS[name], "json"):
         decoded = decode(body.encode())
         assert (len(decoded.events), decoded.poison) == (1, [])
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")
+def test_the_routes_that_are_shown_are_understood(tmp_path: Path) -> None:
+    file = tmp_path / "routes.toml"
+    [text] = blocks(README, "toml")
+    file.write_text(text, "utf-8")
+    [urls] = re.findall(r"^ {4}MANMAN_STATUS_NOTIFY_URLS='(.*)'$", README, re.MULTILINE)
+    channels = open_channels(tuple(urls.split()), str(file), remind_seconds=0, per_hour=1)
+    assert len(channels) == 4
 
 
 def test_the_reporter_s_arguments_are_told_as_they_are() -> None:
