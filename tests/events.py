@@ -42,15 +42,17 @@ class Parser:
 
 
 class Reader:
-    """Resumes where it was. `began` is set once it misses nothing any more."""
+    """Resumes where it was. `began` is set once it misses nothing any more; `streams` is how often it came."""
 
     def __init__(self, **parameters: Any) -> None:
         self.parser = Parser()
         self.began = asyncio.Event()
+        self.streams = 0
         self._parameters = parameters
 
     async def read(self, http: httpx.AsyncClient) -> AsyncIterator[Event]:
         """Until the server ends it. Raises httpx.HTTPStatusError."""
+        self.streams += 1
         headers = {"Last-Event-ID": self.parser.last_id} if self.parser.last_id else {}
         async with http.stream("GET", "/status/events", params=self._parameters, headers=headers) as response:
             if response.is_error:

@@ -1,0 +1,162 @@
+"""The event stream when its server, its database or its client is gone, hangs, or is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from manman_status.dev.postgres import EmbeddedPostgres
+from manman_status.domain.rows import Transition
+from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.store.migrate import migrate
+from manman_status.store.pool import create_pool
+from manman_status.store.writes import append_transitions
+from tests.events import Parser, Reader
+
+WRITERS = 4
+TRANSITIONS = 5_000
+
+
+@pytest.fixture
+def own_postgres(server_folder, tmp_path):
+    """One that may be stopped without hurting the other tests."""
+    server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def own_database(own_postgres):
+    await asyncio.to_thread(migrate, own_postgres.url)
+    return own_postgres.url
+
+
+async def append(pool, entity_id, count, evidence=None):
+    made = Transition(Entity.WORKER, entity_id, None, StatusType.RUNNING, Reason.REPORTED, evidence or {})
+    async with pool.acquire() as connection, connection.transaction():
+        await append_transitions(connection, [made] * count)
+
+
+async def write(database, total, *, pause=0.0):
+    """By four at once, five in each transaction."""
+
+    async def one(entity_id):
+        for _ in range(total // WRITERS // 5):
+            await append(pool, entity_id, 5)
+            await asyncio.sleep(pause)
+
+    async with create_pool(database, application="test", size=WRITERS, timeout_seconds=30) as pool:
+        await asyncio.gather(*(one(number) for number in range(1, WRITERS + 1)))
+
+
+async def follow(where, reader, seen, *, total):
+    """Come again, whatever happened, until all was told. `where()` is the url of the api that runs now."""
+    while len(seen) < total:
+        with contextlib.suppress(httpx.TransportError):
+            async with httpx.AsyncClient(base_url=where(), timeout=20) as http:
+                async for event in reader.read(http):
+                    seen.append(event.revision)
+                    if len(seen) == total:
+                        return
+        await asyncio.sleep(0.02)
+
+
+async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_order(database, start_api, eventually):
+    """And the reader is killed too: all that is left of it is the last id."""
+    apis = [await start_api()]
+    seen = []
+    reader = Reader(**{"from": 0})
+    writing = asyncio.create_task(write(database, TRANSITIONS, pause=0.04))
+
+    def read_on(reader):
+        return asyncio.create_task(follow(lambda: apis[-1].url, reader, seen, total=TRANSITIONS))
+
+    reading = read_on(reader)
+    for kills in range(1, 4):
+        await eventually(lambda kills=kills: len(seen) > kills * TRANSITIONS // 6, within_seconds=60)
+        apis[-1].kill()
+        apis.append(await start_api())
+        before = len(seen)
+        await eventually(lambda before=before: len(seen) > before, within_seconds=60)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        resumed = Reader()
+        resumed.parser = Parser(str(seen[-1]))
+        reading = read_on(resumed)
+    await writing
+    async with asyncio.timeout(60):
+        await reading
+    assert seen == list(range(1, TRANSITIONS + 1))
+
+
+async def test_each_of_several_processes_tells_all_of_it(database, start_api, eventually):
+    """Streams are spread over processes, each with a feed of its own."""
+    api = await start_api(workers=4)
+    everything = [[] for _ in range(24)]
+    readers = [Reader() for _ in everything]
+    reading = [
+        asyncio.create_task(follow(lambda: api.url, reader, seen, total=500))
+        for reader, seen in zip(readers, everything, strict=True)
+    ]
+    await asyncio.gather(*(reader.began.wait() for reader in readers))
+    await write(database, 500)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*reading)
+    assert everything == [list(range(1, 501))] * len(everything)
+
+
+async def test_streams_outlive_their_database_without_a_gap(own_postgres, own_database, start_api, eventually):
+    """One that began with what was new, and one with history."""
+    api = await start_api(database_url=own_database)
+    await write(own_database, 1_000)
+    live, late = [], []
+    readers = [Reader(), Reader(**{"from": 0})]
+    reading = [
+        asyncio.create_task(follow(lambda: api.url, readers[0], live, total=1_000)),
+        asyncio.create_task(follow(lambda: api.url, readers[1], late, total=2_000)),
+    ]
+    await asyncio.gather(*(reader.began.wait() for reader in readers))
+    for last in (1_500, 2_000):
+        own_postgres.stop()
+        own_postgres.start()
+        await write(own_database, 500)
+        await eventually(lambda last=last: live[-1:] == late[-1:] == [last], within_seconds=20)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*reading)
+    assert live == list(range(1_001, 2_001))
+    assert late == list(range(1, 2_001))
+    assert readers[0].streams == readers[1].streams == 1, "neither was ended"
+
+
+async def test_a_client_that_reads_too_slowly_is_overrun_and_misses_nothing(database, start_api, eventually):
+    """What it was sent and has not read is the operating system's; what it was not sent, it asks for again."""
+    api = await start_api()
+    parts = urlsplit(api.url)
+    evidence, total = {"text": "x" * 2_000}, 14_000
+    parser, seen = Parser(), []
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect((parts.hostname, parts.port))
+    with slow:
+        # HTTP/1.0 has no chunks: what comes is the stream itself.
+        slow.sendall(b"GET /status/events HTTP/1.0\r\n\r\n")
+        received = slow.recv(4096)
+        assert received.startswith(b"HTTP/1.0 200")
+        async with create_pool(database, application="test", size=1, timeout_seconds=30) as pool:
+            for _ in range(total // 100):
+                await append(pool, 1, 100, evidence)
+                await asyncio.sleep(0.01)
+        while data := await asyncio.to_thread(slow.recv, 1 << 20):
+            received += data
+    *events, overrun = parser.feed(received.partition(b"\r\n\r\n")[2].decode())
+    seen += [event.revision for event in events]
+    assert overrun.kind == "overrun"
+    assert overrun.data == {"from": seen[-1]}
+    reader = Reader(**overrun.data)
+    await follow(lambda: api.url, reader, seen, total=total)
+    assert seen == list(range(1, total + 1))
