@@ -67,6 +67,7 @@ class Observer:
         version: str,
         interval_seconds: float,
         standstill_seconds: float,
+        blind_after_seconds: float,
     ) -> None:
         self._pool = pool
         self._canaries = canaries
@@ -77,6 +78,7 @@ class Observer:
         self._version = version
         self._interval_seconds = interval_seconds
         self._standstill_seconds = standstill_seconds
+        self._blind_after_seconds = blind_after_seconds
         self._queues = sorted(custody)
         self._proven_at = float("-inf")
 
@@ -161,5 +163,10 @@ class Observer:
                 if queue in restarted:
                     await distrust_canaries(connection, queue)
                 await move_watermark(connection, queue)
-            await advance_observation(connection, self._queues, standstill_seconds=self._standstill_seconds)
+            await advance_observation(
+                connection,
+                self._queues,
+                standstill_seconds=self._standstill_seconds,
+                blind_after_seconds=self._blind_after_seconds,
+            )
         return now

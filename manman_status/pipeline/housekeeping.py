@@ -12,7 +12,7 @@ import structlog
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.store.alerts import forget_resolved
 from manman_status.store.leases import LeaseLost, check_lease
-from manman_status.store.observation import forget_processor, stale_processors
+from manman_status.store.observation import forget_gaps, forget_processor, stale_processors
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, drop_partitions, make_partitions
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
 from manman_status.store.retention import delete_ended
@@ -79,16 +79,17 @@ class Housekeeper:
                 made = await make_partitions(connection, days_ahead=PARTITION_DAYS_AHEAD)
                 dropped = await drop_partitions(connection, retention_days=self._retention_days)
             deleted = await self._delete_ended(connection, token)
-            deleted += await self._forget_alerts(connection, token)
+            deleted += await self._forget(connection, token)
         if made or dropped or deleted:
             log.info("tidied", partitions_made=made, partitions_dropped=dropped, rows_deleted=deleted)
 
-    async def _forget_alerts(self, connection: Connection, token: int) -> int:
+    async def _forget(self, connection: Connection, token: int) -> int:
         async with connection.transaction():
             await check_lease(connection, LEASE, token)
             silences = await forget_silences(connection, retention_days=self._retention_days)
             alerts = await forget_resolved(connection, retention_days=self._retention_days)
-        return silences + alerts
+            gaps = await forget_gaps(connection, retention_days=self._retention_days)
+        return silences + alerts + gaps
 
     async def _delete_ended(self, connection: Connection, token: int) -> int:
         total = 0

@@ -81,6 +81,7 @@ class Ingest:
         processor_id: str,
         queues: list[str],
         standstill_seconds: float,
+        blind_after_seconds: float,
         wake: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -88,6 +89,7 @@ class Ingest:
         self._processor_id = processor_id
         self._queues = queues
         self._standstill_seconds = standstill_seconds
+        self._blind_after_seconds = blind_after_seconds
         self._wake = wake
 
     async def store(
@@ -184,7 +186,12 @@ class Ingest:
                     assert_never(notice)
         if sent_at is not None:
             await move_watermark(connection, queue, canary=(sent_at, self._processor_id))
-            await advance_observation(connection, self._queues, standstill_seconds=self._standstill_seconds)
+            await advance_observation(
+                connection,
+                self._queues,
+                standstill_seconds=self._standstill_seconds,
+                blind_after_seconds=self._blind_after_seconds,
+            )
 
     def _count(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], ms: float) -> None:
         log.debug("batch_stored", events=len(events), transitions=len(transitions), ms=ms)

@@ -169,6 +169,7 @@ class Processor:
             version=version("manman-status"),
             interval_seconds=settings.canary_interval_seconds,
             standstill_seconds=settings.standstill_seconds,
+            blind_after_seconds=settings.blind_after_seconds,
         )
         sweeper = Sweeper(
             pool,
@@ -201,6 +202,7 @@ class Processor:
             processor_id=processor_id,
             queues=sorted(custody),
             standstill_seconds=settings.standstill_seconds,
+            blind_after_seconds=settings.blind_after_seconds,
             wake=self._wake,
         )
         dead_letters = DeadLetters(broker, topology, tracing)

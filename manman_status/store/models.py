@@ -179,6 +179,16 @@ class Observation(SQLModel, table=True):
     resumed_at: datetime | None = Field(sa_column=_time())
 
 
+class ObservationGap(SQLModel, table=True):
+    """A time in which nothing could be told: `observed_through` stood at `began_at`, or went on too far behind, until
+    it had caught up at `ended_at`. Gaps do not overlap; the one that still lasts is no row yet."""
+
+    __tablename__ = "observation_gaps"
+
+    began_at: datetime = Field(sa_column=Column(DateTime(timezone=True), primary_key=True))
+    ended_at: datetime = Field(sa_column=_time(nullable=False))
+
+
 class Watermark(SQLModel, table=True):
     """One row a queue. A canary sent at `pending_sent` was committed at `pending_seen` by `pending_by`; it moves the
     watermark once every other processor has settled all that it was given until then. Canaries sent before

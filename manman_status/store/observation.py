@@ -95,17 +95,27 @@ UPDATE watermarks AS kept
 """
 
 ADVANCE = """
-UPDATE observation AS kept
-   SET observed_through = least_mark.observed_through,
-       advanced_at = now(),
-       resumed_at = CASE WHEN advanced_at IS NULL
-                           OR advanced_at < now() - make_interval(secs => $2::float8)
-                           OR least_mark.observed_through < now() - make_interval(secs => 2 * $2::float8)
-                         THEN now() ELSE resumed_at END
-  FROM (SELECT min(observed_through) AS observed_through FROM watermarks WHERE queue = ANY($1::text[])
-        HAVING count(observed_through) = cardinality($1::text[])) AS least_mark
- WHERE kept.id = 1
-   AND least_mark.observed_through > coalesce(kept.observed_through, '-infinity')
+WITH before AS (SELECT observed_through FROM observation WHERE id = 1 FOR UPDATE),
+moved AS (
+    UPDATE observation AS kept
+       SET observed_through = least_mark.observed_through,
+           advanced_at = now(),
+           resumed_at = CASE WHEN advanced_at IS NULL
+                               OR advanced_at < now() - make_interval(secs => $2::float8)
+                               OR least_mark.observed_through < now() - make_interval(secs => 2 * $2::float8)
+                             THEN now() ELSE resumed_at END
+      FROM (SELECT min(observed_through) AS observed_through FROM watermarks WHERE queue = ANY($1::text[])
+            HAVING count(observed_through) = cardinality($1::text[])) AS least_mark, before
+     WHERE kept.id = 1
+       AND least_mark.observed_through > coalesce(before.observed_through, '-infinity')
+    RETURNING before.observed_through AS began_at
+),
+gap AS (SELECT began_at FROM moved WHERE began_at < now() - make_interval(secs => $3::float8)),
+lengthened AS (
+    UPDATE observation_gaps SET ended_at = now() FROM gap WHERE ended_at >= gap.began_at RETURNING ended_at
+)
+INSERT INTO observation_gaps (began_at, ended_at)
+SELECT began_at, now() FROM gap WHERE NOT EXISTS (SELECT 1 FROM lengthened)
 """
 
 
@@ -117,11 +127,25 @@ async def move_watermark(connection: Connection, queue: str, canary: tuple[datet
     await connection.execute(MOVE_WATERMARK, queue)
 
 
-async def advance_observation(connection: Connection, queues: list[str], *, standstill_seconds: float) -> None:
+async def advance_observation(
+    connection: Connection, queues: list[str], *, standstill_seconds: float, blind_after_seconds: float
+) -> None:
     """Let `observed_through` follow the least of the watermarks: after those were moved, so that two transactions
     lock in one order.
 
     One that stood still for longer than `standstill_seconds` is marked as resumed now. So is one that is twice as far
     behind: beats that waited so long may have expired in the queue, so their absence proves nothing.
+
+    When it was more than `blind_after_seconds` behind, that is kept as a gap. While it moves, and still is, the gap
+    grows.
     """
-    await connection.execute(ADVANCE, queues, standstill_seconds)
+    await connection.execute(ADVANCE, queues, standstill_seconds, blind_after_seconds)
+
+
+FORGET_GAPS = "DELETE FROM observation_gaps WHERE ended_at < now() - make_interval(days => $1)"
+
+
+async def forget_gaps(connection: Connection, *, retention_days: int) -> int:
+    """Delete those that ended longer ago than the retention; how many."""
+    done = await connection.execute(FORGET_GAPS, retention_days)
+    return int(done.rpartition(" ")[2])
