@@ -121,7 +121,7 @@ def _shared(processors: Sequence[Processor]) -> Iterator[Metric]:
     for name, meaning, values in (
         (
             "manman_status_dead_letter_messages",
-            "Messages that nobody understood, and that nobody has looked after.",
+            "Messages that nobody understood, and that wait in the dead-letter queue.",
             [processor.dead_letters_waiting for processor in processors],
         ),
         (
