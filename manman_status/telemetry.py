@@ -24,6 +24,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 2.0
+EXPORTERS = {OTLPSpanExporter.__module__, OTLPMetricExporter.__module__}
+"""The names of their loggers."""
 
 
 class Telemetry:
@@ -45,8 +47,10 @@ class Telemetry:
         self.meter_provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
 
     def shutdown(self) -> None:
-        """Send what is left, within `SHUTDOWN_SECONDS`; to a collector that is known to be away not even that."""
-        deadline = time.monotonic() + (0 if self._collector.is_away else SHUTDOWN_SECONDS)
+        """Send what is left, within `SHUTDOWN_SECONDS`; nothing to a collector that is known to be away."""
+        if self._collector.is_away:
+            return
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
         providers = (self.tracer_provider, self.meter_provider)
         # Their own timeouts come one after another, and are not the exporters'.
         threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
@@ -54,36 +58,38 @@ class Telemetry:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._collector.close()
 
 
 class Collector(logging.Handler):
-    """Where all is sent. Tells once that it is away, which OpenTelemetry's own loggers say at every attempt, and once
-    that it is back."""
+    """Where all is sent. Tells once that it is away, or takes only traces or only metrics, which OpenTelemetry's own
+    loggers say at every attempt; and once that all is well again."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(logging.WARNING)
         self.endpoint = endpoint.rstrip("/")
         self._address = urlsplit(endpoint).netloc.rpartition("@")[2]
-        self.is_away = False
-        self._logger = logging.getLogger("opentelemetry")
-        self._logger.addHandler(self)
-        self._logger.propagate = False
+        self._failing: set[str] = set()
+        logger = logging.getLogger("opentelemetry")
+        logger.addHandler(self)
+        logger.propagate = False
+
+    @property
+    def is_away(self) -> bool:
+        return bool(self._failing)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self.is_away:
-            self.is_away = True
+        was_away = self.is_away
+        self._failing.add(record.name)
+        if not was_away:
             reason = record.getMessage().replace(self.endpoint, self._address)
             log.warning("traces and metrics do not reach the collector at %s: %s", self._address, reason)
 
-    def took(self) -> None:
-        if self.is_away:
-            self.is_away = False
+    def took(self, exporter: str) -> None:
+        """What else complained, of a full queue, has no reason to any more."""
+        was_away = self.is_away
+        self._failing &= EXPORTERS - {exporter}
+        if was_away and not self.is_away:
             log.info("traces and metrics reach the collector at %s again", self._address)
-
-    def close(self) -> None:
-        self._logger.removeHandler(self)
-        super().close()
 
 
 class _SpanExporter(OTLPSpanExporter):
@@ -94,7 +100,7 @@ class _SpanExporter(OTLPSpanExporter):
     def export(self, *arguments: Any, **options: Any) -> SpanExportResult:
         result = super().export(*arguments, **options)
         if result is SpanExportResult.SUCCESS:
-            self._collector.took()
+            self._collector.took(OTLPSpanExporter.__module__)
         return result
 
 
@@ -106,5 +112,5 @@ class _MetricExporter(OTLPMetricExporter):
     def export(self, *arguments: Any, **options: Any) -> MetricExportResult:
         result = super().export(*arguments, **options)
         if result is MetricExportResult.SUCCESS:
-            self._collector.took()
+            self._collector.took(OTLPMetricExporter.__module__)
         return result
