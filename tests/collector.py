@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -29,17 +30,17 @@ class Span:
 
 class Collector:
     """`spans` in the order in which they came; `metrics` are the newest points, `(service, name, attributes)` to value
-    (of a histogram its count)."""
+    (of a histogram its count). `refused` are the paths that it does not take; of these only `requests` counts."""
 
     def __init__(self, url):
         self.url = url
         self.spans = []
         self.metrics = {}
         self.resources = {}
-        self.requests = 0
+        self.requests = Counter()
+        self.refused = set()
 
     def take(self, path, body):
-        self.requests += 1
         if path == "/v1/traces":
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 service = self._service(resource)
@@ -84,7 +85,12 @@ def collecting(port=None):
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            collector.take(self.path, self.rfile.read(int(self.headers["content-length"])))
+            body = self.rfile.read(int(self.headers["content-length"]))
+            collector.requests[self.path] += 1
+            if self.path in collector.refused:
+                self.send_error(400)
+                return
+            collector.take(self.path, body)
             self.send_response(200)
             self.end_headers()
 

@@ -314,6 +314,22 @@ async def test_a_collector_that_comes_back_is_told_of_and_sent_what_is_new(start
         await eventually(lambda: f"reach the collector at 127.0.0.1:{port} again" in processor.log)
 
 
+async def test_a_collector_that_takes_traces_alone_is_told_of_once(start_processor, send, collector, eventually):
+    collector.refused.add("/v1/metrics")
+    processor = await start_processor(otlp_endpoint=collector.url)
+    for worker_id in range(1, 4):
+        seen = collector.requests.copy()
+        await send((started(worker_id), {"traceparent": TRACEPARENT}))
+        await eventually(lambda seen=seen: all(collector.requests[path] > seen[path] for path in PATHS))
+    assert (processor.log.count("do not reach"), processor.log.count("again")) == (1, 0)
+    collector.refused.clear()
+    await eventually(lambda: "again" in processor.log)
+    assert processor.log.count("do not reach") == 1
+
+
+PATHS = ("/v1/traces", "/v1/metrics")
+
+
 async def test_what_is_left_is_sent_at_the_end(start_processor, collector, monkeypatch):
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "60000")
     processor = await start_processor(otlp_endpoint=collector.url)
