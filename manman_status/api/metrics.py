@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from manman_status.api.processor_metrics import processor_families
 from manman_status.api.readings import Reading
-from manman_status.api.responses import Processor
+from manman_status.api.responses import GROUPS_SHOWN, Processor
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.fleet import ObservationState
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
-GROUPS_SHOWN = 100
 OTHER_GROUPS = "…other"
 
 http_metrics = PrometheusConfig(app_name="manman-status", prefix="manman_status_http", group_path=True)

@@ -3,7 +3,7 @@ what PostgreSQL wrote."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from manman_status.store.health import Observation, Timeouts
     from manman_status.store.reads import Page
     from manman_status.store.system_reads import Fleet
+
+GROUPS_SHOWN = 100
 
 
 class Transition(msgspec.Struct):
@@ -117,6 +119,16 @@ class WorkerNumbers(msgspec.Struct):
     terminated: int
 
 
+class GroupNumbers(msgspec.Struct):
+    """Of its workers that have not ended."""
+
+    group: Annotated[str, Meta(description="The label `group`; empty for the workers without one.")]
+    healthy: int = 0
+    late: int = 0
+    unhealthy: int = 0
+    unknown: int = 0
+
+
 class ServerNumbers(msgspec.Struct):
     total_active: int
     by_status: dict[StatusType, int]
@@ -200,6 +212,7 @@ class System(msgspec.Struct):
     timestamp: datetime
     overall_status: OverallStatus
     workers: WorkerNumbers
+    groups: Annotated[list[GroupNumbers], Meta(description=f"The {GROUPS_SHOWN} largest groups, the largest first.")]
     servers: ServerNumbers
     alerts: AlertNumbers
     observation: ObservationQuality
@@ -247,6 +260,16 @@ def _alert_numbers(fleet: Fleet) -> AlertNumbers:
     return AlertNumbers(**{name: numbers[name] for name in AlertNumbers.__struct_fields__})
 
 
+def _group_numbers(fleet: Fleet) -> list[GroupNumbers]:
+    sizes: Counter[str] = Counter()
+    healths: dict[str, dict[str, int]] = defaultdict(dict)
+    for group, health, number in fleet.workers:
+        sizes[group] += number
+        healths[group][health] = number
+    largest = sorted(sizes, key=lambda group: (-sizes[group], group))[:GROUPS_SHOWN]
+    return [GroupNumbers(group, **healths[group]) for group in largest]
+
+
 def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
     health, observation = fleet.workers_by_health, fleet.observation
     state = observation_state(
@@ -264,6 +287,7 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
             unknown=health[Health.UNKNOWN],
         ),
         workers=WorkerNumbers(fleet.active_workers, **health),
+        groups=_group_numbers(fleet),
         servers=ServerNumbers(sum(fleet.servers_by_status[status] for status in ACTIVE), fleet.servers_by_status),
         alerts=_alert_numbers(fleet),
         observation=ObservationQuality(
@@ -276,7 +300,6 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
     )
     seen = system.observation
     running = [processor.processor_id for processor in seen.processors]
-    lasting = msgspec.json.encode(
-        (system.overall_status, system.workers, system.servers, system.alerts, seen.state, seen.guard, running)
-    )
+    numbers = (system.workers, system.groups, system.servers, system.alerts)
+    lasting = msgspec.json.encode((system.overall_status, numbers, seen.state, seen.guard, running))
     return Answer(msgspec.json.encode(system), lasting=lasting, lag_seconds=observation.lag_seconds)

@@ -34,7 +34,9 @@ AlertNumber: TypeAlias = tuple[str, Severity, AlertState, int]
 
 class Fleet(msgspec.Struct, frozen=True):
     active_workers: int
-    workers_by_health: dict[Health, int]
+    workers: list[tuple[str, Health, int]]
+    """Group, health, and how many that have not ended; only what there is."""
+    terminated_workers: int
     servers_by_status: dict[StatusType, int]
     oldest_heartbeat_age_seconds: float | None
     """Of the active workers; None when none of them has ever beaten."""
@@ -44,6 +46,13 @@ class Fleet(msgspec.Struct, frozen=True):
     """Columns of `guards`, `group_name` as `group`."""
     alerts: list[AlertNumber]
     observation: Observation
+
+    @property
+    def workers_by_health(self) -> dict[Health, int]:
+        numbers = dict.fromkeys(Health, 0) | {Health.TERMINATED: self.terminated_workers}
+        for _, health, number in self.workers:
+            numbers[Health(health)] += number
+        return numbers
 
 
 PROCESSORS_SHOWN = "5 minutes"
@@ -58,20 +67,23 @@ ALERTS = """SELECT json_agg(json_build_array(rule, severity, state, number)) FRO
         WHERE resolved_at IS NULL AND part_of IS NULL GROUP BY rule, severity, state
     ) a"""
 
+# OFFSET 0, here and below: else PostgreSQL expects a group of each worker, and sorts them all.
 FLEET = f"""WITH {OBSERVATION},
 workers_counted AS (
-    SELECT health, count(*) AS number, count(*) FILTER (WHERE active) AS active,
+    SELECT "group", health, count(*) AS number, count(*) FILTER (WHERE active) AS active,
         min(last_heartbeat) FILTER (WHERE active) AS oldest
-    FROM (SELECT last_heartbeat, {IS_ACTIVE} AS active, {HEALTH} AS health FROM workers WHERE {IS_NOT_TERMINAL}) w
-    GROUP BY health
-    UNION ALL
-    SELECT '{Health.TERMINATED}', count(*), 0, NULL FROM workers WHERE {IS_TERMINAL}
+    FROM (
+        SELECT coalesce(labels ->> 'group', '') AS "group", last_heartbeat, {IS_ACTIVE} AS active, {HEALTH} AS health
+        FROM workers WHERE {IS_NOT_TERMINAL} OFFSET 0
+    ) w
+    GROUP BY "group", health
 ),
 servers_counted AS (SELECT status, count(*) AS number FROM server_instances GROUP BY status)
 SELECT as_of, lag_seconds, revision,
     (SELECT coalesce(sum(active), 0)::bigint FROM workers_counted) AS active_workers,
     (SELECT extract(epoch FROM as_of - min(oldest))::float8 FROM workers_counted) AS oldest_age,
-    (SELECT json_object_agg(health, number) FROM workers_counted) AS workers,
+    (SELECT json_agg(json_build_array("group", health, number)) FROM workers_counted) AS workers,
+    (SELECT count(*) FROM workers WHERE {IS_TERMINAL}) AS terminated_workers,
     (SELECT json_object_agg(status, number) FROM servers_counted) AS servers,
     ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors,
     ({GUARDS}) AS guards,
@@ -85,7 +97,8 @@ async def read_fleet(connection: Connection, *, timeouts: Timeouts) -> Fleet:
     (row,) = await connection.fetch(FLEET, *timeouts.values)
     return Fleet(
         active_workers=row["active_workers"],
-        workers_by_health=dict.fromkeys(Health, 0) | (row["workers"] or {}),
+        workers=row["workers"] or [],
+        terminated_workers=row["terminated_workers"],
         servers_by_status=dict.fromkeys(StatusType, 0) | (row["servers"] or {}),
         oldest_heartbeat_age_seconds=row["oldest_age"],
         processors=row["processors"] or [],
@@ -114,7 +127,6 @@ SURELY_HEALTHY = f"""status = '{StatusType.RUNNING}' AND {INTERVAL} >= $1::float
     SELECT observed_through - {MISSED_BEATS_TO_BE_LATE} * $1::float8 * interval '1 second'
     FROM observed WHERE lag_seconds <= $4::float8
 )"""
-# OFFSET 0: else PostgreSQL expects a group of each worker, and sorts them all.
 MEASURED = f"""WITH {OBSERVATION},
 workers_counted AS (
     SELECT "group", health, count(*) AS number, min(last_heartbeat) FILTER (WHERE {IS_ACTIVE}) AS oldest

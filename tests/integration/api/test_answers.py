@@ -143,6 +143,23 @@ async def test_the_fleet_in_numbers(rows: Rows, http: httpx.AsyncClient) -> None
     }
 
 
+async def test_health_is_counted_by_group_the_largest_first(rows: Rows, http: httpx.AsyncClient) -> None:
+    """Of the hundred largest; who has ended is in none."""
+    for worker_id in range(1, 103):
+        await rows.worker(worker_id, labels={"group": f"g{worker_id:03}"})
+    for worker_id, columns in enumerate(({"status": "LOST"}, {"beat_seconds_ago": 20}, {"status": "COMPLETE"}), 103):
+        await rows.worker(worker_id, labels={"group": "g102"}, **columns)
+    for worker_id in (201, 202):
+        await rows.worker(worker_id, beat_seconds_ago=None)
+    groups = (await http.get("/status/system")).json()["groups"]
+    assert groups[:3] == [
+        {"group": "g102", "healthy": 1, "late": 1, "unhealthy": 1, "unknown": 0},
+        {"group": "", "healthy": 0, "late": 0, "unhealthy": 0, "unknown": 2},
+        {"group": "g001", "healthy": 1, "late": 0, "unhealthy": 0, "unknown": 0},
+    ]
+    assert [group["group"] for group in groups[2:]] == [f"g{number:03}" for number in range(1, 99)]
+
+
 async def test_an_empty_fleet_is_called_empty(rows: Rows, http: httpx.AsyncClient) -> None:
     system = (await http.get("/status/system")).json()
     assert system["overall_status"] == "empty"
