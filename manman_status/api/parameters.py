@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -24,6 +25,11 @@ LARGEST_ID = 2**63 - 1
 EXACTLY = {"maximum": LARGEST_ID}
 """A bound for the schema, where Litestar would write a rounded float."""
 LONGEST_WAIT_SECONDS = 60
+LONGEST_WINDOW = timedelta(days=30)
+"""Of those that nobody named: a longer retention allows for longer ones."""
+ZONED: Any = Annotated[datetime, msgspec.Meta(tz=True)]
+WINDOW = re.compile(r"([1-9][0-9]{0,4})([mhd])")
+WINDOW_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 REVISION = re.compile(r"[0-9]{1,18}")
 SECONDS = re.compile(r"[0-9]{1,2}s?")
 
@@ -59,18 +65,43 @@ AlertsSelected: TypeAlias = Annotated[
 ]
 SilencesSelected: TypeAlias = Annotated[str, QueryParameter(name="state", schema_extra={"enum": [*SilenceSelection]})]
 QueryWorkerIds: TypeAlias = Annotated[
-    list[Annotated[int, msgspec.Meta(ge=1, le=LARGEST_ID)]] | None,
+    tuple[Annotated[int, msgspec.Meta(ge=1, le=LARGEST_ID)], ...],
     QueryParameter(description="That worker and its server instances; may be repeated, and then any of them."),
 ]
 QueryGroups: TypeAlias = Annotated[
-    list[str] | None,
+    tuple[str, ...],
     QueryParameter(description="The worker's label `group`; may be repeated, and then any of them."),
 ]
 QueryEntity: TypeAlias = Annotated[Entity | None, QueryParameter()]
 QueryStatuses: TypeAlias = Annotated[
-    list[StatusType] | None, QueryParameter(description="May be repeated, and then any of them.")
+    tuple[StatusType, ...], QueryParameter(description="May be repeated, and then any of them.")
+]
+At: TypeAlias = Annotated[
+    str | None,
+    QueryParameter(
+        schema_extra={"format": "date-time"},
+        description="A past time: what is known of how it was then. As far back as transitions are kept.",
+    ),
+]
+Since: TypeAlias = Annotated[
+    str | None, QueryParameter(schema_extra={"format": "date-time"}, description="Only those at this time or later.")
+]
+Until: TypeAlias = Annotated[
+    str | None, QueryParameter(schema_extra={"format": "date-time"}, description="Only those before this time.")
+]
+GroupOfWorkers: TypeAlias = Annotated[
+    str | None,
+    QueryParameter(description="Only those with this label `group`; empty: the workers without one."),
 ]
 # The patterns are for the schema; what does not match is told in words of our own.
+UptimeWindow: TypeAlias = Annotated[
+    str | None,
+    QueryParameter(
+        name="window",
+        schema_extra={"pattern": "^[1-9][0-9]{0,4}[mhd]$"},
+        description="How long back: minutes, hours or days, as 90m, 24h or 30d; up to as long as transitions are kept.",
+    ),
+]
 From: TypeAlias = Annotated[
     str,
     QueryParameter(
@@ -149,3 +180,24 @@ def seconds_asked(parameter: str, given: str) -> int:
     if not SECONDS.fullmatch(given) or (seconds := int(given.removesuffix("s"))) > LONGEST_WAIT_SECONDS:
         raise InvalidParameter(parameter, f"{given[:80]!r} is not 0 to {LONGEST_WAIT_SECONDS} seconds, as 30 or 30s")
     return seconds
+
+
+def time_asked(parameter: str, given: str) -> datetime:
+    """In UTC. Raises InvalidParameter."""
+    try:
+        return msgspec.convert(given, ZONED).astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        raise InvalidParameter(
+            parameter, f"{given[:80]!r} is no time with its zone, as 2026-11-23T08:00:00Z (a + is written %2B)"
+        ) from None
+
+
+def window_asked(given: str | None, *, retention: timedelta) -> timedelta:
+    """Without one, as far back as is usual. Raises InvalidParameter."""
+    if given is None:
+        return min(LONGEST_WINDOW, retention)
+    named = WINDOW.fullmatch(given)
+    window = timedelta(**{WINDOW_UNITS[named[2]]: int(named[1])}) if named else timedelta(0)
+    if not timedelta(0) < window <= retention:
+        raise InvalidParameter("window", f"{given[:80]!r} is not 1m to {retention.days}d, as 90m, 24h or 30d")
+    return window

@@ -34,10 +34,10 @@ from manman_status.api.streams import EventStream, LongPoll
 async def events(
     request: Request[Any, Any, Any],
     from_: From = "now",
-    worker_id: QueryWorkerIds = None,
-    group: QueryGroups = None,
+    worker_id: QueryWorkerIds = (),
+    group: QueryGroups = (),
     entity: QueryEntity = None,
-    new_status: QueryStatuses = None,
+    new_status: QueryStatuses = (),
     last_event_id: Annotated[
         str | None,
         HeaderParameter(name="Last-Event-ID", description="As `from`, and before it: where a stream goes on."),
@@ -67,10 +67,10 @@ async def changes(
     ] = None,
     wait: Wait = "0",
     limit: Limit = 100,
-    worker_id: QueryWorkerIds = None,
-    group: QueryGroups = None,
+    worker_id: QueryWorkerIds = (),
+    group: QueryGroups = (),
     entity: QueryEntity = None,
-    new_status: QueryStatuses = None,
+    new_status: QueryStatuses = (),
 ) -> LongPoll:
     """The transitions after a revision: at once when there are any, else when there is one or `wait` has passed."""
     filters = _filters(worker_id, group, entity, new_status)
@@ -78,11 +78,11 @@ async def changes(
 
 
 def _filters(
-    worker_ids: list[int] | None, groups: list[str] | None, entity: QueryEntity, new_statuses: QueryStatuses
+    worker_ids: QueryWorkerIds, groups: QueryGroups, entity: QueryEntity, new_statuses: QueryStatuses
 ) -> ChangeFilters:
     return ChangeFilters(
-        worker_ids=frozenset(worker_ids or ()),
-        groups=frozenset(groups or ()),
+        worker_ids=frozenset(worker_ids),
+        groups=frozenset(groups),
         entity=entity,
-        new_statuses=frozenset(new_statuses or ()),
+        new_statuses=frozenset(new_statuses),
     )
