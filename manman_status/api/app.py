@@ -24,8 +24,10 @@ from manman_status.api.errors import problem_response
 from manman_status.api.feed import Feed
 from manman_status.api.gate import Gate
 from manman_status.api.metrics import Metrics, http_metrics
+from manman_status.api.page.site import files_path, page_router, template_config
 from manman_status.api.parameters import refuse_unknown_parameters
 from manman_status.api.routes import alerts, events, probes, servers, system, workers
+from manman_status.api.tokens import Tokens
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 
 def create_app(settings: Settings) -> Litestar:
+    tokens, files = Tokens(settings.api_tokens), files_path()
     app = Litestar(
         [
             Router(
@@ -57,14 +60,17 @@ def create_app(settings: Settings) -> Litestar:
             system.metrics,
             probes.livez,
             probes.readyz,
+            page_router(files),
         ],
         lifespan=[_parent, functools.partial(_database, settings=settings), _streams_end],
         middleware=[http_metrics.middleware],
         exception_handlers={Exception: _problem},
         openapi_config=_openapi(),
+        template_config=template_config(files, signs_in=tokens.are_needed),
         logging_config=None,
     )
-    app.asgi_handler = Gate(app.asgi_handler, tokens=settings.api_tokens)
+    app.state["tokens"] = tokens
+    app.asgi_handler = Gate(app.asgi_handler, tokens=tokens)
     if settings.otlp_endpoint:
         from manman_status.api.telemetry import trace_requests
 

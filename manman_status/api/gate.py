@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import uuid
 from time import perf_counter
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import structlog
 from litestar import Request
 from litestar.enums import ScopeType
+from litestar.response.redirect import ASGIRedirectResponse
 from structlog.contextvars import bound_contextvars
 
 from manman_status.api.errors import ReadOnly, Unauthorized, problem_response
+from manman_status.api.page.sign_in import SIGN_IN, SIGN_OUT, token_in
+from manman_status.api.page.site import is_open, is_page
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+    from manman_status.api.tokens import Tokens
 
 log = structlog.get_logger()
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
 QUIET_PATHS = OPEN_PATHS | {"/metrics"}
 """What machines ask every few seconds."""
+POSTED_PATHS = frozenset({SIGN_IN, SIGN_OUT})
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-LONGEST_TOKEN = 4096
 
 
 class Gate:
     """Wraps the whole application: Litestar's own middleware does not see a path that has no route."""
 
-    def __init__(self, app: ASGIApp, *, tokens: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens) -> None:
         self._app = app
-        self._digests = [_digest(token.encode()) for token in tokens]
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -53,7 +57,9 @@ class Gate:
 
         with bound_contextvars(request_id=request_id.decode()):
             if not self._may_ask(scope):
-                app = _refusal(scope, Unauthorized())
+                app = _to_sign_in(scope) if _is_visit(scope) else _refusal(scope, Unauthorized())
+            elif scope["method"] == "POST" and scope["path"] in POSTED_PATHS:
+                app = self._app
             elif scope["method"] not in {"GET", "HEAD"}:
                 app = _refusal(scope, ReadOnly())
             else:
@@ -68,22 +74,27 @@ class Gate:
                 say("request", method=method, route=scope.get("path_template"), status=status, duration_ms=ms)
 
     def _may_ask(self, scope: HTTPScope) -> bool:
-        if not self._digests or scope["path"] in OPEN_PATHS:
+        if not self._tokens.are_needed or scope["path"] in OPEN_PATHS or is_open(scope["path"]):
             return True
         given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
-            return False
+        if not given:
+            cookies = (token_in(value) for name, value in scope["headers"] if name == b"cookie")
+            return any(self._tokens.accept(token) for token in cookies if token is not None)
         scheme, _, token = given[0].partition(b" ")
-        if scheme.lower() != b"bearer" or len(token) > LONGEST_TOKEN:
-            return False
-        # Digests have one length, and all are compared: the time taken tells nothing about any token.
-        found = [hmac.compare_digest(_digest(token), digest) for digest in self._digests]
-        return any(found)
+        return len(given) == 1 and scheme.lower() == b"bearer" and self._tokens.accept(token)
+
+
+def _is_visit(scope: HTTPScope) -> bool:
+    """A browser is to show this page to a person."""
+    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return scope["method"] == "GET" and is_page(scope["path"]) and b"text/html" in accept
+
+
+def _to_sign_in(scope: HTTPScope) -> ASGIApp:
+    query = scope["query_string"].decode("latin-1")
+    to = quote(f"{scope['path']}?{query}" if query else scope["path"], safe="")
+    return ASGIRedirectResponse(f"{SIGN_IN}?to={to}", status_code=303, headers={"cache-control": "no-store"})
 
 
 def _refusal(scope: HTTPScope, error: Exception) -> ASGIApp:
     return problem_response(error).to_asgi_response(app=None, request=Request(scope))
-
-
-def _digest(token: bytes) -> bytes:
-    return hashlib.sha256(token).digest()

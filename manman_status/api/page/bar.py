@@ -1,0 +1,111 @@
+"""The bar above every page: how good the observation is, and the fleet in a line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from manman_status.api.database import Database
+from manman_status.api.page.words import clock, span
+from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.fleet import ObservationState
+from manman_status.domain.liveness import observation_state
+from manman_status.domain.status import Health
+from manman_status.store.system_reads import read_measured
+
+if TYPE_CHECKING:
+    from litestar_htmx import HTMXRequest
+
+    from manman_status.api.database import Ask
+    from manman_status.store.health import Observation, Timeouts
+    from manman_status.store.pool import Connection
+
+T = TypeVar("T")
+
+SHOWN = (Health.HEALTHY, Health.LATE, Health.UNHEALTHY, Health.UNKNOWN)
+
+
+class Group(msgspec.Struct, frozen=True):
+    name: str
+    """Empty: the workers without a group."""
+    healths: Counter[Health]
+
+    @property
+    def size(self) -> int:
+        return self.healths.total()
+
+
+class Bar(msgspec.Struct, frozen=True):
+    state: ObservationState
+    text: str
+    healths: Counter[Health]
+    groups: list[Group]
+    """By name."""
+    guards: list[dict[str, Any]]
+    alerts: Counter[Severity]
+    """Open ones: not acknowledged, and not part of another."""
+
+
+def state_of(observation: Observation, timeouts: Timeouts) -> ObservationState:
+    return observation_state(
+        observation.lag_seconds,
+        degraded_after_seconds=timeouts.degraded_after_seconds,
+        blind_after_seconds=timeouts.blind_after_seconds,
+    )
+
+
+async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
+    """Of the workers that have not ended."""
+    measured = await read_measured(connection, timeouts=timeouts)
+    groups: dict[str, Counter[Health]] = {}
+    for name, health, number in measured.workers:
+        groups.setdefault(name, Counter())[Health(health)] = number
+    alerts: Counter[Severity] = Counter()
+    for _, severity, alert_state, number in measured.alerts:
+        if alert_state == AlertState.OPEN:
+            alerts[Severity(severity)] += number
+    observation = measured.observation
+    state = state_of(observation, timeouts)
+    return Bar(
+        state=state,
+        text=_text(state, observation.as_of, observation.lag_seconds),
+        healths=sum(groups.values(), Counter()),
+        groups=[Group(name, groups[name]) for name in sorted(groups)],
+        guards=measured.guards,
+        alerts=alerts,
+    )
+
+
+def _text(state: ObservationState, as_of: datetime, lag_seconds: float | None) -> str:
+    if lag_seconds is None:
+        return "Nothing was ever observed: no processor has run. Grey is not dead: nothing is known of anyone."
+    at = clock(as_of, as_of)
+    match state:
+        case ObservationState.OK:
+            return f"observed until {at} UTC, {span(lag_seconds)} ago"
+        case ObservationState.DEGRADED:
+            return f"The observation lags {span(lag_seconds)}: everything here is as of {at} UTC."
+        case ObservationState.BLIND:
+            return (
+                f"Nobody has listened since {at} UTC, for {span(lag_seconds)}. "
+                "Grey is not dead: nothing is known of those workers, and nobody is given up."
+            )
+
+
+async def read_with_bar(request: HTMXRequest, ask: Ask[T]) -> tuple[T, Bar]:
+    """What the page shows, and the bar above it. Raises DatabaseUnavailable."""
+    database = Database.of(request)
+
+    async def ask_both(connection: Connection) -> tuple[T, Bar]:
+        return await ask(connection), await read_bar(connection, database.timeouts)
+
+    return await database.read(ask_both, key=("page", request.scope["path"], request.scope["query_string"]))
+
+
+async def read_bar_alone(request: HTMXRequest) -> Bar:
+    """Raises DatabaseUnavailable."""
+    database = Database.of(request)
+    return await database.read(lambda connection: read_bar(connection, database.timeouts), key="bar")

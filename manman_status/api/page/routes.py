@@ -1,0 +1,97 @@
+"""The map and one worker, and what their scripts ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from litestar import MediaType, get
+from litestar_htmx import HTMXRequest, HTMXTemplate
+
+from manman_status.api.answers import Answer, Answers
+from manman_status.api.database import Database
+from manman_status.api.page.bar import SHOWN, read_bar_alone, read_with_bar, state_of
+from manman_status.api.page.forms import Asked
+from manman_status.api.page.words import worker_why
+from manman_status.api.parameters import PathId
+from manman_status.api.responses import Worker, WorkerDetail
+from manman_status.domain.status import Health
+from manman_status.store.details import Detail, get_worker
+from manman_status.store.page_reads import HEALTHS, REASONS, STATUSES, Day, read_day, read_fleet_map
+
+if TYPE_CHECKING:
+    from manman_status.store.pool import Connection
+
+
+@get("/")
+async def fleet(request: HTMXRequest) -> HTMXTemplate:
+    """The map, and the same in numbers."""
+    asked = Asked(request, "group", "health")
+    health = asked.one_of("health", Health)
+    context = {"bar": await read_bar_alone(request), "asked": asked, "health": health, "shown": SHOWN}
+    return HTMXTemplate(template_name="fleet.html", context=context)
+
+
+@get("/page/bar")
+async def bar(request: HTMXRequest) -> HTMXTemplate:
+    return HTMXTemplate(template_name="bar.html", context={"bar": await read_bar_alone(request)})
+
+
+@get("/page/groups")
+async def groups(request: HTMXRequest) -> HTMXTemplate:
+    return HTMXTemplate(template_name="groups.html", context={"bar": await read_bar_alone(request), "shown": SHOWN})
+
+
+@get("/page/map.json")
+async def fleet_map(request: HTMXRequest) -> Answer:
+    """`groups` as in `FleetMap`, with the names that its letters stand for."""
+    timeouts = Database.of(request).timeouts
+
+    async def ask(connection: Connection) -> Answer:
+        found = await read_fleet_map(connection, timeouts=timeouts)
+        observation = found.observation
+        lasting = msgspec.json.encode(
+            {
+                "healths": HEALTHS,
+                "statuses": STATUSES,
+                "reasons": REASONS,
+                "state": state_of(observation, timeouts),
+                "revision": observation.revision,
+                "groups": msgspec.Raw(found.groups.encode()),
+            }
+        )
+        return Answer(lasting, lasting=lasting, lag_seconds=observation.lag_seconds)
+
+    return await Answers.of(request.app).read(request, ask)
+
+
+@get("/page/workers/{worker_id:str}/why", media_type=MediaType.TEXT)
+async def why(request: HTMXRequest, worker_id: PathId) -> str:
+    timeouts = Database.of(request).timeouts
+
+    async def ask(connection: Connection) -> Detail:
+        return await get_worker(connection, worker_id, timeouts=timeouts)
+
+    detail = await Database.of(request).read(ask, key=("why", worker_id))
+    found = msgspec.json.decode(detail.item, type=Worker)
+    return worker_why(found, as_of=detail.observation.as_of, state=state_of(detail.observation, timeouts))
+
+
+@get("/page/workers/{worker_id:str}/day.json")
+async def day(request: HTMXRequest, worker_id: PathId) -> Day:
+    return await Database.of(request).read(lambda connection: read_day(connection, worker_id), key=("day", worker_id))
+
+
+@get("/workers/{worker_id:str}")
+async def worker(request: HTMXRequest, worker_id: PathId) -> HTMXTemplate:
+    timeouts = Database.of(request).timeouts
+    detail, seen = await read_with_bar(request, lambda connection: get_worker(connection, worker_id, timeouts=timeouts))
+    observation = detail.observation
+    found = msgspec.json.decode(
+        f'{detail.item.removesuffix("}")},"revision":{observation.revision},"as_of":"{observation.as_of.isoformat()}"}}',
+        type=WorkerDetail,
+    )
+    return HTMXTemplate(
+        template_name="worker_now.html" if request.htmx else "worker.html",
+        context={"bar": seen, "worker": found, "as_of": observation.as_of, "state": state_of(observation, timeouts)},
+    )

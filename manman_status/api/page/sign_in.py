@@ -1,0 +1,72 @@
+"""Signing in and out: the token goes into a cookie that no script can read and no other site can use.
+
+Neither changes anything but the caller's cookie, so no request of another site needs to be told apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+import msgspec
+from litestar import Request, get, post
+from litestar.datastructures import Cookie
+from litestar.params import URLEncodedBody
+from litestar.response import Redirect, Template
+
+from manman_status.api.tokens import Tokens
+
+SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+COOKIE = "manman-status-token"
+KEPT_SECONDS = 7 * 24 * 3600
+LONGEST_FORM_BYTES = 16_384
+
+
+class Form(msgspec.Struct):
+    token: str = ""
+    to: str = "/"
+
+
+def token_in(cookies: bytes) -> bytes | None:
+    """The token in the value of a `Cookie` header; None without one."""
+    for pair in cookies.split(b";"):
+        name, _, value = pair.strip().partition(b"=")
+        if name == COOKIE.encode():
+            return unquote_to_bytes(value)
+    return None
+
+
+@get(SIGN_IN)
+async def sign_in(request: Request[Any, Any, Any]) -> Template:
+    return _form(request.query_params.get("to", "/"))
+
+
+@post(SIGN_IN, request_max_body_size=LONGEST_FORM_BYTES)
+async def try_token(request: Request[Any, Any, Any], data: URLEncodedBody[Form]) -> Redirect | Template:
+    tokens = Tokens.of(request.app)
+    if tokens.are_needed and not tokens.accept(data.token.encode()):
+        return _form(data.to, failed=True)
+    cookie = _cookie(request, quote(data.token, safe=""), KEPT_SECONDS)
+    return Redirect(_own_path(data.to), status_code=303, cookies=[cookie])
+
+
+@post(SIGN_OUT)
+async def sign_out(request: Request[Any, Any, Any]) -> Redirect:
+    return Redirect(SIGN_IN, status_code=303, cookies=[_cookie(request, "", 0)])
+
+
+def _form(to: str, *, failed: bool = False) -> Template:
+    context = {"bar": None, "to": _own_path(to), "failed": failed}
+    return Template("sign_in.html", context=context, status_code=403 if failed else 200)
+
+
+def _cookie(request: Request[Any, Any, Any], value: str, max_age: int) -> Cookie:
+    # A proxy that ends TLS in front of us says so.
+    is_secure = "https" in {request.scope["scheme"], request.headers.get("x-forwarded-proto", "")}
+    return Cookie(COOKIE, value=value, max_age=max_age, httponly=True, samesite="strict", secure=is_secure)
+
+
+def _own_path(to: str) -> str:
+    """`to` where it leads to a page of ours, else the first: whoever made the link must not choose another site."""
+    is_own = to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable()
+    return to if is_own else "/"

@@ -1,0 +1,97 @@
+// The workers of the map as they are now: all of them every few seconds, and what changes in between as it happens.
+
+const RELOAD_MS = 3000;
+const SOON_MS = 300;
+const ENDED = new Set(["COMPLETE", "CRASHED"]);
+
+export class Fleet extends EventTarget {
+  constructor() {
+    super();
+    this.groups = []; // {name, first, count}
+    this.ids = []; // text, since a number would lose the last digits of a large one
+    this.health = [];
+    this.status = [];
+    this.reason = [];
+    this.state = "";
+    this.changed = new Map(); // id → the change, while it is newer than what was loaded
+    this.byId = new Map();
+  }
+
+  async start() {
+    await this.load();
+    setInterval(() => document.hidden || this.load(), RELOAD_MS);
+    document.addEventListener("visibilitychange", () => document.hidden || this.load());
+  }
+
+  async load() {
+    if (this.loading) return;
+    this.loading = true;
+    try {
+      const answer = await fetch("/page/map.json");
+      if (answer.status === 401) location.reload();
+      if (answer.ok) this.take(await answer.json());
+    } catch {
+      // The bar tells that nothing answers.
+    } finally {
+      this.loading = false;
+    }
+    if (this.source?.readyState !== EventSource.OPEN && this.source?.readyState !== EventSource.CONNECTING) this.watch();
+  }
+
+  take({ groups, healths, statuses, reasons, state, revision }) {
+    const names = (letters, of) => Array.from(letters, (letter) => of[letter.charCodeAt(0) - 97]);
+    this.state = state;
+    this.revision = revision;
+    this.groups = [];
+    this.ids = [];
+    this.health = [];
+    this.status = [];
+    this.reason = [];
+    for (const [name, ids, health, status, reason] of groups) {
+      const listed = ids.split(" ");
+      this.groups.push({ name, first: this.ids.length, count: listed.length });
+      this.ids = this.ids.concat(listed);
+      this.health = this.health.concat(names(health, healths));
+      this.status = this.status.concat(names(status, statuses));
+      this.reason = this.reason.concat(names(reason, reasons));
+    }
+    this.byId = new Map(this.ids.map((id, index) => [id, index]));
+    for (const [id, change] of this.changed) {
+      if (change.revision <= revision) this.changed.delete(id);
+      else this.apply(id, change);
+    }
+    this.dispatchEvent(new Event("load"));
+  }
+
+  // From where the loaded map stands: nothing that happens in between is missed.
+  watch() {
+    if (this.revision === undefined) return;
+    this.source = new EventSource(`/status/events?entity=worker&from=${this.revision}`);
+    this.source.addEventListener("transition", ({ data }) => {
+      const [, id] = data.match(/"entity_id":(\d+)/);
+      const change = JSON.parse(data);
+      this.changed.set(id, change);
+      if (this.apply(id, change)) this.dispatchEvent(new Event("change"));
+      else this.loadSoon();
+    });
+  }
+
+  // False when the worker is not on the map.
+  apply(id, { new_status: status, reason }) {
+    const index = this.byId.get(id);
+    if (index === undefined) return false;
+    this.status[index] = status;
+    this.reason[index] = reason;
+    if (status === "LOST") this.health[index] = "unhealthy";
+    else if (ENDED.has(status)) this.health[index] = "terminated";
+    else this.health[index] = this.state === "blind" ? "unknown" : "healthy";
+    return true;
+  }
+
+  loadSoon() {
+    this.soon ??= setTimeout(() => {
+      this.soon = undefined;
+      this.load();
+    }, SOON_MS);
+  }
+}

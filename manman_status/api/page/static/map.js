@@ -1,0 +1,173 @@
+// The fleet map: what is shown of the fleet, and what pointer and keys do to it.
+
+import { Drawing } from "./drawing.js";
+import { Fleet } from "./fleet.js";
+import { Grid } from "./grid.js";
+
+const PADDING = 12;
+const WHY_AFTER_MS = 120;
+
+export class FleetMap {
+  constructor() {
+    this.pane = document.getElementById("map");
+    this.canvas = document.getElementById("cells");
+    this.tip = document.getElementById("tip");
+    this.told = document.getElementById("told");
+    this.form = document.getElementById("filter");
+    this.shown = document.getElementById("shown");
+    this.space = document.createElement("div"); // as high as all of the grid, so that there is something to scroll
+    this.space.className = "space";
+    this.pane.append(this.space);
+    this.fleet = new Fleet();
+    this.drawing = new Drawing(this.canvas);
+    this.chosen = -1;
+    this.listen();
+    this.fit();
+    this.fleet.start();
+  }
+
+  listen() {
+    const { pane, fleet } = this;
+    fleet.addEventListener("load", () => this.lay());
+    fleet.addEventListener("change", () => (this.filter.health ? this.lay() : this.show()));
+    pane.addEventListener("scroll", () => this.show(), { passive: true });
+    pane.addEventListener("pointermove", (event) => this.choose(this.under(event), false));
+    pane.addEventListener("pointerleave", () => this.choose(-1, false));
+    pane.addEventListener("blur", () => this.choose(-1, false));
+    pane.addEventListener("click", (event) => this.open(this.under(event)));
+    pane.addEventListener("keydown", (event) => this.key(event));
+    this.form.addEventListener("submit", (event) => event.preventDefault());
+    this.form.addEventListener("input", () => this.lay({ keepUrl: false }));
+    new ResizeObserver(() => this.fit()).observe(pane);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      this.drawing.takeColours();
+      this.show();
+    });
+  }
+
+  get filter() {
+    return Object.fromEntries([...new FormData(this.form)].filter(([, value]) => value));
+  }
+
+  fit() {
+    this.drawing.resize(this.pane.clientWidth - 2 * PADDING, this.pane.clientHeight);
+    this.canvas.style.width = `${this.drawing.width}px`;
+    this.canvas.style.height = `${this.drawing.height}px`;
+    this.lay();
+  }
+
+  // What of the fleet is shown, and where. The chosen worker stays chosen where it is still shown.
+  lay({ keepUrl = true } = {}) {
+    const { fleet, filter } = this;
+    const chosen = this.idAt(this.chosen);
+    if (!keepUrl) history.replaceState(null, "", `?${new URLSearchParams(filter)}`.replace(/^\?$/, location.pathname));
+    const groups = fleet.groups
+      .filter(({ name }) => !filter.group || name === filter.group)
+      .map(({ name, first, count }) => ({
+        name,
+        cells: Array.from({ length: count }, (_, offset) => first + offset).filter(
+          (index) => !filter.health || fleet.health[index] === filter.health,
+        ),
+      }))
+      .filter(({ cells }) => cells.length);
+    this.grid = new Grid(groups, this.drawing.width, this.pane.clientHeight - 2 * PADDING);
+    this.places = groups.flatMap(({ cells }) => cells);
+    this.space.style.height = `${this.grid.height + 2 * PADDING}px`;
+    this.chosen = chosen === undefined ? -1 : this.places.indexOf(fleet.byId.get(chosen));
+    this.pane.classList.toggle("blind", fleet.state === "blind");
+    const all = fleet.ids.length.toLocaleString("en");
+    const some = this.grid.count.toLocaleString("en");
+    this.shown.textContent = some === all ? `${all} workers` : `${some} of ${all} workers`;
+    this.show();
+  }
+
+  show() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = undefined;
+      if (this.grid) this.drawing.draw(this.grid, this.fleet, this.pane.scrollTop - PADDING, this.chosen);
+    });
+  }
+
+  // The place under the pointer, or -1.
+  under({ clientX, clientY }) {
+    const box = this.canvas.getBoundingClientRect();
+    return this.grid ? this.grid.at(clientX - box.left, clientY - box.top + this.pane.scrollTop - PADDING) : -1;
+  }
+
+  idAt(place) {
+    return place < 0 ? undefined : this.fleet.ids[this.places[place]];
+  }
+
+  choose(place, byKey) {
+    if (place === this.chosen) return;
+    this.chosen = place;
+    this.show();
+    clearTimeout(this.asking);
+    this.tip.hidden = place < 0;
+    this.pane.classList.toggle("over", place >= 0);
+    if (place < 0) return;
+    const index = this.places[place];
+    const what = `Worker ${this.fleet.ids[index]}: ${this.fleet.health[index]}`;
+    this.tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: what }));
+    this.placeTip(place);
+    this.asking = setTimeout(() => this.tellWhy(place, what, byKey), WHY_AFTER_MS);
+  }
+
+  async tellWhy(place, what, byKey) {
+    const answer = await fetch(`/page/workers/${this.idAt(place)}/why`);
+    if (!answer.ok || place !== this.chosen) return;
+    const why = await answer.text();
+    this.tip.append(Object.assign(document.createElement("span"), { textContent: why }));
+    this.placeTip(place);
+    if (byKey) this.told.textContent = `${what}. ${why}`;
+  }
+
+  // Below the cell, or above where there is no room.
+  placeTip(place) {
+    const { x, y } = this.grid.corner(place);
+    const { tip, pane, grid } = this;
+    const seen = y - pane.scrollTop + PADDING;
+    const below = seen + grid.pitch + 6;
+    const top = below + tip.offsetHeight < pane.clientHeight ? below : seen - tip.offsetHeight - 6;
+    const left = Math.max(4, Math.min(x + PADDING, pane.clientWidth - tip.offsetWidth - 4));
+    tip.style.transform = `translate(${left}px, ${top + pane.scrollTop}px)`;
+  }
+
+  open(place) {
+    if (place >= 0) location.assign(`/workers/${this.idAt(place)}`);
+  }
+
+  key(event) {
+    const { grid, chosen } = this;
+    if (!grid?.count || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === "Enter") return this.open(chosen);
+    if (event.key === "Escape") return this.choose(-1, true);
+    const band = grid.bandOf(Math.max(chosen, 0));
+    const beside = (step) => grid.bands[grid.bands.indexOf(band) + step]?.first ?? chosen;
+    const to = {
+      ArrowLeft: chosen - 1,
+      ArrowRight: chosen + 1,
+      ArrowUp: chosen - grid.columns,
+      ArrowDown: chosen + grid.columns,
+      PageUp: beside(-1),
+      PageDown: beside(1),
+      Home: 0,
+      End: grid.count - 1,
+    }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const place = Math.max(0, Math.min(to, grid.count - 1));
+    this.reveal(place);
+    this.choose(place, true);
+  }
+
+  reveal(place) {
+    const top = this.grid.corner(place).y;
+    const { pane } = this;
+    if (top < pane.scrollTop) pane.scrollTop = top - 2 * PADDING;
+    const below = top + this.grid.pitch + 2 * PADDING - pane.clientHeight;
+    if (below > pane.scrollTop) pane.scrollTop = below;
+  }
+}
+
+export const map = new FleetMap();

@@ -1,0 +1,70 @@
+// The last day of one worker: how many of its server instances ran, and behind that when it was not running itself.
+
+const REDRAW_MS = 30_000;
+const HEIGHT = 170;
+
+const place = document.getElementById("day");
+let plot;
+let statuses = [];
+
+async function load() {
+  const answer = await fetch(place.dataset.from);
+  if (!answer.ok) return;
+  const day = await answer.json();
+  statuses = day.statuses.map(([since, status], at, all) => ({ since, status, until: all[at + 1]?.[0] ?? day.ends }));
+  const [times, counts] = [day.servers.map(([at]) => at), day.servers.map(([, running]) => running)];
+  times.push(day.ends);
+  counts.push(counts.at(-1));
+  if (plot) plot.setData([times, counts], false);
+  else plot = draw([times, counts]);
+  plot.setScale("x", { min: day.begins, max: day.ends });
+}
+
+function draw(data) {
+  const style = getComputedStyle(place);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+  const options = {
+    width: place.clientWidth,
+    height: HEIGHT,
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+    legend: { show: false },
+    cursor: { drag: { x: false, y: false } },
+    scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] } },
+    axes: [
+      { ...axis, values: "{HH}:{mm}" },
+      { ...axis, size: 36, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
+    ],
+    series: [{}, { stroke: colour("--line-of-plot"), width: 1.5, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } }],
+    hooks: { drawClear: [(self) => shade(self, colour)] },
+  };
+  return new uPlot(options, data, place);
+}
+
+function shade(self, colour) {
+  const { ctx: context, bbox } = self;
+  context.save();
+  context.font = `600 ${11 * devicePixelRatio}px ${getComputedStyle(place).fontFamily}`;
+  for (const { since, until, status } of statuses) {
+    if (status === "RUNNING") continue;
+    const left = Math.max(bbox.left, self.valToPos(since, "x", true));
+    const width = Math.max(2 * devicePixelRatio, self.valToPos(until, "x", true) - left);
+    context.globalAlpha = 0.25;
+    context.fillStyle = colour(status === "LOST" ? "--unhealthy" : "--unknown");
+    context.fillRect(left, bbox.top, width, bbox.height);
+    context.globalAlpha = 1;
+    context.fillStyle = colour("--text");
+    if (context.measureText(status).width + 8 < width) context.fillText(status, left + 4, bbox.top + 14 * devicePixelRatio);
+  }
+  context.restore();
+}
+
+await load();
+setInterval(() => document.hidden || load(), REDRAW_MS);
+document.addEventListener("htmx:sseMessage", load);
+new ResizeObserver(() => plot?.setSize({ width: place.clientWidth, height: HEIGHT })).observe(place);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  plot?.destroy();
+  plot = undefined;
+  load();
+});

@@ -1,0 +1,118 @@
+"""Workers, server instances, alerts and silences as tables: filtered by what stands in the URL, paged by cursor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import get
+from litestar_htmx import HTMXRequest, HTMXTemplate
+
+from manman_status.api.alert_responses import Alert, Silence
+from manman_status.api.cursors import read_cursor, write_cursor
+from manman_status.api.database import Database
+from manman_status.api.page.bar import Bar, read_with_bar
+from manman_status.api.page.forms import Asked
+from manman_status.api.parameters import LARGEST_ID, labels_asked, one_of
+from manman_status.api.responses import ServerInstance, Worker
+from manman_status.domain.alerts.alert import Severity
+from manman_status.domain.alerts.rules import RULE_NAMES
+from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
+from manman_status.domain.status import Health, StatusType
+from manman_status.store.alert_reads import AlertFilters, SilenceFilters, list_alerts, list_silences
+from manman_status.store.reads import Page, ServerFilters, WorkerFilters, list_servers, list_workers
+
+ROWS = 100
+
+
+def _table(
+    request: HTMXRequest,
+    name: str,
+    found: tuple[Page, Bar],
+    *,
+    asked: Asked,
+    filters: msgspec.Struct,
+    shape: type[Any],
+    **more: Any,
+) -> HTMXTemplate:
+    """The page, or its rows alone when it is there already."""
+    page, seen = found
+    following = None if page.last_id is None else asked.url(write_cursor(name, filters, page.last_id))
+    context = {
+        "bar": seen,
+        "asked": asked,
+        "items": [msgspec.json.decode(item, type=shape) for item in page.items],
+        "following": following,
+        "as_of": page.observation.as_of,
+        "state": seen.state,
+        **more,
+    }
+    return HTMXTemplate(template_name=f"{name}_rows.html" if request.htmx else f"{name}.html", context=context)
+
+
+@get("/workers")
+async def workers(request: HTMXRequest) -> HTMXTemplate:
+    timeouts = Database.of(request).timeouts
+    asked = Asked(request, "health", "status", "group", "label")
+    label = asked.text("label")
+    filters = WorkerFilters(
+        health=asked.one_of("health", Health),
+        status=asked.one_of("status", StatusType),
+        labels=labels_asked(asked.text("group"), None if label is None else [label]),
+    )
+    after = read_cursor(asked.cursor, "workers", filters)
+    found = await read_with_bar(
+        request, lambda connection: list_workers(connection, filters, after=after, limit=ROWS, timeouts=timeouts)
+    )
+    return _table(request, "workers", found, asked=asked, filters=filters, shape=Worker)
+
+
+@get("/servers")
+async def servers(request: HTMXRequest) -> HTMXTemplate:
+    """Those that run now, unless a status is asked for."""
+    asked = Asked(request, "status", "worker_id", "game_server_config_id")
+    status = asked.text("status") or "active"
+    filters = ServerFilters(
+        status=None if status in {"active", "all"} else one_of("status", StatusType, status),
+        worker_id=asked.id("worker_id"),
+        game_server_config_id=asked.id("game_server_config_id"),
+        active=status == "active",
+    )
+    after = read_cursor(asked.cursor, "servers", filters)
+    found = await read_with_bar(request, lambda connection: list_servers(connection, filters, after=after, limit=ROWS))
+    return _table(
+        request,
+        "servers",
+        found,
+        asked=asked,
+        filters=filters,
+        shape=ServerInstance,
+        statuses=["active", "all", *StatusType],
+    )
+
+
+@get("/alerts")
+async def alerts(request: HTMXRequest) -> HTMXTemplate:
+    asked = Asked(request, "state", "severity", "rule", "group", "worker_id")
+    rule = asked.text("rule")
+    filters = AlertFilters(
+        state=asked.one_of("state", AlertSelection) or AlertSelection.UNRESOLVED,
+        severity=asked.one_of("severity", Severity),
+        rule=None if rule is None else one_of("rule", RULE_NAMES, rule),
+        group_name=asked.text("group"),
+        worker_id=asked.id("worker_id"),
+    )
+    before = read_cursor(asked.cursor, "alerts", filters) or LARGEST_ID
+    found = await read_with_bar(request, lambda connection: list_alerts(connection, filters, before=before, limit=ROWS))
+    return _table(request, "alerts", found, asked=asked, filters=filters, shape=Alert, rules=RULE_NAMES)
+
+
+@get("/silences")
+async def silences(request: HTMXRequest) -> HTMXTemplate:
+    asked = Asked(request, "state")
+    filters = SilenceFilters(asked.one_of("state", SilenceSelection) or SilenceSelection.LASTING)
+    before = read_cursor(asked.cursor, "silences", filters) or LARGEST_ID
+    found = await read_with_bar(
+        request, lambda connection: list_silences(connection, filters, before=before, limit=ROWS)
+    )
+    return _table(request, "silences", found, asked=asked, filters=filters, shape=Silence)

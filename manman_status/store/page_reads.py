@@ -1,0 +1,112 @@
+"""What the web page alone asks: the whole fleet in little room, and one worker's last day."""
+
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from manman_status.domain.status import Entity, Health, Reason, StatusType
+from manman_status.errors import UnknownWorker
+from manman_status.store.health import HEALTH, IS_ACTIVE, IS_NOT_TERMINAL, OBSERVATION, Observation
+from manman_status.store.reads import observation_of
+
+if TYPE_CHECKING:
+    from manman_status.store.health import Timeouts
+    from manman_status.store.pool import Connection
+
+HEALTHS, STATUSES, REASONS = tuple(Health), tuple(StatusType), tuple(Reason)
+
+
+class FleetMap(msgspec.Struct, frozen=True):
+    """`groups` is a JSON array of `[group, ids, healths, statuses, reasons]` by group: the ids of its workers that have
+    not ended, ascending, with a space between; then for each of them one letter, `a` for the first of `HEALTHS`, of
+    `STATUSES`, of `REASONS`. Ids are text: JavaScript has no integers beyond 2^53."""
+
+    groups: str
+    observation: Observation
+
+
+def _letter(column: str, parameter: int) -> str:
+    return f"chr(96 + array_position(${parameter}::text[], {column}))"
+
+
+FLEET_MAP = f"""WITH {OBSERVATION}
+SELECT as_of, lag_seconds, revision, (
+    SELECT coalesce(json_agg(g ORDER BY "group"), '[]')::text FROM (
+        SELECT "group", json_build_array("group", string_agg(worker_id::text, ' ' ORDER BY worker_id),
+            string_agg({_letter("health", 5)}, '' ORDER BY worker_id),
+            string_agg({_letter("status", 6)}, '' ORDER BY worker_id),
+            string_agg({_letter("reason", 7)}, '' ORDER BY worker_id)) AS g
+        FROM (
+            SELECT coalesce(labels ->> 'group', '') AS "group", worker_id, status, {HEALTH} AS health,
+                CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason END AS reason
+            FROM workers WHERE {IS_NOT_TERMINAL} OFFSET 0
+        ) w
+        GROUP BY "group"
+    ) groups
+) AS groups
+FROM observed"""
+
+
+async def read_fleet_map(connection: Connection, *, timeouts: Timeouts) -> FleetMap:
+    (row,) = await connection.fetch(FLEET_MAP, *timeouts.values, HEALTHS, STATUSES, REASONS)
+    return FleetMap(row["groups"], observation_of(row))
+
+
+class Day(msgspec.Struct, frozen=True):
+    """One worker from `begins` to `ends`, the moment it is known of. Times are seconds since the epoch."""
+
+    begins: float
+    ends: float
+    statuses: list[tuple[float, StatusType]]
+    """Since when which; the first from before the day where there was one."""
+    servers: list[tuple[float, int]]
+    """From when how many of its server instances ran; the first at the beginning of the day."""
+
+
+# Before the first transition of the day the status was the old one of that.
+DAY = f"""WITH {OBSERVATION},
+day AS (SELECT as_of AS ends, as_of - interval '1 day' AS begins FROM observed),
+known AS (SELECT created_date, status FROM workers WHERE worker_id = $1),
+changes AS (
+    SELECT revision, at, old_status, new_status FROM transitions
+    WHERE entity = '{Entity.WORKER}' AND entity_id = $1 AND at > (SELECT begins FROM day)
+),
+before AS (
+    SELECT greatest(created_date, begins) AS at, CASE WHEN EXISTS (SELECT FROM changes)
+        THEN (SELECT old_status FROM changes ORDER BY revision LIMIT 1) ELSE status END AS status
+    FROM known, day
+),
+statuses AS (
+    SELECT 0 AS revision, at, status FROM before WHERE status IS NOT NULL
+    UNION ALL SELECT revision, at, new_status FROM changes
+),
+instances AS (
+    SELECT created_date, CASE WHEN NOT {IS_ACTIVE} THEN coalesce(end_date, status_since) END AS ended
+    FROM server_instances WHERE worker_id = $1
+),
+steps AS (
+    SELECT at, sum(step)::bigint AS step FROM (
+        SELECT greatest(created_date, begins) AS at, 1 AS step FROM instances, day WHERE coalesce(ended > begins, true)
+        UNION ALL SELECT ended, -1 FROM instances, day WHERE ended > begins
+        UNION ALL SELECT begins, 0 FROM day
+    ) s GROUP BY at
+)
+SELECT extract(epoch FROM begins)::float8 AS begins, extract(epoch FROM ends)::float8 AS ends,
+    EXISTS (SELECT FROM known) AS is_known,
+    (SELECT json_agg(json_build_array(extract(epoch FROM at), status) ORDER BY revision) FROM statuses) AS statuses,
+    (SELECT json_agg(json_build_array(extract(epoch FROM at), running) ORDER BY at) FROM (
+        SELECT at, sum(step) OVER (ORDER BY at) AS running FROM steps
+    ) r) AS servers
+FROM day"""
+
+
+async def read_day(connection: Connection, worker_id: int) -> Day:
+    """Reads all that is kept of the worker's server instances."""
+    (row,) = await connection.fetch(DAY, worker_id)
+    if not row["is_known"]:
+        raise UnknownWorker(worker_id=worker_id)
+    return Day(row["begins"], row["ends"], row["statuses"] or [], row["servers"])
