@@ -20,13 +20,14 @@ ACKNOWLEDGED = {"state": "acknowledged", "acknowledged_by": "ann", "acknowledged
 
 
 async def listed(http: httpx.AsyncClient, **query: Any) -> list[int]:
-    """The ids of all pages."""
+    """The ids of all pages, each once."""
     found: list[int] = []
     while True:
         response = await http.get("/status/alerts", params=query)
         assert response.status_code == 200, response.text
         page = response.json()
         found += [item["alert_id"] for item in page["items"]]
+        assert len(set(found)) == len(found)
         if page["next_cursor"] is None:
             return found
         query["cursor"] = page["next_cursor"]

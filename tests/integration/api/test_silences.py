@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 async def listed(http: httpx.AsyncClient, **query: Any) -> list[str]:
-    """The ids of all pages."""
+    """The ids of all pages, each once."""
     found: list[str] = []
     while True:
         page = (await http.get("/status/silences", params=query)).json()
         found += [item["silence_id"] for item in page["items"]]
+        assert len(set(found)) == len(found)
         if page["next_cursor"] is None:
             return found
         query["cursor"] = page["next_cursor"]
