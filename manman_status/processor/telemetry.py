@@ -70,7 +70,7 @@ class Tracing:
         first, *others = spans
         links = [Link(span.get_span_context()) for span in others]
         parent = set_span_in_context(first)
-        attributes = {"messaging.batch.message_count": events}
+        attributes = {"manman_status.batch.events": events}
         name = f"{queue} store"
         with self._tracer.start_as_current_span(name, parent, links=links, attributes=attributes) as batch:
             for span in others:

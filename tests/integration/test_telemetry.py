@@ -166,7 +166,7 @@ async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_th
     [batch] = [span for span in collector.spans if span.name == "manman.status.lifecycle store"]
     assert batch.trace_id == TRACE
     assert batch.links == {TRACE[::-1]}
-    assert batch.attributes["messaging.batch.message_count"] == 6
+    assert batch.attributes["manman_status.batch.events"] == 6
     [process] = [span for span in collector.trace(TRACE[::-1]) if span.name == "manman.status.lifecycle process"]
     assert process.links == {TRACE}
     kept = [row["traceparent"] and row["traceparent"][3:35] for row in await rows(TRACEPARENTS)]
