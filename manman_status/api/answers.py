@@ -27,14 +27,22 @@ BESIDE_THE_BODY_BYTES = 2048
 class Answer:
     """An ASGI application that says one thing. Whoever has the ETag has all of it that is `lasting`."""
 
-    def __init__(self, body: bytes, *, lasting: bytes, lag_seconds: float | None) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        *,
+        lasting: bytes,
+        lag_seconds: float | None,
+        content_type: bytes = b"application/json",
+        cache_control: bytes = b"no-cache",
+    ) -> None:
         self.body = body
         self.read_at = time.monotonic()
         self._lag_seconds = lag_seconds or 0.0
         self._tag = f'"{hashlib.sha256(lasting).hexdigest()[:32]}"'
-        self._headers = [(b"etag", f"W/{self._tag}".encode()), (b"cache-control", b"no-cache")]
+        self._headers = [(b"etag", f"W/{self._tag}".encode()), (b"cache-control", cache_control)]
         length = str(len(body)).encode()
-        self._content_headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+        self._content_headers = [(b"content-type", content_type), (b"content-length", length)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """304 without a body to an asker who has it already."""

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar, Request, Response, Router
@@ -26,7 +27,7 @@ from manman_status.api.gate import Gate
 from manman_status.api.metrics import Metrics, http_metrics
 from manman_status.api.page.site import files_path, page_router, template_config
 from manman_status.api.parameters import refuse_unknown_parameters
-from manman_status.api.routes import alerts, events, probes, servers, system, workers
+from manman_status.api.routes import alerts, badges, events, history, probes, servers, system, uptime, workers
 from manman_status.api.tokens import Tokens
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool
@@ -48,6 +49,12 @@ def create_app(settings: Settings) -> Litestar:
                     servers.active_servers,
                     servers.server,
                     system.system,
+                    history.worker_transitions,
+                    history.server_transitions,
+                    uptime.fleet_uptime,
+                    uptime.worker_uptime,
+                    badges.fleet_badge,
+                    badges.worker_badge,
                     events.events,
                     events.changes,
                     alerts.alerts,
@@ -144,6 +151,7 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
     timeouts = Timeouts(**{name: getattr(settings, name) for name in Timeouts.__struct_fields__})
     database = Database(pool, timeout_seconds=settings.database_timeout_seconds, timeouts=timeouts)
     app.state["database"] = database
+    app.state["retention"] = timedelta(days=settings.retention_days)
     app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
     app.state["answers"] = Answers(database, keep_ms=settings.answer_cache_ms)
     app.state["metrics"] = Metrics(

@@ -19,6 +19,7 @@ from manman_status.errors import (
     UnknownWorker,
 )
 from manman_status.store.feed import RevisionDropped
+from manman_status.store.past import ServerInstanceNotKnownThen, WorkerNotKnownThen
 
 log = structlog.get_logger()
 
@@ -59,7 +60,9 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 ASKED_FOR_BY: dict[type[Exception], str] = {
     UnknownWorker: "worker_id",
+    WorkerNotKnownThen: "worker_id",
     UnknownServerInstance: "instance_id",
+    ServerInstanceNotKnownThen: "instance_id",
     UnknownAlert: "alert_id",
 }
 

@@ -102,6 +102,14 @@ UptimeWindow: TypeAlias = Annotated[
         description="How long back: minutes, hours or days, as 90m, 24h or 30d; up to as long as transitions are kept.",
     ),
 ]
+BadgeWindow: TypeAlias = Annotated[
+    str | None,
+    QueryParameter(
+        name="window",
+        schema_extra={"pattern": "^[1-9][0-9]{0,4}[mhd]$"},
+        description="Shows the uptime of so long a time instead, as 90m, 24h or 30d.",
+    ),
+]
 From: TypeAlias = Annotated[
     str,
     QueryParameter(
@@ -185,7 +193,8 @@ def seconds_asked(parameter: str, given: str) -> int:
 def time_asked(parameter: str, given: str) -> datetime:
     """In UTC. Raises InvalidParameter."""
     try:
-        return msgspec.convert(given, ZONED).astimezone(UTC)
+        time: datetime = msgspec.convert(given, ZONED)
+        return time.astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
         raise InvalidParameter(
             parameter, f"{given[:80]!r} is no time with its zone, as 2026-11-23T08:00:00Z (a + is written %2B)"

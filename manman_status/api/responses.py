@@ -89,6 +89,13 @@ class ServerInstanceList(msgspec.Struct):
     as_of: datetime
 
 
+class TransitionList(msgspec.Struct):
+    items: list[Transition]
+    next_cursor: str | None
+    revision: int
+    as_of: datetime
+
+
 class ChangeList(msgspec.Struct):
     items: list[Change]
     revision: Annotated[int, Meta(description="All up to here were looked at: `since` of the next question.")]
@@ -234,8 +241,13 @@ def documented(shape: Any, *, media_type: str = "application/json", changes: boo
 
 def page_answer(page: Page, *, kind: str, filters: msgspec.Struct, **times: datetime | None) -> Answer:
     """`times` are fields beside `as_of` that, like it, make no answer a new one."""
-    cursor = "null" if page.last_id is None else f'"{write_cursor(kind, filters, page.last_id)}"'
-    return _dated(f'{{"items":[{",".join(page.items)}],"next_cursor":{cursor}', page.observation, times)
+    return _dated(list_content(page.items, page.last_id, kind=kind, filters=filters), page.observation, times)
+
+
+def list_content(items: list[str], last_id: int | None, *, kind: str, filters: msgspec.Struct) -> str:
+    """A JSON object without its end."""
+    cursor = "null" if last_id is None else f'"{write_cursor(kind, filters, last_id)}"'
+    return f'{{"items":[{",".join(items)}],"next_cursor":{cursor}'
 
 
 def changes_answer(items: list[str], revision: int, observation: Observation) -> Answer:

@@ -9,7 +9,8 @@ from litestar import Request, get
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
 from manman_status.api.errors import documented_problems
-from manman_status.api.parameters import Cursor, Limit, PathId, QueryId, QueryStatus
+from manman_status.api.parameters import At, Cursor, Limit, PathId, QueryId, QueryStatus
+from manman_status.api.past_responses import PastServerInstanceDetail, PastServerInstanceList
 from manman_status.api.responses import (
     ServerInstanceDetail,
     ServerInstanceList,
@@ -17,6 +18,7 @@ from manman_status.api.responses import (
     documented,
     page_answer,
 )
+from manman_status.api.routes.past import server_then, servers_then
 from manman_status.store.details import get_server
 from manman_status.store.reads import ServerFilters, list_servers
 
@@ -26,17 +28,24 @@ if TYPE_CHECKING:
 KIND = "servers"
 
 
-@get("/servers", operation_id="listServers", responses=documented(ServerInstanceList) | documented_problems())
+@get(
+    "/servers",
+    operation_id="listServers",
+    responses=documented(ServerInstanceList | PastServerInstanceList) | documented_problems(),
+)
 async def servers(
     request: Request[Any, Any, Any],
     status: QueryStatus = None,
     worker_id: QueryId = None,
     game_server_config_id: QueryId = None,
+    at: At = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Answer:
-    """All server instances that were ever reported, by id."""
+    """All server instances that were ever reported, by id. At a past time: those that were known then."""
     filters = ServerFilters(status=status, worker_id=worker_id, game_server_config_id=game_server_config_id)
+    if at is not None:
+        return await servers_then(request, filters, at=at, limit=limit, cursor=cursor)
     return await _page(request, filters, limit, cursor)
 
 
@@ -70,10 +79,12 @@ async def _page(request: Request[Any, Any, Any], filters: ServerFilters, limit: 
 @get(
     "/servers/{instance_id:str}",
     operation_id="getServer",
-    responses=documented(ServerInstanceDetail) | documented_problems(finds_one=True),
+    responses=documented(ServerInstanceDetail | PastServerInstanceDetail) | documented_problems(finds_one=True),
 )
-async def server(request: Request[Any, Any, Any], instance_id: PathId) -> Answer:
+async def server(request: Request[Any, Any, Any], instance_id: PathId, at: At = None) -> Answer:
     """One server instance and its newest transitions."""
+    if at is not None:
+        return await server_then(request, instance_id, at=at)
 
     async def ask(connection: Connection) -> Answer:
         return detail_answer(await get_server(connection, instance_id))

@@ -11,16 +11,21 @@ from manman_status.api.answers import Answer, Answers
 from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
 from manman_status.api.metrics import CONTENT_TYPE, Metrics
+from manman_status.api.parameters import At
+from manman_status.api.past_responses import PastSystem
 from manman_status.api.responses import System, documented, system_answer
+from manman_status.api.routes.past import system_then
 from manman_status.store.system_reads import read_fleet
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
 
-@get("/system", operation_id="getSystem", responses=documented(System) | documented_problems())
-async def system(request: Request[Any, Any, Any]) -> Answer:
+@get("/system", operation_id="getSystem", responses=documented(System | PastSystem) | documented_problems())
+async def system(request: Request[Any, Any, Any], at: At = None) -> Answer:
     """How many workers are in what health, how many servers run, and how good the observation is."""
+    if at is not None:
+        return await system_then(request, at=at)
     timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:

@@ -1,0 +1,90 @@
+"""Badges of the fleet and of a worker, for pages that are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Request, get
+
+from manman_status.api.answers import Answer, Answers
+from manman_status.api.badge import COLOURS, badge_answer, shown_uptime
+from manman_status.api.database import Database
+from manman_status.api.errors import documented_problems
+from manman_status.api.parameters import BadgeWindow, PathId, window_asked
+from manman_status.api.responses import documented, system_answer
+from manman_status.domain.fleet import OverallStatus
+from manman_status.domain.status import Health
+from manman_status.store.details import get_worker
+from manman_status.store.system_reads import read_fleet
+from manman_status.store.uptime import History, read_history, read_worker_history
+
+if TYPE_CHECKING:
+    from manman_status.store.pool import Connection
+
+IMAGE = documented(str, media_type="image/svg+xml")
+
+
+class _Overall(msgspec.Struct):
+    overall_status: OverallStatus
+
+
+class _Healthy(msgspec.Struct):
+    health: Health
+
+
+@get("/badge.svg", operation_id="getBadge", responses=IMAGE | documented_problems())
+async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = None) -> Answer:
+    """The overall status of the fleet, or its uptime, as a badge."""
+    timeouts, asked = Database.of(request).timeouts, _asked(request, window)
+
+    async def ask(connection: Connection) -> Answer:
+        if asked is None:
+            fleet = await read_fleet(connection, timeouts=timeouts)
+            status = msgspec.json.decode(system_answer(fleet, timeouts).body, type=_Overall).overall_status
+            return badge_answer("fleet", status, COLOURS[status], lag_seconds=fleet.observation.lag_seconds)
+        history = await read_history(
+            connection,
+            None,
+            window_seconds=asked.total_seconds(),
+            blind_after_seconds=timeouts.blind_after_seconds,
+        )
+        return await _uptime("fleet", f"{window}", history)
+
+    return await Answers.of(request.app).read(request, ask)
+
+
+@get(
+    "/workers/{worker_id:str}/badge.svg",
+    operation_id="getWorkerBadge",
+    responses=IMAGE | documented_problems(finds_one=True),
+)
+async def worker_badge(request: Request[Any, Any, Any], worker_id: PathId, window: BadgeWindow = None) -> Answer:
+    """The health of one worker, or its uptime, as a badge."""
+    timeouts, asked, name = Database.of(request).timeouts, _asked(request, window), f"worker {worker_id}"
+
+    async def ask(connection: Connection) -> Answer:
+        if asked is None:
+            detail = await get_worker(connection, worker_id, timeouts=timeouts)
+            health = msgspec.json.decode(detail.item, type=_Healthy).health
+            return badge_answer(name, health, COLOURS[health], lag_seconds=detail.observation.lag_seconds)
+        history = await read_worker_history(
+            connection,
+            worker_id,
+            window_seconds=asked.total_seconds(),
+            blind_after_seconds=timeouts.blind_after_seconds,
+        )
+        return await _uptime(name, f"{window}", history)
+
+    return await Answers.of(request.app).read(request, ask)
+
+
+def _asked(request: Request[Any, Any, Any], window: str | None) -> timedelta | None:
+    return None if window is None else window_asked(window, retention=request.app.state["retention"])
+
+
+async def _uptime(name: str, window: str, history: History) -> Answer:
+    value, colour = shown_uptime(await asyncio.to_thread(history.total))
+    return badge_answer(f"{name} uptime {window}", value, colour, lag_seconds=history.observation.lag_seconds)

@@ -1,0 +1,57 @@
+"""How long workers were active, and how long lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from litestar import Request, get
+
+from manman_status.api.answers import Answer, Answers
+from manman_status.api.database import Database
+from manman_status.api.errors import documented_problems
+from manman_status.api.parameters import GroupOfWorkers, PathId, UptimeWindow, group_asked, window_asked
+from manman_status.api.responses import documented
+from manman_status.api.uptime_responses import FleetUptime, WorkerUptime, fleet_uptime_answer, worker_uptime_answer
+from manman_status.store.uptime import read_history, read_worker_history
+
+if TYPE_CHECKING:
+    from manman_status.store.pool import Connection
+
+
+@get("/uptime", operation_id="getUptime", responses=documented(FleetUptime) | documented_problems())
+async def fleet_uptime(
+    request: Request[Any, Any, Any], group: GroupOfWorkers = None, window: UptimeWindow = None
+) -> Answer:
+    """The uptime of all workers together, or of a group of them: sums over those that are known now."""
+    asked = group_asked(group)
+    seconds = window_asked(window, retention=request.app.state["retention"]).total_seconds()
+    timeouts = Database.of(request).timeouts
+
+    async def ask(connection: Connection) -> Answer:
+        history = await read_history(
+            connection, asked, window_seconds=seconds, blind_after_seconds=timeouts.blind_after_seconds
+        )
+        # Beside the others: of a large fleet it takes a while.
+        return fleet_uptime_answer(history, await asyncio.to_thread(history.total), group=asked)
+
+    return await Answers.of(request.app).read(request, ask)
+
+
+@get(
+    "/workers/{worker_id:str}/uptime",
+    operation_id="getWorkerUptime",
+    responses=documented(WorkerUptime) | documented_problems(finds_one=True),
+)
+async def worker_uptime(request: Request[Any, Any, Any], worker_id: PathId, window: UptimeWindow = None) -> Answer:
+    """The uptime of one worker."""
+    seconds = window_asked(window, retention=request.app.state["retention"]).total_seconds()
+    timeouts = Database.of(request).timeouts
+
+    async def ask(connection: Connection) -> Answer:
+        history = await read_worker_history(
+            connection, worker_id, window_seconds=seconds, blind_after_seconds=timeouts.blind_after_seconds
+        )
+        return worker_uptime_answer(history, history.total(), worker_id)
+
+    return await Answers.of(request.app).read(request, ask)
