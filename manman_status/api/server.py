@@ -10,6 +10,7 @@ import functools
 import ipaddress
 import multiprocessing
 import os
+import resource
 import shutil
 import socket
 import tempfile
@@ -48,6 +49,9 @@ def serve(settings: Settings) -> int:
     address = _free_address(settings.bind_host, settings.port)
     if not settings.api_tokens and not ipaddress.ip_address(address).is_loopback:
         log.warning("open_to_all", host=settings.bind_host, hint="whoever reaches this port may read; set tokens")
+    # A shell allows 1,024 open files, and each stream is one.
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     # A fork would bring along what this process has imported, and prometheus_client decides then where it counts.
     multiprocessing.set_start_method("spawn", force=True)
     with _shared_metrics(settings.workers):

@@ -17,6 +17,9 @@ from manman_status.store.migrate import migrate
 from manman_status.store.pool import create_pool
 from manman_status.store.writes import append_transitions
 from tests.events import Parser, Reader
+from tests.faults.test_replica import replica
+
+__all__ = ["replica"]
 
 WRITERS = 4
 TRANSITIONS = 5_000
@@ -160,3 +163,15 @@ async def test_a_client_that_reads_too_slowly_is_overrun_and_misses_nothing(data
     reader = Reader(**overrun.data)
     await follow(lambda: api.url, reader, seen, total=total)
     assert seen == list(range(1, total + 1))
+
+
+async def test_an_api_on_a_replica_tells_what_its_primary_writes(database, replica, start_api):
+    replica_url = database.replace(f":{urlsplit(database).port}/", f":{replica.port}/")
+    api = await start_api(database_url="", database_read_url=replica_url)
+    seen, reader = [], Reader()
+    reading = asyncio.create_task(follow(lambda: api.url, reader, seen, total=100))
+    await reader.began.wait()
+    await write(database, 100)
+    async with asyncio.timeout(20):
+        await reading
+    assert seen == list(range(1, 101))
