@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_tokens: tuple[str, ...] = ()
     answer_cache_ms: int = 250
     event_streams: int = 1_000
+    public_badges: bool = False
 
     url: str = "http://127.0.0.1:8000"
     api_token: str = ""

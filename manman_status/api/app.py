@@ -77,7 +77,7 @@ def create_app(settings: Settings) -> Litestar:
         logging_config=None,
     )
     app.state["tokens"] = tokens
-    app.asgi_handler = Gate(app.asgi_handler, tokens=tokens)
+    app.asgi_handler = Gate(app.asgi_handler, tokens=tokens, public_badges=settings.public_badges)
     if settings.otlp_endpoint:
         from manman_status.api.telemetry import trace_requests
 

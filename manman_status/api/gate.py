@@ -29,15 +29,17 @@ OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
 QUIET_PATHS = OPEN_PATHS | {"/metrics"}
 """What machines ask every few seconds."""
 POSTED_PATHS = frozenset({SIGN_IN, SIGN_OUT})
+BADGE_PATH = re.compile(r"/status/(workers/[1-9][0-9]{0,18}/)?badge\.svg")
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
 class Gate:
     """Wraps the whole application: Litestar's own middleware does not see a path that has no route."""
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, public_badges: bool) -> None:
         self._app = app
         self._tokens = tokens
+        self._public_badges = public_badges
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -75,6 +77,8 @@ class Gate:
 
     def _may_ask(self, scope: HTTPScope) -> bool:
         if not self._tokens.are_needed or scope["path"] in OPEN_PATHS or is_open(scope["path"]):
+            return True
+        if self._public_badges and BADGE_PATH.fullmatch(scope["path"]):
             return True
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given:
