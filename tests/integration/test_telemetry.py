@@ -173,6 +173,24 @@ async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_th
     assert kept == [None, None, TRACE, TRACE, TRACE[::-1]]
 
 
+async def test_what_the_database_refuses_leaves_its_neighbours_their_traces(
+    start_processor, send, collector, rows, eventually
+):
+    await start_processor(otlp_endpoint=collector.url, batch_max_wait_ms=1000)
+    await rows("ALTER TABLE workers ADD CONSTRAINT unlucky CHECK (worker_id <> 13)")
+    others = f"00-{TRACE[::-1]}-b7ad6b7169203331-01"
+    await send(
+        (started(1), {}),
+        (started(13), {"traceparent": others}),
+        (started(2), {"traceparent": TRACEPARENT}),
+        (started(3), {}),
+    )
+    await eventually(lambda: rows("SELECT FROM workers WHERE worker_id = 3"))
+    kept = "SELECT entity_id, substr(traceparent, 4, 32) AS trace FROM transitions WHERE traceparent IS NOT NULL"
+    assert await rows(kept) == [{"entity_id": 2, "trace": TRACE}]
+    await eventually(lambda: "manman.status.dead publish" in {span.name for span in collector.trace(TRACE[::-1])})
+
+
 @pytest.mark.parametrize(
     "headers",
     [
