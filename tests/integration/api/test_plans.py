@@ -55,7 +55,9 @@ FILL = (
     """INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name)
         SELECT 's' || n, now(), now() + (n - 995.5) * interval '1 h', 'ann', '', 'g' || n % 20
         FROM generate_series(1, 1000) n""",
-    "UPDATE observation SET observed_through = now(), resumed_at = now() - interval '1 day'",
+    # However long it took to write the rows.
+    """UPDATE observation SET observed_through = (SELECT max(last_heartbeat) FROM workers),
+        resumed_at = now() - interval '1 day'""",
     "VACUUM ANALYZE",
 )
 
