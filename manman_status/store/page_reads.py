@@ -65,6 +65,8 @@ class Day(msgspec.Struct, frozen=True):
     """Since when which; the first from before the day where there was one."""
     servers: list[tuple[float, int]]
     """From when how many of its server instances ran; the first at the beginning of the day."""
+    blind: list[tuple[float, float]]
+    """From when until when nobody could see any of it."""
 
 
 # Before the first transition of the day the status was the old one of that.
@@ -100,13 +102,16 @@ SELECT extract(epoch FROM begins)::float8 AS begins, extract(epoch FROM ends)::f
     (SELECT json_agg(json_build_array(extract(epoch FROM at), status) ORDER BY revision) FROM statuses) AS statuses,
     (SELECT json_agg(json_build_array(extract(epoch FROM at), running) ORDER BY at) FROM (
         SELECT at, sum(step) OVER (ORDER BY at) AS running FROM steps
-    ) r) AS servers
+    ) r) AS servers,
+    (SELECT json_agg(json_build_array(extract(epoch FROM greatest(blind_from, begins)), extract(epoch FROM ended_at)))
+        FROM (SELECT began_at + make_interval(secs => $2) AS blind_from, ended_at FROM observation_gaps) g
+        WHERE ended_at > greatest(blind_from, begins)) AS blind
 FROM day"""
 
 
-async def read_day(connection: Connection, worker_id: int) -> Day:
+async def read_day(connection: Connection, worker_id: int, *, blind_after_seconds: float) -> Day:
     """Reads all that is kept of the worker's server instances."""
-    (row,) = await connection.fetch(DAY, worker_id)
+    (row,) = await connection.fetch(DAY, worker_id, blind_after_seconds)
     if not row["is_known"]:
         raise UnknownWorker(worker_id=worker_id)
-    return Day(row["begins"], row["ends"], row["statuses"] or [], row["servers"])
+    return Day(row["begins"], row["ends"], row["statuses"] or [], row["servers"], row["blind"] or [])

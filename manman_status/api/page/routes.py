@@ -14,13 +14,22 @@ from manman_status.api.page.bar import SHOWN, read_bar_alone, read_with_bar, sta
 from manman_status.api.page.forms import Asked
 from manman_status.api.page.words import worker_why
 from manman_status.api.parameters import PathId
-from manman_status.api.responses import Worker, WorkerDetail
+from manman_status.api.responses import ServerInstance, Transition, Worker
 from manman_status.domain.status import Health
 from manman_status.store.details import Detail, get_worker
 from manman_status.store.page_reads import HEALTHS, REASONS, STATUSES, Day, read_day, read_fleet_map
+from manman_status.store.uptime import read_worker_history
 
 if TYPE_CHECKING:
+    from manman_status.domain.uptime import Figures
     from manman_status.store.pool import Connection
+
+
+class WorkerKnown(Worker):
+    """As `WorkerDetail`, without what tells how fresh it is."""
+
+    server_instances: list[ServerInstance]
+    transitions: list[Transition]
 
 
 @get("/")
@@ -73,25 +82,41 @@ async def why(request: HTMXRequest, worker_id: PathId) -> str:
         return await get_worker(connection, worker_id, timeouts=timeouts)
 
     detail = await Database.of(request).read(ask, key=("why", worker_id))
-    found = msgspec.json.decode(detail.item, type=Worker)
-    return worker_why(found, as_of=detail.observation.as_of, state=state_of(detail.observation, timeouts))
+    return worker_why(msgspec.json.decode(detail.item, type=Worker), detail.observation.as_of)
 
 
 @get("/page/workers/{worker_id:str}/day.json")
 async def day(request: HTMXRequest, worker_id: PathId) -> Day:
-    return await Database.of(request).read(lambda connection: read_day(connection, worker_id), key=("day", worker_id))
+    database = Database.of(request)
+    blind_after = database.timeouts.blind_after_seconds
+    return await database.read(
+        lambda connection: read_day(connection, worker_id, blind_after_seconds=blind_after), key=("day", worker_id)
+    )
 
 
 @get("/workers/{worker_id:str}")
 async def worker(request: HTMXRequest, worker_id: PathId) -> HTMXTemplate:
-    timeouts = Database.of(request).timeouts
-    detail, seen = await read_with_bar(request, lambda connection: get_worker(connection, worker_id, timeouts=timeouts))
-    observation = detail.observation
-    found = msgspec.json.decode(
-        f'{detail.item.removesuffix("}")},"revision":{observation.revision},"as_of":"{observation.as_of.isoformat()}"}}',
-        type=WorkerDetail,
-    )
-    return HTMXTemplate(
-        template_name="worker_now.html" if request.htmx else "worker.html",
-        context={"bar": seen, "worker": found, "as_of": observation.as_of, "state": state_of(observation, timeouts)},
-    )
+    """One worker, and its uptime as far back as changes are kept."""
+    timeouts, retention = Database.of(request).timeouts, request.app.state["retention"]
+
+    async def ask(connection: Connection) -> tuple[Detail, Figures]:
+        detail = await get_worker(connection, worker_id, timeouts=timeouts)
+        history = await read_worker_history(
+            connection,
+            worker_id,
+            window_seconds=retention.total_seconds(),
+            blind_after_seconds=timeouts.blind_after_seconds,
+        )
+        return detail, history.total()
+
+    (detail, uptime), seen = await read_with_bar(request, ask)
+    found = msgspec.json.decode(detail.item, type=WorkerKnown)
+    context = {
+        "bar": seen,
+        "worker": found,
+        "uptime": uptime,
+        "retention": retention,
+        "revision": detail.observation.revision,
+        "as_of": detail.observation.as_of,
+    }
+    return HTMXTemplate(template_name="worker_now.html" if request.htmx else "worker.html", context=context)

@@ -20,6 +20,7 @@ from litestar_htmx import HTMXRequest
 from manman_status.api.errors import Problem, problem_response
 from manman_status.api.page import routes, tables, words
 from manman_status.api.page.sign_in import SIGN_IN, SIGN_OUT, sign_in, sign_out, try_token
+from manman_status.domain.alerts.alert import Severity
 from manman_status.domain.status import Health, StatusType
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def template_config(files: str, *, signs_in: bool) -> TemplateConfig[JinjaTempla
         "files": files,
         "signs_in": signs_in,
         "Health": Health,
+        "Severity": Severity,
         "StatusType": StatusType,
         "worker_why": words.worker_why,
         "server_why": words.server_why,

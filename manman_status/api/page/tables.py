@@ -44,7 +44,6 @@ def _table(
         "items": [msgspec.json.decode(item, type=shape) for item in page.items],
         "following": following,
         "as_of": page.observation.as_of,
-        "state": seen.state,
         **more,
     }
     return HTMXTemplate(template_name=f"{name}_rows.html" if request.htmx else f"{name}.html", context=context)

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from manman_status.api.responses import ServerInstance, Transition, Worker
-from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health, Reason, StatusType
 
 Evidence: TypeAlias = dict[str, Any]
@@ -32,7 +31,7 @@ def span(seconds: float) -> str:
     return " ".join(parts)
 
 
-def worker_why(worker: Worker, *, as_of: datetime, state: ObservationState) -> str:
+def worker_why(worker: Worker, as_of: datetime) -> str:
     """Of one worker as it was known at `as_of`."""
     match worker.health:
         case Health.HEALTHY:
@@ -42,7 +41,7 @@ def worker_why(worker: Worker, *, as_of: datetime, state: ObservationState) -> s
         case Health.UNHEALTHY:
             return _unhealthy(worker, as_of)
         case Health.UNKNOWN:
-            return _unknown(worker, as_of, state)
+            return _unknown(worker, as_of)
         case Health.TERMINATED:
             return _ended(worker.status, worker.reason, worker.evidence, worker.end_date or worker.status_since, as_of)
 
@@ -82,10 +81,10 @@ def _unhealthy(worker: Worker, as_of: datetime) -> str:
     return f"{_silence(worker.last_heartbeat, heard, worker)}; heard everything else until {clock(heard, as_of)}."
 
 
-def _unknown(worker: Worker, as_of: datetime, state: ObservationState) -> str:
+def _unknown(worker: Worker, as_of: datetime) -> str:
+    """Who has beaten is unknown only while we are blind."""
     if worker.last_heartbeat is None:
         return "Has never sent a heartbeat, so its silence means nothing: known only from what was reported of it."
-    assert state is ObservationState.BLIND
     return (
         f"Nobody has listened since {clock(as_of, as_of)}, so nothing is known of it now. "
         f"Last heard at {clock(worker.last_heartbeat, as_of)}."

@@ -5,13 +5,16 @@ const HEIGHT = 170;
 
 const place = document.getElementById("day");
 let plot;
-let statuses = [];
+let shades = [];
 
 async function load() {
   const answer = await fetch(place.dataset.from);
   if (!answer.ok) return;
   const day = await answer.json();
-  statuses = day.statuses.map(([since, status], at, all) => ({ since, status, until: all[at + 1]?.[0] ?? day.ends }));
+  shades = day.statuses
+    .map(([since, what], at, all) => ({ since, until: all[at + 1]?.[0] ?? day.ends, what }))
+    .filter(({ what }) => what !== "RUNNING")
+    .concat(day.blind.map(([since, until]) => ({ since, until, what: "blind" })));
   const [times, counts] = [day.servers.map(([at]) => at), day.servers.map(([, running]) => running)];
   times.push(day.ends);
   counts.push(counts.at(-1));
@@ -32,8 +35,8 @@ function draw(data) {
     cursor: { drag: { x: false, y: false } },
     scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] } },
     axes: [
-      { ...axis, values: "{HH}:{mm}" },
-      { ...axis, size: 36, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
+      { ...axis, size: 30, values: "{HH}:{mm}" },
+      { ...axis, size: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
     ],
     series: [{}, { stroke: colour("--line-of-plot"), width: 1.5, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } }],
     hooks: { drawClear: [(self) => shade(self, colour)] },
@@ -45,16 +48,15 @@ function shade(self, colour) {
   const { ctx: context, bbox } = self;
   context.save();
   context.font = `600 ${11 * devicePixelRatio}px ${getComputedStyle(place).fontFamily}`;
-  for (const { since, until, status } of statuses) {
-    if (status === "RUNNING") continue;
+  for (const { since, until, what } of shades) {
     const left = Math.max(bbox.left, self.valToPos(since, "x", true));
     const width = Math.max(2 * devicePixelRatio, self.valToPos(until, "x", true) - left);
     context.globalAlpha = 0.25;
-    context.fillStyle = colour(status === "LOST" ? "--unhealthy" : "--unknown");
+    context.fillStyle = colour(what === "LOST" ? "--unhealthy" : "--unknown");
     context.fillRect(left, bbox.top, width, bbox.height);
     context.globalAlpha = 1;
     context.fillStyle = colour("--text");
-    if (context.measureText(status).width + 8 < width) context.fillText(status, left + 4, bbox.top + 14 * devicePixelRatio);
+    if (context.measureText(what).width + 8 < width) context.fillText(what, left + 4, bbox.top + 14 * devicePixelRatio);
   }
   context.restore();
 }
