@@ -22,6 +22,8 @@ COMMANDS = (
     (LOOK, "worker", "views:worker", "Show one worker, its server instances and its last transitions."),
     (LOOK, "servers", "views:servers", "List game server instances."),
     (LOOK, "system", "views:system", "Show the fleet in numbers."),
+    (LOOK, "history", "history:history", "List the transitions of a worker or a server instance."),
+    (LOOK, "uptime", "history:uptime", "Show how long workers were active, and how long lost."),
     (LOOK, "alerts", "alerts:app", "List and show alerts, acknowledge one, and test how people are told."),
     (LOOK, "record", "record:record", "Write down the messages that pass, without taking them."),
     (LOOK, "what-if", "what_if:what_if", "Say what other thresholds would have concluded from a recording."),

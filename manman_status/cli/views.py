@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
@@ -14,15 +15,21 @@ from manman_status.cli.flags import setting
 from manman_status.cli.tables import print_table, printable
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health, StatusType
+from manman_status.errors import SettingsError
 from manman_status.settings import load_settings
 
 LARGEST_ID = 2**63 - 1
+AGO = re.compile(r"([1-9][0-9]*)([mhd])")
+AGO_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 Id: TypeAlias = Annotated[int, Parameter(validator=Number(gte=1, lte=LARGEST_ID))]
 Limit: TypeAlias = Annotated[
     int | None, Parameter(validator=Number(gte=1), help="How many at most; all of them when not given.")
 ]
 AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", negative="", help="As JSON.")]
+Time: TypeAlias = Annotated[
+    str | None, Parameter(help="A time, as 2026-11-23T08:00:00Z, or how long ago: 90m, 24h or 30d.")
+]
 Url: TypeAlias = Annotated[str | None, setting("url", "the api to ask")]
 
 
@@ -32,25 +39,26 @@ def workers(
     status: StatusType | None = None,
     group: Annotated[str | None, Parameter(help="The label `group`.")] = None,
     label: Annotated[list[str] | None, Parameter(negative="", help="key:value; all that are given must hold.")] = None,
+    at: Time = None,
     limit: Limit = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """List workers and their health, by id."""
-    query = {"health": health, "status": status, "group": group, "label": label}
+    query = {"health": health, "status": status, "group": group, "label": label, "at": time_given(at)}
     found = list(client(url).items("/status/workers", query, limit=limit))
     if as_json:
         print_json(found)
         return
     print_table(
-        ("worker", "health", "status", "reason", "last beat", "servers", "labels"),
+        ("worker", "health", "status", "reason", "since" if at else "last beat", "servers", "labels"),
         (
             (
                 worker["worker_id"],
                 worker["health"],
                 worker["status"],
                 worker["reason"],
-                ago(worker["last_heartbeat"], worker["as_of"]),
+                since(worker["status_since"]) if at else ago(worker["last_heartbeat"], worker["as_of"]),
                 worker["active_servers"],
                 labels(worker),
             )
@@ -60,9 +68,16 @@ def workers(
     print(f"{len(found)} shown")
 
 
-def worker(worker_id: Annotated[Id, Parameter(name="ID")], /, *, as_json: AsJson = False, url: Url = None) -> None:
+def worker(
+    worker_id: Annotated[Id, Parameter(name="ID")],
+    /,
+    *,
+    at: Time = None,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
     """Show one worker, its server instances and its last transitions."""
-    found = client(url).get(f"/status/workers/{worker_id}")
+    found = client(url).get(f"/status/workers/{worker_id}", {"at": time_given(at)})
     if as_json:
         print_json(found)
         return
@@ -73,21 +88,14 @@ def worker(worker_id: Annotated[Id, Parameter(name="ID")], /, *, as_json: AsJson
             ("status", found["status"]),
             ("reason", found["reason"]),
             ("since", since(found["status_since"])),
-            ("last beat", ago(found["last_heartbeat"], found["as_of"])),
-            ("deadline", since(found["deadline"])),
+            *(() if at else beats(found)),
             ("labels", labels(found)),
         ),
     )
     print()
     print_servers(found["server_instances"])
     print()
-    print_table(
-        ("revision", "at", "from", "to", "reason"),
-        (
-            (change["revision"], since(change["at"]), change["old_status"], change["new_status"], change["reason"])
-            for change in found["transitions"]
-        ),
-    )
+    print_transitions(found["transitions"])
 
 
 def servers(
@@ -96,12 +104,20 @@ def servers(
     active: Annotated[bool, Parameter(negative="", help="Only those that run now.")] = False,
     worker_id: Annotated[Id | None, Parameter(name="--worker", help="Only those of this worker.")] = None,
     game_server_config_id: Annotated[Id | None, Parameter(name="--config", help="Only those of this config.")] = None,
+    at: Time = None,
     limit: Limit = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """List game server instances, by id."""
-    query = {"status": status, "worker_id": worker_id, "game_server_config_id": game_server_config_id}
+    if active and at:
+        raise SettingsError(["--at: not with --active; --status RUNNING can be asked of a past time"])
+    query = {
+        "status": status,
+        "worker_id": worker_id,
+        "game_server_config_id": game_server_config_id,
+        "at": time_given(at),
+    }
     path = "/status/servers/active" if active else "/status/servers"
     found = list(client(url).items(path, query, limit=limit))
     if as_json:
@@ -111,23 +127,30 @@ def servers(
     print(f"{len(found)} shown")
 
 
-def system(*, as_json: AsJson = False, url: Url = None) -> None:
+def system(*, at: Time = None, as_json: AsJson = False, url: Url = None) -> None:
     """Show the fleet in numbers."""
-    found = client(url).get("/status/system")
+    found = client(url).get("/status/system", {"at": time_given(at)})
     if as_json:
         print_json(found)
         return
     print(found["overall_status"])
-    print(observation_line(found["observation"]))
-    for guard in found["observation"]["guard"] or ():
-        group = printable(guard["group"]) or "without a group"
-        print(f"guard: {guard['held']} of {guard['group_size']} workers {group} held since {since(guard['opened_at'])}")
-    print(alerts_line(found["alerts"]))
+    if at:
+        print(f"{'BLIND' if found['is_blind'] else 'as it was'} at {since(found['timestamp'])}")
+    else:
+        print_observation(found)
     print()
     print_table(("workers", ""), found["workers"].items())
     print()
     active = found["servers"]["total_active"]
     print_table(("server instances", ""), (("total_active", active), *found["servers"]["by_status"].items()))
+
+
+def print_observation(found: dict[str, Any]) -> None:
+    print(observation_line(found["observation"]))
+    for guard in found["observation"]["guard"] or ():
+        group = printable(guard["group"]) or "without a group"
+        print(f"guard: {guard['held']} of {guard['group_size']} workers {group} held since {since(guard['opened_at'])}")
+    print(alerts_line(found["alerts"]))
 
 
 def alerts_line(numbers: dict[str, int]) -> str:
@@ -148,12 +171,38 @@ def observation_line(observation: dict[str, Any]) -> str:
     )
 
 
+def beats(worker: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    beat = ago(worker["last_heartbeat"], worker["as_of"])
+    return ("last beat", beat), ("deadline", since(worker["deadline"]))
+
+
+def time_given(text: str | None) -> str | None:
+    """A time as the api takes it."""
+    if text is None or not (ago := AGO.fullmatch(text)):
+        return text
+    try:
+        time = datetime.now(UTC) - timedelta(**{AGO_UNITS[ago[2]]: int(ago[1])})
+    except OverflowError as error:
+        raise SettingsError([f"{text}: longer ago than there are times"]) from error
+    return time.isoformat()
+
+
 def client(url: str | None) -> Client:
     return Client(load_settings(url=url))
 
 
 def print_json(found: Any) -> None:
     print(json.dumps(found, indent=2))
+
+
+def print_transitions(found: list[dict[str, Any]]) -> None:
+    print_table(
+        ("revision", "at", "from", "to", "reason"),
+        (
+            (change["revision"], since(change["at"]), change["old_status"], change["new_status"], change["reason"])
+            for change in found
+        ),
+    )
 
 
 def print_servers(found: list[dict[str, Any]]) -> None:

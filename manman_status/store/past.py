@@ -87,9 +87,10 @@ class PastPage(msgspec.Struct, frozen=True):
 
 
 # From here on $1 is the time. Whoever was not known yet has no status.
-STATUS_THEN = """CASE WHEN status_since <= $1 THEN status WHEN created_date <= $1 THEN (
+STATUS_THEN = f"""CASE WHEN status_since <= $1 THEN status WHEN created_date <= $1 THEN (
         SELECT old_status FROM transitions t
-        WHERE t.entity = '{entity}' AND t.entity_id = {key} AND t.at > $1 AND t.at <= status_since
+        WHERE t.entity = '{{entity}}' AND t.entity_id = {{key}}
+            AND t.at > $1 AND t.at <= status_since + interval '{LONGEST_TRANSACTION}'
         ORDER BY t.revision LIMIT 1
     ) END"""
 WORKER_STATUS_THEN = STATUS_THEN.format(entity=Entity.WORKER, key="worker_id")
