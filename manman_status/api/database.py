@@ -27,6 +27,7 @@ UNAVAILABLE = (
     *CONNECTION_ERRORS,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # takes no connections now
     # A replica has taken too long over an answer to keep what its primary has since removed.
     asyncpg.SerializationError,
     # The tables are being made, or are older than this program.
