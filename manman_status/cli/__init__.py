@@ -22,6 +22,8 @@ COMMANDS = (
     (LOOK, "worker", "views:worker", "Show one worker, its server instances and its last transitions."),
     (LOOK, "servers", "views:servers", "List game server instances."),
     (LOOK, "system", "views:system", "Show the fleet in numbers."),
+    (LOOK, "watch", "watch:watch", "Show the fleet on the whole terminal, as it is now."),
+    (LOOK, "events", "events:events", "Print every change of a status as it happens."),
     (LOOK, "history", "history:history", "List the transitions of a worker or a server instance."),
     (LOOK, "uptime", "history:uptime", "Show how long workers were active, and how long lost."),
     (LOOK, "alerts", "alerts:app", "List and show alerts, acknowledge one, and test how people are told."),

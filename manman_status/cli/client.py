@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import httpx
@@ -14,36 +15,77 @@ from manman_status.settings import Settings, redacted, variable
 ANSWER_WITHIN_SECONDS = 10.0
 LARGEST_PAGE = 1000
 
-Query: TypeAlias = Mapping[str, str | int | list[str] | None]
+SILENT_SECONDS = 45.0
+"""A stream says something every 15 s: one that has said nothing for so long is dead."""
+
+Query: TypeAlias = Mapping[str, str | int | Sequence[str] | Sequence[int] | None]
+
+
+class Unreachable(CommandFailed):
+    """{reason}"""
+
+
+class Refused(CommandFailed):
+    """{reason}"""
+
+    def __init__(self, reason: str, *, status: int, problem: dict[str, Any]) -> None:
+        self.status = status
+        self.problem = problem
+        super().__init__(reason)
 
 
 class Client:
     """Whatever goes wrong is CommandFailed, in one line that names where it was asked."""
 
     def __init__(self, settings: Settings) -> None:
-        self._where = redacted(settings.url)
+        self.where = redacted(settings.url)
         headers = {"user-agent": f"manman-status/{importlib.metadata.version('manman-status')}"}
         if settings.api_token:
             headers["authorization"] = f"Bearer {settings.api_token}"
         self._http = httpx.Client(base_url=settings.url, headers=headers, timeout=ANSWER_WITHIN_SECONDS)
 
     def get(self, path: str, query: Query | None = None) -> dict[str, Any]:
-        given = {name: value for name, value in (query or {}).items() if value is not None}
+        with self._reaching():
+            response = self._http.get(path, params=_given(query))
+        return self._answer(response)
+
+    @contextmanager
+    def stream(self, path: str, query: Query, *, headers: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+        """An event stream's bytes as they come. That it breaks off later is Unreachable too."""
+        timeout = httpx.Timeout(ANSWER_WITHIN_SECONDS, read=SILENT_SECONDS)
+        asking = self._http.stream("GET", path, params=_given(query), headers=headers, timeout=timeout)
+        with self._reaching(), asking as response:
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                response.read()
+                self._answer(response)
+                raise self._stranger(response)
+            yield response.iter_bytes()
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
         try:
-            response = self._http.get(path, params=given)
+            yield
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise CommandFailed(f"{self._where} does not answer: {str(error) or type(error).__name__}") from error
+            raise Unreachable(f"{self.where} does not answer: {str(error) or type(error).__name__}") from error
+
+    def _answer(self, response: httpx.Response) -> dict[str, Any]:
         try:
             answer = response.json()
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise CommandFailed(f"{self._where} is no manman-status api: it answers {response.status_code}")
+            raise self._stranger(response)
+        if response.is_success:
+            return answer
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise CommandFailed(f"{self._where} wants a token: {variable('api_token')} is unset or not one of its own")
-        if not response.is_success:
-            raise CommandFailed(f"{self._where}: {answer.get('detail', response.reason_phrase)}")
-        return answer
+            reason = f"{self.where} wants a token: {variable('api_token')} is unset or not one of its own"
+        else:
+            reason = f"{self.where}: {answer.get('detail', response.reason_phrase)}"
+        raise Refused(reason, status=response.status_code, problem=answer)
+
+    def _stranger(self, response: httpx.Response) -> Refused:
+        reason = f"{self.where} is no manman-status api: it answers {response.status_code}"
+        return Refused(reason, status=response.status_code, problem={})
 
     def items(self, path: str, query: Query, *, limit: int | None) -> Iterator[dict[str, Any]]:
         """From all pages, `limit` of them at most. Each has the `as_of` of its page."""
@@ -63,3 +105,7 @@ class Client:
             cursor = page["next_cursor"]
             if cursor is None:
                 return
+
+
+def _given(query: Query | None) -> dict[str, Any]:
+    return {name: value for name, value in (query or {}).items() if value is not None}

@@ -1,0 +1,70 @@
+"""What the api says of the fleet, read again and again."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+from manman_status.cli.client import Client, Refused
+from manman_status.cli.events import GONE
+from manman_status.domain.status import Health
+from manman_status.errors import CommandFailed
+
+SHOWN = 50
+"""Of each, at most."""
+LOOK_BACK = 1_000
+"""So many transitions are looked at, at first, for those of a group."""
+SILENT = (Health.UNHEALTHY, Health.LATE)
+
+
+class Fleet:
+    """What was read last, of one group or of all; `problem` says why nothing newer was."""
+
+    def __init__(self, client: Client, group: str | None) -> None:
+        self._client = client
+        self._revision: int | None = None
+        self.group = group
+        self.problem = ""
+        self.read_at = datetime.now(UTC)
+        self.system: dict[str, Any] = {}
+        self.alerts: dict[str, Any] = {}
+        self.silent: list[dict[str, Any]] = []
+        self.has_more_silent = False
+        self.changes: deque[dict[str, Any]] = deque(maxlen=SHOWN)
+        """The newest first."""
+
+    def look(self) -> None:
+        """Raises CommandFailed, and then what was read before is left as it was."""
+        query = {"group": self.group, "limit": SHOWN}
+        system = self._client.get("/status/system")
+        alerts = self._client.get("/status/alerts", query)
+        pages = [self._client.get("/status/workers", {**query, "health": health}) for health in SILENT]
+        self._read_changes()
+        self.system, self.alerts, self.read_at = system, alerts, datetime.now(UTC)
+        self.silent = [{**worker, "as_of": page["as_of"]} for page in pages for worker in page["items"]]
+        self.has_more_silent = any(page["next_cursor"] is not None for page in pages)
+
+    def look_again(self) -> None:
+        try:
+            self.look()
+        except CommandFailed as error:
+            self.problem = str(error)
+        else:
+            self.problem = ""
+
+    def _read_changes(self) -> None:
+        if self._revision is None:
+            self._revision = max(self._client.get("/status/changes")["revision"] - LOOK_BACK, 0)
+        found = None
+        while found is None or len(found["items"]) == LOOK_BACK:
+            query = {"since": self._revision, "group": self.group, "limit": LOOK_BACK}
+            try:
+                found = self._client.get("/status/changes", query)
+            except Refused as error:
+                if error.status != GONE:
+                    raise
+                self._revision = error.problem["oldest_revision"] - 1
+            else:
+                self._revision = found["revision"]
+                self.changes.extendleft(found["items"])

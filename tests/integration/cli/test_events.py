@@ -1,0 +1,187 @@
+"""`manman-status events`, following a real api through its ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+
+import asyncpg
+import pytest
+
+from manman_status.dev.ports import free_port, is_open
+from manman_status.domain.rows import Transition
+from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.store.pool import create_pool
+from manman_status.store.writes import append_transitions
+
+TOKEN = "open-sesame-4711"
+
+
+class Following:
+    """A running `events`: its whole lines so far, and what it complained of."""
+
+    def __init__(self, process):
+        self.process = process
+        self.lines = []
+        self.complaints = []
+        self._reading = asyncio.gather(
+            self._read(process.stdout, self.lines), self._read(process.stderr, self.complaints)
+        )
+
+    async def _read(self, stream, lines):
+        while line := await stream.readline():
+            lines.append(line.decode().removesuffix("\n"))
+
+    @property
+    def revisions(self):
+        return [json.loads(line)["revision"] for line in self.lines]
+
+    async def end(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        async with asyncio.timeout(20):
+            await self._reading
+            return await self.process.wait()
+
+
+@pytest.fixture
+async def follow():
+    """Starts `events` of the api at a URL."""
+    started = []
+
+    async def start(url, *arguments):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "manman_status", "events", *arguments),
+            env={**environment, "MANMAN_STATUS_URL": url, "MANMAN_STATUS_API_TOKEN": TOKEN},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        started.append(process)
+        return Following(process)
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.fixture
+async def change(database):
+    """Writes so many transitions of one worker, each with a worker's row of the group."""
+    async with create_pool(database, application="test", size=1, timeout_seconds=30) as pool:
+
+        async def write(worker_id, count=1, *, group="eu", new_status=StatusType.RUNNING):
+            made = Transition(Entity.WORKER, worker_id, None, new_status, Reason.REPORTED, {})
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute(
+                    """INSERT INTO workers (worker_id, created_date, status, status_since, reason, labels)
+                    VALUES ($1, now(), 'RUNNING', now(), 'reported', jsonb_build_object('group', $2::text))
+                    ON CONFLICT DO NOTHING""",
+                    worker_id,
+                    group,
+                )
+                await append_transitions(connection, [made] * count)
+
+        yield write
+
+
+async def test_killed_apis_leave_no_gap_and_no_double(database, start_role, follow, change, eventually):
+    port = free_port()
+
+    def start():
+        return start_role("api", database_url=database, host="127.0.0.1", port=port, api_tokens=TOKEN)
+
+    api = start()
+    await eventually(lambda: is_open(port), within_seconds=20)
+    await change(1)
+    following = await follow(f"http://127.0.0.1:{port}", "--from", "0", "--json")
+    await eventually(lambda: following.revisions == [1])
+    for kills in (1, 2):
+        await change(kills, 50)
+        api.kill()
+        await change(kills, 50)
+        await eventually(lambda: not is_open(port) and len(following.complaints) % 2)
+        api = start()
+        await eventually(lambda kills=kills: following.revisions[-1] == 1 + 100 * kills, within_seconds=30)
+    assert await following.end() == 0
+    assert following.revisions == list(range(1, 202))
+    assert len(following.complaints) >= 4
+    assert all("trying again" in text for text in following.complaints[::2])
+    assert all("answers again after" in text for text in following.complaints[1::2])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_it_tells_people_what_comes_next_and_ends_in_order(number, start_api, follow, change, eventually):
+    """A label cannot drive the terminal, nor begin a line of its own."""
+    api = await start_api(api_tokens=TOKEN)
+    await change(1)
+    following = await follow(api.url)
+    # Until the stream has begun nothing is "next": ask until one is told.
+    await eventually(lambda: _told(following, change, eventually), within_seconds=20)
+    before = len(following.lines)
+    await change(3, group="a\n\x1b[31mb", new_status=StatusType.LOST)
+    await eventually(lambda: len(following.lines) > before)
+    *_, last = following.lines
+    assert last.split()[3:] == ["worker", "3", "→", "LOST", "reported", "a", "\N{REPLACEMENT CHARACTER}[31mb"]
+    assert await following.end(number) == 0
+    assert following.complaints == []
+
+
+async def _told(following, change, eventually):
+    await change(1)
+    return following.lines
+
+
+async def test_filters_choose(start_api, follow, change, eventually):
+    api = await start_api(api_tokens=TOKEN)
+    await change(1)
+    await change(2, group="us")
+    await change(3, group="asia")
+    await change(1, new_status=StatusType.LOST)
+    for arguments, expected in (
+        (("--from", "0", "--worker", "1", "--worker", "3"), [1, 3, 4]),
+        (("--from", "0", "--group", "eu"), [1, 4]),
+        (("--from", "0", "--group", "eu", "--group", "us", "--status", "lost"), [4]),
+        (("--from", "2", "--entity", "worker"), [3, 4]),
+    ):
+        following = await follow(api.url, "--json", *arguments)
+        await eventually(lambda following=following, last=expected[-1]: last in following.revisions)
+        assert await following.end() == 0
+        assert following.revisions == expected
+
+
+async def test_what_is_no_longer_kept_is_1_and_says_where_to_begin(database, start_api, change, manman_status):
+    api = await start_api()
+    await change(1, 3)
+    connection = await asyncpg.connect(database)
+    await connection.execute("DELETE FROM transitions WHERE revision < 3")
+    await connection.close()
+    finished = await manman_status("events", "--from", "0", url=api.url)
+    assert (finished.code, finished.out) == (1, "")
+    assert "oldest that is kept is 3" in finished.err
+    assert "`--from 2`" in finished.err
+
+
+@pytest.mark.parametrize("arguments", [("--from", "-1"), ("--worker", "0"), ("--status", "well"), ("--entity", "x")])
+async def test_wrong_usage_is_2_and_one_line(arguments, manman_status):
+    finished = await manman_status("events", *arguments)
+    assert (finished.code, finished.out) == (2, "")
+    assert len(finished.err.splitlines()) == 1
+    assert arguments[0] in finished.err
+
+
+async def test_what_cannot_begin_is_1_and_one_line(start_api, manman_status):
+    api = await start_api(api_tokens=TOKEN)
+    for arguments, settings, named in (
+        ((), {"url": "http://127.0.0.1:1"}, "http://127.0.0.1:1 does not answer"),
+        ((), {"api_token": "wrong"}, "MANMAN_STATUS_API_TOKEN"),
+        (("--from", "99"), {}, "not given out yet"),
+    ):
+        finished = await manman_status("events", *arguments, **({"url": api.url, "api_token": TOKEN} | settings))
+        assert (finished.code, finished.out) == (1, "")
+        assert len(finished.err.splitlines()) == 1
+        assert named in finished.err
