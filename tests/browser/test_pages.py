@@ -1,0 +1,127 @@
+"""Every page in a real browser: filters, pages, themes, sizes, and what a person with a screen reader meets."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import expect
+
+from tests.browser.conftest import Window
+from tests.conftest import Role, run_sql
+
+PAGES = ("/", "/workers", "/workers/7", "/workers/101", "/servers?status=all", "/alerts", "/silences")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+async def test_nothing_serious_stands_in_the_way_of_those_who_see_little_or_nothing(
+    dark: bool, crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    opened = await window(crowded.url, dark=dark)
+    for path in PAGES:
+        page = await opened.open(path)
+        found = (await Axe().run(page)).response["violations"]
+        assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found] == [], path
+        await page.close()
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_phone_shows_all_of_a_page_without_scrolling_sideways(
+    path: str, crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    page = await (await window(crowded.url, width=390, height=844)).open(path)
+    await expect(page.locator("h1")).to_be_attached()
+    assert await page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+async def test_a_table_is_filtered_as_one_types_and_a_reload_shows_the_same(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    page = await (await window(crowded.url)).open("/workers")
+    await page.fill("[name=group]", "g3")
+    await page.wait_for_url("**/workers?group=g3")
+    await page.select_option("[name=health]", "unhealthy")
+    await page.wait_for_url("**/workers?health=unhealthy&group=g3")
+    rows = page.locator("#rows tbody tr")
+    lost = [str(n) for n in range(3, 10_001, 7) if n % 101 == 0]
+    await expect(rows).to_have_count(len(lost))
+    await page.reload()
+    await expect(rows.locator("th")).to_have_text(lost)
+    assert await page.input_value("[name=group]") == "g3"
+    await page.go_back()
+    await page.wait_for_url("**/workers?group=g3")
+    await expect(rows).to_have_count(100)
+
+
+async def test_a_list_goes_on_page_by_page_and_back_to_the_first(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    page = await (await window(crowded.url)).open("/alerts?group=g1")
+    rows = page.locator("#rows tbody tr")
+    await expect(rows).to_have_count(100)
+    await page.click("#next")
+    await expect(rows).to_have_count(50)
+    await expect(page.locator("#next")).to_have_count(0)
+    assert await page.input_value("[name=group]") == "g1"
+    await page.click("#first")
+    await page.wait_for_url("**/alerts?group=g1")
+    await expect(rows).to_have_count(100)
+
+
+async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
+    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+) -> None:
+    await run_sql(
+        database,
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason)
+           VALUES (7, now(), now(), 'RUNNING', now(), 'reported')""",
+        "UPDATE observation SET observed_through = now(), resumed_at = now()",
+    )
+    page = await (await window((await start_api()).url)).open("/workers/7")
+    await expect(page.locator(".verdict")).to_contain_text("healthy")
+    await expect(page.locator("#day canvas")).to_be_visible()
+    await run_sql(
+        database,
+        """WITH lost AS (
+               UPDATE workers SET status = 'LOST', status_since = now(), reason = 'heartbeat_expired', evidence =
+                   jsonb_build_object('observed_through', now() + interval '32 s') RETURNING worker_id
+           ), counted AS (UPDATE revision_counter SET revision = 1)
+           INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
+           SELECT 1, now(), 'worker', worker_id, 'RUNNING', 'LOST', 'worker_lost' FROM lost""",
+    )
+    await expect(page.locator(".verdict")).to_contain_text("three beats of 10 s missed", timeout=1000)
+    await expect(page.locator("#day canvas")).to_be_visible()
+
+
+async def test_when_nothing_answers_any_more_the_bar_says_since_when(
+    start_api: Callable[..., Awaitable[Role]], window: Callable[..., Awaitable[Window]]
+) -> None:
+    api = await start_api()
+    opened = await window(api.url)
+    page = await opened.open("/workers")
+    api.kill()
+    await expect(page.locator("#bar")).to_contain_text("no answer from the api since")
+    opened.faults.clear()  # each question that was not answered
+
+
+async def test_who_signs_in_comes_to_the_page_and_who_signs_out_has_to_sign_in_again(
+    start_api: Callable[..., Awaitable[Role]], window: Callable[..., Awaitable[Window]]
+) -> None:
+    api = await start_api(api_tokens="a-token-of-mine")
+    opened = await window(api.url)
+    page = await opened.open("/alerts?severity=critical")
+    assert page.url == f"{api.url}/sign-in?to=%2Falerts%3Fseverity%3Dcritical"
+    await page.fill("[name=token]", "another")
+    await page.click("form.sign-in button")
+    await expect(page.locator("[role=alert]")).to_have_text("That is none of them.")
+    await page.fill("[name=token]", "a-token-of-mine")
+    await page.click("form.sign-in button")
+    await page.wait_for_url("**/alerts?severity=critical")
+    (cookie,) = await opened.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    await page.click("text=Sign out")
+    await page.wait_for_url("**/sign-in")
+    assert await opened.context.cookies() == []
+    assert all("the server responded with a status of 40" in fault for fault in opened.faults)
+    opened.faults.clear()
