@@ -29,6 +29,8 @@ LONGEST_WINDOW = timedelta(days=30)
 """Of those that nobody named: a longer retention allows for longer ones."""
 ZONED: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 WINDOW = re.compile(r"([1-9][0-9]{0,4})([mhd])")
+BADGE_WINDOWS = ("24h", "7d", "30d")
+"""Few: badges may be public, and the uptime of a large fleet is much to reckon."""
 WINDOW_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 REVISION = re.compile(r"[0-9]{1,18}")
 SECONDS = re.compile(r"[0-9]{1,2}s?")
@@ -106,8 +108,8 @@ BadgeWindow: TypeAlias = Annotated[
     str | None,
     QueryParameter(
         name="window",
-        schema_extra={"pattern": "^[1-9][0-9]{0,4}[mhd]$"},
-        description="Shows the uptime of so long a time instead, as 90m, 24h or 30d.",
+        schema_extra={"enum": [*BADGE_WINDOWS, None]},
+        description="Shows the uptime of so long a time instead.",
     ),
 ]
 From: TypeAlias = Annotated[

@@ -13,7 +13,7 @@ from manman_status.api.answers import Answer, Answers
 from manman_status.api.badge import COLOURS, badge_answer, shown_uptime
 from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
-from manman_status.api.parameters import BadgeWindow, PathId, window_asked
+from manman_status.api.parameters import BADGE_WINDOWS, BadgeWindow, PathId, one_of, window_asked
 from manman_status.api.responses import documented, system_answer
 from manman_status.domain.fleet import OverallStatus
 from manman_status.domain.status import Health
@@ -82,7 +82,9 @@ async def worker_badge(request: Request[Any, Any, Any], worker_id: PathId, windo
 
 
 def _asked(request: Request[Any, Any, Any], window: str | None) -> timedelta | None:
-    return None if window is None else window_asked(window, retention=request.app.state["retention"])
+    if window is None:
+        return None
+    return window_asked(one_of("window", BADGE_WINDOWS, window), retention=request.app.state["retention"])
 
 
 async def _uptime(name: str, window: str, history: History) -> Answer:

@@ -75,11 +75,12 @@ async def test_a_badge_with_a_window_shows_uptime(rows: Rows, http: httpx.AsyncC
         Colour.RED,
     )
     await rows.worker(2, created_date=rows.ago(9 * DAY), status_since=rows.ago(9 * DAY))
-    assert await badge(http, "/status/badge.svg?window=1d") == (["fleet uptime 1d", "98.75%"], Colour.RED)
-    assert await badge(http, "/status/badge.svg?window=5m") == (["fleet uptime 5m", "100%"], Colour.GREEN)
+    assert await badge(http, "/status/badge.svg?window=24h") == (["fleet uptime 24h", "98.75%"], Colour.RED)
+    assert await badge(http, "/status/workers/2/badge.svg?window=7d") == (["worker 2 uptime 7d", "100%"], Colour.GREEN)
     for path in ("/status/badge.svg", "/status/workers/1/badge.svg"):
-        problem = (await http.get(f"{path}?window=31d")).json()
-        assert (problem["status"], problem["parameter"]) == (400, "window")
+        for window in ("31d", "25h", ""):
+            problem = (await http.get(f"{path}?window={window}")).json()
+            assert (problem["status"], problem["parameter"]) == (400, "window")
 
 
 def test_uptime_is_rounded_down() -> None:
@@ -113,7 +114,7 @@ async def test_a_badge_wants_a_token_as_all_else(rows: Rows, run_app: RunApp) ->
 async def test_public_badges_want_none_and_open_nothing_else(rows: Rows, run_app: RunApp) -> None:
     await rows.worker(1)
     async with run_app(api_tokens=(TOKEN,), public_badges=True) as http:
-        for path in ("/status/badge.svg", "/status/workers/1/badge.svg", "/status/badge.svg?window=1h"):
+        for path in ("/status/badge.svg", "/status/workers/1/badge.svg", "/status/badge.svg?window=24h"):
             assert (await http.get(path)).status_code == 200, path
         assert (await http.get("/status/workers/2/badge.svg")).status_code == 404
 
