@@ -1,5 +1,6 @@
 # Needs git, make and Python 3.11 or newer with pip; brings everything else, into .venv and .manman.
-# RabbitMQ and, for tests, Prometheus are system packages: installed with apt-get where they are missing and that is allowed.
+# RabbitMQ and, for tests, Prometheus and Chromium are system packages: installed with apt-get where they are missing and
+# that is allowed.
 
 PYTHON := $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(if $(shell \
 	$(name) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(name))))
@@ -8,14 +9,14 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus
+.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus chromium
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
-up: $(INSTALLED) $(if $(MANMAN_STATUS_RABBITMQ_URL),,rabbitmq) ## everything on this machine, with a simulated fleet: http://127.0.0.1:8000/status/workers
+up: $(INSTALLED) $(if $(MANMAN_STATUS_RABBITMQ_URL),,rabbitmq) ## everything on this machine, with a simulated fleet: http://127.0.0.1:8000/
 	@exec $(BIN)/manman-status dev
 
 test: setup lint ## lint, types, import rules and all tests but the slowest outages
@@ -40,7 +41,7 @@ test-containers: $(INSTALLED) ## the image and compose.yaml, with the container 
 bench: setup ## measurements, beside the least that the same work can cost
 	$(BIN)/python -m bench
 
-setup: $(INSTALLED) rabbitmq prometheus ## what `up` and `test` need
+setup: $(INSTALLED) rabbitmq prometheus chromium ## what `up` and `test` need
 
 python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing" >&2; exit 1; }
@@ -78,3 +79,10 @@ prometheus:
 	if ! { $(MAY_INSTALL); }; then echo "Prometheus is missing, and may not be installed from here"; exit; fi; \
 	echo "Prometheus is missing: installing it with apt-get, for the tests of alerts"; \
 	$(call install,prometheus prometheus-alertmanager) || echo "there is no Prometheus"
+
+# The tests of the page are skipped where it is not.
+chromium:
+	@if { command -v chromium || command -v chromium-browser; } >/dev/null; then exit; fi; \
+	if ! { $(MAY_INSTALL); }; then echo "Chromium is missing, and may not be installed from here"; exit; fi; \
+	echo "Chromium is missing: installing it with apt-get, for the tests of the page"; \
+	$(call install,chromium) || echo "there is no Chromium"

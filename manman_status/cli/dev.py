@@ -14,6 +14,7 @@ from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, setting
 from manman_status.settings import load_settings, redacted
 
 LOOK = """
+  the fleet to look at   {api}/
   workers and servers    {api}/status/workers
   the fleet in numbers   {api}/status/system
   all endpoints          {api}/schema
