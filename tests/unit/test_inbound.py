@@ -23,12 +23,19 @@ from manman_status.domain.status import StatusType
 from manman_status.wire.inbound import (
     MAX_BODY_BYTES,
     MAX_EVENTS,
-    CanarySent,
-    GuardReleased,
     decode,
     find_body,
 )
-from manman_status.wire.notices import canary, guard_release
+from manman_status.wire.notices import (
+    AlertAcknowledged,
+    CanarySent,
+    GuardReleased,
+    SilenceAsked,
+    SilenceEnded,
+    alert_notice,
+    canary,
+    guard_release,
+)
 
 NOON = "2026-11-23T12:00:00Z"
 NOON_MICROSECONDS = 1_795_435_200_000_000
@@ -341,3 +348,35 @@ def test_each_element_of_an_array_is_taken_as_if_alone(messages):
     if not any(isinstance(message, list) for message in messages):
         assert together.count == len(messages)
         assert [type(each) for each in together.events] == [type(each) for one in alone for each in one.events]
+
+
+SILENCE = {"silence_id": "abcd1234", "seconds": 3600, "why": "new switches"}
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        SilenceAsked(**SILENCE),
+        SilenceAsked(**SILENCE, by="ops", group="", worker_id=7, rule="worker_lost", labels={"rack": "3"}),
+        SilenceEnded("abcd1234"),
+        AlertAcknowledged(12, by="ops", why="on it"),
+    ],
+)
+def test_a_word_about_alerts_is_understood_as_it_was_said(notice):
+    assert decode(alert_notice(notice)).notices == [notice]
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "reason"),
+    [
+        ("SILENCE", [], "SILENCE needs an object - at `$.command_args[0]`"),
+        ("SILENCE", ["eu-1"], "Expected `object`, got `str` - at `$.command_args[0]`"),
+        ("SILENCE", [SILENCE | {"seconds": 0}], "Expected `float` > 0.0 - at `$.command_args[0].seconds`"),
+        ("SILENCE", [SILENCE | {"why": ""}], "Expected `str` of length >= 1 - at `$.command_args[0].why`"),
+        ("SILENCE", [SILENCE | {"group": "a\0"}], "a NUL character - at `$.command_args[0]`"),
+        ("ACKNOWLEDGE", [{"alert_id": 0}], "Expected `int` >= 1 - at `$.command_args[0].alert_id`"),
+    ],
+)
+def test_a_word_about_alerts_that_cannot_be_meant_is_poison(kind, arguments, reason):
+    [poison] = decode(json.dumps(command(kind, *arguments)).encode()).poison
+    assert poison.reason == reason
