@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from manman_status.domain.status import Entity, StatusType
+from manman_status.store.partitions import _make_partition
 
 if TYPE_CHECKING:
     import httpx
@@ -262,3 +268,97 @@ async def test_an_answer_of_a_past_time_may_be_kept(one: None, rows: Rows, http:
         assert again.status_code == 304
     latest = await http.get("/status/workers", params={"at": moment(rows.ago(1))})
     assert latest.headers["cache-control"] == "no-cache", "transactions of then may still commit"
+
+
+@pytest.fixture
+async def daily_partitions(rows: Rows) -> None:
+    for days in range(1, 32):
+        await _make_partition(rows.connection, (rows.now - timedelta(days=days)).date())
+
+
+class Told(NamedTuple):
+    """A status of one entity: since when, in seconds before now; and which."""
+
+    ago: float
+    status: str
+
+
+KEPT = 31 * DAY
+"""Of what is older, the partition is gone."""
+lives = st.lists(
+    st.tuples(st.integers(1, 60 * 24), st.sampled_from([*StatusType])), min_size=1, max_size=5, unique_by=lambda c: c[0]
+).map(lambda changes: [Told(hours * HOUR, status) for hours, status in sorted(changes, reverse=True)])
+
+
+async def live(rows: Rows, entity: Entity, entity_id: int, life: list[Told]) -> None:
+    """Each status to the next, also to the same one: it is read, not judged."""
+    old = None
+    for told in life:
+        if told.ago < KEPT:
+            await rows.transition(entity, entity_id, at=rows.ago(told.ago), old_status=old, new_status=told.status)
+        old = told.status
+    times = {"created_date": rows.ago(life[0].ago), "status_since": rows.ago(life[-1].ago)}
+    await (rows.worker if entity is Entity.WORKER else rows.server)(entity_id, status=life[-1].status, **times)
+
+
+def then(life: list[Told], ago: float) -> tuple[str, float | None] | None:
+    """Its status so long ago and since when, the model's way. The beginning of one is not known when its transition is
+    gone and another has followed."""
+    known = [told for told in life if told.ago >= ago]
+    if not known:
+        return None
+    is_last = known[-1] == life[-1]
+    return known[-1].status, known[-1].ago if is_last or known[-1].ago < KEPT else None
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    workers=st.lists(lives, max_size=4),
+    servers=st.lists(lives, max_size=4),
+    times=st.lists(st.integers(1, 30 * 24 - 1), min_size=1, max_size=6),
+    beside=st.sampled_from([0.0, 0.5]),
+)
+async def test_the_past_is_what_the_transitions_made_it(
+    workers: list[list[Told]],
+    servers: list[list[Told]],
+    times: list[int],
+    beside: float,
+    daily_partitions: None,
+    rows: Rows,
+    http: httpx.AsyncClient,
+) -> None:
+    for table in ("transitions", "workers", "server_instances"):
+        await rows.connection.execute(f"DELETE FROM {table}")
+    for entity, fleet in ((Entity.WORKER, workers), (Entity.SERVER_INSTANCE, servers)):
+        for entity_id, life in enumerate(fleet, start=1):
+            await live(rows, entity, entity_id, life)
+    for hours in times:
+        ago = (hours + beside) * HOUR
+        at = moment(rows.ago(ago))
+        for path, key, fleet in (("workers", "worker_id", workers), ("servers", "instance_id", servers)):
+            expected = {entity_id: then(life, ago) for entity_id, life in enumerate(fleet, start=1)}
+            shown, cursor = {}, {}
+            while True:
+                page = await get(http, f"/status/{path}", at=at, limit=2, **cursor)
+                shown |= {item[key]: (item["status"], item["status_since"]) for item in page["items"]}
+                if page["next_cursor"] is None:
+                    break
+                cursor = {"cursor": page["next_cursor"]}
+            assert shown == {
+                entity_id: (status, None if since is None else since_then(rows, since))
+                for entity_id, known in expected.items()
+                if known is not None
+                for status, since in [known]
+            }
+            for entity_id, known in expected.items():
+                response = await http.get(f"/status/{path}/{entity_id}", params={"at": at})
+                assert response.status_code == (200 if known else 404)
+                assert not known or response.json()["status"] == known[0]
+            if path == "servers":
+                system = await get(http, "/status/system", at=at)
+                statuses = Counter(known[0] for known in expected.values() if known)
+                assert system["servers"]["by_status"] == {status: statuses[status] for status in StatusType}
+
+
+def since_then(rows: Rows, ago: float) -> str:
+    return rows.ago(ago).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
