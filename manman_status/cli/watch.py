@@ -22,11 +22,10 @@ from manman_status.cli.following import ended_by_signal
 from manman_status.cli.tables import STYLES, WIDTH_WITHOUT_TERMINAL, printable
 from manman_status.cli.views import Url, ago, client, observation_line
 from manman_status.cli.watched import Fleet
-from manman_status.domain.alerts.alert import Severity
+from manman_status.domain.alerts.alert import WEIGHT
 from manman_status.domain.fleet import ObservationState, OverallStatus
 from manman_status.domain.status import Health
 
-SEVEREST_FIRST = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
 BAR_STYLES = {
     ObservationState.OK: "bold green",
     ObservationState.DEGRADED: "bold black on yellow",
@@ -150,7 +149,7 @@ def groups(fleet: Fleet) -> Section:
 def alerts(fleet: Fleet) -> Section:
     """The most severe first, of these the newest; what somebody has taken on is last."""
     found = [alert for alert in fleet.alerts["items"] if alert["part_of"] is None]
-    found.sort(key=lambda alert: (alert["state"] != "open", SEVEREST_FIRST.index(alert["severity"])))
+    found.sort(key=lambda alert: (alert["state"] != "open", -WEIGHT[alert["severity"]]))
     rows = [(alert["severity"], age(alert["opened_at"], fleet), told_state(alert), alert["summary"]) for alert in found]
     title = f"alerts{unwatched(fleet.alerts['judged_at'])}"
     has_more = fleet.alerts["next_cursor"] is not None

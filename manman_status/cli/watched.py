@@ -6,13 +6,13 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
-from manman_status.cli.client import Client, Refused
+from manman_status.cli.client import LARGEST_PAGE, Client, Refused
 from manman_status.cli.events import GONE
 from manman_status.domain.status import Health
 from manman_status.errors import CommandFailed
 
 SHOWN = 50
-"""Of each, at most."""
+"""Silent workers of each kind, and changes, at most."""
 LOOK_BACK = 1_000
 """So many transitions are looked at, at first, for those of a group."""
 SILENT = (Health.UNHEALTHY, Health.LATE)
@@ -36,10 +36,13 @@ class Fleet:
 
     def look(self) -> None:
         """Raises CommandFailed, and then what was read before is left as it was."""
-        query = {"group": self.group, "limit": SHOWN}
         system = self._client.get("/status/system")
-        alerts = self._client.get("/status/alerts", query)
-        pages = [self._client.get("/status/workers", {**query, "health": health}) for health in SILENT]
+        # As many as there may be: those that are parts of others are among them, and the newest come first.
+        alerts = self._client.get("/status/alerts", {"group": self.group, "limit": LARGEST_PAGE})
+        pages = [
+            self._client.get("/status/workers", {"group": self.group, "limit": SHOWN, "health": health})
+            for health in SILENT
+        ]
         self._read_changes()
         self.system, self.alerts, self.read_at = system, alerts, datetime.now(UTC)
         self.silent = [{**worker, "as_of": page["as_of"]} for page in pages for worker in page["items"]]

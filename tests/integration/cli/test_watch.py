@@ -1,0 +1,164 @@
+"""`manman-status watch`, as it is seen: on a terminal of some size, and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import sys
+import termios
+
+import asyncpg
+import pytest
+
+from manman_status.dev.ports import free_port, is_open
+
+TOKEN = "open-sesame-4711"
+ROWS, COLUMNS = 24, 60
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+FILL = (
+    """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
+       SELECT n, now(), now() - interval '20 seconds' * (n % 2), CASE WHEN n = 1 THEN 'LOST' ELSE 'RUNNING' END, now(),
+           'reported', jsonb_build_object('group', CASE WHEN n <= 2 THEN E'a\\x1b[31m' ELSE 'g' || n % 15 END)
+       FROM generate_series(1, 40) n""",
+    """INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
+       SELECT n, now(), 'worker', 1 + n % 40, CASE WHEN n = 1200 THEN 'LOST' ELSE 'RUNNING' END, 'reported'
+       FROM generate_series(1, 1200) n""",
+    "UPDATE revision_counter SET revision = 1200",
+    """INSERT INTO alerts (key, rule, severity, summary, opened_at, group_name)
+       SELECT 'worker_lost:' || n, 'worker_lost',
+           CASE WHEN n = 1 THEN 'critical' ELSE 'info' END, 'silence', now(), 'g1'
+       FROM generate_series(1, 60) n""",
+    "UPDATE observation SET observed_through = now(), resumed_at = now() - interval '1 day'",
+)
+
+
+@pytest.fixture
+async def fleet(database):
+    connection = await asyncpg.connect(database)
+    for statement in FILL:
+        await connection.execute(statement)
+    yield connection
+    await connection.close()
+
+
+PATIENT = {"degraded_after_seconds": 1800, "blind_after_seconds": 3600}
+
+
+class Terminal:
+    """What a process draws on a terminal of its own. `lines` are those of the last whole frame."""
+
+    def __init__(self, *arguments, **settings):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
+        environment |= {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()}
+        environment |= {"TERM": "xterm-256color"}
+        self.drawn = ""
+        self.pid, self._terminal = pty.fork()
+        if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+            os.execve(sys.executable, [sys.executable, "-m", "manman_status", *arguments], environment)
+        asyncio.get_running_loop().add_reader(self._terminal, self._read)
+
+    def _read(self):
+        try:
+            self.drawn += os.read(self._terminal, 65_536).decode(errors="replace")
+        except OSError:  # nobody has it open any more
+            asyncio.get_running_loop().remove_reader(self._terminal)
+
+    @property
+    def lines(self):
+        *_, frame, _ = ["", *self.drawn.split("\x1b[H")]
+        return ESCAPES.sub("", frame).replace("\r", "").split("\n")
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.lines).split())
+
+    async def end(self, number):
+        os.kill(self.pid, number)
+        _, status = await asyncio.to_thread(os.waitpid, self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
+async def test_without_a_terminal_it_is_told_once(fleet, start_api, manman_status):
+    api = await start_api(**PATIENT)
+    finished = await manman_status("watch", url=api.url)
+    assert (finished.code, finished.err) == (0, "")
+    assert "\x1b" not in finished.out
+    head, groups, alerts, silent, changes = finished.out.split("\n\n")
+    observation, numbers = head.splitlines()
+    assert observation.startswith("observing well: everything until ")
+    assert numbers == "degraded: 0 servers run; workers: 20 healthy, 19 late, 1 unhealthy"
+    assert [line.split()[0] for line in groups.splitlines()[:3]] == [
+        "groups:",
+        "group",
+        "a\N{REPLACEMENT CHARACTER}[31m",
+    ]
+    assert alerts.startswith("alerts, but nobody watches: the rules were never asked: 60\n")
+    assert [line.split()[0] for line in alerts.splitlines()[2:4]] == ["critical", "info"]
+    assert silent.splitlines()[2].split()[:2] == ["1", "unhealthy"]
+    assert len(changes.splitlines()) == 52
+    assert changes.splitlines()[2].split()[2:6] == ["worker", "1", "LOST", "reported"]
+
+
+async def test_a_group_is_shown_alone(fleet, start_api, manman_status):
+    api = await start_api(**PATIENT)
+    finished = await manman_status("watch", "--group", "g3", url=api.url)
+    _, groups, alerts, silent, changes = finished.out.split("\n\n")
+    assert [line.split()[0] for line in groups.splitlines()] == ["groups:", "group", "g3"]
+    assert alerts.endswith("none")
+    assert {line.split()[-2] for line in silent.splitlines()[2:]} == {"g3"}
+    assert {line.split()[-1] for line in changes.splitlines()[2:]} == {"g3"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_small_terminal_is_filled_and_given_back(number, fleet, start_api, eventually):
+    """Every section has its share of the lines, and says how much of it is seen."""
+    api = await start_api(**PATIENT)
+    terminal = Terminal("watch", "--interval", "0.2", url=api.url)
+    await eventually(lambda: len(terminal.lines) == ROWS, within_seconds=20)
+    assert {len(line) for line in terminal.lines} == {COLUMNS}
+    assert all(
+        re.search(rf"{section}.*: \d+ of \d+", terminal.text) for section in ("groups", "alerts", "last changes")
+    )
+    assert await terminal.end(number) == 0
+    assert "\x1b[?1049h" in terminal.drawn, "a screen of its own"
+    await eventually(lambda: "\x1b[?1049l" in terminal.drawn)
+
+
+async def test_that_nobody_listens_or_answers_cannot_be_overlooked(fleet, database, start_role, eventually):
+    """And both end when they are over."""
+    port = free_port()
+
+    def start():
+        settings = {"degraded_after_seconds": 60, "blind_after_seconds": 120, "answer_cache_ms": 0}
+        return start_role("api", database_url=database, host="127.0.0.1", port=port, **settings)
+
+    api = start()
+    await eventually(lambda: is_open(port), within_seconds=20)
+    terminal = Terminal("watch", "--interval", "0.2", url=f"http://127.0.0.1:{port}")
+    await eventually(lambda: terminal.text.startswith("observing well"), within_seconds=20)
+    await fleet.execute("UPDATE observation SET observed_through = now() - interval '90 seconds'")
+    await eventually(lambda: terminal.text.startswith("degraded: everything until"))
+    await fleet.execute("UPDATE observation SET observed_through = now() - interval '10 minutes'")
+    await eventually(lambda: terminal.text.startswith("BLIND since") and "unknown: " in terminal.text)
+    assert terminal.lines[0].strip() == "", "a bar of several lines"
+    api.kill()
+    await eventually(lambda: f":{port} does not answer" in terminal.text, within_seconds=20)
+    assert "What stands below is what it said until" in terminal.text
+    assert "groups: " in terminal.text
+    await eventually(lambda: not is_open(port))
+    start()
+    await fleet.execute("UPDATE observation SET observed_through = now()")
+    await eventually(lambda: terminal.text.startswith("observing well"), within_seconds=30)
+    assert await terminal.end(signal.SIGINT) == 0
+
+
+async def test_an_api_that_is_not_there_is_1_and_one_line(manman_status):
+    finished = await manman_status("watch", url="http://127.0.0.1:1")
+    assert (finished.code, finished.out) == (1, "")
+    assert finished.err == "manman-status: http://127.0.0.1:1 does not answer: [Errno 111] Connection refused\n"
