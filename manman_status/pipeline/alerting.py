@@ -24,13 +24,12 @@ from manman_status.domain.alerts.server_crashed import is_crash
 from manman_status.domain.status import Entity, StatusType
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.notifying import BROKER
-from manman_status.store.alerts import (
+from manman_status.store.alert_scene import (
     Progress,
     change_of,
     count_lost_servers,
     lock_progress,
     move_progress,
-    open_alerts,
     read_changes,
     read_crashes,
     read_flips,
@@ -38,10 +37,9 @@ from manman_status.store.alerts import (
     read_instances,
     read_unresolved,
     read_workers,
-    resolve_alerts,
-    update_alerts,
     worker_of,
 )
+from manman_status.store.alerts import open_alerts, resolve_alerts, update_alerts
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
 

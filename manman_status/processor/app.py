@@ -7,11 +7,11 @@ import gc
 import signal
 import socket
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 import asyncpg
 import structlog
@@ -35,6 +35,7 @@ from manman_status.processor.canaries import BrokerCanaries, is_connected
 from manman_status.processor.connection import close_broker, open_broker
 from manman_status.processor.probes import probe_files
 from manman_status.processor.publisher import DeadLetters, StatusPublisher
+from manman_status.processor.running import Runs, keep_running, unless_stopped
 from manman_status.processor.subscribers import Subscription
 from manman_status.settings import Settings
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, make_partitions
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
     from manman_status.processor.telemetry import Tracing
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 
 def serve(settings: Settings) -> int:
@@ -109,10 +108,10 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
                 timeout_seconds=max(settings.database_timeout_seconds, 10.0),
             )
         )
-        if await _unless_stopped(_prepare_database(pool), stopping) is None:
+        if await unless_stopped(_prepare_database(pool), stopping) is None:
             return
         opening = open_broker(settings.broker_url, topology, processor_id, custody, prefetch=settings.prefetch)
-        opened = await _unless_stopped(opening, stopping)
+        opened = await unless_stopped(opening, stopping)
         if opened is None:
             return
         broker, subscribers = opened
@@ -221,14 +220,14 @@ class Processor:
         ]
 
     async def run(self, stopping: asyncio.Event) -> None:
-        if await _unless_stopped(self._observer.register(), stopping) is None:
+        if await unless_stopped(self._observer.register(), stopping) is None:
             return
         # A batch makes thousands of objects and drops them all: looking for cycles that often finds none.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         async with asyncio.TaskGroup() as tasks:
             reading = [tasks.create_task(subscription.run()) for subscription in self._subscriptions]
-            others = [tasks.create_task(_keep_running(part)) for part in self._parts]
+            others = [tasks.create_task(keep_running(part)) for part in self._parts]
             log.info("processor_started", queues=[subscription.queue for subscription in self._subscriptions])
             await stopping.wait()
             log.info("processor_stopping")
@@ -260,32 +259,6 @@ class Processor:
                 await self._observer.unregister()
         except (*CONNECTION_ERRORS, asyncpg.PostgresError):
             log.debug("row_left_to_the_others")
-
-
-class Runs(Protocol):
-    async def run(self) -> None: ...
-
-
-async def _keep_running(part: Runs) -> None:
-    """A fault in one part is told, and that part begun again: the others, and what is being stored, go on."""
-    while True:
-        try:
-            await part.run()
-        except Exception:
-            log.exception("part_failed", part=type(part).__name__)
-        await asyncio.sleep(1)
-
-
-async def _unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
-    """What the work gives, or None when we are told to stop before it is done."""
-    doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait([doing, waiting], return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
-    finally:
-        for task in (doing, waiting):
-            task.cancel()
-        await asyncio.wait([doing, waiting])
 
 
 async def _prepare_database(pool: Pool) -> bool:

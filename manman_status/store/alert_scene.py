@@ -1,0 +1,198 @@
+"""What the alert rules look at, as rows: read in the leader's transaction, and so of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import asyncpg
+import msgspec
+
+from manman_status.domain.alerts.alert import OpenAlert, Severity, Subject
+from manman_status.domain.alerts.scene import Change, Crash, Flip, Held, Memory, WorkerNow
+from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.store.pool import Connection
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the rules have looked, and what is known of the whole at this moment."""
+
+    now: datetime
+    judged_revision: int
+    judged_at: datetime | None
+    memory: Memory
+    newest_revision: int
+    lag_seconds: float | None
+    dead_letters: int | None
+
+
+# Locked, so that two who both believe to lead take turns; the second is refused by its lease.
+PROGRESS = """
+SELECT now() AS now, judged_revision, judged_at, memory, revision AS newest_revision,
+       extract(epoch FROM now() - observed_through)::float8 AS lag_seconds,
+       (SELECT (statistics ->> 'dead_letters_waiting')::bigint FROM processors
+         WHERE statistics ->> 'dead_letters_waiting' IS NOT NULL ORDER BY last_seen DESC LIMIT 1) AS dead_letters
+  FROM alert_progress, revision_counter, observation
+ WHERE alert_progress.id = 1 AND revision_counter.id = 1 AND observation.id = 1
+   FOR UPDATE OF alert_progress
+"""
+
+
+async def lock_progress(connection: Connection) -> Progress:
+    row = await connection.fetchrow(PROGRESS)
+    assert row is not None
+    return msgspec.convert(dict(row), Progress)
+
+
+MOVE_PROGRESS = "UPDATE alert_progress SET judged_revision = $1, judged_at = now(), memory = $2 WHERE id = 1"
+
+
+async def move_progress(connection: Connection, revision: int, memory: Memory) -> None:
+    await connection.execute(MOVE_PROGRESS, revision, msgspec.to_builtins(memory))
+
+
+# Of those to LOST the workers', and the servers' whose worker had ended by itself: others went with their worker.
+CHANGES = """
+SELECT t.at, t.entity, t.entity_id, t.old_status, t.new_status, t.reason,
+       t.evidence ->> 'worker_status' IN ('COMPLETE', 'CRASHED') AS was_left,
+       coalesce(i.worker_id, (t.evidence ->> 'worker_id')::bigint) AS owner_id,
+       i.game_server_config_id, i.exit_code
+  FROM transitions t
+  LEFT JOIN server_instances i ON t.entity = 'game_server_instance' AND i.instance_id = t.entity_id
+ WHERE t.revision > $1 AND t.revision <= $2
+   AND (t.new_status = 'CRASHED'
+        OR t.new_status = 'LOST'
+           AND (t.entity = 'worker' OR t.evidence ->> 'worker_status' IN ('COMPLETE', 'CRASHED')))
+ ORDER BY t.revision
+"""
+
+
+async def read_changes(connection: Connection, *, after: int, through: int) -> list[asyncpg.Record]:
+    """Transitions to LOST and CRASHED that a rule may be about, oldest first."""
+    return await connection.fetch(CHANGES, after, through)
+
+
+def worker_of(row: asyncpg.Record) -> int | None:
+    worker_id: int | None = row["entity_id"] if row["entity"] == Entity.WORKER else row["owner_id"]
+    return worker_id
+
+
+def change_of(row: asyncpg.Record, worker: WorkerNow | None, lost_servers: int) -> Change:
+    return Change(
+        at=row["at"],
+        entity=Entity(row["entity"]),
+        entity_id=row["entity_id"],
+        old_status=row["old_status"] and StatusType(row["old_status"]),
+        new_status=StatusType(row["new_status"]),
+        reason=Reason(row["reason"]),
+        worker=worker,
+        game_server_config_id=row["game_server_config_id"],
+        exit_code=row["exit_code"],
+        was_left=bool(row["was_left"]),
+        lost_servers=lost_servers,
+    )
+
+
+# In the transaction of their worker and just before it: perhaps before the revision that was judged last.
+LOST_SERVERS = """
+SELECT (evidence ->> 'worker_id')::bigint AS worker_id, at, count(*) AS number
+  FROM transitions
+ WHERE revision > $1 - 5000 AND revision <= $2
+   AND entity = 'game_server_instance' AND new_status = 'LOST' AND reason = 'worker_lost'
+ GROUP BY 1, 2
+"""
+
+
+async def count_lost_servers(connection: Connection, *, after: int, through: int) -> dict[tuple[int, datetime], int]:
+    """By worker and time: how many servers were lost with it."""
+    rows = await connection.fetch(LOST_SERVERS, after, through)
+    return {(row["worker_id"], row["at"]): row["number"] for row in rows}
+
+
+WORKERS = "SELECT worker_id, status, labels FROM workers WHERE worker_id = ANY($1::bigint[])"
+
+
+async def read_workers(connection: Connection, worker_ids: Iterable[int]) -> dict[int, WorkerNow]:
+    rows = await connection.fetch(WORKERS, list(worker_ids))
+    return {row["worker_id"]: WorkerNow(row["worker_id"], StatusType(row["status"]), row["labels"]) for row in rows}
+
+
+INSTANCES = "SELECT instance_id, status FROM server_instances WHERE instance_id = ANY($1::bigint[])"
+
+
+async def read_instances(connection: Connection, instance_ids: Iterable[int]) -> dict[int, StatusType]:
+    rows = await connection.fetch(INSTANCES, list(instance_ids))
+    return {row["instance_id"]: StatusType(row["status"]) for row in rows}
+
+
+CRASHES = """
+SELECT (evidence ->> 'at')::timestamptz AS at, worker_id, game_server_config_id
+  FROM alerts
+ WHERE rule = 'server_crashed' AND opened_at > now() - $1::interval
+ ORDER BY at
+"""
+
+
+async def read_crashes(connection: Connection, *, within: timedelta) -> list[Crash]:
+    """Those that an alert was opened for, oldest first."""
+    return [Crash(*row) for row in await connection.fetch(CRASHES, within)]
+
+
+FLIPS = """
+SELECT entity_id, at, new_status <> 'LOST' AS is_up
+  FROM transitions
+ WHERE entity = 'worker' AND entity_id = ANY($1::bigint[]) AND at > now() - $2::interval
+   AND (old_status = 'LOST') <> (new_status = 'LOST')
+ ORDER BY revision
+"""
+
+
+async def read_flips(connection: Connection, worker_ids: Iterable[int], *, within: timedelta) -> dict[int, list[Flip]]:
+    """By worker, oldest first."""
+    flips: dict[int, list[Flip]] = {}
+    for row in await connection.fetch(FLIPS, list(worker_ids), within):
+        flips.setdefault(row["entity_id"], []).append(Flip(row["at"], row["is_up"]))
+    return flips
+
+
+HELD = "SELECT group_name, held, group_size, releasing_since IS NOT NULL FROM guards ORDER BY group_name"
+
+
+async def read_held(connection: Connection) -> list[Held]:
+    return [Held(*row) for row in await connection.fetch(HELD)]
+
+
+UNRESOLVED = """
+SELECT alert_id, key, rule, severity, summary, opened_at, part_of,
+       group_name, worker_id, instance_id, game_server_config_id, labels
+  FROM alerts
+ WHERE resolved_at IS NULL
+ ORDER BY alert_id
+"""
+
+
+async def read_unresolved(connection: Connection) -> dict[str, OpenAlert]:
+    """By key, oldest first."""
+    rows = await connection.fetch(UNRESOLVED)
+    # A cause is unresolved as long as it has parts that are: they are joined here, in SQL it can take minutes.
+    keys = {row["alert_id"]: row["key"] for row in rows}
+    return {row["key"]: _open_alert(row, keys.get(row["part_of"])) for row in rows}
+
+
+def _open_alert(row: asyncpg.Record, part_of: str | None) -> OpenAlert:
+    subject = Subject(
+        group=row["group_name"],
+        worker_id=row["worker_id"],
+        instance_id=row["instance_id"],
+        game_server_config_id=row["game_server_config_id"],
+        labels=row["labels"],
+    )
+    return OpenAlert(
+        key=row["key"],
+        rule=row["rule"],
+        severity=Severity(row["severity"]),
+        summary=row["summary"],
+        subject=subject,
+        opened_at=row["opened_at"],
+        part_of=part_of,
+    )
