@@ -9,6 +9,7 @@ from itertools import count, islice
 
 import msgspec
 
+from manman_status.domain.alerts.scene import DRAIN
 from manman_status.domain.events import ReportedEvent, ServerStarted, ServerStopped
 from manman_status.domain.liveness import INTERVAL_BOUNDS_SECONDS
 from manman_status.errors import ManManStatusError
@@ -99,6 +100,10 @@ class WorkerLife:
     def heartbeat(self) -> Report:
         with self._lock:
             return self._events.heartbeat(None if self._servers is None else self._servers.values())
+
+    def drain(self) -> None:
+        with self._lock:
+            self._events.set_label(DRAIN, "true")
 
     def begin(self) -> None:
         if self.beats:

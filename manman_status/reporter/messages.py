@@ -69,6 +69,10 @@ class Incarnation:
         self._clock = clock
         self._seq = first_seq - 1
 
+    def set_label(self, name: str, value: str) -> None:
+        """Of all heartbeats from now on."""
+        self._labels = {**(self._labels or {}), name: value}
+
     def worker_started(self) -> Report:
         command = self._command(
             "WORKER_STARTED", self.worker_id, interval_seconds=self._interval_seconds, labels=self._labels

@@ -44,6 +44,10 @@ class StatusReporter(Reporting):
         """It ended: in order, or crashed when the exit code is not 0. Returns at once and never fails."""
         self._say(lambda: self._life.stop_server(instance_id, exit_code))
 
+    async def drain(self) -> None:
+        """It is being emptied: from its next heartbeat on, that it ends or falls silent alerts nobody."""
+        self._say(self._life.drain)
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

@@ -52,6 +52,10 @@ class ThreadedStatusReporter(Reporting):
         """It ended: in order, or crashed when the exit code is not 0. Returns at once and never fails."""
         self._say(lambda: self._life.stop_server(instance_id, exit_code))
 
+    def drain(self) -> None:
+        """It is being emptied: from its next heartbeat on, that it ends or falls silent alerts nobody."""
+        self._say(self._life.drain)
+
     def __enter__(self) -> Self:
         self.start()
         return self

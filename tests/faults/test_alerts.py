@@ -254,8 +254,7 @@ async def test_whoever_listens_on_the_broker_is_told_of_silenced_alerts_too(
 async def test_a_worker_that_is_drained_may_end(start_telling, fleet, observed, eventually, sink):
     await start_telling()
     drained = Worker(1, group="eu")
-    drained._labels = {"group": "eu", "drain": "true"}
-    drained.start()
+    drained.life.set_label("drain", "true")
     fleet.add(drained, *(Worker(i, group="eu") for i in range(2, 11)))
     await eventually(lambda: all_healthy(fleet, observed))
     drained.fall_silent()

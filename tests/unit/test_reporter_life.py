@@ -58,6 +58,14 @@ def test_a_heartbeat_lists_what_runs_and_nothing_else():
     assert beat.interval_seconds == 10
 
 
+def test_a_worker_that_is_drained_says_so_beside_its_other_labels():
+    given = {"group": "eu-1"}
+    life = a_life(labels=given)
+    life.drain()
+    assert understood(life.heartbeat()).labels == {"group": "eu-1", "drain": "true"}
+    assert given == {"group": "eu-1"}
+
+
 def test_without_inventory_a_heartbeat_says_nothing_about_servers():
     life = a_life(inventory=False)
     life.start_server(31, None)
