@@ -27,7 +27,7 @@ from manman_status.api.gate import Gate
 from manman_status.api.metrics import Metrics, http_metrics
 from manman_status.api.page.site import files_path, page_router, template_config
 from manman_status.api.parameters import refuse_unknown_parameters
-from manman_status.api.routes import alerts, badges, events, history, probes, servers, system, uptime, workers
+from manman_status.api.routes import alerts, badges, events, history, probes, schema, servers, system, uptime, workers
 from manman_status.api.tokens import Tokens
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool
@@ -101,7 +101,9 @@ def _openapi() -> OpenAPIConfig:
         title="manman-status",
         version=importlib.metadata.version("manman-status"),
         description="Which workers and game server instances live, told from their own messages.",
-        openapi_router=Router("/schema", route_handlers=[], after_request=_plain_not_found, include_in_schema=False),
+        openapi_router=Router(
+            "/schema", route_handlers=[schema.asyncapi_json], after_request=_plain_not_found, include_in_schema=False
+        ),
         render_plugins=[JsonRenderPlugin(path=["/openapi.json"])],
         use_handler_docstrings=True,
         security=[{}, {"token": []}],

@@ -19,6 +19,7 @@ from litestar_htmx import HTMXRequest
 
 from manman_status.api.errors import Problem, problem_response
 from manman_status.api.page import routes, tables, words
+from manman_status.api.page.messages import asyncapi_page
 from manman_status.api.page.sign_in import SIGN_IN, SIGN_OUT, sign_in, sign_out, try_token
 from manman_status.domain.alerts.alert import Severity
 from manman_status.domain.status import Health, StatusType
@@ -51,7 +52,7 @@ HEADERS = [
 
 def is_page(path: str) -> bool:
     """Whether a person who has not signed in is sent to do so from there."""
-    return path == "/" or path.startswith(("/workers", "/servers", "/alerts", "/silences"))
+    return path == "/" or path.startswith(("/workers", "/servers", "/alerts", "/silences", "/schema/asyncapi"))
 
 
 def is_open(path: str) -> bool:
@@ -77,6 +78,7 @@ def page_router(files: str) -> Router:
             tables.servers,
             tables.alerts,
             tables.silences,
+            asyncapi_page,
             sign_in,
             try_token,
             sign_out,

@@ -1,0 +1,22 @@
+"""What the messages on the broker look like, as the processor's half has described them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from litestar import get
+from litestar.response.base import ASGIResponse
+
+DOCUMENT = Path(__file__).parents[1] / "asyncapi.json"
+
+
+@cache
+def asyncapi_document() -> bytes:
+    """Made by `processor/asyncapi.py`, which this half does not load."""
+    return DOCUMENT.read_bytes()
+
+
+@get("/asyncapi.json")
+async def asyncapi_json() -> ASGIResponse:
+    return ASGIResponse(body=asyncapi_document(), headers={"content-type": "application/json"})
