@@ -1,6 +1,7 @@
 // The part of a grid that is to be seen, on a canvas of its size. Cells of one health in a row are one rectangle, and what
 // is between them is drawn over it: some hundred rectangles a frame, however many workers there are.
 
+const NAMED_FROM = 36;
 const HEALTHS = ["healthy", "late", "unhealthy", "terminated", "unknown"];
 
 export class Drawing {
@@ -69,10 +70,13 @@ export class Drawing {
     const shown = name || "without a group";
     context.fillText(shown, 0, top + 18);
     const after = context.measureText(shown).width + 8;
-    const ill = cells.filter((index) => fleet.health[index] !== "healthy").length;
+    const counts = new Map();
+    for (const index of cells) counts.set(fleet.health[index], (counts.get(fleet.health[index]) ?? 0) + 1);
+    counts.delete("healthy");
+    const ill = [...counts].sort().map(([health, count]) => `, ${count.toLocaleString("en")} ${health}`);
     context.font = `12px ${this.font}`;
     context.fillStyle = this.dim;
-    context.fillText(`${cells.length.toLocaleString("en")}${ill ? `, ${ill.toLocaleString("en")} not healthy` : ""}`, after, top + 18);
+    context.fillText(cells.length.toLocaleString("en") + ill.join(""), after, top + 18);
   }
 
   rows(grid, { cells, cellsTop }, fleet, from, to) {
@@ -98,42 +102,46 @@ export class Drawing {
     const top = cellsTop + from * pitch;
     for (let column = 1; column <= columns; column++)
       context.fillRect(column * pitch - gap, top, gap, (to - from) * pitch);
-    this.marks(marks, size);
-    if (pitch >= 36) this.names(grid, cells, cellsTop, fleet, from, to);
+    const named = pitch >= NAMED_FROM;
+    this.marks(marks, size, named);
+    if (named) this.names(grid, cells, cellsTop, fleet, from, to);
   }
 
-  // As in marks.html: a cross, a bar below, a bar in the middle.
-  marks(marks, size) {
+  // As in marks.html: a cross, a bar below, a bar in the middle. Above the name where the cell has one.
+  marks(marks, size, named) {
     const { context } = this;
-    const inset = size * 0.28;
+    const reach = size * (named ? 0.14 : 0.22);
     context.strokeStyle = this.onCell;
-    context.lineWidth = Math.max(1.5, size / 9);
+    context.lineWidth = Math.max(1.5, size / (named ? 18 : 9));
     context.beginPath();
-    for (const [health, x, y] of marks) {
+    for (const [health, left, top] of marks) {
+      const x = left + size / 2;
+      const y = top + size * (named ? 0.36 : 0.5);
       if (health === "unhealthy") {
-        context.moveTo(x + inset, y + inset);
-        context.lineTo(x + size - inset, y + size - inset);
-        context.moveTo(x + size - inset, y + inset);
-        context.lineTo(x + inset, y + size - inset);
+        context.moveTo(x - reach, y - reach);
+        context.lineTo(x + reach, y + reach);
+        context.moveTo(x + reach, y - reach);
+        context.lineTo(x - reach, y + reach);
       } else {
-        const height = health === "late" ? 0.72 : 0.5;
-        context.moveTo(x + inset, y + size * height);
-        context.lineTo(x + size - inset, y + size * height);
+        const down = health === "late" ? reach : 0;
+        context.moveTo(x - reach, y + down);
+        context.lineTo(x + reach, y + down);
       }
     }
     context.stroke();
   }
 
+  // Not on a hatched cell, where it could not be read.
   names({ columns, pitch, size }, cells, cellsTop, fleet, from, to) {
     const { context } = this;
     context.font = `600 11px ${this.font}`;
     context.textAlign = "center";
+    context.fillStyle = this.onCell;
     for (let cell = from * columns; cell < Math.min(to * columns, cells.length); cell++) {
       const health = fleet.health[cells[cell]];
-      if (health !== "healthy") continue;
-      context.fillStyle = this.onCell;
-      const y = cellsTop + Math.floor(cell / columns) * pitch;
-      context.fillText(fleet.ids[cells[cell]], (cell % columns) * pitch + size / 2, y + size / 2 + 4, size - 4);
+      if (health === "unknown") continue;
+      const y = cellsTop + Math.floor(cell / columns) * pitch + size * (health === "healthy" ? 0.5 : 0.76);
+      context.fillText(fleet.ids[cells[cell]], (cell % columns) * pitch + size / 2, y + 4, size - 4);
     }
     context.textAlign = "start";
   }
