@@ -20,7 +20,7 @@ from manman_status.domain.alerts.dead_letters import remember
 from manman_status.domain.alerts.flapping import FLAP_WINDOW, Flapping
 from manman_status.domain.alerts.judgement import Judgement, judge
 from manman_status.domain.alerts.scene import Change, Crash, Scene
-from manman_status.domain.alerts.server_crashed import is_crash
+from manman_status.domain.alerts.server_crashed import crash_of, is_crash
 from manman_status.domain.status import Entity, StatusType
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.notifying import BROKER
@@ -156,11 +156,7 @@ class Alerter:
         self, connection: Connection, changes: Sequence[Change], open_rules: Sequence[str]
     ) -> list[Crash]:
         """Those that an alert was opened for before, and those that are new."""
-        new = [
-            Crash(change.at, change.worker.worker_id if change.worker else None, change.game_server_config_id)
-            for change in changes
-            if is_crash(change)
-        ]
+        new = [crash_of(change) for change in changes if is_crash(change)]
         if not new and CrashLoop.name not in open_rules:
             return []
         return [*await read_crashes(connection, within=CRASH_WINDOW), *new]

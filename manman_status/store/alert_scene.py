@@ -10,6 +10,7 @@ import msgspec
 
 from manman_status.domain.alerts.alert import OpenAlert, Severity, Subject
 from manman_status.domain.alerts.scene import Change, Crash, Flip, Held, Memory, WorkerNow
+from manman_status.domain.alerts.server_crashed import SAID
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.store.pool import Connection
 
@@ -126,7 +127,8 @@ async def read_instances(connection: Connection, instance_ids: Iterable[int]) ->
 
 
 CRASHES = """
-SELECT (evidence ->> 'at')::timestamptz AS at, worker_id, game_server_config_id
+SELECT (evidence ->> 'at')::timestamptz AS at, worker_id, game_server_config_id,
+       NOT evidence ->> 'reason' = ANY($2::text[]) AS was_inferred
   FROM alerts
  WHERE rule = 'server_crashed' AND opened_at > now() - $1::interval
  ORDER BY at
@@ -135,7 +137,7 @@ SELECT (evidence ->> 'at')::timestamptz AS at, worker_id, game_server_config_id
 
 async def read_crashes(connection: Connection, *, within: timedelta) -> list[Crash]:
     """Those that an alert was opened for, oldest first."""
-    return [Crash(*row) for row in await connection.fetch(CRASHES, within)]
+    return [Crash(*row) for row in await connection.fetch(CRASHES, within, SAID)]
 
 
 FLIPS = """

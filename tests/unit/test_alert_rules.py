@@ -15,6 +15,7 @@ from manman_status.domain.alerts.judgement import judge
 from manman_status.domain.alerts.message import Tone, compose
 from manman_status.domain.alerts.rules import RULES
 from manman_status.domain.alerts.scene import Change, Crash, Flip, Held, Memory, Scene, WorkerNow
+from manman_status.domain.alerts.server_crashed import crash_of
 from manman_status.domain.alerts.telling import News, ToldAlert, news_of
 from manman_status.domain.status import Entity, Reason, StatusType
 from tests.builders import START
@@ -59,11 +60,7 @@ def crashed(instance_id=31, *, on=None, config=None, **fields):
 def scene(*changes, now=NOW, **fields):
     workers = {change.worker.worker_id: change.worker for change in changes if change.worker}
     instances = {change.entity_id: change.new_status for change in changes if change.entity is Entity.SERVER_INSTANCE}
-    crashes = [
-        Crash(change.at, change.worker and change.worker.worker_id, change.game_server_config_id)
-        for change in changes
-        if change.entity is Entity.SERVER_INSTANCE
-    ]
+    crashes = [crash_of(change) for change in changes if change.entity is Entity.SERVER_INSTANCE]
     given = {"workers": workers, "instances": instances, "crashes": crashes, "lag_seconds": 0.5} | fields
     return Scene(now=now, changes=changes, **given)
 
@@ -163,6 +160,15 @@ def test_crashes_of_many_configs_on_one_worker_are_a_loop_of_the_worker_alone():
     crashes = [crashed(100 + 10 * config + i, on=host, config=config) for config in (1, 2, 3) for i in (1, 2, 3)]
     loops = [finding.key for finding, _ in judge(scene(*crashes)).opened if finding.rule == "crash_loop"]
     assert loops == ["crash_loop:worker:7"]
+
+
+def test_what_a_worker_no_longer_lists_all_at_once_is_no_loop():
+    host = worker(status=StatusType.RUNNING)
+    gone = [crashed(i, on=host, config=3, reason=Reason.MISSING_FROM_INVENTORY) for i in range(1, 41)]
+    assert {finding.rule for finding, _ in judge(scene(*gone)).opened} == {"server_crashed"}
+    before = [Crash(NOW - timedelta(minutes=age), 7, 3, was_inferred=True) for age in (2, 4) for _ in range(40)]
+    again = scene(*gone, crashes=[*before, *map(crash_of, gone)])
+    assert "crash_loop:config:3" in opened(judge(again))
 
 
 def test_two_crashes_or_three_within_more_than_the_window_are_no_loop():

@@ -1,9 +1,12 @@
-"""The same thing crashes again and again: one config wherever it runs, or everything on one worker."""
+"""The same thing crashes again and again: one config wherever it runs, or everything on one worker.
+
+What a worker no longer lists at one moment went at once, with its process for instance: that is one crash of it.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 
 from manman_status.domain.alerts.alert import Finding, OpenAlert, Severity, Subject
@@ -29,10 +32,11 @@ class CrashLoop:
             recent = [crash for crash in recent if culprit not in culprits(crash)]
 
     def _worst(self, crashes: list[Crash], scene: Scene) -> Culprit | None:
-        numbers: defaultdict[Culprit, int] = defaultdict(int)
+        crashes_of: defaultdict[Culprit, list[Crash]] = defaultdict(list)
         for crash in crashes:
             for culprit in culprits(crash):
-                numbers[culprit] += 1
+                crashes_of[culprit].append(crash)
+        numbers = {culprit: occasions(some) for culprit, some in crashes_of.items()}
         known = [culprit for culprit in numbers if self._key(culprit) in scene.open]
         looping = [culprit for culprit, number in numbers.items() if number >= CRASHES]
         # Of a config and a worker with as many the config: it is what somebody changed.
@@ -72,6 +76,12 @@ class CrashLoop:
             for culprit in culprits(crash)
         )
         return None if crashed or scene.parts_of(alert.key) else f"no crash for {CRASH_WINDOW.seconds // 60} minutes"
+
+
+def occasions(crashes: Collection[Crash]) -> int:
+    """How many times it crashed."""
+    said = sum(not crash.was_inferred for crash in crashes)
+    return said + len({(crash.worker_id, crash.at) for crash in crashes if crash.was_inferred})
 
 
 def culprits(crash: Crash) -> Iterator[Culprit]:

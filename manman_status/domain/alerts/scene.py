@@ -53,11 +53,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Crash(msgspec.Struct, frozen=True):
-    """Of a server instance."""
+    """Of a server instance. `was_inferred` when nobody said so: it is gone from its worker's inventory."""
 
     at: datetime
     worker_id: int | None
     game_server_config_id: int | None
+    was_inferred: bool = False
 
 
 class Flip(msgspec.Struct, frozen=True):

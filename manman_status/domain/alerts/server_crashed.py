@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from manman_status.domain.alerts.alert import Finding, OpenAlert, Severity, Subject
-from manman_status.domain.alerts.scene import Change, Scene
+from manman_status.domain.alerts.scene import Change, Crash, Scene
 from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
 
 QUIET = timedelta(minutes=10)
 SAID = (Reason.REPORTED, Reason.EXIT_CODE)
+"""Of the reasons of a crash those that its worker gave."""
 
 
 class ServerCrashed:
@@ -69,3 +70,8 @@ def is_crash(change: Change) -> bool:
         return True
     dropped = change.new_status is StatusType.CRASHED or change.was_left
     return dropped and not (change.worker is not None and change.worker.is_draining)
+
+
+def crash_of(change: Change) -> Crash:
+    worker_id = None if change.worker is None else change.worker.worker_id
+    return Crash(change.at, worker_id, change.game_server_config_id, change.reason not in SAID)
