@@ -133,6 +133,10 @@ def document() -> dict[str, Any]:
     for part in ("channels", "operations"):
         made[part] = {name: made[part][name] for name, *_ in (*RECEIVED, *SENT)}
     made["components"] = {part: dict(sorted(found.items())) for part, found in made["components"].items()}
+    for name, schema in made["components"]["schemas"].items():
+        if "examples" in schema:
+            # In the order in which they are read: pydantic sorts their fields by name.
+            schema["examples"] = getattr(shapes, name).model_config["json_schema_extra"]["examples"]
     for name, channel in made["channels"].items():
         if parameters := re.findall(r"{(\w+)}", channel["address"]):
             channel["parameters"] = {each: {"description": PARAMETERS[each]} for each in parameters}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import Any, NamedTuple
 
-import msgspec
 from litestar import get
 from litestar.response import Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from manman_status.api.parameters import LARGEST_ID
 from manman_status.api.routes.schema import asyncapi_document
 
 Schema = dict[str, Any]
@@ -27,11 +28,13 @@ LIMITS = {
     "pattern": "like {}",
 }
 
+LINE = 80
+
 
 class Channel(NamedTuple):
     name: str
     address: str
-    description: str
+    description: Markup
     place: str
     """The queue it is read from, or the exchange it is sent to."""
     shapes: list[str]
@@ -44,12 +47,12 @@ class Field(NamedTuple):
     name: str
     kind: Markup
     is_required: bool
-    description: str
+    description: Markup
 
 
 class Shape(NamedTuple):
     name: str
-    description: str
+    description: Markup
     fields: list[Field]
     kind: Markup
     """What it is when it has no fields."""
@@ -77,7 +80,7 @@ def described() -> dict[str, Any]:
             Channel(
                 name=name,
                 address=channel["address"],
-                description=channel["description"],
+                description=prose(channel["description"]),
                 place=channel["bindings"]["amqp"].get("queue", channel["bindings"]["amqp"].get("exchange"))["name"],
                 shapes=[_name(kind) for kind in kinds if "$ref" in kind],
                 is_several=any(kind.get("type") == "array" for kind in kinds),
@@ -107,13 +110,13 @@ def _shape(name: str, schema: Schema) -> Shape:
     required = schema.get("required", ())
     return Shape(
         name=name,
-        description=schema.get("description", ""),
+        description=prose(schema.get("description", "")),
         fields=[
-            Field(field, words(told), field in required, told.get("description", ""))
+            Field(field, words(told), field in required, prose(told.get("description", "")))
             for field, told in schema.get("properties", {}).items()
         ],
         kind=words(schema),
-        examples=[msgspec.json.format(json.dumps(each), indent=2) for each in schema.get("examples", ())],
+        examples=[_example(each) for each in schema.get("examples", ())],
     )
 
 
@@ -139,7 +142,18 @@ def words(schema: Schema) -> Markup:
             said = Markup("{} ({})").format(kind, form)
         case _:
             said = Markup("{}").format(schema.get("type", "any JSON"))
-    return Markup(", ").join([said, *(limit.format(schema[name]) for name, limit in LIMITS.items() if name in schema)])
+    limits = (limit.format(schema[name]) for name, limit in LIMITS.items() if name in schema)
+    return Markup(", ").join([said, *(limit.replace(str(LARGEST_ID), "2^63-1") for limit in limits)])
+
+
+def prose(text: str) -> Markup:
+    """What stands between `backticks` is code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
+
+
+def _example(value: object) -> str:
+    line = json.dumps(value)
+    return line if len(line) <= LINE else json.dumps(value, indent=2)
 
 
 def _code(value: object) -> Markup:

@@ -56,6 +56,13 @@ async def test_the_page_loads_nothing_from_elsewhere_and_has_no_script_of_its_ow
     assert " style=" not in response.text
 
 
+async def test_texts_of_the_document_are_text(http: httpx.AsyncClient) -> None:
+    page = (await http.get("/schema/asyncapi")).text
+    assert "<code>manman-status guard</code> sends it" in page
+    assert "alert-&lt;alert_id&gt;-&lt;version&gt;" in page
+    assert "&lt;code&gt;" not in page
+
+
 @pytest.mark.parametrize("path", ["/schema/asyncapi", "/schema/asyncapi.json"])
 async def test_both_want_a_token_where_there_are_any(path: str, run_app: RunApp) -> None:
     async with run_app(api_tokens=("a-token",)) as http:
