@@ -166,6 +166,46 @@ async def test_what_is_no_longer_kept_is_1_and_says_where_to_begin(database, sta
     assert "`--from 2`" in finished.err
 
 
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+
+
+def told(revision, group):
+    change = {"revision": revision, "at": "2026-11-24T12:00:00Z", "entity": "worker", "entity_id": 7, "worker_id": 7}
+    change |= {"old_status": None, "new_status": "RUNNING", "reason": "reported", "evidence": {}, "group": group}
+    return f"id: {revision}\nevent: transition\ndata: {json.dumps(change, ensure_ascii=False)}\n\n".encode()
+
+
+async def test_what_a_network_does_between_is_nothing_to_it(follow, eventually):
+    """An overrun, an end in the middle of a character, and a proxy that has lost its api."""
+    whole = told(7, "☃\u2028")
+    answers = [
+        STREAM + b"id: 5\n\n" + told(6, "eu") + b'id: 6\nevent: overrun\ndata: {"from":6}\n\n',
+        STREAM + b"id: 6\n\n" + whole[: whole.index("☃".encode()) + 1],
+        b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\nOops",
+        STREAM + b"id: 6\n\n" + whole + b":\nid: 9\n\n",
+        STREAM + b"id: 9\n\n" + told(10, None),
+    ]
+    asked = []
+
+    async def answer(reader, writer):
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        asked.append([line.partition(": ")[2] for line in request.split("\r\n") if line.startswith("last-event-id")])
+        for byte in answers.pop(0) if answers else b"":
+            writer.write(bytes([byte]))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", free_port()) as server:
+        port = server.sockets[0].getsockname()[1]
+        following = await follow(f"http://127.0.0.1:{port}", "--json", "--from", "5")
+        await eventually(lambda: following.lines and following.revisions[-1] == 10, within_seconds=20)
+        assert await following.end() == 0
+    assert following.revisions == [6, 7, 10]
+    assert json.loads(following.lines[1])["group"] == "☃\u2028"
+    assert asked[:5] == [[], ["6"], ["6"], ["6"], ["9"]]
+    assert "has ended the stream" in following.complaints[0], "an overrun is no loss"
+
+
 @pytest.mark.parametrize("arguments", [("--from", "-1"), ("--worker", "0"), ("--status", "well"), ("--entity", "x")])
 async def test_wrong_usage_is_2_and_one_line(arguments, manman_status):
     finished = await manman_status("events", *arguments)
