@@ -88,6 +88,7 @@ async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_wor
     await start_telling(guard_percent=30, guard_hold_seconds=2, guard_release_percent=50)
     fleet.beat_every = INTERVAL_SECONDS
     fleet.recruit(20, group="eu")
+    fleet.add(Worker(50, group="us"))
     await eventually(lambda: all_healthy(fleet, observed))
     for number in range(1, 11):
         fleet.workers[number].fall_silent()
@@ -103,13 +104,21 @@ async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_wor
         return await observed.value(sql) == 10
 
     await eventually(all_are_part_of_it)
-    await eventually(lambda: len(sink.messages) == 1, within_seconds=TOLD_WITHIN_SECONDS)
+    fleet.workers[50].fall_silent()  # told later than the parts would be
+    await eventually(
+        lambda: sink.titles[-1:] == ["[warning] us: worker 50 is silent"], within_seconds=TOLD_WITHIN_SECONDS
+    )
     assert "of group eu fell silent at once" in sink.titles[0]
+    assert len(sink.messages) == 2
     for number in range(1, 11):
         fleet.workers[number].go_on()
-    await eventually(lambda: none_open(observed), within_seconds=TOLD_WITHIN_SECONDS)
-    await eventually(lambda: len(sink.messages) == 2, within_seconds=TOLD_WITHIN_SECONDS)
-    assert sink.messages[1]["type"] == "success"
+
+    async def incident_is_over():
+        return await open_keys(observed) == ["worker_lost:50"]
+
+    await eventually(incident_is_over, within_seconds=TOLD_WITHIN_SECONDS)
+    await eventually(lambda: len(sink.messages) == 3, within_seconds=TOLD_WITHIN_SECONDS)
+    assert sink.messages[2]["type"] == "success"
 
 
 async def outage_is_one_alert_about_the_observer(fleet, observed, rabbitmq, eventually, sink, *, seconds):
