@@ -25,6 +25,7 @@ from manman_status.api.errors import problem_response
 from manman_status.api.feed import Feed
 from manman_status.api.gate import Gate
 from manman_status.api.metrics import Metrics, http_metrics
+from manman_status.api.page.bar import bar_reading
 from manman_status.api.page.site import files_path, page_router, template_config
 from manman_status.api.parameters import refuse_unknown_parameters
 from manman_status.api.routes import alerts, badges, events, history, probes, schema, servers, system, uptime, workers
@@ -156,6 +157,7 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
     app.state["retention"] = timedelta(days=settings.retention_days)
     app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
     app.state["answers"] = Answers(database, keep_ms=settings.answer_cache_ms)
+    app.state["bar"] = bar_reading(database, keep_seconds=settings.answer_cache_ms / 1000)
     app.state["metrics"] = Metrics(
         database, worker_series=settings.worker_series, keep_seconds=settings.answer_cache_ms / 1000
     )

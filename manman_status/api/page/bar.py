@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from manman_status.api.database import Database
 from manman_status.api.page.words import clock, span
+from manman_status.api.readings import Reading
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.liveness import observation_state
@@ -17,13 +18,11 @@ from manman_status.domain.status import Health
 from manman_status.store.system_reads import read_measured
 
 if TYPE_CHECKING:
-    from litestar_htmx import HTMXRequest
+    from litestar import Litestar
 
-    from manman_status.api.database import Ask
+    from manman_status.api.database import Database
     from manman_status.store.health import Observation, Timeouts
     from manman_status.store.pool import Connection
-
-T = TypeVar("T")
 
 SHOWN = (Health.HEALTHY, Health.LATE, Health.UNHEALTHY, Health.UNKNOWN)
 
@@ -95,17 +94,15 @@ def _text(state: ObservationState, as_of: datetime, lag_seconds: float | None) -
             )
 
 
-async def read_with_bar(request: HTMXRequest, ask: Ask[T]) -> tuple[T, Bar]:
-    """What the page shows, and the bar above it. Raises DatabaseUnavailable."""
-    database = Database.of(request)
+def bar_reading(database: Database, *, keep_seconds: float) -> Reading[Bar]:
+    """Shared by all who have a page open: each asks for it every other second."""
 
-    async def ask_both(connection: Connection) -> tuple[T, Bar]:
-        return await ask(connection), await read_bar(connection, database.timeouts)
+    def ask(connection: Connection) -> Awaitable[Bar]:
+        return read_bar(connection, database.timeouts)
 
-    return await database.read(ask_both, key=("page", request.scope["path"], request.scope["query_string"]))
+    return Reading(database, ask, key="bar", times=4, at_least_seconds=keep_seconds)
 
 
-async def read_bar_alone(request: HTMXRequest) -> Bar:
+async def bar_of(app: Litestar) -> Bar:
     """Raises DatabaseUnavailable."""
-    database = Database.of(request)
-    return await database.read(lambda connection: read_bar(connection, database.timeouts), key="bar")
+    return await cast("Reading[Bar]", app.state["bar"]).get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,7 +11,7 @@ from litestar_htmx import HTMXRequest, HTMXTemplate
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.database import Database
-from manman_status.api.page.bar import SHOWN, read_bar_alone, read_with_bar, state_of
+from manman_status.api.page.bar import SHOWN, bar_of, state_of
 from manman_status.api.page.forms import Asked
 from manman_status.api.page.words import worker_why
 from manman_status.api.parameters import PathId
@@ -37,18 +38,18 @@ async def fleet(request: HTMXRequest) -> HTMXTemplate:
     """The map, and the same in numbers."""
     asked = Asked(request, "group", "health")
     health = asked.one_of("health", Health)
-    context = {"bar": await read_bar_alone(request), "asked": asked, "health": health, "shown": SHOWN}
+    context = {"bar": await bar_of(request.app), "asked": asked, "health": health, "shown": SHOWN}
     return HTMXTemplate(template_name="fleet.html", context=context)
 
 
 @get("/page/bar")
 async def bar(request: HTMXRequest) -> HTMXTemplate:
-    return HTMXTemplate(template_name="bar.html", context={"bar": await read_bar_alone(request)})
+    return HTMXTemplate(template_name="bar.html", context={"bar": await bar_of(request.app)})
 
 
 @get("/page/groups")
 async def groups(request: HTMXRequest) -> HTMXTemplate:
-    return HTMXTemplate(template_name="groups.html", context={"bar": await read_bar_alone(request), "shown": SHOWN})
+    return HTMXTemplate(template_name="groups.html", context={"bar": await bar_of(request.app), "shown": SHOWN})
 
 
 @get("/page/map.json")
@@ -76,28 +77,24 @@ async def fleet_map(request: HTMXRequest) -> Answer:
 
 @get("/page/workers/{worker_id:str}/why", media_type=MediaType.TEXT)
 async def why(request: HTMXRequest, worker_id: PathId) -> str:
-    timeouts = Database.of(request).timeouts
-
-    async def ask(connection: Connection) -> Detail:
-        return await get_worker(connection, worker_id, timeouts=timeouts)
-
-    detail = await Database.of(request).read(ask, key=("why", worker_id))
+    database = Database.of(request)
+    ask = partial(get_worker, worker_id=worker_id, timeouts=database.timeouts)
+    detail = await database.read(ask, key=("why", worker_id))
     return worker_why(msgspec.json.decode(detail.item, type=Worker), detail.observation.as_of)
 
 
 @get("/page/workers/{worker_id:str}/day.json")
 async def day(request: HTMXRequest, worker_id: PathId) -> Day:
     database = Database.of(request)
-    blind_after = database.timeouts.blind_after_seconds
-    return await database.read(
-        lambda connection: read_day(connection, worker_id, blind_after_seconds=blind_after), key=("day", worker_id)
-    )
+    ask = partial(read_day, worker_id=worker_id, blind_after_seconds=database.timeouts.blind_after_seconds)
+    return await database.read(ask, key=("day", worker_id))
 
 
 @get("/workers/{worker_id:str}")
 async def worker(request: HTMXRequest, worker_id: PathId) -> HTMXTemplate:
     """One worker, and its uptime as far back as changes are kept."""
-    timeouts, retention = Database.of(request).timeouts, request.app.state["retention"]
+    database, retention = Database.of(request), request.app.state["retention"]
+    timeouts = database.timeouts
 
     async def ask(connection: Connection) -> tuple[Detail, Figures]:
         detail = await get_worker(connection, worker_id, timeouts=timeouts)
@@ -109,14 +106,14 @@ async def worker(request: HTMXRequest, worker_id: PathId) -> HTMXTemplate:
         )
         return detail, history.total()
 
-    (detail, uptime), seen = await read_with_bar(request, ask)
-    found = msgspec.json.decode(detail.item, type=WorkerKnown)
+    detail, uptime = await database.read(ask, key=("worker", worker_id))
     context = {
-        "bar": seen,
-        "worker": found,
+        "worker": msgspec.json.decode(detail.item, type=WorkerKnown),
         "uptime": uptime,
         "retention": retention,
         "revision": detail.observation.revision,
         "as_of": detail.observation.as_of,
     }
-    return HTMXTemplate(template_name="worker_now.html" if request.htmx else "worker.html", context=context)
+    if request.htmx:
+        return HTMXTemplate(template_name="worker_now.html", context=context)
+    return HTMXTemplate(template_name="worker.html", context={"bar": await bar_of(request.app), **context})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import get
@@ -11,7 +12,7 @@ from litestar_htmx import HTMXRequest, HTMXTemplate
 from manman_status.api.alert_responses import Alert, Silence
 from manman_status.api.cursors import read_cursor, write_cursor
 from manman_status.api.database import Database
-from manman_status.api.page.bar import Bar, read_with_bar
+from manman_status.api.page.bar import bar_of
 from manman_status.api.page.forms import Asked
 from manman_status.api.parameters import LARGEST_ID, labels_asked, one_of
 from manman_status.api.responses import ServerInstance, Worker
@@ -22,13 +23,16 @@ from manman_status.domain.status import Health, StatusType
 from manman_status.store.alert_reads import AlertFilters, SilenceFilters, list_alerts, list_silences
 from manman_status.store.reads import Page, ServerFilters, WorkerFilters, list_servers, list_workers
 
+if TYPE_CHECKING:
+    from manman_status.api.database import Ask
+
 ROWS = 100
 
 
-def _table(
+async def _table(
     request: HTMXRequest,
     name: str,
-    found: tuple[Page, Bar],
+    ask: Ask[Page],
     *,
     asked: Asked,
     filters: msgspec.Struct,
@@ -36,17 +40,16 @@ def _table(
     **more: Any,
 ) -> HTMXTemplate:
     """The page, or its rows alone when it is there already."""
-    page, seen = found
-    following = None if page.last_id is None else asked.url(write_cursor(name, filters, page.last_id))
+    page = await Database.of(request).read(ask, key=asked.here)
     context = {
-        "bar": seen,
         "asked": asked,
         "items": [msgspec.json.decode(item, type=shape) for item in page.items],
-        "following": following,
+        "following": None if page.last_id is None else asked.url(write_cursor(name, filters, page.last_id)),
         "as_of": page.observation.as_of,
-        **more,
     }
-    return HTMXTemplate(template_name=f"{name}_rows.html" if request.htmx else f"{name}.html", context=context)
+    if request.htmx:
+        return HTMXTemplate(template_name=f"{name}_rows.html", context=context)
+    return HTMXTemplate(template_name=f"{name}.html", context={"bar": await bar_of(request.app), **context, **more})
 
 
 @get("/workers")
@@ -60,10 +63,8 @@ async def workers(request: HTMXRequest) -> HTMXTemplate:
         labels=labels_asked(asked.text("group"), None if label is None else [label]),
     )
     after = read_cursor(asked.cursor, "workers", filters)
-    found = await read_with_bar(
-        request, lambda connection: list_workers(connection, filters, after=after, limit=ROWS, timeouts=timeouts)
-    )
-    return _table(request, "workers", found, asked=asked, filters=filters, shape=Worker)
+    ask = partial(list_workers, filters=filters, after=after, limit=ROWS, timeouts=timeouts)
+    return await _table(request, "workers", ask, asked=asked, filters=filters, shape=Worker)
 
 
 @get("/servers")
@@ -78,11 +79,11 @@ async def servers(request: HTMXRequest) -> HTMXTemplate:
         active=status == "active",
     )
     after = read_cursor(asked.cursor, "servers", filters)
-    found = await read_with_bar(request, lambda connection: list_servers(connection, filters, after=after, limit=ROWS))
-    return _table(
+    ask = partial(list_servers, filters=filters, after=after, limit=ROWS)
+    return await _table(
         request,
         "servers",
-        found,
+        ask,
         asked=asked,
         filters=filters,
         shape=ServerInstance,
@@ -102,8 +103,8 @@ async def alerts(request: HTMXRequest) -> HTMXTemplate:
         worker_id=asked.id("worker_id"),
     )
     before = read_cursor(asked.cursor, "alerts", filters) or LARGEST_ID
-    found = await read_with_bar(request, lambda connection: list_alerts(connection, filters, before=before, limit=ROWS))
-    return _table(request, "alerts", found, asked=asked, filters=filters, shape=Alert, rules=RULE_NAMES)
+    ask = partial(list_alerts, filters=filters, before=before, limit=ROWS)
+    return await _table(request, "alerts", ask, asked=asked, filters=filters, shape=Alert, rules=RULE_NAMES)
 
 
 @get("/silences")
@@ -111,7 +112,5 @@ async def silences(request: HTMXRequest) -> HTMXTemplate:
     asked = Asked(request, "state")
     filters = SilenceFilters(asked.one_of("state", SilenceSelection) or SilenceSelection.LASTING)
     before = read_cursor(asked.cursor, "silences", filters) or LARGEST_ID
-    found = await read_with_bar(
-        request, lambda connection: list_silences(connection, filters, before=before, limit=ROWS)
-    )
-    return _table(request, "silences", found, asked=asked, filters=filters, shape=Silence)
+    ask = partial(list_silences, filters=filters, before=before, limit=ROWS)
+    return await _table(request, "silences", ask, asked=asked, filters=filters, shape=Silence)

@@ -27,15 +27,13 @@ export class Fleet extends EventTarget {
     if (this.loading) return;
     this.loading = true;
     try {
-      const answer = await fetch("/page/map.json");
-      if (answer.status === 401) location.reload();
-      if (answer.ok) this.take(await answer.json());
-    } catch {
-      // The bar tells that nothing answers.
+      const answer = await fetch("/page/map.json").catch(() => undefined); // the bar tells that nothing answers
+      if (answer?.status === 401) location.reload();
+      if (answer?.ok) this.take(await answer.json());
     } finally {
       this.loading = false;
     }
-    if (this.source?.readyState !== EventSource.OPEN && this.source?.readyState !== EventSource.CONNECTING) this.watch();
+    if (!this.source || this.source.readyState === EventSource.CLOSED) this.watch();
   }
 
   take({ groups, healths, statuses, reasons, state, revision }) {
@@ -70,6 +68,7 @@ export class Fleet extends EventTarget {
     this.source.addEventListener("transition", ({ data }) => {
       const [, id] = data.match(/"entity_id":(\d+)/);
       const change = JSON.parse(data);
+      if (change.revision <= this.revision) return; // what was loaded knows it already, and maybe more
       this.changed.set(id, change);
       if (this.apply(id, change)) this.dispatchEvent(new Event("change"));
       else this.loadSoon();

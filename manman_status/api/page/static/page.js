@@ -9,8 +9,8 @@ document.addEventListener("htmx:configRequest", ({ detail }) => {
 
 // Swapping rows away would take the selection with them.
 document.addEventListener("htmx:beforeRequest", (event) => {
-  const isFresh = event.detail.requestConfig.triggeringEvent?.type !== "every";
-  if (!isFresh && event.target.id !== "bar" && String(getSelection())) event.preventDefault();
+  const isPoll = !event.detail.requestConfig.triggeringEvent;
+  if (isPoll && event.target.id !== "bar" && String(getSelection())) event.preventDefault();
 });
 
 document.addEventListener("htmx:responseError", ({ detail }) => {
