@@ -42,7 +42,7 @@ class Follower:
                 for fields in self._blocks():
                     backoff = Backoff()
                     self._find()
-                    if "data" in fields and fields["event"] == "transition":
+                    if fields.get("event") == "transition":
                         yield json.loads(fields["data"])
             except Unreachable as error:
                 self._lose(error)

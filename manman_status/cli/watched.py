@@ -35,7 +35,7 @@ class Fleet:
         """The newest first."""
 
     def look(self) -> None:
-        """Raises CommandFailed, and then what was read before is left as it was."""
+        """Raises CommandFailed, and then what was read before still stands."""
         system = self._client.get("/status/system")
         # As many as there may be: those that are parts of others are among them, and the newest come first.
         alerts = self._client.get("/status/alerts", {"group": self.group, "limit": LARGEST_PAGE})
@@ -66,6 +66,7 @@ class Fleet:
                 found = self._client.get("/status/changes", query)
             except Refused as error:
                 if error.status != GONE:
+                    self._revision = None  # of a database that was put back, there is no such revision any more
                     raise
                 self._revision = error.problem["oldest_revision"] - 1
             else:
