@@ -15,7 +15,7 @@ from litestar.response.redirect import ASGIRedirectResponse
 from structlog.contextvars import bound_contextvars
 
 from manman_status.api.errors import ReadOnly, Unauthorized, problem_response
-from manman_status.api.page.sign_in import SIGN_IN, SIGN_OUT, token_in
+from manman_status.api.page.sign_in import SIGN_IN, SIGN_OUT, is_signed_in
 from manman_status.api.page.site import is_open, is_page
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ class Gate:
             return True
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given:
-            cookies = (token_in(value) for name, value in scope["headers"] if name == b"cookie")
-            return any(self._tokens.accept(token) for token in cookies if token is not None)
+            return is_signed_in(scope, self._tokens)
         scheme, _, token = given[0].partition(b" ")
         return len(given) == 1 and scheme.lower() == b"bearer" and self._tokens.accept(token)
 

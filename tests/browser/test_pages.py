@@ -13,14 +13,15 @@ from tests.conftest import Role, run_sql
 
 PAGES = (
     "/",
-    "/workers",
+    "/workers?group=g3&health=unhealthy",
     "/workers/7",
     "/workers/101",
-    "/servers?status=all",
-    "/alerts",
+    "/servers?status=all&worker_id=7",
+    "/alerts?worker_id=7",
     "/silences",
     "/schema/asyncapi",
 )
+"""With few rows each: they are all alike, and looked at one by one."""
 
 
 async def test_nothing_stands_in_the_way_of_those_who_see_little_or_nothing(

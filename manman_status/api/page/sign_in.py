@@ -5,7 +5,7 @@ Neither changes anything but the caller's cookie, so no request of another site 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
@@ -15,6 +15,9 @@ from litestar.params import URLEncodedBody
 from litestar.response import Redirect, Template
 
 from manman_status.api.tokens import Tokens
+
+if TYPE_CHECKING:
+    from litestar.types import Scope
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 COOKIE = "manman-status-token"
@@ -27,18 +30,20 @@ class Form(msgspec.Struct):
     to: str = "/"
 
 
-def token_in(cookies: bytes) -> bytes | None:
-    """The token in the value of a `Cookie` header; None without one."""
-    for pair in cookies.split(b";"):
-        name, _, value = pair.strip().partition(b"=")
-        if name == COOKIE.encode():
-            return unquote_to_bytes(value)
-    return None
+def is_signed_in(scope: Scope, tokens: Tokens) -> bool:
+    """Whether a cookie holds one of the tokens."""
+    cookies = (pair for name, value in scope["headers"] if name == b"cookie" for pair in value.split(b";"))
+    given = (value for name, _, value in (pair.strip().partition(b"=") for pair in cookies) if name == COOKIE.encode())
+    return any(tokens.accept(unquote_to_bytes(value)) for value in given)
 
 
 @get(SIGN_IN)
-async def sign_in(request: Request[Any, Any, Any]) -> Template:
-    return _form(request.query_params.get("to", "/"))
+async def sign_in(request: Request[Any, Any, Any]) -> Redirect | Template:
+    """Who has no need to goes on."""
+    tokens, to = Tokens.of(request.app), request.query_params.get("to", "/")
+    if not tokens.are_needed or is_signed_in(request.scope, tokens):
+        return Redirect(_own_path(to), status_code=303)
+    return _form(to)
 
 
 @post(SIGN_IN, request_max_body_size=LONGEST_FORM_BYTES)
