@@ -131,6 +131,9 @@ async def test_who_signs_in_comes_to_the_page_and_who_signs_out_has_to_sign_in_a
     await page.wait_for_url("**/alerts?severity=critical")
     (cookie,) = await opened.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    await page.goto(f"data:text/html,<a href='{api.url}/silences'>a link from elsewhere</a>")
+    await page.click("a")
+    await page.wait_for_url("**/silences")
     await page.click("text=Sign out")
     await page.wait_for_url("**/sign-in")
     assert await opened.context.cookies() == []

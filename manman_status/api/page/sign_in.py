@@ -48,8 +48,7 @@ async def sign_in(request: Request[Any, Any, Any]) -> Redirect | Template:
 
 @post(SIGN_IN, request_max_body_size=LONGEST_FORM_BYTES)
 async def try_token(request: Request[Any, Any, Any], data: URLEncodedBody[Form]) -> Redirect | Template:
-    tokens = Tokens.of(request.app)
-    if tokens.are_needed and not tokens.accept(data.token.encode()):
+    if not Tokens.of(request.app).accept(data.token.encode()):
         return _form(data.to, failed=True)
     cookie = _cookie(request, quote(data.token, safe=""), KEPT_SECONDS)
     return Redirect(_own_path(data.to), status_code=303, cookies=[cookie])
