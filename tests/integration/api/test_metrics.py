@@ -226,14 +226,14 @@ async def test_each_worker_has_series_only_where_asked_and_as_long_as_it_lives(r
     await rows.worker(1, beat_seconds_ago=20)
     await rows.worker(2, beat_seconds_ago=None)
     async with run_app() as http:
-        assert "worker_id" not in (await http.get("/metrics")).text
+        assert 'worker_id="' not in (await http.get("/metrics")).text
     async with run_app(worker_series=True) as http:
         assert await series(http, "manman_status_worker_health") == {("late", "1"): 1, ("unknown", "2"): 1}
         ages = await series(http, "manman_status_worker_heartbeat_age_seconds")
         assert ages.keys() == {("1",)}
         assert 20 <= ages["1",] < 30
         await rows.connection.execute("UPDATE workers SET status = 'COMPLETE'")
-        assert "worker_id" not in (await http.get("/metrics")).text
+        assert 'worker_id="' not in (await http.get("/metrics")).text
 
 
 async def test_scrapers_at_once_and_within_a_moment_share_one_reading(rows: Rows, run_app: RunApp) -> None:
