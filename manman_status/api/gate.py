@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
-QUIET_PATHS = OPEN_PATHS | {"/metrics"}
-"""What machines ask every few seconds."""
+QUIET_PATHS = OPEN_PATHS | {"/metrics", "/page/bar", "/page/groups", "/page/map.json"}
+"""What machines, and pages that are left open, ask every few seconds."""
 POSTED_PATHS = frozenset({SIGN_IN, SIGN_OUT})
 BADGE_PATH = re.compile(r"/status/(workers/[1-9][0-9]{0,18}/)?badge\.svg")
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from manman_status.dev.ports import free_port
@@ -114,6 +115,15 @@ class Window:
         scheme, host = urlsplit(url)[:2]
         if scheme != "data" and host != urlsplit(self.url).netloc:
             self.faults.append(f"asked {url}")
+
+
+async def hindrances(page: Page) -> list[tuple[str, str]]:
+    """What axe finds wrong, and where first. The dark theme differs in colours alone."""
+    found = (await Axe().run(page)).response["violations"]
+    await page.emulate_media(color_scheme="dark")
+    found += (await Axe().run(page, options={"runOnly": ["color-contrast"]})).response["violations"]
+    await page.emulate_media(color_scheme="light")
+    return [(fault["id"], fault["nodes"][0]["html"]) for fault in found]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 from playwright.async_api import Page, expect
 
-from tests.browser.conftest import FILL, UNHURRIED, WORKERS, Window
+from tests.browser.conftest import FILL, UNHURRIED, WORKERS, Window, hindrances
 from tests.conftest import Eventually, Role, run_sql
 from tests.fleet import TIMEOUT_SECONDS, Fleet, Worker
 
@@ -154,6 +154,7 @@ async def test_blind_the_page_says_so_and_shows_nobody_as_dead(
     await expect(page.locator("#bar")).to_contain_text("Grey is not dead")
     await expect(page.locator("#told")).to_contain_text("Nobody has listened since")
     await expect(page.locator("#map")).to_have_class("map blind")
+    assert await hindrances(page) == []
     healths = await page.evaluate(SEEN)
     assert {health for worker, health in healths.items() if int(worker) % 101} == {"unknown"}
 

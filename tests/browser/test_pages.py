@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
-from tests.browser.conftest import Window
+from tests.browser.conftest import Window, hindrances
 from tests.conftest import Role, run_sql
 
 PAGES = (
@@ -30,10 +29,7 @@ async def test_nothing_stands_in_the_way_of_those_who_see_little_or_nothing(
     opened = await window(crowded.url)
     for path in PAGES:
         page = await opened.open(path)
-        found = (await Axe().run(page)).response["violations"]
-        await page.emulate_media(color_scheme="dark")
-        found += (await Axe().run(page, options={"runOnly": ["color-contrast"]})).response["violations"]
-        assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found] == [], path
+        assert await hindrances(page) == [], path
         await page.close()
 
 
@@ -123,6 +119,7 @@ async def test_who_signs_in_comes_to_the_page_and_who_signs_out_has_to_sign_in_a
     opened = await window(api.url)
     page = await opened.open("/alerts?severity=critical")
     assert page.url == f"{api.url}/sign-in?to=%2Falerts%3Fseverity%3Dcritical"
+    assert await hindrances(page) == []
     await page.fill("[name=token]", "another")
     await page.click("form.sign-in button")
     await expect(page.locator("[role=alert]")).to_have_text("That is none of them.")

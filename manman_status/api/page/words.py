@@ -66,7 +66,7 @@ def _late(worker: Worker, as_of: datetime) -> str:
     assert worker.deadline is not None
     silence = _silence(worker.last_heartbeat, as_of, worker)
     if worker.deadline < as_of:
-        return f"{silence}. Not given up: we were away ourselves a moment ago, and listen a full timeout first."
+        return f"{silence}. Not given up: we were away ourselves until a moment ago."
     return f"{silence}. Lost when nothing is heard until {clock(worker.deadline, as_of)}."
 
 
@@ -74,7 +74,7 @@ def _unhealthy(worker: Worker, as_of: datetime) -> str:
     if worker.status is not StatusType.LOST:
         assert worker.last_heartbeat is not None
         silence = _silence(worker.last_heartbeat, as_of, worker)
-        return f"{silence}. Overdue, and not given up yet: the next sweep does, or a guard holds its group."
+        return f"{silence}. Overdue; the next sweep gives it up, or a guard holds."
     if worker.last_heartbeat is None or "observed_through" not in worker.evidence:
         return f"Lost since {clock(worker.status_since, as_of)}."
     heard = _time(worker.evidence, "observed_through")
