@@ -46,7 +46,7 @@ def worker(health, status=StatusType.RUNNING, reason=Reason.REPORTED, **fields):
         ),
         (
             worker(Health.LATE),
-            "Silent since 12:03:20; four beats of 10 s missed. Not given up: we were away ourselves until a moment ago.",
+            "Silent since 12:03:20; four beats of 10 s missed. Not given up: we were away ourselves until just now.",
         ),
         (
             worker(Health.UNHEALTHY),

@@ -66,7 +66,7 @@ def _late(worker: Worker, as_of: datetime) -> str:
     assert worker.deadline is not None
     silence = _silence(worker.last_heartbeat, as_of, worker)
     if worker.deadline < as_of:
-        return f"{silence}. Not given up: we were away ourselves until a moment ago."
+        return f"{silence}. Not given up: we were away ourselves until just now."
     return f"{silence}. Lost when nothing is heard until {clock(worker.deadline, as_of)}."
 
 
