@@ -62,7 +62,6 @@ def is_open(path: str) -> bool:
 
 def page_router(files: str) -> Router:
     """`files` is where they are, as `files_path()` says."""
-    folders = [FOLDER / "static", FOLDER / "vendor"]
     forever = CacheControlHeader(max_age=A_YEAR, immutable=True, public=True)
     return Router(
         "/",
@@ -82,7 +81,9 @@ def page_router(files: str) -> Router:
             sign_in,
             try_token,
             sign_out,
-            create_static_files_router(files, directories=[*folders], cache_control=forever, name="page-files"),
+            create_static_files_router(
+                files, directories=[FOLDER / "static", FOLDER / "vendor"], cache_control=forever, name="page-files"
+            ),
         ],
         middleware=[_page_headers],
         exception_handlers={Exception: _page_problem},
