@@ -215,6 +215,8 @@ async def test_among_ten_thousand_a_killed_worker_changes_colour_within_a_second
     page = await (await window(api.url)).open("/")
     await loaded(page, WORKERS + 2)
     await eventually(lambda: page.evaluate(f"async () => {{ {MODULE} return map.fleet.state === 'ok' }}"))
+    # The next reload would tell it too, a little later: here only the stream may.
+    await page.evaluate(f"async () => {{ {MODULE} map.fleet.loading = true }}")
     killed.fall_silent()
     changed_at = await page.evaluate(COLOUR_AT, "20001")
     connection = await asyncpg.connect(database)
@@ -223,4 +225,5 @@ async def test_among_ten_thousand_a_killed_worker_changes_colour_within_a_second
     )
     await connection.close()
     assert lost_at <= changed_at < lost_at + 1
+    await page.evaluate(f"async () => {{ {MODULE} map.fleet.loading = false }}")
     assert set((await page.evaluate(SEEN)).values()) == {"healthy", "unhealthy"}
