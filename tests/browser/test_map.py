@@ -175,10 +175,11 @@ COLOUR_AT = """async (id) => {
         const [r, g, b] = context.getImageData((x + 1) * ratio, (y - map.pane.scrollTop + 13) * ratio, 1, 1).data;
         return "#" + ((r << 16) | (g << 8) | b).toString(16).padStart(6, "0");
     };
-    while (colour() !== colours.unhealthy) await new Promise(requestAnimationFrame);
+    const deadline = Date.now() + 15_000;
+    while (colour() !== colours.unhealthy && Date.now() < deadline) await new Promise(requestAnimationFrame);
     return Date.now() / 1000;
 }"""
-"""When the cell of this worker has the colour of the lost, in seconds since the epoch."""
+"""When the cell of this worker has the colour of the lost, or it is given up; in seconds since the epoch."""
 
 
 async def beat_once(broker: str) -> None:
