@@ -26,7 +26,7 @@ COMMANDS = (
     (LOOK, "events", "events:events", "Print every change of a status as it happens."),
     (LOOK, "history", "history:history", "List the transitions of a worker or a server instance."),
     (LOOK, "uptime", "history:uptime", "Show how long workers were active, and how long lost."),
-    (LOOK, "alerts", "alerts:app", "List and show alerts, acknowledge one, and test how people are told."),
+    (LOOK, "alerts", "alerts:app", "List, show and acknowledge alerts; try how people are told."),
     (LOOK, "record", "record:record", "Write down the messages that pass, without taking them."),
     (LOOK, "what-if", "what_if:what_if", "Say what other thresholds would have concluded from a recording."),
     (SEND, "report", "report:report", "Run a program as a server instance and report its life."),
