@@ -20,7 +20,6 @@ SEEN = """async () => {
     const { map } = await import(document.querySelector('script[src$="/map.js"]').src);
     const { grid, fleet, drawing, pane, places } = map;
     const { context, ratio } = drawing;
-    const shades = Object.fromEntries(Object.entries(drawing.colours).map(([health, colour]) => [colour, health]));
     const commonest = (pixels) => {
         const counts = new Map();
         for (let at = 0; at < pixels.length; at += 4) {
@@ -34,6 +33,8 @@ SEEN = """async () => {
     for (let top = 0; top < grid.height + pane.clientHeight; top += pane.clientHeight / 2) {
         pane.scrollTop = top;
         await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        // Now, since the page may just have gone from dark to light.
+        const shades = Object.fromEntries(Object.entries(drawing.colours).map(([health, colour]) => [colour, health]));
         for (let place = 0; place < grid.count; place++) {
             const { x, y } = grid.corner(place);
             const fromTop = y - pane.scrollTop + 12;
