@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from datetime import timedelta
 
 import aio_pika
@@ -12,6 +10,7 @@ import msgspec
 import pytest
 
 from manman_status.wire.notices import ALERTS_KEY, AlertAcknowledged, SilenceAsked, SilenceEnded, alert_notice
+from tests.conftest import consumers
 from tests.fleet import INTERVAL_SECONDS, TIMEOUT_SECONDS, Worker
 
 TOLD_WITHIN_SECONDS = TIMEOUT_SECONDS + 8
@@ -26,6 +25,20 @@ def start_telling(start_quick, sink):
         return await start_quick(**{"notify_urls": sink.url, "notify_wait_seconds": 1, **settings})
 
     return start
+
+
+@pytest.fixture
+def dies(broker, eventually):
+    """SIGKILL, and until the broker has noticed."""
+
+    async def nobody_consumes():
+        return not any([await consumers(broker, f"manman.status.{name}") for name in ("heartbeats", "lifecycle")])
+
+    async def kill(processor):
+        processor.kill()
+        await eventually(nobody_consumes)
+
+    return kill
 
 
 async def all_healthy(fleet, observed):
@@ -184,7 +197,9 @@ async def test_a_leader_that_dies_before_it_told_is_followed_by_one_that_tells_o
     assert await observed.value("SELECT count(*) FROM alerts") == 1
 
 
-async def test_a_leader_that_dies_does_not_tell_again_what_it_told(start_telling, fleet, observed, eventually, sink):
+async def test_a_leader_that_dies_does_not_tell_again_what_it_told(
+    start_telling, fleet, observed, eventually, sink, dies
+):
     first = await start_telling()
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -195,7 +210,7 @@ async def test_a_leader_that_dies_does_not_tell_again_what_it_told(start_telling
         return await observed.value("SELECT count(*) FROM deliveries WHERE channel <> 'broker' AND told_at IS NOT NULL")
 
     await eventually(is_marked)
-    first.kill()
+    await dies(first)
     await start_telling()
     fleet.workers[2].fall_silent()
     await eventually(lambda: len(sink.messages) == 2, within_seconds=20)
@@ -362,12 +377,12 @@ async def test_dead_letters_are_told_and_over_when_somebody_took_them(
 
 
 async def test_a_time_without_any_processor_is_told_with_its_length(
-    start_telling, fleet, observed, eventually, sink, rows
+    start_telling, fleet, observed, eventually, sink, rows, dies
 ):
     first = await start_telling()
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
-    os.kill(first.pid, signal.SIGKILL)
+    await dies(first)
     await rows("UPDATE alert_progress SET judged_at = judged_at - interval '10 minutes' RETURNING 1")
     await start_telling()
     await eventually(lambda: sink.messages, within_seconds=20)
