@@ -27,9 +27,9 @@ from manman_status.api.responses import GROUPS_SHOWN, Processor
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.fleet import ObservationState
-from manman_status.domain.liveness import observation_state
 from manman_status.domain.status import Health
 from manman_status.errors import DatabaseUnavailable
+from manman_status.store.health import state_of
 from manman_status.store.system_reads import read_ended, read_measured, read_worker_signs
 
 if TYPE_CHECKING:
@@ -189,11 +189,7 @@ def _observation_families(measured: Measured, timeouts: Timeouts) -> Iterator[Me
             "Age of the watermark: what was sent before is known here.",
             value=lag_seconds,
         )
-    found = observation_state(
-        lag_seconds,
-        degraded_after_seconds=timeouts.degraded_after_seconds,
-        blind_after_seconds=timeouts.blind_after_seconds,
-    )
+    found = state_of(measured.observation, timeouts)
     states = GaugeMetricFamily(
         "manman_status_observation_state", "1 for the state that the observation is in.", labels=["state"]
     )

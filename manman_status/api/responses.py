@@ -15,8 +15,8 @@ from manman_status.api.answers import Answer
 from manman_status.api.cursors import write_cursor
 from manman_status.domain.alerts.alert import AlertState
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
-from manman_status.domain.liveness import observation_state
 from manman_status.domain.status import ACTIVE, Entity, Health, Reason, StatusType
+from manman_status.store.health import state_of
 
 if TYPE_CHECKING:
     from manman_status.store.details import Detail
@@ -282,28 +282,28 @@ def _group_numbers(fleet: Fleet) -> list[GroupNumbers]:
     return [GroupNumbers(group, **healths[group]) for group in largest]
 
 
-def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
-    health, observation = fleet.workers_by_health, fleet.observation
-    state = observation_state(
-        observation.lag_seconds,
-        degraded_after_seconds=timeouts.degraded_after_seconds,
-        blind_after_seconds=timeouts.blind_after_seconds,
+def overall_of(fleet: Fleet, timeouts: Timeouts) -> OverallStatus:
+    health = fleet.workers_by_health
+    return overall_status(
+        state_of(fleet.observation, timeouts),
+        healthy=health[Health.HEALTHY],
+        late=health[Health.LATE],
+        unhealthy=health[Health.UNHEALTHY],
+        unknown=health[Health.UNKNOWN],
     )
+
+
+def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
+    observation = fleet.observation
     system = System(
         timestamp=observation.as_of,
-        overall_status=overall_status(
-            state,
-            healthy=health[Health.HEALTHY],
-            late=health[Health.LATE],
-            unhealthy=health[Health.UNHEALTHY],
-            unknown=health[Health.UNKNOWN],
-        ),
-        workers=WorkerNumbers(fleet.active_workers, **health),
+        overall_status=overall_of(fleet, timeouts),
+        workers=WorkerNumbers(fleet.active_workers, **fleet.workers_by_health),
         groups=_group_numbers(fleet),
         servers=ServerNumbers(sum(fleet.servers_by_status[status] for status in ACTIVE), fleet.servers_by_status),
         alerts=_alert_numbers(fleet),
         observation=ObservationQuality(
-            state=state,
+            state=state_of(observation, timeouts),
             observed_through=None if observation.lag_seconds is None else observation.as_of,
             lag_seconds=observation.lag_seconds,
             processors=msgspec.convert(fleet.processors, list[Processor]),

@@ -101,14 +101,13 @@ class Alerter:
             progress = await lock_progress(connection)
             through = min(progress.newest_revision, progress.judged_revision + REVISIONS_AT_ONCE)
             scene = await self._look(connection, progress, through)
-            before = len(scene.open)
             judgement = judge(scene)
             await open_alerts(connection, judgement.opened, promised_to=BROKER)
             await update_alerts(connection, judgement.found_again)
             await resolve_alerts(connection, judgement.over)
             await move_progress(connection, through, remember(scene))
         _tell(judgement)
-        if judgement.opened or judgement.over or before:
+        if judgement.opened or judgement.over or judgement.found_again:
             self._wake()
         return through < progress.newest_revision
 

@@ -45,11 +45,8 @@ class Canaries(Protocol):
     async def send_to_self(self, queue: str, sent_at: datetime) -> None:
         """Through this processor's own queue, read on the channel of `queue`."""
 
-    async def depths(self) -> dict[str, int]:
-        """How many messages wait in each queue; {} when that cannot be asked."""
-
-    async def dead_letters(self) -> int | None:
-        """How many dead letters wait; None when that cannot be asked."""
+    async def depths(self) -> tuple[dict[str, int], int | None]:
+        """How many messages wait in each queue, and how many dead letters; {} and None when that cannot be asked."""
 
 
 class Observer:
@@ -113,8 +110,7 @@ class Observer:
                         await self._canaries.send(queue, sent_at)
                     await self._canaries.send_to_self(queue, sent_at)
                 if turn % REPORTS_PER_DEPTHS == 0:
-                    self._statistics.queue_depths = await self._canaries.depths()
-                    self._statistics.dead_letters_waiting = await self._canaries.dead_letters()
+                    self._statistics.queue_depths, self._statistics.dead_letters_waiting = await self._canaries.depths()
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 backoff.failed()
                 if backoff.is_worth_saying:

@@ -72,21 +72,17 @@ class BrokerCanaries:
     async def send_to_self(self, queue: str, sent_at: datetime) -> None:
         await self._publish(msgspec.json.encode(sent_at), queue=own_queue(queue, self._processor_id))
 
-    async def depths(self) -> dict[str, int]:
-        return await self._waiting(*self._keys)
-
-    async def dead_letters(self) -> int | None:
-        return (await self._waiting(self._dead_letter_queue)).get(self._dead_letter_queue)
-
-    async def _waiting(self, *names: str) -> dict[str, int]:
+    async def depths(self) -> tuple[dict[str, int], int | None]:
+        names = (*self._keys, self._dead_letter_queue)
         try:
             async with asyncio.timeout(PUBLISH_WITHIN_SECONDS):
                 connection = await self._broker.connect()
                 async with connection.channel() as channel:
                     queues = [await channel.declare_queue(name, passive=True) for name in names]
         except BROKER_ERRORS:
-            return {}
-        return {queue.name: queue.declaration_result.message_count or 0 for queue in queues}
+            return {}, None
+        *depths, dead_letters = [queue.declaration_result.message_count or 0 for queue in queues]
+        return dict(zip(self._keys, depths, strict=True)), dead_letters
 
     async def _publish(self, body: bytes, **where: Any) -> None:
         try:

@@ -10,7 +10,8 @@ from datetime import datetime
 
 import msgspec
 
-from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, MISSED_BEATS_TO_EXPIRE
+from manman_status.domain.fleet import ObservationState
+from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, MISSED_BEATS_TO_EXPIRE, observation_state
 from manman_status.domain.status import ACTIVE, TERMINAL, Health, StatusType
 
 
@@ -42,6 +43,14 @@ class Observation(msgspec.Struct, frozen=True):
     as_of: datetime
     lag_seconds: float | None
     revision: int
+
+
+def state_of(observation: Observation, timeouts: Timeouts) -> ObservationState:
+    return observation_state(
+        observation.lag_seconds,
+        degraded_after_seconds=timeouts.degraded_after_seconds,
+        blind_after_seconds=timeouts.blind_after_seconds,
+    )
 
 
 def _in(statuses: frozenset[StatusType]) -> str:

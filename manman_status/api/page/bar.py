@@ -13,15 +13,15 @@ from manman_status.api.page.words import clock, span
 from manman_status.api.readings import Reading
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.fleet import ObservationState
-from manman_status.domain.liveness import observation_state
 from manman_status.domain.status import Health
+from manman_status.store.health import state_of
 from manman_status.store.system_reads import read_measured
 
 if TYPE_CHECKING:
     from litestar import Litestar
 
     from manman_status.api.database import Database
-    from manman_status.store.health import Observation, Timeouts
+    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
 SHOWN = (Health.HEALTHY, Health.LATE, Health.UNHEALTHY, Health.UNKNOWN)
@@ -46,14 +46,6 @@ class Bar(msgspec.Struct, frozen=True):
     guards: list[dict[str, Any]]
     alerts: Counter[Severity]
     """Open ones: not acknowledged, and not part of another."""
-
-
-def state_of(observation: Observation, timeouts: Timeouts) -> ObservationState:
-    return observation_state(
-        observation.lag_seconds,
-        degraded_after_seconds=timeouts.degraded_after_seconds,
-        blind_after_seconds=timeouts.blind_after_seconds,
-    )
 
 
 async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:

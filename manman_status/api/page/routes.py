@@ -11,13 +11,14 @@ from litestar_htmx import HTMXRequest, HTMXTemplate
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.database import Database
-from manman_status.api.page.bar import SHOWN, bar_of, state_of
+from manman_status.api.page.bar import SHOWN, bar_of
 from manman_status.api.page.forms import Asked
 from manman_status.api.page.words import worker_why
 from manman_status.api.parameters import PathId
 from manman_status.api.responses import ServerInstance, Transition, Worker
 from manman_status.domain.status import Health
 from manman_status.store.details import Detail, get_worker
+from manman_status.store.health import state_of
 from manman_status.store.page_reads import HEALTHS, REASONS, STATUSES, Day, read_day, read_fleet_map
 from manman_status.store.uptime import read_worker_history
 

@@ -14,8 +14,7 @@ from manman_status.api.badge import COLOURS, badge_answer, shown_uptime
 from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
 from manman_status.api.parameters import BADGE_WINDOWS, BadgeWindow, PathId, one_of, window_asked
-from manman_status.api.responses import documented, system_answer
-from manman_status.domain.fleet import OverallStatus
+from manman_status.api.responses import documented, overall_of
 from manman_status.domain.status import Health
 from manman_status.store.details import get_worker
 from manman_status.store.system_reads import read_fleet
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
 IMAGE = documented(str, media_type="image/svg+xml")
-
-
-class _Overall(msgspec.Struct):
-    overall_status: OverallStatus
 
 
 class _Healthy(msgspec.Struct):
@@ -43,7 +38,7 @@ async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = Non
     async def ask(connection: Connection) -> Answer:
         if asked is None:
             fleet = await read_fleet(connection, timeouts=timeouts)
-            status = msgspec.json.decode(system_answer(fleet, timeouts).body, type=_Overall).overall_status
+            status = overall_of(fleet, timeouts)
             return badge_answer("fleet", status, COLOURS[status], lag_seconds=fleet.observation.lag_seconds)
         history = await read_history(
             connection,
