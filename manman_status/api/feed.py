@@ -18,6 +18,7 @@ import structlog
 from manman_status.api.errors import InvalidParameter, TooManyStreams
 from manman_status.api.recent import Recent
 from manman_status.backoff import Backoff
+from manman_status.cancellation import cancel
 from manman_status.domain.status import Entity, StatusType
 from manman_status.errors import DatabaseUnavailable
 from manman_status.store.feed import Change, RevisionDropped, read_changes, read_latest
@@ -91,9 +92,7 @@ class Feed:
     async def close(self) -> None:
         self.end()
         if self._tailing:
-            self._tailing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._tailing
+            await cancel(self._tailing)
 
     async def read_latest(self) -> Observation:
         """Shared by all who come at once. From here on nothing newer is missed. Raises DatabaseUnavailable."""

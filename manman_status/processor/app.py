@@ -20,6 +20,7 @@ from faststream.rabbit import RabbitBroker
 from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.backoff import Backoff
+from manman_status.cancellation import cancel
 from manman_status.errors import SchemaBehind
 from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
@@ -236,8 +237,7 @@ class Processor:
             _, late = await asyncio.wait(reading, timeout=self._settings.shutdown_timeout_seconds * 0.7)
             if late:
                 log.warning("stopped_before_all_was_stored", meaning="the broker keeps it and sends it again")
-            for task in (*late, *others):
-                task.cancel()
+            await cancel(*late, *others)
 
     def _wake(self) -> None:
         """Transitions were committed."""

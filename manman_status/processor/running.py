@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from manman_status.cancellation import cancel
+
 log = structlog.get_logger()
 
 T = TypeVar("T")
@@ -34,6 +36,4 @@ async def unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) 
         await asyncio.wait([doing, waiting], return_when=asyncio.FIRST_COMPLETED)
         return doing.result() if doing.done() else None
     finally:
-        for task in (doing, waiting):
-            task.cancel()
-        await asyncio.wait([doing, waiting])
+        await cancel(doing, waiting)

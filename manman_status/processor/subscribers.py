@@ -19,6 +19,7 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from faststream.rabbit import RabbitMessage
 from faststream.rabbit.subscriber import RabbitSubscriber
 
+from manman_status.cancellation import cancel
 from manman_status.pipeline.batcher import Batcher
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.ingest import Ingest
@@ -91,8 +92,7 @@ class Subscription:
             reading = tasks.create_task(self._read(), name=f"read {self.queue}")
             tasks.create_task(self._batcher.run(), name=f"store {self.queue}")
             await self._stopping.wait()
-            reading.cancel()
-            await asyncio.wait([reading])
+            await cancel(reading)
             self._batcher.close()
 
     async def _read(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+from manman_status.cancellation import cancel
 from manman_status.reporter.reporting import CLOSE_WITHIN_SECONDS, Reporting, is_asked_for
 
 
@@ -32,8 +33,7 @@ class StatusReporter(Reporting):
             return
         self._delivery.close()
         await asyncio.wait({self._task}, timeout=CLOSE_WITHIN_SECONDS)
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        await cancel(self._task)
         self._tell_of_unsent()
 
     async def server_started(self, instance_id: int, *, game_server_config_id: int | None = None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
 
+from manman_status.cancellation import cancel
 from manman_status.errors import ManManStatusError
 from manman_status.reporter.connection import Publisher
 from manman_status.simulator.delivery import Delivery
@@ -59,9 +60,9 @@ class FleetRun:
         try:
             yield
         finally:
-            self._sending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sending
+            await cancel(self._sending)
+            if not self._sending.cancelled():
+                self._sending.result()
 
     async def live(self, stop: asyncio.Event, *, seconds: float = math.inf) -> None:
         """Lives on until `stop`, or so many seconds after it began."""
@@ -121,6 +122,4 @@ class FleetRun:
             for task in done:
                 task.result()
         finally:
-            for task in sending:
-                task.cancel()
-            await asyncio.gather(*sending, return_exceptions=True)
+            await cancel(*sending)
