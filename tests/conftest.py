@@ -37,7 +37,7 @@ CHEAP = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
 
 
 class Eventually(Protocol):
-    async def __call__(self, condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 10.0) -> Any: ...
+    async def __call__(self, condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 30.0) -> Any: ...
 
 
 class ProcessTree(Protocol):
@@ -49,7 +49,7 @@ class Role(Child):
 
     url: str = ""
 
-    def stop(self, *, within_seconds: float = 15.0) -> int:
+    def stop(self, *, within_seconds: float = 30.0) -> int:
         """SIGTERM; it must end by itself, in order."""
         code = super().stop(within_seconds=within_seconds)
         assert code == 0, self.failed(f"ended with code {code}")
@@ -136,7 +136,7 @@ def eventually() -> Eventually:
     A failed assertion in it counts as "not yet", and is what is raised in the end.
     """
 
-    async def wait(condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 10.0) -> Any:
+    async def wait(condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 30.0) -> Any:
         deadline = time.monotonic() + within_seconds
         while True:
             late = time.monotonic() > deadline
@@ -222,7 +222,7 @@ def start_processor(
                 raise role.failed(f"ended with code {role.returncode}")
             return all([await consumers(broker, queue) > n for queue, n in zip(queues, before, strict=True)])
 
-        await eventually(consumes, within_seconds=20)
+        await eventually(consumes)
         return role
 
     return start
@@ -252,7 +252,7 @@ def start_api(start_role: Callable[..., Role], database: str, eventually: Eventu
                 return False
 
         async with httpx.AsyncClient(base_url=role.url) as client:
-            await eventually(lives, within_seconds=20)
+            await eventually(lives)
         return role
 
     return start

@@ -84,7 +84,7 @@ async def examine(settings: Settings, role: Role | None) -> list[Finding]:
 async def examine_database(settings: Settings, name: str, *, writing: bool = False) -> list[Finding]:
     import asyncpg
 
-    from manman_status.store.pool import CONNECTION_ERRORS
+    from manman_status.store.pool import DATABASE_ERRORS
 
     url = getattr(settings, name)
     if not url:
@@ -96,7 +96,7 @@ async def examine_database(settings: Settings, name: str, *, writing: bool = Fal
                 return await examine_schema(connection, redacted(url), writing=writing)
             finally:
                 connection.terminate()
-    except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+    except DATABASE_ERRORS as error:
         cause = str(error) or f"no answer within {settings.database_timeout_seconds:g} s"
         return [
             wrong(

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import perf_counter
 
-import asyncpg
 import structlog
 
 from manman_status.domain.alerts.crash_loop import CRASH_WINDOW, CrashLoop
@@ -41,7 +40,7 @@ from manman_status.store.alert_scene import (
 )
 from manman_status.store.alerts import open_alerts, resolve_alerts, update_alerts
 from manman_status.store.leases import LeaseLost, check_lease
-from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
+from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 
 log = structlog.get_logger()
 
@@ -80,7 +79,7 @@ class Alerter:
                 more = await self.judge(token)
             except LeaseLost:
                 self._leadership.lost()
-            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            except DATABASE_ERRORS as error:
                 log.warning("alerts_not_judged", error=f"{type(error).__name__}: {error}")
             # With tens of thousands of alerts open a look takes long: it may not take all of a leader's time.
             await asyncio.sleep(LEAST_PAUSES * (perf_counter() - begun))

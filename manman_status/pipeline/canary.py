@@ -13,7 +13,6 @@ from itertools import count
 from time import monotonic
 from typing import Protocol
 
-import asyncpg
 import structlog
 
 from manman_status.backoff import Backoff
@@ -27,7 +26,7 @@ from manman_status.store.observation import (
     register_processor,
     report_processor,
 )
-from manman_status.store.pool import CONNECTION_ERRORS, Pool
+from manman_status.store.pool import DATABASE_ERRORS, Pool
 from manman_status.store.writes import transaction_time
 
 log = structlog.get_logger()
@@ -88,7 +87,7 @@ class Observer:
                     await register_processor(
                         connection, self._processor_id, host=self._host, version=self._version, queues=self._queues
                     )
-            except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+            except DATABASE_ERRORS:
                 await asyncio.sleep(backoff.failed())
             else:
                 return True
@@ -111,7 +110,7 @@ class Observer:
                     await self._canaries.send_to_self(queue, sent_at)
                 if turn % REPORTS_PER_DEPTHS == 0:
                     self._statistics.queue_depths, self._statistics.dead_letters_waiting = await self._canaries.depths()
-            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            except DATABASE_ERRORS as error:
                 backoff.failed()
                 if backoff.is_worth_saying:
                     log.warning("observation_stands_still", error=f"{type(error).__name__}: {error}")

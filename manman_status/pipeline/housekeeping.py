@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
-import asyncpg
 import structlog
 
 from manman_status.pipeline.leadership import LEASE, Leadership
@@ -14,7 +13,7 @@ from manman_status.store.alerts import forget_resolved
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.observation import forget_gaps, forget_processor, stale_processors
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, drop_partitions, make_partitions
-from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
+from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 from manman_status.store.retention import delete_ended
 from manman_status.store.silences import forget_silences
 
@@ -55,7 +54,7 @@ class Housekeeper:
                     self._tidied_at = monotonic()
             except LeaseLost:
                 self._leadership.lost()
-            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            except DATABASE_ERRORS as error:
                 log.warning("housekeeping_failed", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 

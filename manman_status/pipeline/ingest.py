@@ -30,7 +30,7 @@ from manman_status.domain.workers import microseconds
 from manman_status.pipeline.alert_notices import take_alert_notice
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.observation import advance_observation, move_watermark
-from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
+from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, Connection, Pool
 from manman_status.store.sweep import release_guard
 from manman_status.store.writes import (
     RowAppeared,
@@ -138,7 +138,7 @@ class Ingest:
                 conflicts += 1
                 log.debug("batch_conflicted", events=len(events), conflicts=conflicts, error=type(error).__name__)
                 await asyncio.sleep(random.uniform(0, 0.01) * min(conflicts, 100))  # noqa: S311
-            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            except DATABASE_ERRORS as error:
                 delay = backoff.failed()
                 if backoff.is_worth_saying:
                     log.warning(

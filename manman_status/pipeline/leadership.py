@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-import asyncpg
 import structlog
 
 from manman_status.store.leases import drop_lease, hold_lease
-from manman_status.store.pool import CONNECTION_ERRORS, Pool
+from manman_status.store.pool import DATABASE_ERRORS, Pool
 
 log = structlog.get_logger()
 
@@ -53,7 +52,7 @@ class Leadership:
         try:
             async with asyncio.timeout(self._lease_seconds), self._pool.acquire() as connection:
                 token = await hold_lease(connection, LEASE, self._holder, seconds=self._lease_seconds)
-        except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+        except DATABASE_ERRORS:
             token = None  # whoever does reach the database may lead
         if token != self.token:
             log.info("leading" if token else "not_leading", token=token)
@@ -71,5 +70,5 @@ class Leadership:
         try:
             async with asyncio.timeout(1), self._pool.acquire() as connection:
                 await drop_lease(connection, LEASE, token)
-        except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+        except DATABASE_ERRORS:
             log.debug("lease_left_to_expire")

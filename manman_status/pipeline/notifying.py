@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final, Protocol
 
-import asyncpg
 import structlog
 
 from manman_status.backoff import Backoff
@@ -25,7 +24,7 @@ from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.notifications import mark_told, read_for_people, read_promised
-from manman_status.store.pool import CONNECTION_ERRORS, Pool
+from manman_status.store.pool import DATABASE_ERRORS, Pool
 from manman_status.wire.outbound import StatusMessage, alert_message
 
 log = structlog.get_logger()
@@ -81,7 +80,7 @@ class Teller:
                 pause = await self._tell(token)
             except LeaseLost:
                 self._leadership.lost()
-            except (NotTaken, BrokerUnavailable, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            except (NotTaken, BrokerUnavailable, *DATABASE_ERRORS) as error:
                 pause = backoff.failed()
                 if isinstance(error, NotTaken | BrokerUnavailable):
                     self._statistics.count_notification(self.channel, "failed")

@@ -17,7 +17,7 @@ from manman_status.errors import BrokerUnavailable
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
-from manman_status.store.pool import CONNECTION_ERRORS, Pool
+from manman_status.store.pool import DATABASE_ERRORS, Pool
 from manman_status.store.relay import count_unsent, mark_sent, read_unsent
 from manman_status.wire.outbound import StatusMessage, status_message
 
@@ -77,7 +77,7 @@ class Relay:
                 more = await self._relay(token)
             except LeaseLost:
                 self._leadership.lost()
-            except (BrokerUnavailable, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            except (BrokerUnavailable, *DATABASE_ERRORS) as error:
                 delay = backoff.failed()
                 if backoff.is_worth_saying:
                     log.warning(

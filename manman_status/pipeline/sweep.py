@@ -11,7 +11,6 @@ from itertools import groupby
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import structlog
 
 from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
@@ -22,7 +21,7 @@ from manman_status.domain.sweep import Horizon, SweepRules
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
-from manman_status.store.pool import CONNECTION_ERRORS, Connection, Pool
+from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 from manman_status.store.sweep import (
     Overdue,
     abandoned_instances,
@@ -82,7 +81,7 @@ class Sweeper:
                 self._leadership.lost()
             except RowAppeared:
                 continue  # a processor was at the same rows: look again
-            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            except DATABASE_ERRORS as error:
                 log.warning("sweep_failed", error=f"{type(error).__name__}: {error}")
             self._statistics.sweep_ms = round((perf_counter() - begun) * 1000, 2)
             await asyncio.sleep(self._interval_seconds)

@@ -13,7 +13,6 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import asyncpg
 import structlog
 import uvloop
 from faststream.rabbit import RabbitBroker
@@ -40,7 +39,7 @@ from manman_status.processor.running import Runs, keep_running, unless_stopped
 from manman_status.processor.subscribers import Subscription
 from manman_status.settings import Settings
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, make_partitions
-from manman_status.store.pool import CONNECTION_ERRORS, Pool, create_pool, require_schema
+from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, require_schema
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
@@ -257,7 +256,7 @@ class Processor:
         try:
             async with asyncio.timeout(1):
                 await self._observer.unregister()
-        except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+        except DATABASE_ERRORS:
             log.debug("row_left_to_the_others")
 
 
@@ -272,7 +271,7 @@ async def _prepare_database(pool: Pool) -> bool:
                     await make_partitions(connection, days_ahead=PARTITION_DAYS_AHEAD)
         except SchemaBehind:
             raise
-        except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+        except DATABASE_ERRORS as error:
             delay = backoff.failed()
             if backoff.is_worth_saying:
                 log.warning("database_away", error=f"{type(error).__name__}: {error}")

@@ -27,9 +27,13 @@ CONNECTION_ERRORS = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,
 )
-"""What is raised while the database is away, starting, stopping or full: try again later."""
+"""What is raised while the database is away, starting, stopping or full: try again later. (asyncpg's internal error is
+what a connection raises between the server's last word on it and its end.)"""
 
+DATABASE_ERRORS = (*CONNECTION_ERRORS, asyncpg.PostgresError)
+"""And whatever else the server itself answers with."""
 
 HUNG_AFTER_MS = 3_000
 """A process that hangs, or whose machine is gone, within a transaction must not keep its locks: the server ends it."""

@@ -78,7 +78,7 @@ async def crowded(
                 except httpx.TransportError:
                     return False
 
-            await eventually(lives, within_seconds=20)
+            await eventually(lives)
         yield api
         api.kill()
 

@@ -168,7 +168,7 @@ async def migrated(cluster: Cluster, objects: Any, eventually: Eventually) -> st
     for secret in objects.of("Secret"):
         cluster.add_secret(secret)
     cluster.play("migrate", objects.one("Job")["spec"]["template"])
-    await eventually(lambda: cluster.state("migrate", "migrate")["Status"] == "exited", within_seconds=30)
+    await eventually(lambda: cluster.state("migrate", "migrate")["Status"] == "exited")
     said = cluster.logs("migrate", "migrate")
     assert cluster.state("migrate", "migrate")["ExitCode"] == 0, said
     return said
@@ -241,7 +241,7 @@ async def test_helm_test_finds_all_well(
     (found,) = [pod for pod in objects.of("Pod") if pod["metadata"]["name"].endswith(f"-{name}-test")]
     service = objects.one("Service")["metadata"]["name"]
     cluster.play(f"{name}-test", found, hosts={service: cluster.address("api", "api")})
-    await eventually(lambda: cluster.state(f"{name}-test", "test")["Status"] == "exited", within_seconds=30)
+    await eventually(lambda: cluster.state(f"{name}-test", "test")["Status"] == "exited")
     assert cluster.state(f"{name}-test", "test")["ExitCode"] == 0, cluster.logs(f"{name}-test", "test")
 
 
@@ -258,7 +258,7 @@ async def test_a_processor_without_its_broker_lives_and_is_not_ready(
     broker = cluster.container("rabbitmq", "rabbitmq")
     podman("pause", broker)
     try:
-        await eventually(is_not_ready, within_seconds=30)
+        await eventually(is_not_ready)
         assert await probe("liveness")
     finally:
         podman("unpause", broker)
@@ -274,14 +274,14 @@ async def test_a_live_update_of_tilt_reaches_the_running_api(
     port = free_port()
     cluster.play("live", pod, port=port)
     url = f"http://127.0.0.1:{port}"
-    await eventually(lambda: answers(f"{url}/livez"), within_seconds=30)
+    await eventually(lambda: answers(f"{url}/livez"))
 
     routes = "manman_status/api/routes/probes.py"
     changed = (ROOT / routes).read_text("utf-8").replace('"/livez"', '"/lives"')
     shell = ("exec", "-i", cluster.container("live", "api"), "sh", "-c")
     podman(*shell, f"cat >/tmp/live/{routes}", given=changed)
     podman(*shell, 'kill "$(cat /tmp/live/pid)"')
-    await eventually(lambda: answers(f"{url}/lives"), within_seconds=30)
+    await eventually(lambda: answers(f"{url}/lives"))
 
 
 async def test_both_end_in_order_within_their_grace(cluster: Cluster, pods: dict[str, Any], api: str) -> None:

@@ -63,7 +63,7 @@ async def alertmanager(start, tmp_path, eventually):
         "--cluster.listen-address=",
     ]
     async with start("alertmanager", command, free_port()) as client:
-        await eventually(lambda: is_ready(client), within_seconds=20)
+        await eventually(lambda: is_ready(client))
         yield client
 
 
@@ -146,7 +146,7 @@ async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_obser
             lag = await query(prometheus, "manman_status_observation_lag_seconds < 2")
             return lag and await query(prometheus, 'manman_status_workers{health="healthy"} == 1')
 
-        await eventually(is_well, within_seconds=20)
+        await eventually(is_well)
         names = {name for _, expression in asked() for name in NAME.findall(expression)} - NOT_YET
 
         async def all_is_there():
@@ -165,7 +165,7 @@ async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_obser
         async def told():
             return {"ManManStatusBlind", "ManManStatusProcessorMissing"} <= await firing(alertmanager)
 
-        await eventually(told, within_seconds=30)
+        await eventually(told)
         assert "ManManStatusApiDown" not in await firing(alertmanager)
 
 
@@ -177,4 +177,4 @@ async def test_prometheus_has_a_token_to_show_only_where_the_api_wants_one(start
             up = {labels["instance"]: value for labels, value in await query(prometheus, "up")}
             return [up.get(api.url.removeprefix("http://")) for api in apis] == [1, 0]
 
-        await eventually(seen, within_seconds=20)
+        await eventually(seen)

@@ -81,7 +81,7 @@ async def test_it_shows_a_living_fleet_and_leaves_no_process_behind(
     os.kill(dev.pid, number)
     code = dev.wait(within_seconds=30)
     assert code == (-signal.SIGKILL if number is signal.SIGKILL else 0), dev.log
-    await eventually(lambda: not tree.keys() & process_tree().keys(), within_seconds=5)
+    await eventually(lambda: not tree.keys() & process_tree().keys())
 
 
 async def test_killed_while_it_starts_it_leaves_no_process_behind(
@@ -91,14 +91,14 @@ async def test_killed_while_it_starts_it_leaves_no_process_behind(
     await eventually(lambda: "initdb" in "\n".join(process_tree(dev.pid).values()))
     tree = process_tree(dev.pid)
     dev.kill()
-    await eventually(lambda: not tree.keys() & process_tree().keys(), within_seconds=5)
+    await eventually(lambda: not tree.keys() & process_tree().keys())
 
 
 async def test_it_uses_the_servers_that_it_is_told(
     start_dev: Callable[..., Dev], database: str, broker: str, process_tree: ProcessTree, eventually: Eventually
 ) -> None:
     dev = start_dev(database_url=database, rabbitmq_url=broker)
-    await eventually(lambda: dev.items("/status/workers"), within_seconds=30)
+    await eventually(lambda: dev.items("/status/workers"))
     commands = "\n".join(process_tree(dev.pid).values())
     assert not [name for name in ("postgres -D", "beam", "epmd") if name in commands]
     assert dev.stop() == 0
@@ -109,7 +109,7 @@ async def test_its_fleet_reports_no_sooner_than_somebody_listens(
 ) -> None:
     """On a broker without any queue, too."""
     dev = start_dev("--folder", str(server_folder / "dev-first"), database_url=database, rabbitmq_url=broker)
-    await eventually(lambda: dev.items("/status/workers"), within_seconds=30)
+    await eventually(lambda: dev.items("/status/workers"))
     assert dev.stop() == 0
     said = (server_folder / "dev-first/logs/fleet.log").read_text()
     assert said.startswith("workers 1 to 6 with 3 servers each")

@@ -128,7 +128,7 @@ async def test_streams_outlive_their_database_without_a_gap(own_postgres, own_da
         own_postgres.stop()
         own_postgres.start()
         await write(own_database, 500)
-        await eventually(lambda last=last: live[-1:] == late[-1:] == [last], within_seconds=20)
+        await eventually(lambda last=last: live[-1:] == late[-1:] == [last])
     async with asyncio.timeout(60):
         await asyncio.gather(*reading)
     assert live == list(range(1_001, 2_001))

@@ -18,9 +18,9 @@ async def test_one_worker_killed_among_a_thousand_is_the_one_that_is_lost_with_i
     async def all_healthy():
         return await observed.healthy() == 1000 and await observed.value("SELECT count(*) = 1002 FROM server_instances")
 
-    await eventually(all_healthy, within_seconds=20)
+    await eventually(all_healthy)
     fleet.workers[500].fall_silent()
-    await eventually(observed.lost, within_seconds=TIMEOUT_SECONDS + 3)
+    await eventually(observed.lost)
     passed = await observed.through() + timedelta(seconds=TIMEOUT_SECONDS)
     await eventually(lambda: observed.has_passed(passed))
     servers = [("game_server_instance", instance_id) for instance_id in (1500, 7001, 7002)]
@@ -49,7 +49,7 @@ async def test_clocks_that_are_an_hour_off_make_no_difference(start_quick, fleet
     assert await observed.lost() == []
     for worker in fleet.workers.values():
         worker.fall_silent()
-    await eventually(all_lost, within_seconds=TIMEOUT_SECONDS + 3)
+    await eventually(all_lost)
     for worker in fleet.workers.values():
         worker.start()
     await eventually(healthy)

@@ -41,7 +41,7 @@ async def test_a_processor_is_alive_while_it_runs_and_ready_while_it_is_of_use(
         assert is_fresh(alive)
     finally:
         os.kill(rabbitmq.pid, signal.SIGCONT)
-    await eventually(lambda: is_fresh(ready), within_seconds=30)
+    await eventually(lambda: is_fresh(ready))
     os.kill(processor.pid, signal.SIGSTOP)
     try:
         await eventually(lambda: is_stale(alive))

@@ -171,7 +171,7 @@ async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_eac
         assert report.waiting >= EVENTS // 2
         await eventually(lambda: time.monotonic() - began >= seconds, within_seconds=seconds + 5)
         await asyncio.to_thread(rabbitmq.start)
-        await eventually(lambda: not report.waiting, within_seconds=30)
+        await eventually(lambda: not report.waiting)
         assert report.dropped == 0
 
     said = await arrived_in_order(broker)
@@ -183,7 +183,7 @@ async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_eac
     async def all_told():
         return sorted(map(tuple, await observed.rows(sql))) == sorted(expected)
 
-    await eventually(all_told, within_seconds=20)
+    await eventually(all_told)
     assert await observed.lost() == []
 
 

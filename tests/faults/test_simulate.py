@@ -125,7 +125,7 @@ async def test_who_the_guard_holds_is_not_missed_and_lost_in_the_end(simulate, s
     held = asyncio.Event()
 
     async def look():
-        await eventually(lambda: rows("SELECT 1 FROM guards WHERE group_name = 'eu-1'"), within_seconds=20)
+        await eventually(lambda: rows("SELECT 1 FROM guards WHERE group_name = 'eu-1'"))
         held.set()
 
     verdict = await simulate(

@@ -123,7 +123,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
     processor, api = await start_processor(**guarded), await start_api(**guarded)
     body = {"command_type": "HEARTBEAT", "command_args": ["7"], "labels": {"key": [SECRETS["body"]]}}
     await publish(body, "worker.7.lifecycle")
-    await eventually(lambda: of(processor, "alerts_not_told"), within_seconds=20)
+    await eventually(lambda: of(processor, "alerts_not_told"))
     await ask(api)
     name = urlsplit(guarded["database_url"]).path[1:]
     await run_sql(
@@ -140,7 +140,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
 
     await eventually(is_refused)
     for role in (processor, api):
-        await eventually(lambda role=role: "do not reach the collector" in role.log, within_seconds=15)
+        await eventually(lambda role=role: "do not reach the collector" in role.log)
         role.stop(within_seconds=30)
         assert told(role.log) == set()
 
@@ -172,7 +172,7 @@ async def test_no_secret_is_told_by_a_role_that_cannot_start(role, wrong, code, 
     given = {name: value.format(**SECRETS) for name, value in wrong.items()}
     started = start_role(role, **guarded | given)
     if code is None:
-        await eventually(lambda: "_away" in started.log, within_seconds=20)
+        await eventually(lambda: "_away" in started.log)
         assert started.stop() == 0
     else:
         assert started.wait(within_seconds=30) == code

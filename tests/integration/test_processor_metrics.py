@@ -56,7 +56,7 @@ async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(proces
         assert summed(samples, "manman_status_sweep_duration_seconds") > 0
         return summed(samples, "manman_status_workers", health="healthy") == 1
 
-    await eventually(counted, within_seconds=20)
+    await eventually(counted)
 
 
 async def test_what_the_broker_gives_out_again_is_counted(
@@ -74,7 +74,7 @@ async def test_what_the_broker_gives_out_again_is_counted(
     async def redelivered():
         return (summed(await measured(), f"{PREFIX}_redeliveries_total") or 0) >= 1
 
-    await eventually(redelivered, within_seconds=20)
+    await eventually(redelivered)
 
 
 async def test_a_processor_that_was_killed_vanishes_with_all_that_it_counted(start_processor, measured, eventually):
@@ -87,7 +87,7 @@ async def test_a_processor_that_was_killed_vanishes_with_all_that_it_counted(sta
         assert len([name for name, _ in samples if name == f"{PREFIX}_info"]) == 2, "two on one host do not clash"
         return summed(samples, "manman_status_processors") == 2
 
-    await eventually(two, within_seconds=20)
+    await eventually(two)
     doomed.kill()
 
     async def one():
@@ -95,4 +95,4 @@ async def test_a_processor_that_was_killed_vanishes_with_all_that_it_counted(sta
         assert len([name for name, _ in samples if name == f"{PREFIX}_redeliveries_total"]) == 1
         return summed(samples, "manman_status_processors") == 1
 
-    await eventually(one, within_seconds=30)
+    await eventually(one)

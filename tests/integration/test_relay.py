@@ -184,12 +184,12 @@ async def test_a_thousand_workers_lives_arrive_once_and_in_order_through_outages
     assert await mark() < total
     await asyncio.to_thread(rabbitmq.start)
     before = await mark()
-    await eventually(lambda: len(consumer.revisions) > before + 300, within_seconds=30)
+    await eventually(lambda: len(consumer.revisions) > before + 300)
     leader, other = (first, second) if first.leadership.token else (second, first)
     await leader.kill()
     assert await mark() < total, "it was done before it could be killed"
     await eventually(lambda: other.leadership.token)
-    await eventually(lambda: is_marked(mark, total), within_seconds=30)
+    await eventually(lambda: is_marked(mark, total))
     await eventually(lambda: len(consumer.revisions) == total)
     assert sorted(consumer.revisions) == list(range(1, total + 1))
     assert len(consumer.by_entity) == WORKERS
@@ -222,7 +222,7 @@ async def test_of_real_processors_each_transition_arrives_though_the_broker_and_
     ended = "SELECT 1 FROM workers WHERE status = 'COMPLETE' AND stopped_incarnation = 3 HAVING count(*) = $1"
     await eventually(lambda: rows(ended, WORKERS), within_seconds=60)
     kept = [row["revision"] for row in await rows("SELECT revision FROM transitions ORDER BY revision")]
-    await eventually(lambda: sorted(consumer.revisions) == kept, within_seconds=30)
+    await eventually(lambda: sorted(consumer.revisions) == kept)
     assert len(kept) > 2 * WORKERS
     assert len(consumer.by_entity) == WORKERS
     for revisions in consumer.by_entity.values():
@@ -275,7 +275,7 @@ async def test_while_the_broker_is_away_transitions_wait_and_then_all_arrive(
         assert await mark() == 1
     finally:
         await asyncio.to_thread(rabbitmq.start)
-    await eventually(lambda: is_marked(mark, 1501), within_seconds=30)
+    await eventually(lambda: is_marked(mark, 1501))
     await eventually(lambda: sorted(consumer.revisions) == list(range(1, 1502)))
     await eventually(lambda: leader.relay.backlog == 0)
 
@@ -361,7 +361,7 @@ async def test_a_queue_that_is_full_holds_the_mark_and_gets_all_in_order_once_it
                 reader.arrived.append(message)
             return await mark() == 12 and len(reader.revisions) == 12
 
-        await eventually(has_read_all, within_seconds=30)
+        await eventually(has_read_all)
     for revisions in reader.by_entity.values():
         assert revisions == sorted(revisions)
 

@@ -293,7 +293,7 @@ async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
         for role in (processor, api):
             begun = time.monotonic()
             role.stop()
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 8
             assert role.log.count("do not reach") == (state != "hangs")
             assert "Traceback" not in role.log
 
@@ -326,9 +326,9 @@ def no_collector(state):
 async def test_a_collector_that_comes_back_is_told_of_and_sent_what_is_new(start_processor, often, eventually):
     port = free_port()
     processor = await start_processor(otlp_endpoint=f"http://127.0.0.1:{port}")
-    await eventually(lambda: "do not reach" in processor.log, within_seconds=15)
+    await eventually(lambda: "do not reach" in processor.log)
     with collecting(port) as collector:
-        await eventually(lambda: collector.sum(PROCESSOR, "manman_status.batches"), within_seconds=20)
+        await eventually(lambda: collector.sum(PROCESSOR, "manman_status.batches"))
         await eventually(lambda: f"reach the collector at 127.0.0.1:{port} again" in processor.log)
 
 

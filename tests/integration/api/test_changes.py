@@ -35,7 +35,7 @@ async def test_what_is_new_since_a_revision_is_answered_at_once(rows: Rows, http
         await rows.transition("worker", number)
     begun = time.monotonic()
     answer = await ask(http, since=1, wait="60s")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10
     assert (revisions(answer), answer.revision, answer.as_of) == ([2, 3], 3, rows.now)
 
 
@@ -46,7 +46,7 @@ async def test_when_nothing_comes_the_answer_is_empty_after_the_wait(
     await rows.transition("worker", 1)
     begun = time.monotonic()
     answer = await ask(http, since=1, wait=wait)
-    assert 0 <= time.monotonic() - begun - int(wait.rstrip("s")) < 1
+    assert 0 <= time.monotonic() - begun - int(wait.rstrip("s")) < 5
     assert (answer.items, answer.revision) == ([], 1)
 
 
@@ -59,7 +59,7 @@ async def test_who_waits_is_told_when_it_happens(rows: Rows, http: httpx.AsyncCl
     begun = time.monotonic()
     await rows.transition("worker", 1, new_status="LOST")
     answer = await waiting
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     assert (revisions(answer), answer.revision) == ([2], 2)
 
 

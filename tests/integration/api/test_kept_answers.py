@@ -61,7 +61,7 @@ async def test_it_is_not_kept_for_longer_than_that(rows: Rows, run_app: RunApp, 
         async def is_new() -> bool:
             return bool((await http.get("/status/workers")).json()["items"][0]["status"] == "CRASHED")
 
-        await eventually(is_new, within_seconds=2)
+        await eventually(is_new)
 
 
 async def test_its_age_goes_on(rows: Rows, run_app: RunApp, eventually: Eventually) -> None:
@@ -73,9 +73,9 @@ async def test_its_age_goes_on(rows: Rows, run_app: RunApp, eventually: Eventual
         async def is_older() -> bool:
             again = await http.get("/status/system")
             assert again.content == first.content
-            return int(again.headers["age"]) == age + 2
+            return int(again.headers["age"]) >= age + 2
 
-        await eventually(is_older, within_seconds=5)
+        await eventually(is_older)
 
 
 async def test_errors_and_readiness_are_never_kept(rows: Rows, run_app: RunApp) -> None:

@@ -70,7 +70,7 @@ async def test_a_stopped_database_is_503_at_once_and_its_return_is_noticed(
         assert await is_well(http)
         for _ in range(2):
             own_postgres.stop()
-            await all_unavailable(http, within_seconds=2)
+            await all_unavailable(http, within_seconds=5)
             own_postgres.start()
             await eventually(lambda: is_well(http))
     assert api.log.count("database_away") == api.log.count("database_back") == 2
@@ -92,8 +92,8 @@ async def test_a_frozen_database_is_503_within_the_timeout_and_its_return_is_not
         for pid in processes:
             os.kill(pid, signal.SIGSTOP)
         try:
-            await all_unavailable(http, within_seconds=2.5)
-            await all_unavailable(http, within_seconds=2.5)
+            await all_unavailable(http, within_seconds=8)
+            await all_unavailable(http, within_seconds=8)
         finally:
             for pid in processes:
                 os.kill(pid, signal.SIGCONT)
@@ -138,9 +138,9 @@ async def test_connections_that_hang_for_ever_are_replaced(
             assert await is_well(http)
             hang.set()
             for _ in range(2):
-                await all_unavailable(http, within_seconds=2.5)
+                await all_unavailable(http, within_seconds=8)
             hang.clear()
-            await eventually(lambda: is_well(http), within_seconds=5)
+            await eventually(lambda: is_well(http))
         assert await asyncio.to_thread(api.stop) == 0
 
 
@@ -160,7 +160,7 @@ async def test_it_starts_without_its_database_and_answers_when_that_is_there(
     own_postgres.stop()
     api = await start_api(database_url=own_database, answer_cache_ms=0)
     async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
-        await all_unavailable(http, within_seconds=2)
+        await all_unavailable(http, within_seconds=5)
         own_postgres.start()
         await eventually(lambda: is_well(http))
 
@@ -188,7 +188,7 @@ async def test_a_database_without_tables_is_not_ready(
             return "manman-status migrate" in (await http.get("/readyz")).text
 
         await eventually(says_so)
-        await all_unavailable(http, within_seconds=2)
+        await all_unavailable(http, within_seconds=5)
 
 
 async def test_sigterm_ends_it_in_order_with_several_processes_and_open_connections(

@@ -96,7 +96,7 @@ async def test_killed_apis_leave_no_gap_and_no_double(database, start_role, foll
         return start_role("api", database_url=database, host="127.0.0.1", port=port, api_tokens=TOKEN)
 
     api = start()
-    await eventually(lambda: is_open(port), within_seconds=20)
+    await eventually(lambda: is_open(port))
     await change(1)
     following = await follow(f"http://127.0.0.1:{port}", "--from", "0", "--json")
     await eventually(lambda: following.revisions == [1])
@@ -106,7 +106,7 @@ async def test_killed_apis_leave_no_gap_and_no_double(database, start_role, foll
         await change(kills, 50)
         await eventually(lambda: not is_open(port) and len(following.complaints) % 2)
         api = start()
-        await eventually(lambda kills=kills: following.revisions[-1] == 1 + 100 * kills, within_seconds=30)
+        await eventually(lambda kills=kills: following.revisions[-1] == 1 + 100 * kills)
     assert await following.end() == 0
     assert following.revisions == list(range(1, 202))
     assert len(following.complaints) >= 4
@@ -121,7 +121,7 @@ async def test_it_tells_people_what_comes_next_and_ends_in_order(number, start_a
     await change(1)
     following = await follow(api.url)
     # Until the stream has begun nothing is "next": ask until one is told.
-    await eventually(lambda: _told(following, change, eventually), within_seconds=20)
+    await eventually(lambda: _told(following, change, eventually))
     await change(3, group="a\n\x1b[31mb", new_status=StatusType.LOST)
     # Of those asked for before, one may still be on its way.
     last = await eventually(lambda: next((line for line in following.lines if "worker 3" in line), None))
@@ -197,7 +197,7 @@ async def test_what_a_network_does_between_is_nothing_to_it(follow, eventually):
     async with await asyncio.start_server(answer, "127.0.0.1", free_port()) as server:
         port = server.sockets[0].getsockname()[1]
         following = await follow(f"http://127.0.0.1:{port}", "--json", "--from", "5")
-        await eventually(lambda: following.lines and following.revisions[-1] == 10, within_seconds=20)
+        await eventually(lambda: following.lines and following.revisions[-1] == 10)
         assert await following.end() == 0
     assert following.revisions == [6, 7, 10]
     assert json.loads(following.lines[1])["group"] == "☃\u2028"

@@ -55,7 +55,7 @@ async def test_a_person_releases_what_the_guard_holds(
         async def holds_all() -> bool:
             return [guard["held"] for guard in (await system())["observation"]["guard"] or ()] == [3]
 
-        await eventually(holds_all, within_seconds=30)
+        await eventually(holds_all)
         assert await lost() == 0
         assert (await system())["workers"]["unhealthy"] == 3
         shown = await manman_status("guard", "list", url=url)

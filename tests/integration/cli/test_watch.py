@@ -120,7 +120,7 @@ async def test_a_small_terminal_is_filled_and_given_back(number, fleet, start_ap
     """Every section has its share of the lines, and says how much of it is seen."""
     api = await start_api(**PATIENT)
     terminal = Terminal("watch", "--interval", "0.2", url=api.url)
-    await eventually(lambda: len(terminal.lines) == ROWS, within_seconds=20)
+    await eventually(lambda: len(terminal.lines) == ROWS)
     assert {len(line) for line in terminal.lines} == {COLUMNS}
     assert all(
         re.search(rf"{section}.*: \d+ of \d+", terminal.text) for section in ("groups", "alerts", "last changes")
@@ -139,22 +139,22 @@ async def test_that_nobody_listens_or_answers_cannot_be_overlooked(fleet, databa
         return start_role("api", database_url=database, host="127.0.0.1", port=port, **settings)
 
     api = start()
-    await eventually(lambda: is_open(port), within_seconds=20)
+    await eventually(lambda: is_open(port))
     terminal = Terminal("watch", "--interval", "0.2", url=f"http://127.0.0.1:{port}")
-    await eventually(lambda: terminal.text.startswith("observing well"), within_seconds=20)
+    await eventually(lambda: terminal.text.startswith("observing well"))
     await fleet.execute("UPDATE observation SET observed_through = now() - interval '90 seconds'")
     await eventually(lambda: terminal.text.startswith("degraded: everything until"))
     await fleet.execute("UPDATE observation SET observed_through = now() - interval '10 minutes'")
     await eventually(lambda: terminal.text.startswith("BLIND since") and "unknown: " in terminal.text)
     assert terminal.lines[0].strip() == "", "a bar of several lines"
     api.kill()
-    await eventually(lambda: f":{port} does not answer" in terminal.text, within_seconds=20)
+    await eventually(lambda: f":{port} does not answer" in terminal.text)
     assert "What stands below is what it said until" in terminal.text
     assert "groups: " in terminal.text
     await eventually(lambda: not is_open(port))
     start()
     await fleet.execute("UPDATE observation SET observed_through = now()")
-    await eventually(lambda: terminal.text.startswith("observing well"), within_seconds=30)
+    await eventually(lambda: terminal.text.startswith("observing well"))
     assert await terminal.end(signal.SIGINT) == 0
 
 
