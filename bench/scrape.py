@@ -1,4 +1,4 @@
-"""What a scrape of /metrics costs with 100,000 workers, three servers of each and 400,000 that ended."""
+"""What a scrape of /metrics costs with 100,000 healthy workers, three servers of each and 400,000 that ended."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ SELECT id, 1 + id % $1::bigint, now(), CASE WHEN id > $2 THEN 'COMPLETE' ELSE 'R
 SERVERS_EACH = 3
 ENDED = 400_000
 SCRAPES_A_RUN = 10
+NO_LONGER_KEPT_AFTER_SECONDS = 3.0
+"""All but what has ended, at twenty times what its reading takes."""
+HEALTHY = """
+WITH beaten AS (UPDATE workers SET last_heartbeat = clock_timestamp())
+UPDATE observation
+   SET observed_through = clock_timestamp(), advanced_at = now(), resumed_at = now() - interval '1 hour' WHERE id = 1
+"""
 
 
 async def cost(stack: Stack) -> str:
-    """The whole answer, as a scraper waits for it: read anew each time, and kept."""
+    """The whole answer, as a scraper waits for it: from the database, and kept."""
     await sweep.run(stack.postgres.url, "CREATE DATABASE scrape")
     dsn = stack.postgres.url.replace("/postgres", "/scrape")
     await asyncio.to_thread(migrate, dsn)
@@ -38,19 +45,21 @@ async def cost(stack: Stack) -> str:
     )
     await connection.execute(SERVERS, sweep.WORKERS, sweep.WORKERS * SERVERS_EACH, ENDED)
     await connection.execute("VACUUM FULL ANALYZE")
-    await connection.execute(sweep.OBSERVE)
+    await connection.execute(HEALTHY)
+    await connection.execute("VACUUM")
     await connection.close()
-    found = {}
-    for name, cache_ms in (("read anew", 0), ("kept", 60_000)):
-        port = free_port()
-        settings = {"host": "127.0.0.1", "port": port, "answer_cache_ms": cache_ms, "blind_after_seconds": 86_400}
-        with stack.role("api", database_url=dsn, **settings):
-            url = f"http://127.0.0.1:{port}/metrics"
-            await answers(url)
-            async with httpx.AsyncClient(timeout=60) as client:
-                found[name] = [await scraped(client, url) for _ in range(SCRAPES_A_RUN * stack.sizes.runs)]
+    port = free_port()
+    found: dict[str, list[float]] = {"read": [], "kept": []}
+    with stack.role("api", database_url=dsn, host="127.0.0.1", port=port, blind_after_seconds=86_400):
+        url = f"http://127.0.0.1:{port}/metrics"
+        await answers(url)
+        async with httpx.AsyncClient(timeout=60) as client:
+            for _ in range(SCRAPES_A_RUN * stack.sizes.runs):
+                await asyncio.sleep(NO_LONGER_KEPT_AFTER_SECONDS)
+                for scrapes in found.values():
+                    scrapes.append(await scraped(client, url))
     return f"(g) /metrics of {sweep.WORKERS:,} workers: " + ", ".join(
-        f"{statistics.median(each):.1f} ms {name}" for name, each in found.items()
+        f"{statistics.median(each):.1f} ms {name} (longest {max(each):.1f})" for name, each in found.items()
     )
 
 

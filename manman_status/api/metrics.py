@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 from litestar.plugins.prometheus import PrometheusConfig
@@ -27,18 +27,20 @@ from manman_status.api.responses import GROUPS_SHOWN, Processor
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.fleet import ObservationState
-from manman_status.domain.status import Health
+from manman_status.domain.status import Health, StatusType
 from manman_status.errors import DatabaseUnavailable
 from manman_status.store.health import state_of
-from manman_status.store.system_reads import read_ended, read_measured, read_worker_signs
+from manman_status.store.measured import ServerNumbers, read_ended, read_measured, read_worker_signs
 
 if TYPE_CHECKING:
     from litestar import Litestar
 
-    from manman_status.api.database import Database
+    from manman_status.api.database import Ask, Database
     from manman_status.store.health import Timeouts
+    from manman_status.store.measured import Ended, Measured, WorkerSigns
     from manman_status.store.pool import Connection
-    from manman_status.store.system_reads import Ended, Measured, WorkerSigns
+
+T = TypeVar("T")
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -53,22 +55,15 @@ class Metrics:
 
     def __init__(self, database: Database, *, worker_series: bool, keep_seconds: float) -> None:
         timeouts = self._timeouts = database.timeouts
-        self._measured = Reading(
-            database,
-            partial(read_measured, timeouts=timeouts),
-            key="measured",
-            times=20,
-            at_least_seconds=keep_seconds,
-        )
-        self._ended = Reading(database, read_ended, key="ended", times=1_000, at_least_seconds=keep_seconds)
+
+        def reading(ask: Ask[T], key: str, *, times: int) -> Reading[T]:
+            return Reading(database, ask, key=key, times=times, at_least_seconds=keep_seconds)
+
+        self._measured = reading(partial(read_measured, timeouts=timeouts), "measured", times=20)
+        self._servers = reading(ServerNumbers().read, "servers", times=20)
+        self._ended = reading(read_ended, "ended", times=1_000)
         self._worker_series = worker_series
-        self._workers = Reading(
-            database,
-            partial(worker_series_text, timeouts=timeouts),
-            key="worker_series",
-            times=20,
-            at_least_seconds=keep_seconds,
-        )
+        self._workers = reading(partial(worker_series_text, timeouts=timeouts), "worker_series", times=20)
 
     @staticmethod
     def of(app: Litestar) -> Metrics:
@@ -79,7 +74,10 @@ class Metrics:
         families: list[Metric] = []
         workers = b""
         try:
-            families += fleet_families(await self._measured.get(), await self._ended.get(), self._timeouts)
+            measured, servers, ended = await asyncio.gather(
+                self._measured.get(), self._servers.get(), self._ended.get()
+            )
+            families += fleet_families(measured, servers, ended, self._timeouts)
             if self._worker_series:
                 workers = await self._workers.get()
         except DatabaseUnavailable:
@@ -113,12 +111,14 @@ def requests_text() -> bytes:
     return generate_latest(requests)
 
 
-def fleet_families(measured: Measured, ended: Ended, timeouts: Timeouts) -> Iterator[Metric]:
+def fleet_families(
+    measured: Measured, servers: dict[StatusType, int], ended: Ended, timeouts: Timeouts
+) -> Iterator[Metric]:
     yield from _worker_families(measured, ended)
-    servers = GaugeMetricFamily("manman_status_server_instances", "Server instances by status.", labels=["status"])
-    for status, number in (measured.servers_by_status | ended.servers_by_status).items():
-        servers.add_metric([status], number)
-    yield servers
+    by_status = GaugeMetricFamily("manman_status_server_instances", "Server instances by status.", labels=["status"])
+    for status, number in (servers | ended.servers_by_status).items():
+        by_status.add_metric([status], number)
+    yield by_status
     yield from _observation_families(measured, timeouts)
     yield GaugeMetricFamily("manman_status_guard_groups", "Groups that the guard holds.", value=len(measured.guards))
     yield GaugeMetricFamily(

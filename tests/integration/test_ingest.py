@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
+from manman_status.store.measured import ServerNumbers
+from manman_status.store.pool import create_pool
 from manman_status.wire.inbound import decode
 
 HEARTBEAT = "worker.7.heartbeat"
@@ -223,7 +225,7 @@ SELECT instance_id, worker_id, game_server_config_id, status, reason, evidence, 
 
 
 async def test_ten_thousand_events_twice_over_in_random_order_through_two_processors_end_the_same(
-    start_processor, publish, rows, depth, eventually
+    start_processor, publish, rows, database, eventually
 ):
     rng = random.Random(7)
     history = list(random_history(rng, 10_000))
@@ -234,9 +236,12 @@ async def test_ten_thousand_events_twice_over_in_random_order_through_two_proces
             merge(expected, event, Receipt(now, place + 1))
     await start_processor()
     await start_processor()
+    followed = ServerNumbers()
     deliveries = history * 2
     rng.shuffle(deliveries)
-    await publish.many(deliveries)
+    for part in range(4):
+        await numbers_now(database, followed)
+        await publish.many(deliveries[part::4])
 
     wanted = {
         w.worker_id: (w.status, w.reason, w.evidence, w.last_heartbeat is not None) for w in expected.workers.values()
@@ -257,6 +262,12 @@ async def test_ten_thousand_events_twice_over_in_random_order_through_two_proces
     await eventually(same, within_seconds=60)
     revisions = await rows("SELECT revision FROM transitions ORDER BY revision")
     assert [row["revision"] for row in revisions] == list(range(1, len(revisions) + 1))
+    assert await numbers_now(database, followed) == await numbers_now(database, ServerNumbers())
+
+
+async def numbers_now(database, numbers):
+    async with create_pool(database, application="test", size=1, timeout_seconds=10) as pool, pool.acquire() as asked:
+        return await numbers.read(asked)
 
 
 async def test_steady_beats_update_their_rows_in_place(processor, publish, rows, eventually):

@@ -15,7 +15,7 @@ from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health
 from manman_status.store.health import state_of
-from manman_status.store.system_reads import read_measured
+from manman_status.store.measured import read_measured
 
 if TYPE_CHECKING:
     from litestar import Litestar
