@@ -52,7 +52,7 @@ class Role(Child):
     def stop(self, *, within_seconds: float = 30.0) -> int:
         """SIGTERM; it must end by itself, in order."""
         code = super().stop(within_seconds=within_seconds)
-        assert code == 0, self.failed(f"ended with code {code}")
+        assert code == 0, self.ended(code)
         return code
 
 
@@ -219,7 +219,7 @@ def start_processor(
 
         async def consumes() -> bool:
             if role.returncode is not None:
-                raise role.failed(f"ended with code {role.returncode}")
+                raise role.ended(role.returncode)
             return all([await consumers(broker, queue) > n for queue, n in zip(queues, before, strict=True)])
 
         await eventually(consumes)
@@ -245,7 +245,7 @@ def start_api(start_role: Callable[..., Role], database: str, eventually: Eventu
 
         async def lives() -> bool:
             if role.returncode is not None:
-                raise role.failed(f"ended with code {role.returncode}")
+                raise role.ended(role.returncode)
             try:
                 return (await client.get("/livez")).status_code == httpx.codes.OK
             except httpx.TransportError:

@@ -92,8 +92,8 @@ class EmbeddedPostgres:
             os.chown(unfinished, self._user.pw_uid, self._user.pw_gid)
         arguments = ("-A", "trust", "-U", "manman", "-E", "UTF8", "--no-locale", "--no-sync")
         initdb = self._command("initdb", binaries / "initdb", "-D", unfinished, *arguments)
-        if initdb.wait(within_seconds=60) != 0:
-            raise initdb.failed(f"ended with code {initdb.returncode}")
+        if code := initdb.wait(within_seconds=60):
+            raise initdb.ended(code)
         unfinished.rename(self._data)
 
     def _command(self, name: str, *command: str | Path) -> Child:

@@ -123,7 +123,7 @@ class Child:
         """Raises ChildFailed, and leaves no process, when it ends or the time passes before `ready()`."""
         wait_until(lambda: self.returncode is not None or ready(), within_seconds=within_seconds)
         if self.returncode is not None:
-            raise self.failed(f"ended with code {self.returncode}")
+            raise self.ended(self.returncode)
         if not ready():
             self.kill()
             raise self.failed(f"was not ready within {within_seconds:g} s")
@@ -141,6 +141,9 @@ class Child:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def ended(self, code: int) -> ChildFailed:
+        return self.failed(f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}")
 
     def failed(self, problem: str) -> ChildFailed:
         tail = "\n    ".join(self.log.splitlines()[-15:])

@@ -51,7 +51,7 @@ class Stack(msgspec.Struct):
         while True:
             for child in self.own:
                 if child.returncode is not None:
-                    raise child.failed(f"ended with code {child.returncode}")
+                    raise child.ended(child.returncode)
             time.sleep(0.2)
 
 

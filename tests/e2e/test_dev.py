@@ -31,7 +31,7 @@ class Dev(Child):
     async def items(self, path: str) -> list[dict[str, Any]]:
         """What the api lists; [] while there is none."""
         if self.returncode is not None:
-            raise self.failed(f"ended with code {self.returncode}")
+            raise self.ended(self.returncode)
         try:
             async with httpx.AsyncClient(base_url=self.url) as client:
                 answer = await client.get(path)
@@ -102,6 +102,19 @@ async def test_it_uses_the_servers_that_it_is_told(
     commands = "\n".join(process_tree(dev.pid).values())
     assert not [name for name in ("postgres -D", "beam", "epmd") if name in commands]
     assert dev.stop() == 0
+
+
+async def test_when_one_of_its_processes_is_killed_all_end_and_it_says_which(
+    start_dev: Callable[..., Dev], database: str, broker: str, process_tree: ProcessTree, eventually: Eventually
+) -> None:
+    dev = start_dev(database_url=database, rabbitmq_url=broker)
+    await eventually(lambda: dev.items("/status/workers"))
+    tree = process_tree(dev.pid)
+    [processor] = [pid for pid, command in tree.items() if "--role processor" in command]
+    os.kill(processor, signal.SIGKILL)
+    assert dev.wait(within_seconds=60) == 1
+    assert "manman-status: processor was ended by SIGKILL; the end of " in dev.log
+    await eventually(lambda: not tree.keys() & process_tree().keys())
 
 
 async def test_its_fleet_reports_no_sooner_than_somebody_listens(
