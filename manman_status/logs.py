@@ -44,8 +44,6 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
             ],
         )
     )
-    # It says to its caller, who tells it, what became of a notification.
-    handler.addFilter(lambda record: record.name != "apprise")
     root = logging.getLogger()
     root.handlers[:] = [handler]
     # Below that, libraries log addresses and what is sent there: a token in a path, a password in a frame.

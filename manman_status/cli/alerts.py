@@ -173,21 +173,16 @@ def send_test(
 
 def channels_asked(url: str | None) -> list[AppriseChannel]:
     """Raises SettingsError, with nothing that is secret."""
-    from manman_status.processor.channels import AppriseChannel, Route, is_known, open_channels
+    from manman_status.processor.channels import given_channel, open_channels
 
     settings = load_settings()
-    remind_seconds, per_hour = settings.notify_remind_seconds, settings.notify_per_hour
     if url is not None:
-        if not is_known(url):
-            raise SettingsError(["URL: it is none that apprise knows"])
-        return [AppriseChannel("given", url, Route(urls=[url]), remind_seconds=remind_seconds, per_hour=per_hour)]
+        return [given_channel(url, settings)]
     if not settings.notify_urls and not settings.notify_routes_file:
         raise SettingsError(
             [f"no URL is given, and neither {variable('notify_urls')} nor {variable('notify_routes_file')} is set"]
         )
-    return open_channels(
-        settings.notify_urls, settings.notify_routes_file, remind_seconds=remind_seconds, per_hour=per_hour
-    )
+    return open_channels(settings)
 
 
 async def tell(channels: list[AppriseChannel]) -> list[str | None]:

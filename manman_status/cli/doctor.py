@@ -157,12 +157,7 @@ def examine_channels(settings: Settings) -> list[Finding]:
     from manman_status.processor.channels import open_channels
 
     try:
-        channels = open_channels(
-            settings.notify_urls,
-            settings.notify_routes_file,
-            remind_seconds=settings.notify_remind_seconds,
-            per_hour=settings.notify_per_hour,
-        )
+        channels = open_channels(settings)
     except SettingsError as error:
         return [wrong("channel", problem) for problem in error.problems]
     return [

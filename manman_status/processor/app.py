@@ -60,12 +60,7 @@ def _open_channels(settings: Settings) -> Sequence[Channel]:
         return ()
     from manman_status.processor.channels import open_channels
 
-    return open_channels(
-        settings.notify_urls,
-        settings.notify_routes_file,
-        remind_seconds=settings.notify_remind_seconds,
-        per_hour=settings.notify_per_hour,
-    )
+    return open_channels(settings)
 
 
 def _open_tracing(

@@ -24,6 +24,7 @@ from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.telling import ToldAlert
 from manman_status.errors import SettingsError
 from manman_status.pipeline.notifying import NotTaken
+from manman_status.settings import Settings
 
 apprise_log = logging.getLogger("apprise")
 apprise_log.propagate = False  # what it says has URLs in it
@@ -132,25 +133,33 @@ class AppriseChannel:
         return text
 
 
-def open_channels(
-    urls: tuple[str, ...], routes_file: str, *, remind_seconds: float, per_hour: int
-) -> list[AppriseChannel]:
+def open_channels(settings: Settings) -> list[AppriseChannel]:
     """One for each URL. Raises SettingsError with all that is wrong, and with nothing that is secret."""
+    urls = settings.notify_urls
     problems = [
         f"{URLS_VARIABLE}: the {_ordinal(place)} is no URL that apprise knows"
         for place, url in enumerate(urls, start=1)
         if not is_known(url)
     ]
     routes = {"all": Route(urls=list(urls))} if urls else {}
-    if routes_file:
-        routes |= _read_routes(routes_file, problems)
+    if settings.notify_routes_file:
+        routes |= _read_routes(settings.notify_routes_file, problems)
     if problems:
         raise SettingsError(problems)
-    return [
-        AppriseChannel(name, url, route, remind_seconds=remind_seconds, per_hour=per_hour)
-        for name, route in routes.items()
-        for url in route.urls
-    ]
+    return [_channel(name, url, route, settings) for name, route in routes.items() for url in route.urls]
+
+
+def given_channel(url: str, settings: Settings) -> AppriseChannel:
+    """To this URL, past all routes. Raises SettingsError."""
+    if not is_known(url):
+        raise SettingsError(["URL: it is none that apprise knows"])
+    return _channel("given", url, Route(urls=[url]), settings)
+
+
+def _channel(name: str, url: str, route: Route, settings: Settings) -> AppriseChannel:
+    return AppriseChannel(
+        name, url, route, remind_seconds=settings.notify_remind_seconds, per_hour=settings.notify_per_hour
+    )
 
 
 def is_known(url: str) -> bool:

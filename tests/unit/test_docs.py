@@ -72,7 +72,7 @@ def test_the_routes_that_are_shown_are_understood(tmp_path: Path) -> None:
     [text] = blocks(README, "toml")
     file.write_text(text, "utf-8")
     [urls] = re.findall(r"^ {4}MANMAN_STATUS_NOTIFY_URLS='(.*)'$", README, re.MULTILINE)
-    channels = open_channels(tuple(urls.split()), str(file), remind_seconds=0, per_hour=1)
+    channels = open_channels(Settings(notify_urls=tuple(urls.split()), notify_routes_file=str(file)))
     assert len(channels) == 4
 
 
