@@ -148,9 +148,13 @@ def system(*, at: Time = None, as_json: AsJson = False, url: Url = None) -> None
 def print_observation(found: dict[str, Any]) -> None:
     print(observation_line(found["observation"]))
     for guard in found["observation"]["guard"] or ():
-        group = printable(guard["group"]) or "without a group"
-        print(f"guard: {guard['held']} of {guard['group_size']} workers {group} held since {since(guard['opened_at'])}")
+        print(guard_line(guard))
     print(alerts_line(found["alerts"]))
+
+
+def guard_line(guard: dict[str, Any]) -> str:
+    group = printable(guard["group"]) or "without a group"
+    return f"guard: {guard['held']} of {guard['group_size']} workers {group} held since {since(guard['opened_at'])}"
 
 
 def alerts_line(numbers: dict[str, int]) -> str:

@@ -20,7 +20,7 @@ from manman_status.cli.alerts import told_state, unwatched
 from manman_status.cli.events import whom
 from manman_status.cli.following import ended_by_signal
 from manman_status.cli.tables import STYLES, WIDTH_WITHOUT_TERMINAL, printable
-from manman_status.cli.views import Url, ago, client, observation_line
+from manman_status.cli.views import Url, ago, client, guard_line, observation_line
 from manman_status.cli.watched import Fleet
 from manman_status.domain.alerts.alert import WEIGHT
 from manman_status.domain.fleet import ObservationState, OverallStatus
@@ -133,8 +133,7 @@ def numbers(fleet: Fleet) -> Iterable[Text]:
     )
     for guard in fleet.system["observation"]["guard"] or ():
         if fleet.group in {None, guard["group"]}:
-            group = printable(guard["group"]) or "without a group"
-            yield Text(f"guard: {guard['held']} of {guard['group_size']} workers {group} are held", style="yellow")
+            yield Text(guard_line(guard), style="yellow")
 
 
 def groups(fleet: Fleet) -> Section:
