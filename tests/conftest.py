@@ -214,13 +214,17 @@ def start_processor(
     async def start(**settings: object) -> Role:
         urls = {"database_url": database, "rabbitmq_url": broker}
         queues = ("manman.status.heartbeats", "manman.status.lifecycle")
-        before = [await consumers(broker, queue) for queue in queues]
+        others = {queue: await consumers(broker, queue) for queue in queues}
         role = start_role("processor", **{**urls, **settings})
 
         async def consumes() -> bool:
             if role.returncode is not None:
                 raise role.ended(role.returncode)
-            return all([await consumers(broker, queue) > n for queue, n in zip(queues, before, strict=True)])
+            now = {queue: await consumers(broker, queue) for queue in queues}
+            is_there = all(now[queue] > others[queue] for queue in queues)
+            for queue in queues:  # the broker learns a little later of one that was killed
+                others[queue] = min(others[queue], now[queue])
+            return is_there
 
         await eventually(consumes)
         return role

@@ -1,6 +1,7 @@
 // The workers of the map as they are now: all of them every few seconds, and what changes in between as it happens.
 
 const RELOAD_MS = 3000;
+const RELOAD_SHARE = 0.05; // of the time, when a large fleet takes long
 const SOON_MS = 300;
 const ENDED = new Set(["COMPLETE", "CRASHED"]);
 
@@ -15,23 +16,37 @@ export class Fleet extends EventTarget {
     this.state = "";
     this.changed = new Map(); // id → the change, while it is newer than what was loaded
     this.byId = new Map();
+    this.tookMs = 0;
   }
 
   async start() {
     await this.load();
-    setInterval(() => document.hidden || this.load(), RELOAD_MS);
+    this.reloadLater();
     document.addEventListener("visibilitychange", () => document.hidden || this.load());
+  }
+
+  reloadLater() {
+    const next = async () => {
+      try {
+        if (!document.hidden) await this.load();
+      } finally {
+        this.reloadLater();
+      }
+    };
+    setTimeout(next, Math.max(RELOAD_MS, this.tookMs / RELOAD_SHARE));
   }
 
   async load() {
     if (this.loading) return;
     this.loading = true;
+    const begun = performance.now();
     try {
       const answer = await fetch("/page/map.json").catch(() => undefined); // the bar tells that nothing answers
       if (answer?.status === 401) location.reload();
       if (answer?.ok) this.take(await answer.json());
     } finally {
       this.loading = false;
+      this.tookMs = performance.now() - begun;
     }
     if (!this.source || this.source.readyState === EventSource.CLOSED) this.watch();
   }
