@@ -152,7 +152,10 @@ def ack(
 def send_test(
     url: Annotated[
         str | None,
-        Parameter(name="URL", help="As apprise has it; without one, all channels that the settings name."),
+        Parameter(
+            name="URL",
+            help="As apprise has it; without one, all channels that the settings name (which no list of processes shows).",
+        ),
     ] = None,
     /,
 ) -> None:
