@@ -154,7 +154,7 @@ def send_test(
         str | None,
         Parameter(
             name="URL",
-            help="As apprise has it; without one, all channels that the settings name (which no list of processes shows).",
+            help="As apprise has it; without one, all channels that the settings name, unseen by others.",
         ),
     ] = None,
     /,
