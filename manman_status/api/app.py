@@ -31,7 +31,7 @@ from manman_status.api.parameters import refuse_unknown_parameters
 from manman_status.api.routes import alerts, badges, events, history, probes, schema, servers, system, uptime, workers
 from manman_status.api.tokens import Tokens
 from manman_status.store.health import Timeouts
-from manman_status.store.pool import create_pool
+from manman_status.store.pool import create_pool, opened
 
 if TYPE_CHECKING:
     from manman_status.settings import Settings
@@ -150,7 +150,6 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
         timeout_seconds=settings.database_timeout_seconds,
         read_only=True,
     )
-    await pool
     timeouts = Timeouts(**{name: getattr(settings, name) for name in Timeouts.__struct_fields__})
     database = Database(pool, timeout_seconds=settings.database_timeout_seconds, timeouts=timeouts)
     app.state["database"] = database
@@ -161,12 +160,8 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
     app.state["metrics"] = Metrics(
         database, worker_series=settings.worker_series, keep_seconds=settings.answer_cache_ms / 1000
     )
-    try:
-        yield
-    finally:
-        await feed.close()
+    async with opened(pool, close_within_seconds=settings.database_timeout_seconds):
         try:
-            async with asyncio.timeout(settings.database_timeout_seconds):
-                await pool.close()
-        except TimeoutError:
-            pool.terminate()
+            yield
+        finally:
+            await feed.close()

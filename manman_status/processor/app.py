@@ -39,7 +39,7 @@ from manman_status.processor.running import Runs, keep_running, unless_stopped
 from manman_status.processor.subscribers import Subscription
 from manman_status.settings import Settings
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, make_partitions
-from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, require_schema
+from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
@@ -95,21 +95,20 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
     async with AsyncExitStack() as stack:
         tracing = _open_tracing(settings, processor_id, statistics, custody, stack)
         probes = await stack.enter_async_context(probe_files(settings.probe_folder))
-        pool = await stack.enter_async_context(
-            create_pool(
-                settings.database_url,
-                application="manman-status processor",
-                size=settings.database_pool_size,
-                timeout_seconds=max(settings.database_timeout_seconds, 10.0),
-            )
+        pool = create_pool(
+            settings.database_url,
+            application="manman-status processor",
+            size=settings.database_pool_size,
+            timeout_seconds=max(settings.database_timeout_seconds, 10.0),
         )
+        await stack.enter_async_context(opened(pool, close_within_seconds=0.5))
         if await unless_stopped(_prepare_database(pool), stopping) is None:
             return
         opening = open_broker(settings.broker_url, topology, processor_id, custody, prefetch=settings.prefetch)
-        opened = await unless_stopped(opening, stopping)
-        if opened is None:
+        connected = await unless_stopped(opening, stopping)
+        if connected is None:
             return
-        broker, subscribers = opened
+        broker, subscribers = connected
         processor = Processor(
             settings, topology, pool, broker, subscribers, custody, processor_id, channels, statistics, tracing
         )
@@ -137,6 +136,7 @@ class Processor:
         tracing: Tracing | None,
     ) -> None:
         self._settings = settings
+        self._pool = pool
         self._statistics = statistics
         self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
         publish = StatusPublisher(broker, topology, tracing)
@@ -231,6 +231,7 @@ class Processor:
             _, late = await asyncio.wait(reading, timeout=self._settings.shutdown_timeout_seconds * 0.7)
             if late:
                 log.warning("stopped_before_all_was_stored", meaning="the broker keeps it and sends it again")
+                self._pool.terminate()  # a database that hangs would not let go of whoever asks it
             await cancel(*late, *others)
 
     def _wake(self) -> None:

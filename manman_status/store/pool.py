@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
@@ -54,7 +57,7 @@ async def _leave(connection: Connection) -> None:
 
 
 def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float, read_only: bool = False) -> Pool:
-    """A pool that connects when first used: `async with` it to open, which needs no database.
+    """A pool that connects when first used: opening it needs no database.
 
     `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`. Neither role leaves
     anything behind in its session, so a connection goes back to the pool as it is.
@@ -76,6 +79,20 @@ def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float
         reset=_leave,
         server_settings=session,
     )
+
+
+@asynccontextmanager
+async def opened(pool: Pool, *, close_within_seconds: float) -> AsyncIterator[Pool]:
+    """Closed in the end, without the server's word for it when that does not come in time."""
+    await pool
+    try:
+        yield pool
+    finally:
+        try:
+            async with asyncio.timeout(close_within_seconds):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
 
 
 SCHEMA_REVISION_FOUND = "SELECT version_num FROM alembic_version"

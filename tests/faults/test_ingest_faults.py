@@ -149,20 +149,27 @@ async def test_sigterm_ends_a_processor_within_ten_seconds_though_a_server_is_aw
 ):
     processor = await start_processor()
     server = postgres if away == "database" else rabbitmq
-    if away == "database":
-        server.stop()
-        await publish(started(1), key(1))
-        await eventually(lambda: "database_away" in processor.log)
-    else:
-        server.stop()
+    server.stop()
     try:
+        if away == "database":
+            await publish(started(1), key(1))
+            await eventually(lambda: "database_away" in processor.log)
         processor.stop(within_seconds=10)
     finally:
         server.start()
 
 
-async def test_a_schema_that_is_behind_is_said_and_ends_with_1(start_role, empty_database, broker, eventually):
-    role = start_role("processor", database_url=empty_database, rabbitmq_url=broker)
-    await eventually(lambda: role.returncode is not None)
-    assert role.returncode == 1
-    assert "run `manman-status migrate`" in role.log
+@pytest.mark.parametrize("hanging", ["database", "broker"])
+async def test_sigterm_ends_a_processor_within_ten_seconds_though_a_server_hangs(
+    hanging, start_processor, publish, rabbitmq, postgres, process_tree
+):
+    processor = await start_processor()
+    await publish.many([(started(i), key(i)) for i in range(1, 201)])
+    pids = [*process_tree((postgres if hanging == "database" else rabbitmq).pid)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        processor.stop(within_seconds=10)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
