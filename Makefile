@@ -7,6 +7,8 @@ PYTHON := $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 UV := $(or $(shell command -v uv),.manman/bootstrap/bin/uv)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Two at once, each with servers of its own: the tests wait more than they compute.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus chromium
@@ -20,10 +22,10 @@ up: $(INSTALLED) $(if $(MANMAN_STATUS_RABBITMQ_URL),,rabbitmq) ## everything on 
 	@exec $(BIN)/manman-status dev
 
 test: setup lint ## lint, types, import rules and all tests but the slowest outages
-	$(BIN)/pytest -m "not slow and not containers"
+	$(PYTEST) -m "not slow and not containers"
 
 test-all: setup lint ## the same with the slowest
-	$(BIN)/pytest -m "not containers"
+	$(PYTEST) -m "not containers"
 
 lint: $(INSTALLED) ## ruff, mypy, import rules, hadolint
 	$(BIN)/ruff check
@@ -33,7 +35,7 @@ lint: $(INSTALLED) ## ruff, mypy, import rules, hadolint
 	$(BIN)/hadolint Dockerfile
 
 test-faults: setup ## all tests that break servers, the slowest too
-	$(BIN)/pytest tests/faults
+	$(PYTEST) tests/faults
 
 test-containers: $(INSTALLED) ## the image and compose.yaml, with the container engine that `docker` reaches
 	$(BIN)/pytest -m containers tests/deployment

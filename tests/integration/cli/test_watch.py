@@ -56,6 +56,8 @@ class Terminal:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
         environment |= {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()}
         environment |= {"TERM": "xterm-256color"}
+        for size in ("COLUMNS", "LINES"):  # these would outweigh the terminal's own
+            environment.pop(size, None)
         self.drawn = ""
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
