@@ -1,0 +1,45 @@
+"""Whatever stands still for a while, and goes on: no event is lost, and every processor still ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+
+import pytest
+
+TURNS = 8
+STARTED_A_TURN = 100
+LONGEST_SECONDS = 5.0
+"""Longer than a transaction may idle, a lease lasts and a canary may be away."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+async def test_after_random_freezes_every_event_is_there_and_every_processor_ends_in_order(
+    seed, start_quick, publish, rows, eventually, rabbitmq, postgres, process_tree
+):
+    rng = random.Random(seed)
+    processors = [await start_quick(), await start_quick()]
+    for turn in range(TURNS):
+        first = 1 + STARTED_A_TURN * turn
+        await publish.many([started(instance) for instance in range(first, first + STARTED_A_TURN)])
+        frozen = rng.choice([rng.choice(processors), rng.choice(processors), postgres, rabbitmq])
+        pids = [*process_tree(frozen.pid)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(rng.uniform(0.2, LONGEST_SECONDS))
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(rng.uniform(0, 0.5))
+    processors[0].stop()
+    everything = "SELECT FROM server_instances HAVING count(*) = $1"
+    await eventually(lambda: rows(everything, TURNS * STARTED_A_TURN), within_seconds=90)
+    processors[1].stop()
+    assert not [each.log for each in processors if "Traceback" in each.log]
+
+
+def started(instance):
+    command = {"command_type": "SERVER_STARTED", "command_args": [str(instance), "7", "3"]}
+    return command, f"game_server_instance.{instance}.lifecycle"
