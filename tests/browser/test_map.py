@@ -176,7 +176,7 @@ COLOUR_AT = """async (id) => {
         const [r, g, b] = context.getImageData((x + 1) * ratio, (y - map.pane.scrollTop + 13) * ratio, 1, 1).data;
         return "#" + ((r << 16) | (g << 8) | b).toString(16).padStart(6, "0");
     };
-    const deadline = Date.now() + 15_000;
+    const deadline = Date.now() + 60_000;
     while (colour() !== colours.unhealthy && Date.now() < deadline) await new Promise(requestAnimationFrame);
     return Date.now() / 1000;
 }"""

@@ -97,7 +97,7 @@ async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
            INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
            SELECT 1, now(), 'worker', worker_id, 'RUNNING', 'LOST', 'worker_lost' FROM lost""",
     )
-    await expect(page.locator(".verdict")).to_contain_text("three beats of 10 s missed", timeout=1000)
+    await expect(page.locator(".verdict")).to_contain_text("three beats of 10 s missed", timeout=2000)
     await expect(page.locator("#day canvas")).to_be_visible()
 
 
