@@ -144,6 +144,9 @@ class Database:
     def distrust_canaries(self, queue, now):
         self.marks[queue] = Mark(self.marks[queue].observed_through, canaries_from=now)
 
+    def resume(self, now):
+        self.resumed_at = now
+
     def forget(self, processor_id, now):
         del self.processors[processor_id]
         for queue in QUEUES:
@@ -186,6 +189,7 @@ class Processor:
         self.channels: dict[str, Channel] = {}
         self.buffers: dict[str, list[tuple[Message, Channel]]] = {queue: [] for queue in QUEUES}
         self.begun: dict[str, tuple[float, int]] = {}
+        self.reconnected = False
 
     @property
     def runs(self):
@@ -198,6 +202,7 @@ class Processor:
     def read(self, broker):
         for queue in QUEUES:
             if broker.up and not (queue in self.channels and self.channels[queue].open):
+                self.reconnected |= queue in self.channels
                 self.channels[queue] = Channel()
             channel = self.channels.get(queue)
             while channel and channel.inbox:
@@ -208,6 +213,9 @@ class Processor:
                     self.buffers[queue].append((message, channel))
 
     def report(self, broker, database, now):
+        if self.reconnected or not all(channel.open for channel in self.channels.values()):
+            database.resume(now)
+            self.reconnected = False
         restarted = [queue for queue in QUEUES if self.custody[queue].restarted]
         for queue in restarted:
             database.distrust_canaries(queue, now)

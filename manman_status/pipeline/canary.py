@@ -25,6 +25,7 @@ from manman_status.store.observation import (
     move_watermark,
     register_processor,
     report_processor,
+    resume_observation,
 )
 from manman_status.store.pool import DATABASE_ERRORS, Pool
 from manman_status.store.writes import transaction_time
@@ -37,6 +38,14 @@ REPORTS_PER_DEPTHS = 20
 
 class Canaries(Protocol):
     """Sends canaries. Both may fail or hang while the broker is away: then nothing is proven, which is the point."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the broker now."""
+
+    @property
+    def losses(self) -> int:
+        """How often the connection was lost since we began."""
 
     async def send(self, queue: str, sent_at: datetime) -> None:
         """Through the inbound exchange, to whichever processor is given it."""
@@ -77,6 +86,7 @@ class Observer:
         self._blind_after_seconds = blind_after_seconds
         self._queues = sorted(custody)
         self._proven_at = float("-inf")
+        self._losses_told = 0
 
     async def register(self) -> bool:
         """Before anything is read. Tries until it succeeds."""
@@ -104,7 +114,7 @@ class Observer:
             try:
                 sent_at = await self._report()
                 self._note_proof(sent_at)
-                for queue in self._queues:
+                for queue in self._queues if self._canaries.losses == self._losses_told else ():
                     if turn % REPORTS_PER_CANARY == 0:
                         await self._canaries.send(queue, sent_at)
                     await self._canaries.send_to_self(queue, sent_at)
@@ -128,18 +138,23 @@ class Observer:
             self._proven_at = monotonic()
 
     async def _report(self) -> datetime:
-        """Write the row and move the watermarks; the database's time, taken before any canary is sent."""
+        """Write the row and move the watermarks; the database's time, taken before any canary is sent. So no canary
+        that was sent after a loss of the connection is seen before that loss."""
+        losses, is_connected = self._canaries.losses, self._canaries.is_connected
         restarted = [queue for queue in self._queues if self._custody[queue].restarted]
         for queue in restarted:
             self._custody[queue].restarted = False  # before we wait: it may restart again meanwhile
         try:
-            return await self._write(restarted)
+            sent_at = await self._write(restarted, was_cut_off=losses != self._losses_told or not is_connected)
         except BaseException:
             for queue in restarted:
                 self._custody[queue].restarted = True
             raise
+        if is_connected:  # else it is lost until it is there again
+            self._losses_told = losses
+        return sent_at
 
-    async def _write(self, restarted: list[str]) -> datetime:
+    async def _write(self, restarted: list[str], *, was_cut_off: bool) -> datetime:
         settled = {
             queue: custody.settled_through
             for queue, custody in self._custody.items()
@@ -164,4 +179,6 @@ class Observer:
                 standstill_seconds=self._standstill_seconds,
                 blind_after_seconds=self._blind_after_seconds,
             )
+            if was_cut_off:
+                await resume_observation(connection)
         return now

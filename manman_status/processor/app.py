@@ -109,8 +109,19 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         if connected is None:
             return
         broker, subscribers = connected
+        canaries = BrokerCanaries(broker, await broker.connect(), topology, processor_id)
         processor = Processor(
-            settings, topology, pool, broker, subscribers, custody, processor_id, channels, statistics, tracing
+            settings,
+            topology,
+            pool,
+            broker,
+            subscribers,
+            canaries,
+            custody,
+            processor_id,
+            channels,
+            statistics,
+            tracing,
         )
         stack.push_async_callback(processor.leave)
         stack.push_async_callback(close_broker, broker)
@@ -129,6 +140,7 @@ class Processor:
         pool: Pool,
         broker: RabbitBroker,
         subscribers: list[RabbitSubscriber],
+        canaries: BrokerCanaries,
         custody: dict[str, Custody],
         processor_id: str,
         channels: Sequence[Channel],
@@ -155,7 +167,7 @@ class Processor:
         )
         self._observer = Observer(
             pool,
-            BrokerCanaries(broker, topology, processor_id),
+            canaries,
             custody,
             self._statistics,
             processor_id=processor_id,

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import structlog
+from aio_pika.abc import AbstractRobustConnection
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 from aiormq.exceptions import ChannelLockedResource
 from faststream import AckPolicy
@@ -55,8 +56,13 @@ def watch_own_queue(
 class BrokerCanaries:
     """Failing to send one is no error: its absence is what tells."""
 
-    def __init__(self, broker: RabbitBroker, topology: Topology, processor_id: str) -> None:
+    def __init__(
+        self, broker: RabbitBroker, connection: AbstractRobustConnection, topology: Topology, processor_id: str
+    ) -> None:
         self._broker = broker
+        self._connection = connection
+        self.losses = 0
+        connection.close_callbacks.add(self._note_loss)
         self._processor_id = processor_id
         self._exchange = topic(topology.inbound_exchange)
         self._dead_letter_queue = topology.dead_letter_queue
@@ -64,6 +70,13 @@ class BrokerCanaries:
             topology.heartbeat_queue: CANARY_KEYS["heartbeats"],
             topology.lifecycle_queue: CANARY_KEYS["lifecycle"],
         }
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection.connected.is_set()
+
+    def _note_loss(self, *_: object) -> None:
+        self.losses += 1
 
     async def send(self, queue: str, sent_at: datetime) -> None:
         body = canary(self._processor_id, sent_at)
@@ -76,8 +89,7 @@ class BrokerCanaries:
         names = (*self._keys, self._dead_letter_queue)
         try:
             async with asyncio.timeout(PUBLISH_WITHIN_SECONDS):
-                connection = await self._broker.connect()
-                async with connection.channel() as channel:
+                async with self._connection.channel() as channel:
                     queues = [await channel.declare_queue(name, passive=True) for name in names]
         except BROKER_ERRORS:
             return {}, None

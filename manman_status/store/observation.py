@@ -142,6 +142,15 @@ async def advance_observation(
     await connection.execute(ADVANCE, queues, standstill_seconds, blind_after_seconds)
 
 
+RESUME = "UPDATE observation SET resumed_at = now() WHERE id = 1 AND resumed_at IS NOT NULL"
+
+
+async def resume_observation(connection: Connection) -> None:
+    """A processor was cut off from the broker, and so perhaps were the workers: from now on a whole timeout has to be
+    observed before any of them is given up."""
+    await connection.execute(RESUME)
+
+
 FORGET_GAPS = "DELETE FROM observation_gaps WHERE ended_at < now() - make_interval(days => $1)"
 
 

@@ -7,7 +7,9 @@ import os
 import signal
 import time
 from datetime import timedelta
+from urllib.parse import quote, urlsplit
 
+import httpx
 import pytest
 
 from tests.fleet import INTERVAL_SECONDS, TIMEOUT_SECONDS
@@ -62,6 +64,42 @@ async def test_while_the_broker_hangs_nobody_is_lost(watched_fleet, fleet, obser
         os.kill(rabbitmq.pid, signal.SIGCONT)
     await eventually(lambda: all_healthy(fleet, observed))
     await stays_so_for_a_timeout(fleet, observed, eventually)
+
+
+async def test_who_was_cut_off_from_the_broker_for_a_moment_gives_nobody_up_before_a_whole_grace(
+    start_quick, fleet, observed, rabbitmq, broker, eventually
+):
+    """Each cut may cost every worker a beat. So one that falls silent beside it is given up later, not never."""
+    grace_seconds = TIMEOUT_SECONDS + 6
+    processor = await start_quick(recovery_grace_seconds=grace_seconds)
+    fleet.recruit(WORKERS)
+    await eventually(lambda: all_healthy(fleet, observed))
+    began = await observed.through()
+    await eventually(lambda: observed.has_passed(began + timedelta(seconds=grace_seconds)))
+    await cut_connections(rabbitmq, broker, eventually)
+    cut = await observed.value("SELECT now()")
+    fleet.workers[1].beating = False
+    await eventually(lambda: observed.has_passed(cut + timedelta(seconds=TIMEOUT_SECONDS + 3)))
+    assert await observed.lost() == []
+    await eventually(observed.lost)
+    assert set(await observed.lost()) == {("worker", 1), ("game_server_instance", 1001)}
+    assert await observed.value("SELECT at FROM transitions WHERE new_status = 'LOST' LIMIT 1") > cut + timedelta(
+        seconds=grace_seconds - 1
+    )
+    assert processor.returncode is None
+
+
+async def cut_connections(rabbitmq, broker, eventually):
+    """All of the test's virtual host, as a proxy or a network does it: both sides connect again by themselves."""
+    virtual_host = urlsplit(broker).path[1:]
+    async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
+
+        async def names():
+            answer = await management.get(f"/api/vhosts/{virtual_host}/connections")
+            return [connection["name"] for connection in answer.json() if "name" in connection]
+
+        for name in await eventually(names):
+            await management.delete(f"/api/connections/{quote(name)}")
 
 
 async def test_after_every_processor_was_killed_nobody_is_lost(watched_fleet, start_quick, fleet, observed, eventually):
