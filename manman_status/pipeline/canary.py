@@ -150,8 +150,9 @@ class Observer:
             for queue in restarted:
                 self._custody[queue].restarted = True
             raise
-        if is_connected:  # else it is lost until it is there again
+        if is_connected and losses != self._losses_told:  # until then each report says that it is lost
             self._losses_told = losses
+            log.warning("was_cut_off_from_broker", meaning="nobody is given up until a whole timeout was observed")
         return sent_at
 
     async def _write(self, restarted: list[str], *, was_cut_off: bool) -> datetime:
