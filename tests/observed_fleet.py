@@ -350,6 +350,7 @@ class World:
         self.processors: list[Processor] = []
         self.instances = 0
         self.told = 0
+        self.swept_through: float | None = None
         self.status = {}
         for _ in range(processors):
             self.start_processor()
@@ -441,6 +442,7 @@ class World:
         horizon = Horizon(at(database.observed_through), at(database.resumed_at))
         database.guards = sweep(rows, database.guards, horizon, at=at(self.now), rules=RULES)
         database.write(rows)
+        self.swept_through = database.observed_through
 
     def check_transitions(self):
         """Each transition leaves from where the one before led, and says nothing that is not so."""
