@@ -457,11 +457,11 @@ class World:
         self.told = len(self.database.history)
 
     def is_falsely_lost(self, worker):
-        """It said that it lived within the timeout that was observed. Of one who is dead by now, what the broker lost
-        or was not there to take is no proof."""
+        """It said that it lived within the timeout that was observed. Of one who is dead by now, what the broker lost,
+        or what it said while it was not connected again, is no proof."""
         through = self.database.observed_through
         earliest = through - worker.timeout
-        told = worker.speaks or self.broker.stopped_at < earliest
+        told = worker.speaks or max(self.broker.stopped_at, worker.reconnects_at) < earliest
         return told and any(earliest <= beat <= through for beat in worker.beats)
 
     def check_conclusion(self, transition):
