@@ -127,8 +127,14 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def freeze_or_thaw_processor(self, data):
+        """One that goes on reaches the database before anything else happens: until then nobody knows what it is given,
+        when it was thought gone."""
         if processor := self.processor(data):
-            processor.frozen_since = None if processor.frozen_since is not None else self.world.now
+            if processor.frozen_since is None:
+                processor.frozen_since = self.world.now
+            else:
+                processor.frozen_since = None
+                self.world.pass_time(1)
 
     @rule(data=st.data())
     def kill_processor(self, data):
