@@ -86,6 +86,8 @@ class Observer:
         self._blind_after_seconds = blind_after_seconds
         self._queues = sorted(custody)
         self._proven_at = float("-inf")
+        self._unproven_since: float | None = None
+        self._missing_told: list[str] = []
         self._losses_told = 0
 
     async def register(self) -> bool:
@@ -121,6 +123,7 @@ class Observer:
                 if turn % REPORTS_PER_DEPTHS == 0:
                     self._statistics.queue_depths, self._statistics.dead_letters_waiting = await self._canaries.depths()
             except DATABASE_ERRORS as error:
+                self._unproven_since = None  # without the database no canary could be committed
                 backoff.failed()
                 if backoff.is_worth_saying:
                     log.warning("observation_stands_still", error=f"{type(error).__name__}: {error}")
@@ -134,8 +137,22 @@ class Observer:
 
     def _note_proof(self, now: datetime) -> None:
         lately = now - timedelta(seconds=2 * self._interval_seconds)
-        if all(custody.settled_through and custody.settled_through > lately for custody in self._custody.values()):
-            self._proven_at = monotonic()
+        settled = {queue: custody.settled_through for queue, custody in self._custody.items()}
+        missing = sorted(queue for queue, through in settled.items() if through is None or through <= lately)
+        if missing:
+            self._unproven_since = self._unproven_since or monotonic()
+            if not self._missing_told and monotonic() - self._unproven_since > self._standstill_seconds:
+                self._missing_told = missing
+                log.warning(
+                    "canaries_do_not_return",
+                    queues=missing,
+                    meaning="the broker, or our reading, stands still; nobody is given up meanwhile",
+                )
+            return
+        self._proven_at, self._unproven_since = monotonic(), None
+        if self._missing_told:
+            log.info("canaries_return", queues=self._missing_told)
+            self._missing_told = []
 
     async def _report(self) -> datetime:
         """Write the row and move the watermarks; the database's time, taken before any canary is sent. So no canary

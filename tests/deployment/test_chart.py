@@ -622,6 +622,12 @@ def test_an_ingress_lets_in_questions_and_nothing_else() -> None:
     assert "lets in whoever finds" in objects.notes
 
 
+def test_in_production_where_all_asks_for_a_token_the_ingress_lets_in_the_page() -> None:
+    objects = render(yaml.safe_load(VALUES["production"].read_text("utf-8")))
+    assert [path["path"] for path in objects.one("Ingress")["spec"]["rules"][0]["http"]["paths"]] == ["/"]
+    assert "https://status.example.com/\n" in objects.notes
+
+
 @pytest.mark.parametrize("name", ["r", "x" * 53, "manman-status-of-a-team-with-quite-a-long-name-indeed"])
 def test_names_fit_and_two_releases_share_none(name: str) -> None:
     values = yaml.safe_load(VALUES["all-on"].read_text("utf-8"))

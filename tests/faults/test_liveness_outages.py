@@ -60,10 +60,12 @@ async def test_while_the_broker_hangs_nobody_is_lost(watched_fleet, fleet, obser
     os.kill(rabbitmq.pid, signal.SIGSTOP)
     try:
         await eventually(lambda: is_blind(observed))
+        await eventually(lambda: "canaries_do_not_return" in watched_fleet.log)
     finally:
         os.kill(rabbitmq.pid, signal.SIGCONT)
     await eventually(lambda: all_healthy(fleet, observed))
     await stays_so_for_a_timeout(fleet, observed, eventually)
+    assert watched_fleet.log.count("canaries_do_not_return") == watched_fleet.log.count("canaries_return") == 1
 
 
 async def test_who_was_cut_off_from_the_broker_for_a_moment_gives_nobody_up_before_a_whole_grace(
