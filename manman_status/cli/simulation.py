@@ -8,12 +8,13 @@ import math
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from manman_status.cancellation import cancel
 from manman_status.cli.broker import connected
 from manman_status.cli.verdict import print_verdict
 from manman_status.domain.liveness import timeout_seconds
@@ -92,9 +93,9 @@ async def _beside(task: asyncio.Task[None], living: Awaitable[None]) -> None:
     try:
         await living
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await cancel(task)
+        if not task.cancelled():
+            task.result()
 
 
 def _stops() -> tuple[asyncio.Event, asyncio.Event]:
@@ -124,7 +125,7 @@ async def _lanes(settings: Settings) -> AsyncIterator[tuple[Publisher, Publisher
         try:
             yield beats, lifecycle
         finally:
-            asking.cancel()
+            await cancel(asking)
 
 
 def _api(settings: Settings) -> httpx.AsyncClient:
@@ -156,7 +157,7 @@ async def _progress(run: FleetRun, seconds: float) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            showing.cancel()
+            await cancel(showing)
 
 
 def _tell(run: FleetRun, fleet: Fleet) -> None:
