@@ -103,6 +103,31 @@ async def test_a_pointer_over_a_cell_says_why_and_a_click_opens_the_worker(
     await page.wait_for_url("**/workers/101")
 
 
+async def test_what_is_told_of_a_cell_changes_with_its_worker(
+    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+) -> None:
+    await run_sql(database, FILL)
+    page = await (await window((await start_api(**UNHURRIED)).url)).open("/?group=g3")
+    await expect(page.locator("#shown")).to_contain_text(" of 10,000")
+    await page.hover("#map", position={"x": 20, "y": 50})
+    tip = page.locator("#tip")
+    await expect(tip).to_contain_text("Worker 3: healthy")
+    await expect(tip).to_contain_text("Heard at")
+    await run_sql(
+        database,
+        """WITH lost AS (
+               UPDATE workers SET status = 'LOST', status_since = now(), reason = 'heartbeat_expired'
+               WHERE worker_id = 3 RETURNING worker_id
+           ), counted AS (UPDATE revision_counter SET revision = 3)
+           INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
+           SELECT 3, now(), 'worker', worker_id, 'RUNNING', 'LOST', 'heartbeat_expired' FROM lost""",
+    )
+    await expect(tip).to_contain_text("Worker 3: unhealthy")
+    await expect(tip).to_contain_text("Lost since")
+    await page.select_option("[name=health]", "healthy")
+    await expect(tip).to_be_hidden()
+
+
 async def test_the_map_is_walked_by_keys_and_tells_what_it_comes_to(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.conftest import Window, hindrances
-from tests.conftest import Role, run_sql
+from tests.conftest import ProcessTree, Role, run_sql
 
 PAGES = (
     "/",
@@ -112,6 +116,147 @@ async def test_when_nothing_answers_any_more_the_bar_says_since_when(
     opened.faults.clear()  # each question that was not answered
 
 
+async def test_when_the_api_hangs_the_bar_says_so_too(
+    process_tree: ProcessTree, start_api: Callable[..., Awaitable[Role]], window: Callable[..., Awaitable[Window]]
+) -> None:
+    api = await start_api()
+    opened = await window(api.url)
+    page = await opened.open("/")
+    pids = process_tree(api.pid)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await expect(page.locator("#bar")).to_contain_text("no answer from the api since")
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    await expect(page.locator("#bar")).not_to_contain_text("no answer")
+    opened.faults.clear()  # each question that was not answered
+
+
+async def test_since_when_nothing_answers_stands_still_while_it_is_refused(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    opened = await window(crowded.url)
+    page = await opened.open("/silences")
+    for path in ("**/page/bar", "**/silences"):
+        await page.route(path, lambda route: route.fulfill(status=503, json={"detail": "The database is away"}))
+    await expect(page.locator("#bar")).to_contain_text("no answer from the api since")
+    since = await page.locator(".observation span").text_content()
+    for _ in range(2):
+        async with page.expect_response("**/page/bar"):
+            pass
+    await expect(page.locator(".observation span")).to_have_text(since or "")
+    opened.faults.clear()
+
+
+async def test_a_field_that_was_filled_in_wrongly_is_no_outage_and_says_what_is_wrong(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    opened = await window(crowded.url)
+    page = await opened.open("/workers")
+    await page.fill("[name=label]", "group")
+    await expect(page.locator("#refused")).to_contain_text("'group' is not key:value")
+    await expect(page.locator("#bar")).to_contain_text("ok")
+    assert await hindrances(page) == []
+    await page.fill("[name=label]", "group:g3")
+    await expect(page.locator("#refused")).to_have_text("")
+    await page.wait_for_url("**/workers?label=group%3Ag3")
+    assert all("400" in fault for fault in opened.faults)
+    opened.faults.clear()
+
+
+async def test_a_worker_that_is_no_longer_known_is_no_outage(
+    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+) -> None:
+    await run_sql(
+        database,
+        """INSERT INTO workers (worker_id, created_date, end_date, status, status_since, reason)
+           VALUES (7, now(), now(), 'COMPLETE', now(), 'graceful')""",
+    )
+    opened = await window((await start_api()).url)
+    page = await opened.open("/workers/7")
+    await run_sql(database, "DELETE FROM workers")
+    await expect(page.locator("#refused")).to_contain_text("7")
+    await expect(page.locator("#bar")).not_to_contain_text("no answer")
+    assert all("404" in fault for fault in opened.faults)
+    opened.faults.clear()
+
+
+async def test_a_filter_holds_though_the_rows_are_asked_for_again_meanwhile(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    page = await (await window(crowded.url)).open("/workers")
+    polled = asyncio.Event()
+
+    async def after_a_poll(route: Route) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(polled.wait(), 8)  # what is asked for after this would have been asked for in it
+        await route.continue_()
+
+    await page.route("**/workers?health=unhealthy", after_a_poll)
+    page.on("response", lambda response: response.url.endswith("/workers") and polled.set())
+    await page.select_option("[name=health]", "unhealthy")
+    await page.wait_for_url("**/workers?health=unhealthy")
+    await expect(page.locator("#rows")).to_have_attribute("hx-get", "/workers?health=unhealthy")
+    await expect(page.locator("#rows tbody tr").first).to_contain_text("unhealthy")
+
+
+async def test_a_table_stays_where_it_was_scrolled_to_and_keeps_the_focus(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    page = await (await window(crowded.url, width=390, height=844)).open("/workers")
+    table = page.locator("#table")
+    await table.focus()
+    await table.evaluate("table => (table.scrollLeft = 120)")
+    async with page.expect_response("**/workers"):
+        pass
+    await table.evaluate("table => new Promise(requestAnimationFrame)")
+    assert await table.evaluate("table => [table.scrollLeft, document.activeElement === table]") == [120, True]
+
+
+async def test_the_last_day_is_drawn_though_it_was_first_asked_for_in_vain(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    opened = await window(crowded.url)
+    asked = asyncio.Event()
+
+    async def once_in_vain(route: Route) -> None:
+        await (route.continue_() if asked.is_set() else route.abort())
+        asked.set()
+
+    await opened.context.route("**/day.json", once_in_vain)
+    page = await opened.open("/workers/7")
+    await asyncio.wait_for(asked.wait(), 30)
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # as who comes back to it
+    await expect(page.locator("#day canvas")).to_be_visible()
+    assert all("ERR_FAILED" in fault for fault in opened.faults)
+    opened.faults.clear()
+
+
+HIDE = """hidden => {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+async def test_of_many_tabs_those_that_nobody_sees_take_nothing_from_the_others(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
+    """A browser has six connections to a host in all."""
+    opened = await window(crowded.url)
+    pages = []
+    for path in ("/workers/7", "/workers/8", "/", "/workers/9", "/workers/101", "/", "/workers/102", "/workers/103"):
+        page = await opened.open(path)
+        await expect(page.locator(".observation")).to_contain_text("observed until")
+        await page.evaluate(HIDE, True)
+        pages.append(page)
+    await pages[0].evaluate(HIDE, False)
+    async with pages[0].expect_response("**/page/bar"):
+        pass
+    await expect(pages[0].locator("#day canvas")).to_be_visible()
+
+
 async def test_who_signs_in_comes_to_the_page_and_who_signs_out_has_to_sign_in_again(
     start_api: Callable[..., Awaitable[Role]], window: Callable[..., Awaitable[Window]]
 ) -> None:
@@ -122,7 +267,7 @@ async def test_who_signs_in_comes_to_the_page_and_who_signs_out_has_to_sign_in_a
     assert await hindrances(page) == []
     await page.fill("[name=token]", "another")
     await page.click("form.sign-in button")
-    await expect(page.locator("[role=alert]")).to_have_text("That is none of them.")
+    await expect(page.locator("form [role=alert]")).to_have_text("That is none of them.")
     await page.fill("[name=token]", "a-token-of-mine")
     await page.click("form.sign-in button")
     await page.wait_for_url("**/alerts?severity=critical")

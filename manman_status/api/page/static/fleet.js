@@ -1,5 +1,7 @@
 // The workers of the map as they are now: all of them every few seconds, and what changes in between as it happens.
 
+import { ask } from "./ask.js";
+
 const RELOAD_MS = 3000;
 const RELOAD_SHARE = 0.05; // of the time, when a large fleet takes long
 const SOON_MS = 300;
@@ -22,7 +24,8 @@ export class Fleet extends EventTarget {
   async start() {
     await this.load();
     this.reloadLater();
-    document.addEventListener("visibilitychange", () => document.hidden || this.load());
+    // A browser has six connections to a host in all, and a stream takes one for as long as it is open.
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.source?.close() : this.load()));
   }
 
   reloadLater() {
@@ -41,14 +44,13 @@ export class Fleet extends EventTarget {
     this.loading = true;
     const begun = performance.now();
     try {
-      const answer = await fetch("/page/map.json").catch(() => undefined); // the bar tells that nothing answers
-      if (answer?.status === 401) location.reload();
-      if (answer?.ok) this.take(await answer.json());
+      const fleet = await ask("/page/map.json");
+      if (fleet) this.take(JSON.parse(fleet));
     } finally {
       this.loading = false;
       this.tookMs = performance.now() - begun;
     }
-    if (!this.source || this.source.readyState === EventSource.CLOSED) this.watch();
+    if ((this.source?.readyState ?? EventSource.CLOSED) === EventSource.CLOSED) this.watch();
   }
 
   take({ groups, healths, statuses, reasons, state, revision }) {
@@ -78,7 +80,7 @@ export class Fleet extends EventTarget {
 
   // From where the loaded map stands: nothing that happens in between is missed.
   watch() {
-    if (this.revision === undefined) return;
+    if (this.revision === undefined || document.hidden) return;
     this.source = new EventSource(`/status/events?entity=worker&from=${this.revision}`);
     this.source.addEventListener("transition", ({ data }) => {
       const [, id] = data.match(/"entity_id":(\d+)/);

@@ -1,5 +1,6 @@
 // The fleet map: what is shown of the fleet, and what pointer and keys do to it.
 
+import { ask } from "./ask.js";
 import { Drawing } from "./drawing.js";
 import { Fleet } from "./fleet.js";
 import { Grid } from "./grid.js";
@@ -21,6 +22,7 @@ export class FleetMap {
     this.fleet = new Fleet();
     this.drawing = new Drawing(this.canvas);
     this.chosen = -1;
+    this.what = "";
     this.listen();
     this.fit();
     this.fleet.start();
@@ -29,7 +31,7 @@ export class FleetMap {
   listen() {
     const { pane, fleet } = this;
     fleet.addEventListener("load", () => this.lay());
-    fleet.addEventListener("change", () => (this.filter.health ? this.lay() : this.show()));
+    fleet.addEventListener("change", () => (this.filter.health ? this.lay() : this.show(), this.tellAnew()));
     pane.addEventListener("scroll", () => this.show(), { passive: true });
     pane.addEventListener("pointermove", (event) => this.choose(this.under(event), false));
     pane.addEventListener("pointerleave", () => this.choose(-1, false));
@@ -79,6 +81,7 @@ export class FleetMap {
     const some = this.grid.count.toLocaleString("en");
     this.shown.textContent = some === all ? `${all} workers` : `${some} of ${all} workers`;
     this.show();
+    this.tellAnew();
   }
 
   show() {
@@ -102,23 +105,38 @@ export class FleetMap {
     if (place === this.chosen) return;
     this.chosen = place;
     this.show();
-    clearTimeout(this.asking);
-    this.tip.hidden = place < 0;
-    this.pane.classList.toggle("over", place >= 0);
-    if (place < 0) return;
-    const index = this.places[place];
-    const what = `Worker ${this.fleet.ids[index]}: ${this.fleet.health[index]}`;
-    this.tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: what }));
-    this.placeTip(place);
-    this.asking = setTimeout(() => this.tellWhy(place, what, byKey), WHY_AFTER_MS);
+    this.tell(byKey);
   }
 
-  async tellWhy(place, what, byKey) {
-    const answer = await fetch(`/page/workers/${this.idAt(place)}/why`);
-    if (!answer.ok || place !== this.chosen) return;
-    const why = await answer.text();
+  // What is known of the chosen worker, and a little later why.
+  tell(byKey) {
+    clearTimeout(this.asking);
+    const { chosen } = this;
+    this.what = this.whatIs(chosen);
+    this.tip.hidden = chosen < 0;
+    this.pane.classList.toggle("over", chosen >= 0);
+    if (chosen < 0) return;
+    this.tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: this.what }));
+    this.placeTip(chosen);
+    this.asking = setTimeout(() => this.tellWhy(this.what, byKey), WHY_AFTER_MS);
+  }
+
+  // What is told may be over, or be of a worker that is no longer shown or elsewhere.
+  tellAnew() {
+    if (this.whatIs(this.chosen) !== this.what) this.tell(false);
+    else if (this.chosen >= 0) this.placeTip(this.chosen);
+  }
+
+  whatIs(place) {
+    const index = this.places?.[place];
+    return index === undefined ? "" : `Worker ${this.fleet.ids[index]}: ${this.fleet.health[index]}`;
+  }
+
+  async tellWhy(what, byKey) {
+    const why = await ask(`/page/workers/${this.idAt(this.chosen)}/why`);
+    if (why === undefined || what !== this.what) return;
     this.tip.append(Object.assign(document.createElement("span"), { textContent: why }));
-    this.placeTip(place);
+    this.placeTip(this.chosen);
     if (byKey) this.told.textContent = `${what}. ${why}`;
   }
 

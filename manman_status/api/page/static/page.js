@@ -1,7 +1,9 @@
-// What all pages share: filters without empty fields in the URL, and telling when nothing answers any more.
+// What all pages share: filters without empty fields in the URL, telling when nothing answers any more or what was
+// refused, and tables that stay where they were scrolled to.
 
 const bar = () => document.getElementById("bar");
 const told = document.getElementById("told");
+const refused = document.getElementById("refused");
 
 document.addEventListener("htmx:configRequest", ({ detail }) => {
   for (const [name, value] of [...detail.formData]) if (value === "") detail.formData.delete(name);
@@ -13,14 +15,35 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (isPoll && event.target.id !== "bar" && String(getSelection())) event.preventDefault();
 });
 
-document.addEventListener("htmx:responseError", ({ detail }) => {
-  if (detail.xhr.status === 401) location.reload();
-  else silent();
+document.addEventListener("htmx:responseError", ({ detail: { xhr, elt } }) => {
+  if (xhr.status === 401) location.reload();
+  else if (xhr.status >= 500) silent();
+  else refuse(xhr, elt);
 });
 document.addEventListener("htmx:sendError", silent);
+document.addEventListener("htmx:timeout", silent);
 
 let answered = new Date();
-document.addEventListener("htmx:afterOnLoad", () => (answered = new Date()));
+document.addEventListener("htmx:afterOnLoad", ({ detail: { xhr, elt } }) => {
+  if (xhr.status < 500) answered = new Date();
+  if (xhr.status < 400 && elt === refusedTo) refuse();
+});
+
+// A field that was filled in wrongly, or a worker that is no longer known: told until the same is answered.
+let refusedTo;
+function refuse(xhr, elt) {
+  refusedTo = elt;
+  refused.textContent = xhr ? JSON.parse(xhr.responseText).detail : "";
+}
+
+// Tables are swapped every few seconds.
+let scrolled = [];
+document.addEventListener("htmx:beforeSwap", ({ target }) => {
+  scrolled = Array.from(target.querySelectorAll(".scroll[id]"), ({ id, scrollLeft, scrollTop }) => [id, { scrollLeft, scrollTop }]);
+});
+document.addEventListener("htmx:afterSwap", () => {
+  for (const [id, to] of scrolled) Object.assign(document.getElementById(id) ?? {}, to);
+});
 
 function silent() {
   bar().className = "bar away";

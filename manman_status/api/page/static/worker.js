@@ -1,16 +1,19 @@
 // The last day of one worker: how many of its server instances ran, and behind that when it was not running itself.
 
+import { ask } from "./ask.js";
+
 const REDRAW_MS = 30_000;
 const HEIGHT = 170;
 
 const place = document.getElementById("day");
 let plot;
 let shades = [];
+let source;
 
 async function load() {
-  const answer = await fetch(place.dataset.from);
-  if (!answer.ok) return;
-  const day = await answer.json();
+  const answer = await ask(place.dataset.from);
+  if (!answer) return;
+  const day = JSON.parse(answer);
   shades = day.statuses
     .map(([since, what], at, all) => ({ since, until: all[at + 1]?.[0] ?? day.ends, what }))
     .filter(({ what }) => what !== "RUNNING")
@@ -61,9 +64,29 @@ function shade(self, colour) {
   context.restore();
 }
 
-await load();
+// From where the page stands; begun again, from where it stands then, when the api would not have it.
+function watch() {
+  if (document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
+  const { id, revision } = document.getElementById("worker").dataset;
+  source = new EventSource(`/status/events?worker_id=${id}&from=${revision}`);
+  source.addEventListener("transition", renew);
+}
+
+function renew() {
+  htmx.trigger("#worker", "renew");
+  load();
+}
+
+load();
+watch();
 setInterval(() => document.hidden || load(), REDRAW_MS);
-document.addEventListener("htmx:sseMessage", load);
+document.addEventListener("htmx:afterSwap", watch);
+// A browser has six connections to a host in all, and a stream takes one for as long as it is open.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return source?.close();
+  renew();
+  watch();
+});
 new ResizeObserver(() => plot?.setSize({ width: place.clientWidth, height: HEIGHT })).observe(place);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   plot?.destroy();
