@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
-QUIET_PATHS = OPEN_PATHS | {"/metrics", "/page/bar", "/page/groups", "/page/map.json"}
-"""What machines, and pages that are left open, ask every few seconds."""
+QUIET_PATHS = OPEN_PATHS | {"/metrics"}
 POSTED_PATHS = frozenset({SIGN_IN, SIGN_OUT})
 BADGE_PATH = re.compile(r"/status/(workers/[1-9][0-9]{0,18}/)?badge\.svg")
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -71,7 +70,7 @@ class Gate:
                 await app(scope, receive, answer)
             finally:
                 # The route and not the path or the query: those may hold what nobody should read.
-                say = log.debug if scope["path"] in QUIET_PATHS else log.info
+                say = log.debug if _is_routine(scope) else log.info
                 ms = round((perf_counter() - begun) * 1000, 1)
                 say("request", method=method, route=scope.get("path_template"), status=status, duration_ms=ms)
 
@@ -80,17 +79,24 @@ class Gate:
             return True
         if self._public_badges and BADGE_PATH.fullmatch(scope["path"]):
             return True
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if not given:
-            return is_signed_in(scope, self._tokens)
-        scheme, _, token = given[0].partition(b" ")
-        return len(given) == 1 and scheme.lower() == b"bearer" and self._tokens.accept(token)
+        shown = [value.partition(b" ") for name, value in scope["headers"] if name == b"authorization"]
+        if not any(scheme.lower() == b"bearer" for scheme, _, _ in shown):
+            return is_signed_in(scope, self._tokens)  # another scheme is for a proxy in front of us
+        return len(shown) == 1 and self._tokens.accept(shown[0][2])
 
 
 def _is_visit(scope: HTTPScope) -> bool:
     """A browser is to show this page to a person."""
     accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
     return scope["method"] == "GET" and is_page(scope["path"]) and b"text/html" in accept
+
+
+def _is_routine(scope: HTTPScope) -> bool:
+    """What machines, and pages that are left open, ask every few seconds."""
+    path = scope["path"]
+    return (
+        path in QUIET_PATHS or path.startswith("/page/") or any(name == b"hx-request" for name, _ in scope["headers"])
+    )
 
 
 def _to_sign_in(scope: HTTPScope) -> ASGIApp:

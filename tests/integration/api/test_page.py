@@ -290,6 +290,25 @@ async def test_a_wrong_token_signs_nobody_in(given: str, rows: Rows, run_app: Ru
         assert (await http.get("/status/workers")).status_code == 401
 
 
+async def test_what_a_proxy_in_front_asks_for_is_none_of_ours(rows: Rows, run_app: RunApp) -> None:
+    """Its password comes with every request, and does not outweigh the cookie."""
+    async with run_app(api_tokens=(TOKEN,)) as http:
+        http.headers["authorization"] = "Basic YW5uOnNlY3JldA=="
+        assert (await http.get("/", headers=BROWSER)).status_code == 303
+        await http.post("/sign-in", data={"token": TOKEN})
+        assert (await http.get("/", headers=BROWSER)).status_code == 200
+
+
+async def test_pages_that_are_left_open_do_not_fill_the_log(
+    fleet: Rows, http: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for path in (*PAGES, *OF_SCRIPTS):
+        assert (await http.get(path, headers={"hx-request": "true"})).status_code == 200
+    assert "[info" not in capfd.readouterr().out
+    await http.get("/workers")
+    assert "[info" in capfd.readouterr().out
+
+
 async def test_over_https_the_cookie_is_never_sent_without(rows: Rows, run_app: RunApp) -> None:
     async with run_app(api_tokens=(TOKEN,)) as http:
         signed = await http.post("/sign-in", data={"token": TOKEN}, headers={"x-forwarded-proto": "https"})
