@@ -39,7 +39,7 @@ KEPT_BYTES = 8 * 1024 * 1024
 
 
 class ChangeFilters(msgspec.Struct, frozen=True):
-    """Of each that is not empty, one value must be the change's."""
+    """Of each that is not empty, one value must be the change's. The group "" is that of the workers without one."""
 
     worker_ids: frozenset[int] = frozenset()
     groups: frozenset[str] = frozenset()
@@ -49,7 +49,7 @@ class ChangeFilters(msgspec.Struct, frozen=True):
     def allow(self, change: Change) -> bool:
         return (
             (not self.worker_ids or change.worker_id in self.worker_ids)
-            and (not self.groups or change.group in self.groups)
+            and (not self.groups or (change.worker_id is not None and (change.group or "") in self.groups))
             and (self.entity is None or change.entity == self.entity)
             and (not self.new_statuses or change.new_status in self.new_statuses)
         )

@@ -43,7 +43,9 @@ Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=1000, description="How
 Cursor: TypeAlias = Annotated[
     str | None, QueryParameter(description="`next_cursor` of the page before, asked for with the same filters.")
 ]
-Group: TypeAlias = Annotated[str | None, QueryParameter(description="The label `group`: short for `label=group:…`.")]
+Group: TypeAlias = Annotated[
+    str | None, QueryParameter(description="The label `group`; empty: the workers without one.")
+]
 Labels: TypeAlias = Annotated[
     list[str] | None,
     QueryParameter(description="`key:value`; may be repeated, and then all of them must hold."),
@@ -72,7 +74,9 @@ QueryWorkerIds: TypeAlias = Annotated[
 ]
 QueryGroups: TypeAlias = Annotated[
     tuple[str, ...],
-    QueryParameter(description="The worker's label `group`; may be repeated, and then any of them."),
+    QueryParameter(
+        description="The worker's label `group`, empty: without one; may be repeated, and then any of them."
+    ),
 ]
 QueryEntity: TypeAlias = Annotated[Entity | None, QueryParameter()]
 QueryStatuses: TypeAlias = Annotated[
@@ -145,7 +149,8 @@ async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
 
 
 def labels_asked(group: str | None, given: list[str] | None) -> dict[str, str] | None:
-    """All labels a worker must have. Raises InvalidParameter for what no worker can have."""
+    """All labels a worker must have; an empty `group` has also who has none. Raises InvalidParameter for what no worker
+    can have."""
     pairs = [] if group is None else [("group", "group", group)]
     for label in given or ():
         key, colon, value = label.partition(":")

@@ -16,7 +16,7 @@ from manman_status.domain.status import ACTIVE, TERMINAL, Health, Reason, Status
 if TYPE_CHECKING:
     from manman_status.store.past import Moment, PastFleet, PastPage
 
-SETTLED = b"max-age=3600"
+SETTLED = b"private, max-age=3600"
 IsBlind: TypeAlias = Annotated[
     bool, Meta(description="The fleet was not observed then: a status is what was known last.")
 ]

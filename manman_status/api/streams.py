@@ -84,7 +84,7 @@ class EventStream:
     async def _tell(self, watcher: Watcher, changes: Sequence[Change], send: Send) -> None:
         """Until the client has left or must come again. What it was not sent by then, it will ask for."""
         comment_at = monotonic() + self._comment_seconds
-        has_caught_up = False
+        has_caught_up = has_failed = False
         while not watcher.is_over:
             has_caught_up = has_caught_up or not watcher.is_behind
             told = b"".join(change.event for change in changes if self._filters.allow(change))
@@ -93,7 +93,7 @@ class EventStream:
             if told:
                 comment_at = monotonic() + self._comment_seconds
                 await self._send(send, told)
-            if not changes:
+            if not changes and not has_failed:
                 await watcher.wait(max(0.0, comment_at - monotonic()))
             if has_caught_up and watcher.is_behind:
                 await self._send(
@@ -101,11 +101,11 @@ class EventStream:
                 )
                 return
             try:
-                changes = await watcher.more()
+                changes, has_failed = await watcher.more(), False
             except RevisionDropped:
                 return
             except DatabaseUnavailable:
-                changes = []
+                changes, has_failed = [], True
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
 
     async def _send(self, send: Send, content: bytes, *, more: bool = True) -> None:

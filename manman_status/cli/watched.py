@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 from manman_status.cli.client import LARGEST_PAGE, Client, Refused
@@ -65,10 +66,13 @@ class Fleet:
             try:
                 found = self._client.get("/status/changes", query)
             except Refused as error:
-                if error.status != GONE:
-                    self._revision = None  # of a database that was put back, there is no such revision any more
-                    raise
-                self._revision = error.problem["oldest_revision"] - 1
+                if error.status == GONE:
+                    self._revision = error.problem["oldest_revision"] - 1
+                    continue
+                if error.status == HTTPStatus.BAD_REQUEST:  # of a database that was put back: no such revision any more
+                    self._revision = None
+                    self.changes.clear()
+                raise
             else:
                 self._revision = found["revision"]
                 self.changes.extendleft(found["items"])

@@ -19,7 +19,14 @@ from manman_status.domain.status import Entity, Health, StatusType
 from manman_status.errors import ManManStatusError, UnknownServerInstance, UnknownWorker
 from manman_status.store.details import ENDED_INSTANCES_SHOWN, TRANSITIONS_SHOWN
 from manman_status.store.health import IS_ACTIVE, IS_TERMINAL
-from manman_status.store.reads import TRANSITION_ITEM, ServerFilters, WorkerFilters, utc
+from manman_status.store.reads import (
+    LABELS_HOLD,
+    TRANSITION_ITEM,
+    ServerFilters,
+    WorkerFilters,
+    labels_given,
+    utc,
+)
 
 if TYPE_CHECKING:
     import asyncpg
@@ -54,13 +61,19 @@ class Moment(msgspec.Struct, frozen=True):
 LONGEST_TRANSACTION = "1 minute"
 """No transaction takes so long. Its transitions are dated by its beginning, and may be out of order by as much."""
 
+UNDER_WAY = "1 minute"
+"""Who asks for all of the retention is answered from its beginning on, though that has gone on a little since."""
+
+# Settled by what was observed, since now() of a replica may be past what has reached it.
 MOMENT = f"""
-SELECT now() AS now, now() - $2::interval AS oldest,
-    $1 < now() - interval '{LONGEST_TRANSACTION}' AS settled,
-    coalesce(observed_through + make_interval(secs => $3) < $1, true) OR EXISTS (
-        SELECT 1 FROM observation_gaps WHERE began_at + make_interval(secs => $3) < $1 AND $1 < ended_at
+SELECT now() AS now, oldest, at,
+    coalesce(at < observed_through - interval '{LONGEST_TRANSACTION}', false) AS settled,
+    coalesce(observed_through + make_interval(secs => $3) < at, true) OR EXISTS (
+        SELECT 1 FROM observation_gaps WHERE began_at + make_interval(secs => $3) < at AND at < ended_at
     ) AS blind
-FROM observation WHERE id = 1"""
+FROM observation, (SELECT now() - $2::interval AS oldest) kept,
+    LATERAL (SELECT CASE WHEN $1 < oldest - interval '{UNDER_WAY}' THEN $1 ELSE greatest($1, oldest) END AS at) asked
+WHERE id = 1"""
 
 
 async def look_back(
@@ -68,11 +81,11 @@ async def look_back(
 ) -> Moment:
     """Raises TimeNotKept and TimeToCome."""
     (row,) = await connection.fetch(MOMENT, at, retention, blind_after_seconds)
-    if at > row["now"]:
+    if row["at"] > row["now"]:
         raise TimeToCome(now=_rfc3339(row["now"]))
-    if at < row["oldest"]:
+    if row["at"] < row["oldest"]:
         raise TimeNotKept(oldest=_rfc3339(row["oldest"]))
-    return Moment(at, is_blind=row["blind"], is_settled=row["settled"])
+    return Moment(row["at"], is_blind=row["blind"], is_settled=row["settled"])
 
 
 def _rfc3339(time: datetime) -> str:
@@ -150,10 +163,8 @@ FROM (SELECT {item} FROM ({rows}) w ORDER BY {key}) i"""
 def workers_then_query(given: tuple[str, ...]) -> str:
     """$2 is whether it was blind, $3 the id to begin after, $4 the limit, $5… the values `given`."""
     conditions = ["worker_id > $3", "status_then IS NOT NULL"]
-    conditions += [
-        f"labels @> ${number}" if name == "labels" else f"status_then = ${number}"
-        for number, name in enumerate(given, start=5)
-    ]
+    hold = LABELS_HOLD | {"status": "status_then = {}"}
+    conditions += [hold[name].format(f"${number}") for number, name in enumerate(given, start=5)]
     rows = THEN.format(table="workers", status_then=WORKER_STATUS_THEN, where=" AND ".join(conditions))
     rows = _workers_then(f"{rows} ORDER BY worker_id LIMIT $4")
     return PAGE_THEN.format(key="worker_id", item=WORKER_ITEM_THEN, rows=rows)
@@ -163,7 +174,7 @@ async def list_workers_then(
     connection: Connection, filters: WorkerFilters, moment: Moment, *, after: int, limit: int
 ) -> PastPage:
     """Workers that were known then and whose id is greater than `after`, by id. `filters.health` is not looked at."""
-    values = {name: value for name in ("labels", "status") if (value := getattr(filters, name))}
+    values = labels_given(filters.labels) | ({"status": filters.status} if filters.status else {})
     query = workers_then_query(tuple(values))
     (row,) = await connection.fetch(query, moment.at, moment.is_blind, after, limit + 1, *values.values())
     return _past_page(row, limit)

@@ -21,6 +21,7 @@ from manman_status.api.feed import POLL_SECONDS, ChangeFilters, Feed
 from manman_status.api.responses import Change
 from manman_status.api.streams import EventStream
 from manman_status.domain.status import StatusType
+from manman_status.errors import DatabaseUnavailable
 from manman_status.store.pool import create_pool
 from tests.events import Event, Parser, Reader
 
@@ -37,9 +38,14 @@ if TYPE_CHECKING:
 
 class CountingDatabase(Database):
     readings = 0
+    failures = 0
+    """So many readings of the history fail."""
 
     async def read(self, ask: Any, *, key: Any) -> Any:
         self.readings += 1
+        if self.failures and key != ("changes", 2_500):
+            self.failures -= 1
+            raise DatabaseUnavailable(cause="TimeoutError")
         return await super().read(ask, key=key)
 
 
@@ -267,6 +273,35 @@ async def test_a_quiet_stream_comments_and_moves_on_where_it_would_resume(
         await eventually(lambda: client.revisions == [51])
         client.leaves.set()
         await client.running
+
+
+async def test_an_empty_group_is_that_of_the_workers_without_one(
+    rows: Rows, counting: CountingDatabase, eventually: Eventually
+) -> None:
+    await rows.worker(1, labels={"group": "a"})
+    await rows.worker(2)
+    await rows.server(31, worker_id=2)
+    for entity, of in (("worker", 1), ("worker", 2), ("game_server_instance", 31), ("game_server_instance", 99)):
+        await rows.transition(entity, of)
+    async with feeding(counting) as feed:
+        client = Client(stream(feed, 0, filters={"groups": frozenset({""})}, comment_seconds=0.1))
+        await eventually(lambda: client.parser.last_id == "4")
+        assert client.revisions == [2, 3]
+
+
+async def test_one_reading_that_fails_does_not_hold_up_who_resumes(
+    rows: Rows, counting: CountingDatabase, eventually: Eventually
+) -> None:
+    """Nothing happens any more that would wake it, and its next comment is far away."""
+    await rows.transitions(2_500)
+    async with feeding(counting) as feed:
+        client = Client(stream(feed, 0, comment_seconds=3600))
+        client.takes.clear()
+        await eventually(lambda: counting.readings >= 2)
+        counting.failures = 1
+        client.takes.set()
+        await eventually(lambda: client.revisions == list(range(1, 2_501)))
+        assert counting.failures == 0
 
 
 async def test_one_who_cannot_keep_up_is_told_where_to_resume_and_has_each_once(

@@ -262,7 +262,7 @@ async def test_an_answer_of_a_past_time_may_be_kept(one: None, rows: Rows, http:
     for path in ("workers", "workers/7", "system"):
         query = {"at": moment(rows.ago(DAY / 2))}
         first = await http.get(f"/status/{path}", params=query)
-        assert (first.headers["cache-control"], first.headers["age"]) == ("max-age=3600", "0")
+        assert (first.headers["cache-control"], first.headers["age"]) == ("private, max-age=3600", "0")
         await rows.observe(lag=1)
         again = await http.get(f"/status/{path}", params=query, headers={"if-none-match": first.headers["etag"]})
         assert again.status_code == 304

@@ -88,6 +88,19 @@ async def test_worker_filters(fleet: None, http: httpx.AsyncClient) -> None:
         assert found == [n for n in range(1, 31) if expected(n)], query
 
 
+async def test_an_empty_group_is_that_of_the_workers_without_one(rows: Rows, http: httpx.AsyncClient) -> None:
+    for worker_id, labels in enumerate(({"group": "g1"}, {}, {"zone": "a"}, {"zone": "a", "group": "g1"}), start=1):
+        await rows.worker(worker_id, labels=labels, created_date=rows.ago(60))
+    then = rows.ago(0).isoformat().replace("+00:00", "Z")
+    for query, expected in (
+        ({}, [2, 3]),
+        ({"label": "zone:a"}, [3]),
+        ({"health": "healthy"}, [2, 3]),
+        ({"at": then}, [2, 3]),
+    ):
+        assert await ids(http, "/status/workers", limit=1, group="", **query) == expected, query
+
+
 SERVER_FILTERS: list[tuple[str, dict[str, Any], Callable[[int], bool]]] = [
     ("/status/servers", {}, lambda _: True),
     ("/status/servers", {"status": "COMPLETE"}, lambda n: n % 3 == 2),

@@ -88,6 +88,7 @@ async def test_views_show_a_past_time(look: Callable[..., Awaitable[str]]) -> No
 
 
 async def test_what_cannot_be_asked_of_the_past_is_said(url: str, manman_status: Command) -> None:
+    assert (await manman_status("workers", "--at", "30d", url=url)).out.splitlines()[-1] == "0 shown", "all of it"
     refused = await manman_status("workers", "--at", "31d", url=url)
     assert refused.code == 1
     assert "the oldest that may be asked for is" in refused.err

@@ -13,9 +13,13 @@ import sys
 import termios
 
 import asyncpg
+import httpx
 import pytest
 
+from manman_status.cli.client import Client
+from manman_status.cli.watched import Fleet
 from manman_status.dev.ports import free_port, is_open
+from manman_status.settings import load_settings
 
 TOKEN = "open-sesame-4711"
 ROWS, COLUMNS = 24, 60
@@ -115,6 +119,27 @@ async def test_a_group_is_shown_alone(fleet, start_api, manman_status):
     assert alerts.endswith("none")
     assert {line.split()[-2] for line in silent.splitlines()[2:]} == {"g3"}
     assert {line.split()[-1] for line in changes.splitlines()[2:]} == {"g3"}
+
+
+async def test_a_refusal_for_a_while_shows_no_change_twice(fleet, start_api, eventually):
+    """Of a fleet that is so quiet that all its changes are shown."""
+    api = await start_api(**PATIENT, event_streams=1)
+    await fleet.execute("DELETE FROM transitions WHERE revision < 1198")
+    async with httpx.AsyncClient(base_url=api.url) as http:
+        client = Client(load_settings(url=api.url))
+        looking = Fleet(client, None)
+        await asyncio.to_thread(looking.look)
+        async with http.stream("GET", "/status/events"):
+            await asyncio.to_thread(looking.look_again)
+            assert "and there may be no more" in looking.problem
+
+        async def looks_well():
+            await asyncio.to_thread(looking.look_again)
+            return not looking.problem
+
+        await eventually(looks_well)
+    client._http.close()
+    assert [change["revision"] for change in looking.changes] == [1200, 1199, 1198]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
