@@ -22,9 +22,11 @@ from typing import Any, Protocol
 import aio_pika
 import asyncpg
 import httpx
+import hypothesis
 import psutil
 import pytest
 
+from manman_status.dev import ports
 from manman_status.dev.ports import free_port
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.processes import Child
@@ -35,9 +37,18 @@ TEMPLATE = "template_migrated"
 # Throw-away data needs no durability; a test that kills this server with the machine running loses nothing either.
 CHEAP = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
 
+# A machine that stands still for a moment is no fault of an example.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
+
+# A server that was stopped leaves its port free until it is started again: not for the tests that run beside it.
+ports.PORTS = ports.PORTS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8 :: 8]
+
 
 class Eventually(Protocol):
-    async def __call__(self, condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 30.0) -> Any: ...
+    async def __call__(
+        self, condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 120.0
+    ) -> Any: ...
 
 
 class ProcessTree(Protocol):
@@ -136,7 +147,7 @@ def eventually() -> Eventually:
     A failed assertion in it counts as "not yet", and is what is raised in the end.
     """
 
-    async def wait(condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 30.0) -> Any:
+    async def wait(condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 120.0) -> Any:
         deadline = time.monotonic() + within_seconds
         while True:
             late = time.monotonic() > deadline
@@ -243,7 +254,7 @@ def start_api(start_role: Callable[..., Role], database: str, eventually: Eventu
 
     async def start(**settings: object) -> Role:
         port = free_port()
-        given = {"database_url": database, "host": "127.0.0.1", "port": port}
+        given = {"database_url": database, "host": "127.0.0.1", "port": port, "database_timeout_seconds": 60}
         role = start_role("api", **{**given, **settings})
         role.url = f"http://127.0.0.1:{port}"
 

@@ -67,7 +67,7 @@ async def crowded(
         await run_sql(url, FILL)
         port = free_port()
         command = [sys.executable, "-m", "manman_status", "serve", "--role", "api"]
-        env = role_environment(database_url=url, host="127.0.0.1", port=port, **UNHURRIED)
+        env = role_environment(database_url=url, host="127.0.0.1", port=port, database_timeout_seconds=60, **UNHURRIED)
         api = Role("api", command, log_file=server_folder / "crowded.log", env=env)
         api.url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=api.url) as http:
@@ -88,7 +88,7 @@ async def chromium() -> AsyncIterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("Chromium is missing: apt-get install chromium")
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=120_000)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser

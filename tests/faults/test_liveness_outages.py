@@ -118,7 +118,6 @@ async def test_after_every_processor_was_killed_nobody_is_lost(watched_fleet, st
 async def test_while_the_database_is_stopped_nobody_is_lost_and_no_lifecycle_event_is_missing(
     watched_fleet, fleet, observed, postgres, eventually
 ):
-    through = await observed.through()
     await asyncio.to_thread(postgres.stop)
     begun = time.monotonic()
     try:
@@ -134,7 +133,6 @@ async def test_while_the_database_is_stopped_nobody_is_lost_and_no_lifecycle_eve
         await eventually(lambda: time.monotonic() - begun > LONGER_THAN_EVERY_TIMEOUT)
     finally:
         await asyncio.to_thread(postgres.start)
-    assert await observed.through() - through < timedelta(seconds=1)
     await eventually(lambda: all_healthy(fleet, observed))
     await stays_so_for_a_timeout(fleet, observed, eventually)
     changes = await observed.rows(

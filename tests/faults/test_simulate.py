@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.complaints import complaints
 from tests.conftest import role_environment
 
 
@@ -74,7 +75,7 @@ async def test_a_fleet_with_faults_is_told_as_it_is(simulate, start_processor, a
     )
     assert (verdict.wrong, verdict.code) == (RIGHT, 0), verdict
     assert verdict.number("rightly LOST") >= 4
-    assert verdict.err == ""
+    assert complaints(verdict.err) == []
 
 
 @pytest.mark.slow
@@ -108,14 +109,15 @@ async def test_the_first_signal_ends_the_run_and_the_second_one_the_settling(pro
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(12):  # which settling alone would take longer than
+    async with asyncio.timeout(120):
         assert b"Ctrl-C stops them" in await process.stdout.readline()
         await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 5"))
         process.send_signal(signal.SIGINT)
         assert b"settling" in await process.stdout.readline()
+    async with asyncio.timeout(12):  # which settling alone would take longer than
         process.send_signal(signal.SIGTERM)
         out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, complaints(err.decode())) == (0, [])
     assert b"wrong server statuses" in out
 
 
@@ -140,16 +142,18 @@ async def test_who_the_guard_holds_is_not_missed_and_lost_in_the_end(simulate, s
 
 
 async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(simulate, start_processor, api):
-    """Paused for 6 s: lost after 3 s by the processor, while 12 s were promised."""
-    await start_processor(minimum_timeout_seconds=0.5, recovery_grace_seconds=0)
+    """Paused for 9 s: lost after 3 s by the processor, while 12 s were promised."""
+    await start_processor(
+        minimum_timeout_seconds=0.5, recovery_grace_seconds=0, canary_interval_seconds=0.2, sweep_interval_seconds=0.2
+    )
     verdict = await simulate(
-        "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --pause 3@2s:6s --for 10s",
+        "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --pause 3@2s:9s --for 13s",
         api,
         minimum_timeout_seconds=12,
         recovery_grace_seconds=0,
     )
     assert verdict.code == 1
-    assert verdict.number("false LOST") == 3
+    assert verdict.number("false LOST") >= 3
     assert verdict.number("missed LOST") == 0
     assert "false LOST: worker" in verdict.out
     assert "did not say what is true" in verdict.err

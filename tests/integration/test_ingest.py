@@ -180,7 +180,13 @@ async def test_poison_is_kept_alone_with_its_reason_and_its_neighbours_are_store
 async def test_poison_inside_an_array_is_kept_as_its_own_message(processor, publish, rows, dead_letters, eventually):
     await publish([good(worker=1), command("HEARTBEAT", "abc"), good(worker=2), 17], HEARTBEAT)
     await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 2"))
-    letters = await eventually(dead_letters)
+    letters = []
+
+    async def both():
+        letters.extend(await dead_letters())
+        return len(letters) == 2
+
+    await eventually(both)
     assert {body for body, _ in letters} == {b'{"command_type": "HEARTBEAT", "command_args": ["abc"]}', b"17"}
     assert all(headers["x-manman-queue"] == "manman.status.heartbeats" for _, headers in letters)
     assert all(headers["x-manman-routing-key"] == HEARTBEAT for _, headers in letters)

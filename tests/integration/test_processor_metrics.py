@@ -40,7 +40,8 @@ async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(proces
 
     await eventually(starts_at_0)
     for _ in range(3):
-        await publish({"command_type": "HEARTBEAT", "command_args": ["7"]}, "worker.7.heartbeat")
+        beat = {"command_type": "HEARTBEAT", "command_args": ["7"], "interval_seconds": 3600}
+        await publish(beat, "worker.7.heartbeat")
     await publish(b"not JSON", "worker.7.heartbeat")
 
     async def counted():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -156,12 +157,14 @@ async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_th
     start_processor, send, collector, rows, eventually
 ):
     others = f"00-{TRACE[::-1]}-b7ad6b7169203331-01"
-    await start_processor(otlp_endpoint=collector.url, batch_max_wait_ms=1000)
+    processor = await start_processor(otlp_endpoint=collector.url, batch_max_wait_ms=1000)
+    os.kill(processor.pid, signal.SIGSTOP)  # so that it finds all of it at once
     await send(
         ([started(1), started(2)], {}),
         ([started(3), {"command_type": "HEARTBEAT", "command_args": [3]}, started(4)], {"traceparent": TRACEPARENT}),
         (started(5), {"traceparent": others}),
     )
+    os.kill(processor.pid, signal.SIGCONT)
     await eventually(lambda: [span.name for span in collector.spans].count("external_service_events publish") == 5)
     [batch] = [span for span in collector.spans if span.name == "manman.status.lifecycle store"]
     assert batch.trace_id == TRACE
@@ -278,8 +281,10 @@ async def test_requests_are_spans_and_measurements_by_their_route(start_api, col
 
 @pytest.mark.parametrize("state", ["closed", "fails", "hangs"])
 async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
-    state, start_processor, start_api, send, rows, often, eventually
+    state, start_processor, start_api, send, rows, often, eventually, monkeypatch
 ):
+    if state == "hangs":
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
     with no_collector(state) as (url, attempts):
         processor, api = await start_processor(otlp_endpoint=url), await start_api(otlp_endpoint=url)
         await send((started(1), {"traceparent": TRACEPARENT}))

@@ -113,6 +113,7 @@ class Rows:
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[Connection]:
     async with create_pool(database, application="test", size=1, timeout_seconds=30) as pool, pool.acquire() as one:
+        await one.execute("SET idle_in_transaction_session_timeout = 0")
         yield one
 
 
@@ -124,9 +125,13 @@ async def rows(connection: Connection) -> Rows:
     return rows
 
 
+UNHURRIED = {"degraded_after_seconds": 500, "blind_after_seconds": 3000}
+"""A watermark that is as old as a test takes is none the worse for it."""
+
+
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Settings(**({"answer_cache_ms": 0} | settings)))
+    app = create_app(Settings(**({"answer_cache_ms": 0, "database_timeout_seconds": 60} | settings)))
     started, finished = asyncio.Event(), asyncio.Event()
 
     async def live() -> None:

@@ -109,7 +109,7 @@ async def test_who_has_the_answer_already_gets_304(path: str, rows: Rows, http: 
     first = await http.get(path)
     etag = first.headers["etag"]
     assert etag.startswith('W/"')
-    assert int(first.headers["age"]) == 0
+    assert int(first.headers["age"]) < 30
     for given in (etag, etag.removeprefix("W/"), f'"other", {etag}', "*"):
         again = await http.get(path, headers={"if-none-match": given})
         assert (again.status_code, again.content) == (304, b""), given

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.api.conftest import UNHURRIED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
@@ -58,22 +60,23 @@ async def fleet(rows: Rows) -> None:
 
 @pytest.mark.parametrize(
     ("lag", "state"),
-    [(0.0, "ok"), (3.0, "ok"), (6.0, "degraded"), (25.0, "degraded"), (31.0, "blind"), (None, "blind")],
+    [(0.0, "ok"), (300.0, "ok"), (600.0, "degraded"), (2500.0, "degraded"), (3100.0, "blind"), (None, "blind")],
 )
 async def test_the_age_of_the_watermark_says_how_good_the_observation_is(
-    lag: float | None, state: str, rows: Rows, http: httpx.AsyncClient
+    lag: float | None, state: str, rows: Rows, run_app: RunApp
 ) -> None:
     await rows.observe(lag=lag)
-    response = await http.get("/status/system")
+    async with run_app(**UNHURRIED) as http:
+        response = await http.get("/status/system")
     seen = response.json()["observation"]
     assert (seen["state"], seen["processors"], seen["guard"]) == (state, [], None)
     if lag is None:
         assert (seen["observed_through"], seen["lag_seconds"]) == (None, None)
-        assert int(response.headers["age"]) == 0
+        assert int(response.headers["age"]) < 30
     else:
         assert datetime.fromisoformat(seen["observed_through"]) == rows.ago(lag)
         assert seen["observed_through"] == response.json()["timestamp"]
-        assert lag <= seen["lag_seconds"] < lag + 10
+        assert lag <= seen["lag_seconds"] < lag + 60
         assert int(lag) <= int(response.headers["age"]) <= int(seen["lag_seconds"]) + 1
 
 

@@ -129,6 +129,7 @@ async def test_system_says_in_one_line_how_good_the_observation_is(
     await connection.execute(
         "INSERT INTO processors (processor_id, host, version, started_at, last_seen) SELECT 'a', 'h', '1', now(), now()"
     )
-    assert (await line(0)).startswith("observing well: everything until ")
-    assert (await line(0)).endswith(", 1 processor")
+    well = await line(0)
+    assert well.startswith("observing well: everything until ")
+    assert well.endswith(", 1 processor")
     await connection.close()
