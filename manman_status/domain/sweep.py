@@ -79,6 +79,8 @@ def sweep_workers(
     condemned, holding = judge_groups(silent, groups, guards, observed=observed, rules=rules.guard)
     for worker in condemned:
         evidence: Evidence = {"last_heartbeat": worker.last_heartbeat, "deadline": deadline(worker, rules)}
+        if (guard := guards.get(group_of(worker))) is not None:
+            evidence["held_since"] = guard.opened_at
         lose_worker(rows, worker, at, {**evidence, "observed_through": observed})
     return holding
 

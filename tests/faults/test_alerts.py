@@ -131,6 +131,37 @@ async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_wor
     assert sink.messages[2]["type"] == "success"
 
 
+async def test_a_worker_that_never_returns_hides_nothing_of_its_group(start_telling, fleet, observed, eventually, sink):
+    await start_telling(guard_percent=30, guard_hold_seconds=1, guard_release_percent=50)
+    fleet.beat_every = INTERVAL_SECONDS
+    fleet.recruit(10, group="eu")
+    await eventually(lambda: all_healthy(fleet, observed))
+    for number in (1, 2, 3, 4):
+        fleet.workers[number].fall_silent()
+
+    async def all_are_part_of_it():
+        sql = "SELECT count(*) FROM alerts WHERE rule = 'worker_lost' AND part_of IS NOT NULL"
+        return await observed.value(sql) == 4
+
+    await eventually(all_are_part_of_it)
+    await eventually(lambda: len(sink.messages) == 1)
+    for number in (2, 3, 4):
+        fleet.workers[number].go_on()
+
+    async def one_is_missing():
+        return len(await open_keys(observed)) == 2
+
+    await eventually(one_is_missing)
+    fleet.workers[9].fall_silent()
+    await eventually(lambda: sink.titles[1:] == ["[critical] eu: worker 9 is silent, and 1 of its servers with it"])
+    fleet.workers[9].go_on()
+    await eventually(lambda: len(sink.messages) == 3)
+    for number in (2, 3, 4, 5):
+        fleet.workers[number].fall_silent()
+    await eventually(lambda: len(sink.messages) == 4)
+    assert ["of group eu fell silent at once" in title for title in sink.titles] == [True, False, False, True]
+
+
 async def outage_is_one_alert_about_the_observer(fleet, observed, rabbitmq, eventually, sink, *, seconds):
     await eventually(lambda: all_healthy(fleet, observed))
     await asyncio.to_thread(rabbitmq.stop)

@@ -27,7 +27,7 @@ def worker(worker_id=7, *, status=StatusType.LOST, **labels):
     return WorkerNow(worker_id, status, labels)
 
 
-def lost(of, *, lost_servers=0):
+def lost(of, *, lost_servers=0, held_since=None):
     return Change(
         at=NOW,
         entity=Entity.WORKER,
@@ -37,6 +37,7 @@ def lost(of, *, lost_servers=0):
         reason=Reason.HEARTBEAT_EXPIRED,
         worker=of,
         lost_servers=lost_servers,
+        held_since=held_since,
     )
 
 
@@ -228,20 +229,53 @@ def test_a_newer_change_weighs_more():
     assert changing_percent(flips(FLAP_WINDOW.total_seconds()), NOW) == 0
 
 
+def held_group(*, since=START):
+    return Held("eu", 9, 20, is_releasing=True, opened_at=since)
+
+
+INCIDENT = f"fleet_guard:eu:{START.isoformat()}"
+
+
 def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part():
-    guard = Held("eu", 9, 20, is_releasing=True)
+    guard = held_group()
     first = scene(lost(worker(1, group="eu")), lost(worker(2, group="us")), guards=[guard])
-    assert opened(judge(first)) == {"fleet_guard:eu": None, "worker_lost:1": "fleet_guard:eu", "worker_lost:2": None}
+    assert opened(judge(first)) == {INCIDENT: None, "worker_lost:1": INCIDENT, "worker_lost:2": None}
     again = Scene(now=NOW, open=first.open, guards=[guard], lag_seconds=0.5, workers={1: worker(1), 2: worker(2)})
     [found] = judge(again).found_again
     assert "10 of 20 workers of group eu" in found.summary
 
 
 def test_an_incident_of_a_group_is_open_until_the_guard_is_and_nobody_of_it_is_missing():
-    first = scene(lost(worker(1, group="eu")), guards=[Held("eu", 9, 20, is_releasing=True)])
+    first = scene(lost(worker(1, group="eu")), guards=[held_group()])
     assert judge(later(first, workers={1: worker(1, group="eu")})).over == {}
     back = Scene(now=NOW, open=first.open, lag_seconds=0.5, workers={1: worker(1, status=StatusType.RUNNING)})
-    assert sorted(judge(back).over) == ["fleet_guard:eu", "worker_lost:1"]
+    assert sorted(judge(back).over) == [INCIDENT, "worker_lost:1"]
+
+
+@pytest.fixture
+def one_that_never_returns():
+    """The guard has opened, and of those that were lost in it one is left."""
+    dead = worker(1, group="eu")
+    first = scene(lost(dead), guards=[held_group()])
+    judge(first)
+    return {"open": first.open, "workers": {1: dead}}
+
+
+def test_who_is_lost_as_the_guard_opens_is_a_part_and_who_is_lost_after_it_is_told(one_that_never_returns):
+    last, other = worker(2, group="eu"), worker(3, group="eu")
+    known = one_that_never_returns | {"workers": {1: worker(1, group="eu"), 2: last, 3: other}}
+    judgement = judge(scene(lost(last, held_since=START), lost(other), **known))
+    assert opened(judgement) == {"worker_lost:2": INCIDENT, "worker_lost:3": None}
+
+
+def test_a_group_that_is_held_again_is_another_incident(one_that_never_returns):
+    again = held_group(since=START + timedelta(minutes=30))
+    dead, other = worker(1, group="eu"), worker(2, group="eu")
+    known = one_that_never_returns | {"workers": {1: dead, 2: other}}
+    judgement = judge(scene(lost(other), guards=[again], **known))
+    [incident, part] = opened(judgement).items()
+    assert incident[0] not in {INCIDENT, *judgement.over}
+    assert part == ("worker_lost:2", incident[0])
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A transition to LOST or CRASHED, with the worker as it is now; None when that is not known.
 
     A server that `was_left` was active still when its worker had ended in its own way. `lost_servers` went with a
-    worker.
+    worker, and `held_since` is when the guard began to hold its group, if it did until the worker was given up.
     """
 
     at: datetime
@@ -50,6 +50,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     was_left: bool = False
     lost_servers: int = 0
+    held_since: datetime | None = None
 
 
 class Crash(msgspec.Struct, frozen=True):
@@ -75,6 +76,7 @@ class Held(msgspec.Struct, frozen=True):
     held: int
     group_size: int
     is_releasing: bool
+    opened_at: datetime
 
 
 class Memory(msgspec.Struct, frozen=True):

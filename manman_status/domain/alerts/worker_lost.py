@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from manman_status.domain.alerts.alert import Finding, OpenAlert, Severity, Subject
+from manman_status.domain.alerts.fleet_guard import incident_of
 from manman_status.domain.alerts.scene import Change, Scene, WorkerNow
 from manman_status.domain.status import Entity, StatusType
 
@@ -20,9 +21,9 @@ class WorkerLost:
         for change in scene.changes:
             worker = change.worker
             if change.entity is Entity.WORKER and worker is not None and not worker.is_draining:
-                yield self._finding(change, worker)
+                yield self._finding(change, worker, scene)
 
-    def _finding(self, change: Change, worker: WorkerNow) -> Finding:
+    def _finding(self, change: Change, worker: WorkerNow, scene: Scene) -> Finding:
         what = "crashed" if change.new_status is StatusType.CRASHED else "is silent"
         servers = change.lost_servers
         cost = f", and {servers} of its servers with it" if servers else ""
@@ -33,7 +34,7 @@ class WorkerLost:
             summary=f"worker {worker.worker_id} {what}{cost}: look at its host and process, and start it again",
             subject=Subject(group=worker.group, worker_id=worker.worker_id, labels=dict(worker.labels)),
             evidence={"since": change.at, "reason": change.reason, "lost_servers": servers},
-            causes=(f"fleet_guard:{worker.group}", f"flapping:{worker.worker_id}"),
+            causes=(*incident_of(change, worker, scene), f"flapping:{worker.worker_id}"),
         )
 
     def over(self, alert: OpenAlert, scene: Scene) -> str | None:
