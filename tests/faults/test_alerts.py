@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import aio_pika
 import msgspec
@@ -57,6 +57,12 @@ async def is_judged_past(observed, time):
     return await observed.value("SELECT judged_at > $1 FROM alert_progress", time)
 
 
+def worker_said(worker_id, status):
+    """Its StatusInfo, as of now."""
+    now = datetime.now(UTC).isoformat()
+    return {"entity_type": "worker", "identifier": str(worker_id), "status_type": status, "as_of": now}
+
+
 async def test_a_worker_that_dies_with_its_servers_is_told_once_and_once_that_it_is_back(
     start_telling, fleet, observed, eventually, sink
 ):
@@ -73,6 +79,30 @@ async def test_a_worker_that_dies_with_its_servers_is_told_once_and_once_that_it
     assert sink.messages[1]["type"] == "success"
     await eventually(lambda: none_open(observed))
     assert len(sink.messages) == 2
+
+
+async def test_who_is_told_of_the_critical_alone_hears_the_end_of_it(
+    start_telling, fleet, observed, eventually, sink, publish, tmp_path
+):
+    routes = tmp_path / "routes.toml"
+    routes.write_text(f'[channels.night]\nurls = ["{sink.url}"]\nseverities = ["critical"]\n')
+    await start_telling(notify_urls="", notify_routes_file=routes)
+    fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[7].fall_silent()
+    await eventually(lambda: len(sink.messages) == 1)
+    await publish(worker_said(7, "CRASHED"), "worker.7.status")
+
+    async def is_judged():
+        sql = """SELECT judged_revision >= (SELECT revision FROM transitions WHERE entity = 'worker' AND entity_id = 7
+                                             AND new_status = 'CRASHED') FROM alert_progress"""
+        return await observed.value(sql)
+
+    await eventually(is_judged)
+    fleet.workers[7].start()
+    await eventually(lambda: len(sink.messages) == 2)
+    alert = "worker 7 is silent, and 40 of its servers with it"
+    assert sink.titles == [f"[critical] {alert}", f"[over] {alert}"]
 
 
 async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(start_telling, fleet, observed, eventually, sink):

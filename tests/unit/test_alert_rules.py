@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +95,16 @@ def test_a_lost_worker_is_over_once_it_is_anything_else_or_forgotten():
     assert judge(later(first, workers={7: worker()})).over == {}
     assert "worker_lost:7" in judge(later(first, workers={7: worker(status=StatusType.RUNNING)})).over
     assert judge(later(scene(lost(worker())), workers={})).over == {"worker_lost:7": "it is forgotten"}
+
+
+def test_the_end_that_a_lost_worker_says_late_takes_nothing_from_its_alert():
+    first = scene(lost(worker(), lost_servers=40))
+    judge(first)
+    late = msgspec.structs.replace(
+        lost(worker(status=StatusType.CRASHED)), old_status=StatusType.LOST, new_status=StatusType.CRASHED
+    )
+    judgement = judge(scene(late, open=first.open))
+    assert (judgement.opened, judgement.found_again, judgement.over) == ([], [], {})
 
 
 def test_a_worker_that_came_back_within_the_same_look_was_never_news():
@@ -284,6 +295,16 @@ def test_a_group_that_is_held_again_is_another_incident(one_that_never_returns):
 def test_an_observer_that_is_late_for_long_is_a_warning_and_a_blind_one_critical(lag, severity):
     found = judge(scene(lag_seconds=lag)).opened
     assert [finding.severity for finding, _ in found] == [severity] * (severity is not None)
+
+
+def test_what_was_critical_stays_so_until_it_is_over():
+    first = scene(lag_seconds=31.0)
+    draining = later(first, lag_seconds=20.0)
+    [found] = judge(draining).found_again
+    assert found.severity is Severity.CRITICAL
+    assert "late, nothing of the last 20 s" in found.summary
+    [found] = judge(Scene(now=NOW, open=draining.open, lag_seconds=18.0)).found_again
+    assert found.severity is Severity.CRITICAL
 
 
 def test_an_observer_is_over_only_when_it_sees_well():

@@ -20,7 +20,9 @@ class WorkerLost:
     def find(self, scene: Scene) -> Iterator[Finding]:
         for change in scene.changes:
             worker = change.worker
-            if change.entity is Entity.WORKER and worker is not None and not worker.is_draining:
+            if change.entity is not Entity.WORKER or worker is None or worker.is_draining:
+                continue
+            if change.old_status is not StatusType.LOST:  # its end, said late, is nothing new of one that is lost
                 yield self._finding(change, worker, scene)
 
     def _finding(self, change: Change, worker: WorkerNow, scene: Scene) -> Finding:
