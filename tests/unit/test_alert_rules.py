@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manman_status.domain.alerts.alert import AlertState, Severity, Subject
+from manman_status.domain.alerts.crash_loop import CRASHES, take_turns
 from manman_status.domain.alerts.dead_letters import remember
 from manman_status.domain.alerts.flapping import FLAP_WINDOW, HIGH_PERCENT, LOW_PERCENT, changing_percent
 from manman_status.domain.alerts.judgement import judge
@@ -181,6 +182,64 @@ def test_what_a_worker_no_longer_lists_all_at_once_is_no_loop():
     before = [Crash(NOW - timedelta(minutes=age), 7, 3, was_inferred=True) for age in (2, 4) for _ in range(40)]
     again = scene(*gone, crashes=[*before, *map(crash_of, gone)])
     assert "crash_loop:config:3" in opened(judge(again))
+
+
+def loops_of_all_that_is_left(crashes, known):
+    """As it is meant: of what nobody has taken yet the worst one, again and again."""
+    left, found = list(crashes), []
+    while left:
+        crashes_of = {}
+        for crash in left:
+            for culprit in crash.culprits:
+                crashes_of.setdefault(culprit, []).append(crash)
+        numbers = {
+            culprit: sum(not crash.was_inferred for crash in some)
+            + len({(crash.worker_id, crash.at) for crash in some if crash.was_inferred})
+            for culprit, some in crashes_of.items()
+        }
+        looping = [culprit for culprit in numbers if culprit in known] or [c for c in numbers if numbers[c] >= CRASHES]
+        if not looping:
+            break
+        worst = min(looping, key=lambda culprit: (-numbers[culprit], culprit))
+        found.append((worst, crashes_of[worst]))
+        left = [crash for crash in left if worst not in crash.culprits]
+    return found
+
+
+few = st.one_of(st.none(), st.integers(1, 4))
+ages = st.integers(0, 3).map(lambda minutes: NOW - timedelta(minutes=minutes))
+
+
+@given(
+    st.lists(st.builds(Crash, ages, few, few, st.booleans()), max_size=40),
+    st.sets(st.tuples(st.sampled_from(["config", "worker"]), st.integers(1, 4)), max_size=3),
+)
+def test_each_crash_is_that_of_the_worst_that_is_left(crashes, known):
+    assert list(take_turns(crashes, known)) == loops_of_all_that_is_left(crashes, known)
+
+
+class CountedCrash:
+    """A crash that counts how often somebody looks whose it is."""
+
+    looks = 0
+    was_inferred = False
+
+    def __init__(self, number):
+        self.at = NOW
+        self.worker_id, self.game_server_config_id = number % 1_000, number // 10
+
+    @property
+    def culprits(self):
+        CountedCrash.looks += 1
+        return [("config", self.game_server_config_id), ("worker", self.worker_id)]
+
+
+def test_a_mass_of_crashes_is_judged_by_looking_at_each_a_few_times():
+    mass = scene(crashes=[CountedCrash(number) for number in range(10_000)])
+    judgement = judge(mass)
+    assert len(judgement.opened) == 1_000
+    judge(later(mass, crashes=mass.crashes))
+    assert CountedCrash.looks <= 20 * len(mass.crashes)
 
 
 def test_two_crashes_or_three_within_more_than_the_window_are_no_loop():

@@ -33,7 +33,7 @@ def judge(scene: Scene, rules: Sequence[Rule] = RULES) -> Judgement:
                 judgement.found_again.append(msgspec.structs.replace(finding, severity=worst))
                 continue
             cause = next((key for key in finding.causes if key in scene.open), None)
-            scene.open[finding.key] = _opened(finding, cause, scene)
+            scene.begin(_opened(finding, cause, scene))
             judgement.opened.append((finding, cause))
     alerts: defaultdict[str, list[OpenAlert]] = defaultdict(list)
     for alert in scene.open.values():
@@ -43,7 +43,7 @@ def judge(scene: Scene, rules: Sequence[Rule] = RULES) -> Judgement:
         for alert in alerts[rule.name]:
             if why := rule.over(alert, scene):
                 judgement.over[alert.key] = why
-                del scene.open[alert.key]
+                scene.end(alert.key)
     return judgement
 
 

@@ -5,7 +5,8 @@ Everything is read in one transaction of the leader's, so it is of one moment; `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -53,6 +54,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     held_since: datetime | None = None
 
 
+Culprit = tuple[str, int]
+"""`config` or `worker`, and its id."""
+
+
 class Crash(msgspec.Struct, frozen=True):
     """Of a server instance. `was_inferred` when nobody said so: it is gone from its worker's inventory."""
 
@@ -60,6 +65,13 @@ class Crash(msgspec.Struct, frozen=True):
     worker_id: int | None
     game_server_config_id: int | None
     was_inferred: bool = False
+
+    @property
+    def culprits(self) -> Iterator[Culprit]:
+        if self.game_server_config_id is not None:
+            yield "config", self.game_server_config_id
+        if self.worker_id is not None:
+            yield "worker", self.worker_id
 
 
 class Flip(msgspec.Struct, frozen=True):
@@ -109,8 +121,27 @@ class Scene(msgspec.Struct, kw_only=True):
     """In the dead-letter queue; None when the broker could not be asked."""
     memory: Memory = Memory()
     open: dict[str, OpenAlert] = {}
-    """By key, those that are found while judging too."""
+    """By key, those that are found while judging too: changed by `begin` and `end` alone."""
+    crashed_at: dict[Culprit, datetime] = {}
+    """When each did last, of the crashes."""
+    _parts: Counter[str] = msgspec.field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        # Looked up for each of thousands of alerts, and so not searched for.
+        self._parts = Counter(alert.part_of for alert in self.open.values() if alert.part_of is not None)
+        for crash in self.crashes:
+            for culprit in crash.culprits:
+                self.crashed_at[culprit] = max(crash.at, self.crashed_at.get(culprit, crash.at))
+
+    def begin(self, alert: OpenAlert) -> None:
+        self.open[alert.key] = alert
+        if alert.part_of is not None:
+            self._parts[alert.part_of] += 1
+
+    def end(self, key: str) -> None:
+        if (cause := self.open.pop(key).part_of) is not None:
+            self._parts[cause] -= 1
 
     def parts_of(self, key: str) -> int:
         """How many open alerts are part of this one."""
-        return sum(alert.part_of == key for alert in self.open.values())
+        return self._parts[key]
