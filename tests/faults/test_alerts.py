@@ -124,6 +124,30 @@ async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(start_telli
     assert await observed.value("SELECT count(*) FROM alerts") == 1
 
 
+async def test_a_worker_that_says_it_crashed_is_one_alert_with_its_servers(
+    start_telling, fleet, observed, eventually, sink, publish
+):
+    await start_telling()
+    fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[7].fall_silent()
+    await publish(worker_said(7, "CRASHED"), "worker.7.status")
+
+    async def servers_are_part_of_it():
+        sql = """SELECT count(*) FROM alerts JOIN alerts cause ON cause.alert_id = alerts.part_of
+                  WHERE cause.key = 'worker_lost:7' AND cause.severity = 'critical'"""
+        return await observed.value(sql) == len(SERVERS)
+
+    await eventually(servers_are_part_of_it)
+    await eventually(lambda: [title for title in sink.titles if "crashed, and 40 of its servers with it" in title])
+    fleet.workers[7].servers = []
+    fleet.workers[7].start()
+    await eventually(lambda: none_open(observed))
+    await eventually(lambda: sink.titles[-1] == "[over] worker 7 crashed, and 40 of its servers with it")
+    assert len(sink.messages) in {2, 3}, "as a warning, if that came first; as critical; and its end"
+    assert await observed.value("SELECT count(*) FROM alerts WHERE part_of IS NULL") == 1
+
+
 async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_worker(
     start_telling, fleet, observed, eventually, sink
 ):

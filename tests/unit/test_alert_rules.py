@@ -108,6 +108,39 @@ def test_the_end_that_a_lost_worker_says_late_takes_nothing_from_its_alert():
     assert (judgement.opened, judgement.found_again, judgement.over) == ([], [], {})
 
 
+def left_behind(instance_id, on):
+    return crashed(
+        instance_id, on=on, new_status=StatusType.LOST, reason=Reason.WORKER_LOST, was_left=True, exit_code=None
+    )
+
+
+def said_that_it_crashed(of):
+    return msgspec.structs.replace(lost(of), new_status=StatusType.CRASHED, reason=Reason.REPORTED)
+
+
+def test_the_servers_of_a_worker_that_crashed_are_part_of_its_alert():
+    dead = worker(status=StatusType.CRASHED)
+    first = scene(said_that_it_crashed(dead))
+    [(alone, _)] = judge(first).opened
+    assert alone.severity is Severity.WARNING
+    judgement = judge(scene(left_behind(31, dead), left_behind(32, dead), open=first.open))
+    assert opened(judgement) == {"server_crashed:31": "worker_lost:7", "server_crashed:32": "worker_lost:7"}
+    [loaded] = judgement.found_again
+    assert loaded.severity is Severity.CRITICAL
+    assert "worker 7 crashed, and 2 of its servers with it" in loaded.summary
+    gone = dict.fromkeys((31, 32, 33), StatusType.LOST)
+    [more] = judge(scene(left_behind(33, dead), open=first.open, instances=gone)).found_again
+    assert "3 of its servers" in more.summary
+    back = {7: worker(status=StatusType.RUNNING)}
+    over = judge(Scene(now=NOW, open=first.open, lag_seconds=0.5, workers=back, instances=gone)).over
+    assert sorted(over) == [*(f"server_crashed:{i}" for i in gone), "worker_lost:7"]
+
+
+def test_servers_that_a_worker_left_when_it_ended_in_good_order_stand_for_themselves():
+    ended = worker(status=StatusType.COMPLETE)
+    assert opened(judge(scene(left_behind(31, ended)))) == {"server_crashed:31": None}
+
+
 def test_a_worker_that_came_back_within_the_same_look_was_never_news():
     judgement = judge(scene(lost(worker(status=StatusType.RUNNING))))
     assert opened(judgement) == {}
