@@ -448,6 +448,52 @@ async def test_crashes_of_one_config_are_told_as_a_loop(start_telling, fleet, ob
     assert await open_keys(observed) != []
 
 
+async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
+    start_telling, fleet, observed, eventually, sink, publish
+):
+    await start_telling()
+    silence = SilenceAsked(silence_id="memory", seconds=3600, why="new memory", worker_id=1)
+    await publish(alert_notice(silence), ALERTS_KEY)
+    fleet.add(*(Worker(i, group="eu" if i == 1 else "us") for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+
+    async def crash(instance_id, on):
+        life = fleet.workers[on].life
+        await fleet.report(
+            life.server_started(instance_id, game_server_config_id=3), life.server_stopped(instance_id, exit_code=137)
+        )
+
+    for instance_id in (101, 102, 103):
+        await crash(instance_id, on=1)
+
+    async def loops():
+        return "crash_loop:config:3" in await open_keys(observed)
+
+    await eventually(loops)
+    fleet.workers[5].fall_silent()
+    await eventually(lambda: sink.messages)
+    assert sink.titles == ["[warning] us: worker 5 is silent"]
+    await crash(104, on=2)
+    await eventually(lambda: [title for title in sink.titles[1:] if "4 crashes within 10 minutes" in title])
+    assert await observed.value("SELECT group_name FROM alerts WHERE key = 'crash_loop:config:3'") is None
+
+
+async def test_whoever_was_told_hears_the_end_although_it_is_about_another_group_by_then(
+    start_telling, fleet, observed, eventually, sink, rows, tmp_path
+):
+    routes = tmp_path / "routes.toml"
+    routes.write_text(f'[channels.us]\nurls = ["{sink.url}"]\ngroups = ["us"]\n')
+    await start_telling(notify_urls="", notify_routes_file=routes)
+    fleet.add(*(Worker(i, group="us") for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[1].fall_silent()
+    await eventually(lambda: len(sink.messages) == 1)
+    await rows("UPDATE alerts SET group_name = 'eu' RETURNING 1")
+    fleet.workers[1].go_on()
+    await eventually(lambda: len(sink.messages) == 2)
+    assert sink.messages[1]["type"] == "success"
+
+
 async def test_dead_letters_are_told_and_over_when_somebody_took_them(
     start_telling, observed, eventually, sink, publish, dead_letters
 ):

@@ -201,6 +201,23 @@ def test_three_crashes_of_a_config_are_one_loop_with_the_crashes_as_its_parts():
     assert judgement.opened[0][0].subject.group == "eu"
 
 
+def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one():
+    hosts = [worker(i, status=StatusType.RUNNING, group=group) for i, group in ((1, "eu"), (2, "eu"), (3, "us"))]
+    first = scene(*(crashed(i, on=hosts[0], config=3) for i in (31, 32, 33)))
+    [(loop, _), *_] = judge(first).opened
+    assert loop.key == "crash_loop:config:3"
+    assert loop.subject == Subject(group="eu", worker_id=1, game_server_config_id=3, labels={"group": "eu"})
+
+    def spread(to):
+        crashes = [Crash(NOW, 1, 3)] * 3 + [Crash(NOW, host.worker_id, 3) for host in to]
+        known = {"workers": {host.worker_id: host for host in hosts}, "instances": first.instances}
+        [found] = judge(later(first, crashes=crashes, **known)).found_again
+        return found.subject
+
+    assert spread([hosts[1]]) == Subject(group="eu", game_server_config_id=3)
+    assert spread(hosts[1:]) == Subject(game_server_config_id=3)
+
+
 def test_crashes_of_many_configs_on_one_worker_are_a_loop_of_the_worker_alone():
     host = worker(status=StatusType.RUNNING)
     crashes = [crashed(100 + 10 * config + i, on=host, config=config) for config in (1, 2, 3) for i in (1, 2, 3)]

@@ -38,8 +38,10 @@ class CrashLoop:
 
     def _finding(self, culprit: Culprit, crashes: list[Crash], scene: Scene) -> Finding:
         kind, number = culprit
-        workers = [scene.workers.get(crash.worker_id or 0) for crash in crashes]
-        groups = {worker.group for worker in workers if worker is not None}
+        worker_ids = {crash.worker_id for crash in crashes}
+        workers = [scene.workers.get(worker_id or 0) for worker_id in worker_ids]
+        groups = {None if worker is None else worker.group for worker in workers}
+        of_one = len(worker_ids) == 1
         what = (
             f"servers of config {number} crash again and again: take back what was changed in it"
             if kind == "config"
@@ -52,8 +54,9 @@ class CrashLoop:
             summary=f"{len(crashes)} crashes within {CRASH_WINDOW.seconds // 60} minutes: {what}",
             subject=Subject(
                 group=next(iter(groups)) if len(groups) == 1 else None,
-                worker_id=number if kind == "worker" else None,
+                worker_id=next(iter(worker_ids)) if of_one else None,
                 game_server_config_id=number if kind == "config" else None,
+                labels=dict(workers[0].labels) if of_one and workers[0] is not None else {},
             ),
             evidence={"crashes": len(crashes), "first_at": crashes[0].at, "last_at": crashes[-1].at},
         )

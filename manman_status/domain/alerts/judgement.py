@@ -29,7 +29,7 @@ def judge(scene: Scene, rules: Sequence[Rule] = RULES) -> Judgement:
             if (known := scene.open.get(finding.key)) is not None:
                 # Who was told of it at its worst must hear the end of it, and may listen for the worst alone.
                 worst = max(known.severity, finding.severity, key=WEIGHT.__getitem__)
-                scene.open[finding.key] = msgspec.structs.replace(known, severity=worst)
+                scene.open[finding.key] = msgspec.structs.replace(known, severity=worst, subject=finding.subject)
                 judgement.found_again.append(msgspec.structs.replace(finding, severity=worst))
                 continue
             cause = next((key for key in finding.causes if key in scene.open), None)

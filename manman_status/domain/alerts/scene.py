@@ -103,7 +103,8 @@ class Scene(msgspec.Struct, kw_only=True):
     changes: Sequence[Change] = ()
     """Oldest first."""
     workers: Mapping[int, WorkerNow] = {}
-    """Those that changed and those that open alerts are about, as they are now; one that is gone is not there."""
+    """Those that changed, that something crashed on and that open alerts are about, as they are now; one that is gone
+    is not there."""
     instances: Mapping[int, StatusType] = {}
     """The server instances that open alerts are about, likewise."""
     crashes: Sequence[Crash] = ()
