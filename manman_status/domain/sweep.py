@@ -122,6 +122,8 @@ def group_of(worker: Worker) -> str:
 def _count_groups(rows: Rows, horizon: Horizon, *, recently: datetime, rules: SweepRules) -> dict[str, Group]:
     groups: defaultdict[str, Group] = defaultdict(Group)
     for worker in rows.workers.values():
+        if worker.is_draining:
+            continue
         group = groups[group_of(worker)]
         if worker.status in ACTIVE and worker.last_heartbeat is not None:
             late = timedelta(seconds=MISSED_BEATS_TO_BE_LATE * rules.interval(worker))

@@ -371,6 +371,25 @@ async def test_a_worker_that_is_drained_may_end(start_telling, fleet, observed, 
     assert sink.titles == ["[warning] eu: worker 2 is silent"]
 
 
+async def test_much_of_a_group_that_is_drained_may_end(start_telling, fleet, observed, eventually, sink):
+    await start_telling(guard_percent=30, guard_hold_seconds=600)
+    fleet.add(*(Worker(i, group="eu") for i in range(1, 11)))
+    for number in range(1, 5):
+        fleet.workers[number].life.set_label("drain", "true")
+    await eventually(lambda: all_healthy(fleet, observed))
+    for number in range(1, 5):
+        fleet.workers[number].fall_silent()
+
+    async def are_lost():
+        return sorted(await observed.lost()) == [("worker", number) for number in range(1, 5)]
+
+    await eventually(are_lost)
+    fleet.workers[5].fall_silent()
+    await eventually(lambda: sink.messages)
+    assert sink.titles == ["[warning] eu: worker 5 is silent"]
+    assert await observed.value("SELECT count(*) FROM alerts") == 1
+
+
 async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_told_later(
     start_telling, fleet, observed, eventually, start_sink
 ):

@@ -12,11 +12,8 @@ from datetime import datetime
 import msgspec
 
 from manman_status.domain.alerts.alert import OpenAlert
+from manman_status.domain.labels import is_draining
 from manman_status.domain.status import Entity, Reason, StatusType
-
-DRAIN = "drain"
-"""The label by which a worker says that it is being emptied: that it ends then is expected."""
-NOT_DRAINING = frozenset({"", "0", "false", "no", "off"})
 
 
 class WorkerNow(msgspec.Struct, frozen=True):
@@ -30,7 +27,7 @@ class WorkerNow(msgspec.Struct, frozen=True):
 
     @property
     def is_draining(self) -> bool:
-        return self.labels.get(DRAIN, "").lower() not in NOT_DRAINING
+        return is_draining(self.labels)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
