@@ -8,16 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
-Silent = TypeVar("Silent")
+
+class Overdue(Protocol):
+    @property
+    def is_draining(self) -> bool: ...
+
+
+Silent = TypeVar("Silent", bound=Overdue)
 
 
 class GuardRules(msgspec.Struct, frozen=True):
     """It holds when at least `minimum_workers` and more than `percent` of a group would be lost within one timeout:
-    that is, were lost, are overdue, or will be unless they beat again."""
+    that is, were lost, are overdue, or will be unless they beat again. Workers that drain do not count, silent or not:
+    theirs was announced, and says nothing against the observer."""
 
     minimum_workers: int
     percent: float
@@ -48,6 +55,7 @@ class Verdict(msgspec.Struct, frozen=True):
 def judge(
     *,
     overdue: int,
+    draining: int = 0,
     late: int = 0,
     lost_recently: int,
     alive: int,
@@ -56,17 +64,18 @@ def judge(
     rules: GuardRules,
 ) -> Verdict:
     """One group at one sweep. `alive` counts its watched active workers, among them the overdue and the `late`, which
-    have missed a beat only; `lost_recently` those lost to silence within one timeout.
+    have missed a beat only; `lost_recently` those lost to silence within one timeout. Of those that drain there are
+    only the overdue, `draining` of them: while it holds they are held with the others.
 
     Workers that fall silent at once become overdue one after another, as they beat. The late tell it at the first.
     """
     if overdue == 0:
         return Verdict(0, None)
     size = alive + lost_recently
-    gone = overdue + late + lost_recently
+    gone = overdue - draining + late + lost_recently
     alarming = gone >= rules.minimum_workers and gone * 100 > rules.percent * size
     if guard is None:
-        return Verdict(0, GuardState(observed, overdue, size)) if alarming else Verdict(overdue, None)
+        return Verdict(0, GuardState(observed, overdue, size + draining)) if alarming else Verdict(overdue, None)
     if guard.released_by_hand_at is not None:
         return Verdict(overdue, None)
     held = msgspec.structs.replace(guard, held=overdue)
@@ -79,7 +88,7 @@ def judge(
 
 class Group(msgspec.Struct):
     """How many of its watched active workers there are, how many of these have missed a beat, overdue or not, and
-    how many workers were lost to silence within one timeout."""
+    how many workers were lost to silence within one timeout; without those that drain."""
 
     alive: int = 0
     silent: int = 0
@@ -99,9 +108,11 @@ def judge_groups(
     holding: dict[str, GuardState] = {}
     for name in sorted({*overdue, *guards}):
         silent, group = overdue.get(name, ()), groups.get(name, Group())
+        draining = sum(worker.is_draining for worker in silent)
         verdict = judge(
             overdue=len(silent),
-            late=max(group.silent - len(silent), 0),
+            draining=draining,
+            late=max(group.silent - (len(silent) - draining), 0),
             lost_recently=group.lost_recently,
             alive=group.alive,
             guard=guards.get(name),

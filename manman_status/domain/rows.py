@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from manman_status.domain.labels import is_draining
 from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Entity, Reason, StatusType
 
 Evidence: TypeAlias = dict[str, Any]
@@ -43,6 +44,10 @@ class Worker(msgspec.Struct):
     ended_at: int | None = None
     ended_status: StatusType | None = None
     ended_reason: Reason | None = None
+
+    @property
+    def is_draining(self) -> bool:
+        return is_draining(self.labels)
 
 
 class ServerInstance(msgspec.Struct):

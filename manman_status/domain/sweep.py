@@ -79,6 +79,8 @@ def sweep_workers(
     condemned, holding = judge_groups(silent, groups, guards, observed=observed, rules=rules.guard)
     for worker in condemned:
         evidence: Evidence = {"last_heartbeat": worker.last_heartbeat, "deadline": deadline(worker, rules)}
+        if (guard := guards.get(group_of(worker))) is not None:
+            evidence["held_since"] = guard.opened_at
         lose_worker(rows, worker, at, {**evidence, "observed_through": observed})
     return holding
 
@@ -120,6 +122,8 @@ def group_of(worker: Worker) -> str:
 def _count_groups(rows: Rows, horizon: Horizon, *, recently: datetime, rules: SweepRules) -> dict[str, Group]:
     groups: defaultdict[str, Group] = defaultdict(Group)
     for worker in rows.workers.values():
+        if worker.is_draining:
+            continue
         group = groups[group_of(worker)]
         if worker.status in ACTIVE and worker.last_heartbeat is not None:
             late = timedelta(seconds=MISSED_BEATS_TO_BE_LATE * rules.interval(worker))

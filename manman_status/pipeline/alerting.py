@@ -132,13 +132,17 @@ class Alerter:
             for alert in unresolved.values()
             if alert.rule == Flapping.name and alert.subject.worker_id is not None
         }
+        crashes = await self._crashes(connection, changes, [alert.rule for alert in unresolved.values()])
+        crashed_on = {crash.worker_id for crash in crashes if crash.worker_id is not None} - workers.keys()
+        if crashed_on:
+            workers |= await read_workers(connection, crashed_on)
         judged_at = progress.judged_at
         return Scene(
             now=progress.now,
             changes=changes,
             workers=workers,
             instances=await read_instances(connection, instance_ids) if instance_ids else {},
-            crashes=await self._crashes(connection, changes, [alert.rule for alert in unresolved.values()]),
+            crashes=crashes,
             flips=await read_flips(connection, flapping, within=FLAP_WINDOW) if flapping else {},
             guards=await read_held(connection),
             lag_seconds=progress.lag_seconds,

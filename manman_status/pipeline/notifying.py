@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import structlog
 
 from manman_status.backoff import Backoff
+from manman_status.domain.alerts.alert import AlertState
 from manman_status.domain.alerts.message import Message, compose
 from manman_status.domain.alerts.telling import News, ToldAlert, news_of
 from manman_status.errors import BrokerUnavailable, ManManStatusError
@@ -144,10 +145,12 @@ class ChannelTeller(Teller):
         async with self._pool.acquire() as connection, connection.transaction():
             await check_lease(connection, LEASE, token)
             now, alerts = await read_for_people(connection, self.channel)
+        # What was told hears its end, whatever it was about last.
         news = [
             (what, alert)
             for alert in alerts
-            if self._to.wants(alert) and (what := news_of(alert, now, remind_seconds=self._to.remind_seconds))
+            if (alert.state is AlertState.RESOLVED or self._to.wants(alert))
+            and (what := news_of(alert, now, remind_seconds=self._to.remind_seconds))
         ]
         if not news:
             return LOOK_EVERY_SECONDS

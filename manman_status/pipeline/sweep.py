@@ -150,7 +150,7 @@ class Sweeper:
         for group, guard in changed.items():
             _tell(group, guards.get(group), guard)
         if condemned or changed:
-            await self._lose(connection, token, horizon, condemned, changed)
+            await self._lose(connection, token, horizon, condemned, changed, held=guards)
 
     async def _lose(
         self,
@@ -159,6 +159,8 @@ class Sweeper:
         horizon: Horizon,
         condemned: list[Overdue],
         guards: dict[str, GuardState | None],
+        *,
+        held: dict[str, GuardState],
     ) -> None:
         beats = {worker.worker_id: worker for worker in condemned}
         async with self._writing(connection, token) as (rows, now):
@@ -173,6 +175,8 @@ class Sweeper:
                     "deadline": silent.deadline,
                     "observed_through": horizon.observed_through,
                 }
+                if silent.group in held:
+                    evidence["held_since"] = held[silent.group].opened_at
                 lose_worker(rows, worker, now, evidence)
             await write_guards(connection, guards)
         self._done("lost_to_silence", rows)

@@ -9,8 +9,8 @@ from itertools import count, islice
 
 import msgspec
 
-from manman_status.domain.alerts.scene import DRAIN
 from manman_status.domain.events import ReportedEvent, ServerStarted, ServerStopped
+from manman_status.domain.labels import DRAIN
 from manman_status.domain.liveness import INTERVAL_BOUNDS_SECONDS
 from manman_status.errors import ManManStatusError
 from manman_status.reporter.messages import Incarnation, Report, RunningServer, microseconds_now

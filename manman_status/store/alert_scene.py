@@ -56,6 +56,7 @@ async def move_progress(connection: Connection, revision: int, memory: Memory) -
 CHANGES = """
 SELECT t.at, t.entity, t.entity_id, t.old_status, t.new_status, t.reason,
        t.evidence ->> 'worker_status' IN ('COMPLETE', 'CRASHED') AS was_left,
+       (t.evidence ->> 'held_since')::timestamptz AS held_since,
        coalesce(i.worker_id, (t.evidence ->> 'worker_id')::bigint) AS owner_id,
        i.game_server_config_id, i.exit_code
   FROM transitions t
@@ -91,6 +92,7 @@ def change_of(row: asyncpg.Record, worker: WorkerNow | None, lost_servers: int) 
         exit_code=row["exit_code"],
         was_left=bool(row["was_left"]),
         lost_servers=lost_servers,
+        held_since=row["held_since"],
     )
 
 
@@ -157,7 +159,7 @@ async def read_flips(connection: Connection, worker_ids: Iterable[int], *, withi
     return flips
 
 
-HELD = "SELECT group_name, held, group_size, releasing_since IS NOT NULL FROM guards ORDER BY group_name"
+HELD = "SELECT group_name, held, group_size, releasing_since IS NOT NULL, opened_at FROM guards ORDER BY group_name"
 
 
 async def read_held(connection: Connection) -> list[Held]:

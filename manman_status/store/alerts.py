@@ -46,7 +46,6 @@ async def open_alerts(
         [finding.rule for finding in findings],
         [finding.severity for finding in findings],
         [finding.summary for finding in findings],
-        [subject.group for subject in subjects],
         *_columns(subjects),
         [finding.evidence for finding in findings],
     )
@@ -56,22 +55,28 @@ async def open_alerts(
 
 
 def _columns(subjects: Sequence[Subject]) -> list[list[Any]]:
-    names = ("worker_id", "instance_id", "game_server_config_id", "labels")
+    names = ("group", "worker_id", "instance_id", "game_server_config_id", "labels")
     return [[getattr(subject, name) for subject in subjects] for name in names]
 
 
 UPDATE = """
 UPDATE alerts AS kept
-   SET severity = given.severity, summary = given.summary, evidence = given.evidence,
-       version = version + (kept.severity <> given.severity)::int
-  FROM unnest($1::text[], $2::text[], $3::text[], $4::jsonb[]) AS given (key, severity, summary, evidence)
+   SET severity = given.severity, summary = given.summary, group_name = given.group_name, worker_id = given.worker_id,
+       instance_id = given.instance_id, game_server_config_id = given.game_server_config_id, labels = given.labels,
+       evidence = given.evidence, version = version + (kept.severity <> given.severity)::int
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::jsonb[],
+              $9::jsonb[])
+       AS given (key, severity, summary, group_name, worker_id, instance_id, game_server_config_id, labels, evidence)
  WHERE kept.key = given.key AND kept.resolved_at IS NULL
-   AND (kept.severity, kept.summary) IS DISTINCT FROM (given.severity, given.summary)
+   AND (kept.severity, kept.summary, kept.group_name, kept.worker_id, kept.instance_id, kept.game_server_config_id,
+        kept.labels)
+       IS DISTINCT FROM (given.severity, given.summary, given.group_name, given.worker_id, given.instance_id,
+                         given.game_server_config_id, given.labels)
 """
 
 
 async def update_alerts(connection: Connection, findings: Iterable[Finding]) -> None:
-    """What is open is found again, perhaps worse."""
+    """What is open is found again, perhaps worse, perhaps about more or less than before."""
     given = {finding.key: finding for finding in findings}
     found = [given[key] for key in sorted(given)]
     if found:
@@ -80,6 +85,7 @@ async def update_alerts(connection: Connection, findings: Iterable[Finding]) -> 
             [finding.key for finding in found],
             [finding.severity for finding in found],
             [finding.summary for finding in found],
+            *_columns([finding.subject for finding in found]),
             [finding.evidence for finding in found],
         )
 

@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from manman_status.domain.guard import Group, GuardState
+from manman_status.domain.labels import NOT_DRAINING
 from manman_status.domain.sweep import Horizon
 from manman_status.store.pool import Connection
 
@@ -43,12 +44,14 @@ class Overdue(msgspec.Struct, frozen=True):
     last_heartbeat: datetime
     deadline: datetime
     timeout: float
+    is_draining: bool
 
 
 OVERDUE = """
-SELECT worker_id, group_name, last_heartbeat, deadline, timeout
+SELECT worker_id, group_name, last_heartbeat, deadline, timeout, is_draining
   FROM (
         SELECT worker_id, coalesce(labels ->> 'group', '') AS group_name, last_heartbeat, timeout,
+               lower(coalesce(labels ->> 'drain', '')) <> ALL($6::text[]) AS is_draining,
                last_heartbeat + timeout * interval '1 second' AS deadline
           FROM (
                 SELECT worker_id, labels, last_heartbeat,
@@ -68,7 +71,13 @@ async def overdue_workers(
 ) -> list[Overdue]:
     """Longest silence first. Nobody until one timeout, at least `grace`, was observed since the observation resumed."""
     found = await connection.fetch(
-        OVERDUE, horizon.observed_through, horizon.resumed_at, default_interval, minimum_timeout, grace
+        OVERDUE,
+        horizon.observed_through,
+        horizon.resumed_at,
+        default_interval,
+        minimum_timeout,
+        grace,
+        sorted(NOT_DRAINING),
     )
     return [Overdue(*row) for row in found]
 
@@ -83,6 +92,7 @@ SELECT coalesce(labels ->> 'group', '') AS group_name,
                           AND status_since > now() - make_interval(secs => $1)) AS lost_recently
   FROM workers
  WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING', 'LOST')
+   AND lower(coalesce(labels ->> 'drain', '')) = ANY($4::text[])
  GROUP BY group_name
 """
 
@@ -90,8 +100,8 @@ SELECT coalesce(labels ->> 'group', '') AS group_name,
 async def group_counts(
     connection: Connection, horizon: Horizon, *, window: float, default_interval: float
 ) -> dict[str, Group]:
-    """`window` is the timeout within which those that were lost count."""
-    found = await connection.fetch(GROUPS, window, default_interval, horizon.observed_through)
+    """`window` is the timeout within which those that were lost count. Without those that drain."""
+    found = await connection.fetch(GROUPS, window, default_interval, horizon.observed_through, sorted(NOT_DRAINING))
     return {name: Group(*counts) for name, *counts in found}
 
 

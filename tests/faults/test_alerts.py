@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import aio_pika
 import msgspec
@@ -57,6 +57,12 @@ async def is_judged_past(observed, time):
     return await observed.value("SELECT judged_at > $1 FROM alert_progress", time)
 
 
+def worker_said(worker_id, status):
+    """Its StatusInfo, as of now."""
+    now = datetime.now(UTC).isoformat()
+    return {"entity_type": "worker", "identifier": str(worker_id), "status_type": status, "as_of": now}
+
+
 async def test_a_worker_that_dies_with_its_servers_is_told_once_and_once_that_it_is_back(
     start_telling, fleet, observed, eventually, sink
 ):
@@ -73,6 +79,30 @@ async def test_a_worker_that_dies_with_its_servers_is_told_once_and_once_that_it
     assert sink.messages[1]["type"] == "success"
     await eventually(lambda: none_open(observed))
     assert len(sink.messages) == 2
+
+
+async def test_who_is_told_of_the_critical_alone_hears_the_end_of_it(
+    start_telling, fleet, observed, eventually, sink, publish, tmp_path
+):
+    routes = tmp_path / "routes.toml"
+    routes.write_text(f'[channels.night]\nurls = ["{sink.url}"]\nseverities = ["critical"]\n')
+    await start_telling(notify_urls="", notify_routes_file=routes)
+    fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[7].fall_silent()
+    await eventually(lambda: len(sink.messages) == 1)
+    await publish(worker_said(7, "CRASHED"), "worker.7.status")
+
+    async def is_judged():
+        sql = """SELECT judged_revision >= (SELECT revision FROM transitions WHERE entity = 'worker' AND entity_id = 7
+                                             AND new_status = 'CRASHED') FROM alert_progress"""
+        return await observed.value(sql)
+
+    await eventually(is_judged)
+    fleet.workers[7].start()
+    await eventually(lambda: len(sink.messages) == 2)
+    alert = "worker 7 is silent, and 40 of its servers with it"
+    assert sink.titles == [f"[critical] {alert}", f"[over] {alert}"]
 
 
 async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(start_telling, fleet, observed, eventually, sink):
@@ -92,6 +122,30 @@ async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(start_telli
     await eventually(lambda: len(sink.messages) == 2)
     await eventually(lambda: none_open(observed))
     assert await observed.value("SELECT count(*) FROM alerts") == 1
+
+
+async def test_a_worker_that_says_it_crashed_is_one_alert_with_its_servers(
+    start_telling, fleet, observed, eventually, sink, publish
+):
+    await start_telling()
+    fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[7].fall_silent()
+    await publish(worker_said(7, "CRASHED"), "worker.7.status")
+
+    async def servers_are_part_of_it():
+        sql = """SELECT count(*) FROM alerts JOIN alerts cause ON cause.alert_id = alerts.part_of
+                  WHERE cause.key = 'worker_lost:7' AND cause.severity = 'critical'"""
+        return await observed.value(sql) == len(SERVERS)
+
+    await eventually(servers_are_part_of_it)
+    await eventually(lambda: [title for title in sink.titles if "crashed, and 40 of its servers with it" in title])
+    fleet.workers[7].servers = []
+    fleet.workers[7].start()
+    await eventually(lambda: none_open(observed))
+    await eventually(lambda: sink.titles[-1] == "[over] worker 7 crashed, and 40 of its servers with it")
+    assert len(sink.messages) in {2, 3}, "as a warning, if that came first; as critical; and its end"
+    assert await observed.value("SELECT count(*) FROM alerts WHERE part_of IS NULL") == 1
 
 
 async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_worker(
@@ -129,6 +183,37 @@ async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_wor
     await eventually(incident_is_over)
     await eventually(lambda: len(sink.messages) == 3)
     assert sink.messages[2]["type"] == "success"
+
+
+async def test_a_worker_that_never_returns_hides_nothing_of_its_group(start_telling, fleet, observed, eventually, sink):
+    await start_telling(guard_percent=30, guard_hold_seconds=1, guard_release_percent=50)
+    fleet.beat_every = INTERVAL_SECONDS
+    fleet.recruit(10, group="eu")
+    await eventually(lambda: all_healthy(fleet, observed))
+    for number in (1, 2, 3, 4):
+        fleet.workers[number].fall_silent()
+
+    async def all_are_part_of_it():
+        sql = "SELECT count(*) FROM alerts WHERE rule = 'worker_lost' AND part_of IS NOT NULL"
+        return await observed.value(sql) == 4
+
+    await eventually(all_are_part_of_it)
+    await eventually(lambda: len(sink.messages) == 1)
+    for number in (2, 3, 4):
+        fleet.workers[number].go_on()
+
+    async def one_is_missing():
+        return len(await open_keys(observed)) == 2
+
+    await eventually(one_is_missing)
+    fleet.workers[9].fall_silent()
+    await eventually(lambda: sink.titles[1:] == ["[critical] eu: worker 9 is silent, and 1 of its servers with it"])
+    fleet.workers[9].go_on()
+    await eventually(lambda: len(sink.messages) == 3)
+    for number in (2, 3, 4, 5):
+        fleet.workers[number].fall_silent()
+    await eventually(lambda: len(sink.messages) == 4)
+    assert ["of group eu fell silent at once" in title for title in sink.titles] == [True, False, False, True]
 
 
 async def outage_is_one_alert_about_the_observer(fleet, observed, rabbitmq, eventually, sink, *, seconds):
@@ -286,6 +371,25 @@ async def test_a_worker_that_is_drained_may_end(start_telling, fleet, observed, 
     assert sink.titles == ["[warning] eu: worker 2 is silent"]
 
 
+async def test_much_of_a_group_that_is_drained_may_end(start_telling, fleet, observed, eventually, sink):
+    await start_telling(guard_percent=30, guard_hold_seconds=600)
+    fleet.add(*(Worker(i, group="eu") for i in range(1, 11)))
+    for number in range(1, 5):
+        fleet.workers[number].life.set_label("drain", "true")
+    await eventually(lambda: all_healthy(fleet, observed))
+    for number in range(1, 5):
+        fleet.workers[number].fall_silent()
+
+    async def are_lost():
+        return sorted(await observed.lost()) == [("worker", number) for number in range(1, 5)]
+
+    await eventually(are_lost)
+    fleet.workers[5].fall_silent()
+    await eventually(lambda: sink.messages)
+    assert sink.titles == ["[warning] eu: worker 5 is silent"]
+    assert await observed.value("SELECT count(*) FROM alerts") == 1
+
+
 async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_told_later(
     start_telling, fleet, observed, eventually, start_sink
 ):
@@ -361,6 +465,52 @@ async def test_crashes_of_one_config_are_told_as_a_loop(start_telling, fleet, ob
     told = "\n".join(message["message"] for message in sink.messages)
     assert "servers of config 3 crash again and again" in told
     assert await open_keys(observed) != []
+
+
+async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
+    start_telling, fleet, observed, eventually, sink, publish
+):
+    await start_telling()
+    silence = SilenceAsked(silence_id="memory", seconds=3600, why="new memory", worker_id=1)
+    await publish(alert_notice(silence), ALERTS_KEY)
+    fleet.add(*(Worker(i, group="eu" if i == 1 else "us") for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+
+    async def crash(instance_id, on):
+        life = fleet.workers[on].life
+        await fleet.report(
+            life.server_started(instance_id, game_server_config_id=3), life.server_stopped(instance_id, exit_code=137)
+        )
+
+    for instance_id in (101, 102, 103):
+        await crash(instance_id, on=1)
+
+    async def loops():
+        return "crash_loop:config:3" in await open_keys(observed)
+
+    await eventually(loops)
+    fleet.workers[5].fall_silent()
+    await eventually(lambda: sink.messages)
+    assert sink.titles == ["[warning] us: worker 5 is silent"]
+    await crash(104, on=2)
+    await eventually(lambda: [title for title in sink.titles[1:] if "4 crashes within 10 minutes" in title])
+    assert await observed.value("SELECT group_name FROM alerts WHERE key = 'crash_loop:config:3'") is None
+
+
+async def test_whoever_was_told_hears_the_end_although_it_is_about_another_group_by_then(
+    start_telling, fleet, observed, eventually, sink, rows, tmp_path
+):
+    routes = tmp_path / "routes.toml"
+    routes.write_text(f'[channels.us]\nurls = ["{sink.url}"]\ngroups = ["us"]\n')
+    await start_telling(notify_urls="", notify_routes_file=routes)
+    fleet.add(*(Worker(i, group="us") for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    fleet.workers[1].fall_silent()
+    await eventually(lambda: len(sink.messages) == 1)
+    await rows("UPDATE alerts SET group_name = 'eu' RETURNING 1")
+    fleet.workers[1].go_on()
+    await eventually(lambda: len(sink.messages) == 2)
+    assert sink.messages[1]["type"] == "success"
 
 
 async def test_dead_letters_are_told_and_over_when_somebody_took_them(

@@ -28,6 +28,7 @@ RULES = SweepRules(
 )
 WORKERS = 60
 GROUPS = (None, "eu-1", "eu-2")
+DRAINS = ({}, {}, {"drain": "true"}, {"drain": "Off"})
 INTERVALS = (None, 1.0, 5.0, 20.0)
 STATUSES = (StatusType.RUNNING, StatusType.RUNNING, StatusType.RUNNING, StatusType.LOST, StatusType.COMPLETE)
 OBSERVE = "UPDATE observation SET observed_through = $1, resumed_at = $2, advanced_at = $1"
@@ -51,7 +52,7 @@ def some_rows(chance, now, *, silent_share):
             last_heartbeat=None if chance.random() < 0.1 else beat,
             status=status,
             reason=Reason.HEARTBEAT_EXPIRED if status is StatusType.LOST else Reason.REPORTED,
-            labels={} if group is None else {"group": group},
+            labels=({} if group is None else {"group": group}) | chance.choice(DRAINS),
             interval_seconds=chance.choice(INTERVALS),
             incarnation=5,
             inventory_incarnation=5,

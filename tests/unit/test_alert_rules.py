@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manman_status.domain.alerts.alert import AlertState, Severity, Subject
+from manman_status.domain.alerts.crash_loop import CRASHES, take_turns
 from manman_status.domain.alerts.dead_letters import remember
 from manman_status.domain.alerts.flapping import FLAP_WINDOW, HIGH_PERCENT, LOW_PERCENT, changing_percent
 from manman_status.domain.alerts.judgement import judge
@@ -27,7 +29,7 @@ def worker(worker_id=7, *, status=StatusType.LOST, **labels):
     return WorkerNow(worker_id, status, labels)
 
 
-def lost(of, *, lost_servers=0):
+def lost(of, *, lost_servers=0, held_since=None):
     return Change(
         at=NOW,
         entity=Entity.WORKER,
@@ -37,6 +39,7 @@ def lost(of, *, lost_servers=0):
         reason=Reason.HEARTBEAT_EXPIRED,
         worker=of,
         lost_servers=lost_servers,
+        held_since=held_since,
     )
 
 
@@ -93,6 +96,49 @@ def test_a_lost_worker_is_over_once_it_is_anything_else_or_forgotten():
     assert judge(later(first, workers={7: worker()})).over == {}
     assert "worker_lost:7" in judge(later(first, workers={7: worker(status=StatusType.RUNNING)})).over
     assert judge(later(scene(lost(worker())), workers={})).over == {"worker_lost:7": "it is forgotten"}
+
+
+def test_the_end_that_a_lost_worker_says_late_takes_nothing_from_its_alert():
+    first = scene(lost(worker(), lost_servers=40))
+    judge(first)
+    late = msgspec.structs.replace(
+        lost(worker(status=StatusType.CRASHED)), old_status=StatusType.LOST, new_status=StatusType.CRASHED
+    )
+    judgement = judge(scene(late, open=first.open))
+    assert (judgement.opened, judgement.found_again, judgement.over) == ([], [], {})
+
+
+def left_behind(instance_id, on):
+    return crashed(
+        instance_id, on=on, new_status=StatusType.LOST, reason=Reason.WORKER_LOST, was_left=True, exit_code=None
+    )
+
+
+def said_that_it_crashed(of):
+    return msgspec.structs.replace(lost(of), new_status=StatusType.CRASHED, reason=Reason.REPORTED)
+
+
+def test_the_servers_of_a_worker_that_crashed_are_part_of_its_alert():
+    dead = worker(status=StatusType.CRASHED)
+    first = scene(said_that_it_crashed(dead))
+    [(alone, _)] = judge(first).opened
+    assert alone.severity is Severity.WARNING
+    judgement = judge(scene(left_behind(31, dead), left_behind(32, dead), open=first.open))
+    assert opened(judgement) == {"server_crashed:31": "worker_lost:7", "server_crashed:32": "worker_lost:7"}
+    [loaded] = judgement.found_again
+    assert loaded.severity is Severity.CRITICAL
+    assert "worker 7 crashed, and 2 of its servers with it" in loaded.summary
+    gone = dict.fromkeys((31, 32, 33), StatusType.LOST)
+    [more] = judge(scene(left_behind(33, dead), open=first.open, instances=gone)).found_again
+    assert "3 of its servers" in more.summary
+    back = {7: worker(status=StatusType.RUNNING)}
+    over = judge(Scene(now=NOW, open=first.open, lag_seconds=0.5, workers=back, instances=gone)).over
+    assert sorted(over) == [*(f"server_crashed:{i}" for i in gone), "worker_lost:7"]
+
+
+def test_servers_that_a_worker_left_when_it_ended_in_good_order_stand_for_themselves():
+    ended = worker(status=StatusType.COMPLETE)
+    assert opened(judge(scene(left_behind(31, ended)))) == {"server_crashed:31": None}
 
 
 def test_a_worker_that_came_back_within_the_same_look_was_never_news():
@@ -155,6 +201,23 @@ def test_three_crashes_of_a_config_are_one_loop_with_the_crashes_as_its_parts():
     assert judgement.opened[0][0].subject.group == "eu"
 
 
+def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one():
+    hosts = [worker(i, status=StatusType.RUNNING, group=group) for i, group in ((1, "eu"), (2, "eu"), (3, "us"))]
+    first = scene(*(crashed(i, on=hosts[0], config=3) for i in (31, 32, 33)))
+    [(loop, _), *_] = judge(first).opened
+    assert loop.key == "crash_loop:config:3"
+    assert loop.subject == Subject(group="eu", worker_id=1, game_server_config_id=3, labels={"group": "eu"})
+
+    def spread(to):
+        crashes = [Crash(NOW, 1, 3)] * 3 + [Crash(NOW, host.worker_id, 3) for host in to]
+        known = {"workers": {host.worker_id: host for host in hosts}, "instances": first.instances}
+        [found] = judge(later(first, crashes=crashes, **known)).found_again
+        return found.subject
+
+    assert spread([hosts[1]]) == Subject(group="eu", game_server_config_id=3)
+    assert spread(hosts[1:]) == Subject(game_server_config_id=3)
+
+
 def test_crashes_of_many_configs_on_one_worker_are_a_loop_of_the_worker_alone():
     host = worker(status=StatusType.RUNNING)
     crashes = [crashed(100 + 10 * config + i, on=host, config=config) for config in (1, 2, 3) for i in (1, 2, 3)]
@@ -169,6 +232,64 @@ def test_what_a_worker_no_longer_lists_all_at_once_is_no_loop():
     before = [Crash(NOW - timedelta(minutes=age), 7, 3, was_inferred=True) for age in (2, 4) for _ in range(40)]
     again = scene(*gone, crashes=[*before, *map(crash_of, gone)])
     assert "crash_loop:config:3" in opened(judge(again))
+
+
+def loops_of_all_that_is_left(crashes, known):
+    """As it is meant: of what nobody has taken yet the worst one, again and again."""
+    left, found = list(crashes), []
+    while left:
+        crashes_of = {}
+        for crash in left:
+            for culprit in crash.culprits:
+                crashes_of.setdefault(culprit, []).append(crash)
+        numbers = {
+            culprit: sum(not crash.was_inferred for crash in some)
+            + len({(crash.worker_id, crash.at) for crash in some if crash.was_inferred})
+            for culprit, some in crashes_of.items()
+        }
+        looping = [culprit for culprit in numbers if culprit in known] or [c for c in numbers if numbers[c] >= CRASHES]
+        if not looping:
+            break
+        worst = min(looping, key=lambda culprit: (-numbers[culprit], culprit))
+        found.append((worst, crashes_of[worst]))
+        left = [crash for crash in left if worst not in crash.culprits]
+    return found
+
+
+few = st.one_of(st.none(), st.integers(1, 4))
+ages = st.integers(0, 3).map(lambda minutes: NOW - timedelta(minutes=minutes))
+
+
+@given(
+    st.lists(st.builds(Crash, ages, few, few, st.booleans()), max_size=40),
+    st.sets(st.tuples(st.sampled_from(["config", "worker"]), st.integers(1, 4)), max_size=3),
+)
+def test_each_crash_is_that_of_the_worst_that_is_left(crashes, known):
+    assert list(take_turns(crashes, known)) == loops_of_all_that_is_left(crashes, known)
+
+
+class CountedCrash:
+    """A crash that counts how often somebody looks whose it is."""
+
+    looks = 0
+    was_inferred = False
+
+    def __init__(self, number):
+        self.at = NOW
+        self.worker_id, self.game_server_config_id = number % 1_000, number // 10
+
+    @property
+    def culprits(self):
+        CountedCrash.looks += 1
+        return [("config", self.game_server_config_id), ("worker", self.worker_id)]
+
+
+def test_a_mass_of_crashes_is_judged_by_looking_at_each_a_few_times():
+    mass = scene(crashes=[CountedCrash(number) for number in range(10_000)])
+    judgement = judge(mass)
+    assert len(judgement.opened) == 1_000
+    judge(later(mass, crashes=mass.crashes))
+    assert CountedCrash.looks <= 20 * len(mass.crashes)
 
 
 def test_two_crashes_or_three_within_more_than_the_window_are_no_loop():
@@ -228,20 +349,53 @@ def test_a_newer_change_weighs_more():
     assert changing_percent(flips(FLAP_WINDOW.total_seconds()), NOW) == 0
 
 
+def held_group(*, since=START):
+    return Held("eu", 9, 20, is_releasing=True, opened_at=since)
+
+
+INCIDENT = f"fleet_guard:eu:{START.isoformat()}"
+
+
 def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part():
-    guard = Held("eu", 9, 20, is_releasing=True)
+    guard = held_group()
     first = scene(lost(worker(1, group="eu")), lost(worker(2, group="us")), guards=[guard])
-    assert opened(judge(first)) == {"fleet_guard:eu": None, "worker_lost:1": "fleet_guard:eu", "worker_lost:2": None}
+    assert opened(judge(first)) == {INCIDENT: None, "worker_lost:1": INCIDENT, "worker_lost:2": None}
     again = Scene(now=NOW, open=first.open, guards=[guard], lag_seconds=0.5, workers={1: worker(1), 2: worker(2)})
     [found] = judge(again).found_again
     assert "10 of 20 workers of group eu" in found.summary
 
 
 def test_an_incident_of_a_group_is_open_until_the_guard_is_and_nobody_of_it_is_missing():
-    first = scene(lost(worker(1, group="eu")), guards=[Held("eu", 9, 20, is_releasing=True)])
+    first = scene(lost(worker(1, group="eu")), guards=[held_group()])
     assert judge(later(first, workers={1: worker(1, group="eu")})).over == {}
     back = Scene(now=NOW, open=first.open, lag_seconds=0.5, workers={1: worker(1, status=StatusType.RUNNING)})
-    assert sorted(judge(back).over) == ["fleet_guard:eu", "worker_lost:1"]
+    assert sorted(judge(back).over) == [INCIDENT, "worker_lost:1"]
+
+
+@pytest.fixture
+def one_that_never_returns():
+    """The guard has opened, and of those that were lost in it one is left."""
+    dead = worker(1, group="eu")
+    first = scene(lost(dead), guards=[held_group()])
+    judge(first)
+    return {"open": first.open, "workers": {1: dead}}
+
+
+def test_who_is_lost_as_the_guard_opens_is_a_part_and_who_is_lost_after_it_is_told(one_that_never_returns):
+    last, other = worker(2, group="eu"), worker(3, group="eu")
+    known = one_that_never_returns | {"workers": {1: worker(1, group="eu"), 2: last, 3: other}}
+    judgement = judge(scene(lost(last, held_since=START), lost(other), **known))
+    assert opened(judgement) == {"worker_lost:2": INCIDENT, "worker_lost:3": None}
+
+
+def test_a_group_that_is_held_again_is_another_incident(one_that_never_returns):
+    again = held_group(since=START + timedelta(minutes=30))
+    dead, other = worker(1, group="eu"), worker(2, group="eu")
+    known = one_that_never_returns | {"workers": {1: dead, 2: other}}
+    judgement = judge(scene(lost(other), guards=[again], **known))
+    [incident, part] = opened(judgement).items()
+    assert incident[0] not in {INCIDENT, *judgement.over}
+    assert part == ("worker_lost:2", incident[0])
 
 
 @pytest.mark.parametrize(
@@ -250,6 +404,16 @@ def test_an_incident_of_a_group_is_open_until_the_guard_is_and_nobody_of_it_is_m
 def test_an_observer_that_is_late_for_long_is_a_warning_and_a_blind_one_critical(lag, severity):
     found = judge(scene(lag_seconds=lag)).opened
     assert [finding.severity for finding, _ in found] == [severity] * (severity is not None)
+
+
+def test_what_was_critical_stays_so_until_it_is_over():
+    first = scene(lag_seconds=31.0)
+    draining = later(first, lag_seconds=20.0)
+    [found] = judge(draining).found_again
+    assert found.severity is Severity.CRITICAL
+    assert "late, nothing of the last 20 s" in found.summary
+    [found] = judge(Scene(now=NOW, open=draining.open, lag_seconds=18.0)).found_again
+    assert found.severity is Severity.CRITICAL
 
 
 def test_an_observer_is_over_only_when_it_sees_well():

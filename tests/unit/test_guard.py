@@ -18,9 +18,10 @@ def at(seconds):
     return START + timedelta(seconds=seconds)
 
 
-def verdict(*, overdue, alive, late=0, lost_recently=0, guard=None, seconds=0.0):
+def verdict(*, overdue, alive, draining=0, late=0, lost_recently=0, guard=None, seconds=0.0):
     return judge(
         overdue=overdue,
+        draining=draining,
         late=late,
         lost_recently=lost_recently,
         alive=alive,
@@ -61,6 +62,13 @@ def test_those_lost_just_before_count_too():
 def test_the_first_to_be_overdue_is_held_when_many_are_about_to_follow():
     assert verdict(overdue=1, late=3, alive=10).guard == held(1, 10)
     assert verdict(overdue=1, late=2, alive=10).guard is None
+
+
+def test_those_that_drain_are_no_cascade_and_are_held_with_one():
+    decided = verdict(overdue=4, draining=4, alive=6)
+    assert (decided.lose, decided.guard) == (4, None)
+    assert verdict(overdue=6, draining=4, alive=6).guard is None
+    assert verdict(overdue=7, draining=4, alive=6).guard == held(7, 10)
 
 
 def test_nobody_is_held_for_being_late():

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from manman_status.domain.alerts.alert import Finding, OpenAlert, Severity, Subject
+from manman_status.domain.alerts.fleet_guard import incident_of
 from manman_status.domain.alerts.scene import Flip, Scene
 from manman_status.domain.status import Entity, StatusType
 
@@ -42,7 +43,7 @@ class Flapping:
                     " load. Its losses are not told one by one until that is over",
                     subject=Subject(group=worker.group, worker_id=worker.worker_id, labels=dict(worker.labels)),
                     evidence={"changing_percent": round(percent, 1), "flips": len(scene.flips[worker.worker_id])},
-                    causes=(f"fleet_guard:{worker.group}",),
+                    causes=incident_of(change, worker, scene),
                 )
 
     def over(self, alert: OpenAlert, scene: Scene) -> str | None:

@@ -5,17 +5,15 @@ Everything is read in one transaction of the leader's, so it is of one moment; `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
 from manman_status.domain.alerts.alert import OpenAlert
+from manman_status.domain.labels import is_draining
 from manman_status.domain.status import Entity, Reason, StatusType
-
-DRAIN = "drain"
-"""The label by which a worker says that it is being emptied: that it ends then is expected."""
-NOT_DRAINING = frozenset({"", "0", "false", "no", "off"})
 
 
 class WorkerNow(msgspec.Struct, frozen=True):
@@ -29,14 +27,14 @@ class WorkerNow(msgspec.Struct, frozen=True):
 
     @property
     def is_draining(self) -> bool:
-        return self.labels.get(DRAIN, "").lower() not in NOT_DRAINING
+        return is_draining(self.labels)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A transition to LOST or CRASHED, with the worker as it is now; None when that is not known.
 
     A server that `was_left` was active still when its worker had ended in its own way. `lost_servers` went with a
-    worker.
+    worker, and `held_since` is when the guard began to hold its group, if it did until the worker was given up.
     """
 
     at: datetime
@@ -50,6 +48,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     was_left: bool = False
     lost_servers: int = 0
+    held_since: datetime | None = None
+
+
+Culprit = tuple[str, int]
+"""`config` or `worker`, and its id."""
 
 
 class Crash(msgspec.Struct, frozen=True):
@@ -59,6 +62,13 @@ class Crash(msgspec.Struct, frozen=True):
     worker_id: int | None
     game_server_config_id: int | None
     was_inferred: bool = False
+
+    @property
+    def culprits(self) -> Iterator[Culprit]:
+        if self.game_server_config_id is not None:
+            yield "config", self.game_server_config_id
+        if self.worker_id is not None:
+            yield "worker", self.worker_id
 
 
 class Flip(msgspec.Struct, frozen=True):
@@ -75,6 +85,7 @@ class Held(msgspec.Struct, frozen=True):
     held: int
     group_size: int
     is_releasing: bool
+    opened_at: datetime
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -89,7 +100,8 @@ class Scene(msgspec.Struct, kw_only=True):
     changes: Sequence[Change] = ()
     """Oldest first."""
     workers: Mapping[int, WorkerNow] = {}
-    """Those that changed and those that open alerts are about, as they are now; one that is gone is not there."""
+    """Those that changed, that something crashed on and that open alerts are about, as they are now; one that is gone
+    is not there."""
     instances: Mapping[int, StatusType] = {}
     """The server instances that open alerts are about, likewise."""
     crashes: Sequence[Crash] = ()
@@ -107,8 +119,27 @@ class Scene(msgspec.Struct, kw_only=True):
     """In the dead-letter queue; None when the broker could not be asked."""
     memory: Memory = Memory()
     open: dict[str, OpenAlert] = {}
-    """By key, those that are found while judging too."""
+    """By key, those that are found while judging too: changed by `begin` and `end` alone."""
+    crashed_at: dict[Culprit, datetime] = {}
+    """When each did last, of the crashes."""
+    _parts: Counter[str] = msgspec.field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        # Looked up for each of thousands of alerts, and so not searched for.
+        self._parts = Counter(alert.part_of for alert in self.open.values() if alert.part_of is not None)
+        for crash in self.crashes:
+            for culprit in crash.culprits:
+                self.crashed_at[culprit] = max(crash.at, self.crashed_at.get(culprit, crash.at))
+
+    def begin(self, alert: OpenAlert) -> None:
+        self.open[alert.key] = alert
+        if alert.part_of is not None:
+            self._parts[alert.part_of] += 1
+
+    def end(self, key: str) -> None:
+        if (cause := self.open.pop(key).part_of) is not None:
+            self._parts[cause] -= 1
 
     def parts_of(self, key: str) -> int:
         """How many open alerts are part of this one."""
-        return sum(alert.part_of == key for alert in self.open.values())
+        return self._parts[key]

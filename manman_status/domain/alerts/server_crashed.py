@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from manman_status.domain.alerts.alert import Finding, OpenAlert, Severity, Subject
 from manman_status.domain.alerts.scene import Change, Crash, Scene
+from manman_status.domain.alerts.worker_lost import GONE
 from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
 
 QUIET = timedelta(minutes=10)
@@ -37,6 +38,7 @@ class ServerCrashed:
                 why = "its worker ended and left it behind"
             case _:
                 why = "it crashed" if change.exit_code is None else f"it ended with exit code {change.exit_code}"
+        loops = f"crash_loop:config:{config}", f"crash_loop:worker:{worker_id}"
         return Finding(
             key=f"{self.name}:{change.entity_id}",
             rule=self.name,
@@ -50,7 +52,7 @@ class ServerCrashed:
                 labels={} if worker is None else dict(worker.labels),
             ),
             evidence={"at": change.at, "reason": change.reason, "exit_code": change.exit_code},
-            causes=(f"crash_loop:config:{config}", f"crash_loop:worker:{worker_id}"),
+            causes=(f"worker_lost:{worker_id}", *loops) if change.was_left else loops,
         )
 
     def over(self, alert: OpenAlert, scene: Scene) -> str | None:
@@ -59,6 +61,13 @@ class ServerCrashed:
             return "it is forgotten"
         if status in ACTIVE:
             return "it runs again"
+        worker = scene.workers.get(alert.subject.worker_id or 0)
+        if (
+            alert.part_of == f"worker_lost:{alert.subject.worker_id}"
+            and worker is not None
+            and worker.status not in GONE
+        ):
+            return f"its worker is {worker.status} now"  # what went with a worker ends with that alert
         return "it was told long enough" if scene.now - alert.opened_at >= QUIET else None
 
 
