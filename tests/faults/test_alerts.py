@@ -148,10 +148,14 @@ async def test_a_worker_that_says_it_crashed_is_one_alert_with_its_servers(
     assert await observed.value("SELECT count(*) FROM alerts WHERE part_of IS NULL") == 1
 
 
+GUARDED = {"guard_percent": 30, "guard_release_percent": 50, "canary_interval_seconds": 0.5}
+"""An observer that stands still for a second does not let go of them, to hold them again."""
+
+
 async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_worker(
     start_telling, fleet, observed, eventually, sink
 ):
-    await start_telling(guard_percent=30, guard_hold_seconds=2, guard_release_percent=50)
+    await start_telling(guard_hold_seconds=2, **GUARDED)
     fleet.beat_every = INTERVAL_SECONDS
     fleet.recruit(20, group="eu")
     fleet.add(Worker(50, group="us"))
@@ -186,7 +190,7 @@ async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_wor
 
 
 async def test_a_worker_that_never_returns_hides_nothing_of_its_group(start_telling, fleet, observed, eventually, sink):
-    await start_telling(guard_percent=30, guard_hold_seconds=1, guard_release_percent=50)
+    await start_telling(guard_hold_seconds=1, **GUARDED)
     fleet.beat_every = INTERVAL_SECONDS
     fleet.recruit(10, group="eu")
     await eventually(lambda: all_healthy(fleet, observed))
@@ -417,7 +421,7 @@ async def test_a_channel_that_hangs_does_not_hold_up_the_end(start_telling, flee
     await eventually(lambda: all_healthy(fleet, observed))
     fleet.workers[1].fall_silent()
     await eventually(lambda: sink.attempts)
-    processor.stop(within_seconds=3)
+    processor.stop(within_seconds=10)
 
 
 async def test_what_was_acknowledged_is_not_reminded_of(start_telling, fleet, observed, eventually, sink, publish):
@@ -425,7 +429,7 @@ async def test_what_was_acknowledged_is_not_reminded_of(start_telling, fleet, ob
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
     fleet.workers[1].fall_silent()
-    await eventually(lambda: len(sink.messages) >= 3, within_seconds=40)
+    await eventually(lambda: len(sink.messages) >= 3)
     assert "(still)" in sink.messages[1]["message"]
     alert_id = await observed.value("SELECT alert_id FROM alerts")
     await publish(alert_notice(AlertAcknowledged(alert_id, "ops", "on it")), ALERTS_KEY)
@@ -462,8 +466,8 @@ async def test_crashes_of_one_config_are_told_as_a_loop(start_telling, fleet, ob
         return await observed.value(sql) >= 1
 
     await eventually(all_are_part_of_it)
-    told = "\n".join(message["message"] for message in sink.messages)
-    assert "servers of config 3 crash again and again" in told
+    said = "servers of config 3 crash again and again"
+    await eventually(lambda: any(said in message["message"] for message in sink.messages))
     assert await open_keys(observed) != []
 
 
