@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 import tomllib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ import apprise
 import msgspec
 
 from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.message import Message, Tone
+from manman_status.domain.alerts.message import Message, Tone, compose
 from manman_status.domain.alerts.rules import RULE_NAMES
-from manman_status.domain.alerts.telling import ToldAlert
+from manman_status.domain.alerts.telling import News, ToldAlert
 from manman_status.errors import SettingsError
 from manman_status.pipeline.notifying import NotTaken
 from manman_status.settings import Settings
@@ -31,6 +32,8 @@ apprise_log.propagate = False  # what it says has URLs in it
 
 SEND_WITHIN_SECONDS = 30.0
 SHORTEST_SECRET = 6
+MARKUP_SHARE = 8
+"""One character of so many is kept for what a service makes of our text: escapes, line ends, the title in bold."""
 URLS_VARIABLE, FILE_VARIABLE = "MANMAN_STATUS_NOTIFY_URLS", "MANMAN_STATUS_NOTIFY_ROUTES_FILE"
 TYPES = {
     Tone.CRITICAL: apprise.NotifyType.FAILURE,
@@ -87,6 +90,12 @@ class AppriseChannel:
     def wants(self, alert: ToldAlert) -> bool:
         return self._route.takes(alert)
 
+    async def tell(self, news: Sequence[tuple[News, ToldAlert]]) -> list[ToldAlert]:
+        """In one message that the service does not refuse for its length; what was told by it. Raises as `send`."""
+        at_most = self._service.body_maxlen
+        await self.send(compose(news, longest=at_most - at_most // MARKUP_SHARE))
+        return [alert for _, alert in news]
+
     async def send(self, message: Message) -> None:
         """Raises NotTaken, without anything that is secret in the URL."""
         loop = asyncio.get_running_loop()
@@ -116,7 +125,11 @@ class AppriseChannel:
         apprise_log.addHandler(said)
         try:
             taken = self._service.notify(
-                body=message.body, title=message.title, notify_type=TYPES[message.tone], body_format="text"
+                body=message.body,
+                title=message.title,
+                notify_type=TYPES[message.tone],
+                body_format="text",
+                overflow=apprise.OverflowMode.TRUNCATE,  # an SMS has room for less than one line
             )
         except Exception as error:  # noqa: BLE001 - a hundred plugins, and a thread that nobody else watches
             return type(error).__name__
