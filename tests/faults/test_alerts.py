@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from datetime import timedelta
+from functools import partial
 
 import aio_pika
 import msgspec
@@ -385,3 +388,24 @@ async def test_a_time_without_any_processor_is_told_with_its_length(
     await eventually(lambda: sink.messages)
     assert sink.titles[0].startswith("[critical] no processor was at work for 6")
     assert await observed.lost() == []
+
+
+async def test_a_database_that_hangs_for_seconds_is_no_time_without_a_processor(
+    start_telling, fleet, observed, postgres, process_tree, eventually, sink
+):
+    await start_telling(lease_seconds=15, degraded_after_seconds=20)
+    fleet.add(*(Worker(i) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    pids = [*process_tree(postgres.pid)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(9.5)  # shorter than any time-out
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    judged_at = await observed.value("SELECT clock_timestamp()")
+    for _ in range(2):  # the look that hung, and the one after its pause
+        await eventually(partial(is_judged_past, observed, judged_at), within_seconds=60)
+        judged_at = await observed.value("SELECT judged_at FROM alert_progress")
+    assert await observed.rows("SELECT key FROM alerts") == []
