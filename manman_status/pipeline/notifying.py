@@ -158,7 +158,7 @@ class ChannelTeller(Teller):
         self._sent_at.append(monotonic())
         await self._mark(token, told)
         log.info("alerts_told", channel=self.channel, alerts=len(told), first=told[0].key)
-        return LOOK_EVERY_SECONDS
+        return LOOK_EVERY_SECONDS if len(told) == len(news) else 0
 
     def _burst_lasts(self, news: Sequence[tuple[News, ToldAlert]], now: datetime) -> float:
         """How long more alerts may come that belong to these."""

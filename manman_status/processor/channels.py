@@ -19,8 +19,8 @@ from typing import Any
 import apprise
 import msgspec
 
-from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.message import Message, Tone, compose
+from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.alerts.message import Message, Tone, compose, compose_lasting, worst_first
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.telling import News, ToldAlert
 from manman_status.errors import SettingsError
@@ -32,6 +32,8 @@ apprise_log.propagate = False  # what it says has URLs in it
 
 SEND_WITHIN_SECONDS = 30.0
 SHORTEST_SECRET = 6
+FIXED_KEYS = ("alias", "dedup", "entity", "entity_id")
+"""What in a URL makes all that a pager is told one incident."""
 MARKUP_SHARE = 8
 """One character of so many is kept for what a service makes of our text: escapes, line ends, the title in bold."""
 URLS_VARIABLE, FILE_VARIABLE = "MANMAN_STATUS_NOTIFY_URLS", "MANMAN_STATUS_NOTIFY_ROUTES_FILE"
@@ -55,6 +57,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     per_hour: int | None = None
 
     def takes(self, alert: ToldAlert) -> bool:
+        if alert.state is AlertState.RESOLVED:
+            return True  # who was told of it, perhaps when it was worse, waits for its end
         group = alert.subject.group
         return (
             (self.severities is None or alert.severity in self.severities)
@@ -91,10 +95,20 @@ class AppriseChannel:
         return self._route.takes(alert)
 
     async def tell(self, news: Sequence[tuple[News, ToldAlert]]) -> list[ToldAlert]:
-        """In one message that the service does not refuse for its length; what was told by it. Raises as `send`."""
+        """In one message that the service does not refuse for its length; what was told by it, one alone where the
+        service resolves what it was told. Raises as `send`."""
+        if self._has_an_incident_for_each_title():
+            what, alert = worst_first(news)[0]
+            await self.send(compose_lasting(what, alert))
+            return [alert]
         at_most = self._service.body_maxlen
         await self.send(compose(news, longest=at_most - at_most // MARKUP_SHARE))
         return [alert for _, alert in news]
+
+    def _has_an_incident_for_each_title(self) -> bool:
+        """And resolves it by a success with the same title."""
+        fixed = any(getattr(self._service, name, None) for name in FIXED_KEYS)
+        return getattr(self._service, "action", None) == "map" and not fixed
 
     async def send(self, message: Message) -> None:
         """Raises NotTaken, without anything that is secret in the URL."""

@@ -309,6 +309,26 @@ async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_tol
     assert "alerts_not_told" in processor.log
 
 
+async def test_a_pager_is_told_of_each_alert_and_resolves_each_when_it_is_over(
+    start_telling, fleet, observed, eventually, sink
+):
+    await start_telling(notify_urls=sink.pager_url)
+    fleet.add(*(Worker(i) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+
+    def incidents():
+        opened = {message["summary"] for message in sink.messages if "action" not in message}
+        return opened, {message["summary"] for message in sink.messages if message.get("action") == "close"}
+
+    fleet.workers[1].fall_silent()
+    fleet.workers[2].fall_silent()
+    await eventually(lambda: incidents() == ({"worker_lost:1 #1", "worker_lost:2 #2"}, set()), within_seconds=40)
+    fleet.workers[1].go_on()
+    fleet.workers[2].go_on()
+    await eventually(lambda: incidents()[0] == incidents()[1], within_seconds=40)
+    assert len(sink.messages) == 4
+
+
 async def test_a_channel_that_hangs_does_not_hold_up_the_end(start_telling, fleet, observed, eventually, sink):
     sink.hangs.set()
     processor = await start_telling()

@@ -37,7 +37,7 @@ class Message(msgspec.Struct, frozen=True):
 def compose(told: Sequence[tuple[News, ToldAlert]], *, longest: int | None = None) -> Message:
     """At least one. Beyond `ALERTS_SHOWN`, and beyond `longest` characters with the title, the rest is a number; the
     worst is always there."""
-    ordered = sorted(told, key=_place)
+    ordered = worst_first(told)
     title = _title(ordered)
     shown = min(len(ordered), ALERTS_SHOWN)
     body = _body(ordered, shown)
@@ -47,6 +47,16 @@ def compose(told: Sequence[tuple[News, ToldAlert]], *, longest: int | None = Non
     current = [alert.severity for news, alert in ordered if news is not News.RESOLVED]
     tone = Tone(max(current, key=WEIGHT.__getitem__)) if current else Tone.GOOD
     return Message(title, body, tone)
+
+
+def compose_lasting(news: News, alert: ToldAlert) -> Message:
+    """Of this one alone, by a title that stays the same whatever becomes of it: a service resolves by that."""
+    tone = Tone.GOOD if news is News.RESOLVED else Tone(alert.severity)
+    return Message(f"{_place_of(alert)}{alert.key} #{alert.alert_id}", _line(news, alert), tone)
+
+
+def worst_first(told: Sequence[tuple[News, ToldAlert]]) -> list[tuple[News, ToldAlert]]:
+    return sorted(told, key=_place)
 
 
 def _body(ordered: Sequence[tuple[News, ToldAlert]], shown: int) -> str:
