@@ -393,7 +393,7 @@ async def test_dead_letters_are_told_and_over_when_somebody_took_them(
     await publish({"command_type": "NONSENSE"}, "worker.1.lifecycle")
     await eventually(lambda: sink.titles == ["[warning] 1 dead letter in the queue"])
     assert len(await dead_letters()) == 1
-    await eventually(lambda: sink.titles[1:] == ["[over] 1 dead letter in the queue"])
+    await eventually(lambda: sink.titles[1:] == ["[over] 1 dead letter in the queue"], within_seconds=60)
 
 
 async def test_a_time_without_any_processor_is_told_with_its_length(

@@ -204,6 +204,16 @@ async def test_a_processor_is_known_by_its_host_and_two_on_one_by_their_ids(
     assert (await series(http, name)).keys() == {("one-3f",), ("one-77",), ("b-host",)}
 
 
+async def test_what_processors_count_at_different_moments_is_told_as_the_leader_has_it(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
+    await rows.processor("leads", last_seen=rows.ago(0.2), statistics=STATISTICS)
+    follows = STATISTICS | {"dead_letters_waiting": 0, "queue_depths": {"beats": 9}, "relay_backlog": None}
+    await rows.processor("follows", statistics=follows)
+    assert await series(http, "manman_status_dead_letter_messages") == {(): 4}
+    assert await series(http, "manman_status_queue_messages") == {("beats",): 0}
+
+
 async def test_a_processor_that_fell_silent_or_was_forgotten_has_no_series(rows: Rows, http: httpx.AsyncClient) -> None:
     await rows.processor("one", statistics=STATISTICS)
     await rows.processor("two", host="b-host", statistics=STATISTICS)
