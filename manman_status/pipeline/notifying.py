@@ -71,6 +71,7 @@ class Teller:
         self._pool = pool
         self._leadership = leadership
         self._statistics = statistics
+        statistics.add_channel(channel)
 
     async def run(self) -> None:
         backoff = Backoff(longest_seconds=LONGEST_BACKOFF_SECONDS)

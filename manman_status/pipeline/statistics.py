@@ -58,6 +58,10 @@ class Statistics:
     def count(self, kind: str, outcome: str, number: int = 1) -> None:
         self._events[kind, outcome] += number
 
+    def add_channel(self, channel: str) -> None:
+        """Of which both outcomes are there from the start."""
+        self._notifications.update({(channel, "sent"): 0, (channel, "failed"): 0})
+
     def count_notification(self, channel: str, outcome: str) -> None:
         """`sent` or `failed`."""
         self._notifications[channel, outcome] += 1

@@ -178,6 +178,13 @@ async def test_the_observation_is_in_one_state(
     assert states == {("ok",): state == "ok", ("degraded",): state == "degraded", ("blind",): state == "blind"}
 
 
+async def test_how_long_nobody_looked_for_alerts_is_told(rows: Rows, http: httpx.AsyncClient) -> None:
+    assert await series(http, "manman_status_alerts_judged_age_seconds") == {}
+    await rows.connection.execute("UPDATE alert_progress SET judged_at = now() - interval '90 s'")
+    [age] = (await series(http, "manman_status_alerts_judged_age_seconds")).values()
+    assert 90 <= age < 120
+
+
 async def test_what_the_guard_holds_is_counted(rows: Rows, http: httpx.AsyncClient) -> None:
     assert await series(http, "manman_status_guard_groups") == {(): 0}
     await rows.guard("eu-1", held=3, group_size=7)
