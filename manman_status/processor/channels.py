@@ -37,6 +37,7 @@ FIXED_KEYS = ("alias", "dedup", "entity", "entity_id")
 MARKUP_SHARE = 8
 """One character of so many is kept for what a service makes of our text: escapes, line ends, the title in bold."""
 URLS_VARIABLE, FILE_VARIABLE = "MANMAN_STATUS_NOTIFY_URLS", "MANMAN_STATUS_NOTIFY_ROUTES_FILE"
+ALL = "all"
 TYPES = {
     Tone.CRITICAL: apprise.NotifyType.FAILURE,
     Tone.WARNING: apprise.NotifyType.WARNING,
@@ -168,12 +169,16 @@ def open_channels(settings: Settings) -> list[AppriseChannel]:
         for place, url in enumerate(urls, start=1)
         if not is_known(url)
     ]
-    routes = {"all": Route(urls=list(urls))} if urls else {}
+    routes = {ALL: Route(urls=list(urls))} if urls else {}
     if settings.notify_routes_file:
-        routes |= _read_routes(settings.notify_routes_file, problems)
+        read = _read_routes(settings.notify_routes_file, problems)
+        if routes.keys() & read.keys():
+            problems.append(f"{FILE_VARIABLE}: channels.{ALL}: take another name, this is that of {URLS_VARIABLE}")
+        routes |= read
     if problems:
         raise SettingsError(problems)
-    return [_channel(name, url, route, settings) for name, route in routes.items() for url in route.urls]
+    # A place that is named twice is told once.
+    return [_channel(name, url, route, settings) for name, route in routes.items() for url in dict.fromkeys(route.urls)]
 
 
 def given_channel(url: str, settings: Settings) -> AppriseChannel:
