@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from uuid import uuid4
 
 import pytest
 
@@ -46,6 +47,11 @@ class Sink:
     def url(self):
         """As apprise has it."""
         return f"json://127.0.0.1:{self._server.server_port}/alerts"
+
+    @property
+    def pager_url(self):
+        """As apprise has a pager of its own host, which resolves what it was told."""
+        return f"goalert://127.0.0.1:{self._server.server_port}/{uuid4()}?action=map"
 
     @property
     def titles(self):

@@ -127,6 +127,12 @@ def fleet_families(
         value=sum(guard["held"] for guard in measured.guards),
     )
     yield _alert_family(measured)
+    if measured.alerts_judged_age_seconds is not None:
+        yield GaugeMetricFamily(
+            "manman_status_alerts_judged_age_seconds",
+            "Time since the leading processor last looked for alerts.",
+            value=measured.alerts_judged_age_seconds,
+        )
     yield CounterMetricFamily(
         "manman_status_transitions",
         "Changes of a status, ever. By kind: manman_status_processor_transitions_total.",

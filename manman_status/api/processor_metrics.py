@@ -38,7 +38,7 @@ def processor_families(processors: Sequence[Processor]) -> Iterator[Metric]:
         "What a batch took to be committed.",
         [(name, processor.batch_seconds) for name, processor in named],
     )
-    yield from _shared(sorted(processors, key=lambda processor: processor.last_seen))
+    yield from _shared(sorted(processors, key=lambda each: (each.relay_backlog is not None, each.last_seen)))
 
 
 def _names(processors: Sequence[Processor]) -> list[str]:
@@ -110,7 +110,8 @@ def _histogram(name: str, meaning: str, of_each: Sequence[tuple[str, Histogram |
 
 
 def _shared(processors: Sequence[Processor]) -> Iterator[Metric]:
-    """What any of them can tell of the broker, and the leader of its work: the one who reported last is believed."""
+    """What any of them can tell of the broker, and the leader of its work. The last is believed, which is the leader:
+    of what they counted at different moments now one and now another would be the newest."""
     queues = GaugeMetricFamily("manman_status_queue_messages", "Messages that wait in a queue.", labels=["queue"])
     depths: dict[str, int] = {}
     for processor in processors:

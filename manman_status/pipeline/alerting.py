@@ -47,6 +47,8 @@ log = structlog.get_logger()
 REVISIONS_AT_ONCE = 10_000
 LEAST_PAUSES = 4
 """Times as long as the look before it."""
+LONGEST_PAUSE_SECONDS = 5.0
+"""A look that hung and this pause are together far less than what is told as a time without a processor."""
 
 
 class Alerter:
@@ -74,15 +76,17 @@ class Alerter:
         while True:
             token = await self._leadership.wait()
             more = False
+            pause = 0.0
             begun = perf_counter()
             try:
                 more = await self.judge(token)
+                # With tens of thousands of alerts open a look takes long: it may not take all of a leader's time.
+                pause = min(LEAST_PAUSES * (perf_counter() - begun), LONGEST_PAUSE_SECONDS)
             except LeaseLost:
                 self._leadership.lost()
             except DATABASE_ERRORS as error:
                 log.warning("alerts_not_judged", error=f"{type(error).__name__}: {error}")
-            # With tens of thousands of alerts open a look takes long: it may not take all of a leader's time.
-            await asyncio.sleep(LEAST_PAUSES * (perf_counter() - begun))
+            await asyncio.sleep(pause)
             if not more:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._interval_seconds):

@@ -121,7 +121,8 @@ class Observer:
                         await self._canaries.send(queue, sent_at)
                     await self._canaries.send_to_self(queue, sent_at)
                 if turn % REPORTS_PER_DEPTHS == 0:
-                    self._statistics.queue_depths, self._statistics.dead_letters_waiting = await self._canaries.depths()
+                    self._statistics.queue_depths, dead_letters = await self._canaries.depths()
+                    self._statistics.note_dead_letters(dead_letters, now=monotonic())
             except DATABASE_ERRORS as error:
                 self._unproven_since = None  # without the database no canary could be committed
                 backoff.failed()

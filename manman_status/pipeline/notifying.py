@@ -18,7 +18,6 @@ import structlog
 
 from manman_status.backoff import Backoff
 from manman_status.domain.alerts.alert import AlertState
-from manman_status.domain.alerts.message import Message, compose
 from manman_status.domain.alerts.telling import News, ToldAlert, news_of
 from manman_status.errors import BrokerUnavailable, ManManStatusError
 from manman_status.pipeline.leadership import LEASE, Leadership
@@ -54,8 +53,9 @@ class Channel(Protocol):
 
     def wants(self, alert: ToldAlert) -> bool: ...
 
-    async def send(self, message: Message) -> None:
-        """Returns once it was taken. Raises NotTaken: then it may have been told all the same."""
+    async def tell(self, news: Sequence[tuple[News, ToldAlert]]) -> list[ToldAlert]:
+        """Returns once a message was taken, with what was told by it. Raises NotTaken: then it may have been told all
+        the same."""
 
 
 class Publish(Protocol):
@@ -72,6 +72,7 @@ class Teller:
         self._pool = pool
         self._leadership = leadership
         self._statistics = statistics
+        statistics.add_channel(channel)
 
     async def run(self) -> None:
         backoff = Backoff(longest_seconds=LONGEST_BACKOFF_SECONDS)
@@ -157,11 +158,11 @@ class ChannelTeller(Teller):
         pause = max(self._burst_lasts(news, now), self._limit_lasts())
         if pause > 0:
             return pause
-        await self._to.send(compose(news))
+        told = await self._to.tell(news)
         self._sent_at.append(monotonic())
-        await self._mark(token, [alert for _, alert in news])
-        log.info("alerts_told", channel=self.channel, alerts=len(news), first=news[0][1].key)
-        return LOOK_EVERY_SECONDS
+        await self._mark(token, told)
+        log.info("alerts_told", channel=self.channel, alerts=len(told), first=told[0].key)
+        return LOOK_EVERY_SECONDS if len(told) == len(news) else 0
 
     def _burst_lasts(self, news: Sequence[tuple[News, ToldAlert]], now: datetime) -> float:
         """How long more alerts may come that belong to these."""

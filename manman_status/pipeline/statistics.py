@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -12,6 +12,8 @@ from manman_status.domain.rows import Transition
 
 BATCH_EVENTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+DEAD_LETTERS_FELL_SECONDS = 15.0
+"""Whoever lists the dead letters holds them for a moment, in which they are not in the queue."""
 OTHER_OUTCOMES = (("command", "ignored"), ("poison", "dead_lettered"))
 
 
@@ -47,6 +49,7 @@ class Statistics:
         self.longest_batch_ms = 0.0
         self.queue_depths: dict[str, int] = {}
         self.dead_letters_waiting: int | None = None
+        self._dead_letters_seen: deque[tuple[float, int]] = deque()
         self._notifications: Counter[tuple[str, str]] = Counter()
         # Of a leader; None while another leads.
         self.sweep_ms: float | None = None
@@ -55,9 +58,23 @@ class Statistics:
     def count(self, kind: str, outcome: str, number: int = 1) -> None:
         self._events[kind, outcome] += number
 
+    def add_channel(self, channel: str) -> None:
+        """Of which both outcomes are there from the start."""
+        self._notifications.update({(channel, "sent"): 0, (channel, "failed"): 0})
+
     def count_notification(self, channel: str, outcome: str) -> None:
         """`sent` or `failed`."""
         self._notifications[channel, outcome] += 1
+
+    def note_dead_letters(self, waiting: int | None, *, now: float) -> None:
+        """A rise counts at once, a fall when it lasts. None when the broker could not be asked; `now` in seconds."""
+        seen = self._dead_letters_seen
+        while seen and now - seen[0][0] > DEAD_LETTERS_FELL_SECONDS:
+            seen.popleft()
+        if waiting is not None:
+            seen.append((now, waiting))
+            waiting = max(number for _, number in seen)
+        self.dead_letters_waiting = waiting
 
     def add_batch(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], *, ms: float) -> None:
         """One that is committed. One of canaries alone has no events."""

@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 import tomllib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ import apprise
 import msgspec
 
 from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.message import Message, Tone
+from manman_status.domain.alerts.message import Message, Tone, compose, compose_lasting, worst_first
 from manman_status.domain.alerts.rules import RULE_NAMES
-from manman_status.domain.alerts.telling import ToldAlert
+from manman_status.domain.alerts.telling import News, ToldAlert
 from manman_status.errors import SettingsError
 from manman_status.pipeline.notifying import NotTaken
 from manman_status.settings import Settings
@@ -31,7 +32,12 @@ apprise_log.propagate = False  # what it says has URLs in it
 
 SEND_WITHIN_SECONDS = 30.0
 SHORTEST_SECRET = 6
+FIXED_KEYS = ("alias", "dedup", "entity", "entity_id")
+"""What in a URL makes all that a pager is told one incident."""
+MARKUP_SHARE = 8
+"""One character of so many is kept for what a service makes of our text: escapes, line ends, the title in bold."""
 URLS_VARIABLE, FILE_VARIABLE = "MANMAN_STATUS_NOTIFY_URLS", "MANMAN_STATUS_NOTIFY_ROUTES_FILE"
+ALL = "all"
 TYPES = {
     Tone.CRITICAL: apprise.NotifyType.FAILURE,
     Tone.WARNING: apprise.NotifyType.WARNING,
@@ -87,6 +93,22 @@ class AppriseChannel:
     def wants(self, alert: ToldAlert) -> bool:
         return self._route.takes(alert)
 
+    async def tell(self, news: Sequence[tuple[News, ToldAlert]]) -> list[ToldAlert]:
+        """In one message that the service does not refuse for its length; what was told by it, one alone where the
+        service resolves what it was told. Raises as `send`."""
+        if self._has_an_incident_for_each_title():
+            what, alert = worst_first(news)[0]
+            await self.send(compose_lasting(what, alert))
+            return [alert]
+        at_most = self._service.body_maxlen
+        await self.send(compose(news, longest=at_most - at_most // MARKUP_SHARE))
+        return [alert for _, alert in news]
+
+    def _has_an_incident_for_each_title(self) -> bool:
+        """And resolves it by a success with the same title."""
+        fixed = any(getattr(self._service, name, None) for name in FIXED_KEYS)
+        return getattr(self._service, "action", None) == "map" and not fixed
+
     async def send(self, message: Message) -> None:
         """Raises NotTaken, without anything that is secret in the URL."""
         loop = asyncio.get_running_loop()
@@ -116,7 +138,11 @@ class AppriseChannel:
         apprise_log.addHandler(said)
         try:
             taken = self._service.notify(
-                body=message.body, title=message.title, notify_type=TYPES[message.tone], body_format="text"
+                body=message.body,
+                title=message.title,
+                notify_type=TYPES[message.tone],
+                body_format="text",
+                overflow=apprise.OverflowMode.TRUNCATE,  # an SMS has room for less than one line
             )
         except Exception as error:  # noqa: BLE001 - a hundred plugins, and a thread that nobody else watches
             return type(error).__name__
@@ -141,12 +167,16 @@ def open_channels(settings: Settings) -> list[AppriseChannel]:
         for place, url in enumerate(urls, start=1)
         if not is_known(url)
     ]
-    routes = {"all": Route(urls=list(urls))} if urls else {}
+    routes = {ALL: Route(urls=list(urls))} if urls else {}
     if settings.notify_routes_file:
-        routes |= _read_routes(settings.notify_routes_file, problems)
+        read = _read_routes(settings.notify_routes_file, problems)
+        if routes.keys() & read.keys():
+            problems.append(f"{FILE_VARIABLE}: channels.{ALL}: take another name, this is that of {URLS_VARIABLE}")
+        routes |= read
     if problems:
         raise SettingsError(problems)
-    return [_channel(name, url, route, settings) for name, route in routes.items() for url in route.urls]
+    # A place that is named twice is told once.
+    return [_channel(name, url, route, settings) for name, route in routes.items() for url in dict.fromkeys(route.urls)]
 
 
 def given_channel(url: str, settings: Settings) -> AppriseChannel:

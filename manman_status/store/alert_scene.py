@@ -27,12 +27,13 @@ class Progress(msgspec.Struct, frozen=True):
     dead_letters: int | None
 
 
-# Locked, so that two who both believe to lead take turns; the second is refused by its lease.
+# Locked, so that two who both believe to lead take turns; the second is refused by its lease. Each processor counts the
+# dead letters at another moment: of several numbers, the older might seem to be the newer.
 PROGRESS = """
 SELECT now() AS now, judged_revision, judged_at, memory, revision AS newest_revision,
        extract(epoch FROM now() - observed_through)::float8 AS lag_seconds,
-       (SELECT (statistics ->> 'dead_letters_waiting')::bigint FROM processors
-         WHERE statistics ->> 'dead_letters_waiting' IS NOT NULL ORDER BY last_seen DESC LIMIT 1) AS dead_letters
+       (SELECT (statistics ->> 'dead_letters_waiting')::bigint FROM processors, leases
+         WHERE leases.name = 'leader' AND processor_id = holder) AS dead_letters
   FROM alert_progress, revision_counter, observation
  WHERE alert_progress.id = 1 AND revision_counter.id = 1 AND observation.id = 1
    FOR UPDATE OF alert_progress

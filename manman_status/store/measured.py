@@ -34,6 +34,8 @@ class Measured(msgspec.Struct, frozen=True):
     guards: list[dict[str, Any]]
     alerts: list[AlertNumber]
     observation: Observation
+    alerts_judged_age_seconds: float | None = None
+    """None before the rules were ever asked."""
 
 
 # Nearly every worker, and little arithmetic for it: the watermark is not yet past the default interval's lateness.
@@ -58,7 +60,8 @@ SELECT as_of, lag_seconds, revision,
     (SELECT json_agg(json_build_array("group", health, number)) FROM workers_counted) AS workers,
     ({PROCESSORS.format(shown="make_interval(secs => $4::float8)")}) AS processors,
     ({GUARDS}) AS guards,
-    ({ALERTS}) AS alerts
+    ({ALERTS}) AS alerts,
+    (SELECT extract(epoch FROM now() - judged_at)::float8 FROM alert_progress) AS judged_age
 FROM observed"""
 
 
@@ -71,6 +74,7 @@ async def read_measured(connection: Connection, *, timeouts: Timeouts) -> Measur
         guards=row["guards"] or [],
         alerts=row["alerts"] or [],
         observation=observation_of(row),
+        alerts_judged_age_seconds=row["judged_age"],
     )
 
 

@@ -79,6 +79,7 @@ def exposed():
             "guards": [],
             "alerts": [],
             "observation": {"as_of": datetime.now(UTC), "lag_seconds": 1.0, "revision": 1},
+            "alerts_judged_age_seconds": 1.0,
         },
         Measured,
     )

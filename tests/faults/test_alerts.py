@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import aio_pika
 import msgspec
@@ -414,6 +417,26 @@ async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_tol
     assert "alerts_not_told" in processor.log
 
 
+async def test_a_pager_is_told_of_each_alert_and_resolves_each_when_it_is_over(
+    start_telling, fleet, observed, eventually, sink
+):
+    await start_telling(notify_urls=sink.pager_url)
+    fleet.add(*(Worker(i) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+
+    def incidents():
+        opened = {message["summary"] for message in sink.messages if "action" not in message}
+        return opened, {message["summary"] for message in sink.messages if message.get("action") == "close"}
+
+    fleet.workers[1].fall_silent()
+    fleet.workers[2].fall_silent()
+    await eventually(lambda: incidents() == ({"worker_lost:1 #1", "worker_lost:2 #2"}, set()), within_seconds=40)
+    fleet.workers[1].go_on()
+    fleet.workers[2].go_on()
+    await eventually(lambda: incidents()[0] == incidents()[1], within_seconds=40)
+    assert len(sink.messages) == 4
+
+
 async def test_a_channel_that_hangs_does_not_hold_up_the_end(start_telling, fleet, observed, eventually, sink):
     sink.hangs.set()
     processor = await start_telling()
@@ -524,7 +547,7 @@ async def test_dead_letters_are_told_and_over_when_somebody_took_them(
     await publish({"command_type": "NONSENSE"}, "worker.1.lifecycle")
     await eventually(lambda: sink.titles == ["[warning] 1 dead letter in the queue"])
     assert len(await dead_letters()) == 1
-    await eventually(lambda: sink.titles[1:] == ["[over] 1 dead letter in the queue"])
+    await eventually(lambda: sink.titles[1:] == ["[over] 1 dead letter in the queue"], within_seconds=60)
 
 
 async def test_a_time_without_any_processor_is_told_with_its_length(
@@ -539,3 +562,24 @@ async def test_a_time_without_any_processor_is_told_with_its_length(
     await eventually(lambda: sink.messages)
     assert sink.titles[0].startswith("[critical] no processor was at work for 6")
     assert await observed.lost() == []
+
+
+async def test_a_database_that_hangs_for_seconds_is_no_time_without_a_processor(
+    start_telling, fleet, observed, postgres, process_tree, eventually, sink
+):
+    await start_telling(lease_seconds=15, degraded_after_seconds=20)
+    fleet.add(*(Worker(i) for i in range(1, 6)))
+    await eventually(lambda: all_healthy(fleet, observed))
+    pids = [*process_tree(postgres.pid)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(9.5)  # shorter than any time-out
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    judged_at = await observed.value("SELECT clock_timestamp()")
+    for _ in range(2):  # the look that hung, and the one after its pause
+        await eventually(partial(is_judged_past, observed, judged_at), within_seconds=60)
+        judged_at = await observed.value("SELECT judged_at FROM alert_progress")
+    assert await observed.rows("SELECT key FROM alerts") == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import asyncpg
 import httpx
 import pytest
@@ -58,6 +60,23 @@ async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(proces
         return summed(samples, "manman_status_workers", health="healthy") == 1
 
     await eventually(counted)
+
+
+async def test_the_first_notification_is_seen_since_its_outcomes_were_0_before(
+    start_processor, measured, eventually, sink
+):
+    await start_processor(notify_urls=sink.url)
+
+    async def both_channels():
+        samples = await measured()
+        return {
+            (dict(labels)["channel"].partition("-")[0], dict(labels)["outcome"]): number
+            for (name, labels), number in samples.items()
+            if name == f"{PREFIX}_notifications_total"
+        }
+
+    await eventually(both_channels)
+    assert await both_channels() == dict.fromkeys(product(("all", "broker"), ("sent", "failed")), 0)
 
 
 async def test_what_the_broker_gives_out_again_is_counted(

@@ -20,6 +20,7 @@ from manman_status.domain.alerts.scene import Change, Crash, Flip, Held, Memory,
 from manman_status.domain.alerts.server_crashed import crash_of
 from manman_status.domain.alerts.telling import News, ToldAlert, news_of
 from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.pipeline.statistics import Statistics
 from tests.builders import START
 
 NOW = START + timedelta(hours=1)
@@ -457,6 +458,17 @@ def test_dead_letters_are_news_when_they_become_more():
 def test_dead_letters_that_were_taken_and_others_that_came_are_news_again():
     taken = scene(dead_letters=0, memory=Memory(3, NOW))
     assert opened(judge(scene(dead_letters=1, memory=remember(taken)))) == {"dead_letters": None}
+
+
+def test_letters_that_somebody_lists_and_gives_back_are_one_alert_and_those_taken_for_good_are_over():
+    statistics, memory, told, open_alerts = Statistics(), Memory(), [], {}
+    for turn, waiting in enumerate([0, 3, 0, 0, 3, 3, 0, 0, 0, 0]):
+        statistics.note_dead_letters(waiting, now=5.0 * turn)
+        now = NOW + timedelta(seconds=5 * turn)
+        seen = scene(now=now, dead_letters=statistics.dead_letters_waiting, memory=memory, open=open_alerts)
+        judgement, memory, open_alerts = judge(seen), remember(seen), seen.open
+        told += [(turn, "opened") for _ in judgement.opened] + [(turn, why) for why in judgement.over.values()]
+    assert told == [(1, "opened"), (9, "the queue is empty")]
 
 
 def test_each_rule_has_its_own_name():

@@ -43,6 +43,9 @@ def test_what_can_come_is_0_from_the_start():
     assert events["ServerStopped"] == {"stored": 0}
     assert events["poison"] == {"dead_lettered": 0}
     assert events["command"] == {"ignored": 0}
+    statistics = Statistics()
+    statistics.add_channel("mail")
+    assert statistics.as_row()["notifications"] == {"mail": {"sent": 0, "failed": 0}}
 
 
 def test_the_row_has_the_documented_shape_and_nothing_else():

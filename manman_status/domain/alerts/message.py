@@ -34,15 +34,36 @@ class Message(msgspec.Struct, frozen=True):
     tone: Tone
 
 
-def compose(told: Sequence[tuple[News, ToldAlert]]) -> Message:
-    """At least one. Beyond `ALERTS_SHOWN` the rest is a number."""
-    ordered = sorted(told, key=_place)
-    lines = [_line(news, alert) for news, alert in ordered[:ALERTS_SHOWN]]
-    if len(ordered) > ALERTS_SHOWN:
-        lines.append(f"and {len(ordered) - ALERTS_SHOWN} more: `manman-status alerts list`")
+def compose(told: Sequence[tuple[News, ToldAlert]], *, longest: int | None = None) -> Message:
+    """At least one. Beyond `ALERTS_SHOWN`, and beyond `longest` characters with the title, the rest is a number; the
+    worst is always there."""
+    ordered = worst_first(told)
+    title = _title(ordered)
+    shown = min(len(ordered), ALERTS_SHOWN)
+    body = _body(ordered, shown)
+    while longest is not None and shown > 1 and len(title) + len(body) > longest:
+        shown -= 1
+        body = _body(ordered, shown)
     current = [alert.severity for news, alert in ordered if news is not News.RESOLVED]
     tone = Tone(max(current, key=WEIGHT.__getitem__)) if current else Tone.GOOD
-    return Message(_title(ordered), "\n".join(lines), tone)
+    return Message(title, body, tone)
+
+
+def compose_lasting(news: News, alert: ToldAlert) -> Message:
+    """Of this one alone, by a title that stays the same whatever becomes of it: a service resolves by that."""
+    tone = Tone.GOOD if news is News.RESOLVED else Tone(alert.severity)
+    return Message(f"{_place_of(alert)}{alert.key} #{alert.alert_id}", _line(news, alert), tone)
+
+
+def worst_first(told: Sequence[tuple[News, ToldAlert]]) -> list[tuple[News, ToldAlert]]:
+    return sorted(told, key=_place)
+
+
+def _body(ordered: Sequence[tuple[News, ToldAlert]], shown: int) -> str:
+    lines = [_line(news, alert) for news, alert in ordered[:shown]]
+    if len(ordered) > shown:
+        lines.append(f"and {len(ordered) - shown} more: `manman-status alerts list`")
+    return "\n".join(lines)
 
 
 def _place(told: tuple[News, ToldAlert]) -> tuple[int, int, int]:

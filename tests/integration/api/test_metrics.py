@@ -178,6 +178,13 @@ async def test_the_observation_is_in_one_state(lag: float | None, state: str, ro
     assert states == {("ok",): state == "ok", ("degraded",): state == "degraded", ("blind",): state == "blind"}
 
 
+async def test_how_long_nobody_looked_for_alerts_is_told(rows: Rows, http: httpx.AsyncClient) -> None:
+    assert await series(http, "manman_status_alerts_judged_age_seconds") == {}
+    await rows.connection.execute("UPDATE alert_progress SET judged_at = now() - interval '90 s'")
+    [age] = (await series(http, "manman_status_alerts_judged_age_seconds")).values()
+    assert 90 <= age < 120
+
+
 async def test_what_the_guard_holds_is_counted(rows: Rows, http: httpx.AsyncClient) -> None:
     assert await series(http, "manman_status_guard_groups") == {(): 0}
     await rows.guard("eu-1", held=3, group_size=7)
@@ -202,6 +209,16 @@ async def test_a_processor_is_known_by_its_host_and_two_on_one_by_their_ids(
     assert (await series(http, name)).keys() == {("a-host",), ("b-host",)}
     await rows.processor("one-77", statistics=STATISTICS)
     assert (await series(http, name)).keys() == {("one-3f",), ("one-77",), ("b-host",)}
+
+
+async def test_what_processors_count_at_different_moments_is_told_as_the_leader_has_it(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
+    await rows.processor("leads", last_seen=rows.ago(0.2), statistics=STATISTICS)
+    follows = STATISTICS | {"dead_letters_waiting": 0, "queue_depths": {"beats": 9}, "relay_backlog": None}
+    await rows.processor("follows", statistics=follows)
+    assert await series(http, "manman_status_dead_letter_messages") == {(): 4}
+    assert await series(http, "manman_status_queue_messages") == {("beats",): 0}
 
 
 async def test_a_processor_that_fell_silent_or_was_forgotten_has_no_series(rows: Rows, http: httpx.AsyncClient) -> None:

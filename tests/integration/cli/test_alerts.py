@@ -155,6 +155,29 @@ async def test_a_test_without_a_url_goes_to_every_channel_and_tells_which_failed
     assert [len(sink.messages) for sink in (first, second, refusing)] == [1, 1, 0]
 
 
+async def test_a_channel_of_the_file_does_not_take_the_place_of_the_urls_of_the_variable(
+    sink: Any, tmp_path: Path, manman_status: Command
+) -> None:
+    routes = tmp_path / "routes.toml"
+    routes.write_text(f'[channels.all]\nurls = ["{sink.url}"]\nseverities = ["critical"]\n')
+    refused = await manman_status("alerts", "test", notify_urls=sink.url, notify_routes_file=routes)
+    assert (refused.code, sink.messages) == (2, [])
+    assert "channels.all: take another name, this is that of MANMAN_STATUS_NOTIFY_URLS" in refused.err
+    alone = await manman_status("alerts", "test", notify_routes_file=routes)
+    assert (alone.code, len(sink.messages)) == (0, 1)
+
+
+async def test_a_place_that_is_named_twice_is_told_once(
+    start_sink: Callable[[], Any], tmp_path: Path, manman_status: Command
+) -> None:
+    first, second = start_sink(), start_sink()
+    routes = tmp_path / "routes.toml"
+    routes.write_text(f'[channels.night]\nurls = ["{second.url}", "{second.url}"]\n')
+    settings = {"notify_urls": f"{first.url} {first.url}", "notify_routes_file": routes}
+    sent = await manman_status("alerts", "test", **settings)
+    assert (sent.code, [len(sink.messages) for sink in (first, second)]) == (0, [1, 1])
+
+
 async def test_the_doctor_tells_which_channels_nobody_could_be_told_by(tmp_path: Path, manman_status: Command) -> None:
     routes = tmp_path / "routes.toml"
     routes.write_text('[channels.night]\nurls = []\nrules = ["worker-lost"]\n')

@@ -1,0 +1,28 @@
+"""How many dead letters there are, when several processors have counted them at different moments."""
+
+from __future__ import annotations
+
+import pytest
+
+from manman_status.store.alert_scene import lock_progress
+from manman_status.store.pool import create_pool
+
+COUNTED = """INSERT INTO processors (processor_id, host, version, started_at, last_seen, statistics)
+    VALUES ($1, 'h', '1', now(), now() - make_interval(secs => $2),
+            jsonb_build_object('dead_letters_waiting', $3::int))"""
+LEADS = """INSERT INTO leases (name, holder, token, expires_at) VALUES ('leader', $1, 1, now() + interval '1 minute')
+    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder"""
+
+
+@pytest.fixture
+async def pool(database):
+    async with create_pool(database, application="test", size=1, timeout_seconds=5) as pool:
+        yield pool
+
+
+async def test_the_rules_look_at_the_leader_s_number_whoever_reported_last(pool):
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(COUNTED, "leads", 0.2, 3)
+        await connection.execute(COUNTED, "follows", 0.0, 0)
+        await connection.execute(LEADS, "leads")
+        assert (await lock_progress(connection)).dead_letters == 3

@@ -1,0 +1,120 @@
+"""What a service is sent by its channel: its requests, intercepted."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+
+import apprise
+import pytest
+import requests
+
+from manman_status.domain.alerts.alert import Severity
+from manman_status.domain.alerts.telling import News
+from manman_status.processor.channels import given_channel, open_channels
+from manman_status.settings import Settings
+from tests.builders import START
+from tests.unit.test_alert_rules import OVER, told_alert
+from tests.unit.test_docs import README, blocks
+
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """The JSON bodies that services were sent; each is taken."""
+    bodies = []
+
+    def take(adapter, request, **_):
+        bodies.append(json.loads(request.body))
+        answer = requests.Response()
+        answer.status_code, answer.request, answer.url, answer._content = 200, request, request.url, b'{"ok": true}'
+        return answer
+
+    monkeypatch.setattr(apprise.NotifyBase, "request_rate_per_sec", 0)  # else it waits seconds between two
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", take)
+    return bodies
+
+
+def channel(url):
+    return given_channel(url, Settings())
+
+
+def burst(number, **fields):
+    """Of the words of a worker that is lost with its servers."""
+    return [
+        (
+            News.OPENED,
+            told_alert(
+                i,
+                severity=Severity.CRITICAL,
+                summary=f"worker {i} is silent, and 40 of its servers with it: look at its host & process, and start it"
+                " again",
+                opened_at=told_alert().opened_at + timedelta(seconds=i),
+                **fields,
+            ),
+        )
+        for i in range(1, number + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "text_of", "most"),
+    [
+        ("discord://WebhookID/WebhookToken", lambda body: body["content"], 2000),
+        ("tgram://123456789:AAabcdefghijklmnopqrstuvwxyz0123456/1234", lambda body: body["text"], 4096),
+        ("rocket://WebhookA/WebhookB@chat.example.com/#fleet", lambda body: body["text"], 1000),
+        ("pagerduty://IntegrationKey@ApiKey", lambda body: body["payload"]["summary"], 1024),
+    ],
+)
+async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_rest(url, text_of, most, sent):
+    news = burst(200)
+    told = await channel(url).tell(news)
+    assert told == [alert for _, alert in news]
+    [text] = map(text_of, sent)
+    assert len(text) <= most
+    [more] = re.findall(r"and (\d+) more", text)
+    assert text.count("is silent, and 40 of its servers") + int(more) == len(news)
+    assert int(more) < len(news)
+
+
+async def test_the_pager_that_is_shown_has_an_incident_for_each_alert_and_its_end_resolves_it(tmp_path, sent):
+    file = tmp_path / "routes.toml"
+    file.write_text(blocks(README, "toml")[0], "utf-8")
+    [pager] = [each for each in open_channels(Settings(notify_routes_file=str(file))) if each.service == "Pager Duty"]
+    critical = {"severity": Severity.CRITICAL, "told_severity": Severity.CRITICAL, "told_at": START}
+    first, second = told_alert(1, severity=Severity.CRITICAL), told_alert(2, severity=Severity.CRITICAL)
+    assert await pager.tell([(News.OPENED, first), (News.OPENED, second)]) == [first]
+    assert await pager.tell([(News.OPENED, second)]) == [second]
+    longer = told_alert(1, **critical, summary="worker 1 is silent, and 40 of its servers with it: look at it")
+    over = told_alert(2, **OVER | critical, summary="worker 2 is late")
+    assert await pager.tell([(News.REMINDER, longer)]) == [longer]
+    assert await pager.tell([(News.RESOLVED, over)]) == [over]
+    assert [body["event_action"] for body in sent] == ["trigger", "trigger", "trigger", "resolve"]
+    keys = [body["dedup_key"] for body in sent]
+    assert (keys[2], keys[3]) == (keys[0], keys[1])
+    assert keys[0] != keys[1]
+    assert "worker 1 is silent: look at it" in sent[0]["payload"]["summary"]
+
+
+async def test_a_pager_with_one_key_for_everything_has_one_incident(sent):
+    news = burst(2)
+    told = await channel("pagerduty://IntegrationKey@ApiKey?action=map&dedup=fleet").tell(news)
+    assert told == [alert for _, alert in news]
+    assert [body["dedup_key"] for body in sent] == ["fleet"]
+
+
+def test_who_was_told_of_the_worst_is_told_of_the_end_though_it_became_less(tmp_path):
+    file = tmp_path / "routes.toml"
+    file.write_text('[channels.night]\nurls = ["json://127.0.0.1"]\nseverities = ["critical"]\n', "utf-8")
+    [night] = open_channels(Settings(notify_routes_file=str(file)))
+    told = {"told_severity": Severity.CRITICAL, "told_at": START}
+    assert not night.wants(told_alert(**told))
+    assert night.wants(told_alert(**told, **OVER))
+
+
+async def test_what_is_longer_than_a_service_takes_by_itself_is_cut(sent):
+    await channel("pagerduty://IntegrationKey@ApiKey").tell([(News.OPENED, told_alert(summary="x" * 2000))])
+    [body] = sent
+    assert len(body["payload"]["summary"]) <= 1024
