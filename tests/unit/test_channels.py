@@ -105,15 +105,6 @@ async def test_a_pager_with_one_key_for_everything_has_one_incident(sent):
     assert [body["dedup_key"] for body in sent] == ["fleet"]
 
 
-def test_who_was_told_of_the_worst_is_told_of_the_end_though_it_became_less(tmp_path):
-    file = tmp_path / "routes.toml"
-    file.write_text('[channels.night]\nurls = ["json://127.0.0.1"]\nseverities = ["critical"]\n', "utf-8")
-    [night] = open_channels(Settings(notify_routes_file=str(file)))
-    told = {"told_severity": Severity.CRITICAL, "told_at": START}
-    assert not night.wants(told_alert(**told))
-    assert night.wants(told_alert(**told, **OVER))
-
-
 async def test_what_is_longer_than_a_service_takes_by_itself_is_cut(sent):
     await channel("pagerduty://IntegrationKey@ApiKey").tell([(News.OPENED, told_alert(summary="x" * 2000))])
     [body] = sent
