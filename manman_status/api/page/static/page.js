@@ -33,7 +33,15 @@ document.addEventListener("htmx:afterOnLoad", ({ detail: { xhr, elt } }) => {
 let refusedTo;
 function refuse(xhr, elt) {
   refusedTo = elt;
-  refused.textContent = xhr ? JSON.parse(xhr.responseText).detail : "";
+  refused.textContent = xhr ? reason(xhr) : "";
+}
+
+function reason({ status, responseText }) {
+  try {
+    return JSON.parse(responseText).detail;
+  } catch {
+    return `Refused with ${status}, and not by the api.`; // a proxy's own page
+  }
 }
 
 // Tables are swapped every few seconds.
