@@ -70,7 +70,7 @@ class Gate:
                 await app(scope, receive, answer)
             finally:
                 # The route and not the path or the query: those may hold what nobody should read.
-                say = log.debug if _is_routine(scope) else log.info
+                say = log.debug if _is_routine(scope) and status < 400 else log.info
                 ms = round((perf_counter() - begun) * 1000, 1)
                 say("request", method=method, route=scope.get("path_template"), status=status, duration_ms=ms)
 
@@ -94,9 +94,8 @@ def _is_visit(scope: HTTPScope) -> bool:
 def _is_routine(scope: HTTPScope) -> bool:
     """What machines, and pages that are left open, ask every few seconds."""
     path = scope["path"]
-    return (
-        path in QUIET_PATHS or path.startswith("/page/") or any(name == b"hx-request" for name, _ in scope["headers"])
-    )
+    is_poll = is_page(path) and any(name == b"hx-request" for name, _ in scope["headers"])
+    return is_poll or path in QUIET_PATHS or path.startswith("/page/")
 
 
 def _to_sign_in(scope: HTTPScope) -> ASGIApp:

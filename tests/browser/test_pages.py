@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 from playwright.async_api import Route, expect
 
-from tests.browser.conftest import Window, hindrances
+from tests.browser.conftest import UNHURRIED, Window, hindrances
 from tests.conftest import ProcessTree, Role, run_sql
 
 PAGES = (
@@ -89,7 +89,7 @@ async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
            VALUES (7, now(), now(), 'RUNNING', now(), 'reported')""",
         "UPDATE observation SET observed_through = now(), resumed_at = now()",
     )
-    opened = await window((await start_api()).url)
+    opened = await window((await start_api(**UNHURRIED)).url)
 
     async def without_its_poll(route: Route) -> None:
         answer = await route.fetch()
@@ -173,6 +173,15 @@ async def test_a_field_that_was_filled_in_wrongly_is_no_outage_and_says_what_is_
     opened.faults.clear()
 
 
+async def test_what_a_proxy_refuses_is_no_answer(crowded: Role, window: Callable[..., Awaitable[Window]]) -> None:
+    opened = await window(crowded.url)
+    page = await opened.open("/workers")
+    for path in ("**/page/bar", "**/workers"):
+        await page.route(path, lambda route: route.fulfill(status=404, body="<html>no such backend"))
+    await expect(page.locator("#bar")).to_contain_text("no answer from the api since")
+    opened.faults.clear()
+
+
 async def test_a_worker_that_is_no_longer_known_is_no_outage(
     start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
 ) -> None:
@@ -186,6 +195,12 @@ async def test_a_worker_that_is_no_longer_known_is_no_outage(
     await run_sql(database, "DELETE FROM workers")
     await expect(page.locator("#refused")).to_contain_text("7")
     await expect(page.locator("#bar")).not_to_contain_text("no answer")
+    await run_sql(
+        database,
+        """INSERT INTO workers (worker_id, created_date, end_date, status, status_since, reason)
+           VALUES (7, now(), now(), 'COMPLETE', now(), 'graceful')""",
+    )
+    await expect(page.locator("#refused")).to_have_text("")
     assert all("404" in fault for fault in opened.faults)
     opened.faults.clear()
 

@@ -307,8 +307,9 @@ async def test_pages_that_are_left_open_do_not_fill_the_log(
     for path in (*PAGES, *OF_SCRIPTS):
         assert (await http.get(path, headers={"hx-request": "true"})).status_code == 200
     assert "[info" not in capfd.readouterr().out
-    await http.get("/workers")
-    assert "[info" in capfd.readouterr().out
+    for path in ("/workers", "/status/workers", "/workers/99"):
+        await http.get(path, headers={} if path == "/workers" else {"hx-request": "true"})
+        assert "[info" in capfd.readouterr().out, path
 
 
 async def test_over_https_the_cookie_is_never_sent_without(rows: Rows, run_app: RunApp) -> None:

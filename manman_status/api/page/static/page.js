@@ -17,31 +17,29 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 
 document.addEventListener("htmx:responseError", ({ detail: { xhr, elt } }) => {
   if (xhr.status === 401) location.reload();
-  else if (xhr.status >= 500) silent();
-  else refuse(xhr, elt);
+  else if (isRefusal(xhr) && elt !== bar()) refuse(xhr, elt);
+  else silent();
 });
 document.addEventListener("htmx:sendError", silent);
 document.addEventListener("htmx:timeout", silent);
 
 let answered = new Date();
-document.addEventListener("htmx:afterOnLoad", ({ detail: { xhr, elt } }) => {
-  if (xhr.status < 500) answered = new Date();
-  if (xhr.status < 400 && elt === refusedTo) refuse();
+document.addEventListener("htmx:afterOnLoad", ({ detail: { xhr, requestConfig } }) => {
+  if (xhr.status < 400 || isRefusal(xhr)) answered = new Date();
+  if (xhr.status < 400 && requestConfig.elt.id === refusedTo) refused.textContent = "";
 });
 
-// A field that was filled in wrongly, or a worker that is no longer known: told until the same is answered.
-let refusedTo;
-function refuse(xhr, elt) {
-  refusedTo = elt;
-  refused.textContent = xhr ? reason(xhr) : "";
+// By the api, and not by a proxy in front of it.
+function isRefusal(xhr) {
+  return xhr.status < 500 && xhr.getResponseHeader("content-type") === "application/problem+json";
 }
 
-function reason({ status, responseText }) {
-  try {
-    return JSON.parse(responseText).detail;
-  } catch {
-    return `Refused with ${status}, and not by the api.`; // a proxy's own page
-  }
+// A field that was filled in wrongly, or a worker that is no longer known: told until the same is answered. What is
+// swapped is another element by then.
+let refusedTo;
+function refuse(xhr, elt) {
+  refusedTo = elt.id;
+  refused.textContent = JSON.parse(xhr.responseText).detail;
 }
 
 // Tables are swapped every few seconds.
