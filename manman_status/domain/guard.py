@@ -64,13 +64,13 @@ def judge(
     rules: GuardRules,
 ) -> Verdict:
     """One group at one sweep. `alive` counts its watched active workers, among them the overdue and the `late`, which
-    have missed a beat only; `lost_recently` those lost to silence within one timeout. Of those that drain there are
-    only the overdue, `draining` of them: while it holds they are held with the others.
+    have missed a beat only; `lost_recently` those lost to silence within one timeout that were not held before. Of
+    those that drain there are only the overdue, `draining` of them: while others are held, they are held with them.
 
     Workers that fall silent at once become overdue one after another, as they beat. The late tell it at the first.
     """
-    if overdue == 0:
-        return Verdict(0, None)
+    if overdue == draining:
+        return Verdict(overdue, None)
     size = alive + lost_recently
     gone = overdue - draining + late + lost_recently
     alarming = gone >= rules.minimum_workers and gone * 100 > rules.percent * size
@@ -88,7 +88,7 @@ def judge(
 
 class Group(msgspec.Struct):
     """How many of its watched active workers there are, how many of these have missed a beat, overdue or not, and
-    how many workers were lost to silence within one timeout; without those that drain."""
+    how many workers were lost to silence within one timeout and were not held before; without those that drain."""
 
     alive: int = 0
     silent: int = 0

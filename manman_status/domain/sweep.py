@@ -129,6 +129,10 @@ def _count_groups(rows: Rows, horizon: Horizon, *, recently: datetime, rules: Sw
             late = timedelta(seconds=MISSED_BEATS_TO_BE_LATE * rules.interval(worker))
             group.alive += 1
             group.silent += worker.last_heartbeat + late < horizon.observed_through
-        elif worker.status is StatusType.LOST and worker.reason is Reason.HEARTBEAT_EXPIRED:
+        elif (
+            worker.status is StatusType.LOST
+            and worker.reason is Reason.HEARTBEAT_EXPIRED
+            and "held_since" not in worker.evidence
+        ):
             group.lost_recently += worker.status_since > recently
     return groups

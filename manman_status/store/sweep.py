@@ -88,7 +88,7 @@ SELECT coalesce(labels ->> 'group', '') AS group_name,
        count(*) FILTER (WHERE status <> 'LOST'
                           AND last_heartbeat + 1.5 * coalesce(interval_seconds, $2::float8) * interval '1 second' < $3
                        ) AS silent,
-       count(*) FILTER (WHERE status = 'LOST' AND reason = 'heartbeat_expired'
+       count(*) FILTER (WHERE status = 'LOST' AND reason = 'heartbeat_expired' AND NOT evidence ? 'held_since'
                           AND status_since > now() - make_interval(secs => $1)) AS lost_recently
   FROM workers
  WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING', 'LOST')
@@ -100,7 +100,8 @@ SELECT coalesce(labels ->> 'group', '') AS group_name,
 async def group_counts(
     connection: Connection, horizon: Horizon, *, window: float, default_interval: float
 ) -> dict[str, Group]:
-    """`window` is the timeout within which those that were lost count. Without those that drain."""
+    """`window` is the timeout within which those that were lost count, but for those that were held before. Without
+    those that drain."""
     found = await connection.fetch(GROUPS, window, default_interval, horizon.observed_through, sorted(NOT_DRAINING))
     return {name: Group(*counts) for name, *counts in found}
 

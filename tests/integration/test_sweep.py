@@ -52,6 +52,7 @@ def some_rows(chance, now, *, silent_share):
             last_heartbeat=None if chance.random() < 0.1 else beat,
             status=status,
             reason=Reason.HEARTBEAT_EXPIRED if status is StatusType.LOST else Reason.REPORTED,
+            evidence=chance.choice(({}, {"held_since": now})) if status is StatusType.LOST else {},
             labels=({} if group is None else {"group": group}) | chance.choice(DRAINS),
             interval_seconds=chance.choice(INTERVALS),
             incarnation=5,

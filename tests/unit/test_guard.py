@@ -71,6 +71,13 @@ def test_those_that_drain_are_no_cascade_and_are_held_with_one():
     assert verdict(overdue=7, draining=4, alive=6).guard == held(7, 10)
 
 
+def test_one_that_drains_is_lost_though_others_are_late_or_back_again():
+    decided = verdict(overdue=1, draining=1, late=4, alive=9)
+    assert (decided.lose, decided.guard) == (1, None)
+    decided = verdict(overdue=1, draining=1, alive=9, guard=held(4, 10), seconds=5)
+    assert (decided.lose, decided.guard) == (1, None)
+
+
 def test_nobody_is_held_for_being_late():
     assert verdict(overdue=0, late=10, alive=10).guard is None
 
