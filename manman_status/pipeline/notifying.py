@@ -141,6 +141,7 @@ class ChannelTeller(Teller):
         self._to = channel
         self._wait_seconds = wait_seconds
         self._sent_at: deque[float] = deque(maxlen=channel.per_hour)
+        self._is_amid_burst = False
 
     async def _tell(self, token: int) -> float:
         async with self._pool.acquire() as connection, connection.transaction():
@@ -154,15 +155,19 @@ class ChannelTeller(Teller):
             and (what := news_of(alert, now, remind_seconds=self._to.remind_seconds))
         ]
         if not news:
+            self._is_amid_burst = False
             return LOOK_EVERY_SECONDS
-        pause = max(self._burst_lasts(news, now), self._limit_lasts())
-        if pause > 0:
-            return pause
+        if not self._is_amid_burst:
+            pause = max(self._burst_lasts(news, now), self._limit_lasts())
+            if pause > 0:
+                return pause
         told = await self._to.tell(news)
-        self._sent_at.append(monotonic())
+        if not self._is_amid_burst:  # what takes several messages to be told counts once
+            self._sent_at.append(monotonic())
+        self._is_amid_burst = len(told) < len(news)
         await self._mark(token, told)
         log.info("alerts_told", channel=self.channel, alerts=len(told), first=told[0].key)
-        return LOOK_EVERY_SECONDS if len(told) == len(news) else 0
+        return 0 if self._is_amid_burst else LOOK_EVERY_SECONDS
 
     def _burst_lasts(self, news: Sequence[tuple[News, ToldAlert]], now: datetime) -> float:
         """How long more alerts may come that belong to these."""

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import apprise
 import msgspec
 
 from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.message import Message, Tone, compose, compose_lasting, worst_first
+from manman_status.domain.alerts.message import Message, Tone, compose, worst_first
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.telling import News, ToldAlert
 from manman_status.errors import SettingsError
@@ -32,8 +33,8 @@ apprise_log.propagate = False  # what it says has URLs in it
 
 SEND_WITHIN_SECONDS = 30.0
 SHORTEST_SECRET = 6
-FIXED_KEYS = ("alias", "dedup", "entity", "entity_id")
-"""What in a URL makes all that a pager is told one incident."""
+KEYS = ("dedup", "external_id", "thirdparty")
+"""Where apprise's services keep what `dedup` in their URL says: whatever has the same one is the same incident."""
 MARKUP_SHARE = 8
 """One character of so many is kept for what a service makes of our text: escapes, line ends, the title in bold."""
 URLS_VARIABLE, FILE_VARIABLE = "MANMAN_STATUS_NOTIFY_URLS", "MANMAN_STATUS_NOTIFY_ROUTES_FILE"
@@ -96,21 +97,25 @@ class AppriseChannel:
     async def tell(self, news: Sequence[tuple[News, ToldAlert]]) -> list[ToldAlert]:
         """In one message that the service does not refuse for its length; what was told by it, one alone where the
         service resolves what it was told. Raises as `send`."""
-        if self._has_an_incident_for_each_title():
-            what, alert = worst_first(news)[0]
-            await self.send(compose_lasting(what, alert))
-            return [alert]
+        key = None
+        if self._has_incidents:
+            news = worst_first(news)[:1]
+            key = f"{news[0][1].key} #{news[0][1].alert_id}"
         at_most = self._service.body_maxlen
-        await self.send(compose(news, longest=at_most - at_most // MARKUP_SHARE))
+        await self.send(compose(news, longest=at_most - at_most // MARKUP_SHARE), key=key)
         return [alert for _, alert in news]
 
-    def _has_an_incident_for_each_title(self) -> bool:
-        """And resolves it by a success with the same title."""
-        fixed = any(getattr(self._service, name, None) for name in FIXED_KEYS)
-        return getattr(self._service, "action", None) == "map" and not fixed
+    @property
+    def _has_incidents(self) -> bool:
+        """A success resolves what has the same key, and the URL leaves that key to us."""
+        is_fixed = any(getattr(self._service, name, None) for name in KEYS)
+        return (
+            self._service.template_args.keys() >= {"action", "dedup"} and self._service.action == "map" and not is_fixed
+        )
 
-    async def send(self, message: Message) -> None:
-        """Raises NotTaken, without anything that is secret in the URL."""
+    async def send(self, message: Message, *, key: str | None = None) -> None:
+        """Of the incident with this key, where there is one. Raises NotTaken, without anything that is secret in the
+        URL."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str | None] = loop.create_future()
 
@@ -119,7 +124,7 @@ class AppriseChannel:
                 answer.set_result(problem)
 
         def notify() -> None:
-            problem = self._notify(message)
+            problem = self._notify(message, key)
             with suppress(RuntimeError):  # nobody waits for it any more, not even the loop
                 loop.call_soon_threadsafe(set_answer, problem)
 
@@ -132,12 +137,15 @@ class AppriseChannel:
         if problem is not None:
             raise NotTaken(self._without_secrets(problem))
 
-    def _notify(self, message: Message) -> str | None:
+    def _notify(self, message: Message, key: str | None) -> str | None:
         """What was wrong, in the service's or apprise's words; None when it was taken."""
         said = _Said()
+        service = (
+            self._service if key is None else _service_at(f"{self._url}&{urlencode({'dedup': key}, quote_via=quote)}")
+        )
         apprise_log.addHandler(said)
         try:
-            taken = self._service.notify(
+            taken = service.notify(
                 body=message.body,
                 title=message.title,
                 notify_type=TYPES[message.tone],

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from datetime import timedelta
 
 import apprise
 import pytest
 import requests
 
-from manman_status.domain.alerts.alert import Severity
+from manman_status.domain.alerts.alert import Severity, Subject
 from manman_status.domain.alerts.telling import News
+from manman_status.pipeline.notifying import NotTaken
 from manman_status.processor.channels import given_channel, open_channels
 from manman_status.settings import Settings
 from tests.builders import START
@@ -98,11 +100,43 @@ async def test_the_pager_that_is_shown_has_an_incident_for_each_alert_and_its_en
     assert "worker 1 is silent: look at it" in sent[0]["payload"]["summary"]
 
 
-async def test_a_pager_with_one_key_for_everything_has_one_incident(sent):
+PAGERS = [
+    ("pagerduty://IntegrationKey@ApiKey", "dedup_key"),
+    ("firehydrant://a1b2c3d4e5f6a7b8c9d0@abc", "idempotency_key"),
+    ("pagertree://int_0123456789", "id"),
+    ("signl4://team-secret-0", "X-S4-ExternalID"),
+    ("ilert://il1api0123456789abcdef0123", "alertKey"),
+    ("incidentio://0123456789ABCDEFGHIJKLMNOP/token", "deduplication_key"),
+    ("squadcast://0123456789abcdef0123456789abcdef01234567", "event_id"),
+    ("goalert://alerts.example.com/3c8c2b0e-2a4e-4f3c-9d3a-1f1d1c1b1a19", "dedup"),
+]
+
+
+@pytest.mark.parametrize(("url", "key"), PAGERS)
+async def test_what_is_told_of_an_alert_is_of_one_incident_whoever_tells_it_and_whatever_it_is_about(url, key, sent):
+    url += "?action=map"
+    told = {"told_severity": Severity.WARNING, "told_at": START}
+    await channel(url).tell([(News.OPENED, told_alert())])
+    await channel(url).tell([(News.REMINDER, told_alert(**told, summary="worker 1 is late"))])
+    await channel(url).tell([(News.RESOLVED, told_alert(**told | OVER, subject=Subject(group=None)))])
+    await channel(url).tell([(News.OPENED, told_alert(2))])
+    keys = [body[key] for body in sent]
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
+@pytest.mark.parametrize(("url", "key"), PAGERS)
+async def test_a_pager_with_one_key_for_everything_has_one_incident(url, key, sent):
     news = burst(2)
-    told = await channel("pagerduty://IntegrationKey@ApiKey?action=map&dedup=fleet").tell(news)
+    told = await channel(f"{url}?action=map&dedup=fleet").tell(news)
     assert told == [alert for _, alert in news]
-    assert [body["dedup_key"] for body in sent] == ["fleet"]
+    assert [body[key] for body in sent] == ["fleet"]
+
+
+async def test_a_service_that_resolves_what_it_remembers_itself_is_told_in_one_message(sent):
+    with suppress(NotTaken):  # the answer that it gets here is none of its own
+        await channel("opsgenie://0123456789abcdef").tell(burst(2))
+    [body] = sent
+    assert "2 alerts" in body["message"]
 
 
 async def test_what_is_longer_than_a_service_takes_by_itself_is_cut(sent):

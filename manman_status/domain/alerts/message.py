@@ -49,12 +49,6 @@ def compose(told: Sequence[tuple[News, ToldAlert]], *, longest: int | None = Non
     return Message(title, body, tone)
 
 
-def compose_lasting(news: News, alert: ToldAlert) -> Message:
-    """Of this one alone, by a title that stays the same whatever becomes of it: a service resolves by that."""
-    tone = Tone.GOOD if news is News.RESOLVED else Tone(alert.severity)
-    return Message(f"{_place_of(alert)}{alert.key} #{alert.alert_id}", _line(news, alert), tone)
-
-
 def worst_first(told: Sequence[tuple[News, ToldAlert]]) -> list[tuple[News, ToldAlert]]:
     return sorted(told, key=_place)
 
