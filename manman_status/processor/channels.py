@@ -35,6 +35,8 @@ SEND_WITHIN_SECONDS = 30.0
 SHORTEST_SECRET = 6
 KEYS = ("dedup", "external_id", "thirdparty")
 """Where apprise's services keep what `dedup` in their URL says: whatever has the same one is the same incident."""
+LONGEST_KEY = 200
+"""Of what a service takes, which is 255 and more, without the alert's number."""
 MARKUP_SHARE = 8
 """One character of so many is kept for what a service makes of our text: escapes, line ends, the title in bold."""
 URLS_VARIABLE, FILE_VARIABLE = "MANMAN_STATUS_NOTIFY_URLS", "MANMAN_STATUS_NOTIFY_ROUTES_FILE"
@@ -100,7 +102,8 @@ class AppriseChannel:
         key = None
         if self._has_incidents:
             news = worst_first(news)[:1]
-            key = f"{news[0][1].key} #{news[0][1].alert_id}"
+            alert = news[0][1]
+            key = f"{alert.key[:LONGEST_KEY]} #{alert.alert_id}"
         at_most = self._service.body_maxlen
         await self.send(compose(news, longest=at_most - at_most // MARKUP_SHARE), key=key)
         return [alert for _, alert in news]
@@ -140,9 +143,7 @@ class AppriseChannel:
     def _notify(self, message: Message, key: str | None) -> str | None:
         """What was wrong, in the service's or apprise's words; None when it was taken."""
         said = _Said()
-        service = (
-            self._service if key is None else _service_at(f"{self._url}&{urlencode({'dedup': key}, quote_via=quote)}")
-        )
+        service = self._service if key is None else _service_at(_with_key(self._url, key))
         apprise_log.addHandler(said)
         try:
             taken = service.notify(
@@ -198,6 +199,10 @@ def _channel(name: str, url: str, route: Route, settings: Settings) -> AppriseCh
     return AppriseChannel(
         name, url, route, remind_seconds=settings.notify_remind_seconds, per_hour=settings.notify_per_hour
     )
+
+
+def _with_key(url: str, key: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{urlencode({'dedup': key}, quote_via=quote)}"
 
 
 def is_known(url: str) -> bool:

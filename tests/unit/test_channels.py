@@ -124,6 +124,12 @@ async def test_what_is_told_of_an_alert_is_of_one_incident_whoever_tells_it_and_
     assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
+async def test_a_pager_that_resolves_without_being_told_to_has_incidents_too(sent):
+    await channel("ilert://il1api0123456789abcdef0123").tell([(News.OPENED, told_alert(7))])
+    await channel("ilert://il1api0123456789abcdef0123").tell([(News.OPENED, told_alert(8, key="x" * 500))])
+    assert [body["alertKey"] for body in sent] == ["worker_lost:7 #7", f"{'x' * 200} #8"]
+
+
 @pytest.mark.parametrize(("url", "key"), PAGERS)
 async def test_a_pager_with_one_key_for_everything_has_one_incident(url, key, sent):
     news = burst(2)
