@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -18,8 +19,6 @@ from manman_status.cli.tables import STYLES, printable
 from manman_status.cli.views import AsJson, Url, client, since
 from manman_status.domain.status import Entity, StatusType
 from manman_status.errors import CommandFailed
-
-GONE = 410
 
 
 def events(
@@ -58,7 +57,7 @@ def events(
                 else:
                     console.print(change_line(change))
         except Refused as error:
-            if error.status != GONE:
+            if error.status != HTTPStatus.GONE:
                 raise
             oldest = error.problem["oldest_revision"]
             raise CommandFailed(f"{error} `--from {oldest - 1}` begins with it.") from error

@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Any
 
 from manman_status.cli.client import LARGEST_PAGE, Client, Refused
-from manman_status.cli.events import GONE
 from manman_status.domain.status import Health
 from manman_status.errors import CommandFailed
 
@@ -66,7 +65,7 @@ class Fleet:
             try:
                 found = self._client.get("/status/changes", query)
             except Refused as error:
-                if error.status == GONE:
+                if error.status == HTTPStatus.GONE:
                     self._revision = error.problem["oldest_revision"] - 1
                     continue
                 if error.status == HTTPStatus.BAD_REQUEST:  # of a database that was put back: no such revision any more

@@ -182,24 +182,20 @@ async def test_what_a_proxy_refuses_is_no_answer(crowded: Role, window: Callable
     opened.faults.clear()
 
 
+ENDED = """INSERT INTO workers (worker_id, created_date, end_date, status, status_since, reason)
+           VALUES (7, now(), now(), 'COMPLETE', now(), 'graceful')"""
+
+
 async def test_a_worker_that_is_no_longer_known_is_no_outage(
     start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
 ) -> None:
-    await run_sql(
-        database,
-        """INSERT INTO workers (worker_id, created_date, end_date, status, status_since, reason)
-           VALUES (7, now(), now(), 'COMPLETE', now(), 'graceful')""",
-    )
+    await run_sql(database, ENDED)
     opened = await window((await start_api()).url)
     page = await opened.open("/workers/7")
     await run_sql(database, "DELETE FROM workers")
     await expect(page.locator("#refused")).to_contain_text("7")
     await expect(page.locator("#bar")).not_to_contain_text("no answer")
-    await run_sql(
-        database,
-        """INSERT INTO workers (worker_id, created_date, end_date, status, status_since, reason)
-           VALUES (7, now(), now(), 'COMPLETE', now(), 'graceful')""",
-    )
+    await run_sql(database, ENDED)
     await expect(page.locator("#refused")).to_have_text("")
     assert all("404" in fault for fault in opened.faults)
     opened.faults.clear()

@@ -1,6 +1,7 @@
 // The workers of the map as they are now: all of them every few seconds, and what changes in between as it happens.
 
 import { ask } from "./ask.js";
+import { Stream } from "./stream.js";
 
 const RELOAD_MS = 3000;
 const RELOAD_SHARE = 0.05; // of the time, when a large fleet takes long
@@ -19,13 +20,13 @@ export class Fleet extends EventTarget {
     this.changed = new Map(); // id → the change, while it is newer than what was loaded
     this.byId = new Map();
     this.tookMs = 0;
+    this.stream = new Stream("entity=worker", (change) => this.hear(change));
   }
 
   async start() {
     await this.load();
     this.reloadLater();
-    // A browser has six connections to a host in all, and a stream takes one for as long as it is open.
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.source?.close() : this.load()));
+    document.addEventListener("visibilitychange", () => document.hidden || this.load());
   }
 
   reloadLater() {
@@ -50,7 +51,8 @@ export class Fleet extends EventTarget {
       this.loading = false;
       this.tookMs = performance.now() - begun;
     }
-    if ((this.source?.readyState ?? EventSource.CLOSED) === EventSource.CLOSED) this.watch();
+    // From where the loaded map stands: nothing that happens in between is missed.
+    if (this.revision !== undefined) this.stream.open(this.revision);
   }
 
   take({ groups, healths, statuses, reasons, state, revision }) {
@@ -78,18 +80,13 @@ export class Fleet extends EventTarget {
     this.dispatchEvent(new Event("load"));
   }
 
-  // From where the loaded map stands: nothing that happens in between is missed.
-  watch() {
-    if (this.revision === undefined || document.hidden) return;
-    this.source = new EventSource(`/status/events?entity=worker&from=${this.revision}`);
-    this.source.addEventListener("transition", ({ data }) => {
-      const [, id] = data.match(/"entity_id":(\d+)/);
-      const change = JSON.parse(data);
-      if (change.revision <= this.revision) return; // what was loaded knows it already, and maybe more
-      this.changed.set(id, change);
-      if (this.apply(id, change)) this.dispatchEvent(new Event("change"));
-      else this.loadSoon();
-    });
+  hear(data) {
+    const [, id] = data.match(/"entity_id":(\d+)/);
+    const change = JSON.parse(data);
+    if (change.revision <= this.revision) return; // what was loaded knows it already, and maybe more
+    this.changed.set(id, change);
+    if (this.apply(id, change)) this.dispatchEvent(new Event("change"));
+    else this.loadSoon();
   }
 
   // False when the worker is not on the map.

@@ -31,7 +31,7 @@ export class FleetMap {
   listen() {
     const { pane, fleet } = this;
     fleet.addEventListener("load", () => this.lay());
-    fleet.addEventListener("change", () => (this.filter.health ? this.lay() : this.show(), this.tellAnew()));
+    fleet.addEventListener("change", () => (this.filter.health ? this.lay() : this.showAgain()));
     pane.addEventListener("scroll", () => this.show(), { passive: true });
     pane.addEventListener("pointermove", (event) => this.choose(this.under(event), false));
     pane.addEventListener("pointerleave", () => this.choose(-1, false));
@@ -80,6 +80,11 @@ export class FleetMap {
     const all = fleet.ids.length.toLocaleString("en");
     const some = this.grid.count.toLocaleString("en");
     this.shown.textContent = some === all ? `${all} workers` : `${some} of ${all} workers`;
+    this.showAgain();
+  }
+
+  // Nobody has another place, and some another health.
+  showAgain() {
     this.show();
     this.tellAnew();
   }

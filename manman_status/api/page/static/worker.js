@@ -1,6 +1,7 @@
 // The last day of one worker: how many of its server instances ran, and behind that when it was not running itself.
 
 import { ask } from "./ask.js";
+import { Stream } from "./stream.js";
 
 const REDRAW_MS = 30_000;
 const HEIGHT = 170;
@@ -8,7 +9,6 @@ const HEIGHT = 170;
 const place = document.getElementById("day");
 let plot;
 let shades = [];
-let source;
 
 async function load() {
   const answer = await ask(place.dataset.from);
@@ -64,13 +64,9 @@ function shade(self, colour) {
   context.restore();
 }
 
-// From where the page stands; begun again, from where it stands then, when the api would not have it.
-function watch() {
-  if (document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
-  const { id, revision } = document.getElementById("worker").dataset;
-  source = new EventSource(`/status/events?worker_id=${id}&from=${revision}`);
-  source.addEventListener("transition", renew);
-}
+const shown = () => document.getElementById("worker").dataset;
+const stream = new Stream(`worker_id=${shown().id}`, renew);
+const watch = () => stream.open(shown().revision);
 
 function renew() {
   htmx.trigger("#worker", "renew");
@@ -81,9 +77,8 @@ load();
 watch();
 setInterval(() => document.hidden || load(), REDRAW_MS);
 document.addEventListener("htmx:afterSwap", watch);
-// A browser has six connections to a host in all, and a stream takes one for as long as it is open.
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return source?.close();
+  if (document.hidden) return;
   renew();
   watch();
 });

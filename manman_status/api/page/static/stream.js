@@ -1,0 +1,18 @@
+// What changes, told as it happens while the page is seen: a browser has six connections to a host in all, and a stream
+// takes one for as long as it is open.
+
+export class Stream {
+  constructor(filter, tell) {
+    this.filter = filter;
+    this.tell = tell;
+    document.addEventListener("visibilitychange", () => document.hidden && this.source?.close());
+  }
+
+  // From after this revision on, unless it is open. Once open it comes again by itself; not when it was refused.
+  open(revision) {
+    const isOpen = this.source && this.source.readyState !== EventSource.CLOSED;
+    if (isOpen || document.hidden) return;
+    this.source = new EventSource(`/status/events?${this.filter}&from=${revision}`);
+    this.source.addEventListener("transition", ({ data }) => this.tell(data));
+  }
+}
