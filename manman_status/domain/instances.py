@@ -16,13 +16,29 @@ def know_instance(rows: Rows, instance_id: int, receipt: Receipt) -> ServerInsta
     return instance
 
 
-def own(rows: Rows, instance: ServerInstance, worker_id: int) -> bool:
-    """Whether the instance had not been known as this worker's until now."""
-    if instance.worker_id is not None and instance.worker_id >= worker_id:
+def own(rows: Rows, instance: ServerInstance, worker_id: int, position: Position) -> bool:
+    """Name the instance's worker. True when the instance was not this worker's until now.
+
+    The later position owns the instance, of two at one position the greater worker id. The former
+    owner's next inventory is compared with the rows again: it may name the instance later still.
+    """
+    former = instance.worker_id
+    if former not in {None, worker_id}:
+        catch_up_with_listing(rows, instance)
+    if (*position, worker_id) <= (instance.owner_incarnation, instance.owner_seq, former or 0):
+        return False
+    instance.owner_incarnation, instance.owner_seq = position
+    rows.changed_instances.add(instance.instance_id)
+    if former == worker_id:
         return False
     instance.worker_id = worker_id
     rows.put(instance)
-    rows.changed_instances.add(instance.instance_id)
+    if former is not None:
+        rows.instances_of[former].discard(instance.instance_id)
+        loser = rows.workers[former]
+        if loser.inventory_digest:
+            loser.inventory_digest = 0
+            rows.changed_workers.add(former)
     return True
 
 
@@ -72,6 +88,8 @@ def catch_up_with_listing(rows: Rows, instance: ServerInstance) -> None:
     inventory = (worker.inventory_incarnation, worker.inventory_seq)
     if claimed_at(instance) < inventory:
         instance.claim_incarnation, instance.claim_seq = inventory
+        owned = (instance.owner_incarnation, instance.owner_seq)
+        instance.owner_incarnation, instance.owner_seq = max(owned, inventory)
         rows.changed_instances.add(instance.instance_id)
 
 

@@ -5,12 +5,15 @@ said; `status`, `reason` and `evidence` are computed from the registers alone. S
 it shows only in the times at which the database saw things (`created_date`, `status_since`, `end_date`,
 `last_heartbeat`, `missing_since`).
 
-An instance has one worker and one configuration for life; should two be reported, the greater id stands.
+An instance has one worker and one configuration for life. Should two workers name it, the later position owns it;
+of two configurations the greater id stands.
 """
 
 from __future__ import annotations
 
 from typing import assert_never
+
+import msgspec
 
 from manman_status.domain.events import (
     Heartbeat,
@@ -38,6 +41,40 @@ from manman_status.domain.instances import (
 from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, INFERRED, Reason, StatusType
 from manman_status.domain.workers import hear, know_worker, microseconds, report_status, settle_worker, stop
+
+
+class Concerned(msgspec.Struct):
+    """The rows that events concern, collected by `concerns` and loaded before they are merged.
+
+    `inventories` are listings by worker: the instances that they name are concerned when they say something new.
+    `beaten` workers may bring back what had been marked LOST with them. `spoken_of` are workers whose instances an
+    event names directly. The instances in `ownerless` were named without their worker.
+    """
+
+    workers: set[int] = msgspec.field(default_factory=set)
+    beaten: set[int] = msgspec.field(default_factory=set)
+    spoken_of: set[int] = msgspec.field(default_factory=set)
+    instances: set[int] = msgspec.field(default_factory=set)
+    ownerless: set[int] = msgspec.field(default_factory=set)
+    inventories: list[tuple[int, Inventory]] = msgspec.field(default_factory=list)
+
+
+def concerns(event: ReportedEvent, concerned: Concerned) -> None:
+    """Add the rows that `merge` needs for this event. A kind of event that is missing here is a type error."""
+    match event:
+        case Heartbeat():
+            concerned.beaten.add(event.worker_id)
+            if event.servers is not None:
+                concerned.inventories.append((event.worker_id, event.servers))
+        case WorkerStopped() | WorkerStatusReported():
+            concerned.workers.add(event.worker_id)
+        case ServerStarted() | ServerStopped():
+            concerned.spoken_of.add(event.worker_id)
+            concerned.instances.add(event.instance_id)
+        case ServerStatusReported():
+            concerned.ownerless.add(event.instance_id)
+        case _:
+            assert_never(event)
 
 
 def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
@@ -173,7 +210,7 @@ def _take_inventory(rows: Rows, worker: Worker, inventory: Inventory, position: 
     entries = inventory.list_entries()
     for entry in entries:
         instance = know_instance(rows, entry.instance_id, receipt)
-        new = own(rows, instance, worker.worker_id)
+        new = own(rows, instance, worker.worker_id, position)
         if not newest and not new:
             catch_up_with_listing(rows, instance)
         configure(rows, instance, entry.game_server_config_id)
@@ -216,4 +253,4 @@ def _instance_of(rows: Rows, event: ServerStarted | ServerStopped, receipt: Rece
         rows.changed_workers.add(worker.worker_id)
     settle_worker(rows, worker, receipt, fresh=False)
     instance = know_instance(rows, event.instance_id, receipt)
-    return instance, own(rows, instance, worker.worker_id)
+    return instance, own(rows, instance, worker.worker_id, event.position(receipt.order))

@@ -63,6 +63,8 @@ class ServerInstance(msgspec.Struct):
     reason: Reason = Reason.REPORTED
     evidence: Evidence = {}
     missing_since: datetime | None = None
+    owner_incarnation: int = 0
+    owner_seq: int = 0
     claim_incarnation: int = 0
     claim_seq: int = 0
     claim_status: StatusType | None = None

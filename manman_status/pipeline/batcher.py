@@ -1,4 +1,4 @@
-"""Many small things made into few big ones: a bounded buffer that is flushed when full or when its oldest is due."""
+"""Many small things made into few big ones: a buffer that is flushed when full or when its oldest is due."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ T = TypeVar("T")
 class Batcher(Generic[T]):
     """Hands lists of items to `flush`, one call at a time, in the order they came.
 
-    A batch goes out when its weight reaches `max_weight`, or `max_wait_ms` after its first item. Two batches' weight
-    may wait; then `add` waits too, which is how the pressure reaches whoever produces. An exception of `flush` ends
-    `run`: retrying is the flush's own business.
+    A batch goes out when its weight reaches `max_weight`, or `max_wait_ms` after its first item. Whoever adds bounds
+    what may wait. An exception of `flush` ends `run`: retrying is the flush's own business.
     """
 
     def __init__(self, flush: Callable[[list[T]], Awaitable[None]], *, max_weight: int, max_wait_ms: int) -> None:
@@ -26,20 +25,14 @@ class Batcher(Generic[T]):
         self._closed = False
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
 
-    async def add(self, item: T, weight: int = 1) -> None:
-        """Returns once the item is buffered, not once it is flushed."""
-        if not self._room.is_set():
-            await self._room.wait()
+    def add(self, item: T, weight: int = 1) -> None:
+        """Buffer the item."""
         self._waiting.append((item, weight))
         self._weight += weight
         self._some.set()
         if self._weight >= self._max_weight:
             self._enough.set()
-            if self._weight >= 2 * self._max_weight:
-                self._room.clear()
 
     def close(self) -> None:
         """No more items will come: `run` flushes what waits and returns."""
@@ -72,7 +65,6 @@ class Batcher(Generic[T]):
         taken = [item for item, _ in self._waiting[:count]]
         del self._waiting[:count]
         self._weight -= weight
-        self._room.set()
         if not self._closed:
             if not self._waiting:
                 self._some.clear()

@@ -1,4 +1,10 @@
-"""A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until it is stored."""
+"""A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until it is stored.
+
+What fails is either the moment's fault or an item's. The moment's (the database is away, another processor was at the
+same rows) is tried again. An item's is not: the batch is halved until the item stands alone, its neighbours are stored,
+and it is handed back to become a dead letter. So no item stops the queue, whatever it raises, and no retry is without
+a bound unless the database itself is to blame.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +14,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from time import perf_counter
 from types import MappingProxyType
-from typing import assert_never
+from typing import NamedTuple, TypeAlias, assert_never
+from uuid import UUID
 
 import asyncpg
 import msgspec
 import structlog
 
 from manman_status.backoff import Backoff
-from manman_status.domain.events import (
-    Heartbeat,
-    Inventory,
-    ReportedEvent,
-    ServerStarted,
-    ServerStatusReported,
-    ServerStopped,
-)
-from manman_status.domain.merge import is_repeated, merge
+from manman_status.domain.events import ReportedEvent
+from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
 from manman_status.domain.rows import Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
+from manman_status.errors import ManManStatusError
 from manman_status.pipeline.alert_notices import take_alert_notice
 from manman_status.pipeline.statistics import Statistics
+from manman_status.store.dead_letters import put_letters
 from manman_status.store.observation import advance_observation, move_watermark
 from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, Connection, Pool
 from manman_status.store.sweep import release_guard
@@ -52,26 +54,79 @@ from manman_status.wire.notices import (
 
 log = structlog.get_logger()
 
-REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-"""The database can never store this: the only errors that are the events' fault and not the moment's."""
+REFUSALS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.CardinalityViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.StatementTooComplexError,
+)
+"""The database can never store this: the fault of what is stored, and not the moment's."""
 
-CONFLICTS = (RowAppeared, asyncpg.TransactionRollbackError)
-"""Another processor was at the same rows: merge again at once."""
+TOO_MUCH = (
+    TimeoutError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalServerError,
+)
+"""More than one command has time or memory for, or a database that hangs: a smaller batch tells which."""
 
+CONFLICTS_OF_SEVERAL = 5
+CONFLICTS_OF_ONE = 25
+FAILURES_OF_ONE = 3
+"""Tries before a batch is halved, and before one item alone is refused. A failure of one item counts only when the
+database answers right after it."""
 
+Item: TypeAlias = ReportedEvent | Notice
+NOTICES = (CanarySent, GuardReleased, SilenceAsked, SilenceEnded, AlertAcknowledged)
 UNTRACED: Mapping[int, str] = MappingProxyType({})
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """An event that was understood but that the database will not take, by its place in the batch."""
+    """An item that was understood but cannot be stored, by its place in the batch."""
 
     index: int
     reason: str
 
 
+class Unstorable(ManManStatusError):  # noqa: N818
+    """{reason}"""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason=reason)
+
+
+class _Batch(NamedTuple):
+    """`items` in the order they came; `traceparents` by the place of an item; `letters` are packed dead letters."""
+
+    queue: str
+    items: Sequence[Item]
+    traceparents: Mapping[int, str]
+    letters: Sequence[tuple[UUID, bytes]]
+
+    def halves(self) -> tuple[_Batch, _Batch]:
+        middle = len(self.items) // 2
+        later = {place - middle: traceparent for place, traceparent in self.traceparents.items() if place >= middle}
+        return (
+            _Batch(self.queue, self.items[:middle], self.traceparents, ()),
+            _Batch(self.queue, self.items[middle:], later, self.letters),
+        )
+
+
+class _Tries:
+    """What came of the tries to store one batch. `owners` are further workers whose rows it concerns."""
+
+    def __init__(self) -> None:
+        self.backoff = Backoff()
+        self.conflicts = 0
+        self.failures = 0
+        self.owners: set[int] = set()
+        self.is_connected = False
+
+
 class Ingest:
-    """Stores batches until it succeeds; only cancelling it makes it give up. `wake` is called after transitions were
-    committed."""
+    """Stores batches; only cancelling it makes it give up. `wake` is called after transitions were committed."""
 
     def __init__(
         self,
@@ -91,83 +146,111 @@ class Ingest:
         self._standstill_seconds = standstill_seconds
         self._blind_after_seconds = blind_after_seconds
         self._wake = wake
+        self._traceback = Backoff()
 
     async def store(
         self,
         queue: str,
-        events: Sequence[ReportedEvent],
-        notices: Sequence[Notice],
+        items: Sequence[Item],
+        letters: Sequence[tuple[UUID, bytes]] = (),
         traceparents: Mapping[int, str] = UNTRACED,
     ) -> list[Refused]:
-        """Returns after the commit. What the database refuses comes back, alone: its neighbours are stored. The
-        notices are taken last, since a canary speaks for all that came before it. `traceparents` are by the place of
-        an event, and kept with the transitions that it causes."""
+        """Return after the commit of all that can be stored, with what cannot.
+
+        A canary speaks for all that came before it, so halves are stored in their order. `traceparents` are by the
+        place of an event, and kept with the transitions that it causes.
+        """
+        return await self._store(_Batch(queue, items, traceparents, letters))
+
+    async def _store(self, batch: _Batch) -> list[Refused]:
         try:
-            await self._store_until_done(queue, events, notices, traceparents)
-        except REFUSALS as error:
-            if not events:
-                log.exception("notices_refused", queue=queue)
-                return []
-            if len(events) == 1:
-                await self.store(queue, [], notices)
-                return [Refused(0, f"the database refuses it: {error}")]
-            half = len(events) // 2
-            first = await self.store(queue, events[:half], [], traceparents)
-            of_later = {place - half: traceparent for place, traceparent in traceparents.items()}
-            later = await self.store(queue, events[half:], notices, of_later)
-            return [*first, *(Refused(refused.index + half, refused.reason) for refused in later)]
+            await self._store_until_done(batch)
+        except Unstorable as fault:
+            if not batch.items:
+                raise  # letters alone are bytes that the database takes: this is a fault of the program
+            if len(batch.items) > 1:
+                first, later = batch.halves()
+                refused = await self._store(first)
+                return [*refused, *(Refused(r.index + len(first.items), r.reason) for r in await self._store(later))]
+            if batch.letters:
+                await self._store(batch._replace(items=()))
+            log.warning("item_quarantined", queue=batch.queue, kind=type(batch.items[0]).__name__, reason=fault.reason)
+            return [Refused(0, fault.reason)]
         return []
 
-    async def _store_until_done(
-        self,
-        queue: str,
-        events: Sequence[ReportedEvent],
-        notices: Sequence[Notice],
-        traceparents: Mapping[int, str],
-    ) -> None:
-        backoff = Backoff()
-        conflicts = 0
+    async def _store_until_done(self, batch: _Batch) -> None:
+        """Raises Unstorable when the batch, and not the moment, is to blame."""
+        tries = _Tries()
         while True:
             begun = perf_counter()
             try:
-                async with self._pool.acquire() as connection, connection.transaction():
-                    transitions = await self._store_batch(connection, queue, events, notices, traceparents)
-            except REFUSALS:
-                raise
-            except CONFLICTS as error:
-                conflicts += 1
-                log.debug("batch_conflicted", events=len(events), conflicts=conflicts, error=type(error).__name__)
-                await asyncio.sleep(random.uniform(0, 0.01) * min(conflicts, 100))  # noqa: S311
-            except DATABASE_ERRORS as error:
-                delay = backoff.failed()
-                if backoff.is_worth_saying:
-                    log.warning(
-                        "database_away" if isinstance(error, CONNECTION_ERRORS) else "database_refuses_batch",
-                        error=f"{type(error).__name__}: {error}",
-                        held_events=len(events),
-                        failing_seconds=backoff.failing_seconds,
-                    )
-                await asyncio.sleep(delay)
+                async with self._pool.acquire() as connection:
+                    tries.is_connected = True
+                    async with connection.transaction():
+                        transitions = await self._store_batch(connection, batch, tries.owners)
+            except Exception as error:  # noqa: BLE001 - the boundary of one batch: each is judged
+                await asyncio.sleep(await self._judge(error, batch, tries))
             else:
-                if backoff.failures:
-                    log.info("database_back", held_events=len(events), failed_seconds=backoff.failing_seconds)
-                self._count(events, transitions, round((perf_counter() - begun) * 1000, 1))
+                if tries.backoff.failures:
+                    seconds = tries.backoff.failing_seconds
+                    log.info("database_back", held_events=len(batch.items), failed_seconds=seconds)
+                self._count(batch.items, transitions, round((perf_counter() - begun) * 1000, 1))
                 return
 
-    async def _store_batch(
-        self,
-        connection: Connection,
-        queue: str,
-        events: Sequence[ReportedEvent],
-        notices: Sequence[Notice],
-        traceparents: Mapping[int, str],
-    ) -> list[Transition]:
+    async def _judge(self, error: Exception, batch: _Batch, tries: _Tries) -> float:
+        """The seconds after which to try again. Raises Unstorable when that would fail again."""
+        alone = len(batch.items) <= 1
+        connected, tries.is_connected = tries.is_connected, False
+        match error:
+            case RowAppeared() | asyncpg.TransactionRollbackError():
+                # Another processor was at the same rows, or other workers' rows are concerned too: again, at once.
+                tries.conflicts += 1
+                if isinstance(error, RowAppeared):
+                    tries.owners |= error.owners
+                if tries.conflicts > (CONFLICTS_OF_ONE if alone else CONFLICTS_OF_SEVERAL):
+                    raise Unstorable(f"it conflicts with other rows again and again: {_named(error)}") from error
+                return random.uniform(0, 0.01) * tries.conflicts  # noqa: S311
+            case _ if isinstance(error, REFUSALS):
+                raise Unstorable(f"the database refuses it: {error}") from error
+            case _ if isinstance(error, DATABASE_ERRORS):
+                if connected and isinstance(error, TOO_MUCH):
+                    tries.failures += bool(not alone or await self._answers())
+                    if tries.failures >= (FAILURES_OF_ONE if alone else 1):
+                        raise Unstorable(f"it is too much for the database: {_named(error)}") from error
+                delay = tries.backoff.failed()
+                if tries.backoff.is_worth_saying:
+                    log.warning(
+                        "database_away" if isinstance(error, CONNECTION_ERRORS) else "database_refuses_batch",
+                        error=_named(error),
+                        held_events=len(batch.items),
+                        failing_seconds=tries.backoff.failing_seconds,
+                    )
+                return delay
+            case _:
+                self._traceback.failed()
+                if self._traceback.is_worth_saying:
+                    log.error("storing_failed", queue=batch.queue, items=len(batch.items), exc_info=error)
+                raise Unstorable(f"storing it fails: {_named(error)}") from error
+
+    async def _answers(self) -> bool:
+        """True when the database answers what costs nothing: then it is not the database that hangs."""
+        try:
+            async with asyncio.timeout(1), self._pool.acquire() as connection:
+                await transaction_time(connection)
+        except DATABASE_ERRORS:
+            return False
+        return True
+
+    async def _store_batch(self, connection: Connection, batch: _Batch, owners: set[int]) -> list[Transition]:
         """Merge and write these within the caller's transaction; the transitions that came of it."""
         transitions: list[Transition] = []
         caused_by: list[str | None] = []
+        events, notices = _apart(batch.items)
         if events:
-            transitions, caused_by = await _store_events(connection, events, traceparents)
-        await self._take_notices(connection, queue, notices)
+            transitions, caused_by = await _store_events(connection, events, batch.traceparents, owners)
+        if notices:
+            await self._take_notices(connection, batch.queue, notices)
+        await put_letters(connection, batch.letters)
         await append_transitions(connection, transitions, caused_by)
         return transitions
 
@@ -193,22 +276,41 @@ class Ingest:
                 blind_after_seconds=self._blind_after_seconds,
             )
 
-    def _count(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], ms: float) -> None:
-        log.debug("batch_stored", events=len(events), transitions=len(transitions), ms=ms)
-        self._statistics.add_batch(events, transitions, ms=ms)
+    def _count(self, items: Sequence[Item], transitions: Sequence[Transition], ms: float) -> None:
+        log.debug("batch_stored", items=len(items), transitions=len(transitions), ms=ms)
+        self._statistics.add_batch([event for _, event in _apart(items)[0]], transitions, ms=ms)
         if transitions:
             self._wake()
 
 
+def _apart(items: Sequence[Item]) -> tuple[list[tuple[int, ReportedEvent]], list[Notice]]:
+    """The events, each with its place among the items, and the control messages."""
+    events: list[tuple[int, ReportedEvent]] = []
+    notices: list[Notice] = []
+    for place, item in enumerate(items):
+        if isinstance(item, NOTICES):
+            notices.append(item)
+        else:
+            events.append((place, item))
+    return events, notices
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 async def _store_events(
-    connection: Connection, events: Sequence[ReportedEvent], traceparents: Mapping[int, str]
+    connection: Connection,
+    events: Sequence[tuple[int, ReportedEvent]],
+    traceparents: Mapping[int, str],
+    owners: set[int],
 ) -> tuple[list[Transition], list[str | None]]:
     """The transitions, and what each was caused by when any of the events is traced."""
     caused_by: list[str | None] = []
     now = await transaction_time(connection)
-    rows = await _load(connection, events)
+    rows = await _load(connection, (event for _, event in events), owners)
     order = microseconds(now)
-    for place, event in enumerate(events):
+    for place, event in events:
         merge(rows, event, Receipt(now, order + place))
         if traceparents:
             caused_by += [traceparents.get(place)] * (len(rows.transitions) - len(caused_by))
@@ -216,47 +318,35 @@ async def _store_events(
     return rows.transitions, caused_by
 
 
-async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows:
+async def _load(connection: Connection, events: Iterable[ReportedEvent], owners: set[int]) -> Rows:
     """Lock every row that the events concern: workers first, then the instances that must be looked at.
 
     A worker's instances are looked at when an inventory of it says something new, or when its instances are also
-    spoken of directly, since then the inventory is held against what that leaves.
+    spoken of directly, since then the inventory is held against what that leaves. `owners` are workers whose instances
+    were found to be concerned though no event names them.
     """
     rows = Rows()
-    worker_ids: set[int] = set()
-    instance_ids: set[int] = set()
-    ownerless: set[int] = set()
-    beaten: set[int] = set()
-    spoken_of: set[int] = set()
-    beats: list[tuple[int, Inventory]] = []
+    concerned = Concerned()
     for event in events:
-        match event:
-            case Heartbeat():
-                beaten.add(event.worker_id)
-                if event.servers is not None:
-                    beats.append((event.worker_id, event.servers))
-            case ServerStarted() | ServerStopped():
-                spoken_of.add(event.worker_id)
-                instance_ids.add(event.instance_id)
-            case ServerStatusReported():
-                ownerless.add(event.instance_id)
-            case _:
-                worker_ids.add(event.worker_id)
-    if ownerless:
-        spoken_of.update(await find_owners(connection, ownerless))
-    await lock_workers(connection, worker_ids | beaten | spoken_of, rows)
+        concerns(event, concerned)
+    spoken_of = concerned.spoken_of | owners
+    if concerned.ownerless:
+        spoken_of.update(await find_owners(connection, concerned.ownerless))
+    await lock_workers(connection, concerned.workers | concerned.beaten | spoken_of, rows)
     relisted = {
         worker_id
-        for worker_id, inventory in beats
+        for worker_id, inventory in concerned.inventories
         if worker_id in spoken_of
         or worker_id not in rows.workers
         or not is_repeated(rows.workers[worker_id], inventory)
     }
-    instance_ids |= ownerless
-    for worker_id, inventory in beats:
+    instance_ids = concerned.instances | concerned.ownerless
+    for worker_id, inventory in concerned.inventories:
         if worker_id in relisted:
             instance_ids.update(entry.instance_id for entry in inventory.list_entries())
-    recovering = {worker_id for worker_id in beaten if (row := rows.workers.get(worker_id)) and row.reason in INFERRED}
+    recovering = {
+        worker_id for worker_id in concerned.beaten if (row := rows.workers.get(worker_id)) and row.reason in INFERRED
+    }
     if instance_ids or relisted or recovering:
         await lock_instances(connection, instance_ids, rows, active_of=relisted, lost_of=recovering | relisted)
     return rows

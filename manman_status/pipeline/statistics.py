@@ -14,7 +14,7 @@ BATCH_EVENTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_0
 BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 DEAD_LETTERS_FELL_SECONDS = 15.0
 """Whoever lists the dead letters holds them for a moment, in which they are not in the queue."""
-OTHER_OUTCOMES = (("command", "ignored"), ("poison", "dead_lettered"))
+OTHER_OUTCOMES = (("command", "ignored"), ("poison", "dead_lettered"), ("poison", "only_counted"))
 
 
 class Histogram:
@@ -49,6 +49,8 @@ class Statistics:
         self.longest_batch_ms = 0.0
         self.queue_depths: dict[str, int] = {}
         self.dead_letters_waiting: int | None = None
+        # Of a leader; None while another leads.
+        self.dead_letters_unsent: int | None = None
         self._dead_letters_seen: deque[tuple[float, int]] = deque()
         self._notifications: Counter[tuple[str, str]] = Counter()
         # Of a leader; None while another leads.
@@ -106,6 +108,7 @@ class Statistics:
             "events": events,
             "notifications": notifications,
             "dead_letters_waiting": self.dead_letters_waiting,
+            "dead_letters_unsent": self.dead_letters_unsent,
             "batches": self.batches,
             "transitions": self.transitions,
             "transitions_by": transitions_by,

@@ -24,6 +24,7 @@ from manman_status.errors import SchemaBehind
 from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
 from manman_status.pipeline.custody import Custody
+from manman_status.pipeline.dead_letters import DeadLetterRelay, Sampler
 from manman_status.pipeline.housekeeping import Housekeeper
 from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.leadership import Leadership
@@ -33,6 +34,8 @@ from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper
 from manman_status.processor.canaries import BrokerCanaries, is_connected
 from manman_status.processor.connection import close_broker, open_broker
+from manman_status.processor.declare import declare_dead_letters
+from manman_status.processor.flow import Flow
 from manman_status.processor.probes import probe_files
 from manman_status.processor.publisher import DeadLetters, StatusPublisher
 from manman_status.processor.running import Runs, keep_running, unless_stopped
@@ -46,6 +49,11 @@ if TYPE_CHECKING:
     from manman_status.processor.telemetry import Tracing
 
 log = structlog.get_logger()
+
+MIB = 1024 * 1024
+TRANSIENT_LETTERS = {"of_one": 20, "in_all": 1_000, "in_all_bytes": 32 * MIB}
+DURABLE_LETTERS = {"of_one": 1_000, "in_all": 20_000, "in_all_bytes": 256 * MIB}
+"""How many dead letters of heartbeats, and of lifecycle events, are kept in an hour. The others are counted."""
 
 
 def serve(settings: Settings) -> int:
@@ -104,12 +112,15 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         await stack.enter_async_context(opened(pool, close_within_seconds=0.5))
         if await unless_stopped(_prepare_database(pool), stopping) is None:
             return
-        opening = open_broker(settings.broker_url, topology, processor_id, custody, prefetch=settings.prefetch)
+        flow = Flow()
+        opening = open_broker(settings.broker_url, topology, processor_id, custody, flow, prefetch=settings.prefetch)
         connected = await unless_stopped(opening, stopping)
         if connected is None:
             return
         broker, subscribers = connected
-        canaries = BrokerCanaries(broker, await broker.connect(), topology, processor_id)
+        connection = await broker.connect()
+        canaries = BrokerCanaries(broker, connection, topology, processor_id)
+        dead_letters = DeadLetters(broker, topology, partial(declare_dead_letters, connection, topology), tracing)
         processor = Processor(
             settings,
             topology,
@@ -117,6 +128,8 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
             broker,
             subscribers,
             canaries,
+            dead_letters,
+            flow,
             custody,
             processor_id,
             channels,
@@ -141,6 +154,8 @@ class Processor:
         broker: RabbitBroker,
         subscribers: list[RabbitSubscriber],
         canaries: BrokerCanaries,
+        dead_letters: DeadLetters,
+        flow: Flow,
         custody: dict[str, Custody],
         processor_id: str,
         channels: Sequence[Channel],
@@ -199,6 +214,7 @@ class Processor:
             sweeper,
             self._relay,
             self._alerter,
+            DeadLetterRelay(pool, self._leadership, self._statistics, dead_letters),
             housekeeper,
             *self._tellers,
         )
@@ -211,16 +227,18 @@ class Processor:
             blind_after_seconds=settings.blind_after_seconds,
             wake=self._wake,
         )
-        dead_letters = DeadLetters(broker, topology, tracing)
+        samplers = {topology.heartbeat_queue: TRANSIENT_LETTERS, topology.lifecycle_queue: DURABLE_LETTERS}
         self._subscriptions = [
             Subscription(
                 subscriber,
                 ingest,
-                dead_letters,
+                Sampler(**samplers[subscriber.queue.name]),
+                flow,
                 custody[subscriber.queue.name],
                 self._statistics,
                 max_events=settings.batch_max_events,
                 max_wait_ms=settings.batch_max_wait_ms,
+                quarantine_after=max(2, settings.lifecycle_delivery_limit // 2),
                 tracing=tracing,
             )
             for subscriber in subscribers

@@ -18,6 +18,7 @@ from manman_status.errors import CommandFailed
 from manman_status.pipeline.custody import Custody
 from manman_status.processor.canaries import watch_own_queue
 from manman_status.processor.declare import bind_queues, declare_exchanges, heartbeat_queue, lifecycle_queue, topic
+from manman_status.processor.flow import Flow, connection_with
 from manman_status.processor.subscribers import channel_of, parse
 from manman_status.wire.topology import Topology
 
@@ -28,23 +29,25 @@ HEARTBEAT_SECONDS = 10
 """Of the AMQP connection: a processor that hangs is cut off after two or three, and what it holds is given again."""
 
 
-def create_broker(url: str) -> RabbitBroker:
-    return RabbitBroker(
+def create_broker(url: str, flow: Flow) -> RabbitBroker:
+    broker = RabbitBroker(
         str(URL(url).update_query(name="manman-status processor", heartbeat=HEARTBEAT_SECONDS)),
         reconnect_interval=1.0,
         ack_policy=AckPolicy.MANUAL,
         app_id="manman-status",
         logger=None,
     )
+    broker._connection_kwargs["connection_class"] = connection_with(flow)  # noqa: SLF001 - it has no parameter for it
+    return broker
 
 
 async def open_broker(
-    url: str, topology: Topology, processor_id: str, custody: Mapping[str, Custody], *, prefetch: int
+    url: str, topology: Topology, processor_id: str, custody: Mapping[str, Custody], flow: Flow, *, prefetch: int
 ) -> tuple[RabbitBroker, list[RabbitSubscriber]]:
     """Wait for the broker and declare our topology on it. The subscribers read nothing until they are iterated."""
     backoff = Backoff()
     while True:
-        broker = create_broker(url)
+        broker = create_broker(url, flow)
         subscribers = []
         for queue in (heartbeat_queue(topology), lifecycle_queue(topology)):
             channel = Channel(prefetch_count=prefetch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from aio_pika.abc import AbstractConnection
 from faststream.rabbit import ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
 from faststream.rabbit.schemas.queue import ClassicQueueArgs, QuorumQueueArgs
 
@@ -56,3 +57,12 @@ async def bind_queues(broker: RabbitBroker, topology: Topology) -> None:
         declared = await broker.declare_queue(queue)
         for key in keys:
             await declared.bind(inbound, routing_key=key)
+
+
+async def declare_dead_letters(connection: AbstractConnection, topology: Topology) -> None:
+    """The dead-letter exchange and queue, though FastStream believes that they are there."""
+    async with connection.channel() as channel:
+        exchange = await channel.declare_exchange(topology.dead_letter_exchange, "topic", durable=True)
+        arguments = {"x-queue-type": "quorum", **topology.dead_letter_arguments}
+        queue = await channel.declare_queue(topology.dead_letter_queue, durable=True, arguments=arguments)
+        await queue.bind(exchange, routing_key="#")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
 from faststream.rabbit import RabbitBroker, RabbitExchange, RabbitRouter
 from faststream.rabbit.publisher import RabbitPublisher
+from pamqp.commands import Basic
 
 from manman_status.errors import BrokerUnavailable
+from manman_status.pipeline.dead_letters import Letter
 from manman_status.processor.declare import topic
 from manman_status.wire.outbound import StatusMessage
 from manman_status.wire.topology import Topology
@@ -56,24 +59,72 @@ class StatusPublisher:
             raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
 
 
+NOT_OURS_TO_REPEAT = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-manman-")
+ROUTES_BY_ITSELF = frozenset({"CC", "BCC"})
+
+
+def kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """A message's own headers, without those that the broker or a processor sets or acts upon."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name not in ROUTES_BY_ITSELF and not name.startswith(NOT_OURS_TO_REPEAT)
+    }
+
+
 class DeadLetters:
-    """Publishes dead letters, each confirmed by the broker before `send` returns."""
+    """Publishes dead letters. `declare` makes the exchange and the queue again when they are gone."""
 
-    def __init__(self, broker: RabbitBroker, topology: Topology, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        broker: RabbitBroker,
+        topology: Topology,
+        declare: Callable[[], Awaitable[None]],
+        tracing: Tracing | None = None,
+    ) -> None:
         self._publisher = _publisher(broker, topic(topology.dead_letter_exchange), tracing)
+        self._queue = topology.dead_letter_queue
         self._origin = topology.inbound_exchange
+        self._declare = declare
+        self._tracing = tracing
 
-    async def send(self, body: bytes, *, error: str, queue: str, exchange: str | None, routing_key: str) -> None:
-        await self._publisher.publish(
-            body,
-            routing_key=routing_key or "unrouted",
-            message_id=str(uuid.uuid4()),
-            timestamp=datetime.now(UTC),
-            timeout=CONFIRM_SECONDS,
-            headers={
-                "x-manman-error": error[:1000],
-                "x-manman-queue": queue,
-                "x-manman-exchange": exchange or self._origin,
-                "x-manman-routing-key": routing_key,
-            },
-        )
+    async def __call__(self, letter_id: uuid.UUID, letter: Letter) -> None:
+        """Returns once the broker has put it into a queue. Raises BrokerUnavailable: then it may be there all the
+        same, under the same `letter_id`."""
+        try:
+            async with asyncio.timeout(CONFIRM_SECONDS):
+                if await self._publish(letter_id, letter):
+                    return
+                await self._declare()
+                if await self._publish(letter_id, letter):
+                    return
+        except (*CONNECTION_EXCEPTIONS, TimeoutError, RuntimeError) as error:
+            raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
+        except ChannelNotFoundEntity as error:
+            raise BrokerUnavailable(cause=f"no exchange for dead letters: {error}") from error
+        raise BrokerUnavailable(cause=f"no queue takes dead letters: {self._queue} is gone or not bound")
+
+    async def _publish(self, letter_id: uuid.UUID, letter: Letter) -> bool:
+        """False when no queue took it."""
+        tracing, traceparent = self._tracing, letter.traceparent
+        ours = {
+            "x-manman-error": letter.error[:1000],
+            "x-manman-queue": letter.queue,
+            "x-manman-exchange": self._origin if letter.exchange is None else letter.exchange,
+            "x-manman-routing-key": letter.routing_key,
+        }
+        if letter.repeats:
+            ours["x-manman-repeats"] = str(letter.repeats)
+        with tracing.going_on(traceparent) if tracing and traceparent else nullcontext():
+            confirmed = await self._publisher.publish(
+                letter.body,
+                routing_key=letter.routing_key or "unrouted",
+                message_id=str(letter_id),
+                timestamp=datetime.now(UTC),
+                content_type=letter.content_type,
+                content_encoding=letter.content_encoding,
+                correlation_id=letter.correlation_id,
+                message_type=letter.type,
+                headers=letter.headers | ours,
+            )
+        return isinstance(confirmed, Basic.Ack)

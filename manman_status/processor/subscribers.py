@@ -1,16 +1,20 @@
 """From the broker's queues into batches, and the only place where messages are acknowledged.
 
-One subscriber reads one queue on a channel of its own, one batch at a time: so one `multiple` acknowledgement of a
-batch's last message settles exactly that batch, after its rows are committed and its poison is kept elsewhere.
+One subscriber reads one queue on a channel of its own, one batch at a time. Every message that was read becomes a
+`Delivery`, whatever it holds, and every delivery of a batch is committed before the batch is acknowledged: as rows, or
+as dead letters in the same database. So one `multiple` acknowledgement of a batch's last message settles exactly what
+was read up to it, and nothing is settled that is not kept. What fails before that is given by the broker again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, suppress
 from itertools import groupby
+from time import monotonic
 from typing import TYPE_CHECKING, cast
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -19,12 +23,15 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from faststream.rabbit import RabbitMessage
 from faststream.rabbit.subscriber import RabbitSubscriber
 
+from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel
 from manman_status.pipeline.batcher import Batcher
 from manman_status.pipeline.custody import Custody
-from manman_status.pipeline.ingest import Ingest
+from manman_status.pipeline.dead_letters import Letter, Sampler, pack
+from manman_status.pipeline.ingest import Ingest, Item, Refused
 from manman_status.pipeline.statistics import Statistics
-from manman_status.processor.publisher import DeadLetters
+from manman_status.processor.flow import BYTES_OF_AN_EVENT, Flow
+from manman_status.processor.publisher import kept_headers
 from manman_status.wire.inbound import Decoded, Poison, decode, find_body
 
 if TYPE_CHECKING:
@@ -38,12 +45,23 @@ LONGEST_REASON = 200
 """In the logs, where a stranger could else write a whole message."""
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
+WEIGHTLESS_BYTES = 16 * 1024
+BYTES_PER_EVENT = 256
+"""A message beyond the first bytes weighs as many events more: one that lists 10,000 servers is a batch by itself."""
+
 
 class Delivery(msgspec.Struct):
+    """One message, whatever it holds, until it is settled. `size` is about what it takes of memory, in bytes."""
+
     message: RabbitMessage
     channel: object
     decoded: Decoded
+    size: int
     span: Span | None = None
+
+    @property
+    def items(self) -> list[Item]:
+        return [*self.decoded.events, *self.decoded.notices]
 
 
 async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
@@ -60,29 +78,39 @@ def channel_of(message: RabbitMessage) -> object:
 
 
 class Subscription:
-    """Reads one queue until it is stopped: `run` returns when what was read is stored and acknowledged."""
+    """Reads one queue until it is stopped: `run` returns when what was read is stored and acknowledged.
+
+    A message that was delivered `quarantine_after` times is not looked at any more: whoever read it before us died of
+    it, or of its neighbours.
+    """
 
     def __init__(
         self,
         subscriber: RabbitSubscriber,
         ingest: Ingest,
-        dead_letters: DeadLetters,
+        sampler: Sampler,
+        flow: Flow,
         custody: Custody,
         statistics: Statistics,
         *,
         max_events: int,
         max_wait_ms: int,
+        quarantine_after: int,
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
         self._subscriber = subscriber
         self._ingest = ingest
-        self._dead_letters = dead_letters
+        self._sampler = sampler
+        self._flow = flow
         self._custody = custody
         self._statistics = statistics
+        self._quarantine_after = quarantine_after
         self.queue = subscriber.queue.name
         self._batcher = Batcher(self._settle, max_weight=max_events, max_wait_ms=max_wait_ms)
         self._stopping = asyncio.Event()
+        self._interruptions = Backoff()
+        self._refusals = RefusalLog(self.queue)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -102,79 +130,155 @@ class Subscription:
             try:
                 async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
                     async for message in messages:
-                        delivery = Delivery(message, channel_of(message), decode(message.body))
-                        if self._tracing:
-                            delivery.span = self._tracing.receive(message, self.queue)
-                        await self._batcher.add(delivery, delivery.decoded.count)
+                        self._take(message)
             except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
-                log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
+                self._interruptions.failed()
+                if self._interruptions.is_worth_saying:
+                    log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(1)
+
+    def _take(self, message: RabbitMessage) -> None:
+        """Make the message a delivery of the next batch. Nothing that it holds makes this fail."""
+        decoded = self._decode(message)
+        size = len(message.body)
+        delivery = Delivery(message, channel_of(message), decoded, size + BYTES_OF_AN_EVENT * decoded.count)
+        if self._tracing:
+            with suppress(Exception):  # a strange trace context is no reason not to store what came with it
+                delivery.span = self._tracing.receive(message, self.queue)
+        self._flow.take(delivery.size)
+        self._batcher.add(delivery, decoded.count + max(0, size - WEIGHTLESS_BYTES) // BYTES_PER_EVENT)
+
+    def _decode(self, message: RabbitMessage) -> Decoded:
+        try:
+            deliveries = delivery_count(message)
+            if deliveries >= self._quarantine_after:
+                reason = f"delivered {deliveries} times and never stored"
+                return Decoded(poison=[Poison(reason, message.body, cause=QUARANTINED)])
+            return decode(message.body)
+        except Exception as error:  # noqa: BLE001 - the boundary of one message
+            reason = f"decoding it fails: {type(error).__name__}"
+            return Decoded(poison=[Poison(reason, message.body, cause=reason)])
 
     async def _settle(self, deliveries: list[Delivery]) -> None:
         spans = [delivery.span for delivery in deliveries if delivery.span] if self._tracing else []
         await self._store(deliveries, spans)
         try:
-            await self._bury(deliveries)
             await deliveries[-1].message.ack(multiple=True)
         except BROKER_ERRORS as error:
-            # Nothing was settled, so the broker sends it all again; merging it twice changes nothing.
-            log.warning("batch_will_come_again", queue=self.queue, messages=len(deliveries), error=str(error))
+            # The channel is gone, and the broker sends it all again: merging it twice changes nothing. Were the
+            # channel still there, the next acknowledgement would settle this batch too, which is committed.
+            log.warning("batch_requeued", queue=self.queue, messages=len(deliveries), error=repr(error))
         for span in spans:
             span.end()
         for channel, some in groupby(deliveries, key=_channel):
             self._custody.settle(channel, len(list(some)))
+        self._flow.settle(sum(delivery.size for delivery in deliveries))
         self._statistics.redelivered += sum(bool(delivery.message.raw_message.redelivered) for delivery in deliveries)
         if ignored := sum(delivery.decoded.ignored for delivery in deliveries):
             self._statistics.count("command", "ignored", ignored)
 
     async def _store(self, deliveries: list[Delivery], spans: list[Span]) -> None:
-        """What the database refuses becomes poison of its delivery."""
-        events = [event for delivery in deliveries for event in delivery.decoded.events]
-        notices = [notice for delivery in deliveries for notice in delivery.decoded.notices]
-        if not events and not notices:
+        """Return when every delivery is committed: its items as rows, what was refused as dead letters."""
+        items: list[Item] = []
+        letters: list[tuple[UUID, bytes]] = []
+        for delivery in deliveries:
+            items += delivery.decoded.events
+            items += delivery.decoded.notices
+            for poison in delivery.decoded.poison:
+                letters += self._letters_of(delivery, poison)
+        if not items and not letters:
             return
         if self._tracing and spans:
-            of_each = [(delivery.span, len(delivery.decoded.events)) for delivery in deliveries]
-            with self._tracing.storing(self.queue, spans, events=len(events)):
-                refusals = await self._ingest.store(self.queue, events, notices, self._tracing.by_event(of_each))
+            of_each = [(delivery.span, len(delivery.items)) for delivery in deliveries]
+            with self._tracing.storing(self.queue, spans, events=len(items)):
+                refused = await self._ingest.store(self.queue, items, letters, self._tracing.by_event(of_each))
         else:
-            refusals = await self._ingest.store(self.queue, events, notices)
-        for refused in refusals:
-            _refuse(deliveries, refused.index, refused.reason)
+            refused = await self._ingest.store(self.queue, items, letters)
+        if refused:
+            await self._ingest.store(self.queue, [], [self._quarantine(deliveries, each) for each in refused])
+        self._refusals.say()
 
-    async def _bury(self, deliveries: list[Delivery]) -> None:
-        count = 0
+    def _letters_of(self, delivery: Delivery, poison: Poison) -> list[tuple[UUID, bytes]]:
+        """The dead letter of this poison, or none when enough like it are kept already."""
+        cause = poison.cause or poison.reason[:LONGEST_REASON]
+        repeats = self._sampler.keep(cause, poison.sender, len(poison.body), now=monotonic())
+        self._statistics.count("poison", "only_counted" if repeats is None else "dead_lettered", poison.events)
+        self._refusals.note(poison.reason, poison.events, is_kept=repeats is not None)
+        return [] if repeats is None else [pack(self._letter(delivery, poison.body, poison.reason, repeats))]
+
+    def _quarantine(self, deliveries: list[Delivery], refused: Refused) -> tuple[UUID, bytes]:
+        """The dead letter of an item that was understood: such a letter is always kept."""
+        index = refused.index
         for delivery in deliveries:
-            for poison in delivery.decoded.poison:
-                count += 1
-                raw = delivery.message.raw_message
-                with self._tracing.within(delivery.span) if self._tracing and delivery.span else nullcontext():
-                    await self._dead_letters.send(
-                        poison.body,
-                        error=poison.reason,
-                        queue=self.queue,
-                        exchange=raw.exchange,
-                        routing_key=raw.routing_key or "",
-                    )
-                log.debug("dead_lettered", queue=self.queue, reason=poison.reason[:LONGEST_REASON])
-        if count:
-            self._statistics.count("poison", "dead_lettered", count)
-            reasons = (poison.reason for delivery in deliveries for poison in delivery.decoded.poison)
+            if index < len(delivery.items):
+                body = find_body(delivery.message.body, delivery.items[index])
+                self._statistics.count("poison", "dead_lettered", 1)
+                self._refusals.note(refused.reason, 1, is_kept=True)
+                return pack(self._letter(delivery, body, refused.reason))
+            index -= len(delivery.items)
+        raise IndexError(refused.index)
+
+    def _letter(self, delivery: Delivery, body: bytes, reason: str, repeats: int = 0) -> Letter:
+        raw = delivery.message.raw_message
+        traceparent = raw.headers.get("traceparent") if delivery.span else None
+        return Letter(
+            body=body,
+            error=reason,
+            queue=self.queue,
+            exchange=raw.exchange,
+            routing_key=raw.routing_key or "",
+            headers=kept_headers(raw.headers),
+            content_type=raw.content_type,
+            # Part of an array was unpacked already.
+            content_encoding=raw.content_encoding if body is delivery.message.body else None,
+            correlation_id=raw.correlation_id,
+            type=raw.type,
+            traceparent=traceparent if isinstance(traceparent, str) else None,
+            repeats=repeats,
+        )
+
+
+class RefusalLog:
+    """Says what was refused: a line at once, then one a minute with how many there were."""
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self._seldom = Backoff()
+        self._kept = self._counted = 0
+        self._first_reason = ""
+
+    def note(self, reason: str, events: int, *, is_kept: bool) -> None:
+        log.debug("event_refused", queue=self._queue, reason=reason[:LONGEST_REASON], is_kept=is_kept)
+        self._first_reason = self._first_reason or reason[:LONGEST_REASON]
+        if is_kept:
+            self._kept += events
+        else:
+            self._counted += events
+
+    def say(self) -> None:
+        if not self._first_reason:
+            return
+        self._seldom.failed()
+        if self._seldom.is_worth_saying:
             log.warning(
-                "events_dead_lettered", queue=self.queue, events=count, first_reason=next(reasons)[:LONGEST_REASON]
+                "events_dead_lettered",
+                queue=self._queue,
+                events=self._kept,
+                only_counted=self._counted,
+                first_reason=self._first_reason,
             )
+            self._kept = self._counted = 0
+            self._first_reason = ""
+
+
+QUARANTINED = "delivered too often"
+
+
+def delivery_count(message: RabbitMessage) -> int:
+    """How often the broker has delivered it before, where it counts: quorum queues do."""
+    count = message.raw_message.headers.get("x-delivery-count", 0)
+    return count if isinstance(count, int) else 0
 
 
 def _channel(delivery: Delivery) -> object:
     return delivery.channel
-
-
-def _refuse(deliveries: list[Delivery], index: int, reason: str) -> None:
-    """Make the event at this place of the whole batch the poison of its delivery."""
-    for delivery in deliveries:
-        events = delivery.decoded.events
-        if index < len(events):
-            body = find_body(delivery.message.body, events[index])
-            delivery.decoded.poison.append(Poison(reason, body))
-            return
-        index -= len(events)

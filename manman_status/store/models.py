@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -19,9 +20,11 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    LargeBinary,
     PrimaryKeyConstraint,
     SmallInteger,
     Text,
+    Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -121,6 +124,9 @@ class ServerInstance(SQLModel, table=True):
     evidence: dict[str, Any] = Field(sa_column=_json())
     # Since when its worker's newest inventory has not listed it; null while listed or not known to be missing.
     missing_since: datetime | None = Field(sa_column=_time())
+    # The latest position at which a worker named it: that worker owns it.
+    owner_incarnation: int = Field(sa_column=_bigint(0))
+    owner_seq: int = Field(sa_column=_bigint(0))
     claim_incarnation: int = Field(sa_column=_bigint(0))
     claim_seq: int = Field(sa_column=_bigint(0))
     claim_status: str | None = Field(sa_column=Column(Text, nullable=True))
@@ -258,6 +264,19 @@ class Relay(SQLModel, table=True):
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     sent_revision: int = Field(sa_column=_bigint(0))
+
+
+class DeadLetterOutbox(SQLModel, table=True):
+    """Messages that nobody can understand, stored in the transaction of their batch and kept until the broker's
+    dead-letter queue has taken them."""
+
+    __tablename__ = "dead_letter_outbox"
+    __table_args__ = (Index("dead_letter_outbox_by_age", "at"),)
+
+    letter_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
+    at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False, server_default=text("now()")))
+    # `pipeline/dead_letters.py`'s Letter, as bytes: its texts may hold what no text column takes.
+    letter: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class Alert(SQLModel, table=True):

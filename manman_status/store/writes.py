@@ -67,6 +67,8 @@ INSTANCE_COLUMNS = {
     "reason": "text",
     "evidence": "jsonb",
     "missing_since": "timestamptz",
+    "owner_incarnation": "bigint",
+    "owner_seq": "bigint",
     "claim_incarnation": "bigint",
     "claim_seq": "bigint",
     "claim_status": "text",
@@ -79,7 +81,15 @@ INSTANCE_COLUMNS = {
 
 
 class RowAppeared(ManManStatusError):  # noqa: N818
-    """Another processor made a row that this transaction was about to make: merge again, from that row."""
+    """The rows are not those that this transaction has locked: load them again, and merge again.
+
+    Another processor made a row meanwhile, or an instance belongs to a worker that no event named. `owners` are the
+    ids of such workers, to be locked from the start the next time.
+    """
+
+    def __init__(self, owners: Iterable[int] = ()) -> None:
+        self.owners = frozenset(owners)
+        super().__init__()
 
 
 def _arrays(columns: dict[str, str]) -> str:
@@ -165,17 +175,20 @@ async def lock_instances(
     """Put the rows that exist of these instances, of all active ones of some workers and of all lost ones of some,
     into `rows`, locked.
 
-    Raises RowAppeared when one of them belongs to a worker that is not in `rows`.
+    Raises RowAppeared when some belong to workers that are not in `rows`.
     """
+    missing: set[int] = set()
     for record in await connection.fetch(LOCK_INSTANCES, list(instance_ids), list(active_of), list(lost_of)):
         instance = ServerInstance(*record)
         instance.status, instance.reason = STATUSES[record["status"]], REASONS[record["reason"]]
         instance.claim_status = STATUSES[record["claim_status"]]
         instance.end_status, instance.end_reason = STATUSES[record["end_status"]], REASONS.get(record["end_reason"])
         if instance.worker_id is not None and instance.worker_id not in rows.workers:
-            raise RowAppeared
+            missing.add(instance.worker_id)
         rows.put(instance)
         rows.stored_instances.add(instance.instance_id)
+    if missing:
+        raise RowAppeared(missing)
 
 
 STATUSES: dict[str | None, StatusType | None] = {None: None, **{status.value: status for status in StatusType}}

@@ -14,10 +14,14 @@ MAX_EVENTS = 1_000
 
 
 class Poison(msgspec.Struct, frozen=True):
-    """An event nobody can understand: what was wrong and where, and its bytes as they came."""
+    """An event nobody can understand: what was wrong and where, and its bytes as they came. `cause` is the same text
+    for all that fail alike, `sender` who sent it as far as that can be read."""
 
     reason: str
     body: bytes
+    cause: str = ""
+    sender: str = ""
+    events: int = 1
 
 
 class Decoded(msgspec.Struct):
@@ -92,13 +96,13 @@ def _name_bodies(body: bytes, decoded: Decoded) -> None:
         _add(_decode_one(part), part, decoded)
 
 
-def find_body(body: bytes, event: ReportedEvent) -> bytes:
-    """The bytes of this event within the message it came in."""
+def find_body(body: bytes, item: ReportedEvent | Notice) -> bytes:
+    """The bytes of this event or control message within the message it came in."""
     try:
         parts = [bytes(part) for part in _decode_parts(body)]
     except UNREADABLE:
         return body
-    return next((part for part in parts if decode(part).events == [event]), body)
+    return next((part for part in parts if item in (*(found := decode(part)).events, *found.notices)), body)
 
 
 def _count_problem(count: int) -> str:
