@@ -85,10 +85,18 @@ async def dead_letters(broker):
 async def depth(broker):
     """How many messages are ready in a queue."""
     connection = await aio_pika.connect(broker)
-    channel = await connection.channel()
 
     async def count(name):
-        return (await channel.declare_queue(name, passive=True)).declaration_result.message_count
+        # A channel for each question: the answer that there is no such queue closes it.
+        async with connection.channel() as channel:
+            return (await channel.declare_queue(name, passive=True)).declaration_result.message_count
 
     yield count
     await connection.close()
+
+
+@pytest.fixture
+async def channel(broker):
+    """A channel on the test's virtual host."""
+    async with await aio_pika.connect(broker) as connection:
+        yield await connection.channel()

@@ -174,7 +174,7 @@ class Ingest:
                 return [*refused, *(Refused(r.index + len(first.items), r.reason) for r in await self._store(later))]
             if batch.letters:
                 await self._store(batch._replace(items=()))
-            log.warning("item_quarantined", queue=batch.queue, kind=type(batch.items[0]).__name__, reason=fault.reason)
+            log.debug("item_quarantined", queue=batch.queue, kind=type(batch.items[0]).__name__, reason=fault.reason)
             return [Refused(0, fault.reason)]
         return []
 

@@ -1,13 +1,14 @@
 """A bound in bytes on what was read and is not settled yet.
 
 The broker counts messages: 2,000 of them may be in flight, of any size. So the bytes are counted here, and the socket
-is not read while there are too many: TCP holds the broker back.
+is not read while there are too many: TCP holds the broker back. (Pausing the transport would not do: a
+StreamReader resumes it whenever it waits for data.)
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Awaitable
 from typing import Any, cast
 
 from aio_pika import RobustConnection
@@ -20,52 +21,65 @@ BYTES_OF_AN_EVENT = 600
 
 
 class Flow:
-    """Pauses the connection's transport above `most_bytes` in flight, until half of them are settled."""
+    """Lets nothing more be read above `most_bytes` in flight, until half of them are settled."""
 
     def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._transport: asyncio.ReadTransport | None = None
-        self._paused: asyncio.ReadTransport | None = None
-
-    def use(self, transport: asyncio.ReadTransport) -> None:
-        """From now on this is the connection's transport."""
-        self._transport = transport
+        self._room = asyncio.Event()
+        self._room.set()
 
     def take(self, size: int) -> None:
         """So many bytes more are in flight."""
         self._bytes += size
-        if self._bytes > self._most_bytes and self._transport is not None and self._paused is not self._transport:
-            self._paused = self._transport
-            with suppress(RuntimeError):  # it is closing
-                self._paused.pause_reading()
+        if self._bytes > self._most_bytes:
+            self._room.clear()
 
     def settle(self, size: int) -> None:
         """So many bytes are no longer in flight."""
         self._bytes -= size
-        if self._paused is not None and self._bytes <= self._most_bytes // 2:
-            with suppress(RuntimeError):
-                self._paused.resume_reading()
-            self._paused = None
+        if self._bytes <= self._most_bytes // 2:
+            self._room.set()
+
+    def read(self, reader: asyncio.StreamReader, size: int) -> Awaitable[bytes]:
+        """Exactly so many bytes, once there is room."""
+        return reader.readexactly(size) if self._room.is_set() else self._read_later(reader, size)
+
+    async def _read_later(self, reader: asyncio.StreamReader, size: int) -> bytes:
+        await self._room.wait()
+        return await reader.readexactly(size)
 
 
-class _NotedTransports(TransportFactory):
+class _Reader:
+    """What the AMQP library reads from: the connection's stream, as far as there is room."""
+
+    def __init__(self, reader: asyncio.StreamReader, flow: Flow) -> None:
+        self._reader = reader
+        self._flow = flow
+
+    def readexactly(self, size: int) -> Awaitable[bytes]:
+        return self._flow.read(self._reader, size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+class _Transports(TransportFactory):
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **kwargs)
-        self._flow.use(cast("asyncio.Transport", writer.transport))
-        return reader, writer
+        return cast("asyncio.StreamReader", _Reader(reader, self._flow)), writer
 
 
 def connection_with(flow: Flow) -> type[RobustConnection]:
-    """A connection whose transports, the first and each after a reconnection, `flow` may pause."""
+    """A connection that reads through `flow`, at first and after each reconnection."""
 
     class Connection(RobustConnection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.kwargs["transport_factory"] = _NotedTransports(flow)
+            self.kwargs["transport_factory"] = _Transports(flow)
 
     return Connection

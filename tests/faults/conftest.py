@@ -1,9 +1,10 @@
 from tests.faults.liveness import observed, start_quick
 from tests.fleet import fleet
-from tests.messaging import dead_letters, depth, publish, publisher_at, rows
+from tests.messaging import channel, dead_letters, depth, publish, publisher_at, rows
 from tests.sink import sink, start_sink
 
 __all__ = [
+    "channel",
     "dead_letters",
     "depth",
     "fleet",

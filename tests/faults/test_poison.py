@@ -1,0 +1,322 @@
+"""Messages made to stop the service, on real servers: each is kept or stored, and nothing else is affected."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import random
+
+import aio_pika
+import psutil
+import pytest
+
+HEARTBEAT = "worker.1.heartbeat"
+LIFECYCLE = "worker.1.lifecycle"
+BLIND = "SELECT extract(epoch FROM now() - observed_through)::float8 AS lag FROM observation"
+
+
+def command(kind, *arguments, **fields):
+    return {"command_type": kind, "command_args": [*arguments], **fields}
+
+
+def key(instance):
+    return f"game_server_instance.{instance}.lifecycle"
+
+
+async def is_observed(rows, *, within_seconds=5):
+    [row] = await rows(BLIND)
+    return row["lag"] is not None and row["lag"] < within_seconds
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        (command("SERVER_STARTED", "31", "8"), key(31)),
+        (command("SERVER_STOPPED", "31", "8", "0"), key(31)),
+        (command("HEARTBEAT", "8", servers=[{"instance_id": 31}]), "worker.8.heartbeat"),
+    ],
+    ids=["started", "stopped", "listed"],
+)
+async def test_a_server_that_a_second_worker_names_belongs_to_the_later(
+    second, start_processor, publish, rows, eventually
+):
+    await start_processor()
+    processor = await start_processor()
+    await publish(command("SERVER_STARTED", "31", "7"), key(31))
+    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE worker_id = 7"))
+    await publish(*second)
+    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE worker_id = 8"))
+    await eventually(lambda: is_observed(rows))
+    [history] = await rows("SELECT count(*) AS changes FROM transitions WHERE entity_id = 31")
+    assert history["changes"] == (2 if "STOPPED" in second[0]["command_type"] else 1)
+    assert "item_quarantined" not in processor.log
+
+
+async def test_the_worker_of_the_earlier_position_does_not_take_a_server_back(processor, publish, rows, eventually):
+    await publish(command("SERVER_STARTED", "31", "7", incarnation=2_000, seq=9), key(31))
+    await publish(command("SERVER_STARTED", "31", "8", incarnation=1_000, seq=1), key(31))
+    await publish(command("SERVER_STARTED", "32", "8", incarnation=1_000, seq=2), key(32))
+    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE instance_id = 32"))
+    assert await rows("SELECT 1 FROM server_instances WHERE instance_id = 31 AND worker_id = 7")
+
+
+async def test_bodies_nested_to_the_edge_of_the_stack_are_dead_letters(
+    start_processor, publish, rows, depth, eventually
+):
+    await start_processor()
+    await start_processor()
+    for deep in range(940, 1_000):
+        body = '{"command_type":"HEARTBEAT","command_args":[' + '{"a":' * deep + "1" + "}" * deep + "]}"
+        await publish(body.encode(), LIFECYCLE)
+    await publish(command("HEARTBEAT", "7"), HEARTBEAT)
+    await eventually(lambda: rows("SELECT 1 FROM workers WHERE worker_id = 7"))
+
+    async def all_kept():
+        return await depth("manman.status.dead") == 60
+
+    await eventually(all_kept)
+    await eventually(lambda: is_observed(rows))
+
+
+async def test_a_control_message_that_cannot_be_stored_takes_nothing_with_it(
+    processor, publish, rows, depth, eventually
+):
+    for turn in range(50):
+        for sent_at in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
+            await publish(
+                [command("SERVER_STARTED", str(41 + turn), "7"), command("CANARY", "x", sent_at=sent_at)], LIFECYCLE
+            )
+    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 50"))
+    await eventually(lambda: is_observed(rows))
+
+    async def settled():
+        return await depth("manman.status.lifecycle") == 0
+
+    await eventually(settled)
+    letters = await rows("SELECT convert_from(letter, 'LATIN1') AS letter FROM dead_letter_outbox")
+    assert not any("SERVER_STARTED" in row["letter"] for row in letters)
+    assert processor.log.count("Traceback") == 0
+    assert len(processor.log) < 20_000
+
+
+async def test_dead_letters_outlast_the_loss_of_their_queue(processor, publish, rows, depth, eventually, channel):
+    """Deleted while it runs: letters wait in the database, and the queue is made again for them."""
+    await channel.queue_delete("manman.status.dead")
+    for turn in range(10):
+        await publish(command("EXPLODE", str(turn)), LIFECYCLE)
+
+    async def all_kept():
+        try:
+            return await depth("manman.status.dead") == 10
+        except aio_pika.exceptions.ChannelClosed:
+            raise AssertionError from None
+
+    await eventually(all_kept)
+
+    async def none_waits():
+        return not await rows("SELECT 1 FROM dead_letter_outbox")
+
+    await eventually(none_waits)
+
+
+async def test_a_dead_letter_keeps_the_properties_of_its_message(processor, channel, dead_letters, eventually):
+    exchange = await channel.get_exchange("internal_service_events", ensure=False)
+    headers = {"tenant": "blue", "x-manman-error": "forged", "CC": ["worker.1.heartbeat"]}
+    message = aio_pika.Message(
+        b"\x01\x02",
+        headers=headers,
+        content_encoding="rot13",
+        content_type="text/x",
+        correlation_id="c-1",
+        type="greeting",
+    )
+    await exchange.publish(message, LIFECYCLE)
+    queue = await channel.get_queue("manman.status.dead", ensure=False)
+    letter = await eventually(lambda: queue.get(no_ack=True, fail=False))
+    assert (letter.body, letter.content_encoding, letter.content_type) == (b"\x01\x02", "rot13", "text/x")
+    assert (letter.correlation_id, letter.type, letter.headers["tenant"]) == ("c-1", "greeting", "blue")
+    assert letter.headers["x-manman-error"] != "forged"
+    assert "CC" not in letter.headers
+
+
+async def test_a_flood_of_poison_is_sampled_and_holds_nothing_up(processor, publish, rows, depth, eventually):
+    """5,000 beats that nobody understands, of one faulty worker, between good ones."""
+    for part in range(50):
+        await publish.many([(command("HEARTBEAT", "x"), HEARTBEAT)] * 100)
+        await publish(command("HEARTBEAT", str(100 + part)), HEARTBEAT)
+    await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 50"))
+    counts = "SELECT statistics -> 'events' -> 'poison' AS poison FROM processors"
+
+    async def all_counted():
+        [row] = await rows(counts)
+        return sum(row["poison"].values()) == 5_000 and row["poison"]
+
+    poison = await eventually(all_counted)
+    assert poison["dead_lettered"] < 100
+
+    async def kept():
+        return await depth("manman.status.dead") == poison["dead_lettered"]
+
+    await eventually(kept)
+    await eventually(lambda: is_observed(rows))
+
+
+async def test_large_messages_do_not_fill_the_memory(start_processor, publish, rows, eventually, broker):
+    """400 valid beats, each with 1 MB of a field that is ignored, waiting when the processor begins."""
+    first = await start_processor()
+    first.stop()
+    filler = "x" * 1_000_000
+    for worker in range(1, 401):
+        await publish(command("HEARTBEAT", str(worker), ignored=filler), f"worker.{worker}.lifecycle")
+    processor = await start_processor()
+    process = psutil.Process(processor.pid)
+    most = 0
+
+    async def all_stored():
+        nonlocal most
+        most = max(most, process.memory_info().rss)
+        return await rows("SELECT 1 FROM workers HAVING count(*) = 400")
+
+    await eventually(all_stored)
+    assert most < 300 * 1024 * 1024
+
+
+@pytest.mark.slow
+async def test_beats_with_too_many_servers_for_one_transaction_are_stored_in_smaller_ones(
+    start_processor, publish, rows, eventually
+):
+    """30 workers with 10,000 new servers each, all waiting when the processor begins."""
+    first = await start_processor()
+    first.stop()
+    for worker in range(1, 31):
+        servers = [{"instance_id": worker * 100_000 + number} for number in range(10_000)]
+        await publish(command("HEARTBEAT", str(worker), servers=servers), f"worker.{worker}.heartbeat")
+    processor = await start_processor(heartbeat_ttl_seconds=60)
+    process = psutil.Process(processor.pid)
+    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 300_000"))
+    await eventually(lambda: is_observed(rows))
+    assert process.memory_info().rss < 300 * 1024 * 1024
+
+
+BEAT = command(
+    "HEARTBEAT",
+    "7",
+    incarnation=1_763_884_800_123_456,
+    seq=3,
+    sent_at="2026-11-23T08:00:00Z",
+    interval_seconds=10,
+    servers=[{"instance_id": 31, "game_server_config_id": 3, "status": "RUNNING"}],
+    labels={"group": "a"},
+)
+TEMPLATES = [
+    BEAT,
+    [BEAT, command("SERVER_STARTED", "31", "7", "3")],
+    command("SERVER_STOPPED", "31", "7", "1", sent_at="2026-11-23T08:00:00Z"),
+    command("WORKER_STARTED", "7", incarnation=1_763_884_800_123_456, seq=1),
+    command("WORKER_STOPPED", "7"),
+    command("CANARY", "p", sent_at="2026-11-23T08:00:00Z"),
+    command("RELEASE_GUARD", "a"),
+    command("SILENCE", {"silence_id": "a1b2c3", "seconds": 1, "why": "x", "group": "none"}),
+    command("ACKNOWLEDGE", {"alert_id": 1}),
+    {"entity_type": "worker", "identifier": "7", "as_of": "2026-11-23T08:00:00Z", "status_type": "RUNNING"},
+]
+ODD = [
+    *(None, True, -1, 0, 1.5, 2**63 - 1, 2**63, 2**64, 10**400),
+    *("", "\0", "\ud800", "x" * 300, "7.0", "None", "LOST", "running"),
+    *("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"),
+    *([], {}, [[]], {"a": {"b": [1]}}, [{"instance_id": 31}] * 3),
+]
+
+
+def mutated(rng):
+    """A valid body with one to three faults in it, as bytes."""
+    body = json.loads(json.dumps(rng.choice(TEMPLATES)))
+    for _ in range(rng.randint(1, 3)):
+        place = body
+        while True:
+            if isinstance(place, dict) and place:
+                name = rng.choice([*place, "command_type", "seq", "servers", "labels", "sent_at"])
+            elif isinstance(place, list) and place:
+                name = rng.randrange(len(place))
+            else:
+                break
+            inner = place.get(name) if isinstance(place, dict) else place[name]
+            if not isinstance(inner, dict | list) or rng.random() < 0.4:
+                place[name] = copy.deepcopy(rng.choice(ODD))
+                break
+            place = inner
+    data = bytearray(json.dumps(body).encode())
+    match rng.randrange(6):
+        case 0:
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        case 1:
+            del data[rng.randrange(len(data)) :]
+        case 2:
+            deep = rng.randint(900, 1_100)
+            opening = rng.choice([b"[", b'{"a":'])
+            closing = b"]" if opening == b"[" else b"}"
+            data = data.replace(b'"7"', opening * deep + b"1" + closing * deep)
+    return bytes(data)
+
+
+KEYS = [HEARTBEAT, LIFECYCLE, "worker.7.status", "game_server_instance.31.lifecycle", "worker.alerts.lifecycle"]
+
+
+@pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+async def test_mutated_messages_leave_the_processors_reading(count, start_processor, publish, rows, depth, eventually):
+    processors = [await start_processor(), await start_processor()]
+    rng = random.Random(count)
+    for start in range(0, count, 500):
+        await publish.many([(mutated(rng), rng.choice(KEYS)) for _ in range(500)])
+        await publish.many([(command("SERVER_STARTED", str(10**6 + start), "9"), key(10**6 + start))])
+    good = "SELECT 1 FROM server_instances WHERE instance_id >= 1000000 AND worker_id = 9 HAVING count(*) = $1"
+    await eventually(lambda: rows(good, count // 500), within_seconds=600)
+
+    async def all_settled():
+        return not await depth("manman.status.heartbeats") and not await depth("manman.status.lifecycle")
+
+    await eventually(all_settled)
+    await eventually(lambda: is_observed(rows))
+    for processor in processors:
+        assert processor.returncode is None
+        assert "storing_failed" not in processor.log
+        assert "Traceback" not in processor.log
+        assert len(processor.log) < 50_000
+
+
+async def test_conflicting_owners_among_many_good_events_lose_none_and_never_blind(
+    start_processor, publish, rows, eventually
+):
+    """A hundred times two workers name one server, and a body is too deep, among 10,000 good events."""
+    await start_processor()
+    await start_processor()
+    await eventually(lambda: is_observed(rows))
+    worst = 0.0
+    done = asyncio.Event()
+
+    async def watch():
+        nonlocal worst
+        while not done.is_set():
+            [row] = await rows(BLIND)
+            worst = max(worst, row["lag"])
+            await asyncio.sleep(0.1)
+
+    watching = asyncio.create_task(watch())
+    deep = b'{"command_type":"HEARTBEAT","command_args":[' + b'{"a":' * 990 + b"1" + b"}" * 990 + b"]}"
+    for turn in range(100):
+        good = [(command("SERVER_STARTED", str(i), "5"), key(i)) for i in range(turn * 100 + 1, turn * 100 + 101)]
+        await publish.many(
+            [
+                *good[:50],
+                (command("SERVER_STARTED", "900031", "7"), key(900031)),
+                (command("SERVER_STARTED", "900031", "8"), key(900031)),
+                (command("HEARTBEAT", "8", servers=[{"instance_id": 900031}]), "worker.8.heartbeat"),
+                (deep, LIFECYCLE),
+                *good[50:],
+            ]
+        )
+    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE worker_id = 5 HAVING count(*) = 10000"))
+    done.set()
+    await watching
+    assert worst < 5
