@@ -126,6 +126,11 @@ def _shared(processors: Sequence[Processor]) -> Iterator[Metric]:
             [processor.dead_letters_waiting for processor in processors],
         ),
         (
+            "manman_status_dead_letters_unsent",
+            "Dead letters that are safe in the database and that the dead-letter queue has not taken yet.",
+            [processor.dead_letters_unsent for processor in processors],
+        ),
+        (
             "manman_status_relay_backlog_messages",
             "Changes of a status that are not yet published.",
             [processor.relay_backlog for processor in processors],

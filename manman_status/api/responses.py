@@ -173,6 +173,9 @@ class Processor(msgspec.Struct):
     longest_batch_ms: float = 0.0
     queue_depths: dict[str, int] = {}
     dead_letters_waiting: int | None = None
+    dead_letters_unsent: Annotated[
+        int | None, Meta(description="Dead letters that the broker has not taken yet. Null unless it leads.")
+    ] = None
     notifications: Annotated[dict[str, dict[str, int]], Meta(description="By channel and outcome.")] = {}
     sweep_ms: Annotated[float | None, Meta(description="Null unless it leads.")] = None
     relay_backlog: Annotated[int | None, Meta(description="Null unless it leads.")] = None

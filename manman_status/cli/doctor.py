@@ -126,7 +126,29 @@ async def examine_schema(connection: Connection, url: str, *, writing: bool) -> 
         if missing
         else well("privileges", f"{server.user} may do what it must")
     )
-    return [database, well("schema", "as this program needs it"), privileges]
+    return [
+        database,
+        well("schema", "as this program needs it"),
+        privileges,
+        *await examine_outbox(connection, missing),
+    ]
+
+
+async def examine_outbox(connection: Connection, missing: list[str]) -> list[Finding]:
+    """Dead letters that wait in the database, for as long as the broker does not take them."""
+    from manman_status.store.dead_letters import read_outbox
+
+    if any("dead_letter_outbox" in privilege for privilege in missing):
+        return []
+    outbox = await read_outbox(connection)
+    if not outbox.letters:
+        return []
+    waiting = f"{numbered(outbox.letters, 'dead letter')} in the database since {outbox.oldest_at:%Y-%m-%d %H:%M:%SZ}"
+    return [
+        wrong(
+            "letters", f"{waiting}: the dead-letter queue does not take them. See that a processor runs, and the queue"
+        )
+    ]
 
 
 async def examine_broker(settings: Settings) -> list[Finding]:

@@ -1,4 +1,5 @@
-"""A person's word about alerts, taken within a batch as any other message: stored with it, and only once."""
+"""A person's word about alerts, taken within a batch as any other message: stored with it, and only once. What changes
+nothing is not logged: whoever repeats it must not fill the log."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ log = structlog.get_logger()
 async def take_alert_notice(connection: Connection, notice: SilenceAsked | SilenceEnded | AlertAcknowledged) -> None:
     match notice:
         case SilenceAsked():
-            await add_silence(
+            is_new = await add_silence(
                 connection,
                 notice.silence_id,
                 seconds=notice.seconds,
@@ -28,12 +29,13 @@ async def take_alert_notice(connection: Connection, notice: SilenceAsked | Silen
                 rule=notice.rule,
                 labels=notice.labels,
             )
-            log.info("alerts_silenced", silence_id=notice.silence_id, seconds=notice.seconds, by=notice.by)
+            if is_new:
+                log.info("alerts_silenced", silence_id=notice.silence_id, seconds=notice.seconds, by=notice.by)
         case SilenceEnded():
-            ended = await end_silence(connection, notice.silence_id)
-            log.info("silence_ended", silence_id=notice.silence_id, lasted=ended)
+            if await end_silence(connection, notice.silence_id):
+                log.info("silence_ended", silence_id=notice.silence_id)
         case AlertAcknowledged():
-            taken = await acknowledge_alert(connection, notice.alert_id, by=notice.by, why=notice.why)
-            log.info("alert_acknowledged", alert_id=notice.alert_id, by=notice.by, was_open=taken)
+            if await acknowledge_alert(connection, notice.alert_id, by=notice.by, why=notice.why):
+                log.info("alert_acknowledged", alert_id=notice.alert_id, by=notice.by)
         case _:
             assert_never(notice)

@@ -154,6 +154,7 @@ class Alerter:
             blind_after_seconds=self._blind_after_seconds,
             unjudged_seconds=None if judged_at is None else (progress.now - judged_at).total_seconds(),
             dead_letters=progress.dead_letters,
+            dead_letters_unsent_since=progress.dead_letters_unsent_since,
             memory=progress.memory,
             open=unresolved,
         )

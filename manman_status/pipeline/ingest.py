@@ -60,6 +60,7 @@ REFUSALS = (
     asyncpg.CardinalityViolationError,
     asyncpg.ProgramLimitExceededError,
     asyncpg.StatementTooComplexError,
+    asyncpg.PLPGSQLError,
 )
 """The database can never store this: the fault of what is stored, and not the moment's."""
 
@@ -166,8 +167,6 @@ class Ingest:
         try:
             await self._store_until_done(batch)
         except Unstorable as fault:
-            if not batch.items:
-                raise  # letters alone are bytes that the database takes: this is a fault of the program
             if len(batch.items) > 1:
                 first, later = batch.halves()
                 refused = await self._store(first)
@@ -207,13 +206,14 @@ class Ingest:
                 tries.conflicts += 1
                 if isinstance(error, RowAppeared):
                     tries.owners |= error.owners
-                if tries.conflicts > (CONFLICTS_OF_ONE if alone else CONFLICTS_OF_SEVERAL):
+                if batch.items and tries.conflicts > (CONFLICTS_OF_ONE if alone else CONFLICTS_OF_SEVERAL):
                     raise Unstorable(f"it conflicts with other rows again and again: {_named(error)}") from error
                 return random.uniform(0, 0.01) * tries.conflicts  # noqa: S311
-            case _ if isinstance(error, REFUSALS):
+            case _ if isinstance(error, REFUSALS) and batch.items:
                 raise Unstorable(f"the database refuses it: {error}") from error
             case _ if isinstance(error, DATABASE_ERRORS):
-                if connected and isinstance(error, TOO_MUCH):
+                # Dead letters alone are bytes that the database takes: they wait until it does.
+                if batch.items and connected and isinstance(error, TOO_MUCH):
                     tries.failures += bool(not alone or await self._answers())
                     if tries.failures >= (FAILURES_OF_ONE if alone else 1):
                         raise Unstorable(f"it is too much for the database: {_named(error)}") from error
@@ -261,8 +261,8 @@ class Ingest:
                 case CanarySent():
                     sent_at = max(notice.sent_at, sent_at or notice.sent_at)
                 case GuardReleased():
-                    held = await release_guard(connection, notice.group)
-                    log.info("guard_release_asked", group=notice.group, held=held)
+                    if await release_guard(connection, notice.group):
+                        log.info("guard_released", group=notice.group)
                 case SilenceAsked() | SilenceEnded() | AlertAcknowledged():
                     await take_alert_notice(connection, notice)
                 case _:

@@ -53,7 +53,7 @@ log = structlog.get_logger()
 MIB = 1024 * 1024
 TRANSIENT_LETTERS = {"of_one": 20, "in_all": 1_000, "in_all_bytes": 32 * MIB}
 DURABLE_LETTERS = {"of_one": 1_000, "in_all": 20_000, "in_all_bytes": 256 * MIB}
-"""How many dead letters of heartbeats, and of lifecycle events, are kept in an hour. The others are counted."""
+"""How many dead letters of heartbeats, and of lifecycle events, a processor keeps in an hour."""
 
 
 def serve(settings: Settings) -> int:

@@ -25,6 +25,7 @@ class Progress(msgspec.Struct, frozen=True):
     newest_revision: int
     lag_seconds: float | None
     dead_letters: int | None
+    dead_letters_unsent_since: datetime | None
 
 
 # Locked, so that two who both believe to lead take turns; the second is refused by its lease. Each processor counts the
@@ -33,7 +34,8 @@ PROGRESS = """
 SELECT now() AS now, judged_revision, judged_at, memory, revision AS newest_revision,
        extract(epoch FROM now() - observed_through)::float8 AS lag_seconds,
        (SELECT (statistics ->> 'dead_letters_waiting')::bigint FROM processors, leases
-         WHERE leases.name = 'leader' AND processor_id = holder) AS dead_letters
+         WHERE leases.name = 'leader' AND processor_id = holder) AS dead_letters,
+       (SELECT min(at) FROM dead_letter_outbox) AS dead_letters_unsent_since
   FROM alert_progress, revision_counter, observation
  WHERE alert_progress.id = 1 AND revision_counter.id = 1 AND observation.id = 1
    FOR UPDATE OF alert_progress

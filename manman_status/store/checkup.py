@@ -39,6 +39,7 @@ WRITTEN_BY_THE_PROCESSOR = {
     "alerts": ("INSERT", "UPDATE", "DELETE"),
     "deliveries": ("INSERT", "UPDATE"),
     "silences": ("INSERT", "UPDATE", "DELETE"),
+    "dead_letter_outbox": ("SELECT", "INSERT", "DELETE"),
     "alert_progress": ("UPDATE",),
 }
 

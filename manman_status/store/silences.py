@@ -22,9 +22,10 @@ async def add_silence(
     worker_id: int | None,
     rule: str | None,
     labels: dict[str, str],
-) -> None:
-    """From now on, by the database's clock. The same silence said twice is one."""
-    await connection.execute(ADD, silence_id, seconds, by, why, group, worker_id, rule, labels)
+) -> bool:
+    """From now on, by the database's clock. False when there is one of this id already: then nothing changes."""
+    done = await connection.execute(ADD, silence_id, seconds, by, why, group, worker_id, rule, labels)
+    return done.endswith(" 1")
 
 
 END = "UPDATE silences SET ends_at = now() WHERE silence_id = $1 AND ends_at > now()"

@@ -11,6 +11,8 @@ import aio_pika
 import psutil
 import pytest
 
+from tests.conftest import run_sql
+
 HEARTBEAT = "worker.1.heartbeat"
 LIFECYCLE = "worker.1.lifecycle"
 BLIND = "SELECT extract(epoch FROM now() - observed_through)::float8 AS lag FROM observation"
@@ -320,3 +322,56 @@ async def test_conflicting_owners_among_many_good_events_lose_none_and_never_bli
     done.set()
     await watching
     assert worst < 5
+
+
+RAISES = """
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'injected' USING ERRCODE = '{code}'; END $$;
+CREATE TRIGGER fail BEFORE {when} ON {table} FOR EACH ROW WHEN (NEW.{column} = 666) EXECUTE FUNCTION fail();
+"""
+STEPS = {
+    "a new worker": ("INSERT", "workers", "worker_id"),
+    "a beat": ("UPDATE", "workers", "worker_id"),
+    "a new server": ("INSERT", "server_instances", "instance_id"),
+    "a change": ("UPDATE", "server_instances", "instance_id"),
+    "a transition": ("INSERT", "transitions", "entity_id"),
+}
+CODES = ("22000", "23514", "54000", "P0001", "XX000", "57014", "40001")
+
+
+@pytest.mark.parametrize(
+    ("step", "code"),
+    [*((step, "P0001") for step in STEPS), *(("a new server", code) for code in CODES if code != "P0001")],
+)
+async def test_a_failure_at_any_step_costs_the_message_that_causes_it_alone(
+    step, code, processor, database, publish, rows, dead_letters, eventually
+):
+    """Each of 41 messages ends as exactly one of stored and dead-lettered."""
+    when, table, column = STEPS[step]
+    bad = [command("SERVER_STARTED", "666", "7")] if "server" in step or step == "a change" else []
+    bad = bad or [command("HEARTBEAT", "666")]
+    if when == "UPDATE":
+        await publish(bad[0], key(666))
+        await eventually(lambda: rows(f"SELECT 1 FROM {table} WHERE {column} = 666"))
+        bad = [command("SERVER_STOPPED", "666", "7", "1")] if step == "a change" else bad
+    await run_sql(database, RAISES.format(code=code, when=when, table=table, column=column))
+    await publish.many(
+        [
+            *((command("SERVER_STARTED", str(i), "7"), key(i)) for i in range(1, 21)),
+            (bad[0], key(666)),
+            *((command("SERVER_STARTED", str(i), "7"), key(i)) for i in range(21, 41)),
+        ]
+    )
+    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE instance_id <= 40 HAVING count(*) = 40"))
+    letters = []
+
+    async def one_letter():
+        letters.extend(await dead_letters())
+        return letters
+
+    await eventually(one_letter)
+    [(body, headers)] = letters
+    assert json.loads(body) == bad[0]
+    assert "injected" in headers["x-manman-error"]
+    await eventually(lambda: is_observed(rows))
+    assert "Traceback" not in processor.log

@@ -9,6 +9,7 @@ from manman_status.domain.alerts.alert import Finding, OpenAlert, Severity
 from manman_status.domain.alerts.scene import Memory, Scene
 
 QUIET = timedelta(minutes=10)
+STUCK = timedelta(minutes=1)
 
 
 class DeadLetters:
@@ -34,6 +35,28 @@ class DeadLetters:
         grew_at = remember(scene).dead_letters_grew_at
         quiet = grew_at is None or scene.now - grew_at >= QUIET
         return f"none arrived for {QUIET.seconds // 60} minutes" if quiet else None
+
+
+class DeadLettersStuck:
+    """Dead letters wait in the database because the broker's queue does not take them. Over when none does."""
+
+    name = "dead_letters_stuck"
+
+    def find(self, scene: Scene) -> Iterator[Finding]:
+        since = scene.dead_letters_unsent_since
+        if since is not None and scene.now - since > STUCK:
+            yield Finding(
+                key=self.name,
+                rule=self.name,
+                severity=Severity.WARNING,
+                summary="Dead letters cannot be moved to the dead-letter queue. They are safe in the database, which"
+                " grows. Run `manman-status doctor`.",
+                evidence={"since": since},
+            )
+
+    def over(self, alert: OpenAlert, scene: Scene) -> str | None:  # noqa: ARG002
+        since = scene.dead_letters_unsent_since
+        return None if since is not None and scene.now - since > STUCK else "the queue takes them again"
 
 
 def remember(scene: Scene) -> Memory:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from manman_status.domain.alerts.alert import Finding, OpenAlert
 from manman_status.domain.alerts.crash_loop import CrashLoop
-from manman_status.domain.alerts.dead_letters import DeadLetters
+from manman_status.domain.alerts.dead_letters import DeadLetters, DeadLettersStuck
 from manman_status.domain.alerts.flapping import Flapping
 from manman_status.domain.alerts.fleet_guard import FleetGuard
 from manman_status.domain.alerts.no_processor import NoProcessor
@@ -38,5 +38,6 @@ RULES: tuple[Rule, ...] = (
     WorkerLost(),
     ServerCrashed(),
     DeadLetters(),
+    DeadLettersStuck(),
 )
 RULE_NAMES = tuple(rule.name for rule in RULES)

@@ -117,6 +117,8 @@ class Scene(msgspec.Struct, kw_only=True):
     """How long the rules were not asked; None at the very first time."""
     dead_letters: int | None = None
     """In the dead-letter queue; None when the broker could not be asked."""
+    dead_letters_unsent_since: datetime | None = None
+    """Since when the oldest waits in the database for the dead-letter queue; None when none waits."""
     memory: Memory = Memory()
     open: dict[str, OpenAlert] = {}
     """By key, those that are found while judging too: changed by `begin` and `end` alone."""
