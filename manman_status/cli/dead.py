@@ -38,6 +38,7 @@ GIVEN_BY_DEATH = frozenset(
         "x-manman-queue",
         "x-manman-exchange",
         "x-manman-routing-key",
+        "x-manman-repeats",
         "x-death",
         "x-first-death-exchange",
         "x-first-death-queue",

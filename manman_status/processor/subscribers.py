@@ -190,7 +190,8 @@ class Subscription:
             return
         if self._tracing and spans:
             of_each = [(delivery.span, len(delivery.items)) for delivery in deliveries]
-            with self._tracing.storing(self.queue, spans, events=len(items)):
+            events = sum(len(delivery.decoded.events) for delivery in deliveries)
+            with self._tracing.storing(self.queue, spans, events=events):
                 refused = await self._ingest.store(self.queue, items, letters, self._tracing.by_event(of_each))
         else:
             refused = await self._ingest.store(self.queue, items, letters)
