@@ -121,6 +121,7 @@ DEAD_LETTER_HEADERS = {
     "x-manman-queue": "The queue it was read from.",
     "x-manman-exchange": "The exchange it came by.",
     "x-manman-routing-key": "The routing key it came by.",
+    "x-manman-repeats": "How many like it were only counted since the last that was kept; absent for none.",
 }
 TRACE_HEADERS = {"traceparent": "W3C trace context, where the sender traces."}
 

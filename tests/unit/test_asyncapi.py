@@ -220,4 +220,5 @@ def test_dead_letters_have_the_headers_that_are_told() -> None:
     assert channel["bindings"]["amqp"]["exchange"]["name"] == Topology().dead_letter_exchange
     [message] = channel["messages"].values()
     told = follow(message["$ref"])["headers"]["properties"].keys()
-    assert told == {"x-manman-error", "x-manman-queue", "x-manman-exchange", "x-manman-routing-key"}
+    names = ("error", "queue", "exchange", "routing-key", "repeats")
+    assert told == {f"x-manman-{name}" for name in names}

@@ -41,7 +41,7 @@ def test_a_batch_counts_its_events_by_kind_its_transitions_by_reason_and_its_tim
 def test_what_can_come_is_0_from_the_start():
     events = Statistics().as_row()["events"]
     assert events["ServerStopped"] == {"stored": 0}
-    assert events["poison"] == {"dead_lettered": 0}
+    assert events["poison"] == {"dead_lettered": 0, "only_counted": 0}
     assert events["command"] == {"ignored": 0}
     statistics = Statistics()
     statistics.add_channel("mail")
