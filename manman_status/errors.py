@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class ManManStatusError(Exception):
     """Something in manman-status failed."""
@@ -22,9 +24,12 @@ class SettingsError(ManManStatusError):
 class PoisonMessage(ManManStatusError):  # noqa: N818 - the field's word for it
     """{reason}"""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason=reason)
+    def __init__(self, problem: str, *, at: str = "", found: str = "") -> None:
+        """`cause` is the same for all messages with this problem; `reason` also names the value `found`."""
+        place = f" - at `{at}`" if at else ""
+        self.reason = f"{found} {problem}{place}" if found else f"{problem}{place}"
+        self.cause = re.sub(r"\[[0-9]+\]", "[]", f"{problem}{place}")
+        super().__init__(reason=self.reason)
 
 
 class SchemaBehind(ManManStatusError):  # noqa: N818
