@@ -51,6 +51,11 @@ async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
     return RabbitMessage(raw_message=message, body=message.body, message_id="-", correlation_id="-")  # type: ignore[arg-type]
 
 
+def _decoded(message: RabbitMessage) -> Decoded:
+    raw = message.raw_message
+    return decode(message.body, content_encoding=raw.content_encoding, content_type=raw.content_type)
+
+
 def channel_of(message: RabbitMessage) -> object:
     """What tells the message's channel from the one after a reconnection; None when it is closed by now."""
     try:
@@ -102,7 +107,7 @@ class Subscription:
             try:
                 async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
                     async for message in messages:
-                        delivery = Delivery(message, channel_of(message), decode(message.body))
+                        delivery = Delivery(message, channel_of(message), _decoded(message))
                         if self._tracing:
                             delivery.span = self._tracing.receive(message, self.queue)
                         await self._batcher.add(delivery, delivery.decoded.count)

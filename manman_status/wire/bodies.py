@@ -17,21 +17,18 @@ EITHER_FORMAT = zlib.MAX_WBITS | 32
 
 def unpack(body: bytes) -> bytes:
     """The JSON in a body, of at most MAX_BODY_BYTES. Raises PoisonMessage."""
-    _check_size(body, "body")
+    if len(body) > MAX_BODY_BYTES:
+        raise PoisonMessage(f"a body has at most {MAX_BODY_BYTES} bytes", found=f"body of {len(body)} bytes:")
     if body.startswith(COMPRESSED):
         body = _decompress(body)
     if is_amqp_1_0(body):
         body = json_of(body)
-        _check_size(body, "JSON of an AMQP 1.0 body")
+        if len(body) > MAX_BODY_BYTES:
+            raise PoisonMessage(f"an AMQP 1.0 body of more than {MAX_BODY_BYTES} bytes as JSON")
     body = body.removeprefix(codecs.BOM_UTF8)
     if not body:
         raise PoisonMessage("empty body")
     return body
-
-
-def _check_size(body: bytes, what: str) -> None:
-    if len(body) > MAX_BODY_BYTES:
-        raise PoisonMessage(f"of a {what}; at most {MAX_BODY_BYTES}", found=f"{len(body)} bytes")
 
 
 def _decompress(body: bytes) -> bytes:

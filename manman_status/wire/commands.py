@@ -103,7 +103,7 @@ def understand(wired: WireEvent) -> ReportedEvent | Notice | None:
         return build(wired, _order(wired))
     if build_notice := NOTICES.get(wired.command_type):
         return build_notice(wired)
-    raise PoisonMessage("unknown command_type", at="$.command_type", found=shown(wired.command_type))
+    raise PoisonMessage("unknown command_type", at="$.command_type", found=f"{shown(wired.command_type)}:")
 
 
 def _order(wired: WireEvent) -> dict[str, Any]:
@@ -307,7 +307,7 @@ def _status_info(wired: WireEvent) -> WorkerStatusReported | ServerStatusReporte
         return WorkerStatusReported(sent_at=as_of, worker_id=identifier, status=StatusType(wired.status_type))
     if wired.entity_type == Entity.SERVER_INSTANCE:
         return ServerStatusReported(sent_at=as_of, instance_id=identifier, status=StatusType(wired.status_type))
-    raise PoisonMessage("unknown entity_type", at="$.entity_type", found=shown(wired.entity_type))
+    raise PoisonMessage("unknown entity_type", at="$.entity_type", found=f"{shown(wired.entity_type)}:")
 
 
 EVENTS: dict[str, Callable[[WireEvent, dict[str, Any]], ReportedEvent]] = {

@@ -23,6 +23,8 @@ from manman_status.wire.reasons import bounded, shown, unreadable
 MAX_EVENTS = 1_000
 MOST_LEFT_OUT = 3
 """How many of the parts that were left out of one event its reason names."""
+LEFT_OUT = " (left out, the rest was taken)"
+"""Ends the reason of partial poison."""
 
 
 class Poison(msgspec.Struct, frozen=True):
@@ -134,7 +136,7 @@ def _parts(text: bytes) -> list[bytes]:
 
 def _check_count(events: Sequence[object]) -> None:
     if not 1 <= len(events) <= MAX_EVENTS:
-        raise PoisonMessage(f"are too many or too few: 1 to {MAX_EVENTS} are allowed", found=f"{len(events)} events")
+        raise PoisonMessage(f"an array has 1 to {MAX_EVENTS}", found=f"array of {len(events)} events:")
 
 
 def _decode_liberally(parts: list[bytes]) -> Decoded:
@@ -165,8 +167,7 @@ def _partial(left_out: list[PoisonMessage], part: bytes) -> Problem:
     named = [problem.reason for problem in left_out[:MOST_LEFT_OUT]]
     if more := len(left_out) - len(named):
         named.append(f"{more} more")
-    reason = f"left out: {'; '.join(named)}; the rest was taken"
-    return Problem(reason, f"left out: {left_out[0].cause}", part, find_sender(part), partial=True)
+    return Problem("; ".join(named), left_out[0].cause, part, find_sender(part), partial=True)
 
 
 def _gather(problems: list[Problem]) -> list[Poison]:
@@ -180,8 +181,9 @@ def _gather(problems: list[Problem]) -> list[Poison]:
 def _poison(alike: list[Problem]) -> Poison:
     first, *others = alike
     senders = {problem.sender for problem in alike}
+    reason = bounded(f"{first.reason}; and {len(others)} more like it" if others else first.reason)
     return Poison(
-        reason=bounded(f"{first.reason}; and {len(others)} events like it" if others else first.reason),
+        reason=reason + LEFT_OUT if first.partial else reason,
         body=b"[" + b",".join(problem.body for problem in alike) + b"]" if others else first.body,
         cause=bounded(first.cause),
         sender=senders.pop() if len(senders) == 1 else "",
