@@ -123,7 +123,7 @@ POISON = {
     "nested deeply": (b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     "a lone surrogate": (
         rb'{"command_type": "HEARTBEAT", "command_args": ["1"], "labels": {"a": "\ud800 and more"}}',
-        "surrogate",
+        "not JSON",
     ),
     "a body of 2 MiB": (b" " * (2 * 1024 * 1024), "body of 2097152 bytes"),
     "too many events": ([good()] * 1001, "array of 1001 events"),
