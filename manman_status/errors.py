@@ -25,11 +25,15 @@ class PoisonMessage(ManManStatusError):  # noqa: N818 - the field's word for it
     """{reason}"""
 
     def __init__(self, problem: str, *, at: str = "", found: str = "") -> None:
-        """`cause` is the same for all messages with this problem; `reason` also names the value `found`."""
-        place = f" - at `{at}`" if at else ""
-        self.reason = f"{found} {problem}{place}" if found else f"{problem}{place}"
-        self.cause = re.sub(r"\[[0-9]+\]", "[]", f"{problem}{place}")
+        """`found` is the value that is wrong, `at` its place in the message."""
+        self._problem = f"{problem} - at `{at}`" if at else problem
+        self.reason = f"{found} {self._problem}" if found else self._problem
         super().__init__(reason=self.reason)
+
+    @property
+    def cause(self) -> str:
+        """The problem without the value and its index in an array: the same for all messages that have it."""
+        return re.sub(r"\[[0-9]+\]", "[]", self._problem)
 
 
 class SchemaBehind(ManManStatusError):  # noqa: N818

@@ -43,6 +43,9 @@ class Poison(msgspec.Struct, frozen=True):
 
 
 class Decoded(msgspec.Struct):
+    """`json_bytes` is the size of the JSON that was read: a compressed body is far smaller than what comes of it."""
+
+    json_bytes: int = 0
     events: list[ReportedEvent] = msgspec.field(default_factory=list)
     notices: list[Notice] = msgspec.field(default_factory=list)
     ignored: int = 0
@@ -90,13 +93,15 @@ def decode(body: bytes, *, content_encoding: str | None = None, content_type: st
     except Exception:  # noqa: BLE001, S110 - whatever it is, the second reading names it
         pass
     try:
-        return _decode_liberally(_parts(unpack(body)))
+        text = unpack(body)
+        return _decode_liberally(_parts(text), json_bytes=len(text))
     except Exception as error:  # noqa: BLE001 - the boundary of one message
         problem = unreadable(error)
         hints = (("content_encoding", content_encoding), ("content_type", content_type))
         said = ", ".join(f"{name} {shown(hint)}" for name, hint in hints if hint)
         reason = f"{problem.reason} ({said})" if said else problem.reason
-        return Decoded(poison=[Poison(bounded(reason), body, bounded(problem.cause))])
+        poison = Poison(bounded(reason), body, bounded(problem.cause))
+        return Decoded(json_bytes=len(body), poison=[poison])
 
 
 def find_body(body: bytes, event: ReportedEvent) -> bytes:
@@ -114,7 +119,7 @@ def _decode_strictly(body: bytes) -> Decoded:
     if len(body) > MAX_BODY_BYTES:
         raise PoisonMessage("too long")
     wired = _decode_any(body)
-    decoded = Decoded()
+    decoded = Decoded(len(body))
     if isinstance(wired, WireEvent):
         decoded.take(understand(wired))
     else:
@@ -139,8 +144,8 @@ def _check_count(events: Sequence[object]) -> None:
         raise PoisonMessage(f"an array has 1 to {MAX_EVENTS}", found=f"array of {len(events)} events:")
 
 
-def _decode_liberally(parts: list[bytes]) -> Decoded:
-    decoded = Decoded()
+def _decode_liberally(parts: list[bytes], *, json_bytes: int) -> Decoded:
+    decoded = Decoded(json_bytes)
     problems: list[Problem] = []
     for part in parts:
         try:

@@ -664,6 +664,15 @@ def test_it_is_understood_as_well(message, expected):
     assert (decoded.events, decoded.poison) == ([expected], [])
 
 
+def test_the_size_is_that_of_the_unpacked_json():
+    """So that whoever bounds the memory of what is read is not deceived by small bodies."""
+    assert [decode(each).json_bytes for each in (BEAT, gzip.compress(BEAT), gzip.compress(bytes(2**20 + 1)))] == [
+        len(BEAT),
+        len(BEAT),
+        len(gzip.compress(bytes(2**20 + 1))),
+    ]
+
+
 @pytest.mark.parametrize("entry", LIBERAL_INVENTORIES)
 def test_an_inventory_is_read_liberally_too(entry):
     assert event(beat(servers=[entry])).servers.list_entries() == (InventoryEntry(31, StatusType.INITIALIZING, 3),)
