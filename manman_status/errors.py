@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class ManManStatusError(Exception):
     """Something in manman-status failed."""
@@ -22,9 +24,16 @@ class SettingsError(ManManStatusError):
 class PoisonMessage(ManManStatusError):  # noqa: N818 - the field's word for it
     """{reason}"""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason=reason)
+    def __init__(self, problem: str, *, at: str = "", found: str = "") -> None:
+        """`found` is the value that is wrong, `at` its place in the message."""
+        self._problem = f"{problem} - at `{at}`" if at else problem
+        self.reason = f"{found} {self._problem}" if found else self._problem
+        super().__init__(reason=self.reason)
+
+    @property
+    def cause(self) -> str:
+        """The problem without the value and its index in an array: the same for all messages that have it."""
+        return re.sub(r"\[[0-9]+\]", "[]", self._problem)
 
 
 class SchemaBehind(ManManStatusError):  # noqa: N818

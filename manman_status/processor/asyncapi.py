@@ -21,8 +21,9 @@ from manman_status.wire.inbound import MAX_EVENTS
 from manman_status.wire.notices import ALERTS_KEY, CANARY_KEYS, GUARD_KEY
 from manman_status.wire.topology import Topology
 
-DESCRIPTION = """What workers report, and what is told of them. Bodies are JSON in UTF-8, of at most 1 MiB. Exchanges \
-and queues have the names that they have by default; all are settings."""
+DESCRIPTION = """What workers report, and what is told of them. Bodies are JSON in UTF-8, of at most 1 MiB; section 3 \
+of the contract names other forms that are understood as well. Exchanges and queues have the names that they have by \
+default; all are settings."""
 TOPOLOGY = Topology()
 VERSION = "1"
 """Of what the messages say. Counted up when whoever reads or writes them has to change something."""

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.status import Reason, StatusType
-from manman_status.wire.commands import MAX_BIGINT, MAX_LABEL_KEY, MAX_LABEL_VALUE, MAX_LABELS, ReportableStatus
+from manman_status.wire.commands import MAX_LABEL_KEY, MAX_LABEL_VALUE, MAX_LABELS, ReportableStatus
 from manman_status.wire.notices import LONGEST_SILENCE_SECONDS, LONGEST_TEXT
 from manman_status.wire.outbound import CONCLUDED
+from manman_status.wire.values import MAX_BIGINT
 
 Id: TypeAlias = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
 IdOrDigits: TypeAlias = Id | Annotated[str, Field(pattern="^[0-9]{1,19}$")]

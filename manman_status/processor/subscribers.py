@@ -69,6 +69,11 @@ async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
     return RabbitMessage(raw_message=message, body=message.body, message_id="-", correlation_id="-")  # type: ignore[arg-type]
 
 
+def _decoded(message: RabbitMessage) -> Decoded:
+    raw = message.raw_message
+    return decode(message.body, content_encoding=raw.content_encoding, content_type=raw.content_type)
+
+
 def channel_of(message: RabbitMessage) -> object:
     """What tells the message's channel from the one after a reconnection; None when it is closed by now."""
     try:
@@ -140,13 +145,13 @@ class Subscription:
     def _take(self, message: RabbitMessage) -> None:
         """Make the message a delivery of the next batch. Nothing that it holds makes this fail."""
         decoded = self._decode(message)
-        size = len(message.body)
+        size = max(decoded.json_bytes, len(message.body))
         delivery = Delivery(message, channel_of(message), decoded, size + BYTES_OF_AN_EVENT * decoded.count)
         if self._tracing:
             with suppress(Exception):  # a strange trace context is no reason not to store what came with it
                 delivery.span = self._tracing.receive(message, self.queue)
         self._flow.take(delivery.size)
-        self._batcher.add(delivery, decoded.count + max(0, size - WEIGHTLESS_BYTES) // BYTES_PER_EVENT)
+        self._batcher.add(delivery, max(decoded.count, 1) + max(0, size - WEIGHTLESS_BYTES) // BYTES_PER_EVENT)
 
     def _decode(self, message: RabbitMessage) -> Decoded:
         try:
@@ -154,7 +159,8 @@ class Subscription:
             if deliveries >= self._quarantine_after:
                 reason = f"delivered {deliveries} times and never stored"
                 return Decoded(poison=[Poison(reason, message.body, cause=QUARANTINED)])
-            return decode(message.body)
+            raw = message.raw_message
+            return decode(message.body, content_encoding=raw.content_encoding, content_type=raw.content_type)
         except Exception as error:  # noqa: BLE001 - the boundary of one message
             reason = f"decoding it fails: {type(error).__name__}"
             return Decoded(poison=[Poison(reason, message.body, cause=reason)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from manman_status.errors import ManManStatusError
-from manman_status.wire.inbound import UNREADABLE
+from manman_status.wire.reasons import UNREADABLE
 
 
 class DamagedRecording(ManManStatusError):  # noqa: N818

@@ -92,7 +92,7 @@ def collect(lines: Iterable[Line], *, default_interval: float) -> Recorded:
             continue
         recorded.messages += 1
         understood = decode(line.content)
-        recorded.poison += len(understood.poison)
+        recorded.poison += understood.refused
         for event in understood.events:
             if isinstance(event, Heartbeat):
                 recorded.add(line.at, msgspec.structs.replace(event, servers=None))

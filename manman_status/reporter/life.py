@@ -15,7 +15,7 @@ from manman_status.domain.liveness import INTERVAL_BOUNDS_SECONDS
 from manman_status.errors import ManManStatusError
 from manman_status.reporter.messages import Incarnation, Report, RunningServer, microseconds_now
 from manman_status.reporter.tracing import trace_headers
-from manman_status.wire.inbound import decode
+from manman_status.wire.inbound import LEFT_OUT, decode
 
 
 class InvalidReport(ManManStatusError, ValueError):  # noqa: N818
@@ -152,5 +152,6 @@ class WorkerLife:
     def _understood(self, report: Report, what: str) -> ReportedEvent:
         understood = decode(report.body)
         if understood.poison:
-            raise InvalidReport(worker_id=self.worker_id, what=what, reason=understood.poison[0].reason)
+            reason = understood.poison[0].reason.removesuffix(LEFT_OUT)  # a reporter sends all or nothing
+            raise InvalidReport(worker_id=self.worker_id, what=what, reason=reason)
         return understood.events[0]

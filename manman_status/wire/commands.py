@@ -38,14 +38,17 @@ from manman_status.wire.notices import (
     SilenceAsked,
     SilenceEnded,
 )
+from manman_status.wire.reasons import UNREADABLE, shown, unreadable
+from manman_status.wire.values import LAST_MICROSECOND, MAX_BIGINT, exit_code, integer
 
-MAX_BIGINT = 2**63 - 1
-LAST_MICROSECOND = 253_402_300_799_000_000  # within the year 9999
 MAX_LABELS = 64
 MAX_LABEL_KEY = 63
 MAX_LABEL_VALUE = 255
 
 Asked = TypeVar("Asked", SilenceAsked, SilenceEnded, AlertAcknowledged)
+
+PLACE_HOLDERS = frozenset({"", "None", "null"})
+"""Texts that hold the place of an optional argument that is not given."""
 
 IGNORED_COMMANDS = frozenset({"START", "STOP", "STDIN"})
 """ManMan's own commands to its workers: they pass on the same exchange and are not ours."""
@@ -100,14 +103,25 @@ def understand(wired: WireEvent) -> ReportedEvent | Notice | None:
         return build(wired, _order(wired))
     if build_notice := NOTICES.get(wired.command_type):
         return build_notice(wired)
-    raise PoisonMessage(f"unknown command_type {wired.command_type[:40]!r} - at `$.command_type`")
+    raise PoisonMessage("unknown command_type", at="$.command_type", found=f"{shown(wired.command_type)}:")
 
 
 def _order(wired: WireEvent) -> dict[str, Any]:
-    for name, value in (("incarnation", wired.incarnation), ("seq", wired.seq)):
-        if value is not None and not 1 <= value <= MAX_BIGINT:
-            raise PoisonMessage(f"{value} is not 1 to 2^63-1 - at `$.{name}`")
-    return {"incarnation": wired.incarnation, "seq": wired.seq, "sent_at": _microseconds(wired.sent_at)}
+    incarnation, seq = wired.incarnation, wired.seq
+    return {
+        "incarnation": None if incarnation is None else counter(incarnation, "$.incarnation"),
+        "seq": None if seq is None else counter(seq, "$.seq"),
+        "sent_at": _microseconds(wired.sent_at),
+    }
+
+
+def counter(value: int, at: str) -> int | None:
+    """An incarnation or a seq: 0 counts as not given, as does a field that was never set."""
+    if value == 0:
+        return None
+    if not 1 <= value <= MAX_BIGINT:
+        raise PoisonMessage("is not 1 to 2^63-1", at=at, found=shown(value))
+    return value
 
 
 def _microseconds(time: datetime | None) -> int | None:
@@ -119,50 +133,57 @@ def _microseconds(time: datetime | None) -> int | None:
     return min(max(microseconds, 1), LAST_MICROSECOND)
 
 
-def _id(value: Any, place: str) -> int:
-    number = -1
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    elif isinstance(value, str) and len(value) <= 19 and value.isascii() and value.isdigit():
-        number = int(value)
-    if not 1 <= number <= MAX_BIGINT:
-        shown = repr(value)
-        raise PoisonMessage(f"{shown if len(shown) <= 40 else shown[:40] + '…'} is no id of 1 to 2^63-1 - at `{place}`")
+def identity(value: Any, at: str) -> int:
+    number = integer(value)
+    if number is None or not 1 <= number <= MAX_BIGINT:
+        raise PoisonMessage("is no id of 1 to 2^63-1", at=at, found=shown(value))
     return number
+
+
+def given(value: Any) -> Any:
+    """None for what is not there, and for the place holders of optional arguments."""
+    return None if isinstance(value, str) and value in PLACE_HOLDERS else value
 
 
 def _argument(wired: WireEvent, index: int, name: str) -> Any:
     arguments = wired.command_args or ()
     if len(arguments) <= index:
-        raise PoisonMessage(f"{wired.command_type} needs {name} - at `$.command_args[{index}]`")
+        raise PoisonMessage(f"{wired.command_type} needs {name}", at=f"$.command_args[{index}]")
     return arguments[index]
 
 
 def _id_argument(wired: WireEvent, index: int, name: str) -> int:
-    return _id(_argument(wired, index, name), f"$.command_args[{index}]")
+    return identity(_argument(wired, index, name), f"$.command_args[{index}]")
 
 
 def _optional_argument(wired: WireEvent, index: int) -> Any:
-    """None for what is not there, and for the empty or null place holders of positional arguments."""
     arguments = wired.command_args or ()
-    value = arguments[index] if len(arguments) > index else None
-    return None if value in ("", "None", "null") else value
+    return given(arguments[index]) if len(arguments) > index else None
 
 
 def _labels(labels: dict[str, str] | None) -> dict[str, str] | None:
     if labels is None:
         return None
-    if len(labels) > MAX_LABELS:
-        raise PoisonMessage(f"{len(labels)} labels; at most {MAX_LABELS} - at `$.labels`")
+    check_label_count(labels)
     for key, value in labels.items():
-        if not 1 <= len(key) <= MAX_LABEL_KEY or len(value) > MAX_LABEL_VALUE:
-            raise PoisonMessage(
-                f"a label's key has 1 to {MAX_LABEL_KEY} characters, its value at most {MAX_LABEL_VALUE}"
-                f" - at `$.labels[{key[:MAX_LABEL_KEY]!r}]`"
-            )
-        if "\0" in key or "\0" in value:
-            raise PoisonMessage(f"a NUL character - at `$.labels[{key!r}]`")
+        check_label(key, value)
     return labels
+
+
+def check_label_count(labels: dict[str, Any]) -> None:
+    if len(labels) > MAX_LABELS:
+        raise PoisonMessage(f"labels are more than {MAX_LABELS}", at="$.labels", found=str(len(labels)))
+
+
+def check_label(key: str, value: str) -> None:
+    if not 1 <= len(key) <= MAX_LABEL_KEY:
+        raise PoisonMessage(
+            f"is no key of a label, which has 1 to {MAX_LABEL_KEY} characters", at="$.labels", found=shown(key)
+        )
+    if len(value) > MAX_LABEL_VALUE:
+        raise PoisonMessage(f"has a value of more than {MAX_LABEL_VALUE} characters", at="$.labels", found=shown(key))
+    if "\0" in key or "\0" in value:
+        raise PoisonMessage("has a NUL character", at="$.labels", found=shown(key))
 
 
 def _inventory(servers: msgspec.Raw) -> Inventory | None:
@@ -172,9 +193,8 @@ def _inventory(servers: msgspec.Raw) -> Inventory | None:
         return None
     try:
         listed = _decode_servers(raw)
-    except msgspec.ValidationError as error:
-        problem = str(error) if "`$" in str(error) else f"{error} - at `$`"  # msgspec does not name the root
-        raise PoisonMessage(problem.replace("`$", "`$.servers")) from None
+    except UNREADABLE as error:
+        raise unreadable(error, at="$.servers") from None
     if listed is None:
         return None
     digest = int.from_bytes(blake2b(raw, digest_size=8).digest(), signed=True)
@@ -219,7 +239,7 @@ def _server_started(wired: WireEvent, order: dict[str, Any]) -> ServerStarted:
         **order,
         instance_id=_id_argument(wired, 0, "instance_id"),
         worker_id=_id_argument(wired, 1, "worker_id"),
-        game_server_config_id=None if config is None else _id(config, "$.command_args[2]"),
+        game_server_config_id=None if config is None else identity(config, "$.command_args[2]"),
     )
 
 
@@ -236,24 +256,25 @@ def _exit_code(value: Any) -> int | None:
     """Signals are negative in Python and above 255 on Windows, so any 64-bit number will do."""
     if value is None:
         return None
-    digits = value.removeprefix("-") if isinstance(value, str) else ""
-    if len(digits) <= 19 and digits.isascii() and digits.isdigit():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not -MAX_BIGINT <= value <= MAX_BIGINT:
-        raise PoisonMessage(f"{str(value)[:40]!r} is no exit code - at `$.command_args[2]`")
-    return value
+    code = exit_code(value)
+    if code is None or not -MAX_BIGINT <= code <= MAX_BIGINT:
+        raise PoisonMessage("is no exit code", at="$.command_args[2]", found=shown(value))
+    return code
 
 
 def _canary_sent(wired: WireEvent) -> CanarySent:
     if wired.sent_at is None or wired.sent_at.tzinfo is None:
-        raise PoisonMessage("a canary needs a time with a zone - at `$.sent_at`")
-    return CanarySent(wired.sent_at)
+        raise PoisonMessage("a canary needs a time with a zone", at="$.sent_at")
+    try:
+        return CanarySent(wired.sent_at.astimezone(UTC))
+    except OverflowError:  # at the ends of years 1 and 9999 another zone leaves what can be stored
+        raise PoisonMessage("a time outside of years 1 to 9999", at="$.sent_at") from None
 
 
 def _guard_released(wired: WireEvent) -> GuardReleased:
     group = _argument(wired, 0, "a group")
     if not isinstance(group, str) or len(group) > MAX_LABEL_VALUE or "\0" in group:
-        raise PoisonMessage("the group is no label's value - at `$.command_args[0]`")
+        raise PoisonMessage("the group is no label value", at="$.command_args[0]")
     return GuardReleased(group)
 
 
@@ -264,11 +285,10 @@ def _alert_notice(kind: type[Asked]) -> Callable[[WireEvent], Asked]:
             fields = {name: value for name, value in fields.items() if value is not None}
         try:
             notice = msgspec.convert(fields, kind)
-        except msgspec.ValidationError as error:
-            problem = str(error) if "`$" in str(error) else f"{error} - at `$`"
-            raise PoisonMessage(problem.replace("`$", "`$.command_args[0]")) from None
+        except (*UNREADABLE, TypeError) as error:
+            raise unreadable(error, at="$.command_args[0]") from None
         if rb"\u0000" in msgspec.json.encode(notice):
-            raise PoisonMessage("a NUL character - at `$.command_args[0]`")
+            raise PoisonMessage("a NUL character", at="$.command_args[0]")
         return notice
 
     return build
@@ -278,16 +298,16 @@ def _status_info(wired: WireEvent) -> WorkerStatusReported | ServerStatusReporte
     if wired.entity_type is None:
         raise PoisonMessage("neither a command_type nor an entity_type")
     if wired.identifier is None:
-        raise PoisonMessage("no identifier - at `$.identifier`")
+        raise PoisonMessage("no identifier", at="$.identifier")
     if wired.status_type is None:
-        raise PoisonMessage("no status_type - at `$.status_type`")
-    identifier = _id(wired.identifier, "$.identifier")
+        raise PoisonMessage("no status_type", at="$.status_type")
+    identifier = identity(wired.identifier, "$.identifier")
     as_of = _microseconds(wired.as_of)
     if wired.entity_type == Entity.WORKER:
         return WorkerStatusReported(sent_at=as_of, worker_id=identifier, status=StatusType(wired.status_type))
     if wired.entity_type == Entity.SERVER_INSTANCE:
         return ServerStatusReported(sent_at=as_of, instance_id=identifier, status=StatusType(wired.status_type))
-    raise PoisonMessage(f"unknown entity_type {wired.entity_type[:40]!r} - at `$.entity_type`")
+    raise PoisonMessage("unknown entity_type", at="$.entity_type", found=f"{shown(wired.entity_type)}:")
 
 
 EVENTS: dict[str, Callable[[WireEvent, dict[str, Any]], ReportedEvent]] = {

@@ -1,135 +1,210 @@
-"""Bytes from the broker to events. Everything that cannot be understood becomes a reason, never an exception."""
+"""Bytes from the broker to events. What cannot be understood becomes a reason, never an exception.
+
+A message is read strictly first, which is fast and what nearly all of them need. One that is refused is
+taken apart and read again, event by event and liberally (`liberal.py`): only what is refused then, or had
+to be left out, is poison.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import msgspec
 
-from manman_status.domain.events import ReportedEvent
+from manman_status.domain.events import Event, ReportedEvent
 from manman_status.errors import PoisonMessage
+from manman_status.wire.bodies import MAX_BODY_BYTES, unpack
 from manman_status.wire.commands import WireEvent, understand
+from manman_status.wire.liberal import Read, find_sender, read_liberally
 from manman_status.wire.notices import Notice
+from manman_status.wire.reasons import bounded, shown, unreadable
 
-MAX_BODY_BYTES = 1024 * 1024
 MAX_EVENTS = 1_000
+MOST_LEFT_OUT = 3
+"""How many of the parts that were left out of one event its reason names."""
+LEFT_OUT = " (left out, the rest was taken)"
+"""Ends the reason of partial poison."""
 
 
 class Poison(msgspec.Struct, frozen=True):
-    """An event nobody can understand: what was wrong and where, and its bytes as they came. `cause` is the same text
-    for all that fail alike, `sender` who sent it as far as that can be read."""
+    """Events that were not understood, or not whole, and their bytes: of one as they came, of several as an array.
+
+    `cause` is what all of them have in common, without their values. `sender` is `worker 7`, or empty when
+    it cannot be told or they differ. They are `partial` when the rest of them was taken.
+    """
 
     reason: str
     body: bytes
     cause: str = ""
     sender: str = ""
     events: int = 1
+    partial: bool = False
 
 
 class Decoded(msgspec.Struct):
+    """`json_bytes` is the size of the JSON that was read: a compressed body is far smaller than what comes of it."""
+
+    json_bytes: int = 0
     events: list[ReportedEvent] = msgspec.field(default_factory=list)
     notices: list[Notice] = msgspec.field(default_factory=list)
     ignored: int = 0
     poison: list[Poison] = msgspec.field(default_factory=list)
 
     @property
+    def refused(self) -> int:
+        """How many events nothing was taken of."""
+        return sum(poison.events for poison in self.poison if not poison.partial)
+
+    @property
     def count(self) -> int:
-        return len(self.events) + len(self.notices) + self.ignored + len(self.poison)
+        return len(self.events) + len(self.notices) + self.ignored + self.refused
+
+    def take(self, meaning: ReportedEvent | Notice | None) -> None:
+        if isinstance(meaning, Event):
+            self.events.append(meaning)
+        elif meaning is None:
+            self.ignored += 1
+        else:
+            self.notices.append(meaning)
+
+
+class Problem(NamedTuple):
+    """One event that was not understood, or not whole."""
+
+    reason: str
+    cause: str
+    body: bytes
+    sender: str
+    partial: bool = False
 
 
 _decode_any = msgspec.json.Decoder(WireEvent | list[WireEvent]).decode
 _decode_one = msgspec.json.Decoder(WireEvent).decode
-_decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def decode(body: bytes) -> Decoded:
-    """One message's events in their order. Never raises: an unreadable body is one poison, an unreadable
-    element of an array is poison alone, with its own bytes."""
-    decoded = Decoded()
+def decode(body: bytes, *, content_encoding: str | None = None, content_type: str | None = None) -> Decoded:
+    """One message's events in their order. Never raises: what is wrong with a body, or with an element of
+    an array, is poison. The content's encoding and type are for its reason: the bytes say what they are."""
     try:
-        if len(body) > MAX_BODY_BYTES:
-            raise PoisonMessage(f"body of {len(body)} bytes; at most {MAX_BODY_BYTES}")
-        if not body:
-            raise PoisonMessage("empty body")
-        wired = _decode_any(body)
-    except PoisonMessage as error:
-        decoded.poison.append(Poison(error.reason, body))
-    except UNREADABLE as error:
-        _decode_separately(body, error, decoded)
-    else:
-        if isinstance(wired, WireEvent):
-            _add(wired, body, decoded)
-        elif problem := _count_problem(len(wired)):
-            decoded.poison.append(Poison(problem, body))
-        else:
-            for event in wired:
-                _add(event, b"", decoded)
-            _name_bodies(body, decoded)
-    return decoded
-
-
-def _decode_separately(body: bytes, error: Exception, decoded: Decoded) -> None:
-    """Find which elements of an array are unreadable; a body that is no array is unreadable as a whole."""
+        return _decode_strictly(body)
+    except Exception:  # noqa: BLE001, S110 - whatever it is, the second reading names it
+        pass
     try:
-        parts = _decode_parts(body)
-    except UNREADABLE:
-        decoded.poison.append(Poison(_reason(error), body))
-        return
-    if problem := _count_problem(len(parts)):
-        decoded.poison.append(Poison(problem, body))
-        return
-    for part in map(bytes, parts):
-        try:
-            _add(_decode_one(part), part, decoded)
-        except UNREADABLE as fault:
-            decoded.poison.append(Poison(_reason(fault), part))
-
-
-def _name_bodies(body: bytes, decoded: Decoded) -> None:
-    """Give the poison of an array its own bytes: rare, so the array is only taken apart again then."""
-    if not decoded.poison:
-        return
-    decoded.events.clear()
-    decoded.notices.clear()
-    decoded.poison.clear()
-    decoded.ignored = 0
-    for part in map(bytes, _decode_parts(body)):
-        _add(_decode_one(part), part, decoded)
+        text = unpack(body)
+        return _decode_liberally(_parts(text), json_bytes=len(text))
+    except Exception as error:  # noqa: BLE001 - the boundary of one message
+        problem = unreadable(error)
+        hints = (("content_encoding", content_encoding), ("content_type", content_type))
+        said = ", ".join(f"{name} {shown(hint)}" for name, hint in hints if hint)
+        reason = f"{problem.reason} ({said})" if said else problem.reason
+        poison = Poison(bounded(reason), body, bounded(problem.cause))
+        return Decoded(json_bytes=len(body), poison=[poison])
 
 
 def find_body(body: bytes, item: ReportedEvent | Notice) -> bytes:
     """The bytes of this event or control message within the message it came in."""
     try:
-        parts = [bytes(part) for part in _decode_parts(body)]
-    except UNREADABLE:
+        parts = _parts(unpack(body))
+    except Exception:  # noqa: BLE001 - as for decode
         return body
-    return next((part for part in parts if item in (*(found := decode(part)).events, *found.notices)), body)
+    wanted = [_identity(item)]
+    return next((part for part in parts if [*map(_identity, _items(part))] == wanted), body)
 
 
-def _count_problem(count: int) -> str:
-    return "" if 1 <= count <= MAX_EVENTS else f"array of {count} events; 1 to {MAX_EVENTS} are allowed"
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case UnicodeDecodeError():
-            return f"not UTF-8: {error.reason} at byte {error.start}"
-        case RecursionError():
-            return "nested too deeply"
-        case msgspec.ValidationError():
-            return str(error)
-        case _:
-            return f"not JSON: {error}"
-
-
-def _add(wired: WireEvent, body: bytes, decoded: Decoded) -> None:
-    try:
-        meaning = understand(wired)
-    except PoisonMessage as error:
-        decoded.poison.append(Poison(error.reason, body))
-        return
-    if meaning is None:
-        decoded.ignored += 1
-    elif isinstance(meaning, Notice):
-        decoded.notices.append(meaning)
+def _decode_strictly(body: bytes) -> Decoded:
+    """Raises whatever the body makes it raise."""
+    if len(body) > MAX_BODY_BYTES:
+        raise PoisonMessage("too long")
+    wired = _decode_any(body)
+    decoded = Decoded(len(body))
+    if isinstance(wired, WireEvent):
+        decoded.take(understand(wired))
     else:
-        decoded.events.append(meaning)
+        _check_count(wired)
+        for event in wired:
+            decoded.take(understand(event))
+    return decoded
+
+
+def _parts(text: bytes) -> list[bytes]:
+    """The events of a body. Raises what msgspec does for a body that is not JSON, and PoisonMessage."""
+    if not text.lstrip().startswith(b"["):
+        _decode_raw(text)
+        return [text]
+    parts = _decode_array(text)
+    _check_count(parts)
+    return [bytes(part) for part in parts]
+
+
+def _check_count(events: Sequence[object]) -> None:
+    if not 1 <= len(events) <= MAX_EVENTS:
+        raise PoisonMessage(f"an array has 1 to {MAX_EVENTS}", found=f"array of {len(events)} events:")
+
+
+def _decode_liberally(parts: list[bytes], *, json_bytes: int) -> Decoded:
+    decoded = Decoded(json_bytes)
+    problems: list[Problem] = []
+    for part in parts:
+        try:
+            meaning, left_out = _read(part)
+        except Exception as error:  # noqa: BLE001 - the boundary of one event
+            problem = unreadable(error)
+            problems.append(Problem(problem.reason, problem.cause, part, find_sender(part)))
+        else:
+            decoded.take(meaning)
+            if left_out:
+                problems.append(_partial(left_out, part))
+    decoded.poison = _gather(problems)
+    return decoded
+
+
+def _read(part: bytes) -> Read:
+    try:
+        return Read(understand(_decode_one(part)), [])
+    except Exception as error:  # noqa: BLE001 - whatever it is, the second reading names it
+        return read_liberally(part, unreadable(error))
+
+
+def _partial(left_out: list[PoisonMessage], part: bytes) -> Problem:
+    named = [problem.reason for problem in left_out[:MOST_LEFT_OUT]]
+    if more := len(left_out) - len(named):
+        named.append(f"{more} more")
+    return Problem("; ".join(named), left_out[0].cause, part, find_sender(part), partial=True)
+
+
+def _gather(problems: list[Problem]) -> list[Poison]:
+    """One poison for all events of a message with the same cause: an array of a thousand bad events is a few."""
+    alike: dict[tuple[str, bool], list[Problem]] = {}
+    for problem in problems:
+        alike.setdefault((problem.cause, problem.partial), []).append(problem)
+    return [_poison(some) for some in alike.values()]
+
+
+def _poison(alike: list[Problem]) -> Poison:
+    first, *others = alike
+    senders = {problem.sender for problem in alike}
+    reason = bounded(f"{first.reason}; and {len(others)} more like it" if others else first.reason)
+    return Poison(
+        reason=reason + LEFT_OUT if first.partial else reason,
+        body=b"[" + b",".join(problem.body for problem in alike) + b"]" if others else first.body,
+        cause=bounded(first.cause),
+        sender=senders.pop() if len(senders) == 1 else "",
+        events=len(alike),
+        partial=first.partial,
+    )
+
+
+def _items(part: bytes) -> list[ReportedEvent | Notice]:
+    decoded = decode(part)
+    return [*decoded.events, *decoded.notices]
+
+
+def _identity(event: ReportedEvent | Notice) -> tuple[type, dict[str, Any]]:
+    """Inventories are compared by their digests."""
+    fields = msgspec.structs.asdict(event)
+    if (servers := fields.get("servers")) is not None:
+        fields["servers"] = servers.digest
+    return type(event), fields

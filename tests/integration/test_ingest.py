@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from datetime import UTC, datetime
@@ -122,14 +123,15 @@ POISON = {
     "nested deeply": (b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     "a lone surrogate": (
         rb'{"command_type": "HEARTBEAT", "command_args": ["1"], "labels": {"a": "\ud800 and more"}}',
-        "surrogate",
+        "not JSON",
     ),
     "a body of 2 MiB": (b" " * (2 * 1024 * 1024), "body of 2097152 bytes"),
     "too many events": ([good()] * 1001, "array of 1001 events"),
     "no events": ([], "array of 0 events"),
+    "a bomb": (gzip.compress(bytes(2 * 1024 * 1024)), "compressed body of more than 1048576 bytes"),
     "a number": (7, "got `int`"),
     "null": (None, "got `null`"),
-    "an unknown command": (command("EXPLODE", 7), "unknown command_type 'EXPLODE'"),
+    "an unknown command": (command("EXPLODE", 7), "'EXPLODE': unknown command_type"),
     "neither a command nor a status": ({"hello": "world"}, "neither a command_type nor an entity_type"),
     "id 0": (command("HEARTBEAT", 0), "$.command_args[0]"),
     "id -1": (command("HEARTBEAT", -1), "$.command_args[0]"),
@@ -139,7 +141,8 @@ POISON = {
     "no id": ({"command_type": "HEARTBEAT", "command_args": []}, "needs worker_id"),
     "no arguments": ({"command_type": "SERVER_STARTED"}, "needs instance_id"),
     "arguments of a wrong type": ({"command_type": "HEARTBEAT", "command_args": "7"}, "$.command_args"),
-    "seq 0": (command("HEARTBEAT", 7, incarnation=START, seq=0), "$.seq"),
+    "seq -1": (command("HEARTBEAT", 7, incarnation=START, seq=-1), "$.seq"),
+    "a canary of another age": ({"command_type": "CANARY", "sent_at": "0001-01-01T00:00:00+23:59"}, "$.sent_at"),
     "incarnation 2^63": (command("HEARTBEAT", 7, incarnation=2**63, seq=1), "$.incarnation"),
     "an exit code of words": (command("SERVER_STOPPED", 31, 7, "bad"), "$.command_args[2]"),
     "a NUL in a label": (command("HEARTBEAT", 7, labels={"a": "b\0"}), "NUL"),
@@ -175,6 +178,24 @@ async def test_poison_is_kept_alone_with_its_reason_and_its_neighbours_are_store
     for name, (_, reason) in POISON.items():
         assert any(reason in error for error in errors), f"{name}: no {reason!r} in {errors}"
     assert processor.returncode is None
+
+
+async def test_a_beat_with_a_bad_label_is_a_beat_and_says_what_was_left_out(
+    processor, publish, rows, dead_letters, eventually
+):
+    """Compressed as well: a worker version that sends such beats alone must not end as LOST."""
+    beat = command("HEARTBEAT", 7, labels={"group": "eu-1", "note": "x" * 300}, servers=[{"instance_id": "31"}])
+    await publish(gzip.compress(json.dumps([beat, beat]).encode()), HEARTBEAT)
+    [worker] = await eventually(lambda: rows("SELECT status, labels, last_heartbeat FROM workers"))
+    assert (worker["status"], worker["labels"]) == ("RUNNING", {"group": "eu-1"})
+    assert worker["last_heartbeat"]
+    assert await rows("SELECT 1 FROM server_instances WHERE instance_id = 31 AND worker_id = 7")
+    [(body, headers)] = await eventually(dead_letters)
+    assert json.loads(body) == [beat, beat]
+    assert headers["x-manman-error"] == (
+        "'note' has a value of more than 255 characters - at `$.labels`; and 1 more like it"
+        " (left out, the rest was taken)"
+    )
 
 
 async def test_poison_inside_an_array_is_kept_as_its_own_message(processor, publish, rows, dead_letters, eventually):

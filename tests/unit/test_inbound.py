@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
+import random
+import re
+import zlib
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -20,8 +26,9 @@ from manman_status.domain.events import (
     WorkerStopped,
 )
 from manman_status.domain.status import StatusType
+from manman_status.wire.bodies import MAX_BODY_BYTES
 from manman_status.wire.inbound import (
-    MAX_BODY_BYTES,
+    LEFT_OUT,
     MAX_EVENTS,
     decode,
     find_body,
@@ -109,7 +116,27 @@ def test_ids_are_strings_or_numbers():
 
 @pytest.mark.parametrize(
     "wrong",
-    [0, -1, "0", "-7", "", " 7", "7 ", "+7", "1e3", "\u0667", "²", 7.0, True, None, [7], {}, MAX + 1, str(MAX + 1)],
+    [
+        0,
+        -1,
+        "0",
+        "-7",
+        "",
+        " 7",
+        "7 ",
+        "+7",
+        "1e3",
+        "\u0667",
+        "²",
+        7.5,
+        "7.5",
+        True,
+        None,
+        [7],
+        {},
+        MAX + 1,
+        str(MAX + 1),
+    ],
 )
 def test_what_is_no_id_is_named_with_its_place(wrong):
     assert "`$.command_args[0]`" in reason(command("HEARTBEAT", wrong))
@@ -122,26 +149,15 @@ def test_what_is_no_id_is_named_with_its_place(wrong):
         ({"command_type": "HEARTBEAT"}, "$.command_args[0]"),
         (command("HEARTBEAT"), "$.command_args[0]"),
         (command("SERVER_STARTED", 31), "$.command_args[1]"),
-        (command("SERVER_STARTED", 31, 7, "x"), "$.command_args[2]"),
         (command("SERVER_STOPPED", 31, 7, "x"), "$.command_args[2]"),
         (command("SERVER_STOPPED", 31, 7, True), "$.command_args[2]"),
+        (command("SERVER_STOPPED", 31, 7, seq=-1), "$.seq"),
+        (command("WORKER_STARTED", 7, incarnation=MAX + 1), "$.incarnation"),
+        (command("WORKER_STOPPED", 7, sent_at="noon"), "$.sent_at"),
         (command("DANCE", 7), "$.command_type"),
-        (command("HEARTBEAT", 7, incarnation=0), "$.incarnation"),
-        (command("HEARTBEAT", 7, incarnation="1"), "$.incarnation"),
-        (command("HEARTBEAT", 7, seq=-1), "$.seq"),
-        (command("HEARTBEAT", 7, seq=MAX + 1), "$.seq"),
-        (command("HEARTBEAT", 7, sent_at="noon"), "$.sent_at"),
-        (command("HEARTBEAT", 7, interval_seconds="10"), "$.interval_seconds"),
-        (command("HEARTBEAT", 7, labels={"a": 1}), "$.labels"),
-        (command("HEARTBEAT", 7, labels={"": "a"}), "$.labels"),
-        (command("HEARTBEAT", 7, labels={"a": "\0"}), "$.labels"),
-        (command("HEARTBEAT", 7, labels={"a": "x" * 256}), "$.labels"),
-        (command("HEARTBEAT", 7, labels={str(n): "" for n in range(65)}), "$.labels"),
-        (command("HEARTBEAT", 7, servers=[{"instance_id": 0}]), "$.servers[0].instance_id"),
-        (command("HEARTBEAT", 7, servers=[{"instance_id": 1, "status": "LOST"}]), "$.servers[0].status"),
-        (command("HEARTBEAT", 7, servers=[{}]), "$.servers[0]"),
-        (command("HEARTBEAT", 7, servers={}), "$.servers"),
-        (command("HEARTBEAT", 7, servers=[7]), "$.servers[0]"),
+        ({"command_type": 7}, "$.command_type"),
+        ({"command_type": "HEARTBEAT", "command_args": "7"}, "$.command_args"),
+        (info(as_of="noon"), "$.as_of"),
         (info(identifier=None), "$.identifier"),
         (info(identifier="x"), "$.identifier"),
         (info(status_type=None), "$.status_type"),
@@ -150,7 +166,104 @@ def test_what_is_no_id_is_named_with_its_place(wrong):
     ],
 )
 def test_poison_names_the_place(message, place):
+    """Of a lifecycle event and a StatusInfo what decides status or order is not guessed at."""
     assert place in reason(message)
+
+
+COUNTED = {"incarnation": 5, "seq": 2}
+GROUP = {"group": "eu-1"}
+
+
+@pytest.mark.parametrize(
+    ("message", "rest", "said"),
+    [
+        (command("HEARTBEAT", 7, incarnation=-1, seq=2), {"seq": 2}, "-1 is not 1 to 2^63-1 - at `$.incarnation`"),
+        (command("HEARTBEAT", 7, incarnation=5, seq="x"), {"incarnation": 5}, "'x' is not 1 to 2^63-1 - at `$.seq`"),
+        (command("HEARTBEAT", 7, sent_at="noon"), {}, "'noon' is no time - at `$.sent_at`"),
+        (command("HEARTBEAT", 7, sent_at=True), {}, "true is no time - at `$.sent_at`"),
+        (
+            command("HEARTBEAT", 7, interval_seconds="soon"),
+            {},
+            "'soon' is no number of seconds - at `$.interval_seconds`",
+        ),
+        (command("HEARTBEAT", 7, labels=["a"]), {}, "an array is no object - at `$.labels`"),
+        (command("HEARTBEAT", 7, labels=GROUP | {"": "a"}), {"labels": GROUP}, "'' is no key of a label"),
+        (command("HEARTBEAT", 7, labels=GROUP | {"a": "\0"}), {"labels": GROUP}, "'a' has a NUL character"),
+        (
+            command("HEARTBEAT", 7, labels=GROUP | {"a": "x" * 300}),
+            {"labels": GROUP},
+            "'a' has a value of more than 255",
+        ),
+        (command("HEARTBEAT", 7, labels=GROUP | {"a": []}), {"labels": GROUP}, "'a' is a label whose value is no text"),
+        (command("HEARTBEAT", 7, labels={"group": [], "a": "b"}), {}, "'group' is a label whose value is no text"),
+        (command("HEARTBEAT", 7, labels={str(n): "" for n in range(65)}), {}, "65 labels are more than 64"),
+        (
+            command("HEARTBEAT", 7, servers=[{"instance_id": 1}, {"instance_id": 0}]),
+            {},
+            "at `$.servers[1].instance_id`",
+        ),
+        (command("HEARTBEAT", 7, servers=[{"instance_id": 1, "status": "LOST"}]), {}, "at `$.servers[0].status`"),
+        (command("HEARTBEAT", 7, servers=[{}]), {}, "null is no id of 1 to 2^63-1 - at `$.servers[0].instance_id`"),
+        (command("HEARTBEAT", 7, servers={}), {}, "an object is no array - at `$.servers`"),
+        (command("HEARTBEAT", 7, servers=[7]), {}, "7 is no object - at `$.servers[0]`"),
+        (command("WORKER_STARTED", 7, **COUNTED, sent_at="noon"), COUNTED, "'noon' is no time - at `$.sent_at`"),
+        (command("WORKER_STARTED", 7, interval_seconds=[]), {}, "an array is no number of seconds"),
+        (
+            command("SERVER_STARTED", 31, 7, "x"),
+            {"instance_id": 31},
+            "'x' is no id of 1 to 2^63-1 - at `$.command_args[2]`",
+        ),
+    ],
+)
+def test_what_cannot_be_understood_is_left_out_alone(message, rest, said):
+    """The event counts with its good fields, and its whole body is kept with what was wrong."""
+    body = json.dumps(message).encode()
+    decoded = decode(body)
+    [taken], [poison] = decoded.events, decoded.poison
+    kinds = {"HEARTBEAT": Heartbeat, "WORKER_STARTED": WorkerStarted, "SERVER_STARTED": ServerStarted}
+    assert taken == kinds[message["command_type"]](worker_id=7, **rest)
+    assert said in poison.reason
+    assert poison.reason.endswith(LEFT_OUT)
+    assert (poison.body, poison.sender, poison.events, poison.partial) == (body, "worker 7", 1, True)
+    assert (decoded.count, decoded.refused) == (1, 0)
+
+
+def test_an_inventory_stands_whole_without_a_config_that_is_none():
+    servers = [{"instance_id": 31, "game_server_config_id": "x"}, {"instance_id": 32}]
+    decoded = decode(json.dumps(command("HEARTBEAT", 7, servers=servers)).encode())
+    [beat], [poison] = decoded.events, decoded.poison
+    assert [each.instance_id for each in beat.servers.list_entries()] == [31, 32]
+    assert "`$.servers[0].game_server_config_id`" in poison.reason
+
+
+def test_a_cause_has_no_values_and_a_sender_is_named_where_it_can_be():
+    """So that a faulty worker version makes few groups of dead letters, however many it sends."""
+
+    def groups(messages):
+        poison = (decode(json.dumps(message).encode()).poison[0] for message in messages)
+        return {(each.cause, each.sender) for each in poison}
+
+    wordy = ({"instance_id": "\n'\"" * size} for size in range(1, 9))
+    assert groups(command("HEARTBEAT", 7, labels={f"{n}'\"": "x" * (300 + n)}) for n in range(9)) == {
+        ("has a value of more than 255 characters - at `$.labels`", "worker 7")
+    }
+    assert groups(command("HEARTBEAT", 7, servers=[{"instance_id": 1}] * n + [bad]) for n, bad in enumerate(wordy)) == {
+        ("is no id of 1 to 2^63-1 - at `$.servers[].instance_id`", "worker 7")
+    }
+    assert groups(command(f"DANCE {n}", n) for n in (7, 7)) == {
+        ("unknown command_type - at `$.command_type`", "worker 7")
+    }
+    assert groups([command("SERVER_STOPPED", "x", 7), command("SERVER_STOPPED", "y", "7")]) == {
+        ("is no id of 1 to 2^63-1 - at `$.command_args[]`", "worker 7")
+    }
+    assert groups([info(status_type="LOST")]) == {
+        ("is no status that can be reported - at `$.status_type`", "worker 7")
+    }
+    assert groups([info(identifier="x"), {}, 7, [7, 8], command("HEARTBEAT")]) >= {
+        ("is no id of 1 to 2^63-1 - at `$.identifier`", ""),
+        ("neither a command_type nor an entity_type", ""),
+        ("HEARTBEAT needs worker_id - at `$.command_args[]`", ""),
+    }
 
 
 @pytest.mark.parametrize(
@@ -187,10 +300,32 @@ def test_an_array_has_at_most_a_thousand_events():
 def test_poison_in_an_array_is_poison_alone_with_its_own_bytes(bad):
     good = [json.dumps(command("HEARTBEAT", worker)).encode() for worker in (1, 2)]
     ignored = b'{"command_type": "STDIN"}'
-    decoded = decode(b"[ " + b" , ".join([good[0], bad, ignored, good[1], bad]) + b" ]")
+    decoded = decode(b"[ " + b" , ".join([good[0], bad, ignored, good[1]]) + b" ]")
     assert [each.worker_id for each in decoded.events] == [1, 2]
-    assert [each.body for each in decoded.poison] == [bad, bad]
-    assert (decoded.ignored, decoded.count) == (1, 5)
+    assert [each.body for each in decoded.poison] == [bad]
+    assert (decoded.ignored, decoded.count) == (1, 4)
+
+
+def test_what_is_wrong_alike_in_an_array_is_one_poison():
+    """An array of a thousand bad events would else be a thousand dead letters. Its body is an array again, so
+    that it can be sent again."""
+    good = json.dumps(command("HEARTBEAT", 1)).encode()
+    partial = json.dumps(command("HEARTBEAT", 2, sent_at="noon")).encode()
+    bad = [b"{}", b"7", *(json.dumps(command(f"DANCE {n}", n)).encode() for n in range(1, 300))]
+    decoded = decode(b"[" + b",".join([*bad * 3, good, partial, partial]) + b"]")
+    assert [each.worker_id for each in decoded.events] == [1, 2, 2]
+    assert [(each.events, each.sender, each.partial) for each in decoded.poison] == [
+        (3, "", False),
+        (3, "", False),
+        (897, "", False),
+        (2, "worker 2", True),
+    ]
+    assert (decoded.count, decoded.refused) == (906, 903)
+    dances, beats = decoded.poison[2:]
+    assert dances.reason == "'DANCE 1': unknown command_type - at `$.command_type`; and 896 more like it"
+    assert [each.events for each in decode(dances.body).poison] == [897]
+    assert beats.body == b"[" + partial + b"," + partial + b"]"
+    assert len(decode(beats.body).events) == 2
 
 
 def test_a_refused_event_is_found_in_its_array():
@@ -198,6 +333,9 @@ def test_a_refused_event_is_found_in_its_array():
     body = b"[" + b",".join(parts) + b"]"
     assert find_body(body, decode(body).events[1]) == parts[1]
     assert find_body(parts[0], decode(parts[0]).events[0]) == parts[0]
+    parts = [json.dumps(command("HEARTBEAT", 7, servers=[{"instance_id": each}])).encode() for each in (1, 2, "3")]
+    body = gzip.compress(b"[" + b",".join(parts) + b"]")
+    assert [find_body(body, each) for each in decode(body).events] == parts
 
 
 @pytest.mark.parametrize(
@@ -261,7 +399,7 @@ def test_exit_codes(said, code):
     assert event(command("SERVER_STOPPED", 31, 7, said)).exit_code == code
 
 
-@pytest.mark.parametrize("wrong", ["--1", "-", "1.0", 1.5, 2**63, "9" * 19, [], "\u0663"])
+@pytest.mark.parametrize("wrong", ["--1", "-", "1.5", 1.5, 2**63, "9" * 19, [], "\u0663", "0x", "0xg"])
 def test_what_is_no_exit_code_is_poison(wrong):
     assert "`$.command_args[2]`" in reason(command("SERVER_STOPPED", 31, 7, wrong))
 
@@ -281,9 +419,15 @@ def test_notices_come_back_as_they_were_sent():
         {"command_type": "RELEASE_GUARD"},
         {"command_type": "RELEASE_GUARD", "command_args": [7]},
         {"command_type": "RELEASE_GUARD", "command_args": ["x" * 256]},
+        {"command_type": "CANARY", "sent_at": "0001-01-01T00:00:00+23:59"},
+        {"command_type": "CANARY", "sent_at": "9999-12-31T23:59:59-23:59"},
+        {"command_type": "CANARY", "sent_at": 1795420800},
+        {"command_type": "canary", "sent_at": NOON},
+        {"command_type": "RELEASE_GUARD", "command_args": ["eu-1"], "labels": 7},
     ],
 )
-def test_a_notice_without_its_content_is_poison(message):
+def test_a_control_message_that_does_not_fit_is_poison(message):
+    """It is never read liberally, and its time can be stored: the database would refuse its neighbours too."""
     assert reason(message)
 
 
@@ -316,11 +460,23 @@ def assert_accounted_for(body):
     """Whatever it is, each part of it becomes something, and what is left over can be stored."""
     decoded = decode(body)
     assert decoded.count >= 1
-    assert all(poison.reason and isinstance(poison.body, bytes) for poison in decoded.poison)
+    for poison in decoded.poison:
+        assert poison.reason.isprintable()
+        assert len(poison.reason) < 600
+        assert poison.cause.isprintable()
+        assert poison.cause
+        assert isinstance(poison.body, bytes)
+        assert not poison.partial or poison.sender
+    for notice in decoded.notices:
+        assert not isinstance(notice, CanarySent) or notice.sent_at.tzinfo is UTC
     for each in decoded.events:
         for name in ("worker_id", "instance_id", "incarnation", "seq", "sent_at"):
             value = getattr(each, name, None)
             assert value is None or 1 <= value <= MAX
+        for key, value in (getattr(each, "labels", None) or {}).items():
+            assert 1 <= len(key) <= 63
+            assert len(value) <= 255
+            assert "\0" not in key + value
         if isinstance(each, Heartbeat):
             assert each.interval_seconds is None or 1 <= each.interval_seconds <= 3600
             for entry in each.servers.list_entries() if each.servers else ():
@@ -380,3 +536,258 @@ def test_a_word_about_alerts_is_understood_as_it_was_said(notice):
 def test_a_word_about_alerts_that_cannot_be_meant_is_poison(kind, arguments, reason):
     [poison] = decode(json.dumps(command(kind, *arguments)).encode()).poison
     assert poison.reason == reason
+
+
+BEAT = json.dumps(command("HEARTBEAT", 7, seq=5, incarnation=3)).encode()
+COUNTED_BEAT = Heartbeat(worker_id=7, incarnation=3, seq=5)
+# AMQP 1.0 sections as RabbitMQ 3.10 and 4.0 hand them on.
+AMQP_TEXT = b'\0Sw\xa11{"command_type":"HEARTBEAT","command_args":["7"]}'
+AMQP_BINARY = b'\0Sw\xa01{"command_type":"HEARTBEAT","command_args":["7"]}'
+AMQP_LONG_TEXT = b'\0Sw\xb1\x00\x00\x01]{"command_type":"HEARTBEAT","command_args":["7"]}' + b" " * 300
+AMQP_MAP = (
+    b"\0Sw\xd1\0\0\0u\0\0\0\n\xa1\x0ccommand_type\xa1\tHEARTBEAT\xa1\x0ccommand_args\xd0\0\0\0\x07\0\0\0\x01"
+    b"\xa1\x017\xa1\x03seqU\x05\xa1\x10interval_seconds\x82@\x04\0\0\0\0\0\0\xa1\x06labels\xd1\0\0\0\x0f\0\0\0\x02"
+    b"\xa1\x05group\xa1\x02eu"
+)
+AMQP_SEQUENCE = (
+    b"\0Sv\xd0\0\0\0@\0\0\0\x01\xd1\0\0\0007\0\0\0\x04\xa1\x0ccommand_type\xa1\tHEARTBEAT"
+    b"\xa1\x0ccommand_args\xd0\0\0\0\x07\0\0\0\x01\xa1\x017"
+)
+
+
+def beat(**fields):
+    return command("HEARTBEAT", 7, **fields)
+
+
+def timed(said):
+    return beat(sent_at=said), Heartbeat(worker_id=7, sent_at=NOON_MICROSECONDS)
+
+
+def started(*arguments):
+    return command("SERVER_STARTED", *arguments), ServerStarted(instance_id=31, worker_id=7, game_server_config_id=3)
+
+
+def exited(said, code):
+    return command("SERVER_STOPPED", 31, 7, said), ServerStopped(instance_id=31, worker_id=7, exit_code=code)
+
+
+LIBERAL = {
+    "a byte order mark": [(codecs.BOM_UTF8 + BEAT, COUNTED_BEAT), (codecs.BOM_UTF8 + b" \n" + BEAT, COUNTED_BEAT)],
+    "a compressed body": [
+        (gzip.compress(BEAT), COUNTED_BEAT),
+        (zlib.compress(BEAT), COUNTED_BEAT),
+        (zlib.compress(BEAT, 1), COUNTED_BEAT),
+        (gzip.compress(codecs.BOM_UTF8 + BEAT), COUNTED_BEAT),
+    ],
+    "an AMQP 1.0 body": [
+        (AMQP_TEXT, Heartbeat(worker_id=7)),
+        (AMQP_BINARY, Heartbeat(worker_id=7)),
+        (AMQP_LONG_TEXT, Heartbeat(worker_id=7)),
+        (AMQP_MAP, Heartbeat(worker_id=7, seq=5, interval_seconds=2.5, labels={"group": "eu"})),
+        (AMQP_SEQUENCE, Heartbeat(worker_id=7)),
+        (AMQP_SEQUENCE[:2] + b"w" + AMQP_SEQUENCE[3:], Heartbeat(worker_id=7)),
+    ],
+    "ids": [
+        started(31.0, "7.0", "3.00"),
+        started("31.0", 7, 3.0),
+        (info(identifier=7.0), event(info())),
+        (info(identifier="7.0"), event(info())),
+    ],
+    "`incarnation`, `seq`": [
+        (beat(incarnation="3", seq=5.0), COUNTED_BEAT),
+        (beat(incarnation=3.0, seq="5.0"), COUNTED_BEAT),
+        (beat(incarnation=3, seq=0), Heartbeat(worker_id=7, incarnation=3)),
+        (beat(incarnation=0, seq=5), Heartbeat(worker_id=7, seq=5)),
+        (beat(incarnation="0", seq="0"), Heartbeat(worker_id=7)),
+    ],
+    "times": [
+        timed(1_795_435_200),
+        timed(1_795_435_200.0),
+        timed("1795435200"),
+        timed(1_795_435_200_000),
+        timed("1795435200000.000"),
+        timed(NOON_MICROSECONDS),
+        timed(str(NOON_MICROSECONDS)),
+        timed(NOON_MICROSECONDS * 1000 + 999),
+        timed("20261123T120000Z"),
+        timed("2026-11-23T12:00Z"),
+        timed("2026-11-23 13:00:00.000+01"),
+        timed("2026-11-23T11:59:60Z"),
+        (info(as_of=1_795_435_200), event(info())),
+        (beat(sent_at=10**12 - 1), Heartbeat(worker_id=7, sent_at=253_402_300_799_000_000)),
+        (beat(sent_at="9999-12-31T23:59:60Z"), Heartbeat(worker_id=7, sent_at=253_402_300_799_000_000)),
+    ],
+    "`interval_seconds`": [
+        (beat(interval_seconds="10"), Heartbeat(worker_id=7, interval_seconds=10)),
+        (beat(interval_seconds="2.5"), Heartbeat(worker_id=7, interval_seconds=2.5)),
+        (beat(interval_seconds=10**400), Heartbeat(worker_id=7, interval_seconds=3600)),
+        (beat(interval_seconds="-1"), Heartbeat(worker_id=7, interval_seconds=1)),
+    ],
+    "labels": [
+        (
+            beat(labels={"rack": 3, "share": 0.5, "drain": True, "old": False, "none": None}),
+            Heartbeat(worker_id=7, labels={"rack": "3", "share": "0.5", "drain": "true", "old": "false"}),
+        )
+    ],
+    "`command_type`, `entity_type`, `status_type`": [
+        (beat() | {"command_type": "heartbeat"}, Heartbeat(worker_id=7)),
+        (info(entity_type="WORKER", status_type="running"), event(info())),
+        (
+            info(entity_type="Game_Server_Instance", status_type="Running"),
+            event(info(entity_type="game_server_instance")),
+        ),
+    ],
+    "an exit code": [
+        exited("1.0", 1),
+        exited(-9.0, -9),
+        exited("0xC0000005", 3221225477),
+        exited("0x0", 0),
+        exited("null", None),
+    ],
+    "a field that the event does not use": [
+        (command("WORKER_STOPPED", 7, labels=7, servers=7, as_of=7), WorkerStopped(worker_id=7)),
+        (info(labels=7, sent_at="noon", seq=-1), event(info())),
+    ],
+}
+LIBERAL_INVENTORIES = [
+    {"instance_id": "31", "game_server_config_id": "3", "status": "initializing"},
+    {"instance_id": 31.0, "game_server_config_id": 3.0, "status": "Initializing"},
+    {"instance_id": "31.0", "game_server_config_id": 3, "status": "INITIALIZING", "other": []},
+]
+CASES = [pytest.param(*case, id=f"{row} {n}") for row, cases in LIBERAL.items() for n, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("message", "expected"), CASES)
+def test_it_is_understood_as_well(message, expected):
+    body = message if isinstance(message, bytes) else json.dumps(message).encode()
+    decoded = decode(body)
+    assert (decoded.events, decoded.poison) == ([expected], [])
+
+
+def test_the_size_is_that_of_the_unpacked_json():
+    """So that whoever bounds the memory of what is read is not deceived by small bodies."""
+    assert [decode(each).json_bytes for each in (BEAT, gzip.compress(BEAT), gzip.compress(bytes(2**20 + 1)))] == [
+        len(BEAT),
+        len(BEAT),
+        len(gzip.compress(bytes(2**20 + 1))),
+    ]
+
+
+@pytest.mark.parametrize("entry", LIBERAL_INVENTORIES)
+def test_an_inventory_is_read_liberally_too(entry):
+    assert event(beat(servers=[entry])).servers.list_entries() == (InventoryEntry(31, StatusType.INITIALIZING, 3),)
+
+
+@pytest.mark.parametrize("holder", ["", "None", "null", None])
+def test_a_place_holder_is_no_config(holder):
+    entry = {"instance_id": 31, "game_server_config_id": holder}
+    assert event(beat(servers=[entry])).servers.list_entries() == (InventoryEntry(31, StatusType.RUNNING, None),)
+
+
+def test_a_command_to_workers_is_ignored_whatever_it_holds():
+    assert decode(b'{"command_type": "stdin", "labels": 7, "command_args": 7}').ignored == 1
+
+
+def test_every_row_of_the_contract_has_its_case():
+    contract = (Path(__file__).parents[2] / "docs/contract.md").read_text(encoding="utf-8")
+    [table] = re.findall(r"\n\| also understood \|.*\n\|[-|]+\n((?:\|.*\n)+)", contract)
+    assert [row.split("|")[1].strip() for row in table.splitlines()] == [*LIBERAL]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        pytest.param(gzip.compress(bytes(10 * MAX_BODY_BYTES)), "more than 1048576 bytes", id="bomb"),
+        pytest.param(gzip.compress(BEAT)[:-1], "does not end", id="cut off"),
+        pytest.param(gzip.compress(BEAT) + b"x", "does not end", id="followed"),
+        pytest.param(b"\x1f\x8bnonsense", "not readable", id="damaged"),
+        pytest.param(AMQP_MAP[:-1], "an AMQP 1.0 amqp-value section that cannot be read", id="AMQP, cut off"),
+        pytest.param(b"\0Sw\x98" + bytes(16), "an AMQP 1.0 amqp-value section", id="AMQP, of another type"),
+        pytest.param(b"\0Sw\xf0\0\0\0\x0a\x7f\xff\xff\xff@", "an array of constants", id="AMQP, a bomb"),
+        pytest.param(b"\0Sw" + b"\xc0\xff\1" * 500, "nested too deeply", id="AMQP, nested"),
+        pytest.param(b"\0Sv\xa1\x017", "an AMQP 1.0 amqp-sequence section", id="AMQP, a sequence of text"),
+        pytest.param(b"\0Sw\xc1\x04\2U\1U\2", "a map whose keys are not text", id="AMQP, a map by number"),
+        pytest.param(b"\x93\x01", "content_encoding 'br', content_type 'application/msgpack'", id="something else"),
+    ],
+)
+def test_a_body_that_cannot_be_unpacked_says_why(body, said):
+    [poison] = decode(body, content_encoding="br", content_type="application/msgpack").poison
+    assert said in poison.reason
+    assert poison.body == body
+
+
+@pytest.mark.parametrize("field", ["command_args", "labels", "servers", "sent_at", "seq", "status_type", "moon"])
+def test_no_depth_escapes(field):
+    """Python's recursion limit is met in the decoder or after it, at depths that depend on the caller's own."""
+    good = json.dumps(command("HEARTBEAT", 1)).encode()
+    for depth in (100, *range(900, 1010), 5_000, 100_000):
+        nested = b'{"a":' * depth + b"1" + b"}" * depth
+        for value in (nested, b"[" + nested + b"]"):
+            body = b'{"command_type":"HEARTBEAT","command_args":["7"],"%s":%s}' % (field.encode(), value)
+            assert_accounted_for(body)
+            decoded = assert_accounted_for(b"[%s,%s]" % (good, body))
+            assert depth > 100 or decoded.events[0].worker_id == 1
+
+
+VALID = [
+    json.dumps(message).encode()
+    for message in (
+        command("HEARTBEAT", "7"),
+        beat(
+            incarnation=1763884800123456,
+            seq=42,
+            sent_at=NOON,
+            interval_seconds=10,
+            servers=[{"instance_id": 31, "game_server_config_id": 3, "status": "RUNNING"}, {"instance_id": 32}],
+            labels={"group": "eu-1", "version": "1.4.2"},
+        ),
+        command("WORKER_STARTED", 7, incarnation=5, seq=1),
+        command("WORKER_STOPPED", 7, sent_at=NOON),
+        command("SERVER_STARTED", "31", "7", "3"),
+        command("SERVER_STOPPED", "31", "7", "0"),
+        info(),
+        info(entity_type="game_server_instance", status_type="CRASHED"),
+        command("SILENCE", SILENCE),
+        command("ACKNOWLEDGE", {"alert_id": 12}),
+        command("RELEASE_GUARD", "eu-1"),
+        {"command_type": "CANARY", "command_args": ["vm-1"], "sent_at": NOON},
+    )
+] + [AMQP_MAP, AMQP_SEQUENCE, AMQP_TEXT]
+ODD = [
+    b"null", b"true", b"0", b"-1", b"7.0", b"1e400", b"-1e-400", b"%d" % 2**63, b"9" * 400, b"1795435200", b'"7.0"',
+    b'""', b'"None"', b'"\\u0000"', b'"\\ud800"', b'"\xff"', b'"\x1b[2J"', b'"\\u202e\\n"',
+    b'"' + b"x" * 300 + b'"', b"[]", b"{}",
+    b'"0001-01-01T00:00:00+23:59"', b'"9999-12-31T23:59:59-23:59"', b'"2026-12-31T23:59:60Z"', b'"lost"', b'"running"',
+    b"[" * 990 + b"]" * 990, b'{"a":' * 970 + b"1" + b"}" * 970, b'[{"instance_id":"x"}]', b'{"group":[]}', b",", b"\0",
+]  # fmt: skip
+TOKEN = re.compile(rb'"[^"]*"|-?[0-9][0-9.]*|[][{}:,]')
+
+
+def mutate(body, chance):
+    """One small accident: a bit, a cut, a repeat, or an odd value in the place of a token."""
+    place = chance.randrange(len(body))
+    match chance.randrange(8):
+        case 0:
+            return body[:place] + bytes([body[place] ^ 1 << chance.randrange(8)]) + body[place + 1 :]
+        case 1:
+            return body[:place]
+        case 2:
+            return body[:place] + body[place // 2 :]
+        case 3:
+            return chance.choice((codecs.BOM_UTF8, b"[", b"\0Sw", b"\x1f\x8b")) + body
+        case _:
+            token = chance.choice([*TOKEN.finditer(body)] or [re.search(b"", body)])
+            return body[: token.start()] + chance.choice(ODD) + body[token.end() :]
+
+
+def test_no_accident_is_too_strange():
+    """100,000 of them, alone and in arrays: nothing is raised and everything is accounted for."""
+    chance = random.Random(12)
+    for _ in range(20_000):
+        bodies = [chance.choice(VALID) for _ in range(4)]
+        for place in range(4):
+            for _ in range(chance.randint(1, 3)):
+                bodies[place] = mutate(bodies[place], chance) or b"0"
+            assert_accounted_for(bodies[place])
+        body = b"[" + b",".join(bodies) + b"]"
+        assert_accounted_for(gzip.compress(body, 1) if chance.random() < 0.1 else body)

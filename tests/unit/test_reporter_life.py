@@ -106,8 +106,8 @@ def test_what_the_processor_would_refuse_is_refused_and_leaves_no_trace(instance
     [
         (0, {}, "no id of 1 to"),
         ("x", {}, "no id of 1 to"),
-        (7, {"labels": {"": "eu-1"}}, "a label's key has 1 to 63 characters"),
-        (7, {"labels": {"group": 1}}, r"labels\[...\]"),
+        (7, {"labels": {"": "eu-1"}}, "no key of a label, which has 1 to 63 characters - at `[$].labels`$"),
+        (7, {"labels": {"group": [1]}}, "a label whose value is no text"),
         (7, {"interval_seconds": 0.5}, "an interval is 1 to 3600 seconds"),
     ],
 )
