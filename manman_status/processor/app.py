@@ -21,6 +21,7 @@ from faststream.rabbit.subscriber import RabbitSubscriber
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel
 from manman_status.errors import SchemaBehind
+from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
 from manman_status.pipeline.custody import Custody
@@ -29,6 +30,7 @@ from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.leadership import Leadership
 from manman_status.pipeline.notifying import BrokerTeller, Channel, ChannelTeller, Teller
 from manman_status.pipeline.relay import Relay
+from manman_status.pipeline.seal import Seal
 from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper
 from manman_status.processor.canaries import BrokerCanaries, is_connected
@@ -90,6 +92,7 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         loop.add_signal_handler(number, stopping.set)
     topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
     custody = {queue: Custody() for queue in (topology.heartbeat_queue, topology.lifecycle_queue)}
+    seal = Seal()
     statistics = Statistics()
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
@@ -104,12 +107,12 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         await stack.enter_async_context(opened(pool, close_within_seconds=0.5))
         if await unless_stopped(_prepare_database(pool), stopping) is None:
             return
-        opening = open_broker(settings.broker_url, topology, processor_id, custody, prefetch=settings.prefetch)
+        opening = open_broker(settings.broker_url, topology, processor_id, custody, seal, prefetch=settings.prefetch)
         connected = await unless_stopped(opening, stopping)
         if connected is None:
             return
         broker, subscribers = connected
-        canaries = BrokerCanaries(broker, await broker.connect(), topology, processor_id)
+        canaries = BrokerCanaries(broker, await broker.connect(), topology, processor_id, seal)
         processor = Processor(
             settings,
             topology,
@@ -118,6 +121,7 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
             subscribers,
             canaries,
             custody,
+            seal,
             processor_id,
             channels,
             statistics,
@@ -142,6 +146,7 @@ class Processor:
         subscribers: list[RabbitSubscriber],
         canaries: BrokerCanaries,
         custody: dict[str, Custody],
+        seal: Seal,
         processor_id: str,
         channels: Sequence[Channel],
         statistics: Statistics,
@@ -170,6 +175,7 @@ class Processor:
             canaries,
             custody,
             self._statistics,
+            seal,
             processor_id=processor_id,
             host=socket.gethostname(),
             version=version("manman-status"),
@@ -219,6 +225,12 @@ class Processor:
                 dead_letters,
                 custody[subscriber.queue.name],
                 self._statistics,
+                Admission(
+                    seal,
+                    queue=subscriber.queue.name,
+                    control_exchange=topology.control_exchange,
+                    body_must_match_key=settings.body_must_match_key,
+                ),
                 max_events=settings.batch_max_events,
                 max_wait_ms=settings.batch_max_wait_ms,
                 tracing=tracing,

@@ -16,6 +16,7 @@ from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel
 from manman_status.errors import CommandFailed
 from manman_status.pipeline.custody import Custody
+from manman_status.pipeline.seal import Seal
 from manman_status.processor.canaries import watch_own_queue
 from manman_status.processor.declare import bind_queues, declare_exchanges, heartbeat_queue, lifecycle_queue, topic
 from manman_status.processor.subscribers import channel_of, parse
@@ -39,7 +40,7 @@ def create_broker(url: str) -> RabbitBroker:
 
 
 async def open_broker(
-    url: str, topology: Topology, processor_id: str, custody: Mapping[str, Custody], *, prefetch: int
+    url: str, topology: Topology, processor_id: str, custody: Mapping[str, Custody], seal: Seal, *, prefetch: int
 ) -> tuple[RabbitBroker, list[RabbitSubscriber]]:
     """Wait for the broker and declare our topology on it. The subscribers read nothing until they are iterated."""
     backoff = Backoff()
@@ -52,7 +53,7 @@ async def open_broker(
                 queue, topic(topology.inbound_exchange), channel=channel, ack_policy=AckPolicy.MANUAL, parser=parse
             )
             subscribers.append(subscriber)
-            watch_own_queue(broker, queue.name, processor_id, channel, custody[queue.name], channel_of)
+            watch_own_queue(broker, queue.name, processor_id, channel, custody[queue.name], seal, channel_of, parse)
         try:
             await broker.connect()
             await declare_exchanges(broker, topology)

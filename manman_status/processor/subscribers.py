@@ -20,6 +20,7 @@ from faststream.rabbit import RabbitMessage
 from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.cancellation import cancel
+from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.batcher import Batcher
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.ingest import Ingest
@@ -69,6 +70,7 @@ class Subscription:
         dead_letters: DeadLetters,
         custody: Custody,
         statistics: Statistics,
+        admission: Admission,
         *,
         max_events: int,
         max_wait_ms: int,
@@ -80,6 +82,7 @@ class Subscription:
         self._dead_letters = dead_letters
         self._custody = custody
         self._statistics = statistics
+        self._admission = admission
         self.queue = subscriber.queue.name
         self._batcher = Batcher(self._settle, max_weight=max_events, max_wait_ms=max_wait_ms)
         self._stopping = asyncio.Event()
@@ -102,7 +105,9 @@ class Subscription:
             try:
                 async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
                     async for message in messages:
-                        delivery = Delivery(message, channel_of(message), decode(message.body))
+                        raw = message.raw_message
+                        admit = self._admission.by(raw.exchange or "", raw.routing_key or "")
+                        delivery = Delivery(message, channel_of(message), decode(message.body, admit))
                         if self._tracing:
                             delivery.span = self._tracing.receive(message, self.queue)
                         await self._batcher.add(delivery, delivery.decoded.count)

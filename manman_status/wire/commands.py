@@ -247,7 +247,10 @@ def _exit_code(value: Any) -> int | None:
 def _canary_sent(wired: WireEvent) -> CanarySent:
     if wired.sent_at is None or wired.sent_at.tzinfo is None:
         raise PoisonMessage("a canary needs a time with a zone - at `$.sent_at`")
-    return CanarySent(wired.sent_at)
+    processor_id, mac = [*(wired.command_args or ()), "", ""][:2]
+    if not isinstance(processor_id, str) or not isinstance(mac, str):
+        raise PoisonMessage("a canary needs two strings - at `$.command_args`")
+    return CanarySent(wired.sent_at, processor_id, mac)
 
 
 def _guard_released(wired: WireEvent) -> GuardReleased:

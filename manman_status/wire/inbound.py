@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import msgspec
 
 from manman_status.domain.events import ReportedEvent
@@ -18,6 +21,11 @@ class Poison(msgspec.Struct, frozen=True):
 
     reason: str
     body: bytes
+
+
+Meaning: TypeAlias = ReportedEvent | Notice
+Admit: TypeAlias = Callable[[Meaning], Meaning | None]
+"""Decides whether the sender may say this. None: ignore it. Raises PoisonMessage for what is refused."""
 
 
 class Decoded(msgspec.Struct):
@@ -37,9 +45,9 @@ _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def decode(body: bytes) -> Decoded:
+def decode(body: bytes, admit: Admit | None = None) -> Decoded:
     """One message's events in their order. Never raises: an unreadable body is one poison, an unreadable
-    element of an array is poison alone, with its own bytes."""
+    element of an array is poison alone, with its own bytes. `admit`, when given, sees each event."""
     decoded = Decoded()
     try:
         if len(body) > MAX_BODY_BYTES:
@@ -50,20 +58,20 @@ def decode(body: bytes) -> Decoded:
     except PoisonMessage as error:
         decoded.poison.append(Poison(error.reason, body))
     except UNREADABLE as error:
-        _decode_separately(body, error, decoded)
+        _decode_separately(body, error, decoded, admit)
     else:
         if isinstance(wired, WireEvent):
-            _add(wired, body, decoded)
+            _add(wired, body, decoded, admit)
         elif problem := _count_problem(len(wired)):
             decoded.poison.append(Poison(problem, body))
         else:
             for event in wired:
-                _add(event, b"", decoded)
-            _name_bodies(body, decoded)
+                _add(event, b"", decoded, admit)
+            _name_bodies(body, decoded, admit)
     return decoded
 
 
-def _decode_separately(body: bytes, error: Exception, decoded: Decoded) -> None:
+def _decode_separately(body: bytes, error: Exception, decoded: Decoded, admit: Admit | None) -> None:
     """Find which elements of an array are unreadable; a body that is no array is unreadable as a whole."""
     try:
         parts = _decode_parts(body)
@@ -75,12 +83,12 @@ def _decode_separately(body: bytes, error: Exception, decoded: Decoded) -> None:
         return
     for part in map(bytes, parts):
         try:
-            _add(_decode_one(part), part, decoded)
+            _add(_decode_one(part), part, decoded, admit)
         except UNREADABLE as fault:
             decoded.poison.append(Poison(_reason(fault), part))
 
 
-def _name_bodies(body: bytes, decoded: Decoded) -> None:
+def _name_bodies(body: bytes, decoded: Decoded, admit: Admit | None) -> None:
     """Give the poison of an array its own bytes: rare, so the array is only taken apart again then."""
     if not decoded.poison:
         return
@@ -89,7 +97,7 @@ def _name_bodies(body: bytes, decoded: Decoded) -> None:
     decoded.poison.clear()
     decoded.ignored = 0
     for part in map(bytes, _decode_parts(body)):
-        _add(_decode_one(part), part, decoded)
+        _add(_decode_one(part), part, decoded, admit)
 
 
 def find_body(body: bytes, event: ReportedEvent) -> bytes:
@@ -117,9 +125,11 @@ def _reason(error: Exception) -> str:
             return f"not JSON: {error}"
 
 
-def _add(wired: WireEvent, body: bytes, decoded: Decoded) -> None:
+def _add(wired: WireEvent, body: bytes, decoded: Decoded, admit: Admit | None) -> None:
     try:
         meaning = understand(wired)
+        if admit is not None and meaning is not None:
+            meaning = admit(meaning)
     except PoisonMessage as error:
         decoded.poison.append(Poison(error.reason, body))
         return
