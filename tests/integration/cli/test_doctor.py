@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Command, Finished
 
-EXCHANGES = ("internal_service_events", "external_service_events", "manman.status.dead")
+EXCHANGES = ("internal_service_events", "external_service_events", "manman.status.control", "manman.status.dead")
 QUEUES = ("manman.status.heartbeats", "manman.status.lifecycle", "manman.status.dead")
 
 
@@ -58,7 +58,16 @@ async def test_all_is_well(
 ) -> None:
     finished = await manman_status("doctor", database_url=secret_database, rabbitmq_url=secret_broker)
     assert (finished.code, finished.err) == (0, ""), finished.out
-    assert set(verdicts(finished)) == {"settings", "database", "schema", "privileges", "broker", "exchange", "queue"}
+    assert set(verdicts(finished)) == {
+        "settings",
+        "database",
+        "schema",
+        "privileges",
+        "broker",
+        "exchange",
+        "queue",
+        "rights",
+    }
     assert "PostgreSQL 18" in finished.out
     assert "RabbitMQ 3." in finished.out
     assert "manman.status.heartbeats: 0 messages, 1 consumer" in finished.out
