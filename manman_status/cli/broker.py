@@ -15,6 +15,7 @@ from manman_status.errors import CommandFailed
 from manman_status.reporter.connection import Publisher, Unroutable, open_connection, open_publisher
 from manman_status.reporter.messages import Report
 from manman_status.wire.notices import ControlMessage, control_key, control_message
+from manman_status.wire.properties import read_any_properties
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractConnection
@@ -27,6 +28,7 @@ async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
     """A command that loses its broker says so and ends, with BrokerUnavailable."""
     for noisy in ("aio_pika", "aiormq"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    read_any_properties()
     async with open_connection(settings.broker_url, name="manman-status") as connection:
         try:
             yield connection
@@ -45,7 +47,8 @@ async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
 
 
 def send_control(settings: Settings, control: ControlMessage) -> None:
-    """Returns once the lifecycle queue has it. Raises BrokerUnavailable, and CommandFailed where no queue takes it."""
+    """Returns once the lifecycle queue has it. Raises BrokerUnavailable, or CommandFailed where no
+    queue takes it."""
 
     async def send() -> None:
         async with (

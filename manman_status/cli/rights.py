@@ -1,8 +1,8 @@
 """What the user of the broker may do there, tried in ways that change nothing.
 
-RabbitMQ checks a right before anything else: a message within a transaction that is rolled back, a declaration of
-what is there already, the removal of a binding that was never there. Reading is the exception: only who takes
-messages sees whether he may.
+RabbitMQ checks a right before anything else: for a message within a transaction that is rolled back,
+for a declaration of what is there already, for the removal of a binding that was never there. Reading
+is the exception: only who takes messages sees whether he may.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ async def allowed_control_keys(connection: AbstractConnection, topology: Topolog
 
 
 async def missing_for_processor(connection: AbstractConnection, topology: Topology) -> list[str]:
-    """What a processor must do and this user may not, as "declare the queue X". Unseen ones are not among them."""
+    """What a processor must do and this user may not, as "declare the queue X", as far as it can be
+    seen."""
     queues = (topology.heartbeat_queue, topology.lifecycle_queue, topology.dead_letter_queue)
     exchanges = (
         topology.inbound_exchange,

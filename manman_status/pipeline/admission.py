@@ -1,7 +1,8 @@
-"""Who may say what: by the exchange and routing key that the broker vouches for, and by the processors' signature.
+"""Who may say what: by the exchange and routing key of a delivery, and by the processors' signature.
 
-RabbitMQ decides who may publish to which exchange and, with topic permissions, by which routing keys. Both come with
-each delivery and cannot be forged, unlike anything in the body. So the body is held against them here: docs/trust.md.
+RabbitMQ decides who may publish to which exchange and, with topic permissions, by which routing keys.
+Both come with each delivery and cannot be forged, unlike anything in the body. So the body is held
+against them here: docs/trust.md.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Admission:
         return meaning
 
     def _true_canary(self, canary: CanarySent) -> CanarySent | None:
-        """None for a false one. It is no dead letter: a processor of the version before sends canaries without a MAC,
-        and no canary is worth sending again."""
+        """None for a false one. It is no dead letter: a processor of the version before sends
+        canaries without a MAC, and no canary is worth sending again."""
         if self._seal.is_true(self._queue, canary):
             return canary
         if self._warning.is_due():
@@ -81,7 +82,7 @@ class Admission:
 
 
 def check_key(event: ReportedEvent, routing_key: str) -> None:
-    """Raise PoisonMessage unless the routing key names the worker or the server instance that the event is about."""
+    """Raise PoisonMessage unless the routing key names what the event is about."""
     entity, _, rest = routing_key.partition(".")
     named = rest.partition(".")[0]
     match event:

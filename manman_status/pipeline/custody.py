@@ -41,8 +41,8 @@ class Custody:
             self._settled_elsewhere.append((channel, messages))
 
     def see_canary(self, channel: object, delivery_number: int, sent_at: datetime | None) -> None:
-        """Our own canary came back. It was the `delivery_number`th delivery of the channel, counted from 1. `sent_at`
-        is None for what was in our own queue and is no canary of ours."""
+        """Our own canary came back. It was the `delivery_number`th delivery of the channel, counted
+        from 1. `sent_at` is None for what was in our own queue and is no canary of ours."""
         if channel is None or any(channel is old for old in self._retired):
             return
         if channel is not self._channel:

@@ -11,7 +11,7 @@ from manman_status.wire.notices import CanarySent, canary_mac
 
 
 class Seal:
-    """Signs and checks canaries with the secret of the database. Without the secret it finds every canary false."""
+    """Signs and checks canaries with the secret of the database. Without it every canary is false."""
 
     def __init__(self) -> None:
         self._secret: bytes | None = None

@@ -43,10 +43,11 @@ def watch_own_queue(
     channel_of: Callable[[RabbitMessage], object],
     parse: Callable[[AbstractIncomingMessage], Awaitable[RabbitMessage]],
 ) -> None:
-    """Read our own canaries on the channel of the shared queue: the broker numbers the deliveries of both as one.
+    """Read our own canaries on the channel of the shared queue: the broker numbers the deliveries of
+    both as one.
 
-    Whoever may publish to the default exchange can put anything into this queue. It counts as a delivery, and is
-    otherwise ignored.
+    Whoever may publish to the default exchange can put anything into this queue. It counts as a
+    delivery, and is otherwise ignored.
     """
     own = own_queue(queue, processor_id)
     warning = OnceAMinute()

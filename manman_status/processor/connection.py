@@ -19,6 +19,7 @@ from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.seal import Seal
 from manman_status.processor.canaries import watch_own_queue
 from manman_status.processor.declare import bind_queues, declare_exchanges, heartbeat_queue, lifecycle_queue, topic
+from manman_status.wire.properties import read_any_properties
 from manman_status.processor.subscribers import channel_of, parse
 from manman_status.wire.topology import Topology
 
@@ -30,6 +31,7 @@ HEARTBEAT_SECONDS = 10
 
 
 def create_broker(url: str) -> RabbitBroker:
+    read_any_properties()
     return RabbitBroker(
         str(URL(url).update_query(name="manman-status processor", heartbeat=HEARTBEAT_SECONDS)),
         reconnect_interval=1.0,

@@ -13,7 +13,8 @@ READ = "SELECT secret FROM canary_key WHERE id = 1"
 
 
 async def shared_secret(connection: Connection) -> bytes:
-    """The secret of whichever processor came first, which may be this one: who comes second waits for its commit."""
+    """The secret of whichever processor came first, which may be this one. The second waits for its
+    commit."""
     secret: bytes | None = await connection.fetchval(READ)
     if secret is None:
         await connection.execute(OFFER, secrets.token_bytes(SECRET_BYTES))

@@ -207,8 +207,8 @@ class Watermark(SQLModel, table=True):
 
 
 class CanaryKey(SQLModel, table=True):
-    """The one row with the secret that all processors sign their canaries with. The first processor writes it and
-    nobody changes it. The api never reads it."""
+    """The one row with the secret that all processors sign their canaries with. The first processor
+    writes it and nobody changes it. The api never reads it."""
 
     __tablename__ = "canary_key"
     __table_args__ = (CheckConstraint("id = 1", name="only_one"),)

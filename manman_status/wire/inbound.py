@@ -25,7 +25,7 @@ class Poison(msgspec.Struct, frozen=True):
 
 Meaning: TypeAlias = ReportedEvent | Notice
 Admit: TypeAlias = Callable[[Meaning], Meaning | None]
-"""Decides whether the sender may say this. None: ignore it. Raises PoisonMessage for what is refused."""
+"""Decides whether the sender may say this. None: ignore it. Raises PoisonMessage to refuse it."""
 
 
 class Decoded(msgspec.Struct):

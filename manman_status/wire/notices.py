@@ -1,7 +1,8 @@
-"""Control messages: the processors' own canaries, and what operators send about the guard and about alerts.
+"""Control messages: the processors' own canaries, and what operators send about guard and alerts.
 
-Canaries go by the inbound exchange, since they prove that the workers' way works, and each carries a MAC that only
-processors can make. What operators send goes by an exchange of its own, to which workers have no right.
+Canaries go by the inbound exchange, since they prove that the workers' way works, and each carries a
+MAC that only processors can make. What operators send goes by an exchange of its own, to which
+workers have no right.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ LONGEST_TEXT = 500
 
 
 class CanarySent(msgspec.Struct, frozen=True, tag=True):
-    """A processor's own message, sent at this database time through the same exchange as everybody's.
+    """A processor's own message, sent at this database time through the workers' exchange.
 
-    An empty `mac` means that the sender was of a version before there were any, or no processor at all.
+    An empty `mac`: the sender is of a version before there were any, or no processor at all.
     """
 
     sent_at: datetime
@@ -83,11 +84,12 @@ CONTROL_KEYS: dict[type[ControlMessage], str] = {
     SilenceEnded: "silence.remove",
     AlertAcknowledged: "alert.acknowledge",
 }
-"""Routing keys on the control exchange: one for each kind, so that topic permissions can grant them one by one."""
+"""Routing keys on the control exchange: one for each kind, so that topic permissions can tell them
+apart."""
 
 
 def canary_mac(secret: bytes, queue: str, processor_id: str, sent_at: datetime) -> str:
-    """The MAC of a canary sent at `sent_at` through `queue`. Encoded as JSON, no two canaries share a text."""
+    """The MAC of a canary sent at `sent_at` through `queue`. As JSON, no two canaries share a text."""
     text = msgspec.json.encode((queue, processor_id, sent_at))
     return hmac.digest(secret, text, "sha256").hex()
 
