@@ -19,8 +19,8 @@ from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.seal import Seal
 from manman_status.processor.canaries import watch_own_queue
 from manman_status.processor.declare import bind_queues, declare_exchanges, heartbeat_queue, lifecycle_queue, topic
-from manman_status.wire.properties import read_any_properties
 from manman_status.processor.subscribers import channel_of, parse
+from manman_status.wire.properties import read_any_properties
 from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
