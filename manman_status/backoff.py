@@ -33,3 +33,18 @@ class Backoff:
             self._said_at = monotonic()
         delay: float = min(FIRST_SECONDS * 2 ** min(self.failures - 1, 10), self._longest_seconds)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+class OnceAMinute:
+    """Limits the lines of a log about one thing that others can cause as often as they like."""
+
+    def __init__(self) -> None:
+        self._said_at = float("-inf")
+
+    def is_due(self) -> bool:
+        """True for the first call, and then for one a minute at most."""
+        now = monotonic()
+        if now - self._said_at < 60:
+            return False
+        self._said_at = now
+        return True

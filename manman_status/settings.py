@@ -57,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     inbound_exchange: str = "internal_service_events"
     outbound_exchange: str = "external_service_events"
+    control_exchange: str = "manman.status.control"
     dead_letter_exchange: str = "manman.status.dead"
     dead_letter_queue: str = "manman.status.dead"
     heartbeat_queue: str = "manman.status.heartbeats"
@@ -64,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_ttl_seconds: int = 60
     heartbeat_max_length: int = 200_000
     lifecycle_delivery_limit: int = 100
+    body_must_match_key: bool = False
 
     batch_max_events: int = 1_000
     batch_max_wait_ms: int = 50
@@ -278,6 +280,7 @@ PROBLEMS: dict[str, Callable[[Any], str]] = {
     "event_streams": _within(0, 100_000),
     "inbound_exchange": _name,
     "outbound_exchange": _name,
+    "control_exchange": _name,
     "dead_letter_exchange": _name,
     "dead_letter_queue": _name,
     "heartbeat_queue": _name,

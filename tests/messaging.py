@@ -10,6 +10,8 @@ import aio_pika
 import asyncpg
 import pytest
 
+from manman_status.wire.notices import control_key, control_message
+
 
 class Publisher:
     """Publishes a body (as JSON unless it is bytes) to the inbound exchange, confirmed."""
@@ -32,6 +34,10 @@ class Publisher:
                 await self(body, key)
 
         await asyncio.gather(*(one(body, key) for body, key in messages))
+
+    async def control(self, message):
+        """A control message, by the way that operators' commands take."""
+        await self(control_message(message), control_key(message), "manman.status.control")
 
 
 @pytest.fixture

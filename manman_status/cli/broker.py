@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,10 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from yarl import URL
 
 from manman_status.errors import CommandFailed
-from manman_status.reporter.connection import Publisher, open_connection, open_publisher
+from manman_status.reporter.connection import Publisher, Unroutable, open_connection, open_publisher
+from manman_status.reporter.messages import Report
+from manman_status.wire.notices import ControlMessage, control_key, control_message
+from manman_status.wire.properties import read_any_properties
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractConnection
@@ -24,6 +28,7 @@ async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
     """A command that loses its broker says so and ends, with BrokerUnavailable."""
     for noisy in ("aio_pika", "aiormq"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    read_any_properties()
     async with open_connection(settings.broker_url, name="manman-status") as connection:
         try:
             yield connection
@@ -39,6 +44,25 @@ async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
         open_publisher(connection, exchange=settings.inbound_exchange) as publisher,
     ):
         yield publisher
+
+
+def send_control(settings: Settings, control: ControlMessage) -> None:
+    """Returns once the lifecycle queue has it. Raises BrokerUnavailable, or CommandFailed where no
+    queue takes it."""
+
+    async def send() -> None:
+        async with (
+            connected(settings) as connection,
+            open_publisher(connection, exchange=settings.control_exchange) as publisher,
+        ):
+            await publisher.send(Report(control_key(control), control_message(control), durable=True))
+
+    try:
+        asyncio.run(send())
+    except Unroutable:
+        raise CommandFailed(
+            f"the exchange {settings.control_exchange} is not there or has no queue: start a processor of this version"
+        ) from None
 
 
 def virtual_host(settings: Settings) -> str:

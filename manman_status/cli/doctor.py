@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity
 from cyclopts import Parameter
+from yarl import URL
 
 from manman_status.cli.broker import connected, virtual_host
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role
+from manman_status.cli.rights import allowed_control_keys, may_report_any_worker, missing_for_processor
 from manman_status.cli.tables import numbered
 from manman_status.errors import BrokerUnavailable, CommandFailed, SchemaBehind, SettingsError
 from manman_status.settings import Settings, load_settings, redacted, variable
+from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractConnection
@@ -157,19 +160,41 @@ async def examine_broker(settings: Settings) -> list[Finding]:
     place = f"{redacted(settings.rabbitmq_url)}, virtual host {virtual_host(settings)}"
     try:
         async with connected(settings) as connection:
-            exchanges = (settings.inbound_exchange, settings.outbound_exchange, settings.dead_letter_exchange)
+            exchanges = (
+                settings.inbound_exchange,
+                settings.outbound_exchange,
+                settings.control_exchange,
+                settings.dead_letter_exchange,
+            )
             queues = (settings.heartbeat_queue, settings.lifecycle_queue)
             return [
                 well("broker", f"{broker_version(connection)} at {place}"),
                 *[await examine_exchange(connection, name) for name in exchanges],
                 *[await examine_queue(connection, name) for name in queues],
                 await examine_queue(connection, settings.dead_letter_queue, is_dead_letters=True),
+                *await examine_rights(connection, settings),
             ]
     except BrokerUnavailable as error:
         cause = error.fields["cause"]
         return [wrong("broker", f"{place}: {cause}; see that it runs, and {variable('rabbitmq_url')}")]
     except CommandFailed as error:
         return [wrong("broker", f"{place}: {error}")]
+
+
+async def examine_rights(connection: AbstractConnection, settings: Settings) -> list[Finding]:
+    """What this user of the broker may do. What it may not is a problem only where a processor has to."""
+    topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
+    user = URL(settings.broker_url).user or "guest"
+    reports = "every worker" if await may_report_any_worker(connection, topology) else "no worker, or for some only"
+    keys = ", ".join(await allowed_control_keys(connection, topology)) or "none"
+    missing = await missing_for_processor(connection, topology)
+    return [
+        well("rights", f"{user} may report for {reports}"),
+        well("rights", f"{user} may send these control messages: {keys}"),
+        wrong("rights", f"{user} may not run a processor, which has to {', '.join(missing)}: see docs/trust.md")
+        if missing
+        else well("rights", f"{user} may run a processor, if it may also read the queues, which cannot be seen"),
+    ]
 
 
 def examine_channels(settings: Settings) -> list[Finding]:

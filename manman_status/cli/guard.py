@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from manman_status.cli.broker import publishing
+from manman_status.cli.broker import send_control
 from manman_status.cli.flags import RabbitmqUrl
 from manman_status.cli.tables import print_table
 from manman_status.cli.views import AsJson, Url, client, print_json, since
 from manman_status.errors import SettingsError
-from manman_status.reporter.messages import Report
 from manman_status.settings import load_settings
 from manman_status.wire.commands import MAX_LABEL_VALUE
-from manman_status.wire.notices import GUARD_KEY, guard_release
+from manman_status.wire.notices import GuardReleased
 
 app = App(name="guard", help_format="plaintext")
 
@@ -54,12 +52,7 @@ def release(
     if len(group) > MAX_LABEL_VALUE:
         raise SettingsError([f"GROUP: no label's value is longer than {MAX_LABEL_VALUE} characters"])
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
-
-    async def send() -> None:
-        async with publishing(settings) as publisher:
-            await publisher.send(Report(GUARD_KEY, guard_release(group), durable=True))
-
-    asyncio.run(send())
+    send_control(settings, GuardReleased(group))
     print(
         f"sent: if {group!r} is held, the next sweep makes its silent workers LOST, and"
         " `manman-status guard list` shows it no more"

@@ -1,20 +1,18 @@
-"""A person's word about alerts, sent to the processors the workers' way."""
+"""Control messages about alerts, sent to the processors."""
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from cyclopts import Parameter
 
-from manman_status.cli.broker import publishing
+from manman_status.cli.broker import send_control
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.errors import SettingsError
-from manman_status.reporter.messages import Report
 from manman_status.settings import load_settings
-from manman_status.wire.notices import ALERTS_KEY, AlertAcknowledged, SilenceAsked, SilenceEnded, alert_notice
+from manman_status.wire.notices import AlertAcknowledged, SilenceAsked, SilenceEnded
 
 Why: TypeAlias = Annotated[str, Parameter(help="For whoever reads it later.")]
 By: TypeAlias = Annotated[str | None, Parameter(help="Who says so; your login name when it is not given.")]
@@ -40,12 +38,7 @@ def say(
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$.")
         raise SettingsError([f"--{place.rstrip('`')}: {problem}"]) from None
-
-    async def send() -> None:
-        async with publishing(settings) as publisher:
-            await publisher.send(Report(ALERTS_KEY, alert_notice(notice), durable=True))
-
-    asyncio.run(send())
+    send_control(settings, notice)
 
 
 def login_name() -> str:

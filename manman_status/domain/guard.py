@@ -78,10 +78,11 @@ def judge(
         return Verdict(0, GuardState(observed, overdue, size + draining)) if alarming else Verdict(overdue, None)
     if guard.released_by_hand_at is not None:
         return Verdict(overdue, None)
-    held = msgspec.structs.replace(guard, held=overdue)
+    # Workers that join meanwhile must not make the release slower: those who went silent first could wait for ever.
+    held = msgspec.structs.replace(guard, held=overdue, group_size=max(guard.group_size, size + draining))
     if observed < guard.opened_at + timedelta(seconds=rules.hold_seconds):
         return Verdict(0, held)
-    lose = min(overdue, math.ceil(rules.release_percent / 100 * guard.group_size))
+    lose = min(overdue, math.ceil(rules.release_percent / 100 * held.group_size))
     releasing = msgspec.structs.replace(held, held=overdue - lose, releasing_since=guard.releasing_since or observed)
     return Verdict(lose, releasing if lose < overdue else None)
 

@@ -17,7 +17,9 @@ import structlog
 
 from manman_status.backoff import Backoff
 from manman_status.pipeline.custody import Custody
+from manman_status.pipeline.seal import Seal
 from manman_status.pipeline.statistics import Statistics
+from manman_status.store.canary_key import shared_secret
 from manman_status.store.observation import (
     advance_observation,
     distrust_canaries,
@@ -66,6 +68,7 @@ class Observer:
         canaries: Canaries,
         custody: Mapping[str, Custody],
         statistics: Statistics,
+        seal: Seal,
         *,
         processor_id: str,
         host: str,
@@ -78,6 +81,7 @@ class Observer:
         self._canaries = canaries
         self._custody = custody
         self._statistics = statistics
+        self._seal = seal
         self._processor_id = processor_id
         self._host = host
         self._version = version
@@ -96,11 +100,15 @@ class Observer:
         while True:
             try:
                 async with self._pool.acquire() as connection:
+                    self._seal.use(await shared_secret(connection))
                     await register_processor(
                         connection, self._processor_id, host=self._host, version=self._version, queues=self._queues
                     )
-            except DATABASE_ERRORS:
-                await asyncio.sleep(backoff.failed())
+            except DATABASE_ERRORS as error:
+                delay = backoff.failed()
+                if backoff.is_worth_saying:
+                    log.warning("processor_not_registered", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(delay)
             else:
                 return True
 
@@ -185,6 +193,8 @@ class Observer:
                 connection, self._processor_id, settled_through=settled, statistics=self._statistics.as_row()
             )
             if not known:
+                # Perhaps a backup was restored, with another secret or none.
+                self._seal.use(await shared_secret(connection))
                 await register_processor(
                     connection, self._processor_id, host=self._host, version=self._version, queues=[]
                 )

@@ -2,8 +2,9 @@
 
 A processor that hangs holds messages that nobody else can see. So each has a queue of its own, read on the same
 channel as the shared queue, and sends itself canaries through it. The broker numbers the deliveries of a channel: a
-canary with number n, of which c were canaries, says that n - 1 - c messages of the shared queue were given before it,
-and so, once that many are settled, that everything given until the canary was sent is.
+canary with number n, of which c came through the queue of its own, says that n - 1 - c messages of the shared queue
+were given before it, and so, once that many are settled, that everything given until the canary was sent is. What
+somebody else puts into that queue counts in c too, and says nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Custody:
         self._retired: list[object] = []
         self._settled = 0
         self._settled_elsewhere: list[tuple[object, int]] = []
-        self._canaries = 0
+        self._own_deliveries = 0
         self._marks: deque[tuple[int, datetime]] = deque()
 
     def settle(self, channel: object, messages: int) -> None:
@@ -39,14 +40,16 @@ class Custody:
         else:
             self._settled_elsewhere.append((channel, messages))
 
-    def see_canary(self, channel: object, delivery_number: int, sent_at: datetime) -> None:
-        """Our own canary came back. It was the `delivery_number`th delivery of the channel, counted from 1."""
+    def see_canary(self, channel: object, delivery_number: int, sent_at: datetime | None) -> None:
+        """Our own canary came back. It was the `delivery_number`th delivery of the channel, counted
+        from 1. `sent_at` is None for what was in our own queue and is no canary of ours."""
         if channel is None or any(channel is old for old in self._retired):
             return
         if channel is not self._channel:
             self._begin(channel)
-        self._marks.append((delivery_number - 1 - self._canaries, sent_at))
-        self._canaries += 1
+        if sent_at is not None:
+            self._marks.append((delivery_number - 1 - self._own_deliveries, sent_at))
+        self._own_deliveries += 1
         self._pass_marks()
 
     def _begin(self, channel: object) -> None:
@@ -55,7 +58,7 @@ class Custody:
         self._channel = channel
         self._settled = sum(messages for other, messages in self._settled_elsewhere if other is channel)
         self._settled_elsewhere.clear()
-        self._canaries = 0
+        self._own_deliveries = 0
         self._marks.clear()
         self.restarted = True  # the first one too: there may have been another that brought us no canary
 

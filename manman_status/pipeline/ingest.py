@@ -21,7 +21,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from manman_status.backoff import Backoff
+from manman_status.backoff import Backoff, OnceAMinute
 from manman_status.domain.events import ReportedEvent
 from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
 from manman_status.domain.rows import Receipt, Rows, Transition
@@ -147,7 +147,7 @@ class Ingest:
         self._standstill_seconds = standstill_seconds
         self._blind_after_seconds = blind_after_seconds
         self._wake = wake
-        self._traceback = Backoff()
+        self._traceback = OnceAMinute()
 
     async def store(
         self,
@@ -227,8 +227,7 @@ class Ingest:
                     )
                 return delay
             case _:
-                self._traceback.failed()
-                if self._traceback.is_worth_saying:
+                if self._traceback.is_due():
                     log.error("storing_failed", queue=batch.queue, items=len(batch.items), exc_info=error)
                 raise Unstorable(f"storing it fails: {_named(error)}") from error
 

@@ -21,6 +21,7 @@ from faststream.rabbit.subscriber import RabbitSubscriber
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel
 from manman_status.errors import SchemaBehind
+from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
 from manman_status.pipeline.custody import Custody
@@ -30,6 +31,7 @@ from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.leadership import Leadership
 from manman_status.pipeline.notifying import BrokerTeller, Channel, ChannelTeller, Teller
 from manman_status.pipeline.relay import Relay
+from manman_status.pipeline.seal import Seal
 from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper
 from manman_status.processor.canaries import BrokerCanaries, is_connected
@@ -98,6 +100,7 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         loop.add_signal_handler(number, stopping.set)
     topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
     custody = {queue: Custody() for queue in (topology.heartbeat_queue, topology.lifecycle_queue)}
+    seal = Seal()
     statistics = Statistics()
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
@@ -113,13 +116,15 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         if await unless_stopped(_prepare_database(pool), stopping) is None:
             return
         flow = Flow()
-        opening = open_broker(settings.broker_url, topology, processor_id, custody, flow, prefetch=settings.prefetch)
+        opening = open_broker(
+            settings.broker_url, topology, processor_id, custody, seal, flow, prefetch=settings.prefetch
+        )
         connected = await unless_stopped(opening, stopping)
         if connected is None:
             return
         broker, subscribers = connected
         connection = await broker.connect()
-        canaries = BrokerCanaries(broker, connection, topology, processor_id)
+        canaries = BrokerCanaries(broker, connection, topology, processor_id, seal)
         dead_letters = DeadLetters(broker, topology, partial(declare_dead_letters, connection, topology), tracing)
         processor = Processor(
             settings,
@@ -131,6 +136,7 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
             dead_letters,
             flow,
             custody,
+            seal,
             processor_id,
             channels,
             statistics,
@@ -157,6 +163,7 @@ class Processor:
         dead_letters: DeadLetters,
         flow: Flow,
         custody: dict[str, Custody],
+        seal: Seal,
         processor_id: str,
         channels: Sequence[Channel],
         statistics: Statistics,
@@ -185,6 +192,7 @@ class Processor:
             canaries,
             custody,
             self._statistics,
+            seal,
             processor_id=processor_id,
             host=socket.gethostname(),
             version=version("manman-status"),
@@ -236,6 +244,12 @@ class Processor:
                 flow,
                 custody[subscriber.queue.name],
                 self._statistics,
+                Admission(
+                    seal,
+                    queue=subscriber.queue.name,
+                    control_exchange=topology.control_exchange,
+                    body_must_match_key=settings.body_must_match_key,
+                ),
                 max_events=settings.batch_max_events,
                 max_wait_ms=settings.batch_max_wait_ms,
                 quarantine_after=max(2, settings.lifecycle_delivery_limit // 2),

@@ -18,7 +18,14 @@ from pydantic import Field
 from manman_status.processor import messages as shapes
 from manman_status.processor.declare import topic
 from manman_status.wire.inbound import MAX_EVENTS
-from manman_status.wire.notices import ALERTS_KEY, CANARY_KEYS, GUARD_KEY
+from manman_status.wire.notices import (
+    CANARY_KEYS,
+    CONTROL_KEYS,
+    AlertAcknowledged,
+    GuardReleased,
+    SilenceAsked,
+    SilenceEnded,
+)
 from manman_status.wire.topology import Topology
 
 DESCRIPTION = """What workers report, and what is told of them. Bodies are JSON in UTF-8, of at most 1 MiB; section 3 \
@@ -59,24 +66,41 @@ RECEIVED = (
         one_or_more(shapes.StatusInfo),
         "ManMan's own StatusInfo.",
     ),
-    (
-        "wordAboutAlerts",
-        ALERTS_KEY,
-        one_or_more(shapes.Silence | shapes.EndSilence | shapes.Acknowledge),
-        "A person's word; the commands send it, anybody may.",
-    ),
-    (
-        "wordAboutTheGuard",
-        GUARD_KEY,
-        one_or_more(shapes.ReleaseGuard),
-        "A person's word; `manman-status guard` sends it.",
-    ),
     *(
-        (f"canariesOf{queue.capitalize()}", key, shapes.Canary, "Of the processors themselves: nobody else's to send.")
+        (
+            f"canariesOf{queue.capitalize()}",
+            key,
+            shapes.Canary,
+            "Of the processors themselves: nobody else can sign it.",
+        )
         for queue, key in CANARY_KEYS.items()
     ),
 )
-"""Name, routing key, body, description. The key only chooses the queue: the body tells whom an event concerns."""
+"""Name, routing key, body, description, of what comes by the inbound exchange. The key only chooses the queue: the body
+tells whom an event concerns, and must fit the key where the setting `body_must_match_key` says so."""
+
+CONTROL = (
+    ("addSilence", CONTROL_KEYS[SilenceAsked], one_or_more(shapes.Silence), "`manman-status silence add` sends it."),
+    (
+        "removeSilence",
+        CONTROL_KEYS[SilenceEnded],
+        one_or_more(shapes.EndSilence),
+        "`manman-status silence remove` sends it.",
+    ),
+    (
+        "acknowledgeAlert",
+        CONTROL_KEYS[AlertAcknowledged],
+        one_or_more(shapes.Acknowledge),
+        "`manman-status alerts ack` sends it.",
+    ),
+    (
+        "releaseGuard",
+        CONTROL_KEYS[GuardReleased],
+        one_or_more(shapes.ReleaseGuard),
+        "`manman-status guard release` sends it.",
+    ),
+)
+"""The same of what comes by the control exchange."""
 
 SENT = (
     (
@@ -133,7 +157,7 @@ def document() -> dict[str, Any]:
     made: dict[str, Any] = specification.to_specification().to_jsonable()
     # FastStream keeps what is registered in no order.
     for part in ("channels", "operations"):
-        made[part] = {name: made[part][name] for name, *_ in (*RECEIVED, *SENT)}
+        made[part] = {name: made[part][name] for name, *_ in (*RECEIVED, *CONTROL, *SENT)}
     made["components"] = {part: dict(sorted(found.items())) for part, found in made["components"].items()}
     for name, schema in made["components"]["schemas"].items():
         if "examples" in schema:
@@ -156,7 +180,9 @@ def document() -> dict[str, Any]:
 def _broker() -> RabbitBroker:
     """Never connected. The real subscribers take messages raw, many at once, so their bodies are told here."""
     broker = RabbitBroker(description="The one that MANMAN_STATUS_RABBITMQ_URL names.")
-    for name, key, body, description in RECEIVED:
+    received = [(TOPOLOGY.inbound_exchange, *each) for each in RECEIVED]
+    received += [(TOPOLOGY.control_exchange, *each) for each in CONTROL]
+    for exchange, name, key, body, description in received:
         queue = TOPOLOGY.heartbeat_queue if key.endswith(".heartbeat") else TOPOLOGY.lifecycle_queue
 
         async def receive(event: Any) -> None: ...
@@ -164,7 +190,7 @@ def _broker() -> RabbitBroker:
         receive.__annotations__["event"] = body
         broker.subscriber(
             RabbitQueue(queue, durable=True, routing_key=key),
-            topic(TOPOLOGY.inbound_exchange),
+            topic(exchange),
             title=name,
             description=description,
         )(receive)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import structlog
-from aio_pika.abc import AbstractRobustConnection
+from aio_pika.abc import AbstractIncomingMessage, AbstractRobustConnection
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 from aiormq.exceptions import ChannelLockedResource
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 
+from manman_status.backoff import OnceAMinute
 from manman_status.pipeline.custody import Custody
+from manman_status.pipeline.seal import Seal
 from manman_status.processor.declare import topic
 from manman_status.wire.notices import CANARY_KEYS, canary
 from manman_status.wire.topology import Topology
@@ -38,28 +39,43 @@ def watch_own_queue(
     processor_id: str,
     channel: Channel,
     custody: Custody,
+    seal: Seal,
     channel_of: Callable[[RabbitMessage], object],
+    parse: Callable[[AbstractIncomingMessage], Awaitable[RabbitMessage]],
 ) -> None:
-    """Read our own canaries on the channel of the shared queue: the broker numbers the deliveries of both as one."""
+    """Read our own canaries on the channel of the shared queue: the broker numbers the deliveries of
+    both as one.
+
+    Whoever may publish to the default exchange can put anything into this queue. It counts as a
+    delivery, and is otherwise ignored.
+    """
+    own = own_queue(queue, processor_id)
+    warning = OnceAMinute()
 
     async def whole(message: RabbitMessage) -> RabbitMessage:
         return message
 
-    @broker.subscriber(
-        own_queue(queue, processor_id), channel=channel, ack_policy=AckPolicy.ACK_FIRST, decoder=whole, no_reply=True
-    )
+    @broker.subscriber(own, channel=channel, ack_policy=AckPolicy.ACK_FIRST, parser=parse, decoder=whole, no_reply=True)
     async def see(message: Any) -> None:
-        sent_at = msgspec.json.decode(message.body, type=datetime)
+        sent_at = seal.open_own_canary(own.name, processor_id, message.body)
         custody.see_canary(channel_of(message), message.raw_message.delivery_tag, sent_at)
+        if sent_at is None and warning.is_due():
+            log.warning("false_canary_ignored", queue=own.name, meaning="somebody writes into a processor's own queue")
 
 
 class BrokerCanaries:
     """Failing to send one is no error: its absence is what tells."""
 
     def __init__(
-        self, broker: RabbitBroker, connection: AbstractRobustConnection, topology: Topology, processor_id: str
+        self,
+        broker: RabbitBroker,
+        connection: AbstractRobustConnection,
+        topology: Topology,
+        processor_id: str,
+        seal: Seal,
     ) -> None:
         self._broker = broker
+        self._seal = seal
         self._connection = connection
         self.losses = 0
         connection.close_callbacks.add(self._note_loss)
@@ -79,11 +95,12 @@ class BrokerCanaries:
         self.losses += 1
 
     async def send(self, queue: str, sent_at: datetime) -> None:
-        body = canary(self._processor_id, sent_at)
+        body = canary(self._processor_id, sent_at, self._seal.sign(queue, self._processor_id, sent_at))
         await self._publish(body, exchange=self._exchange, routing_key=self._keys[queue])
 
     async def send_to_self(self, queue: str, sent_at: datetime) -> None:
-        await self._publish(msgspec.json.encode(sent_at), queue=own_queue(queue, self._processor_id))
+        own = own_queue(queue, self._processor_id)
+        await self._publish(self._seal.own_canary(own.name, self._processor_id, sent_at), queue=own)
 
     async def depths(self) -> tuple[dict[str, int], int | None]:
         names = (*self._keys, self._dead_letter_queue)

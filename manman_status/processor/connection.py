@@ -16,10 +16,12 @@ from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel
 from manman_status.errors import CommandFailed
 from manman_status.pipeline.custody import Custody
+from manman_status.pipeline.seal import Seal
 from manman_status.processor.canaries import watch_own_queue
 from manman_status.processor.declare import bind_queues, declare_exchanges, heartbeat_queue, lifecycle_queue, topic
 from manman_status.processor.flow import Flow, connection_with
 from manman_status.processor.subscribers import channel_of, parse
+from manman_status.wire.properties import read_any_properties
 from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
@@ -30,6 +32,7 @@ HEARTBEAT_SECONDS = 10
 
 
 def create_broker(url: str, flow: Flow) -> RabbitBroker:
+    read_any_properties()
     broker = RabbitBroker(
         str(URL(url).update_query(name="manman-status processor", heartbeat=HEARTBEAT_SECONDS)),
         reconnect_interval=1.0,
@@ -42,7 +45,14 @@ def create_broker(url: str, flow: Flow) -> RabbitBroker:
 
 
 async def open_broker(
-    url: str, topology: Topology, processor_id: str, custody: Mapping[str, Custody], flow: Flow, *, prefetch: int
+    url: str,
+    topology: Topology,
+    processor_id: str,
+    custody: Mapping[str, Custody],
+    seal: Seal,
+    flow: Flow,
+    *,
+    prefetch: int,
 ) -> tuple[RabbitBroker, list[RabbitSubscriber]]:
     """Wait for the broker and declare our topology on it. The subscribers read nothing until they are iterated."""
     backoff = Backoff()
@@ -55,7 +65,7 @@ async def open_broker(
                 queue, topic(topology.inbound_exchange), channel=channel, ack_policy=AckPolicy.MANUAL, parser=parse
             )
             subscribers.append(subscriber)
-            watch_own_queue(broker, queue.name, processor_id, channel, custody[queue.name], channel_of)
+            watch_own_queue(broker, queue.name, processor_id, channel, custody[queue.name], seal, channel_of, parse)
         try:
             await broker.connect()
             await declare_exchanges(broker, topology)

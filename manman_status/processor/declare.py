@@ -8,6 +8,7 @@ from aio_pika.abc import AbstractConnection
 from faststream.rabbit import ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
 from faststream.rabbit.schemas.queue import ClassicQueueArgs, QuorumQueueArgs
 
+from manman_status.wire.notices import CONTROL_KEYS
 from manman_status.wire.topology import HEARTBEAT_KEYS, LIFECYCLE_KEYS, Topology
 
 
@@ -39,6 +40,7 @@ async def declare_exchanges(broker: RabbitBroker, topology: Topology) -> None:
     """The exchanges, and where dead letters are kept: before anything is consumed that might become one."""
     await broker.declare_exchange(topic(topology.inbound_exchange))
     await broker.declare_exchange(topic(topology.outbound_exchange))
+    await broker.declare_exchange(topic(topology.control_exchange))
     dead = await broker.declare_exchange(topic(topology.dead_letter_exchange))
     queue = RabbitQueue(
         topology.dead_letter_queue,
@@ -53,10 +55,15 @@ async def bind_queues(broker: RabbitBroker, topology: Topology) -> None:
     """All routing keys. After the subscribers have started: FastStream keeps one object a queue, on the channel of
     whoever declares it first, and each subscriber must have its own channel for itself."""
     inbound = await broker.declare_exchange(topic(topology.inbound_exchange))
-    for queue, keys in ((heartbeat_queue(topology), HEARTBEAT_KEYS), (lifecycle_queue(topology), LIFECYCLE_KEYS)):
+    control = await broker.declare_exchange(topic(topology.control_exchange))
+    for queue, bindings in (
+        (heartbeat_queue(topology), ((inbound, HEARTBEAT_KEYS),)),
+        (lifecycle_queue(topology), ((inbound, LIFECYCLE_KEYS), (control, CONTROL_KEYS.values()))),
+    ):
         declared = await broker.declare_queue(queue)
-        for key in keys:
-            await declared.bind(inbound, routing_key=key)
+        for exchange, keys in bindings:
+            for key in keys:
+                await declared.bind(exchange, routing_key=key)
 
 
 async def declare_dead_letters(connection: AbstractConnection, topology: Topology) -> None:

@@ -23,8 +23,9 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from faststream.rabbit import RabbitMessage
 from faststream.rabbit.subscriber import RabbitSubscriber
 
-from manman_status.backoff import Backoff
+from manman_status.backoff import OnceAMinute
 from manman_status.cancellation import cancel
+from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.batcher import Batcher
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.dead_letters import Letter, Sampler, pack
@@ -97,6 +98,7 @@ class Subscription:
         flow: Flow,
         custody: Custody,
         statistics: Statistics,
+        admission: Admission,
         *,
         max_events: int,
         max_wait_ms: int,
@@ -111,10 +113,11 @@ class Subscription:
         self._custody = custody
         self._statistics = statistics
         self._quarantine_after = quarantine_after
+        self._admission = admission
         self.queue = subscriber.queue.name
         self._batcher = Batcher(self._settle, max_weight=max_events, max_wait_ms=max_wait_ms)
         self._stopping = asyncio.Event()
-        self._interruptions = Backoff()
+        self._interruptions = OnceAMinute()
         self._refusals = RefusalLog(self.queue)
 
     def stop(self) -> None:
@@ -137,8 +140,7 @@ class Subscription:
                     async for message in messages:
                         self._take(message)
             except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
-                self._interruptions.failed()
-                if self._interruptions.is_worth_saying:
+                if self._interruptions.is_due():
                     log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(1)
 
@@ -160,7 +162,8 @@ class Subscription:
                 reason = f"delivered {deliveries} times and never stored"
                 return Decoded(poison=[Poison(reason, message.body, cause=QUARANTINED)])
             raw = message.raw_message
-            return decode(message.body, content_encoding=raw.content_encoding, content_type=raw.content_type)
+            admit = self._admission.by(raw.exchange or "", raw.routing_key or "")
+            return decode(message.body, admit, content_encoding=raw.content_encoding, content_type=raw.content_type)
         except Exception as error:  # noqa: BLE001 - the boundary of one message
             reason = f"decoding it fails: {type(error).__name__}"
             return Decoded(poison=[Poison(reason, message.body, cause=reason)])
@@ -250,7 +253,7 @@ class RefusalLog:
 
     def __init__(self, queue: str) -> None:
         self._queue = queue
-        self._seldom = Backoff()
+        self._seldom = OnceAMinute()
         self._kept = self._counted = 0
         self._first_reason = ""
 
@@ -263,10 +266,7 @@ class RefusalLog:
             self._counted += events
 
     def say(self) -> None:
-        if not self._first_reason:
-            return
-        self._seldom.failed()
-        if self._seldom.is_worth_saying:
+        if self._first_reason and self._seldom.is_due():
             log.warning(
                 "events_dead_lettered",
                 queue=self._queue,

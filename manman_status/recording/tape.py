@@ -11,10 +11,9 @@ import msgspec
 from manman_status.errors import CommandFailed
 from manman_status.recording.lines import Line, encode_line, gap_line, message_line
 from manman_status.reporter.messages import utc_now
-from manman_status.wire.notices import CANARY_KEYS, GUARD_KEY
+from manman_status.wire.notices import CANARY_KEYS
 
 CANARIES = frozenset(CANARY_KEYS.values())
-OUR_OWN = CANARIES | {GUARD_KEY}
 
 
 class Tally(msgspec.Struct):
@@ -48,7 +47,7 @@ class Tape:
         if before and self._hears_canaries and (self._heard_at - before).total_seconds() > self._deaf_after_seconds:
             self._add_gap(before, self._heard_at)
         self._hears_canaries |= routing_key in CANARIES
-        if routing_key in OUR_OWN:
+        if routing_key in CANARIES:
             return
         self._add(message_line(self._heard_at, routing_key, body, persistent=persistent))
         self.tally.messages += 1

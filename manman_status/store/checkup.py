@@ -33,6 +33,7 @@ WRITTEN_BY_THE_PROCESSOR = {
     "observation_gaps": ("INSERT", "UPDATE", "DELETE"),
     "watermarks": ("SELECT", "INSERT", "UPDATE"),
     "processors": ("INSERT", "UPDATE", "DELETE"),
+    "canary_key": ("SELECT", "INSERT"),
     "leases": ("SELECT", "INSERT", "UPDATE"),
     "guards": ("INSERT", "UPDATE", "DELETE"),
     "relay": ("SELECT", "UPDATE"),

@@ -211,6 +211,17 @@ class Watermark(SQLModel, table=True):
     canaries_from: datetime | None = Field(sa_column=_time())
 
 
+class CanaryKey(SQLModel, table=True):
+    """The one row with the secret that all processors sign their canaries with. The first processor
+    writes it and nobody changes it. The api never reads it."""
+
+    __tablename__ = "canary_key"
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    secret: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
 class Processor(SQLModel, table=True):
     """One row a running processor, made before it reads anything and removed when all it held is settled or given
     back."""

@@ -79,6 +79,7 @@ VALUES ($1, least($2, now()), clock_timestamp(), $3)
 ON CONFLICT (queue) DO UPDATE
    SET pending_sent = excluded.pending_sent, pending_seen = excluded.pending_seen, pending_by = excluded.pending_by
  WHERE kept.pending_sent IS NULL AND excluded.pending_sent >= coalesce(kept.canaries_from, '-infinity')
+   AND excluded.pending_sent > coalesce(kept.observed_through, '-infinity')
 """
 
 MOVE_WATERMARK = """

@@ -7,8 +7,8 @@ to be left out, is poison.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -42,6 +42,11 @@ class Poison(msgspec.Struct, frozen=True):
     partial: bool = False
 
 
+Meaning: TypeAlias = ReportedEvent | Notice
+Admit: TypeAlias = Callable[[Meaning], Meaning | None]
+"""Decides whether the sender may say this. None: ignore it. Raises PoisonMessage to refuse it."""
+
+
 class Decoded(msgspec.Struct):
     """`json_bytes` is the size of the JSON that was read: a compressed body is far smaller than what comes of it."""
 
@@ -60,7 +65,10 @@ class Decoded(msgspec.Struct):
     def count(self) -> int:
         return len(self.events) + len(self.notices) + self.ignored + self.refused
 
-    def take(self, meaning: ReportedEvent | Notice | None) -> None:
+    def take(self, meaning: Meaning | None, admit: Admit | None) -> None:
+        """Add what the sender may say. Raises PoisonMessage for what it may not."""
+        if admit is not None and meaning is not None:
+            meaning = admit(meaning)
         if isinstance(meaning, Event):
             self.events.append(meaning)
         elif meaning is None:
@@ -85,16 +93,23 @@ _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def decode(body: bytes, *, content_encoding: str | None = None, content_type: str | None = None) -> Decoded:
+def decode(
+    body: bytes,
+    admit: Admit | None = None,
+    *,
+    content_encoding: str | None = None,
+    content_type: str | None = None,
+) -> Decoded:
     """One message's events in their order. Never raises: what is wrong with a body, or with an element of
-    an array, is poison. The content's encoding and type are for its reason: the bytes say what they are."""
+    an array, is poison. `admit`, when given, sees each event. The content's encoding and type are for the
+    reason: the bytes say what they are."""
     try:
-        return _decode_strictly(body)
+        return _decode_strictly(body, admit)
     except Exception:  # noqa: BLE001, S110 - whatever it is, the second reading names it
         pass
     try:
         text = unpack(body)
-        return _decode_liberally(_parts(text), json_bytes=len(text))
+        return _decode_liberally(_parts(text), admit, json_bytes=len(text))
     except Exception as error:  # noqa: BLE001 - the boundary of one message
         problem = unreadable(error)
         hints = (("content_encoding", content_encoding), ("content_type", content_type))
@@ -104,7 +119,7 @@ def decode(body: bytes, *, content_encoding: str | None = None, content_type: st
         return Decoded(json_bytes=len(body), poison=[poison])
 
 
-def find_body(body: bytes, item: ReportedEvent | Notice) -> bytes:
+def find_body(body: bytes, item: Meaning) -> bytes:
     """The bytes of this event or control message within the message it came in."""
     try:
         parts = _parts(unpack(body))
@@ -114,18 +129,18 @@ def find_body(body: bytes, item: ReportedEvent | Notice) -> bytes:
     return next((part for part in parts if [*map(_identity, _items(part))] == wanted), body)
 
 
-def _decode_strictly(body: bytes) -> Decoded:
+def _decode_strictly(body: bytes, admit: Admit | None) -> Decoded:
     """Raises whatever the body makes it raise."""
     if len(body) > MAX_BODY_BYTES:
         raise PoisonMessage("too long")
     wired = _decode_any(body)
     decoded = Decoded(len(body))
     if isinstance(wired, WireEvent):
-        decoded.take(understand(wired))
+        decoded.take(understand(wired), admit)
     else:
         _check_count(wired)
         for event in wired:
-            decoded.take(understand(event))
+            decoded.take(understand(event), admit)
     return decoded
 
 
@@ -144,17 +159,17 @@ def _check_count(events: Sequence[object]) -> None:
         raise PoisonMessage(f"an array has 1 to {MAX_EVENTS}", found=f"array of {len(events)} events:")
 
 
-def _decode_liberally(parts: list[bytes], *, json_bytes: int) -> Decoded:
+def _decode_liberally(parts: list[bytes], admit: Admit | None, *, json_bytes: int) -> Decoded:
     decoded = Decoded(json_bytes)
     problems: list[Problem] = []
     for part in parts:
         try:
             meaning, left_out = _read(part)
+            decoded.take(meaning, admit)
         except Exception as error:  # noqa: BLE001 - the boundary of one event
             problem = unreadable(error)
             problems.append(Problem(problem.reason, problem.cause, part, find_sender(part)))
         else:
-            decoded.take(meaning)
             if left_out:
                 problems.append(_partial(left_out, part))
     decoded.poison = _gather(problems)
@@ -197,12 +212,12 @@ def _poison(alike: list[Problem]) -> Poison:
     )
 
 
-def _items(part: bytes) -> list[ReportedEvent | Notice]:
+def _items(part: bytes) -> list[Meaning]:
     decoded = decode(part)
     return [*decoded.events, *decoded.notices]
 
 
-def _identity(event: ReportedEvent | Notice) -> tuple[type, dict[str, Any]]:
+def _identity(event: Meaning) -> tuple[type, dict[str, Any]]:
     """Inventories are compared by their digests."""
     fields = msgspec.structs.asdict(event)
     if (servers := fields.get("servers")) is not None:

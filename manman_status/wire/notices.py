@@ -1,7 +1,13 @@
-"""Messages of our own that travel the workers' way: canaries, and a person's word about the guard and about alerts."""
+"""Control messages: the processors' own canaries, and what operators send about guard and alerts.
+
+Canaries go by the inbound exchange, since they prove that the workers' way works, and each carries a
+MAC that only processors can make. What operators send goes by an exchange of its own, to which
+workers have no right.
+"""
 
 from __future__ import annotations
 
+import hmac
 from datetime import datetime
 from typing import Annotated, TypeAlias
 
@@ -16,16 +22,19 @@ ACKNOWLEDGE = "ACKNOWLEDGE"
 CANARY_KEYS = {"heartbeats": "worker.canary.heartbeat", "lifecycle": "worker.canary.lifecycle"}
 """Routing keys that the queues' bindings take like any worker's."""
 
-GUARD_KEY = "worker.guard.lifecycle"
-ALERTS_KEY = "worker.alerts.lifecycle"
 LONGEST_SILENCE_SECONDS = 90 * 86_400
 LONGEST_TEXT = 500
 
 
 class CanarySent(msgspec.Struct, frozen=True, tag=True):
-    """A processor's own message, sent at this database time through the same exchange as everybody's."""
+    """A processor's own message, sent at this database time through the workers' exchange.
+
+    An empty `mac`: the sender is of a version before there were any, or no processor at all.
+    """
 
     sent_at: datetime
+    processor_id: str = ""
+    mac: str = ""
 
 
 class GuardReleased(msgspec.Struct, frozen=True, tag=True):
@@ -63,12 +72,30 @@ class AlertAcknowledged(msgspec.Struct, frozen=True, tag=True):
     why: Text = ""
 
 
-Notice: TypeAlias = CanarySent | GuardReleased | SilenceAsked | SilenceEnded | AlertAcknowledged
+ControlMessage: TypeAlias = GuardReleased | SilenceAsked | SilenceEnded | AlertAcknowledged
+"""What operators send."""
+
+Notice: TypeAlias = CanarySent | ControlMessage
 """What concerns the processors themselves and no row of the fleet."""
 
+CONTROL_KEYS: dict[type[ControlMessage], str] = {
+    GuardReleased: "guard.release",
+    SilenceAsked: "silence.add",
+    SilenceEnded: "silence.remove",
+    AlertAcknowledged: "alert.acknowledge",
+}
+"""Routing keys on the control exchange: one for each kind, so that topic permissions can tell them
+apart."""
 
-def canary(processor_id: str, sent_at: datetime) -> bytes:
-    return msgspec.json.encode({"command_type": CANARY, "command_args": [processor_id], "sent_at": sent_at})
+
+def canary_mac(secret: bytes, queue: str, processor_id: str, sent_at: datetime) -> str:
+    """The MAC of a canary sent at `sent_at` through `queue`. As JSON, no two canaries share a text."""
+    text = msgspec.json.encode((queue, processor_id, sent_at))
+    return hmac.digest(secret, text, "sha256").hex()
+
+
+def canary(processor_id: str, sent_at: datetime, mac: str) -> bytes:
+    return msgspec.json.encode({"command_type": CANARY, "command_args": [processor_id, mac], "sent_at": sent_at})
 
 
 def guard_release(group: str) -> bytes:
@@ -80,3 +107,11 @@ def alert_notice(notice: SilenceAsked | SilenceEnded | AlertAcknowledged) -> byt
     kinds = {SilenceAsked: SILENCE, SilenceEnded: END_SILENCE, AlertAcknowledged: ACKNOWLEDGE}
     fields = {name: getattr(notice, name) for name in notice.__struct_fields__}
     return msgspec.json.encode({"command_type": kinds[type(notice)], "command_args": [fields]})
+
+
+def control_message(control: ControlMessage) -> bytes:
+    return guard_release(control.group) if isinstance(control, GuardReleased) else alert_notice(control)
+
+
+def control_key(control: ControlMessage) -> str:
+    return CONTROL_KEYS[type(control)]

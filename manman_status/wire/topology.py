@@ -19,6 +19,7 @@ HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
     inbound_exchange: str = "internal_service_events"
     outbound_exchange: str = "external_service_events"
+    control_exchange: str = "manman.status.control"
     dead_letter_exchange: str = "manman.status.dead"
     dead_letter_queue: str = "manman.status.dead"
     heartbeat_queue: str = "manman.status.heartbeats"

@@ -12,7 +12,7 @@ import aio_pika
 import msgspec
 import pytest
 
-from manman_status.wire.notices import ALERTS_KEY, AlertAcknowledged, SilenceAsked, SilenceEnded, alert_notice
+from manman_status.wire.notices import AlertAcknowledged, SilenceAsked, SilenceEnded
 from tests.conftest import consumers
 from tests.fleet import INTERVAL_SECONDS, Worker
 
@@ -310,9 +310,7 @@ async def test_a_silenced_group_stays_quiet_and_says_so(
     start_telling, fleet, observed, eventually, sink, publish, rows
 ):
     await start_telling()
-    await publish(
-        alert_notice(SilenceAsked(silence_id="maintenance1", seconds=3600, why="new switches", group="eu")), ALERTS_KEY
-    )
+    await publish.control(SilenceAsked(silence_id="maintenance1", seconds=3600, why="new switches", group="eu"))
     fleet.add(*(Worker(i, group="eu" if i < 3 else "us") for i in range(1, 11)))
     await eventually(lambda: all_healthy(fleet, observed))
     fleet.workers[1].fall_silent()
@@ -324,7 +322,7 @@ async def test_a_silenced_group_stays_quiet_and_says_so(
         return set(await open_keys(observed)) == {"worker_lost:1", "worker_lost:10"}
 
     await eventually(both_are_open)
-    await publish(alert_notice(SilenceEnded("maintenance1")), ALERTS_KEY)
+    await publish.control(SilenceEnded("maintenance1"))
     await eventually(lambda: len(sink.messages) == 2)
     assert sink.titles[1] == "[warning] eu: worker 1 is silent"
 
@@ -334,7 +332,7 @@ async def test_whoever_listens_on_the_broker_is_told_of_silenced_alerts_too(
 ):
     await start_telling()
     silence = SilenceAsked(silence_id="quiet", seconds=3600, why="test", worker_id=1)
-    await publish(alert_notice(silence), ALERTS_KEY)
+    await publish.control(silence)
     connection = await aio_pika.connect(broker)
     channel = await connection.channel()
     queue = await channel.declare_queue(exclusive=True)
@@ -458,7 +456,7 @@ async def test_what_was_acknowledged_is_not_reminded_of(start_telling, fleet, ob
     await eventually(lambda: len(sink.messages) >= 3)
     assert "(still)" in sink.messages[1]["message"]
     alert_id = await observed.value("SELECT alert_id FROM alerts")
-    await publish(alert_notice(AlertAcknowledged(alert_id, "ops", "on it")), ALERTS_KEY)
+    await publish.control(AlertAcknowledged(alert_id, "ops", "on it"))
 
     async def is_acknowledged():
         return await observed.value("SELECT state FROM alerts") == "acknowledged"
@@ -502,7 +500,7 @@ async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
 ):
     await start_telling()
     silence = SilenceAsked(silence_id="memory", seconds=3600, why="new memory", worker_id=1)
-    await publish(alert_notice(silence), ALERTS_KEY)
+    await publish.control(silence)
     fleet.add(*(Worker(i, group="eu" if i == 1 else "us") for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from manman_status.wire.notices import GUARD_KEY, guard_release
+from manman_status.wire.notices import GuardReleased
 from tests.fleet import INTERVAL_SECONDS, Worker
 
 HOLD_SECONDS = 8
@@ -97,8 +97,8 @@ async def test_a_person_releases_all_at_once(start_guarded, fleet, publish, obse
     await start_guarded(guard_hold_seconds=600)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))
-    await publish(guard_release("us"), GUARD_KEY)
-    await publish(guard_release("eu"), GUARD_KEY)
+    await publish.control(GuardReleased("us"))
+    await publish.control(GuardReleased("eu"))
     await eventually(lambda: all_lost(observed))
     assert await is_open(observed)
     at = "SELECT count(DISTINCT at) FROM transitions WHERE new_status = 'LOST'"

@@ -67,7 +67,10 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_binding_of_the_queues_has_its_channels() -> None:
     topology = Topology()
     received = channels("receive")
-    for queue, keys in ((topology.heartbeat_queue, HEARTBEAT_KEYS), (topology.lifecycle_queue, LIFECYCLE_KEYS)):
+    for queue, keys in (
+        (topology.heartbeat_queue, HEARTBEAT_KEYS),
+        (topology.lifecycle_queue, (*LIFECYCLE_KEYS, *notices.CONTROL_KEYS.values())),
+    ):
         patterns = {key.replace("*", "[^.]+") for key in keys}
         addresses = [
             address for address, found in received.items() if found["bindings"]["amqp"]["queue"]["name"] == queue

@@ -43,6 +43,17 @@ def test_canaries_do_not_count_as_messages():
     assert custody.settled_through == at(2)
 
 
+def test_what_a_stranger_put_into_the_own_queue_is_no_message_of_the_shared_one():
+    custody = Custody()
+    custody.see_canary("channel", 1, None)
+    custody.see_canary("channel", 3, None)  # message 2 lies between
+    assert custody.settled_through is None
+    custody.see_canary("channel", 4, at(1))
+    assert custody.settled_through is None
+    custody.settle("channel", 1)
+    assert custody.settled_through == at(1)
+
+
 def test_what_was_settled_ahead_of_its_canary_counts():
     custody = Custody()
     custody.settle("channel", 3)

@@ -115,6 +115,15 @@ def test_after_the_hold_time_it_releases_little_by_little():
     assert lost == [10, 10, 10, 10]
 
 
+def test_workers_that_join_while_it_holds_do_not_make_the_release_slower():
+    """The longest silence is lost first, so after 10 sweeps of 10 % nobody who was overdue at its beginning is left."""
+    guard, overdue = held(3, 5), 1000
+    for sweep in range(10):
+        decided = verdict(overdue=overdue, alive=overdue, guard=guard, seconds=60 + sweep)
+        guard, overdue = decided.guard, overdue - decided.lose
+    assert (guard, overdue) == (None, 0)
+
+
 def test_a_release_that_began_goes_on_when_few_are_left():
     decided = verdict(overdue=2, alive=10, guard=held(2, 10, releasing_since=at(60)), seconds=70)
     assert decided.lose == 1

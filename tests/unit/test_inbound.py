@@ -406,7 +406,9 @@ def test_what_is_no_exit_code_is_poison(wrong):
 
 def test_notices_come_back_as_they_were_sent():
     sent_at = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
-    assert decode(canary("host-1", sent_at)).notices == [CanarySent(sent_at)]
+    assert decode(canary("host-1", sent_at, "5f")).notices == [CanarySent(sent_at, "host-1", "5f")]
+    unsigned = command("CANARY", "host-1", sent_at=sent_at.isoformat())
+    assert decode(json.dumps(unsigned).encode()).notices == [CanarySent(sent_at, "host-1")]
     assert decode(guard_release("eu-1")).notices == [GuardReleased("eu-1")]
     assert decode(guard_release("")).notices == [GuardReleased("")]
 

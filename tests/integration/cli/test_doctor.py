@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import aio_pika
 import asyncpg
+import httpx
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 if TYPE_CHECKING:
+    from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
     from tests.integration.cli.conftest import Command, Finished
 
-EXCHANGES = ("internal_service_events", "external_service_events", "manman.status.dead")
+EXCHANGES = ("internal_service_events", "external_service_events", "manman.status.control", "manman.status.dead")
 QUEUES = ("manman.status.heartbeats", "manman.status.lifecycle", "manman.status.dead")
 
 
@@ -58,7 +61,16 @@ async def test_all_is_well(
 ) -> None:
     finished = await manman_status("doctor", database_url=secret_database, rabbitmq_url=secret_broker)
     assert (finished.code, finished.err) == (0, ""), finished.out
-    assert set(verdicts(finished)) == {"settings", "database", "schema", "privileges", "broker", "exchange", "queue"}
+    assert set(verdicts(finished)) == {
+        "settings",
+        "database",
+        "schema",
+        "privileges",
+        "broker",
+        "exchange",
+        "queue",
+        "rights",
+    }
     assert "PostgreSQL 18" in finished.out
     assert "RabbitMQ 3." in finished.out
     assert "manman.status.heartbeats: 0 messages, 1 consumer" in finished.out
@@ -134,6 +146,48 @@ async def test_an_empty_broker_waits_for_its_first_processor(manman_status: Comm
     assert verdicts(finished)["broker"] == "ok"
     for name in {*EXCHANGES, *QUEUES}:
         assert f"{name} is not there: the processor declares it when it starts" in finished.out
+
+
+async def test_what_the_user_of_the_broker_may_do_is_shown(
+    manman_status: Command, broker: str, rabbitmq: EmbeddedRabbitMQ, topology: AbstractChannel, database: str
+) -> None:
+    virtual_host = urlsplit(broker).path[1:]
+    url = broker.replace("guest:guest", "confined:confined")
+    named = {"configure": r"^manman\.status\.heartbeats", "write": r"_events$|^manman\.status\.control$", "read": "^$"}
+    worker = {"exchange": "internal_service_events", "write": r"^worker\.7\.", "read": "^$"}
+    operator = {"exchange": "manman.status.control", "write": r"^alert\.", "read": "^$"}
+    async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
+        (await management.put("/api/users/confined", json={"password": "confined", "tags": ""})).raise_for_status()
+        (await management.put(f"/api/permissions/{virtual_host}/confined", json=named)).raise_for_status()
+        for each in (worker, operator):
+            (await management.put(f"/api/topic-permissions/{virtual_host}/confined", json=each)).raise_for_status()
+    before = {name: await depth(topology, name) for name in QUEUES}
+    finished = await manman_status("doctor", rabbitmq_url=url, database_url=database)
+    assert finished.code == 1
+    rights = [line.split(maxsplit=2) for line in finished.out.splitlines() if line.split()[1] == "rights"]
+    assert [verdict for verdict, _, _ in rights] == ["ok", "ok", "problem"]
+    assert "may report for no worker, or for some only" in rights[0][2]
+    assert rights[1][2] == "confined may send these control messages: alert.acknowledge"
+    for missing in (
+        "declare the exchange manman.status.dead",
+        "declare the queue manman.status.lifecycle",
+        "declare queues manman.status.lifecycle.…",
+        "bind manman.status.lifecycle to manman.status.control",
+        "publish to manman.status.dead",
+        "publish to amq.default",
+    ):
+        assert missing in rights[2][2]
+    for allowed in ("queue manman.status.heartbeats", "queues manman.status.heartbeats", "publish to external"):
+        assert allowed not in rights[2][2]
+    guest = await manman_status("doctor", rabbitmq_url=broker, database_url=database)
+    assert "guest may report for every worker" in guest.out
+    assert "silence.add, silence.remove, alert.acknowledge" in guest.out
+    assert "guest may run a processor" in guest.out
+    assert {name: await depth(topology, name) for name in QUEUES} == before
+
+
+async def depth(channel: AbstractChannel, queue: str) -> int | None:
+    return (await channel.declare_queue(queue, passive=True)).declaration_result.message_count
 
 
 async def test_a_queue_without_consumer_and_dead_letters_show(

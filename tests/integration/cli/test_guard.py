@@ -102,7 +102,7 @@ async def test_what_goes_wrong_is_one_line(
 async def test_where_no_processor_ever_ran_a_release_is_a_failure(manman_status: Command, broker: str) -> None:
     finished = await manman_status("guard", "release", "eu-1", rabbitmq_url=broker)
     assert (finished.code, finished.out) == (1, "")
-    assert finished.err.startswith("manman-status: No queue takes worker.guard.lifecycle")
+    assert finished.err.startswith("manman-status: the exchange manman.status.control is not there")
 
 
 async def test_system_says_in_one_line_how_good_the_observation_is(

@@ -1,0 +1,133 @@
+"""What the user of the broker may do there, tried in ways that change nothing.
+
+RabbitMQ checks a right before anything else: for a message within a transaction that is rolled back,
+for a declaration of what is there already, for the removal of a binding that was never there. Reading
+is the exception: only who takes messages sees whether he may.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import aio_pika
+from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import ChannelAccessRefused
+
+from manman_status.wire.notices import CONTROL_KEYS
+from manman_status.wire.topology import Topology, worker_heartbeat_key
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractChannel, AbstractConnection
+
+Attempt: TypeAlias = Callable[["AbstractChannel"], Awaitable[None]]
+
+ANY_WORKER = 2**63 - 1
+"""Stands for workers that nobody granted by name."""
+
+
+async def may(connection: AbstractConnection, attempt: Attempt) -> bool | None:
+    """None where it cannot be seen, since what is needed for the attempt is not there."""
+    channel = await connection.channel(publisher_confirms=False)  # each error closes one
+    try:
+        await attempt(channel)
+    except ChannelAccessRefused:
+        return False
+    except ChannelPreconditionFailed:  # it is there with other arguments: the right was looked at before
+        return True
+    except (ChannelNotFoundEntity, ChannelClosed):
+        return None
+    finally:
+        await channel.close()
+    return True
+
+
+def publish(exchange: str, routing_key: str) -> Attempt:
+    async def attempt(channel: AbstractChannel) -> None:
+        transaction = channel.transaction()
+        await transaction.select()
+        to = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+        await to.publish(aio_pika.Message(b""), routing_key, mandatory=False)
+        await transaction.rollback()
+
+    return attempt
+
+
+def declare_exchange(name: str) -> Attempt:
+    async def attempt(channel: AbstractChannel) -> None:
+        await channel.declare_exchange(name, passive=True)
+        await channel.declare_exchange(name, aio_pika.ExchangeType.TOPIC, durable=True)
+
+    return attempt
+
+
+def declare_queue(name: str) -> Attempt:
+    async def attempt(channel: AbstractChannel) -> None:
+        await channel.declare_queue(name, passive=True)
+        await channel.declare_queue(name, durable=True)
+
+    return attempt
+
+
+def declare_own_queue(name: str) -> Attempt:
+    """Gone with the connection."""
+
+    async def attempt(channel: AbstractChannel) -> None:
+        await channel.declare_queue(f"{name}.doctor-{uuid.uuid4().hex}", exclusive=True, auto_delete=True)
+
+    return attempt
+
+
+def bind(queue: str, exchange: str) -> Attempt:
+    async def attempt(channel: AbstractChannel) -> None:
+        await channel.declare_queue(queue, passive=True)
+        await channel.declare_exchange(exchange, passive=True)
+        found = await channel.get_queue(queue, ensure=False)
+        await found.unbind(exchange, routing_key=f"doctor-{uuid.uuid4().hex}")
+
+    return attempt
+
+
+async def allowed_control_keys(connection: AbstractConnection, topology: Topology) -> list[str]:
+    return [
+        key
+        for key in CONTROL_KEYS.values()
+        if await may(connection, publish(topology.control_exchange, key)) is not False
+    ]
+
+
+async def missing_for_processor(connection: AbstractConnection, topology: Topology) -> list[str]:
+    """What a processor must do and this user may not, as "declare the queue X", as far as it can be
+    seen."""
+    queues = (topology.heartbeat_queue, topology.lifecycle_queue, topology.dead_letter_queue)
+    exchanges = (
+        topology.inbound_exchange,
+        topology.outbound_exchange,
+        topology.control_exchange,
+        topology.dead_letter_exchange,
+    )
+    bindings = (
+        (topology.heartbeat_queue, topology.inbound_exchange),
+        (topology.lifecycle_queue, topology.inbound_exchange),
+        (topology.lifecycle_queue, topology.control_exchange),
+        (topology.dead_letter_queue, topology.dead_letter_exchange),
+    )
+    published = (
+        (topology.inbound_exchange, "worker.canary.heartbeat"),
+        (topology.outbound_exchange, "worker.1.status"),
+        (topology.dead_letter_exchange, "worker.1.lifecycle"),
+        ("", topology.heartbeat_queue),
+    )
+    attempts = {
+        **{f"declare the exchange {name}": declare_exchange(name) for name in exchanges},
+        **{f"declare the queue {name}": declare_queue(name) for name in queues},
+        **{f"declare queues {name}.…": declare_own_queue(name) for name in queues[:2]},
+        **{f"bind {queue} to {exchange}": bind(queue, exchange) for queue, exchange in bindings},
+        **{f"publish to {name or 'amq.default'}": publish(name, key) for name, key in published},
+    }
+    return [what for what, attempt in attempts.items() if await may(connection, attempt) is False]
+
+
+async def may_report_any_worker(connection: AbstractConnection, topology: Topology) -> bool:
+    return await may(connection, publish(topology.inbound_exchange, worker_heartbeat_key(ANY_WORKER))) is not False

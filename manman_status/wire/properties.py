@@ -1,0 +1,41 @@
+"""AMQP properties that the client library cannot read, made harmless before it tries.
+
+Whoever publishes chooses a message's routing key and properties, and RabbitMQ passes most of them
+on as they are. pamqp raises at a time after the year 9999, at text that is not UTF-8 and at tables
+nested a thousand deep. That ends the connection, the broker sends the message again, and nothing
+behind it is ever read. Here such a property counts as absent, and such text is replaced.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pamqp import decode
+
+LENGTH_BYTES = 4
+
+
+def read_any_properties() -> None:
+    """For the whole process: pamqp finds its decoders in these two tables. Twice does no harm."""
+    decode.METHODS |= {"shortstr": _text, "table": _table, "timestamp": _time}
+    decode.TABLE_MAPPING[b"T"] = _time
+
+
+def _text(value: bytes) -> tuple[int, str]:
+    length = value[0]
+    return length + 1, value[1 : length + 1].decode("utf-8", "replace")
+
+
+def _time(value: bytes) -> tuple[int, datetime | None]:
+    try:
+        return decode.timestamp(value)
+    except (ValueError, OverflowError, OSError):
+        return 8, None
+
+
+def _table(value: bytes) -> tuple[int, dict[str, Any]]:
+    try:
+        return decode.field_table(value)
+    except (ValueError, OverflowError, RecursionError):
+        return LENGTH_BYTES + int.from_bytes(value[:LENGTH_BYTES]), {}

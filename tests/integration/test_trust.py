@@ -1,0 +1,314 @@
+"""Who may speak as whom: real users of a real broker, with the permissions that docs/trust.md gives them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import aio_pika
+import asyncpg
+import httpx
+import pytest
+from aio_pika.exceptions import ChannelClosed
+
+from manman_status.store.canary_key import shared_secret
+from manman_status.store.observation import move_watermark
+from manman_status.wire.notices import AlertAcknowledged, GuardReleased, SilenceAsked, control_key, control_message
+from tests.integration.cli.conftest import manman_status
+
+__all__ = ["manman_status"]
+
+PAGE = (Path(__file__).parents[2] / "docs/trust.md").read_text("utf-8")
+GRANTS = [shlex.split(line) for line in re.findall(r"^rabbitmqctl (set_.*)$", PAGE, re.MULTILINE)]
+QUEUES = ("manman.status.heartbeats", "manman.status.lifecycle")
+PASSWORD = "open-sesame-4711"
+FAR_AWAY = "2099-01-01T00:00:00Z"
+RARE_CANARIES = {"canary_interval_seconds": 60}
+QUIET = SilenceAsked(silence_id="quiet1", seconds=3600, why="w")
+
+
+def beat(worker):
+    return {"command_type": "HEARTBEAT", "command_args": [str(worker)]}
+
+
+def forged_canary(*arguments, sent_at=FAR_AWAY):
+    return {"command_type": "CANARY", "command_args": ["host-1", *arguments], "sent_at": sent_at}
+
+
+@pytest.fixture
+def url_of(broker, rabbitmq):
+    """The test's virtual host by the URL of a user whom docs/trust.md names, with the permissions it has there."""
+
+    def grant(user):
+        parts = urlsplit(broker)
+        virtual_host = parts.path[1:]
+        given = [arguments for arguments in GRANTS if user in arguments]
+        assert given, f"docs/trust.md has no user {user}"
+        with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:
+            management.put(f"/api/users/{user}", json={"password": PASSWORD, "tags": ""}).raise_for_status()
+            for command, _, _, _, *rest in given:
+                if command == "set_permissions":
+                    body = dict(zip(("configure", "write", "read"), rest, strict=True))
+                    management.put(f"/api/permissions/{virtual_host}/{user}", json=body).raise_for_status()
+                else:
+                    body = dict(zip(("exchange", "write", "read"), rest, strict=True))
+                    management.put(f"/api/topic-permissions/{virtual_host}/{user}", json=body).raise_for_status()
+        return urlunsplit(parts._replace(netloc=f"{user}:{PASSWORD}@{parts.hostname}:{parts.port}"))
+
+    return grant
+
+
+async def is_refused(url, exchange, key, body=b"{}"):
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        to = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+        try:
+            await to.publish(aio_pika.Message(body), key, mandatory=False)
+        except ChannelClosed as error:
+            return "ACCESS_REFUSED" in str(error)
+    return False
+
+
+async def observed_through(rows):
+    [row] = await rows("SELECT observed_through FROM observation")
+    return row["observed_through"]
+
+
+async def is_observed_anew(rows, eventually):
+    """Everything until now is observed, by canaries and by what each processor proves of itself."""
+    [row] = await rows("SELECT clock_timestamp() AS now")
+
+    async def passed():
+        settled = await rows("SELECT value FROM processors, jsonb_each_text(settled_through)")
+        through = [await observed_through(rows), *(datetime.fromisoformat(each["value"]) for each in settled)]
+        return None not in through and all(row["now"] < time < row["now"] + timedelta(days=1) for time in through)
+
+    await eventually(passed)
+
+
+async def is_read_through(publish, rows, eventually, *, worker):
+    """What was published to either queue before has been stored, refused or ignored."""
+    await publish(beat(worker), f"worker.{worker}.heartbeat")
+    await publish(beat(worker + 1), f"worker.{worker + 1}.lifecycle")
+    await eventually(lambda: rows("SELECT 1 FROM workers WHERE worker_id >= $1 HAVING count(*) = 2", worker))
+
+
+async def test_a_processor_runs_with_the_documented_rights(
+    start_processor, url_of, publish, rows, dead_letters, eventually
+):
+    url = url_of("manman-processor")
+    first = await start_processor(rabbitmq_url=url)
+    second = await start_processor(rabbitmq_url=url)
+    await publish(beat(7), "worker.7.heartbeat")
+    await publish(b"not JSON", "worker.7.lifecycle")
+    await eventually(lambda: rows("SELECT 1 FROM workers"))
+    await is_observed_anew(rows, eventually)
+    assert [body for body, _ in await eventually(dead_letters)] == [b"not JSON"]
+    second.kill()
+    await eventually(lambda: rows("SELECT 1 FROM processors HAVING count(*) = 1"))
+    await is_observed_anew(rows, eventually)
+    assert "ACCESS_REFUSED" not in first.log
+
+
+async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
+    start_processor, url_of, publisher_at, rows, dead_letters, manman_status, eventually
+):
+    await start_processor(body_must_match_key=True)
+    url = url_of("worker-7")
+    say = await publisher_at(url)
+    await say(beat(7), "worker.7.heartbeat")
+    started = {"command_type": "SERVER_STARTED", "command_args": ["31", "7"]}
+    await say(started, "game_server_instance.31.lifecycle")
+    await say({**started, "command_args": ["32", "7"]}, "worker.7.lifecycle")
+    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 2"))
+
+    [processor] = await rows("SELECT processor_id FROM processors")
+    own_queue = f"{QUEUES[0]}.{processor['processor_id']}"
+    for exchange, key in (
+        ("internal_service_events", "worker.8.heartbeat"),
+        ("internal_service_events", "worker.8.status"),
+        ("internal_service_events", "worker.canary.heartbeat"),
+        ("external_service_events", "worker.7.status"),
+        ("manman.status.control", "silence.add"),
+        ("manman.status.dead", "worker.7.lifecycle"),
+        ("", own_queue),
+        ("", QUEUES[0]),
+    ):
+        assert await is_refused(url, exchange, key), (exchange, key)
+    command = ("silence", "add", "--for", "1h", "--why", "w", "--group", "eu")
+    refused = await manman_status(*command, rabbitmq_url=url)
+    assert refused.code == 1
+    assert "manman.status.control" in refused.err
+
+    # What the broker lets pass: another worker's id in the body.
+    lies = [
+        (beat(8), "worker.7.heartbeat"),
+        ([beat(7), beat(8)], "worker.7.heartbeat"),
+        ({"command_type": "SERVER_STOPPED", "command_args": ["33", "8", "0"]}, "worker.7.lifecycle"),
+        ({"entity_type": "worker", "identifier": "8", "status_type": "RUNNING"}, "worker.7.status"),
+        (control_message(GuardReleased("eu")), "worker.7.lifecycle"),
+    ]
+    for body, key in lies:
+        await say(body, key)
+    letters = []
+
+    async def all_refused():
+        letters.extend(await dead_letters())
+        return len(letters) == len(lies)
+
+    await eventually(all_refused)
+    reasons = [headers["x-manman-error"] for _, headers in letters]
+    assert sum("the event is about" in reason for reason in reasons) == len(lies) - 1
+    assert [json.loads(body) for body, _ in letters].count(beat(8)) == 2
+    assert await rows("SELECT worker_id FROM workers") == [{"worker_id": 7}]
+    assert await rows("SELECT instance_id FROM server_instances ORDER BY 1") == [{"instance_id": n} for n in (31, 32)]
+
+
+async def test_an_operator_sends_control_messages_and_nothing_else(processor, url_of, rows, manman_status, eventually):
+    url = url_of("operator-ann")
+    added = await manman_status(*("silence", "add", "--for", "1h", "--why", "w", "--group", "eu"), rabbitmq_url=url)
+    assert (added.code, added.err) == (0, "")
+    await eventually(lambda: rows("SELECT 1 FROM silences"))
+    assert await is_refused(url, "internal_service_events", "worker.7.heartbeat")
+    assert await is_refused(url, "", QUEUES[1])
+    assert not await is_refused(url, "manman.status.control", "guard.release", control_message(GuardReleased("eu")))
+
+
+async def test_a_consumer_of_alerts_reads_alerts_alone(processor, url_of):
+    url = url_of("pager")
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue("pager.alerts", durable=True)
+        await queue.bind("external_service_events", "alert.#")
+        for key in ("#", "worker.#"):
+            with pytest.raises(ChannelClosed, match="ACCESS_REFUSED"):
+                await (await (await connection.channel()).get_queue("pager.alerts")).bind(
+                    "external_service_events", key
+                )
+    assert await is_refused(url, "external_service_events", "alert.info.worker_lost")
+
+
+async def test_control_messages_are_taken_by_their_own_way_only(processor, publish, rows, dead_letters, eventually):
+    body, key = control_message(QUIET), control_key(QUIET)
+    await publish(body, "worker.alerts.lifecycle")
+    await publish(control_message(AlertAcknowledged(1)), key, "manman.status.control")
+    await publish(beat(8), key, "manman.status.control")
+    await publish.control(SilenceAsked(silence_id="quiet2", seconds=3600, why="w"))
+    await eventually(lambda: rows("SELECT 1 FROM silences"))
+    assert await rows("SELECT silence_id FROM silences") == [{"silence_id": "quiet2"}]
+    assert await rows("SELECT 1 FROM workers") == []
+    letters = {headers["x-manman-error"]: body for body, headers in await dead_letters()}
+    assert letters["a control message is taken from the exchange manman.status.control only"] == body
+    assert letters.keys() > {
+        "this control message is taken with the routing key alert.acknowledge only",
+        "the exchange manman.status.control takes control messages only",
+    }
+
+
+async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(start_processor, publish, rows, depth, eventually):
+    """The watermark stays where the one true canary has put it, whatever anybody says of a time."""
+    processor = await start_processor(**RARE_CANARIES)
+    before = await eventually(lambda: observed_through(rows))
+    forged = [
+        forged_canary(sent_at=sent_at)
+        for sent_at in (FAR_AWAY, "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
+    ]
+    forged += [forged_canary("5f" * 32), forged_canary(""), forged_canary("\u20ac")]
+    neighbour = {"command_type": "SERVER_STARTED", "command_args": ["41", "7"]}
+    for body in (*forged, [neighbour, *forged]):
+        await publish(body, "worker.7.lifecycle")
+        await publish(body, "worker.canary.heartbeat")
+    await is_read_through(publish, rows, eventually, worker=100)
+    assert await observed_through(rows) == before
+    assert await rows("SELECT instance_id FROM server_instances") == [{"instance_id": 41}]
+    assert await depth("manman.status.dead") == 0
+    assert len(re.findall("false_canary_ignored", processor.log)) == 2
+    assert "Traceback" not in processor.log
+
+
+async def test_a_true_canary_sent_again_proves_no_more_than_it_did(start_processor, publish, broker, rows, eventually):
+    async with await aio_pika.connect(broker) as connection:
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange("internal_service_events", "topic", durable=True)
+        tap = await channel.declare_queue(exclusive=True)
+        await tap.bind(exchange, "worker.canary.*")
+        await start_processor(**RARE_CANARIES)
+        before = await eventually(lambda: observed_through(rows))
+        canaries = {}
+        while len(canaries) < len(QUEUES):
+            message = await tap.get(timeout=60, fail=False)
+            if message is not None:
+                canaries[message.routing_key] = message.body
+    for key in canaries:
+        for body in canaries.values():
+            for _ in range(10):
+                await publish(body, key)
+    await is_read_through(publish, rows, eventually, worker=100)
+    assert await observed_through(rows) == before
+    assert await rows("SELECT 1 FROM watermarks WHERE pending_sent IS NOT NULL") == []
+
+
+async def test_a_canary_that_says_nothing_new_keeps_no_place_from_the_next(database):
+    """One canary of a queue waits at a time, until all other processors have settled what they hold."""
+    connection = await asyncpg.connect(database)
+    now = datetime.now(UTC)
+    old, passed, new = now - timedelta(seconds=3), now - timedelta(seconds=2), now - timedelta(seconds=1)
+    await connection.execute(
+        "INSERT INTO processors (processor_id, host, version, started_at, last_seen)"
+        " VALUES ('b', 'h', '1', now(), now())"
+    )
+    await connection.execute("INSERT INTO watermarks (queue, observed_through) VALUES ('q', $1)", passed)
+    for sent_at, waiting in ((old, None), (passed, None), (new, new)):
+        await move_watermark(connection, "q", canary=(sent_at, "a"))
+        assert await connection.fetchval("SELECT pending_sent FROM watermarks") == waiting
+    await connection.close()
+
+
+async def test_what_strangers_put_into_a_processors_own_queue_changes_nothing(
+    start_processor, broker, rows, eventually
+):
+    """With two processors, since each waits for what the other proves by that queue."""
+    roles = [await start_processor(canary_interval_seconds=0.2) for _ in range(2)]
+    await is_observed_anew(rows, eventually)
+    found = await rows("SELECT processor_id FROM processors")
+    now = datetime.now(UTC).isoformat()
+    bodies = [b"", b"\xff", b"[" * 50_000, json.dumps(FAR_AWAY).encode(), json.dumps([FAR_AWAY, "5f"]).encode()]
+    bodies += [json.dumps(forged_canary(sent_at=now)).encode(), json.dumps([now, ""]).encode(), b"x" * 2**20]
+    async with await aio_pika.connect(broker) as connection:
+        channel = await connection.channel(publisher_confirms=False)
+        for number in range(2_000):
+            for queue in QUEUES:
+                name = f"{queue}.{found[0]['processor_id']}"
+                headers = {"x": "y" * (number % 50)}
+                message = aio_pika.Message(bodies[number % (len(bodies) - (number > 20))], headers=headers)
+                await channel.default_exchange.publish(message, name, mandatory=False)
+    await is_observed_anew(rows, eventually)
+    lines = [line for role in roles for line in role.log.splitlines() if "false_canary_ignored" in line]
+    assert len(lines) == len(QUEUES)
+    assert "Traceback" not in roles[0].log + roles[1].log
+
+
+async def test_processors_that_start_at_once_agree_on_the_secret(database):
+    pool = await asyncpg.create_pool(database, min_size=8, max_size=8)
+    async with pool:
+
+        async def read():
+            async with pool.acquire() as connection:
+                return await shared_secret(connection)
+
+        secrets = await asyncio.gather(*(read() for _ in range(8)))
+    [secret] = set(secrets)
+    assert len(secret) == 32
+
+
+async def test_a_restored_backup_without_the_secret_blinds_nobody(start_processor, rows, eventually):
+    await start_processor(canary_interval_seconds=0.2)
+    await is_observed_anew(rows, eventually)
+    await rows("WITH a AS (DELETE FROM processors) DELETE FROM canary_key")
+    await eventually(lambda: rows("SELECT 1 FROM canary_key"))
+    await is_observed_anew(rows, eventually)

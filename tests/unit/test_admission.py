@@ -1,0 +1,155 @@
+"""What is admitted: by a message's exchange and routing key, and by the signature of a canary."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import get_args
+
+import pytest
+
+from manman_status.pipeline.admission import Admission
+from manman_status.pipeline.seal import Seal
+from manman_status.wire.inbound import decode
+from manman_status.wire.notices import (
+    CONTROL_KEYS,
+    AlertAcknowledged,
+    CanarySent,
+    GuardReleased,
+    Notice,
+    SilenceAsked,
+    SilenceEnded,
+    canary,
+    control_key,
+    control_message,
+)
+
+INBOUND, CONTROL = "internal_service_events", "manman.status.control"
+NOW = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
+CONTROL_MESSAGES = [
+    GuardReleased("eu"),
+    SilenceAsked(silence_id="abcd", seconds=1, why="w"),
+    SilenceEnded("abcd"),
+    AlertAcknowledged(1),
+]
+
+
+def seal(secret=b"s" * 32):
+    made = Seal()
+    made.use(secret)
+    return made
+
+
+def read(body, *, exchange=INBOUND, key, must_match=True, queue="q"):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    admission = Admission(seal(), queue=queue, control_exchange=CONTROL, body_must_match_key=must_match)
+    return decode(body, admission.by(exchange, key))
+
+
+def command(kind, *arguments):
+    return {"command_type": kind, "command_args": list(arguments)}
+
+
+def status_info(entity, identifier):
+    return {"entity_type": entity, "identifier": identifier, "status_type": "RUNNING"}
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (command("HEARTBEAT", "7"), "worker.7.heartbeat"),
+        (command("WORKER_STARTED", "7"), "worker.7.lifecycle"),
+        (command("WORKER_STOPPED", "7"), "worker.7.lifecycle"),
+        (command("SERVER_STARTED", "31", "7"), "game_server_instance.31.lifecycle"),
+        (command("SERVER_STARTED", "31", "7"), "worker.7.lifecycle"),
+        (command("SERVER_STOPPED", "31", "7", "0"), "game_server_instance.31.lifecycle"),
+        (status_info("worker", "7"), "worker.7.status"),
+        (status_info("game_server_instance", 31), "game_server_instance.31.status"),
+        (command("START", "31"), "worker.8.lifecycle"),
+        ([command("HEARTBEAT", "7"), command("SERVER_STARTED", "31", "7")], "worker.7.lifecycle"),
+    ],
+)
+def test_an_event_fits_the_key_that_names_it(body, key):
+    decoded = read(body, key=key)
+    assert (decoded.poison, decoded.count) == ([], len(body) if isinstance(body, list) else 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (command("HEARTBEAT", "8"), "worker.7.heartbeat"),
+        (command("HEARTBEAT", "7"), "worker.77.heartbeat"),
+        (command("HEARTBEAT", "7"), "worker.07.heartbeat"),
+        (command("HEARTBEAT", "7"), "worker.canary.heartbeat"),
+        (command("HEARTBEAT", "7"), "game_server_instance.7.lifecycle"),
+        (command("HEARTBEAT", "7"), "manman.status.heartbeats"),
+        (command("HEARTBEAT", "7"), ""),
+        (command("WORKER_STOPPED", "8"), "worker.7.lifecycle"),
+        (command("SERVER_STARTED", "31", "8"), "worker.7.lifecycle"),
+        (command("SERVER_STOPPED", "31", "7"), "game_server_instance.7.lifecycle"),
+        (status_info("worker", "8"), "worker.7.status"),
+        (status_info("game_server_instance", 7), "worker.7.status"),
+    ],
+)
+def test_an_event_under_the_key_of_another_is_refused_when_the_key_counts(body, key):
+    [poison] = read(body, key=key).poison
+    assert "body_must_match_key" in poison.reason
+    assert read(body, key=key, must_match=False).poison == []
+
+
+def test_of_an_array_the_events_of_others_are_refused_alone():
+    beats = [command("HEARTBEAT", worker) for worker in (7, 8, 7)]
+    decoded = read(beats, key="worker.7.heartbeat")
+    assert [event.worker_id for event in decoded.events] == [7, 7]
+    assert [json.loads(poison.body) for poison in decoded.poison] == [beats[1]]
+
+
+def test_every_control_message_has_a_key_of_its_own():
+    kinds = set(get_args(Notice)) - {CanarySent}
+    assert CONTROL_KEYS.keys() == kinds == {type(message) for message in CONTROL_MESSAGES}
+    assert len(set(CONTROL_KEYS.values())) == len(kinds)
+
+
+@pytest.mark.parametrize("message", CONTROL_MESSAGES)
+def test_a_control_message_needs_its_exchange_and_its_key(message):
+    body, key = control_message(message), control_key(message)
+    assert read(body, exchange=CONTROL, key=key).notices == [message]
+    for exchange, other in ((INBOUND, key), ("", key), (CONTROL, "worker.7.lifecycle"), (CONTROL, "")):
+        decoded = read(body, exchange=exchange, key=other, must_match=False)
+        assert (decoded.notices, len(decoded.poison)) == ([], 1)
+
+
+def test_the_control_exchange_takes_no_events():
+    [poison] = read(command("HEARTBEAT", "7"), exchange=CONTROL, key="worker.7.heartbeat").poison
+    assert "takes control messages only" in poison.reason
+
+
+def test_a_canary_counts_with_the_mac_of_its_queue_time_and_processor():
+    mac = seal().sign("q", "host-1", NOW)
+    assert read(canary("host-1", NOW, mac), key="worker.canary.heartbeat").notices == [CanarySent(NOW, "host-1", mac)]
+    for false in (
+        canary("host-1", NOW, ""),
+        canary("host-1", NOW, mac[:-1]),
+        canary("host-2", NOW, mac),
+        canary("host-1", NOW.replace(year=2099), mac),
+        canary("host-1", NOW, seal(b"t" * 32).sign("q", "host-1", NOW)),
+        canary("host-1", NOW, seal().sign("other", "host-1", NOW)),
+    ):
+        decoded = read(false, key="worker.canary.heartbeat")
+        assert (decoded.notices, decoded.poison, decoded.ignored) == ([], [], 1)
+
+
+def test_without_the_secret_no_canary_counts():
+    unready = Seal()
+    assert not unready.is_true("q", CanarySent(NOW, "host-1", unready.sign("q", "host-1", NOW)))
+    assert unready.open_own_canary("q", "host-1", unready.own_canary("q", "host-1", NOW)) is None
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff", b"null", b"[" * 100_000, b'["2099-01-01T00:00:00Z",""]', b'"2099-01-01T00:00:00Z"']
+)
+def test_a_processor_knows_its_own_canary_among_anything(body):
+    own = seal()
+    assert own.open_own_canary("q", "host-1", own.own_canary("q", "host-1", NOW)) == NOW
+    assert own.open_own_canary("q", "host-1", body) is None
+    assert own.open_own_canary("other", "host-1", own.own_canary("q", "host-1", NOW)) is None
