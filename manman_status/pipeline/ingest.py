@@ -24,7 +24,7 @@ from manman_status.domain.events import (
     ServerStopped,
 )
 from manman_status.domain.merge import is_repeated, merge
-from manman_status.domain.rows import Receipt, Rows, Transition
+from manman_status.domain.rows import Patience, Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
 from manman_status.pipeline.alert_notices import take_alert_notice
@@ -82,6 +82,7 @@ class Ingest:
         queues: list[str],
         standstill_seconds: float,
         blind_after_seconds: float,
+        patience: Patience,
         wake: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -90,6 +91,7 @@ class Ingest:
         self._queues = queues
         self._standstill_seconds = standstill_seconds
         self._blind_after_seconds = blind_after_seconds
+        self._patience = patience
         self._wake = wake
 
     async def store(
@@ -166,7 +168,7 @@ class Ingest:
         transitions: list[Transition] = []
         caused_by: list[str | None] = []
         if events:
-            transitions, caused_by = await _store_events(connection, events, traceparents)
+            transitions, caused_by = await _store_events(connection, events, traceparents, self._patience)
         await self._take_notices(connection, queue, notices)
         await append_transitions(connection, transitions, caused_by)
         return transitions
@@ -201,7 +203,7 @@ class Ingest:
 
 
 async def _store_events(
-    connection: Connection, events: Sequence[ReportedEvent], traceparents: Mapping[int, str]
+    connection: Connection, events: Sequence[ReportedEvent], traceparents: Mapping[int, str], patience: Patience
 ) -> tuple[list[Transition], list[str | None]]:
     """The transitions, and what each was caused by when any of the events is traced."""
     caused_by: list[str | None] = []
@@ -209,7 +211,7 @@ async def _store_events(
     rows = await _load(connection, events)
     order = microseconds(now)
     for place, event in enumerate(events):
-        merge(rows, event, Receipt(now, order + place))
+        merge(rows, event, Receipt(now, order + place, patience))
         if traceparents:
             caused_by += [traceparents.get(place)] * (len(rows.transitions) - len(caused_by))
     await store_rows(connection, rows, now)
@@ -250,6 +252,7 @@ async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows
         for worker_id, inventory in beats
         if worker_id in spoken_of
         or worker_id not in rows.workers
+        or rows.workers[worker_id].rival_since is not None
         or not is_repeated(rows.workers[worker_id], inventory)
     }
     instance_ids |= ownerless
@@ -257,6 +260,8 @@ async def _load(connection: Connection, events: Iterable[ReportedEvent]) -> Rows
         if worker_id in relisted:
             instance_ids.update(entry.instance_id for entry in inventory.list_entries())
     recovering = {worker_id for worker_id in beaten if (row := rows.workers.get(worker_id)) and row.reason in INFERRED}
-    if instance_ids or relisted or recovering:
-        await lock_instances(connection, instance_ids, rows, active_of=relisted, lost_of=recovering | relisted)
+    contended = {worker_id for worker_id in beaten if (row := rows.workers.get(worker_id)) and row.rival_since}
+    if instance_ids or relisted or recovering or contended:
+        active_of = relisted | contended
+        await lock_instances(connection, instance_ids, rows, active_of=active_of, lost_of=recovering | active_of)
     return rows

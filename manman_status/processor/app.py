@@ -20,6 +20,7 @@ from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel
+from manman_status.domain.rows import Patience
 from manman_status.errors import SchemaBehind
 from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
@@ -209,6 +210,7 @@ class Processor:
             queues=sorted(custody),
             standstill_seconds=settings.standstill_seconds,
             blind_after_seconds=settings.blind_after_seconds,
+            patience=Patience(settings.default_interval_seconds, settings.minimum_timeout_seconds),
             wake=self._wake,
         )
         dead_letters = DeadLetters(broker, topology, tracing)
