@@ -138,13 +138,13 @@ def _take_over(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -
     if worker.ended_at is not None and worker.ended_at >= began_at(worker):
         worker.ended_at = worker.ended_status = worker.ended_reason = None
         worker.begun_at = worker.begun_status = None
-    older = (event.incarnation - 1, 0)
-    newest = (event.incarnation, event.seq or 0)
+    position = event.position(receipt.order)
+    older = (0, position[1] - 1) if event.seq is None else (event.incarnation - 1, 0)
     for instance_id in sorted(rows.instances_of.get(worker.worker_id, ())):
         instance = rows.instances[instance_id]
         if instance.worker_id != worker.worker_id:
             continue
-        if (instance.claim_incarnation, instance.claim_seq) >= newest:
+        if (instance.claim_incarnation, instance.claim_seq) >= position:
             instance.claim_incarnation, instance.claim_seq = older
         instance.missing_since = None
         rows.changed_instances.add(instance_id)
