@@ -14,7 +14,15 @@ from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.errors import SettingsError
 from manman_status.reporter.messages import Report
 from manman_status.settings import load_settings
-from manman_status.wire.notices import ALERTS_KEY, AlertAcknowledged, SilenceAsked, SilenceEnded, alert_notice
+from manman_status.wire.notices import (
+    ALERTS_KEY,
+    FORGET_KEY,
+    AlertAcknowledged,
+    Forget,
+    SilenceAsked,
+    SilenceEnded,
+    alert_notice,
+)
 
 Why: TypeAlias = Annotated[str, Parameter(help="For whoever reads it later.")]
 By: TypeAlias = Annotated[str | None, Parameter(help="Who says so; your login name when it is not given.")]
@@ -31,7 +39,7 @@ Rule: TypeAlias = Annotated[
 
 
 def say(
-    kind: type[SilenceAsked | SilenceEnded | AlertAcknowledged], *, rabbitmq_url: str | None, **fields: object
+    kind: type[SilenceAsked | SilenceEnded | AlertAcknowledged | Forget], *, rabbitmq_url: str | None, **fields: object
 ) -> None:
     """Returns once a queue has it. Raises SettingsError for what no processor would understand."""
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
@@ -41,9 +49,11 @@ def say(
         problem, _, place = str(error).partition(" - at `$.")
         raise SettingsError([f"--{place.rstrip('`')}: {problem}"]) from None
 
+    key = FORGET_KEY if kind is Forget else ALERTS_KEY
+
     async def send() -> None:
         async with publishing(settings) as publisher:
-            await publisher.send(Report(ALERTS_KEY, alert_notice(notice), durable=True))
+            await publisher.send(Report(key, alert_notice(notice), durable=True))
 
     asyncio.run(send())
 

@@ -9,7 +9,7 @@ import msgspec
 
 from manman_status.domain.labels import is_draining
 from manman_status.domain.liveness import timeout_seconds
-from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Entity, Reason, StatusType, is_known
+from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Entity, Reason, StatusType
 
 Evidence: TypeAlias = dict[str, Any]
 Conclusion: TypeAlias = tuple[StatusType, Reason, Evidence]
@@ -166,8 +166,8 @@ CAME_BACK = frozenset({Reason.RECOVERED, Reason.CLOCK_WENT_BACK})
 def _stays(row: Worker | ServerInstance, reported: Conclusion) -> bool:
     """Whether a status that was not inferred stands as it is, with its reason."""
     status, reason, evidence = reported
-    if row.status is not None and not is_known(row.status):
+    if row.status is not None and not row.status.is_known:
         return status not in TERMINAL
     if status != row.status or (reason is Reason.CLOCK_WENT_BACK and evidence != row.evidence):
         return False
-    return row.reason in CAME_BACK or not is_known(row.reason) or (reason, evidence) == (row.reason, row.evidence)
+    return row.reason in CAME_BACK or not row.reason.is_known or (reason, evidence) == (row.reason, row.evidence)

@@ -5,10 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import cast
+from typing import Self
 
 
-class StatusType(StrEnum):
+class Carried(StrEnum):
+    """Text that a newer version may have written. What this one does not know is carried as it is, as a value of its
+    own that is none of the members."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_ = unknown._value_ = value
+        return unknown
+
+    @property
+    def is_known(self) -> bool:
+        return self._name_ in type(self).__members__
+
+
+class StatusType(Carried):
     CREATED = "CREATED"
     INITIALIZING = "INITIALIZING"
     RUNNING = "RUNNING"
@@ -34,7 +51,7 @@ class Health(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Reason(StrEnum):
+class Reason(Carried):
     """Why a status stands. `REPORTED` to `EXIT_CODE` were said by a worker, the next four are the
     processor's own conclusions, `RECOVERED` took one of those back, `NEVER_BEAT` says why nothing is known.
 
@@ -59,21 +76,18 @@ class Reason(StrEnum):
 
 INFERRED = frozenset({Reason.HEARTBEAT_EXPIRED, Reason.WORKER_LOST, Reason.MISSING_FROM_INVENTORY, Reason.SUPERSEDED})
 
+CONCLUDED = INFERRED | {Reason.CLOCK_WENT_BACK, Reason.FORGOTTEN, Reason.UNREPORTED}
+"""Reasons of the processor's own."""
+
 _STATUSES: Mapping[str, StatusType] = MappingProxyType({status.value: status for status in StatusType})
 _REASONS: Mapping[str, Reason] = MappingProxyType({reason.value: reason for reason in Reason})
 
 
 def status_of(stored: str) -> StatusType:
-    """A status as it is stored. One that only a newer version knows is carried as its text: it is neither active,
-    LOST nor terminal."""
-    return _STATUSES.get(stored) or cast("StatusType", stored)
+    """As `StatusType(stored)`, for hot paths."""
+    return _STATUSES.get(stored) or StatusType(stored)
 
 
 def reason_of(stored: str) -> Reason:
-    """A reason as it is stored; one that only a newer version knows is carried as its text."""
-    return _REASONS.get(stored) or cast("Reason", stored)
-
-
-def is_known(value: StatusType | Reason) -> bool:
-    """False for one that is carried for a newer version."""
-    return isinstance(value, StatusType | Reason)
+    """As `Reason(stored)`, for hot paths."""
+    return _REASONS.get(stored) or Reason(stored)

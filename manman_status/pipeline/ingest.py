@@ -27,7 +27,7 @@ from manman_status.domain.merge import is_repeated, merge
 from manman_status.domain.rows import Patience, Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
-from manman_status.pipeline.alert_notices import take_alert_notice
+from manman_status.pipeline.alert_notices import take_alert_notice, take_forget
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.observation import advance_observation, move_watermark
 from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, Connection, Pool
@@ -44,6 +44,7 @@ from manman_status.store.writes import (
 from manman_status.wire.notices import (
     AlertAcknowledged,
     CanarySent,
+    Forget,
     GuardReleased,
     Notice,
     SilenceAsked,
@@ -169,11 +170,13 @@ class Ingest:
         caused_by: list[str | None] = []
         if events:
             transitions, caused_by = await _store_events(connection, events, traceparents, self._patience)
-        await self._take_notices(connection, queue, notices)
+        transitions += await self._take_notices(connection, queue, notices)
         await append_transitions(connection, transitions, caused_by)
         return transitions
 
-    async def _take_notices(self, connection: Connection, queue: str, notices: Sequence[Notice]) -> None:
+    async def _take_notices(self, connection: Connection, queue: str, notices: Sequence[Notice]) -> list[Transition]:
+        """The transitions that came of them."""
+        transitions: list[Transition] = []
         sent_at: datetime | None = None
         for notice in notices:
             match notice:
@@ -182,6 +185,8 @@ class Ingest:
                 case GuardReleased():
                     held = await release_guard(connection, notice.group)
                     log.info("guard_release_asked", group=notice.group, held=held)
+                case Forget():
+                    transitions += await take_forget(connection, notice)
                 case SilenceAsked() | SilenceEnded() | AlertAcknowledged():
                     await take_alert_notice(connection, notice)
                 case _:
@@ -194,6 +199,7 @@ class Ingest:
                 standstill_seconds=self._standstill_seconds,
                 blind_after_seconds=self._blind_after_seconds,
             )
+        return transitions
 
     def _count(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], ms: float) -> None:
         log.debug("batch_stored", events=len(events), transitions=len(transitions), ms=ms)

@@ -159,11 +159,13 @@ class Processor:
             ChannelTeller(pool, self._leadership, self._statistics, channel, wait_seconds=settings.notify_wait_seconds)
             for channel in channels
         ]
+        patience = Patience(settings.default_interval_seconds, settings.minimum_timeout_seconds)
         self._alerter = Alerter(
             pool,
             self._leadership,
             degraded_after_seconds=settings.degraded_after_seconds,
             blind_after_seconds=settings.blind_after_seconds,
+            patience=patience,
             wake=self._wake_tellers,
         )
         self._observer = Observer(
@@ -210,7 +212,7 @@ class Processor:
             queues=sorted(custody),
             standstill_seconds=settings.standstill_seconds,
             blind_after_seconds=settings.blind_after_seconds,
-            patience=Patience(settings.default_interval_seconds, settings.minimum_timeout_seconds),
+            patience=patience,
             wake=self._wake,
         )
         dead_letters = DeadLetters(broker, topology, tracing)

@@ -18,7 +18,7 @@ from pydantic import Field
 from manman_status.processor import messages as shapes
 from manman_status.processor.declare import topic
 from manman_status.wire.inbound import MAX_EVENTS
-from manman_status.wire.notices import ALERTS_KEY, CANARY_KEYS, GUARD_KEY
+from manman_status.wire.notices import ALERTS_KEY, CANARY_KEYS, FORGET_KEY, GUARD_KEY
 from manman_status.wire.topology import Topology
 
 DESCRIPTION = """What workers report, and what is told of them. Bodies are JSON in UTF-8, of at most 1 MiB. Exchanges \
@@ -69,6 +69,12 @@ RECEIVED = (
         GUARD_KEY,
         one_or_more(shapes.ReleaseGuard),
         "A person's word; `manman-status guard` sends it.",
+    ),
+    (
+        "wordToForget",
+        FORGET_KEY,
+        one_or_more(shapes.Forget),
+        "A person's word; `manman-status forget` sends it.",
     ),
     *(
         (f"canariesOf{queue.capitalize()}", key, shapes.Canary, "Of the processors themselves: nobody else's to send.")

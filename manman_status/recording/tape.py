@@ -11,10 +11,10 @@ import msgspec
 from manman_status.errors import CommandFailed
 from manman_status.recording.lines import Line, encode_line, gap_line, message_line
 from manman_status.reporter.messages import utc_now
-from manman_status.wire.notices import CANARY_KEYS, GUARD_KEY
+from manman_status.wire.notices import CANARY_KEYS, FORGET_KEY, GUARD_KEY
 
 CANARIES = frozenset(CANARY_KEYS.values())
-OUR_OWN = CANARIES | {GUARD_KEY}
+OUR_OWN = CANARIES | {GUARD_KEY, FORGET_KEY}
 
 
 class Tally(msgspec.Struct):

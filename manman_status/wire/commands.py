@@ -29,10 +29,12 @@ from manman_status.wire.notices import (
     ACKNOWLEDGE,
     CANARY,
     END_SILENCE,
+    FORGET,
     RELEASE_GUARD,
     SILENCE,
     AlertAcknowledged,
     CanarySent,
+    Forget,
     GuardReleased,
     Notice,
     SilenceAsked,
@@ -45,7 +47,7 @@ MAX_LABELS = 64
 MAX_LABEL_KEY = 63
 MAX_LABEL_VALUE = 255
 
-Asked = TypeVar("Asked", SilenceAsked, SilenceEnded, AlertAcknowledged)
+Asked = TypeVar("Asked", SilenceAsked, SilenceEnded, AlertAcknowledged, Forget)
 
 IGNORED_COMMANDS = frozenset({"START", "STOP", "STDIN"})
 """ManMan's own commands to its workers: they pass on the same exchange and are not ours."""
@@ -107,7 +109,17 @@ def _order(wired: WireEvent) -> dict[str, Any]:
     for name, value in (("incarnation", wired.incarnation), ("seq", wired.seq)):
         if value is not None and not 1 <= value <= MAX_BIGINT:
             raise PoisonMessage(f"{value} is not 1 to 2^63-1 - at `$.{name}`")
-    return {"incarnation": wired.incarnation, "seq": wired.seq, "sent_at": _microseconds(wired.sent_at)}
+    incarnation = None if wired.incarnation is None else epoch_microseconds(wired.incarnation)
+    return {"incarnation": incarnation, "seq": wired.seq, "sent_at": _microseconds(wired.sent_at)}
+
+
+def epoch_microseconds(number: int) -> int:
+    """A time since the epoch in s, ms, µs or ns, as its size says, in µs. A number of another size stays as it is."""
+    if 10**9 <= number < 10**11:
+        return number * 1_000_000
+    if 10**12 <= number < 10**14:
+        return number * 1_000
+    return number // 1_000 if number >= 10**18 else number
 
 
 def _microseconds(time: datetime | None) -> int | None:
@@ -304,4 +316,5 @@ NOTICES: dict[str, Callable[[WireEvent], Notice]] = {
     SILENCE: _alert_notice(SilenceAsked),
     END_SILENCE: _alert_notice(SilenceEnded),
     ACKNOWLEDGE: _alert_notice(AlertAcknowledged),
+    FORGET: _alert_notice(Forget),
 }

@@ -12,12 +12,14 @@ RELEASE_GUARD = "RELEASE_GUARD"
 SILENCE = "SILENCE"
 END_SILENCE = "END_SILENCE"
 ACKNOWLEDGE = "ACKNOWLEDGE"
+FORGET = "FORGET"
 
 CANARY_KEYS = {"heartbeats": "worker.canary.heartbeat", "lifecycle": "worker.canary.lifecycle"}
 """Routing keys that the queues' bindings take like any worker's."""
 
 GUARD_KEY = "worker.guard.lifecycle"
 ALERTS_KEY = "worker.alerts.lifecycle"
+FORGET_KEY = "worker.forget.lifecycle"
 LONGEST_SILENCE_SECONDS = 90 * 86_400
 LONGEST_TEXT = 500
 
@@ -63,7 +65,20 @@ class AlertAcknowledged(msgspec.Struct, frozen=True, tag=True):
     why: Text = ""
 
 
-Notice: TypeAlias = CanarySent | GuardReleased | SilenceAsked | SilenceEnded | AlertAcknowledged
+class Forget(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Delete a worker with its server instances, or one server instance: what is received next begins anew."""
+
+    worker_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
+    instance_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
+    by: Text = ""
+    why: Text = ""
+
+    def __post_init__(self) -> None:
+        if (self.worker_id is None) == (self.instance_id is None):
+            raise ValueError("needs one of worker_id and instance_id")
+
+
+Notice: TypeAlias = CanarySent | GuardReleased | SilenceAsked | SilenceEnded | AlertAcknowledged | Forget
 """What concerns the processors themselves and no row of the fleet."""
 
 
@@ -75,8 +90,8 @@ def guard_release(group: str) -> bytes:
     return msgspec.json.encode({"command_type": RELEASE_GUARD, "command_args": [group]})
 
 
-def alert_notice(notice: SilenceAsked | SilenceEnded | AlertAcknowledged) -> bytes:
+def alert_notice(notice: SilenceAsked | SilenceEnded | AlertAcknowledged | Forget) -> bytes:
     """One argument, an object with the notice's fields."""
-    kinds = {SilenceAsked: SILENCE, SilenceEnded: END_SILENCE, AlertAcknowledged: ACKNOWLEDGE}
+    kinds = {SilenceAsked: SILENCE, SilenceEnded: END_SILENCE, AlertAcknowledged: ACKNOWLEDGE, Forget: FORGET}
     fields = {name: getattr(notice, name) for name in notice.__struct_fields__}
     return msgspec.json.encode({"command_type": kinds[type(notice)], "command_args": [fields]})
