@@ -106,8 +106,9 @@ AnyEvent = TypeVar("AnyEvent", bound=Event)
 def as_received(event: AnyEvent, received_at: int) -> AnyEvent:
     """The event without what lies too far in the future when it is received: such a time counts as the time of
     receipt, and an event with such an incarnation as one that has none. So no sender outranks what is yet to come."""
-    if event.incarnation is not None and event.incarnation > received_at + TOLERATED_INCARNATION_AHEAD:
+    incarnation, sent_at = event.incarnation, event.sent_at
+    if incarnation is not None and incarnation > received_at + TOLERATED_INCARNATION_AHEAD:
         event = msgspec.structs.replace(event, incarnation=None, seq=None)
-    if event.sent_at is not None and event.sent_at > received_at + TOLERATED_TIME_AHEAD:
-        event = msgspec.structs.replace(event, sent_at=None, ahead_at=event.sent_at)
+    if sent_at is not None and sent_at > received_at + TOLERATED_TIME_AHEAD:
+        event = msgspec.structs.replace(event, sent_at=None, ahead_at=sent_at)
     return event

@@ -72,6 +72,13 @@ def counts_lower(worker: Worker, event: Heartbeat) -> bool:
     return not is_newer(worker, event.incarnation)
 
 
+def goes_on(worker: Worker, event: Heartbeat) -> bool:
+    """Whether the beat is the next of the row's life, or of a newer one."""
+    if event.incarnation == worker.incarnation:
+        return event.seq is None or event.seq > worker.seq
+    return is_newer(worker, event.incarnation)
+
+
 def contend(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> Evidence | None:
     """Watch a rival by a beat of either side. The evidence when the beat's life has taken the row over."""
     timeout = receipt.patience.timeout(worker.interval_seconds, event.interval_seconds)
@@ -79,7 +86,7 @@ def contend(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> E
     # A clock that was set back makes what it said before worthless.
     is_gone = rival_beat_at is None or not -timeout <= receipt.at - rival_beat_at <= timeout
     if not counts_lower(worker, event):
-        if event.incarnation is not None and rival_beat_at is not None:
+        if rival_beat_at is not None and goes_on(worker, event):
             _note_own_beat(rows, worker, receipt, rival_is_gone=is_gone)
         return None
     assert event.incarnation is not None
@@ -144,7 +151,13 @@ def _take_over(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -
         instance = rows.instances[instance_id]
         if instance.worker_id != worker.worker_id:
             continue
-        if (instance.claim_incarnation, instance.claim_seq) >= position:
+        claimed = (instance.claim_incarnation, instance.claim_seq)
+        begins_again = event.incarnation == worker.passed_incarnation and claimed >= position
+        if (
+            instance.claim_incarnation > event.incarnation
+            or begins_again
+            or (event.seq is None and claimed >= position)
+        ):
             instance.claim_incarnation, instance.claim_seq = older
         instance.missing_since = None
         rows.changed_instances.add(instance_id)

@@ -52,7 +52,7 @@ def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
             _beat(rows, event, receipt)
         case WorkerStopped():
             worker = know_worker(rows, event.worker_id, receipt)
-            stop(worker, of_row(worker, event), receipt)
+            stop(worker, event, receipt)
             worker.received_at = receipt.at
             rows.changed_workers.add(worker.worker_id)
             settle_worker(rows, worker, receipt, fresh=False)
@@ -102,9 +102,11 @@ def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:
     worker = know_worker(rows, event.worker_id, receipt)
     rows.beaten.add(worker.worker_id)
     passed = None
-    if worker.rival_since is not None or counts_lower(worker, event):
-        passed = contend(rows, worker, event, receipt)
-    event = of_row(worker, event)
+    goes_on = event.incarnation == worker.incarnation and (event.seq is None or event.seq >= worker.seq)
+    if not goes_on or worker.rival_since is not None:
+        if worker.rival_since is not None or counts_lower(worker, event):
+            passed = contend(rows, worker, event, receipt)
+        event = of_row(worker, event)
     position = event.position(receipt.order)
     fresh = _is_fresh(worker, event)
     if event.incarnation is None:
@@ -113,7 +115,8 @@ def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:
         hear(worker, receipt)
     place = position
     if event.incarnation is not None:
-        if follow(worker, event.incarnation, receipt):
+        # A life that goes on changes nothing, unless it says that it begins later.
+        if (not goes_on or event.incarnation > receipt.order) and follow(worker, event.incarnation, receipt):
             rows.changed_workers.add(worker.worker_id)
         place = (event.incarnation, event.seq or 0)
     worker.incarnation, worker.seq = max((worker.incarnation, worker.seq), place)

@@ -166,8 +166,8 @@ CAME_BACK = frozenset({Reason.RECOVERED, Reason.CLOCK_WENT_BACK})
 def _stays(row: Worker | ServerInstance, reported: Conclusion) -> bool:
     """Whether a status that was not inferred stands as it is, with its reason."""
     status, reason, evidence = reported
-    if row.status is not None and not row.status.is_known:
-        return status not in TERMINAL
-    if status != row.status or (reason is Reason.CLOCK_WENT_BACK and evidence != row.evidence):
-        return False
-    return row.reason in CAME_BACK or not row.reason.is_known or (reason, evidence) == (row.reason, row.evidence)
+    if status == row.status:
+        if (reason, evidence) == (row.reason, row.evidence):
+            return True
+        return reason is not Reason.CLOCK_WENT_BACK and (row.reason in CAME_BACK or not row.reason.is_known)
+    return row.status is not None and not row.status.is_known and status not in TERMINAL

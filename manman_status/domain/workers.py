@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from manman_status.domain.events import Event, WorkerStopped
-from manman_status.domain.lives import began_at, follow, forget_rival
+from manman_status.domain.lives import began_at, follow, forget_rival, of_row
 from manman_status.domain.rows import STATUS_RANK, Conclusion, Evidence, Receipt, Rows, Transition, Worker, outcome
 from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Reason, StatusType
 
@@ -30,9 +30,11 @@ def stop(worker: Worker, event: WorkerStopped, receipt: Receipt) -> None:
     if event.incarnation is None:
         report_status(worker, event, StatusType.COMPLETE, event.time(receipt.order), Reason.GRACEFUL)
         return
-    follow(worker, event.incarnation, receipt)
     if event.incarnation == worker.rival_incarnation != worker.incarnation:
         forget_rival(worker)
+    event = of_row(worker, event)
+    assert event.incarnation is not None
+    follow(worker, event.incarnation, receipt)
     # Without a time of its own the end is as old as its life, so that a late copy cannot end a later one.
     ended_at = min(event.incarnation, receipt.order) if event.sent_at is None else event.sent_at
     stopped = max((worker.stopped_incarnation, worker.stopped_at), (event.incarnation, ended_at))

@@ -218,6 +218,31 @@ def test_a_stop_of_the_rival_ends_the_rivalry():
     fleet = Fleet().beat_for(2 * TIMEOUT, lower, greater)
     fleet.take(WorkerStopped(worker_id=1, **lower.order()))
     assert (fleet.worker.status, fleet.worker.rival_since) == (StatusType.RUNNING, None)
+    fleet.beat_for(2 * TIMEOUT, lower).beat_for(2 * TIMEOUT, lower, greater)
+    assert fleet.worker.rival_incarnation == OLD  # it was passed, and is the rival now
+    fleet.take(WorkerStopped(worker_id=1, **greater.order()))
+    assert (fleet.worker.status, fleet.worker.incarnation) == (StatusType.RUNNING, NEW)
+    assert fleet.worker.rival_since is None
+
+
+def test_copies_of_the_newest_beat_and_a_late_start_keep_no_life_alive():
+    former, life = Life(OLD, seq=9), Life(NEW, 31)
+    newest, begun = former.beat(), WorkerStarted(worker_id=1, incarnation=NEW, seq=1)
+    fleet = Fleet().take(newest)
+    for _ in range(5):
+        fleet.take(life.beat(), newest, begun).wait(INTERVAL)
+    assert (fleet.worker.incarnation, fleet.worker.reason) == (NEW, Reason.CLOCK_WENT_BACK)
+
+
+def test_a_server_that_the_new_life_started_before_it_took_over_runs():
+    """Its start is in the lifecycle queue: it may come before the beats, and be counted after them."""
+    life = Life(NEW)
+    fleet = Fleet().beat_for(10, Life(OLD, 30, seq=9))
+    fleet.take(ServerStarted(worker_id=1, instance_id=32, incarnation=NEW, seq=99))
+    fleet.beat_for(TIMEOUT + INTERVAL, life)
+    assert fleet.worker.reason is Reason.CLOCK_WENT_BACK
+    fleet.wait(TIMEOUT)
+    assert fleet.server(32).status is not StatusType.CRASHED
 
 
 @pytest.mark.parametrize("incarnation", [2**63 - 1, NOW + 2 * DAY])
