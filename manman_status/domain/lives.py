@@ -2,7 +2,8 @@
 
 The row belongs to one incarnation, and a greater one takes it over with its first event: nothing but its position
 is needed, so the order of arrival does not matter. A position below the row's may be a late copy, or a process that
-lives now though it counts lower: its host's clock went back, or its counter began again. Only time tells them apart.
+lives now though it counts lower: its host's clock went back, its counter began again, or it counts no more (that is
+incarnation 0). Only time tells them apart.
 
 Such a *rival* is therefore watched, one at a time. It takes the row over when its own positions have risen for one
 timeout, never more than one timeout apart, while no beat of the row's life was received. (All by the database's
@@ -56,7 +57,7 @@ def began_at(worker: Worker) -> int:
 def of_row(worker: Worker, event: AnyEvent) -> AnyEvent:
     """The event as one of an older life, when it is of the life that the row's own has passed."""
     if event.incarnation is not None and worker.incarnation < event.incarnation == worker.passed_incarnation:
-        return msgspec.structs.replace(event, incarnation=worker.incarnation - 1)
+        return msgspec.structs.replace(event, incarnation=max(worker.incarnation - 1, 0))
     return event
 
 
@@ -65,8 +66,10 @@ def counts_lower(worker: Worker, event: Heartbeat) -> bool:
 
     WORKER_STARTED is never one: it waits in another queue, perhaps for hours.
     """
-    if event.incarnation is None or type(event) is not Heartbeat:
+    if type(event) is not Heartbeat:
         return False
+    if event.incarnation is None:
+        return worker.incarnation > 0 or (event.sent_at is not None and event.sent_at < worker.seq)
     if event.incarnation == worker.incarnation:
         return event.seq is not None and event.seq < worker.seq
     return not is_newer(worker, event.incarnation)
@@ -74,6 +77,8 @@ def counts_lower(worker: Worker, event: Heartbeat) -> bool:
 
 def goes_on(worker: Worker, event: Heartbeat) -> bool:
     """Whether the beat is the next of the row's life, or of a newer one."""
+    if event.incarnation is None:
+        return worker.incarnation == 0 and (event.sent_at is None or event.sent_at > worker.seq)
     if event.incarnation == worker.incarnation:
         return event.seq is None or event.seq > worker.seq
     return is_newer(worker, event.incarnation)
@@ -89,15 +94,15 @@ def contend(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> E
         if rival_beat_at is not None and goes_on(worker, event):
             _note_own_beat(rows, worker, receipt, rival_is_gone=is_gone)
         return None
-    assert event.incarnation is not None
-    if not is_gone and event.incarnation < worker.rival_incarnation:
+    incarnation = event.incarnation or 0
+    if not is_gone and incarnation < worker.rival_incarnation:
         return None  # of two rivals the greater one is watched
     rows.changed_workers.add(worker.worker_id)
-    seq = event.time(receipt.order) if event.seq is None else event.seq
+    _, seq = event.position(receipt.order)
     if event.labels is not None:
         worker.rival_labels = event.labels
-    if is_gone or event.incarnation != worker.rival_incarnation:
-        worker.rival_incarnation, worker.rival_seq = event.incarnation, seq
+    if is_gone or incarnation != worker.rival_incarnation:
+        worker.rival_incarnation, worker.rival_seq = incarnation, seq
         worker.rival_labels = event.labels or {}
         worker.rival_since = worker.rival_beat_at = receipt.at
         worker.own_beat_at = None
@@ -133,11 +138,11 @@ def _take_over(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -
     Its instances are left as they were claimed by an older incarnation, so the new life's inventories decide: what
     they do not list is superseded. `rows` must hold those that are active or LOST.
     """
-    assert event.incarnation is not None
+    incarnation = event.incarnation or 0
     evidence = {"passed_incarnation": worker.incarnation, "passed_seq": worker.seq}
     worker.passed_incarnation = worker.incarnation
-    worker.incarnation, worker.seq = event.incarnation, 0
-    worker.first_received_at = receipt.order if event.incarnation > receipt.order else 0
+    worker.incarnation, worker.seq = incarnation, 0
+    worker.first_received_at = receipt.order if incarnation > receipt.order else 0
     worker.labels_incarnation = worker.labels_seq = 0
     worker.interval_incarnation = worker.interval_seq = 0
     worker.inventory_incarnation = worker.inventory_seq = worker.inventory_digest = 0
@@ -146,18 +151,15 @@ def _take_over(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -
         worker.ended_at = worker.ended_status = worker.ended_reason = None
         worker.begun_at = worker.begun_status = None
     position = event.position(receipt.order)
-    older = (0, position[1] - 1) if event.seq is None else (event.incarnation - 1, 0)
+    is_counted = position[0] > 0
+    older = (incarnation - 1, 0) if is_counted else (0, position[1] - 1)
     for instance_id in sorted(rows.instances_of.get(worker.worker_id, ())):
         instance = rows.instances[instance_id]
         if instance.worker_id != worker.worker_id:
             continue
         claimed = (instance.claim_incarnation, instance.claim_seq)
-        begins_again = event.incarnation == worker.passed_incarnation and claimed >= position
-        if (
-            instance.claim_incarnation > event.incarnation
-            or begins_again
-            or (event.seq is None and claimed >= position)
-        ):
+        may_be_own = is_counted and incarnation != worker.passed_incarnation
+        if instance.claim_incarnation > incarnation or (claimed >= position and not may_be_own):
             instance.claim_incarnation, instance.claim_seq = older
         instance.missing_since = None
         rows.changed_instances.add(instance_id)

@@ -175,7 +175,8 @@ SELECT worker_id, status, labels, incarnation, rival_incarnation, rival_labels, 
         SELECT *, least(rival_beat_at, own_beat_at) AS both_until,
                greatest(3 * coalesce(interval_seconds, $1::float8), $2::float8) * interval '1 second' AS timeout
           FROM workers
-         WHERE rival_since IS NOT NULL AND own_beat_at IS NOT NULL AND rival_incarnation <> incarnation
+         WHERE rival_since IS NOT NULL AND own_beat_at IS NOT NULL
+           AND rival_incarnation <> incarnation AND least(rival_incarnation, incarnation) > 0
        ) AS rivals
  WHERE both_until - rival_since >= timeout
    AND both_until + timeout >= coalesce((SELECT observed_through FROM observation WHERE id = 1), now())

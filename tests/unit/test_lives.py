@@ -82,13 +82,18 @@ class Fleet:
 
 
 class Life:
-    def __init__(self, incarnation, *servers, seq=0, counted=True, **fields):
+    """Without an incarnation its beats have only a time, or not even that when it has no `clock`."""
+
+    def __init__(self, incarnation, *servers, seq=0, counted=True, clock=None, **fields):
         self.incarnation, self.servers, self.seq = incarnation, servers, seq
         self.counted = counted
+        self.clock = clock
         self.fields = fields
 
     def order(self):
         self.seq += 1
+        if self.incarnation is None:
+            return {} if self.clock is None else {"sent_at": self.clock + self.seq * INTERVAL * 1_000_000}
         return {"incarnation": self.incarnation} | ({"seq": self.seq} if self.counted else {})
 
     def beat(self):
@@ -103,26 +108,35 @@ LOWER = [
     pytest.param(OLD, Life(OLD, 31), id="the same incarnation from its start"),
     pytest.param(OLD, Life(NEW, 31, counted=False), id="beats that are not counted"),
     pytest.param(NOW + DAY - 1_000_000, Life(NOW, 31), id="the clock was a day ahead"),
+    pytest.param(OLD, Life(None, 31), id="it counts no more"),
+    pytest.param(OLD, Life(None, 31, clock=NOW - DAY), id="it has only a time"),
 ]
 
 
 @pytest.mark.parametrize(("before", "life"), LOWER)
 def test_a_life_that_counts_lower_is_never_lost_for_good(before, life):
     """It takes over one timeout after it began, with everything that it says."""
-    life = Life(life.incarnation, *life.servers, counted=life.counted, labels={"group": "b"})
+    life = Life(life.incarnation, *life.servers, counted=life.counted, clock=life.clock, labels={"group": "b"})
     former = Life(before, 30, seq=500, labels={"group": "a"})
     fleet = Fleet().beat_for(20, former).beat_for(TIMEOUT + 2 * INTERVAL, life)
     worker = fleet.worker
     assert (worker.status, worker.reason) == (StatusType.RUNNING, Reason.CLOCK_WENT_BACK)
-    assert worker.evidence["incarnation"] == life.incarnation
+    assert worker.evidence.get("incarnation") == life.incarnation
     assert worker.evidence["passed_incarnation"] == before
     assert worker.labels == {"group": "b"}
     assert fleet.statuses == ["RUNNING"]  # never LOST: it beat all the time
     assert fleet.server(31).status is StatusType.RUNNING
     fleet.beat_for(2 * TIMEOUT, life)
     assert fleet.server(30).status is StatusType.CRASHED
-    assert fleet.server(30).reason is (Reason.SUPERSEDED if life.counted else Reason.MISSING_FROM_INVENTORY)
+    is_counted = life.counted and life.incarnation is not None
+    assert fleet.server(30).reason is (Reason.SUPERSEDED if is_counted else Reason.MISSING_FROM_INVENTORY)
     assert fleet.server(31).status is StatusType.RUNNING
+
+
+def test_a_clock_that_goes_back_freezes_no_inventory_of_beats_without_incarnation():
+    fleet = Fleet().beat_for(20, Life(None, 30, clock=NOW)).beat_for(5 * TIMEOUT, Life(None, 31, clock=NOW - DAY))
+    assert fleet.statuses == ["RUNNING"]
+    assert (fleet.server(30).status, fleet.server(31).status) == (StatusType.CRASHED, StatusType.RUNNING)
 
 
 def test_what_was_lost_by_then_comes_back():
