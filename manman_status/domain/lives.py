@@ -62,7 +62,8 @@ def of_row(worker: Worker, event: AnyEvent) -> AnyEvent:
 
 
 def counts_lower(worker: Worker, event: Heartbeat) -> bool:
-    """Whether the beat is of a life below the row's, or of the one that this has passed, or goes back in it.
+    """Whether the beat is of a life below the row's, or of the one that this has passed, or goes back in it, or comes
+    after its end.
 
     WORKER_STARTED is never one: it waits in another queue, perhaps for hours.
     """
@@ -71,7 +72,10 @@ def counts_lower(worker: Worker, event: Heartbeat) -> bool:
     if event.incarnation is None:
         return worker.incarnation > 0 or (event.sent_at is not None and event.sent_at < worker.seq)
     if event.incarnation == worker.incarnation:
-        return event.seq is not None and event.seq < worker.seq
+        if event.seq is None:
+            return False
+        beats_on = event.incarnation == worker.stopped_incarnation and 0 < worker.stopped_seq < event.seq
+        return event.seq < worker.seq or beats_on
     return not is_newer(worker, event.incarnation)
 
 
@@ -146,7 +150,7 @@ def _take_over(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -
     worker.labels_incarnation = worker.labels_seq = 0
     worker.interval_incarnation = worker.interval_seq = 0
     worker.inventory_incarnation = worker.inventory_seq = worker.inventory_digest = 0
-    worker.stopped_incarnation = worker.stopped_at = 0
+    worker.stopped_incarnation = worker.stopped_at = worker.stopped_seq = 0
     if worker.ended_at is not None and worker.ended_at >= began_at(worker):
         worker.ended_at = worker.ended_status = worker.ended_reason = None
         worker.begun_at = worker.begun_status = None

@@ -102,7 +102,10 @@ def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:
     worker = know_worker(rows, event.worker_id, receipt)
     rows.beaten.add(worker.worker_id)
     passed = None
-    goes_on = event.incarnation == worker.incarnation and (event.seq is None or event.seq >= worker.seq)
+    goes_on = (
+        event.incarnation == worker.incarnation != worker.stopped_incarnation
+        and (event.seq is None or event.seq >= worker.seq)
+    )  # fmt: skip
     if not goes_on or worker.rival_since is not None:
         if worker.rival_since is not None or counts_lower(worker, event):
             passed = contend(rows, worker, event, receipt)

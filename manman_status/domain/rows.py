@@ -45,6 +45,7 @@ class Worker(msgspec.Struct):
     ended_at: int | None = None
     ended_status: StatusType | None = None
     ended_reason: Reason | None = None
+    stopped_seq: int = 0
     ahead_at: int = 0
     first_received_at: int = 0
     passed_incarnation: int = 0

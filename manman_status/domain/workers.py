@@ -37,8 +37,9 @@ def stop(worker: Worker, event: WorkerStopped, receipt: Receipt) -> None:
     follow(worker, event.incarnation, receipt)
     # Without a time of its own the end is as old as its life, so that a late copy cannot end a later one.
     ended_at = min(event.incarnation, receipt.order) if event.sent_at is None else event.sent_at
-    stopped = max((worker.stopped_incarnation, worker.stopped_at), (event.incarnation, ended_at))
-    worker.stopped_incarnation, worker.stopped_at = stopped
+    stopped = (event.incarnation, ended_at, event.seq or 0)
+    stopped = max((worker.stopped_incarnation, worker.stopped_at, worker.stopped_seq), stopped)
+    worker.stopped_incarnation, worker.stopped_at, worker.stopped_seq = stopped
 
 
 SAME_CLOCK = 3_600 * 1_000_000

@@ -97,6 +97,8 @@ class Worker(SQLModel, table=True):
     ended_at: int | None = Field(sa_column=_bigint(nullable=True))
     ended_status: str | None = Field(sa_column=Column(Text, nullable=True))
     ended_reason: str | None = Field(sa_column=Column(Text, nullable=True))
+    # The `seq` of that WORKER_STOPPED, 0 without one: a beat that is counted after it was sent after it.
+    stopped_seq: int = Field(sa_column=_bigint(0))
     # The greatest date of an event that was too far ahead when it was received: copies of it count no more.
     ahead_at: int = Field(sa_column=_bigint(0))
     # When the incarnation was first received, if it says that it begins later (µs); else 0.

@@ -40,6 +40,7 @@ WORKER_COLUMNS = {
     "ended_at": "bigint",
     "ended_status": "text",
     "ended_reason": "text",
+    "stopped_seq": "bigint",
     "ahead_at": "bigint",
     "first_received_at": "bigint",
     "passed_incarnation": "bigint",

@@ -16,7 +16,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-COUNTS = ("ahead_at", "first_received_at", "passed_incarnation", "rival_incarnation", "rival_seq")
+COUNTS = ("stopped_seq", "ahead_at", "first_received_at", "passed_incarnation", "rival_incarnation", "rival_seq")
 TIMES = ("rival_since", "rival_beat_at", "own_beat_at")
 
 

@@ -172,6 +172,25 @@ def test_a_life_goes_back_after_an_end_that_counts_higher():
     assert (fleet.worker.status, fleet.worker.reason) == (StatusType.RUNNING, Reason.CLOCK_WENT_BACK)
 
 
+def test_a_stopped_worker_that_begins_again_in_the_same_incarnation_runs():
+    """Its life before was so short that its count is soon behind the new one."""
+    former, life = Life(OLD), Life(OLD, 31)
+    fleet = Fleet().take(former.beat(), WorkerStopped(worker_id=1, **former.order()))
+    fleet.beat_for(2 * TIMEOUT, life)
+    assert (fleet.worker.status, fleet.worker.reason) == (StatusType.RUNNING, Reason.CLOCK_WENT_BACK)
+    assert fleet.server(31).status is StatusType.RUNNING
+
+
+def test_beats_that_lag_behind_a_stop_revive_nobody():
+    """The heartbeat queue may be behind the lifecycle queue, and goes on at the pace of the beats."""
+    life = Life(OLD)
+    beats = [life.beat() for _ in range(20)]
+    fleet = Fleet().take(beats[0], WorkerStopped(worker_id=1, **life.order()))
+    for beat in beats[1:]:
+        fleet.take(beat).wait(INTERVAL)
+    assert (fleet.worker.status, fleet.statuses) == (StatusType.COMPLETE, ["RUNNING", "COMPLETE"])
+
+
 def test_late_beats_of_an_older_life_revive_nobody():
     """However many at once, and one again and again."""
     former, life = Life(NEW, 30), Life(OLD, 30)
