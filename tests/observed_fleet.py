@@ -280,15 +280,22 @@ class Worker:
         self.beats: list[float] = []
         self.outbox: list[object] = []
         self.began_lives = 0
+        self.began_at = 0
+        self.went_back = False
         self.muted = False
         self.start(now)
 
-    def start(self, now):
-        """A new incarnation: the old one's servers are gone without a word."""
+    def start(self, now, *, clock_off_by=None, repeats_incarnation=False):
+        """A new incarnation: the old one's servers are gone without a word. Its clock may have gone back, or its
+        counter may begin again in the same one."""
         self.alive = True
         self.servers = set()
         self.began_lives += 1
-        self.began_at = microseconds(at(now + self.clock_off_by)) + self.began_lives
+        self.clock_off_by = self.clock_off_by if clock_off_by is None else clock_off_by
+        before = self.began_at
+        if not repeats_incarnation:
+            self.began_at = microseconds(at(now + self.clock_off_by)) + self.began_lives
+        self.went_back |= self.counted and self.began_at <= before
         self.seq = 0
         self.next_beat = now
         self.reconnects_at = now
@@ -458,7 +465,10 @@ class World:
 
     def is_falsely_lost(self, worker):
         """It said that it lived within the timeout that was observed. Of one who is dead by now, what the broker lost,
-        or what it said while it was not connected again, is no proof."""
+        or what it said while it was not connected again, is no proof; nor is the first beat of a life that counts
+        lower than the one before, which may be a late copy. (The end asserts that such a life is not LOST for good.)"""
+        if worker.went_back:
+            return False
         through = self.database.observed_through
         earliest = through - worker.timeout
         told = worker.speaks or max(self.broker.stopped_at, worker.reconnects_at) < earliest

@@ -14,7 +14,7 @@ from manman_status.api.errors import InvalidParameter
 from manman_status.domain.alerts.alert import Severity
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
-from manman_status.domain.status import Entity, Health, StatusType
+from manman_status.domain.status import Carried, Entity, Health, StatusType
 
 if TYPE_CHECKING:
     from litestar import Request
@@ -135,17 +135,23 @@ Wait: TypeAlias = Annotated[
 
 async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
     """A filter that is misspelt, or given twice, must not look as if it had been applied."""
-    repeatable = {
-        parameter.kwarg_definition.name or name: parameter.is_non_string_sequence
+    parameters = {
+        parameter.kwarg_definition.name or name: parameter
         for name, parameter in request.route_handler.parsed_fn_signature.parameters.items()
         if isinstance(parameter.kwarg_definition, QueryParameter)
     }
     for name in request.query_params:
-        if name not in repeatable:
-            known = ", ".join(sorted(repeatable)) or "none"
+        if name not in parameters:
+            known = ", ".join(sorted(parameters)) or "none"
             raise InvalidParameter(name, f"not a parameter here; known are {known}")
-        if not repeatable[name] and len(request.query_params.getall(name)) > 1:
+        given = request.query_params.getall(name)
+        if not parameters[name].is_non_string_sequence and len(given) > 1:
             raise InvalidParameter(name, "given more than once")
+        # Such a type takes what only a newer version knows, for it reads rows too.
+        for type_ in (parameters[name], *parameters[name].inner_types):
+            if type_.is_subclass_of(Carried):
+                for value in given:
+                    one_of(name, type_.annotation, value)
 
 
 def labels_asked(group: str | None, given: list[str] | None) -> dict[str, str] | None:

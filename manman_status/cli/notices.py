@@ -12,7 +12,7 @@ from manman_status.cli.broker import send_control
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.errors import SettingsError
 from manman_status.settings import load_settings
-from manman_status.wire.notices import AlertAcknowledged, SilenceAsked, SilenceEnded
+from manman_status.wire.notices import AlertAcknowledged, Forget, SilenceAsked, SilenceEnded
 
 Why: TypeAlias = Annotated[str, Parameter(help="For whoever reads it later.")]
 By: TypeAlias = Annotated[str | None, Parameter(help="Who says so; your login name when it is not given.")]
@@ -29,7 +29,7 @@ Rule: TypeAlias = Annotated[
 
 
 def say(
-    kind: type[SilenceAsked | SilenceEnded | AlertAcknowledged], *, rabbitmq_url: str | None, **fields: object
+    kind: type[SilenceAsked | SilenceEnded | AlertAcknowledged | Forget], *, rabbitmq_url: str | None, **fields: object
 ) -> None:
     """Returns once a queue has it. Raises SettingsError for what no processor would understand."""
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)

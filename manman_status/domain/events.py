@@ -6,11 +6,15 @@ Times are µs since the epoch by the sender's clock; they order events and never
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from manman_status.domain.status import StatusType
+
+TOLERATED_TIME_AHEAD = 5 * 60 * 1_000_000
+TOLERATED_INCARNATION_AHEAD = 24 * 3_600 * 1_000_000
+"""µs beyond the database's clock at receipt. A host's clock may be wrong by less without harm."""
 
 Position: TypeAlias = tuple[int, int]
 """Where an event stands among others about the same thing: `(incarnation, seq)`, or `(0, µs)` for one that has
@@ -37,6 +41,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     incarnation: int | None = None
     seq: int | None = None
     sent_at: int | None = None
+    ahead_at: int | None = None
+    """`sent_at` as it came, when it was so far ahead that the time of receipt counts instead."""
 
     def time(self, received_at: int) -> int:
         """When it was sent, else when it was received."""
@@ -94,3 +100,15 @@ class ServerStatusReported(Event, frozen=True, kw_only=True, gc=False):
 WorkerEvent: TypeAlias = Heartbeat | WorkerStarted | WorkerStopped | WorkerStatusReported
 ServerEvent: TypeAlias = ServerStarted | ServerStopped | ServerStatusReported
 ReportedEvent: TypeAlias = WorkerEvent | ServerEvent
+AnyEvent = TypeVar("AnyEvent", bound=Event)
+
+
+def as_received(event: AnyEvent, received_at: int) -> AnyEvent:
+    """The event without what lies too far in the future when it is received: such a time counts as the time of
+    receipt, and an event with such an incarnation as one that has none. So no sender outranks what is yet to come."""
+    incarnation, sent_at = event.incarnation, event.sent_at
+    if incarnation is not None and incarnation > received_at + TOLERATED_INCARNATION_AHEAD:
+        event = msgspec.structs.replace(event, incarnation=None, seq=None)
+    if sent_at is not None and sent_at > received_at + TOLERATED_TIME_AHEAD:
+        event = msgspec.structs.replace(event, sent_at=None, ahead_at=sent_at)
+    return event

@@ -10,7 +10,9 @@ from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Reason, Status
 def know_instance(rows: Rows, instance_id: int, receipt: Receipt) -> ServerInstance:
     instance = rows.instances.get(instance_id)
     if instance is None:
-        instance = ServerInstance(instance_id=instance_id, created_date=receipt.at, status_since=receipt.at)
+        instance = ServerInstance(
+            instance_id=instance_id, created_date=receipt.at, status_since=receipt.at, received_at=receipt.at
+        )
         rows.put(instance)
         rows.changed_instances.add(instance_id)
     return instance
@@ -56,9 +58,9 @@ def claim(
     rows: Rows, instance: ServerInstance, position: Position, status: StatusType, receipt: Receipt, *, new: bool
 ) -> None:
     """Evidence that the instance is active: the greatest position wins, then the further status."""
-    rank = STATUS_RANK[instance.claim_status] if instance.claim_status else -1
+    rank = STATUS_RANK.get(instance.claim_status, -1) if instance.claim_status else -1
     known = claimed_at(instance)
-    if (*position, STATUS_RANK[status]) > (*known, rank):
+    if (*position, STATUS_RANK.get(status, -1)) > (*known, rank):
         instance.claim_incarnation, instance.claim_seq = position
         instance.claim_status = status
         rows.changed_instances.add(instance.instance_id)

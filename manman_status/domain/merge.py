@@ -3,7 +3,9 @@
 Each row is a set of registers that only ever keep the greatest (or, for an instance's end, the first) of what was
 said; `status`, `reason` and `evidence` are computed from the registers alone. So the order of arrival cannot matter:
 it shows only in the times at which the database saw things (`created_date`, `status_since`, `end_date`,
-`last_heartbeat`, `missing_since`).
+`last_heartbeat`, `missing_since`). Two things need the moment of receipt, and there alone the order of arrival may
+matter: a life that counts lower than the one before (`domain/lives.py`), and what is dated too far ahead
+(`domain/events.py`).
 
 An instance has one worker and one configuration for life. Should two workers name it, the later position owns it;
 of two configurations the greater id stands.
@@ -26,6 +28,7 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStatusReported,
     WorkerStopped,
+    as_received,
 )
 from manman_status.domain.instances import (
     catch_up_with_listing,
@@ -38,6 +41,7 @@ from manman_status.domain.instances import (
     own,
     settle_instance,
 )
+from manman_status.domain.lives import contend, counts_lower, follow, of_row
 from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, INFERRED, Reason, StatusType
 from manman_status.domain.workers import hear, know_worker, microseconds, report_status, settle_worker, stop
@@ -79,22 +83,26 @@ def concerns(event: ReportedEvent, concerned: Concerned) -> None:
 
 def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
     """Apply one event to the rows of `rows`, which must hold every existing row that the event concerns."""
+    event = as_received(event, receipt.order)
     match event:
         case Heartbeat():
             _beat(rows, event, receipt)
         case WorkerStopped():
             worker = know_worker(rows, event.worker_id, receipt)
             stop(worker, event, receipt)
+            worker.received_at = receipt.at
             rows.changed_workers.add(worker.worker_id)
             settle_worker(rows, worker, receipt, fresh=False)
         case WorkerStatusReported():
             worker = know_worker(rows, event.worker_id, receipt)
             _report_worker_status(rows, worker, event, receipt)
         case ServerStarted():
+            event = of_row(know_worker(rows, event.worker_id, receipt), event)
             instance, new = _instance_of(rows, event, receipt)
             configure(rows, instance, event.game_server_config_id)
             claim_directly(rows, instance, event.position(receipt.order), StatusType.RUNNING, receipt, new=new)
         case ServerStopped():
+            event = of_row(know_worker(rows, event.worker_id, receipt), event)
             instance, _ = _instance_of(rows, event, receipt)
             crashed = event.exit_code is not None and event.exit_code != 0
             status, reason = (
@@ -103,6 +111,8 @@ def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
             end(rows, instance, event.position(receipt.order), status, reason, event.exit_code, receipt)
         case ServerStatusReported():
             instance = know_instance(rows, event.instance_id, receipt)
+            instance.received_at = receipt.at
+            rows.changed_instances.add(instance.instance_id)
             position = event.position(receipt.order)
             if event.status in ACTIVE:
                 claim_directly(rows, instance, position, event.status, receipt, new=False)
@@ -115,7 +125,8 @@ def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
 def _report_worker_status(rows: Rows, worker: Worker, event: WorkerStatusReported, receipt: Receipt) -> None:
     """A StatusInfo lifts LOST only when it is dated after that conclusion: one that was merely late does not."""
     time = event.time(receipt.order)
-    fresh = report_status(worker, event.status, time, Reason.REPORTED)
+    fresh = report_status(worker, event, event.status, time, Reason.REPORTED)
+    worker.received_at = receipt.at
     rows.changed_workers.add(worker.worker_id)
     if worker.status is StatusType.LOST:
         fresh = fresh and time > microseconds(worker.status_since)
@@ -127,20 +138,34 @@ def _report_worker_status(rows: Rows, worker: Worker, event: WorkerStatusReporte
 def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:
     worker = know_worker(rows, event.worker_id, receipt)
     rows.beaten.add(worker.worker_id)
+    passed = None
+    goes_on = (
+        event.incarnation == worker.incarnation != worker.stopped_incarnation
+        and (event.seq is None or event.seq >= worker.seq)
+    )  # fmt: skip
+    if not goes_on or worker.rival_since is not None:
+        if worker.rival_since is not None or counts_lower(worker, event):
+            passed = contend(rows, worker, event, receipt)
+        event = of_row(worker, event)
     position = event.position(receipt.order)
     fresh = _is_fresh(worker, event)
     if event.incarnation is None:
         _begin_by_time(rows, worker, event, receipt)
     if fresh or worker.last_heartbeat is None:  # even a stale beat tells that beats are promised
         hear(worker, receipt)
-    place = (event.incarnation, event.seq or 0) if event.incarnation else position
+    place = position
+    if event.incarnation is not None:
+        # A life that goes on changes nothing, unless it says that it begins later.
+        if (not goes_on or event.incarnation > receipt.order) and follow(worker, event.incarnation, receipt):
+            rows.changed_workers.add(worker.worker_id)
+        place = (event.incarnation, event.seq or 0)
     worker.incarnation, worker.seq = max((worker.incarnation, worker.seq), place)
     _take_labels(rows, worker, event.labels, position)
     _take_interval(rows, worker, event.interval_seconds, position)
     if event.servers is not None:
         _take_inventory(rows, worker, event.servers, position, receipt)
     was_lost = worker.status is StatusType.LOST
-    settle_worker(rows, worker, receipt, fresh=fresh)
+    settle_worker(rows, worker, receipt, fresh=fresh, passed=passed)
     if was_lost and worker.status in ACTIVE and not worker.inventory_seq:
         _recover_instances(rows, worker, receipt)
 
@@ -157,7 +182,7 @@ def _recover_instances(rows: Rows, worker: Worker, receipt: Receipt) -> None:
 def _begin_by_time(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> None:
     """WORKER_STARTED begins a life at its time. A mere heartbeat begins the first one only, older than any end."""
     if isinstance(event, WorkerStarted):
-        report_status(worker, StatusType.RUNNING, event.time(receipt.order), Reason.REPORTED)
+        report_status(worker, event, StatusType.RUNNING, event.time(receipt.order), Reason.REPORTED)
         rows.changed_workers.add(worker.worker_id)
     elif worker.begun_at is None:
         worker.begun_at, worker.begun_status = 0, StatusType.RUNNING
@@ -248,9 +273,10 @@ def _instance_of(rows: Rows, event: ServerStarted | ServerStopped, receipt: Rece
     """The event's instance and whether its worker is new to it. The worker is made known too: a later
     incarnation seen here begins a life."""
     worker = know_worker(rows, event.worker_id, receipt)
-    if event.incarnation is not None and event.incarnation > worker.incarnation:
-        worker.incarnation, worker.seq = event.incarnation, 0
+    if event.incarnation is not None and follow(worker, event.incarnation, receipt):
         rows.changed_workers.add(worker.worker_id)
     settle_worker(rows, worker, receipt, fresh=False)
     instance = know_instance(rows, event.instance_id, receipt)
+    instance.received_at = receipt.at
+    rows.changed_instances.add(instance.instance_id)
     return instance, own(rows, instance, worker.worker_id, event.position(receipt.order))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import msgspec
 
 from manman_status.domain.labels import is_draining
+from manman_status.domain.liveness import timeout_seconds
 from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Entity, Reason, StatusType
 
 Evidence: TypeAlias = dict[str, Any]
@@ -44,6 +45,17 @@ class Worker(msgspec.Struct):
     ended_at: int | None = None
     ended_status: StatusType | None = None
     ended_reason: Reason | None = None
+    stopped_seq: int = 0
+    ahead_at: int = 0
+    first_received_at: int = 0
+    passed_incarnation: int = 0
+    rival_incarnation: int = 0
+    rival_seq: int = 0
+    rival_labels: dict[str, str] = {}
+    rival_since: datetime | None = None
+    rival_beat_at: datetime | None = None
+    own_beat_at: datetime | None = None
+    received_at: datetime | None = None
 
     @property
     def is_draining(self) -> bool:
@@ -73,6 +85,7 @@ class ServerInstance(msgspec.Struct):
     end_status: StatusType | None = None
     end_reason: Reason | None = None
     exit_code: int | None = None
+    received_at: datetime | None = None
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -108,12 +121,25 @@ class Rows(msgspec.Struct):
             self.instances_of.setdefault(instance.worker_id, set()).add(instance.instance_id)
 
 
+class Patience(msgspec.Struct, frozen=True, gc=False):
+    """How long a worker may be silent: seconds, as in the settings of the same names."""
+
+    default_interval: float = 10.0
+    minimum_timeout: float = 15.0
+
+    def timeout(self, *intervals: float | None) -> timedelta:
+        """The timeout of the longest of these intervals; None is the default one."""
+        longest = max(self.default_interval if interval is None else interval for interval in intervals)
+        return timedelta(seconds=timeout_seconds(longest, minimum_seconds=self.minimum_timeout))
+
+
 class Receipt(msgspec.Struct, frozen=True, gc=False):
     """When the database received an event, and a µs number that differs for each event of a batch and keeps
     their order."""
 
     at: datetime
     order: int
+    patience: Patience = Patience()
 
 
 STATUS_RANK = {status: rank for rank, status in enumerate(StatusType)}
@@ -122,13 +148,29 @@ STATUS_RANK = {status: rank for rank, status in enumerate(StatusType)}
 
 def outcome(row: Worker | ServerInstance, reported: Conclusion, *, fresh: bool) -> Conclusion | None:
     """What the row must say now that the reports say this; None when it stays as it is. `fresh` evidence lifts what
-    the processor had inferred; a reported end replaces it whenever it comes."""
+    the processor had inferred; a reported end replaces it whenever it comes. What only a newer version knows stays
+    until an end is reported."""
     status, reason, evidence = reported
     if row.reason in INFERRED:
         if not fresh and status not in TERMINAL:
             return None
         if status in ACTIVE:
-            return status, Reason.RECOVERED, {**evidence, "was": row.reason, "since": row.status_since}
-    elif status == row.status and (row.reason is Reason.RECOVERED or (reason, evidence) == (row.reason, row.evidence)):
+            lifted = {**evidence, "was": row.reason, "since": row.status_since}
+            return status, reason if reason is Reason.CLOCK_WENT_BACK else Reason.RECOVERED, lifted
+    elif _stays(row, reported):
         return None
     return reported
+
+
+CAME_BACK = frozenset({Reason.RECOVERED, Reason.CLOCK_WENT_BACK})
+"""Why an active status stands although it was taken for something else before: kept as long as the status is."""
+
+
+def _stays(row: Worker | ServerInstance, reported: Conclusion) -> bool:
+    """Whether a status that was not inferred stands as it is, with its reason."""
+    status, reason, evidence = reported
+    if status == row.status:
+        if (reason, evidence) == (row.reason, row.evidence):
+            return True
+        return reason is not Reason.CLOCK_WENT_BACK and (row.reason in CAME_BACK or not row.reason.is_known)
+    return row.status is not None and not row.status.is_known and status not in TERMINAL

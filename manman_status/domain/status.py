@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Self
 
 
-class StatusType(StrEnum):
+class Carried(StrEnum):
+    """Text that a newer version may have written. What this one does not know is carried as it is, as a value of its
+    own that is none of the members."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_ = unknown._value_ = value
+        return unknown
+
+    @property
+    def is_known(self) -> bool:
+        return self._name_ in type(self).__members__
+
+
+class StatusType(Carried):
     CREATED = "CREATED"
     INITIALIZING = "INITIALIZING"
     RUNNING = "RUNNING"
@@ -31,9 +51,14 @@ class Health(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Reason(StrEnum):
+class Reason(Carried):
     """Why a status stands. `REPORTED` to `EXIT_CODE` were said by a worker, the next four are the
-    processor's own conclusions, `RECOVERED` took one of those back, `NEVER_BEAT` says why nothing is known."""
+    processor's own conclusions, `RECOVERED` took one of those back, `NEVER_BEAT` says why nothing is known.
+
+    `CLOCK_WENT_BACK`: a life with a lower incarnation, or the same one from its start, took the row over.
+    `FORGOTTEN` and `UNREPORTED` are only in transitions, since they delete the row: a person asked for
+    it, or nothing was received for the whole retention.
+    """
 
     REPORTED = "reported"
     GRACEFUL = "graceful"
@@ -44,6 +69,25 @@ class Reason(StrEnum):
     SUPERSEDED = "superseded"
     RECOVERED = "recovered"
     NEVER_BEAT = "never_beat"
+    CLOCK_WENT_BACK = "clock_went_back"
+    FORGOTTEN = "forgotten"
+    UNREPORTED = "unreported"
 
 
 INFERRED = frozenset({Reason.HEARTBEAT_EXPIRED, Reason.WORKER_LOST, Reason.MISSING_FROM_INVENTORY, Reason.SUPERSEDED})
+
+CONCLUDED = INFERRED | {Reason.CLOCK_WENT_BACK, Reason.FORGOTTEN, Reason.UNREPORTED}
+"""Reasons of the processor's own."""
+
+_STATUSES: Mapping[str, StatusType] = MappingProxyType({status.value: status for status in StatusType})
+_REASONS: Mapping[str, Reason] = MappingProxyType({reason.value: reason for reason in Reason})
+
+
+def status_of(stored: str) -> StatusType:
+    """As `StatusType(stored)`, for hot paths."""
+    return _STATUSES.get(stored) or StatusType(stored)
+
+
+def reason_of(stored: str) -> Reason:
+    """As `Reason(stored)`, for hot paths."""
+    return _REASONS.get(stored) or Reason(stored)

@@ -99,6 +99,8 @@ def sweep_instances(rows: Rows, horizon: Horizon, *, at: datetime, rules: SweepR
             lose_instance(rows, instance, at, evidence | observed)
             continue
         missing = instance.missing_since
+        if has_rival(worker, horizon, rules):
+            continue  # what one of two processes does not list may run on the other
         if missing is not None and horizon.is_silence(missing, timeout, grace=rules.grace):
             evidence = {"missing_since": missing, "deadline": missing + timedelta(seconds=timeout)}
             crash_missing(rows, instance, at, evidence | observed)
@@ -107,6 +109,13 @@ def sweep_instances(rows: Rows, horizon: Horizon, *, at: datetime, rules: SweepR
 def watched(workers: Iterable[Worker]) -> Iterable[Worker]:
     """Those who live and have promised to beat."""
     return (worker for worker in workers if worker.status in ACTIVE and worker.last_heartbeat is not None)
+
+
+def has_rival(worker: Worker, horizon: Horizon, rules: SweepRules) -> bool:
+    """Whether another life of this worker beats too, or the row's own from its start (`domain/lives.py`)."""
+    if worker.rival_beat_at is None or worker.rival_beat_at == worker.rival_since:
+        return False
+    return worker.rival_beat_at + timedelta(seconds=rules.timeout(worker)) >= horizon.observed_through
 
 
 def deadline(worker: Worker, rules: SweepRules) -> datetime:

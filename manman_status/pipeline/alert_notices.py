@@ -1,5 +1,5 @@
-"""A person's word about alerts, taken within a batch as any other message: stored with it, and only once. What changes
-nothing is not logged: whoever repeats it must not fill the log."""
+"""A person's word about alerts, workers and server instances, taken within a batch as any other message: stored with
+it, and only once. What changes nothing is not logged: whoever repeats it must not fill the log."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import assert_never
 
 import structlog
 
+from manman_status.domain.rows import Transition
 from manman_status.store.alerts import acknowledge_alert
+from manman_status.store.forgetting import forget_instance, forget_worker
 from manman_status.store.pool import Connection
 from manman_status.store.silences import add_silence, end_silence
-from manman_status.wire.notices import AlertAcknowledged, SilenceAsked, SilenceEnded
+from manman_status.wire.notices import AlertAcknowledged, Forget, SilenceAsked, SilenceEnded
 
 log = structlog.get_logger()
 
@@ -39,3 +41,17 @@ async def take_alert_notice(connection: Connection, notice: SilenceAsked | Silen
                 log.info("alert_acknowledged", alert_id=notice.alert_id, by=notice.by)
         case _:
             assert_never(notice)
+
+
+async def take_forget(connection: Connection, notice: Forget) -> list[Transition]:
+    """The ends of what had none."""
+    evidence = {name: value for name in ("by", "why") if (value := getattr(notice, name))}
+    if notice.worker_id is not None:
+        ends = await forget_worker(connection, notice.worker_id, evidence)
+    else:
+        assert notice.instance_id is not None
+        ends = await forget_instance(connection, notice.instance_id, evidence)
+    if ends is None:
+        return []
+    log.info("forgotten", worker_id=notice.worker_id, instance_id=notice.instance_id, by=notice.by)
+    return ends

@@ -20,6 +20,7 @@ from manman_status.domain.alerts.flapping import FLAP_WINDOW, Flapping
 from manman_status.domain.alerts.judgement import Judgement, judge
 from manman_status.domain.alerts.scene import Change, Crash, Scene
 from manman_status.domain.alerts.server_crashed import crash_of, is_crash
+from manman_status.domain.rows import Patience
 from manman_status.domain.status import Entity, StatusType
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.notifying import BROKER
@@ -31,6 +32,7 @@ from manman_status.store.alert_scene import (
     move_progress,
     read_changes,
     read_crashes,
+    read_duplicates,
     read_flips,
     read_held,
     read_instances,
@@ -61,6 +63,7 @@ class Alerter:
         *,
         degraded_after_seconds: float,
         blind_after_seconds: float,
+        patience: Patience,
         wake: Callable[[], None],
         interval_seconds: float = 1.0,
     ) -> None:
@@ -68,6 +71,7 @@ class Alerter:
         self._leadership = leadership
         self._degraded_after_seconds = degraded_after_seconds
         self._blind_after_seconds = blind_after_seconds
+        self._patience = patience
         self._wake = wake
         self._interval_seconds = interval_seconds
         self._more = asyncio.Event()
@@ -149,6 +153,7 @@ class Alerter:
             crashes=crashes,
             flips=await read_flips(connection, flapping, within=FLAP_WINDOW) if flapping else {},
             guards=await read_held(connection),
+            duplicates=await read_duplicates(connection, self._patience),
             lag_seconds=progress.lag_seconds,
             degraded_after_seconds=self._degraded_after_seconds,
             blind_after_seconds=self._blind_after_seconds,

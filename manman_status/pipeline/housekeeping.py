@@ -14,7 +14,7 @@ from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.observation import forget_gaps, forget_processor, stale_processors
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, drop_partitions, make_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
-from manman_status.store.retention import delete_ended
+from manman_status.store.retention import delete_ended, delete_unreported
 from manman_status.store.silences import forget_silences
 
 log = structlog.get_logger()
@@ -77,7 +77,8 @@ class Housekeeper:
                 await check_lease(connection, LEASE, token)
                 made = await make_partitions(connection, days_ahead=PARTITION_DAYS_AHEAD)
                 dropped = await drop_partitions(connection, retention_days=self._retention_days)
-            deleted = await self._delete_ended(connection, token)
+            deleted = await self._delete(delete_ended, connection, token)
+            deleted += await self._delete(delete_unreported, connection, token)
             deleted += await self._forget(connection, token)
         if made or dropped or deleted:
             log.info("tidied", partitions_made=made, partitions_dropped=dropped, rows_deleted=deleted)
@@ -90,12 +91,13 @@ class Housekeeper:
             gaps = await forget_gaps(connection, retention_days=self._retention_days)
         return silences + alerts + gaps
 
-    async def _delete_ended(self, connection: Connection, token: int) -> int:
+    async def _delete(self, some: Callable[..., Awaitable[int]], connection: Connection, token: int) -> int:
+        """Call `some` until it finds nothing more to delete, each time in a transaction."""
         total = 0
         while True:
             async with connection.transaction():
                 await check_lease(connection, LEASE, token)
-                deleted = await delete_ended(connection, retention_days=self._retention_days)
+                deleted = await some(connection, retention_days=self._retention_days)
             total += deleted
             if not deleted:
                 return total

@@ -24,11 +24,11 @@ import structlog
 from manman_status.backoff import Backoff, OnceAMinute
 from manman_status.domain.events import ReportedEvent
 from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
-from manman_status.domain.rows import Receipt, Rows, Transition
+from manman_status.domain.rows import Patience, Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
 from manman_status.errors import ManManStatusError
-from manman_status.pipeline.alert_notices import take_alert_notice
+from manman_status.pipeline.alert_notices import take_alert_notice, take_forget
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.dead_letters import put_letters
 from manman_status.store.observation import advance_observation, move_watermark
@@ -46,6 +46,7 @@ from manman_status.store.writes import (
 from manman_status.wire.notices import (
     AlertAcknowledged,
     CanarySent,
+    Forget,
     GuardReleased,
     Notice,
     SilenceAsked,
@@ -79,7 +80,7 @@ FAILURES_OF_ONE = 3
 database answers right after it."""
 
 Item: TypeAlias = ReportedEvent | Notice
-NOTICES = (CanarySent, GuardReleased, SilenceAsked, SilenceEnded, AlertAcknowledged)
+NOTICES = (CanarySent, GuardReleased, SilenceAsked, SilenceEnded, AlertAcknowledged, Forget)
 UNTRACED: Mapping[int, str] = MappingProxyType({})
 
 
@@ -138,6 +139,7 @@ class Ingest:
         queues: list[str],
         standstill_seconds: float,
         blind_after_seconds: float,
+        patience: Patience,
         wake: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -146,6 +148,7 @@ class Ingest:
         self._queues = queues
         self._standstill_seconds = standstill_seconds
         self._blind_after_seconds = blind_after_seconds
+        self._patience = patience
         self._wake = wake
         self._traceback = OnceAMinute()
 
@@ -246,14 +249,16 @@ class Ingest:
         caused_by: list[str | None] = []
         events, notices = _apart(batch.items)
         if events:
-            transitions, caused_by = await _store_events(connection, events, batch.traceparents, owners)
+            transitions, caused_by = await _store_events(connection, events, batch.traceparents, owners, self._patience)
         if notices:
-            await self._take_notices(connection, batch.queue, notices)
+            transitions += await self._take_notices(connection, batch.queue, notices)
         await put_letters(connection, batch.letters)
         await append_transitions(connection, transitions, caused_by)
         return transitions
 
-    async def _take_notices(self, connection: Connection, queue: str, notices: Sequence[Notice]) -> None:
+    async def _take_notices(self, connection: Connection, queue: str, notices: Sequence[Notice]) -> list[Transition]:
+        """The transitions that came of them."""
+        transitions: list[Transition] = []
         sent_at: datetime | None = None
         for notice in notices:
             match notice:
@@ -262,6 +267,8 @@ class Ingest:
                 case GuardReleased():
                     if await release_guard(connection, notice.group):
                         log.info("guard_released", group=notice.group)
+                case Forget():
+                    transitions += await take_forget(connection, notice)
                 case SilenceAsked() | SilenceEnded() | AlertAcknowledged():
                     await take_alert_notice(connection, notice)
                 case _:
@@ -274,6 +281,7 @@ class Ingest:
                 standstill_seconds=self._standstill_seconds,
                 blind_after_seconds=self._blind_after_seconds,
             )
+        return transitions
 
     def _count(self, items: Sequence[Item], transitions: Sequence[Transition], ms: float) -> None:
         log.debug("batch_stored", items=len(items), transitions=len(transitions), ms=ms)
@@ -303,6 +311,7 @@ async def _store_events(
     events: Sequence[tuple[int, ReportedEvent]],
     traceparents: Mapping[int, str],
     owners: set[int],
+    patience: Patience,
 ) -> tuple[list[Transition], list[str | None]]:
     """The transitions, and what each was caused by when any of the events is traced."""
     caused_by: list[str | None] = []
@@ -310,7 +319,7 @@ async def _store_events(
     rows = await _load(connection, (event for _, event in events), owners)
     order = microseconds(now)
     for place, event in events:
-        merge(rows, event, Receipt(now, order + place))
+        merge(rows, event, Receipt(now, order + place, patience))
         if traceparents:
             caused_by += [traceparents.get(place)] * (len(rows.transitions) - len(caused_by))
     await store_rows(connection, rows, now)
@@ -337,15 +346,17 @@ async def _load(connection: Connection, events: Iterable[ReportedEvent], owners:
         for worker_id, inventory in concerned.inventories
         if worker_id in spoken_of
         or worker_id not in rows.workers
+        or rows.workers[worker_id].rival_since is not None
         or not is_repeated(rows.workers[worker_id], inventory)
     }
     instance_ids = concerned.instances | concerned.ownerless
     for worker_id, inventory in concerned.inventories:
         if worker_id in relisted:
             instance_ids.update(entry.instance_id for entry in inventory.list_entries())
-    recovering = {
-        worker_id for worker_id in concerned.beaten if (row := rows.workers.get(worker_id)) and row.reason in INFERRED
-    }
-    if instance_ids or relisted or recovering:
-        await lock_instances(connection, instance_ids, rows, active_of=relisted, lost_of=recovering | relisted)
+    beaten = [row for worker_id in concerned.beaten if (row := rows.workers.get(worker_id))]
+    recovering = {row.worker_id for row in beaten if row.reason in INFERRED}
+    contended = {row.worker_id for row in beaten if row.rival_since}
+    if instance_ids or relisted or recovering or contended:
+        active_of = relisted | contended
+        await lock_instances(connection, instance_ids, rows, active_of=active_of, lost_of=recovering | active_of)
     return rows

@@ -20,6 +20,7 @@ from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel
+from manman_status.domain.rows import Patience
 from manman_status.errors import SchemaBehind
 from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.alerting import Alerter
@@ -180,11 +181,13 @@ class Processor:
             ChannelTeller(pool, self._leadership, self._statistics, channel, wait_seconds=settings.notify_wait_seconds)
             for channel in channels
         ]
+        patience = Patience(settings.default_interval_seconds, settings.minimum_timeout_seconds)
         self._alerter = Alerter(
             pool,
             self._leadership,
             degraded_after_seconds=settings.degraded_after_seconds,
             blind_after_seconds=settings.blind_after_seconds,
+            patience=patience,
             wake=self._wake_tellers,
         )
         self._observer = Observer(
@@ -233,6 +236,7 @@ class Processor:
             queues=sorted(custody),
             standstill_seconds=settings.standstill_seconds,
             blind_after_seconds=settings.blind_after_seconds,
+            patience=patience,
             wake=self._wake,
         )
         samplers = {topology.heartbeat_queue: TRANSIENT_LETTERS, topology.lifecycle_queue: DURABLE_LETTERS}

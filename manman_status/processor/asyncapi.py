@@ -22,6 +22,7 @@ from manman_status.wire.notices import (
     CANARY_KEYS,
     CONTROL_KEYS,
     AlertAcknowledged,
+    Forget,
     GuardReleased,
     SilenceAsked,
     SilenceEnded,
@@ -99,6 +100,7 @@ CONTROL = (
         one_or_more(shapes.ReleaseGuard),
         "`manman-status guard release` sends it.",
     ),
+    ("forget", CONTROL_KEYS[Forget], one_or_more(shapes.Forget), "`manman-status forget` sends it."),
 )
 """The same of what comes by the control exchange."""
 

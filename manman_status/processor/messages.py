@@ -198,6 +198,29 @@ class Acknowledge(BaseModel):
     )
 
 
+class ForgottenWorker(BaseModel):
+    worker_id: Id
+    by: Text | None = None
+    why: Text | None = None
+
+
+class ForgottenServer(BaseModel):
+    instance_id: Id
+    by: Text | None = None
+    why: Text | None = None
+
+
+class Forget(BaseModel):
+    """Delete a worker with its server instances, or one server instance; nothing when it is not known."""
+
+    command_type: Literal["FORGET"]
+    command_args: tuple[ForgottenWorker | ForgottenServer]
+
+    model_config = showing(
+        {"command_type": "FORGET", "command_args": [{"worker_id": 7, "by": "ann", "why": "its host is gone"}]}
+    )
+
+
 class Canary(BaseModel):
     """A processor's own message, by which it proves that all before it was stored."""
 

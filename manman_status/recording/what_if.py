@@ -23,7 +23,7 @@ from manman_status.domain.events import (
 )
 from manman_status.domain.guard import GuardState
 from manman_status.domain.merge import merge
-from manman_status.domain.rows import Receipt, Rows
+from manman_status.domain.rows import Patience, Receipt, Rows
 from manman_status.domain.status import Entity, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules, deadline, sweep_workers, watched
 from manman_status.domain.workers import microseconds
@@ -147,6 +147,7 @@ def conclude(recorded: Recorded, rules: SweepRules, *, standstill_seconds: float
     watch = _Watch(recorded, rules, began=recorded.began)
     gaps = iter(recorded.gaps)
     gap = next(gaps, None)
+    patience = Patience(rules.default_interval, rules.minimum_timeout)
     order = 0
     for at, event in recorded.events:
         while gap is not None and gap[1] <= at:
@@ -154,7 +155,7 @@ def conclude(recorded: Recorded, rules: SweepRules, *, standstill_seconds: float
             gap = next(gaps, None)
         watch.pass_time(at)
         order = max(order + 1, microseconds(at))
-        merge(watch.rows, event, Receipt(at, order))
+        merge(watch.rows, event, Receipt(at, order, patience))
     while gap is not None:
         watch.pass_gap(*gap, standstill_seconds=standstill_seconds)
         gap = next(gaps, None)

@@ -17,7 +17,7 @@ follows within 5 s."""
 
 Accepted: TypeAlias = tuple[StatusType, frozenset[Reason]]
 
-RUNS: Accepted = (StatusType.RUNNING, frozenset({Reason.REPORTED, Reason.RECOVERED}))
+RUNS: Accepted = (StatusType.RUNNING, frozenset({Reason.REPORTED, Reason.RECOVERED, Reason.CLOCK_WENT_BACK}))
 LOST_WITH_ITS_WORKER: Accepted = (StatusType.LOST, frozenset({Reason.WORKER_LOST}))
 SUPERSEDED: Accepted = (StatusType.CRASHED, frozenset({Reason.SUPERSEDED}))
 REPORTED_ENDS: dict[StatusType, Accepted] = {

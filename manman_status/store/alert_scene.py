@@ -9,8 +9,9 @@ import asyncpg
 import msgspec
 
 from manman_status.domain.alerts.alert import OpenAlert, Severity, Subject
-from manman_status.domain.alerts.scene import Change, Crash, Flip, Held, Memory, WorkerNow
+from manman_status.domain.alerts.scene import Change, Crash, Duplicate, Flip, Held, Memory, WorkerNow
 from manman_status.domain.alerts.server_crashed import SAID
+from manman_status.domain.rows import Patience
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.store.pool import Connection
 
@@ -167,6 +168,37 @@ HELD = "SELECT group_name, held, group_size, releasing_since IS NOT NULL, opened
 
 async def read_held(connection: Connection) -> list[Held]:
     return [Held(*row) for row in await connection.fetch(HELD)]
+
+
+# Both have beaten for a timeout, and neither has been silent for one since.
+DUPLICATES = """
+SELECT worker_id, status, labels, incarnation, rival_incarnation, rival_labels, rival_since
+  FROM (
+        SELECT *, least(rival_beat_at, own_beat_at) AS both_until,
+               greatest(3 * coalesce(interval_seconds, $1::float8), $2::float8) * interval '1 second' AS timeout
+          FROM workers
+         WHERE rival_since IS NOT NULL AND own_beat_at IS NOT NULL
+           AND rival_incarnation <> incarnation AND least(rival_incarnation, incarnation) > 0
+       ) AS rivals
+ WHERE both_until - rival_since >= timeout
+   AND both_until + timeout >= coalesce((SELECT observed_through FROM observation WHERE id = 1), now())
+ ORDER BY worker_id
+"""
+
+
+async def read_duplicates(connection: Connection, patience: Patience) -> dict[int, Duplicate]:
+    """By worker."""
+    rows = await connection.fetch(DUPLICATES, patience.default_interval, patience.minimum_timeout)
+    return {
+        row["worker_id"]: Duplicate(
+            WorkerNow(row["worker_id"], StatusType(row["status"]), row["labels"]),
+            row["incarnation"],
+            row["rival_incarnation"],
+            row["rival_labels"],
+            row["rival_since"],
+        )
+        for row in rows
+    }
 
 
 UNRESOLVED = """

@@ -51,6 +51,10 @@ def _time(*, nullable: bool = True) -> Any:
     return Column(DateTime(timezone=True), nullable=nullable)
 
 
+def _now() -> Any:
+    return Column(DateTime(timezone=True), nullable=True, server_default=text("now()"))
+
+
 def _json() -> Any:
     return Column(JSONB, nullable=False, server_default=text("'{}'"))
 
@@ -62,6 +66,7 @@ class Worker(SQLModel, table=True):
     __table_args__ = (
         _one_of("status", StatusType),
         Index("workers_by_status", "status", "worker_id"),
+        Index("workers_with_rival", "worker_id", postgresql_where=text("rival_since IS NOT NULL")),
         Index("workers_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
         {"postgresql_with": {"fillfactor": "60"}},
     )
@@ -95,6 +100,24 @@ class Worker(SQLModel, table=True):
     ended_at: int | None = Field(sa_column=_bigint(nullable=True))
     ended_status: str | None = Field(sa_column=Column(Text, nullable=True))
     ended_reason: str | None = Field(sa_column=Column(Text, nullable=True))
+    # The `seq` of that WORKER_STOPPED, 0 without one: a beat that is counted after it was sent after it.
+    stopped_seq: int = Field(sa_column=_bigint(0))
+    # The greatest date of an event that was too far ahead when it was received: copies of it count no more.
+    ahead_at: int = Field(sa_column=_bigint(0))
+    # When the incarnation was first received, if it says that it begins later (µs); else 0.
+    first_received_at: int = Field(sa_column=_bigint(0))
+    # The life before, when that had counted higher: its events are those of an older life (`domain/lives.py`).
+    passed_incarnation: int = Field(sa_column=_bigint(0))
+    # A life that counts lower and beats nevertheless: its newest beat, and when its first and its newest were received;
+    # when the newest of the row's own life was received since then.
+    rival_incarnation: int = Field(sa_column=_bigint(0))
+    rival_seq: int = Field(sa_column=_bigint(0))
+    rival_labels: dict[str, str] = Field(sa_column=_json())
+    rival_since: datetime | None = Field(sa_column=_time())
+    rival_beat_at: datetime | None = Field(sa_column=_time())
+    own_beat_at: datetime | None = Field(sa_column=_time())
+    # When something other than a heartbeat was received about it.
+    received_at: datetime | None = Field(sa_column=_now())
 
 
 class ServerInstance(SQLModel, table=True):
@@ -135,6 +158,8 @@ class ServerInstance(SQLModel, table=True):
     end_status: str | None = Field(sa_column=Column(Text, nullable=True))
     end_reason: str | None = Field(sa_column=Column(Text, nullable=True))
     exit_code: int | None = Field(sa_column=_bigint(nullable=True))
+    # When something other than an inventory was received about it.
+    received_at: datetime | None = Field(sa_column=_now())
 
 
 class Transition(SQLModel, table=True):

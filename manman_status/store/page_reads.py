@@ -30,7 +30,9 @@ class FleetMap(msgspec.Struct, frozen=True):
 
 
 def _letter(column: str, parameter: int) -> str:
-    return f"chr(96 + array_position(${parameter}::text[], {column}))"
+    """What is not listed, since a newer version wrote it, has the letter after the last."""
+    values = f"${parameter}::text[]"
+    return f"chr(96 + coalesce(array_position({values}, {column}), cardinality({values}) + 1))"
 
 
 FLEET_MAP = f"""WITH {OBSERVATION}

@@ -1,8 +1,14 @@
-"""What has ended long ago goes. Active rows never do."""
+"""What has ended long ago goes, and what nothing was received about for as long and nobody watches.
+
+A worker that has promised to beat never goes while it is active: the sweep judges its silence.
+"""
 
 from __future__ import annotations
 
+from manman_status.domain.status import Reason
+from manman_status.store.forgetting import ends_of
 from manman_status.store.pool import Connection
+from manman_status.store.writes import append_transitions
 
 AT_ONCE = 5_000
 
@@ -35,3 +41,49 @@ async def delete_ended(connection: Connection, *, retention_days: int) -> int:
         done = await connection.execute(sql, retention_days, AT_ONCE)
         deleted += int(done.rpartition(" ")[2])
     return deleted
+
+
+# Counted from how far was observed: what was sent while nobody listened may wait in a queue.
+DELETE_UNREPORTED_INSTANCES = """
+DELETE FROM server_instances
+ WHERE instance_id IN (
+           SELECT instance_id FROM server_instances s
+            WHERE status NOT IN ('LOST', 'COMPLETE', 'CRASHED')
+              AND greatest(status_since, received_at)
+                  < (SELECT observed_through FROM observation WHERE id = 1) - make_interval(days => $1)
+              AND NOT EXISTS (
+                      SELECT 1 FROM workers w
+                       WHERE w.worker_id = s.worker_id AND w.last_heartbeat IS NOT NULL
+                         AND w.status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+                  )
+            ORDER BY instance_id LIMIT $2
+              FOR UPDATE SKIP LOCKED
+       )
+RETURNING 'game_server_instance' AS entity, instance_id AS entity_id, status
+"""
+DELETE_UNREPORTED_WORKERS = """
+DELETE FROM workers
+ WHERE worker_id IN (
+           SELECT worker_id FROM workers
+            WHERE status NOT IN ('LOST', 'COMPLETE', 'CRASHED')
+              AND greatest(status_since, received_at, last_heartbeat)
+                  < (SELECT observed_through FROM observation WHERE id = 1) - make_interval(days => $1)
+              AND (last_heartbeat IS NULL OR status NOT IN ('CREATED', 'INITIALIZING', 'RUNNING'))
+              AND NOT EXISTS (SELECT 1 FROM server_instances WHERE server_instances.worker_id = workers.worker_id)
+            ORDER BY worker_id LIMIT $2
+              FOR UPDATE SKIP LOCKED
+       )
+RETURNING 'worker' AS entity, worker_id AS entity_id, status
+"""
+
+
+async def delete_unreported(connection: Connection, *, retention_days: int) -> int:
+    """Delete some of what has not ended, is not watched, and was not reported for the retention; how many rows. The
+    transaction's last write, since each appends its end."""
+    transitions = []
+    for sql in (DELETE_UNREPORTED_INSTANCES, DELETE_UNREPORTED_WORKERS):
+        rows = await connection.fetch(sql, retention_days, AT_ONCE)
+        rows = sorted(rows, key=lambda row: row["entity_id"])
+        transitions += ends_of(rows, Reason.UNREPORTED, {"retention_days": retention_days})
+    await append_transitions(connection, transitions)
+    return len(transitions)

@@ -148,11 +148,13 @@ UNLISTED = """
 SELECT instance_id, worker_id, missing_since + timeout * interval '1 second' AS deadline
   FROM (
         SELECT instance_id, worker_id, missing_since,
-               greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
+               greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout,
+               CASE WHEN rival_beat_at > rival_since THEN rival_beat_at END AS rival_beat_at
           FROM server_instances JOIN workers USING (worker_id)
          WHERE missing_since IS NOT NULL
        ) AS missing
  WHERE missing_since + timeout * interval '1 second' < $1
+   AND coalesce(rival_beat_at + timeout * interval '1 second' < $1, true)
    AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
 """
 
@@ -173,7 +175,8 @@ SELECT instance_id, worker_id
 async def unlisted_instances(
     connection: Connection, horizon: Horizon, *, default_interval: float, minimum_timeout: float, grace: float
 ) -> list[tuple[int, int, datetime]]:
-    """Instance, worker and deadline of those that have been missing from the inventories for one timeout."""
+    """Instance, worker and deadline of those that have been missing from the inventories for one timeout. While two
+    lives of a worker beat, what one does not list may run on the other."""
     found = await connection.fetch(
         UNLISTED, horizon.observed_through, horizon.resumed_at, default_interval, minimum_timeout, grace
     )

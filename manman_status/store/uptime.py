@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from manman_status.domain.status import Entity, StatusType
+from manman_status.domain.status import Entity, status_of
 from manman_status.domain.uptime import Change, Figures, Window, sum_of
 from manman_status.errors import UnknownWorker
 from manman_status.store.health import OBSERVATION, Observation
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import asyncpg
 
     from manman_status.store.pool import Connection
-
-STATUSES: dict[str | None, StatusType | None] = {None: None} | {status.value: status for status in StatusType}
 
 
 class History(msgspec.Struct, frozen=True):
@@ -36,8 +34,10 @@ class History(msgspec.Struct, frozen=True):
         """The sums of all workers. Of a large fleet that takes a while: not for an event loop."""
         changes: defaultdict[int, list[Change]] = defaultdict(list)
         for worker_id, at, old, new in self.changes:
-            changes[worker_id].append((at, STATUSES[old], StatusType(new)))
-        return sum_of(self.window.measure(changes.get(worker_id, ()), STATUSES[now]) for worker_id, now in self.workers)
+            changes[worker_id].append((at, old and status_of(old), status_of(new)))
+        return sum_of(
+            self.window.measure(changes.get(worker_id, ()), status_of(now)) for worker_id, now in self.workers
+        )
 
 
 def _microseconds(time: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from manman_status.domain.rows import Rows, ServerInstance, Transition, Worker
-from manman_status.domain.status import Reason, StatusType
+from manman_status.domain.status import Reason, StatusType, reason_of, status_of
 from manman_status.errors import ManManStatusError
 from manman_status.store.pool import Connection
 
@@ -40,6 +40,17 @@ WORKER_COLUMNS = {
     "ended_at": "bigint",
     "ended_status": "text",
     "ended_reason": "text",
+    "stopped_seq": "bigint",
+    "ahead_at": "bigint",
+    "first_received_at": "bigint",
+    "passed_incarnation": "bigint",
+    "rival_incarnation": "bigint",
+    "rival_seq": "bigint",
+    "rival_labels": "jsonb",
+    "rival_since": "timestamptz",
+    "rival_beat_at": "timestamptz",
+    "own_beat_at": "timestamptz",
+    "received_at": "timestamptz",
 }
 BEAT_COLUMNS = {
     name: WORKER_COLUMNS[name]
@@ -77,6 +88,7 @@ INSTANCE_COLUMNS = {
     "end_status": "text",
     "end_reason": "text",
     "exit_code": "bigint",
+    "received_at": "timestamptz",
 }
 
 
@@ -140,9 +152,9 @@ async def lock_workers(connection: Connection, worker_ids: Iterable[int], rows: 
     """Put the rows that exist of these workers into `rows`, locked until the transaction ends."""
     for record in await connection.fetch(LOCK_WORKERS, list(worker_ids)):
         worker = Worker(*record)
-        worker.status, worker.reason = STATUSES[record["status"]], REASONS[record["reason"]]
-        worker.begun_status = STATUSES[record["begun_status"]]
-        worker.ended_status, worker.ended_reason = STATUSES[record["ended_status"]], REASONS.get(record["ended_reason"])
+        worker.status, worker.reason = status_of(record["status"]), reason_of(record["reason"])
+        worker.begun_status, worker.ended_status = _status(record["begun_status"]), _status(record["ended_status"])
+        worker.ended_reason = _reason(record["ended_reason"])
         rows.workers[worker.worker_id] = worker
         rows.stored_workers.add(worker.worker_id)
 
@@ -180,9 +192,9 @@ async def lock_instances(
     missing: set[int] = set()
     for record in await connection.fetch(LOCK_INSTANCES, list(instance_ids), list(active_of), list(lost_of)):
         instance = ServerInstance(*record)
-        instance.status, instance.reason = STATUSES[record["status"]], REASONS[record["reason"]]
-        instance.claim_status = STATUSES[record["claim_status"]]
-        instance.end_status, instance.end_reason = STATUSES[record["end_status"]], REASONS.get(record["end_reason"])
+        instance.status, instance.reason = status_of(record["status"]), reason_of(record["reason"])
+        instance.claim_status, instance.end_status = _status(record["claim_status"]), _status(record["end_status"])
+        instance.end_reason = _reason(record["end_reason"])
         if instance.worker_id is not None and instance.worker_id not in rows.workers:
             missing.add(instance.worker_id)
         rows.put(instance)
@@ -191,8 +203,12 @@ async def lock_instances(
         raise RowAppeared(missing)
 
 
-STATUSES: dict[str | None, StatusType | None] = {None: None, **{status.value: status for status in StatusType}}
-REASONS: dict[str, Reason] = {reason.value: reason for reason in Reason}
+def _status(stored: str | None) -> StatusType | None:
+    return None if stored is None else status_of(stored)
+
+
+def _reason(stored: str | None) -> Reason | None:
+    return None if stored is None else reason_of(stored)
 
 
 INSERT_WORKERS = _insert("workers", WORKER_COLUMNS)

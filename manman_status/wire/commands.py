@@ -29,10 +29,12 @@ from manman_status.wire.notices import (
     ACKNOWLEDGE,
     CANARY,
     END_SILENCE,
+    FORGET,
     RELEASE_GUARD,
     SILENCE,
     AlertAcknowledged,
     CanarySent,
+    Forget,
     GuardReleased,
     Notice,
     SilenceAsked,
@@ -45,7 +47,7 @@ MAX_LABELS = 64
 MAX_LABEL_KEY = 63
 MAX_LABEL_VALUE = 255
 
-Asked = TypeVar("Asked", SilenceAsked, SilenceEnded, AlertAcknowledged)
+Asked = TypeVar("Asked", SilenceAsked, SilenceEnded, AlertAcknowledged, Forget)
 
 PLACE_HOLDERS = frozenset({"", "None", "null"})
 """Texts that hold the place of an optional argument that is not given."""
@@ -109,7 +111,7 @@ def understand(wired: WireEvent) -> ReportedEvent | Notice | None:
 def _order(wired: WireEvent) -> dict[str, Any]:
     incarnation, seq = wired.incarnation, wired.seq
     return {
-        "incarnation": None if incarnation is None else counter(incarnation, "$.incarnation"),
+        "incarnation": None if incarnation is None else epoch_microseconds(counter(incarnation, "$.incarnation")),
         "seq": None if seq is None else counter(seq, "$.seq"),
         "sent_at": _microseconds(wired.sent_at),
     }
@@ -122,6 +124,17 @@ def counter(value: int, at: str) -> int | None:
     if not 1 <= value <= MAX_BIGINT:
         raise PoisonMessage("is not 1 to 2^63-1", at=at, found=shown(value))
     return value
+
+
+def epoch_microseconds(number: int | None) -> int | None:
+    """A time since the epoch in s, ms, µs or ns, as its size says, in µs. A number of another size stays as it is."""
+    if number is None or 10**14 <= number < 10**18:
+        return number
+    if 10**9 <= number < 10**11:
+        return number * 1_000_000
+    if 10**12 <= number < 10**14:
+        return number * 1_000
+    return number // 1_000 if number >= 10**18 else number
 
 
 def _microseconds(time: datetime | None) -> int | None:
@@ -328,4 +341,5 @@ NOTICES: dict[str, Callable[[WireEvent], Notice]] = {
     SILENCE: _alert_notice(SilenceAsked),
     END_SILENCE: _alert_notice(SilenceEnded),
     ACKNOWLEDGE: _alert_notice(AlertAcknowledged),
+    FORGET: _alert_notice(Forget),
 }

@@ -18,6 +18,7 @@ RELEASE_GUARD = "RELEASE_GUARD"
 SILENCE = "SILENCE"
 END_SILENCE = "END_SILENCE"
 ACKNOWLEDGE = "ACKNOWLEDGE"
+FORGET = "FORGET"
 
 CANARY_KEYS = {"heartbeats": "worker.canary.heartbeat", "lifecycle": "worker.canary.lifecycle"}
 """Routing keys that the queues' bindings take like any worker's."""
@@ -72,7 +73,20 @@ class AlertAcknowledged(msgspec.Struct, frozen=True, tag=True):
     why: Text = ""
 
 
-ControlMessage: TypeAlias = GuardReleased | SilenceAsked | SilenceEnded | AlertAcknowledged
+class Forget(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Delete a worker with its server instances, or one server instance: what is received next begins anew."""
+
+    worker_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
+    instance_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
+    by: Text = ""
+    why: Text = ""
+
+    def __post_init__(self) -> None:
+        if (self.worker_id is None) == (self.instance_id is None):
+            raise ValueError("needs one of worker_id and instance_id")
+
+
+ControlMessage: TypeAlias = GuardReleased | SilenceAsked | SilenceEnded | AlertAcknowledged | Forget
 """What operators send."""
 
 Notice: TypeAlias = CanarySent | ControlMessage
@@ -83,6 +97,7 @@ CONTROL_KEYS: dict[type[ControlMessage], str] = {
     SilenceAsked: "silence.add",
     SilenceEnded: "silence.remove",
     AlertAcknowledged: "alert.acknowledge",
+    Forget: "forget",
 }
 """Routing keys on the control exchange: one for each kind, so that topic permissions can tell them
 apart."""
@@ -102,9 +117,9 @@ def guard_release(group: str) -> bytes:
     return msgspec.json.encode({"command_type": RELEASE_GUARD, "command_args": [group]})
 
 
-def alert_notice(notice: SilenceAsked | SilenceEnded | AlertAcknowledged) -> bytes:
+def alert_notice(notice: SilenceAsked | SilenceEnded | AlertAcknowledged | Forget) -> bytes:
     """One argument, an object with the notice's fields."""
-    kinds = {SilenceAsked: SILENCE, SilenceEnded: END_SILENCE, AlertAcknowledged: ACKNOWLEDGE}
+    kinds = {SilenceAsked: SILENCE, SilenceEnded: END_SILENCE, AlertAcknowledged: ACKNOWLEDGE, Forget: FORGET}
     fields = {name: getattr(notice, name) for name in notice.__struct_fields__}
     return msgspec.json.encode({"command_type": kinds[type(notice)], "command_args": [fields]})
 

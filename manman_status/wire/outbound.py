@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from manman_status.domain.alerts.telling import ToldAlert
-from manman_status.domain.status import INFERRED, Entity
+from manman_status.domain.status import CONCLUDED as CONCLUDED_REASONS
+from manman_status.domain.status import Entity
 
 CONCLUDED = "StatusEventProcessor"
 """What ManMan's own status processor names as the `class_name` of what it concluded by itself; what was reported to
@@ -39,7 +40,7 @@ def status_message(
 ) -> StatusMessage:
     """The message that tells of one transition."""
     body = {
-        "class_name": CONCLUDED if reason in INFERRED else entity,
+        "class_name": CONCLUDED if reason in CONCLUDED_REASONS else entity,
         "entity_type": entity,
         "identifier": str(entity_id),
         "status_type": new_status,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
+from manman_status.domain.workers import microseconds
 from manman_status.store.measured import ServerNumbers
 from manman_status.store.pool import create_pool
 from manman_status.wire.inbound import decode
@@ -260,7 +261,7 @@ async def test_ten_thousand_events_twice_over_in_random_order_through_two_proces
     now = datetime.now(UTC)
     for place, (body, _) in enumerate(history):
         for event in decode(json.dumps(body).encode()).events:
-            merge(expected, event, Receipt(now, place + 1))
+            merge(expected, event, Receipt(now, microseconds(now) + place))
     await start_processor()
     await start_processor()
     followed = ServerNumbers()

@@ -45,6 +45,7 @@ def some_rows(chance, now, *, silent_share):
         status = chance.choice(STATUSES)
         beat = ago(18, 33, 48, 63, 93) if chance.random() < silent_share else ago(0.1)
         group = chance.choice(GROUPS)
+        rival_since = chance.choice((None, now - timedelta(seconds=90)))
         rows.workers[worker_id] = Worker(
             worker_id=worker_id,
             created_date=now,
@@ -58,6 +59,8 @@ def some_rows(chance, now, *, silent_share):
             incarnation=5,
             inventory_incarnation=5,
             inventory_seq=5,
+            rival_since=rival_since,
+            rival_beat_at=rival_since and chance.choice((rival_since, ago(4, 22, 75))),
         )
         for instance_id in range(worker_id * 10, worker_id * 10 + 3):
             rows.put(

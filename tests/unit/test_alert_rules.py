@@ -16,7 +16,7 @@ from manman_status.domain.alerts.flapping import FLAP_WINDOW, HIGH_PERCENT, LOW_
 from manman_status.domain.alerts.judgement import judge
 from manman_status.domain.alerts.message import Tone, compose
 from manman_status.domain.alerts.rules import RULES
-from manman_status.domain.alerts.scene import Change, Crash, Flip, Held, Memory, Scene, WorkerNow
+from manman_status.domain.alerts.scene import Change, Crash, Duplicate, Flip, Held, Memory, Scene, WorkerNow
 from manman_status.domain.alerts.server_crashed import crash_of
 from manman_status.domain.alerts.telling import News, ToldAlert, news_of
 from manman_status.domain.status import Entity, Reason, StatusType
@@ -549,3 +549,18 @@ def test_what_is_over_says_why_and_how_long_it_was():
     assert message.title == "[over] eu: worker 1 is silent"
     assert "it is RUNNING now, after 1 h 0 min" in message.body
     assert message.tone is Tone.GOOD
+
+
+def duplicate(of, **rival_labels):
+    return Duplicate(of, 2000, 1000, rival_labels, NOW - timedelta(minutes=1))
+
+
+def test_two_processes_with_one_id_are_a_warning_until_one_is_silent():
+    twice = scene(duplicates={7: duplicate(worker(status=StatusType.RUNNING, group="eu", host="h1"), host="h2")})
+    [(finding, cause)] = judge(twice).opened
+    assert (finding.key, finding.severity, cause) == ("duplicate_worker:7", Severity.WARNING, None)
+    assert "incarnations 2000 and 1000, host h1 and h2)" in finding.summary
+    assert finding.evidence["differing_labels"] == {"group": ("eu", ""), "host": ("h1", "h2")}
+    assert (finding.subject.group, finding.subject.worker_id) == ("eu", 7)
+    assert judge(later(twice, duplicates=twice.duplicates)).over == {}
+    assert judge(later(twice)).over == {"duplicate_worker:7": "no two processes beat as it now"}

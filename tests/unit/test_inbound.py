@@ -102,6 +102,22 @@ def test_each_message_is_its_event(message, expected):
     assert event(message) == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (1_763_884_800, 1_763_884_800_000_000),
+        (1_763_884_800_123, 1_763_884_800_123_000),
+        (1_763_884_800_123_456, 1_763_884_800_123_456),
+        (1_763_884_800_123_456_789, 1_763_884_800_123_456),
+        (1000, 1000),
+        (999_999_999, 999_999_999),
+    ],
+    ids=["s", "ms", "µs", "ns", "a counter", "a great counter"],
+)
+def test_the_size_of_an_incarnation_says_its_unit(given, expected):
+    assert event(command("HEARTBEAT", 7, incarnation=given, seq=1)).incarnation == expected
+
+
 @pytest.mark.parametrize("kind", ["START", "STOP", "STDIN"])
 def test_commands_to_workers_are_ignored(kind):
     decoded = decode(json.dumps(command(kind, {"any": "thing"})).encode())

@@ -96,6 +96,12 @@ class Fleet(RuleBasedStateMachine):
         worker.muted = False
         worker.start(self.world.now)
 
+    @rule(data=st.data(), clock_off_by=CLOCKS, repeats_incarnation=st.booleans())
+    def restart_worker_in_another_time(self, data, clock_off_by, repeats_incarnation):
+        worker = self.worker(data)
+        worker.muted = False
+        worker.start(self.world.now, clock_off_by=clock_off_by, repeats_incarnation=repeats_incarnation)
+
     @rule(data=st.data())
     def mute_or_unmute_worker(self, data):
         worker = self.worker(data)
@@ -269,6 +275,20 @@ def test_a_transaction_that_hangs_takes_no_beat_back():
         first.transaction_seconds = other.transaction_seconds = 0
         world.pass_time(20)
     assert not losses(world)
+
+
+@pytest.mark.parametrize("interval", [1, 2, 5, 10])
+@pytest.mark.parametrize(("clock", "again"), [(-3600, False), (0, True)], ids=["clock back", "counter again"])
+def test_a_restart_that_counts_lower_is_not_lost(interval, clock, again):
+    world = fleet(interval, 2, 2)
+    worker = world.workers[1]
+    worker.start(world.now, clock_off_by=clock, repeats_incarnation=again)
+    server = world.start_server(worker)
+    world.pass_time(worker.timeout + 2 * interval + 3)
+    assert not losses(world)
+    assert world.database.fleet.workers[1].reason is Reason.CLOCK_WENT_BACK
+    assert world.database.fleet.instances[server].status is StatusType.RUNNING
+    observe_to_the_end(world)
 
 
 @pytest.mark.parametrize("interval", [1, 2, 5, 10])

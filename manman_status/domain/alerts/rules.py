@@ -8,6 +8,7 @@ from typing import Protocol
 from manman_status.domain.alerts.alert import Finding, OpenAlert
 from manman_status.domain.alerts.crash_loop import CrashLoop
 from manman_status.domain.alerts.dead_letters import DeadLetters, DeadLettersStuck
+from manman_status.domain.alerts.duplicate_worker import DuplicateWorker
 from manman_status.domain.alerts.flapping import Flapping
 from manman_status.domain.alerts.fleet_guard import FleetGuard
 from manman_status.domain.alerts.no_processor import NoProcessor
@@ -33,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     NoProcessor(),
     Observer(),
     FleetGuard(),
+    DuplicateWorker(),
     Flapping(),
     CrashLoop(),
     WorkerLost(),

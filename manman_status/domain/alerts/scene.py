@@ -88,6 +88,16 @@ class Held(msgspec.Struct, frozen=True):
     opened_at: datetime
 
 
+class Duplicate(msgspec.Struct, frozen=True):
+    """A worker as which two processes have beaten for one timeout, and still do, `since` the second was received."""
+
+    worker: WorkerNow
+    incarnation: int
+    rival_incarnation: int
+    rival_labels: Mapping[str, str]
+    since: datetime
+
+
 class Memory(msgspec.Struct, frozen=True):
     """What is not in the rows and has to be known the next time."""
 
@@ -109,6 +119,7 @@ class Scene(msgspec.Struct, kw_only=True):
     flips: Mapping[int, Sequence[Flip]] = {}
     """Of the workers that were lost now or flap, within `FLAP_WINDOW`; oldest first."""
     guards: Sequence[Held] = ()
+    duplicates: Mapping[int, Duplicate] = {}
     lag_seconds: float | None = None
     """Of the observation; None before anything was observed."""
     degraded_after_seconds: float = 5.0

@@ -56,7 +56,7 @@ export class Fleet extends EventTarget {
   }
 
   take({ groups, healths, statuses, reasons, state, revision }) {
-    const names = (letters, of) => Array.from(letters, (letter) => of[letter.charCodeAt(0) - 97]);
+    const names = (letters, of) => Array.from(letters, (letter) => of[letter.charCodeAt(0) - 97] ?? "unknown");
     this.state = state;
     this.revision = revision;
     this.groups = [];
