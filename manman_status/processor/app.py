@@ -23,6 +23,7 @@ from manman_status.cancellation import cancel
 from manman_status.errors import SchemaBehind
 from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
+from manman_status.pipeline.clock import DatabaseClock
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.housekeeping import Housekeeper
 from manman_status.pipeline.ingest import Ingest
@@ -158,9 +159,11 @@ class Processor:
             ChannelTeller(pool, self._leadership, self._statistics, channel, wait_seconds=settings.notify_wait_seconds)
             for channel in channels
         ]
+        clock = DatabaseClock()
         self._alerter = Alerter(
             pool,
             self._leadership,
+            clock,
             degraded_after_seconds=settings.degraded_after_seconds,
             blind_after_seconds=settings.blind_after_seconds,
             wake=self._wake_tellers,
@@ -170,6 +173,7 @@ class Processor:
             canaries,
             custody,
             self._statistics,
+            clock,
             processor_id=processor_id,
             host=socket.gethostname(),
             version=version("manman-status"),

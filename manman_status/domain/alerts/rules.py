@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from manman_status.domain.alerts.alert import Finding, OpenAlert
+from manman_status.domain.alerts.clock_stepped import ClockStepped
 from manman_status.domain.alerts.crash_loop import CrashLoop
 from manman_status.domain.alerts.dead_letters import DeadLetters
 from manman_status.domain.alerts.flapping import Flapping
@@ -32,6 +33,7 @@ class Rule(Protocol):
 RULES: tuple[Rule, ...] = (
     NoProcessor(),
     Observer(),
+    ClockStepped(),
     FleetGuard(),
     Flapping(),
     CrashLoop(),
