@@ -72,8 +72,8 @@ class EmbeddedPostgres:
             **self._options,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = (binaries / "postgres", "-D", self._data, *options)
-        self._child = self._command("PostgreSQL", *command, environment=self._environment)
+        arguments: tuple[str | Path, ...] = ("-D", self._data, *options)
+        self._child = self._command("PostgreSQL", binaries / "postgres", *arguments, environment=self._environment)
         self._child.wait_until_ready(self._is_ready, within_seconds=30)
         return self
 

@@ -3,16 +3,17 @@
 Left alone, a worker that beat in the old time would count as alive until the clock comes by again. Times are moved by
 the step, and never beyond now. `transitions` is history and stays as it was written.
 
-Positions of events without an incarnation and a time of their own are µs of the database's clock too. They are only
-ever compared, so those that lie ahead are squeezed into a ten-thousandth of the step, just before it: their order stays,
-and what was received since comes after them. Where a worker counts its incarnations these decide, and nothing is touched.
+Positions of events without an incarnation and a time of their own are µs of the database's clock
+too. They are only ever compared, so those that lie ahead are squeezed into a ten-thousandth of the
+step, just before it: their order stays, and what was received since comes after them. Where a
+worker counts its incarnations these decide, and nothing is touched.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -46,6 +47,14 @@ async def read_step(connection: Connection) -> StepToSettle:
     row = await connection.fetchrow(READ, SETTLING_SECONDS)
     assert row is not None
     return StepToSettle(**row)
+
+
+STEPPED_WITHIN = "SELECT coalesce(clock_stepped_at > now() - $1::interval, false) FROM observation WHERE id = 1"
+
+
+async def has_stepped_within(connection: Connection, time: timedelta) -> bool:
+    stepped: bool = await connection.fetchval(STEPPED_WITHIN, time)
+    return stepped
 
 
 def _back(column: str) -> str:
