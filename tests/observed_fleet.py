@@ -127,8 +127,8 @@ class ProcessorRow(msgspec.Struct):
 
 
 class Database:
-    """What survives everything, and the one clock, which is `ahead` of the true time, and was `read_ahead` of it
-    when a processor read it last."""
+    """What survives everything, and the one clock, which is `ahead` of the true time, and was
+    `read_ahead` of it when a processor read it last."""
 
     def __init__(self):
         self.up = True
@@ -487,8 +487,9 @@ class World:
         self.check_transitions()
 
     def check_watermark(self):
-        """All that was put on a queue before it is in the rows, as far as silence may count: after a step of the clock
-        that nobody could measure it may claim more, but not beyond the beginning of the grace."""
+        """All that was put on a queue before it is in the rows, as far as silence may count: after
+        a step of the clock that nobody could measure it may claim more, but not beyond the
+        beginning of the grace."""
         self.broker.events = [message for message in self.broker.events if not message.done]
         for message in self.broker.events:
             through = self.database.marks[message.queue].observed_through

@@ -38,8 +38,8 @@ def observation_state(
     blind_after_seconds: float,
     has_clock_stepped: bool = False,
 ) -> ObservationState:
-    """How good the observation is when its watermark is so old; None is a watermark that there never was. It is never
-    ok while the database's clock `has_clock_stepped` just now."""
+    """How good the observation is when its watermark is so old; None is a watermark that there
+    never was. It is never ok while the database's clock `has_clock_stepped` just now."""
     if lag_seconds is None or lag_seconds > blind_after_seconds:
         return ObservationState.BLIND
     if has_clock_stepped or lag_seconds > degraded_after_seconds:

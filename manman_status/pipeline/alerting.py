@@ -104,7 +104,8 @@ class Alerter:
     async def judge(self, token: int) -> bool:
         """Ask the rules once, about a bounded number of transitions; whether there are more.
 
-        When the database's clock has just stepped, nothing is judged until the step was taken: ages would be wrong.
+        When the database's clock has just stepped, nothing is judged until the step was taken: ages
+        would be wrong.
         """
         begun = elapsed()
         async with self._pool.acquire() as connection, connection.transaction():

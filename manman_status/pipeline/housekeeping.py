@@ -24,7 +24,7 @@ log = structlog.get_logger()
 LOOK_EVERY_SECONDS = 1.0
 PARTITIONS_EVERY_SECONDS = 3600.0
 KEEP_ALL_AFTER_STEP = timedelta(days=1)
-"""A database's clock that is years ahead must not cost the history: a person has a day to set it."""
+"""A clock that is years ahead must not cost the history: a person has a day to set it."""
 
 
 class Housekeeper:

@@ -17,11 +17,13 @@ LEASE: Final = "leader"
 
 
 class Leadership:
-    """Holds the lease while it can. `token` is what a leader's writes check, None while another leads.
+    """Holds the lease while it can. `token` is what a leader's writes check, None while another
+    leads.
 
-    The lease is renewed three times within its life; a leader that dies or hangs is followed by another when its
-    lease has expired, or was not renewed for longer than `lease_seconds` by this processor's own clock: so within two
-    thirds more than `lease_seconds` of its last renewal, whatever the database's clock does.
+    The lease is renewed three times within its life; a leader that dies or hangs is followed by
+    another when its lease has expired, or was not renewed for longer than `lease_seconds` by this
+    processor's own clock: so within two thirds more than `lease_seconds` of its last renewal,
+    whatever the database's clock does.
     """
 
     def __init__(self, pool: Pool, holder: str, *, lease_seconds: float) -> None:

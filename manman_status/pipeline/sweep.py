@@ -106,7 +106,8 @@ class Sweeper:
                 await self._crash_unlisted(connection, token, horizon, unlisted)
 
     async def _settle_clock(self, connection: Connection, token: int) -> None:
-        """Bring the times in the rows along when the database's clock has stepped, before anything is concluded."""
+        """Bring the times in the rows along when the database's clock has stepped, before anything
+        is concluded."""
         step = await read_step(connection)
         if step.steps != self._clock_steps:
             self._clock_steps, self._scan_from = step.steps, None

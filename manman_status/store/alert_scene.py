@@ -22,7 +22,8 @@ class Progress(msgspec.Struct, frozen=True):
     now: datetime
     judged_revision: int
     unjudged_seconds: float | None
-    """Since the rules were asked last, without what the clock stepped forward meanwhile; None before the first time."""
+    """Since the rules were asked last, without what the clock stepped forward meanwhile; None
+    before the first time."""
     memory: Memory
     newest_revision: int
     lag_seconds: float | None

@@ -1,7 +1,8 @@
-"""After the database's clock stepped back: times that lie ahead in the rows are brought back with it.
+"""After the database's clock stepped back: times that lie ahead in the rows go back with it.
 
-Left alone, a worker that beat in the old time would count as alive until the clock comes by again. Times are moved by
-the step, and never beyond now. `transitions` is history and stays as it was written.
+Left alone, a worker that beat in the old time would count as alive until the clock comes by again.
+Times are moved by the step, and never beyond now. `transitions` is history and stays as it was
+written.
 
 Positions of events without an incarnation and a time of their own are µs of the database's clock
 too. They are only ever compared, so those that lie ahead are squeezed into a ten-thousandth of the
@@ -24,8 +25,8 @@ SETTLING_SECONDS = 60.0
 
 
 class StepToSettle(msgspec.Struct, frozen=True):
-    """The newest step. `is_new` when no leader has settled it, `is_recent` while transactions of the old time may
-    still run."""
+    """The newest step. `is_new` when no leader has settled it, `is_recent` while transactions of
+    the old time may still run."""
 
     steps: int
     stepped_at: datetime | None
@@ -113,7 +114,8 @@ SETTLED = "UPDATE observation SET clock_steps_settled = $1 WHERE id = 1"
 
 
 async def settle_fleet(connection: Connection, step: StepToSettle) -> None:
-    """Workers first, then instances, each by key; the observation last, as in every other transaction."""
+    """Workers first, then instances, each by key; the observation last, as in every other
+    transaction."""
     if step.seconds < 0:
         for statement in MOVE_FLEET:
             await connection.execute(statement, step.seconds)
@@ -124,7 +126,8 @@ async def settle_fleet(connection: Connection, step: StepToSettle) -> None:
         await connection.execute(SETTLED, step.steps)
 
 
-# When a server crashed is looked up in the alert of it. The progress is locked first, as when the rules are asked.
+# When a server crashed is looked up in the alert of it. The progress is locked first, as when the
+# rules are asked.
 MOVE_ALERTS = (
     """
 UPDATE alert_progress

@@ -45,7 +45,7 @@ class Observation(msgspec.Struct, frozen=True):
     lag_seconds: float | None
     revision: int
     clock_step: ClockStep | None = None
-    """The last one of the database's clock; only where an answer says how good the observation is."""
+    """The last one of the database's clock; only in answers about the observation itself."""
 
 
 def state_of(observation: Observation, timeouts: Timeouts) -> ObservationState:
@@ -74,7 +74,8 @@ IS_ACTIVE = _in(ACTIVE)
 IS_TERMINAL = _in(TERMINAL)
 IS_NOT_TERMINAL = _in(frozenset(StatusType) - TERMINAL)
 
-# A watermark that lies ahead is as wrong as one that is behind: the clock stepped back, and no processor has seen it.
+# A watermark that lies ahead is as wrong as one that is behind: the clock stepped back, and no
+# processor has seen it.
 OBSERVATION = """observed AS (
     SELECT observed_through, resumed_at, coalesce(observed_through, now()) AS as_of,
         abs(extract(epoch FROM now() - observed_through))::float8 AS lag_seconds, revision,

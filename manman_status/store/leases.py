@@ -3,8 +3,9 @@
 A session lock would stay with a process that is frozen; a lease expires. Whoever writes as leader calls `check_lease`
 in the same transaction, so that one that was frozen and wakes up writes nothing.
 
-The database's clock may step back, and then a lease that nobody renews would not expire for as long. A renewal always
-changes `expires_at`, so a follower may also take over a lease that it has seen unchanged for its whole length.
+The database's clock may step back, and then a lease that nobody renews would not expire for as
+long. A renewal always changes `expires_at`, so a follower may also take over a lease that it has
+seen unchanged for its whole length.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ SEE_LEASE = "SELECT token, expires_at FROM leases WHERE name = $1"
 async def hold_lease(
     connection: Connection, name: str, holder: str, *, seconds: float, abandoned: HeldLease | None = None
 ) -> int | HeldLease | None:
-    """Take the lease when it is free, expired or still the `abandoned` one, or renew our own; its token. While another
-    holds it, that lease; None if it was dropped meanwhile."""
+    """Take the lease when it is free, expired or still the `abandoned` one, or renew our own; its
+    token. While another holds it, that lease; None if it was dropped meanwhile."""
     token: int | None = await connection.fetchval(
         HOLD_LEASE, name, holder, seconds, abandoned and abandoned.token, abandoned and abandoned.expires_at
     )

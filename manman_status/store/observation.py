@@ -18,7 +18,8 @@ class ClockStepped(ManManStatusError):  # noqa: N818
 
 
 class Clock(msgspec.Struct, frozen=True):
-    """The database's time, how many steps of its clock were taken, and the newest time that a processor stored."""
+    """The database's time, how many steps of its clock were taken, and the newest time that a
+    processor stored."""
 
     now: datetime
     steps: int
@@ -44,12 +45,14 @@ CHECK_CLOCK = "SELECT clock_steps FROM observation WHERE id = 1 FOR UPDATE"
 
 
 async def check_clock(connection: Connection, *, steps: int) -> None:
-    """Raise ClockStepped when another number of steps was taken by now. Must be the transaction's last statement."""
+    """Raise ClockStepped when another number of steps was taken by now. Must be the transaction's
+    last statement."""
     if await connection.fetchval(CHECK_CLOCK) != steps:
         raise ClockStepped
 
 
-# A silence lasts as long as was asked for. What a processor has settled is said anew, in the new time.
+# A silence lasts as long as was asked for. What a processor has settled is said anew, in the new
+# time.
 TAKE_STEP = (
     """
 WITH locked AS (SELECT processor_id FROM processors ORDER BY processor_id FOR UPDATE)
@@ -87,11 +90,13 @@ UPDATE observation
 
 
 async def take_step(connection: Connection, seconds: float) -> None:
-    """Carry the observation over into the new time: the watermarks keep their age, and a grace begins.
+    """Carry the observation over into the new time: the watermarks keep their age, and a grace
+    begins.
 
-    `observed_through` goes back with the clock. It says which messages are in the rows, in the time by which new ones
-    are dated: left where it was it would stand still until the clock came by again, and nobody would be marked LOST.
-    Canaries that were sent in the old time prove nothing in the new one.
+    `observed_through` goes back with the clock. It says which messages are in the rows, in the time
+    by which new ones are dated: left where it was it would stand still until the clock came by
+    again, and nobody would be marked LOST. Canaries that were sent in the old time prove nothing in
+    the new one.
 
     Locks in the order of every other transaction: processors, silences, watermarks, observation.
     """
@@ -132,8 +137,8 @@ async def report_processor(
     settled_through: Mapping[str, datetime],
     statistics: Mapping[str, Any],
 ) -> bool:
-    """False when its row is gone: it was thought dead, and must register again. A time that lies ahead was read before
-    the clock stepped back, and says nothing."""
+    """False when its row is gone: it was thought dead, and must register again. A time that lies
+    ahead was read before the clock stepped back, and says nothing."""
     done = await connection.execute(REPORT, processor_id, settled_through, statistics)
     return done.endswith(" 1")
 
@@ -223,8 +228,9 @@ SELECT began_at, now() FROM gap WHERE NOT EXISTS (SELECT 1 FROM lengthened)
 
 
 async def move_watermark(connection: Connection, queue: str, canary: tuple[datetime, str] | None = None) -> None:
-    """Move the queue's watermark as far as is proven. `canary` is one that this transaction commits: when it was
-    sent, and which processor was given it. Whoever moves several takes them in the order of their names.
+    """Move the queue's watermark as far as is proven. `canary` is one that this transaction
+    commits: when it was sent, and which processor was given it. Whoever moves several takes them in
+    the order of their names.
 
     A canary whose time lies ahead was sent before the clock stepped back, and proves nothing.
     """
@@ -236,17 +242,18 @@ async def move_watermark(connection: Connection, queue: str, canary: tuple[datet
 async def advance_observation(
     connection: Connection, queues: list[str], *, standstill_seconds: float, blind_after_seconds: float
 ) -> None:
-    """Let `observed_through` follow the least of the watermarks: after those were moved, so that two transactions
-    lock in one order.
+    """Let `observed_through` follow the least of the watermarks: after those were moved, so that
+    two transactions lock in one order.
 
-    One that stood still for longer than `standstill_seconds` is marked as resumed now. So is one that is twice as far
-    behind: beats that waited so long may have expired in the queue, so their absence proves nothing.
+    One that stood still for longer than `standstill_seconds` is marked as resumed now. So is one
+    that is twice as far behind: beats that waited so long may have expired in the queue, so their
+    absence proves nothing.
 
-    When it was more than `blind_after_seconds` behind, that is kept as a gap. While it moves, and still is, the gap
-    grows.
+    When it was more than `blind_after_seconds` behind, that is kept as a gap. While it moves, and
+    still is, the gap grows.
 
-    Nothing moves unless a processor has just reported: each report looks first whether the clock stepped, and a step
-    must not be taken for a gap.
+    Nothing moves unless a processor has just reported: each report looks first whether the clock
+    stepped, and a step must not be taken for a gap.
     """
     await connection.execute(ADVANCE, queues, standstill_seconds, blind_after_seconds, STEP_SECONDS)
 

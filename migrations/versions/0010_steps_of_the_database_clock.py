@@ -1,7 +1,8 @@
 """steps of the database's clock
 
-Adds nullable columns, and two with a constant default, to a table of one row: an ACCESS EXCLUSIVE lock on `observation`
-for the moment that takes. Code of the release before neither reads nor writes them.
+Adds nullable columns, and two with a constant default, to a table of one row: an ACCESS EXCLUSIVE
+lock on `observation` for the moment that takes. Code of the release before neither reads nor writes
+them.
 """
 
 from __future__ import annotations

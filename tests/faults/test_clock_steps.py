@@ -1,4 +1,5 @@
-"""The database's clock steps, as by NTP or a failover to a server whose clock differs: PostgreSQL under libfaketime."""
+"""The database's clock steps, as by NTP or a failover to a server whose clock differs: PostgreSQL
+under libfaketime."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ HOUR = 3600.0
 
 
 def reading(at, *, database=None, took=0.0):
-    """At `at` seconds of the monotonic clock, and as many of the database's unless another is given."""
+    """At `at` seconds of the monotonic clock, and as many of the database's unless another is
+    given."""
     return ClockReading(START + timedelta(seconds=at if database is None else database), at, at + took)
 
 

@@ -12,8 +12,8 @@ STEADY_FOR = timedelta(minutes=10)
 
 
 class ClockStepped:
-    """Open from a step until the clock has been steady for a while, so that one that steps again and again is one
-    alert."""
+    """Open from a step until the clock has been steady for a while, so that one that steps again
+    and again is one alert."""
 
     name = "clock_stepped"
 
