@@ -191,7 +191,7 @@ class Database:
 
         for worker in self.fleet.workers.values():
             worker.last_heartbeat, worker.status_since = back(worker.last_heartbeat), back(worker.status_since)
-            if not worker.incarnation:
+            if not worker.incarnation and self.clock_step < 0:
                 worker.seq, worker.begun_at, worker.ended_at = map(
                     squeeze, (worker.seq, worker.begun_at, worker.ended_at)
                 )

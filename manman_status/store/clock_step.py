@@ -1,8 +1,8 @@
 """After the database's clock stepped back: times that lie ahead in the rows go back with it.
 
 Left alone, a worker that beat in the old time would count as alive until the clock comes by again.
-Times are moved by the step, and never beyond now. `transitions` is history and stays as it was
-written.
+Times are moved by the step, and never beyond now. After a step forward, too: it may have followed
+a greater one back at once. `transitions` is history and stays as it was written.
 
 Positions of events without an incarnation and a time of their own are µs of the database's clock
 too. They are only ever compared, so those that lie ahead are squeezed into a ten-thousandth of the
@@ -116,9 +116,8 @@ SETTLED = "UPDATE observation SET clock_steps_settled = $1 WHERE id = 1"
 async def settle_fleet(connection: Connection, step: StepToSettle) -> None:
     """Workers first, then instances, each by key; the observation last, as in every other
     transaction."""
-    if step.seconds < 0:
-        for statement in MOVE_FLEET:
-            await connection.execute(statement, step.seconds)
+    for statement in MOVE_FLEET:
+        await connection.execute(statement, step.seconds)
     if step.is_new:
         if step.seconds < 0:
             for statement in SQUEEZE_POSITIONS:
@@ -154,7 +153,6 @@ LOCK_PROGRESS = "SELECT FROM alert_progress WHERE id = 1 FOR UPDATE"
 
 async def settle_alerts(connection: Connection, step: StepToSettle) -> None:
     """Ages of alerts and what was sent of them, so that none waits for the clock to come by again."""
-    if step.seconds < 0:
-        await connection.execute(LOCK_PROGRESS)
-        for statement in MOVE_ALERTS:
-            await connection.execute(statement, step.seconds)
+    await connection.execute(LOCK_PROGRESS)
+    for statement in MOVE_ALERTS:
+        await connection.execute(statement, step.seconds)

@@ -169,6 +169,16 @@ async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection):
     assert [int(row[0]) for row in await connection.fetch(minutes_ago)] == [10, 10, 50, 1, 1440, 2, 2, 2]
 
 
+async def test_a_step_forward_right_after_a_greater_one_back_leaves_nothing_ahead(connection):
+    await observe(connection, ahead=HOUR)
+    await connection.execute(WORKER, 1, timedelta(minutes=50), 1, 7, None, None)
+    async with connection.transaction():
+        await take_step(connection, STEP_BACK)
+        await take_step(connection, -STEP_BACK / 6)
+    await settle(connection)
+    assert await connection.fetchval("SELECT last_heartbeat <= now() FROM workers")
+
+
 async def test_positions_of_the_databases_time_keep_their_order_and_come_before_what_is_received_next(connection):
     await observe(connection, ahead=HOUR)
     now_us = await connection.fetchval("SELECT (extract(epoch FROM now()) * 1000000)::bigint")
