@@ -190,7 +190,9 @@ class Database:
             return order if order is None or order <= now_us else now_us - max(latest - order, 0) // 10_000
 
         for worker in self.fleet.workers.values():
-            worker.last_heartbeat, worker.status_since = back(worker.last_heartbeat), back(worker.status_since)
+            worker.status_since = back(worker.status_since)
+            if worker.last_heartbeat is not None:
+                worker.last_heartbeat = min(worker.last_heartbeat, at(now))
             if not worker.incarnation and self.clock_step < 0:
                 worker.seq, worker.begun_at, worker.ended_at = map(
                     squeeze, (worker.seq, worker.begun_at, worker.ended_at)

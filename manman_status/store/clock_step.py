@@ -1,7 +1,8 @@
 """After the database's clock stepped back: times that lie ahead in the rows go back with it.
 
 Left alone, a worker that beat in the old time would count as alive until the clock comes by again.
-Times are moved by the step, and never beyond now. After a step forward, too: it may have followed
+Times are moved by the step, and never beyond now; a last heartbeat becomes now, since it hid every
+later one that carries a smaller time. After a step forward, too: it may have followed
 a greater one back at once. `transitions` is history and stays as it was written.
 
 Positions of events without an incarnation and a time of their own are µs of the database's clock
@@ -62,9 +63,12 @@ def _back(column: str) -> str:
     return f"""CASE WHEN {column} > now() THEN least({column} + make_interval(secs => $1), now()) ELSE {column} END"""
 
 
-def _move(table: str, key: str, *columns: str) -> str:
-    ahead = " OR ".join(f"{column} > now()" for column in columns)
+def _move(table: str, key: str, *columns: str, to_now: str | None = None) -> str:
+    """Of the column `to_now` what lies ahead becomes now."""
+    ahead = " OR ".join(f"{column} > now()" for column in (*columns, to_now) if column)
     moved = ", ".join(f"{column} = {_back(f'kept.{column}')}" for column in columns)
+    if to_now:
+        moved += f", {to_now} = least(kept.{to_now}, CASE WHEN kept.{to_now} IS NOT NULL THEN now() END)"
     return f"""
 WITH ahead AS (SELECT {key} FROM {table} WHERE {ahead} ORDER BY {key} FOR UPDATE)
 UPDATE {table} AS kept SET {moved} FROM ahead WHERE kept.{key} = ahead.{key}"""
@@ -93,7 +97,7 @@ UPDATE {table} AS kept SET {squeezed} FROM ahead WHERE kept.{key} = ahead.{key}"
 
 
 MOVE_FLEET = (
-    _move("workers", "worker_id", "created_date", "status_since", "end_date", "last_heartbeat"),
+    _move("workers", "worker_id", "created_date", "status_since", "end_date", to_now="last_heartbeat"),
     _move("server_instances", "instance_id", "created_date", "status_since", "end_date", "missing_since"),
 )
 SQUEEZE_POSITIONS = (

@@ -166,7 +166,22 @@ async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection):
         UNION ALL SELECT opened_at FROM alerts
         UNION ALL SELECT (evidence ->> 'at')::timestamptz FROM alerts
         UNION ALL SELECT told_at FROM deliveries) t"""
-    assert [int(row[0]) for row in await connection.fetch(minutes_ago)] == [10, 10, 50, 1, 1440, 2, 2, 2]
+    assert [int(row[0]) for row in await connection.fetch(minutes_ago)] == [0, 10, 50, 1, 1440, 2, 2, 2]
+
+
+async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(connection):
+    """Until then it hid those of the new time, so an age of it would say nothing."""
+    await observe(connection, ahead=HOUR)
+    await connection.execute(WORKER, 1, timedelta(minutes=59), 1, 7, None, None)
+    await connection.execute(WORKER, 2, timedelta(minutes=59), 1, 7, None, None)
+    await connection.execute("UPDATE workers SET last_heartbeat = NULL WHERE worker_id = 2")
+    async with connection.transaction():
+        await take_step(connection, STEP_BACK)
+    await connection.execute("UPDATE observation SET clock_stepped_at = now() - interval '40 s'")
+    await settle(connection)
+    first, never = await connection.fetch("SELECT now() - last_heartbeat AS age FROM workers ORDER BY worker_id")
+    assert timedelta(0) <= first["age"] < timedelta(seconds=30)
+    assert never["age"] is None
 
 
 async def test_a_step_forward_right_after_a_greater_one_back_leaves_nothing_ahead(connection):

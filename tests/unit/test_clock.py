@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from manman_status.cli.views import observation_line
 from manman_status.domain.alerts.judgement import judge
 from manman_status.domain.alerts.scene import Scene
 from manman_status.domain.clock import ClockReading, ClockStep, step_between
@@ -90,6 +91,20 @@ def test_after_a_step_the_state_is_never_ok():
         ObservationState.DEGRADED,
         ObservationState.BLIND,
     ]
+
+
+def test_the_command_line_says_since_when_it_is_degraded():
+    line = observation_line(
+        {
+            "state": "degraded",
+            "reason": "clock_stepped",
+            "clock_step": {"at": "2026-11-27T20:19:11Z", "seconds": -3600.2},
+            "observed_through": "2026-11-27T20:19:12Z",
+            "lag_seconds": 0.4,
+            "processors": [],
+        }
+    )
+    assert line.startswith("degraded since the database's clock stepped by -3600 s at 2026-11-27T20:19:11Z")
 
 
 def test_a_clock_that_steps_again_and_again_is_one_alert_until_it_is_steady():

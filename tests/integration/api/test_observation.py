@@ -221,6 +221,8 @@ async def test_a_step_of_the_clock_is_said_until_the_grace_was_observed(run_app:
         )
         async with run_app(**UNHURRIED | {"recovery_grace_seconds": 300}) as http:
             answer: dict[str, Any] = (await system(http))["observation"]
+            bar = (await http.get("/page/bar")).text
+        assert ("clock stepped back by 1 h at" in bar) is (answer["reason"] is not None)
         return answer
 
     just_now, before = await stepped(100), await stepped(400)
