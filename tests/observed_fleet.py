@@ -244,7 +244,7 @@ class Processor:
         self.clock = DatabaseClock()
         self.channels: dict[str, Channel] = {}
         self.buffers: dict[str, list[tuple[Message, Channel]]] = {queue: [] for queue in QUEUES}
-        self.begun: dict[str, tuple[float, int]] = {}
+        self.begun: dict[str, tuple[float, float, int]] = {}
         self.reconnected = False
 
     @property
@@ -298,16 +298,17 @@ class Processor:
             channel.inbox.append((None, channel.delivered, now))
         self.turn += 1
 
-    def store(self, queue, database, now):
+    def store(self, queue, database, true_now):
         """Begin a batch, or commit the one that was begun: its time is the one at which it began."""
+        now = true_now + database.ahead
         if not self.buffers[queue]:
             return
         if not database.up:
             self.begun.pop(queue, None)
             return
         size = min(len(self.buffers[queue]), self.messages_per_tick)
-        began, size = self.begun.setdefault(queue, (now, size))
-        if now < began + self.transaction_seconds:
+        truly_began, began, size = self.begun.setdefault(queue, (true_now, now, size))
+        if true_now < truly_began + self.transaction_seconds:
             return
         del self.begun[queue]
         batch, self.buffers[queue] = self.buffers[queue][:size], self.buffers[queue][size:]
@@ -479,7 +480,7 @@ class World:
             if processor.runs:
                 processor.read(self.broker)
                 for queue in QUEUES:
-                    processor.store(queue, self.database, self.database_now)
+                    processor.store(queue, self.database, self.now)
                 if self.database.up:
                     processor.report(self.broker, self.database, self.now)
         if self.database.up and self.now % 1 == 0 and any(processor.runs for processor in self.processors):
