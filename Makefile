@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with pip; brings everything else, into .venv and .manman.
-# RabbitMQ and, for tests, Prometheus and Chromium are system packages: installed with apt-get where they are missing and
-# that is allowed.
+# RabbitMQ and, for tests, Prometheus, Chromium and libfaketime are system packages: installed with
+# apt-get where they are missing and that is allowed.
 
 PYTHON := $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(if $(shell \
 	$(name) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(name))))
@@ -11,7 +11,8 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus chromium
+.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus chromium \
+	faketime
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
 
@@ -43,7 +44,7 @@ test-containers: $(INSTALLED) ## the image and compose.yaml, with the container 
 bench: setup ## measurements, beside the least that the same work can cost
 	$(BIN)/python -m bench
 
-setup: $(INSTALLED) rabbitmq prometheus chromium ## what `up` and `test` need
+setup: $(INSTALLED) rabbitmq prometheus chromium faketime ## what `up` and `test` need
 
 python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing" >&2; exit 1; }
@@ -88,3 +89,10 @@ chromium:
 	if ! { $(MAY_INSTALL); }; then echo "Chromium is missing, and may not be installed from here"; exit; fi; \
 	echo "Chromium is missing: installing it with apt-get, for the tests of the page"; \
 	$(call install,chromium) || echo "there is no Chromium"
+
+# The tests in which the database's clock steps are skipped where it is not.
+faketime:
+	@if ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1; then exit; fi; \
+	if ! { $(MAY_INSTALL); }; then echo "libfaketime is missing, and may not be installed from here"; exit; fi; \
+	echo "libfaketime is missing: installing it with apt-get, for the tests of clock steps"; \
+	$(call install,libfaketime) || echo "there is no libfaketime"

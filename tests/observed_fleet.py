@@ -1,7 +1,9 @@
 """A fleet and its observers on a simulated clock: the pure domain, between a queue and a database made of lists.
 
-The domain and the custody are the real ones. Re-stated here are the broker's behaviour and the rules of the watermark
-that stand in SQL (`store/observation.py`). Times are seconds since START.
+The domain, the custody and what finds steps of the clock are the real ones. Re-stated here are the
+broker's behaviour and the rules that stand in SQL (`store/observation.py`, `store/clock_step.py`).
+Times are seconds since START: true ones of the world and its workers; in the database and in
+canaries those of the database's clock, which may step.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from itertools import groupby
 
 import msgspec
 
+from manman_status.domain.clock import STEP_SECONDS, ClockReading
 from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import timeout_seconds
@@ -20,6 +23,7 @@ from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules, sweep
 from manman_status.domain.workers import microseconds
+from manman_status.pipeline.clock import DatabaseClock
 from manman_status.pipeline.custody import Custody
 from tests.builders import START, inventory
 
@@ -61,6 +65,8 @@ class Message(msgspec.Struct, eq=False):
     queue: str
     event: object = None
     done: bool = False
+    canary: float | None = None
+    """The database's time at which it was sent."""
 
 
 class Channel:
@@ -70,7 +76,7 @@ class Channel:
         self.open = True
         self.delivered = 0
         self.unsettled: list[Message] = []
-        self.inbox: deque[tuple[Message | None, int, float]] = deque()
+        self.inbox: deque[tuple[Message | None, int, float | None]] = deque()
 
 
 class Broker:
@@ -83,9 +89,9 @@ class Broker:
         self.ready: dict[str, list[Message]] = {queue: [] for queue in QUEUES}
         self.events: list[Message] = []
 
-    def put(self, queue, now, event=None):
+    def put(self, queue, now, event=None, canary=None):
         self.numbers += 1
-        self.ready[queue].append(Message(self.numbers, now, queue, event))
+        self.ready[queue].append(Message(self.numbers, now, queue, event, canary=canary))
         if event is not None:
             self.events.append(self.ready[queue][-1])
 
@@ -104,7 +110,7 @@ class Broker:
                 message = self.ready[queue].pop(0)
                 channel.unsettled.append(message)
                 channel.delivered += 1
-                channel.inbox.append((message, channel.delivered, message.sent))
+                channel.inbox.append((message, channel.delivered, None))
 
 
 class Mark(msgspec.Struct):
@@ -121,10 +127,14 @@ class ProcessorRow(msgspec.Struct):
 
 
 class Database:
-    """What survives everything, and the one clock."""
+    """What survives everything, and the one clock, which is `ahead` of the true time, and was
+    `read_ahead` of it when a processor read it last."""
 
     def __init__(self):
         self.up = True
+        self.ahead = self.read_ahead = 0.0
+        self.clock_steps = self.clock_steps_settled = 0
+        self.clock_step = 0.0
         self.fleet = Rows()
         self.history = []
         self.marks = {queue: Mark() for queue in QUEUES}
@@ -147,6 +157,49 @@ class Database:
     def resume(self, now):
         self.resumed_at = now
 
+    @property
+    def last_read(self):
+        times = [row.last_seen for row in self.processors.values()]
+        times += [] if self.observed_through is None else [self.observed_through]
+        return at(max(times)) if times else None
+
+    def take_step(self, by, now):
+        for row in self.processors.values():
+            row.last_seen, row.settled_through = min(row.last_seen + by, now), {}
+        for queue, mark in self.marks.items():
+            passed = None if mark.observed_through is None else min(mark.observed_through + by, now)
+            self.marks[queue] = Mark(passed, canaries_from=now)
+        if self.observed_through is not None:
+            self.observed_through = min(self.observed_through + by, now)
+            self.advanced_at = self.resumed_at = now
+        self.clock_steps += 1
+        self.clock_step = by
+
+    def settle_step(self, now):
+        """What the leader does before it sweeps."""
+        if self.clock_steps_settled == self.clock_steps:
+            return
+        self.clock_steps_settled = self.clock_steps
+        by = timedelta(seconds=self.clock_step)
+
+        def back(time):
+            return time if time is None or time <= at(now) else min(time + by, at(now))
+
+        def squeeze(order):
+            latest, now_us = microseconds(at(now) - by), microseconds(at(now))
+            return order if order is None or order <= now_us else now_us - max(latest - order, 0) // 10_000
+
+        for worker in self.fleet.workers.values():
+            worker.status_since = back(worker.status_since)
+            if worker.last_heartbeat is not None:
+                worker.last_heartbeat = min(worker.last_heartbeat, at(now))
+            if not worker.incarnation and self.clock_step < 0:
+                worker.seq, worker.begun_at, worker.ended_at = map(
+                    squeeze, (worker.seq, worker.begun_at, worker.ended_at)
+                )
+        for instance in self.fleet.instances.values():
+            instance.status_since, instance.missing_since = back(instance.status_since), back(instance.missing_since)
+
     def forget(self, processor_id, now):
         del self.processors[processor_id]
         for queue in QUEUES:
@@ -154,7 +207,7 @@ class Database:
 
     def note_canary(self, queue, sent, now, processor_id):
         mark = self.marks[queue]
-        if mark.pending_sent is None and sent >= mark.canaries_from:
+        if mark.pending_sent is None and mark.canaries_from <= sent <= now:
             mark.pending_sent, mark.pending_seen, mark.pending_by = sent, now, processor_id
 
     def advance(self, queue, now):
@@ -166,6 +219,8 @@ class Database:
         ):
             passed = max(mark.pending_sent, mark.observed_through or mark.pending_sent)
             self.marks[queue] = Mark(passed, canaries_from=mark.canaries_from)
+        if not any(abs(row.last_seen - now) <= STEP_SECONDS for row in self.processors.values()):
+            return
         passed = [mark.observed_through for mark in self.marks.values()]
         if None in passed or (self.observed_through is not None and min(passed) <= self.observed_through):
             return
@@ -186,9 +241,10 @@ class Processor:
         self.transaction_seconds = 0.0
         self.turn = 0
         self.custody = {queue: Custody() for queue in QUEUES}
+        self.clock = DatabaseClock()
         self.channels: dict[str, Channel] = {}
         self.buffers: dict[str, list[tuple[Message, Channel]]] = {queue: [] for queue in QUEUES}
-        self.begun: dict[str, tuple[float, int]] = {}
+        self.begun: dict[str, tuple[float, float, int]] = {}
         self.reconnected = False
 
     @property
@@ -212,7 +268,13 @@ class Processor:
                 else:
                     self.buffers[queue].append((message, channel))
 
-    def report(self, broker, database, now):
+    def report(self, broker, database, true_now):
+        now = true_now + database.ahead
+        reading = ClockReading(at(now), true_now, true_now)
+        if by := self.clock.step_to_take(reading, steps=database.clock_steps, last_read=database.last_read):
+            database.take_step(by, now)
+        self.clock.keep(reading, database.clock_steps)
+        database.read_ahead = database.ahead
         if self.reconnected or not all(channel.open for channel in self.channels.values()):
             database.resume(now)
             self.reconnected = False
@@ -223,7 +285,7 @@ class Processor:
         row = database.processors.setdefault(self.processor_id, ProcessorRow(now, {}))
         row.last_seen = now
         for queue, custody in self.custody.items():
-            if custody.settled_through is not None:
+            if custody.settled_through is not None and custody.settled_through <= at(now):
                 row.settled_through[queue] = seconds(custody.settled_through)
         for queue in QUEUES:
             database.advance(queue, now)
@@ -231,21 +293,22 @@ class Processor:
             if not broker.up or channel is None or not channel.open:
                 continue
             if self.turn % TICKS_PER_CANARY == 0:
-                broker.put(queue, now)
+                broker.put(queue, true_now, canary=now)
             channel.delivered += 1
             channel.inbox.append((None, channel.delivered, now))
         self.turn += 1
 
-    def store(self, queue, database, now):
+    def store(self, queue, database, true_now):
         """Begin a batch, or commit the one that was begun: its time is the one at which it began."""
+        now = true_now + database.ahead
         if not self.buffers[queue]:
             return
         if not database.up:
             self.begun.pop(queue, None)
             return
         size = min(len(self.buffers[queue]), self.messages_per_tick)
-        began, size = self.begun.setdefault(queue, (now, size))
-        if now < began + self.transaction_seconds:
+        truly_began, began, size = self.begun.setdefault(queue, (true_now, now, size))
+        if true_now < truly_began + self.transaction_seconds:
             return
         del self.begun[queue]
         batch, self.buffers[queue] = self.buffers[queue][:size], self.buffers[queue][size:]
@@ -254,7 +317,7 @@ class Processor:
             if message.event is not None:
                 merge(rows, message.event, Receipt(at(began), microseconds(at(began)) + place))
         database.write(rows)
-        canaries = [message.sent for message, _ in batch if message.event is None]
+        canaries = [message.canary for message, _ in batch if message.event is None]
         if canaries:
             database.note_canary(queue, max(canaries), now, self.processor_id)
             database.advance(queue, now)
@@ -358,6 +421,7 @@ class World:
         self.instances = 0
         self.told = 0
         self.swept_through: float | None = None
+        self.swept_steps = 0
         self.status = {}
         for _ in range(processors):
             self.start_processor()
@@ -365,7 +429,9 @@ class World:
     def start_processor(self):
         processor = Processor(len(self.processors) + 1)
         self.processors.append(processor)
-        self.database.processors[processor.processor_id] = ProcessorRow(self.now, dict.fromkeys(QUEUES, self.now))
+        self.database.processors[processor.processor_id] = ProcessorRow(
+            self.database_now, dict.fromkeys(QUEUES, self.database_now)
+        )
 
     def start_worker(self, interval, *, counted=True, clock_off_by=0):
         worker_id = len(self.workers) + 1
@@ -398,6 +464,10 @@ class World:
             message.done = True
         self.broker.ready[BEATS] = []
 
+    @property
+    def database_now(self):
+        return self.now + self.database.ahead
+
     def pass_time(self, duration):
         until = self.now + duration
         while self.now < until:
@@ -427,29 +497,34 @@ class World:
         self.check_transitions()
 
     def check_watermark(self):
-        """All that was put on a queue before it is in the rows."""
+        """All that was put on a queue before it is in the rows, as far as silence may count: after
+        a step of the clock that nobody could measure it may claim more, but not beyond the
+        beginning of the grace."""
         self.broker.events = [message for message in self.broker.events if not message.done]
         for message in self.broker.events:
             through = self.database.marks[message.queue].observed_through
-            assert through is None or message.sent >= through, f"{self.now}: passed {message} at {through}"
+            claimed = through is not None and through > self.database.resumed_at
+            sent = message.sent + self.database.read_ahead
+            assert not claimed or sent >= through, f"{self.database_now}: passed {message} at {through}"
 
     def forget_the_gone(self):
         if not self.broker.up:
             return  # it cannot be asked who is connected
         for processor in self.processors:
             row = self.database.processors.get(processor.processor_id)
-            if row and row.last_seen < self.now - STALE_AFTER and not processor.connected:
-                self.database.forget(processor.processor_id, self.now)
+            if row and row.last_seen < self.database_now - STALE_AFTER and not processor.connected:
+                self.database.forget(processor.processor_id, self.database_now)
 
     def sweep(self):
         database = self.database
         if database.observed_through is None:
             return
+        database.settle_step(self.database_now)
         rows = database.rows()
         horizon = Horizon(at(database.observed_through), at(database.resumed_at))
-        database.guards = sweep(rows, database.guards, horizon, at=at(self.now), rules=RULES)
+        database.guards = sweep(rows, database.guards, horizon, at=at(self.database_now), rules=RULES)
         database.write(rows)
-        self.swept_through = database.observed_through
+        self.swept_through, self.swept_steps = database.observed_through, database.clock_steps
 
     def check_transitions(self):
         """Each transition leaves from where the one before led, and says nothing that is not so."""
@@ -463,19 +538,24 @@ class World:
             self.check_conclusion(transition)
         self.told = len(self.database.history)
 
+    @property
+    def truly_observed_through(self):
+        through = self.database.observed_through
+        return None if through is None else through - self.database.read_ahead
+
     def is_falsely_lost(self, worker):
         """It said that it lived within the timeout that was observed. Of one who is dead by now, what the broker lost,
         or what it said while it was not connected again, is no proof; nor is the first beat of a life that counts
         lower than the one before, which may be a late copy. (The end asserts that such a life is not LOST for good.)"""
         if worker.went_back:
             return False
-        through = self.database.observed_through
+        through = self.truly_observed_through
         earliest = through - worker.timeout
         told = worker.speaks or max(self.broker.stopped_at, worker.reconnects_at) < earliest
         return told and any(earliest <= beat <= through for beat in worker.beats)
 
     def check_conclusion(self, transition):
-        through = self.database.observed_through
+        through = self.truly_observed_through
         if transition.entity is Entity.WORKER:
             worker = self.workers[transition.entity_id]
             if transition.reason is Reason.HEARTBEAT_EXPIRED:

@@ -14,9 +14,10 @@ from msgspec import Meta
 from manman_status.api.answers import Answer
 from manman_status.api.cursors import write_cursor
 from manman_status.domain.alerts.alert import AlertState
+from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
 from manman_status.domain.status import ACTIVE, Entity, Health, Reason, StatusType
-from manman_status.store.health import state_of
+from manman_status.store.health import has_clock_stepped, state_of
 
 if TYPE_CHECKING:
     from manman_status.store.details import Detail
@@ -197,11 +198,25 @@ class ObservationQuality(msgspec.Struct):
     state: Annotated[
         ObservationState, Meta(description="While it is `blind`, the health of every active worker is `unknown`.")
     ]
+    reason: Annotated[
+        Literal["clock_stepped"] | None,
+        Meta(
+            description="`clock_stepped`: the database's clock stepped, and no worker is marked LOST until the recovery"
+            " grace was observed since; null otherwise."
+        ),
+    ]
     observed_through: Annotated[
         datetime | None,
         Meta(description="All that was sent before is known here; null when nothing was ever observed."),
     ]
     lag_seconds: float | None
+    clock_step: Annotated[
+        ClockStep | None,
+        Meta(
+            description="When the database's clock stepped last, in the new time, and by how many seconds: negative is"
+            " back. Null if it never did."
+        ),
+    ]
     processors: Annotated[list[Processor], Meta(description="Those that reported within five minutes.")]
     guard: Annotated[
         list[FleetGuard] | None,
@@ -309,6 +324,8 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
             state=state_of(observation, timeouts),
             observed_through=None if observation.lag_seconds is None else observation.as_of,
             lag_seconds=observation.lag_seconds,
+            reason="clock_stepped" if has_clock_stepped(observation, timeouts) else None,
+            clock_step=observation.clock_step,
             processors=msgspec.convert(fleet.processors, list[Processor]),
             guard=msgspec.convert(fleet.guards, list[FleetGuard]) or None,
         ),
@@ -316,5 +333,7 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
     seen = system.observation
     running = [processor.processor_id for processor in seen.processors]
     numbers = (system.workers, system.groups, system.servers, system.alerts)
-    lasting = msgspec.json.encode((system.overall_status, numbers, seen.state, seen.guard, running))
+    lasting = msgspec.json.encode(
+        (system.overall_status, numbers, seen.state, seen.reason, seen.clock_step, seen.guard, running)
+    )
     return Answer(msgspec.json.encode(system), lasting=lasting, lag_seconds=observation.lag_seconds)

@@ -169,6 +169,9 @@ def observation_line(observation: dict[str, Any]) -> str:
         return f"BLIND since {since(through)}: no verdicts" if through else "BLIND, nothing observed yet: no verdicts"
     running = len(observation["processors"])
     quality = "observing well" if state == ObservationState.OK else "degraded"
+    if observation.get("reason") == "clock_stepped":
+        step = observation["clock_step"]
+        quality = f"degraded since the database's clock stepped by {step['seconds']:+.0f} s at {step['at']}"
     return (
         f"{quality}: everything until {datetime.fromisoformat(through):%H:%M:%SZ}"
         f" ({observation['lag_seconds']:.1f} s ago), {running} processor{'' if running == 1 else 's'}"

@@ -29,13 +29,21 @@ class EmbeddedPostgres:
     in a folder under /var/tmp that belongs to it (see `folder`).
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        options: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self.folder = folder.resolve() if self._user is None else reachable_folder(folder.resolve())
         self.port = port or free_port()
         self.log_file = self.folder / "postgres.log"
         self._data = self.folder / "data"
         self._options = dict(options or {})
+        self._environment = dict(environment or {})
         self._child: Child | None = None
 
     @property
@@ -64,7 +72,8 @@ class EmbeddedPostgres:
             **self._options,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        self._child = self._command("PostgreSQL", binaries / "postgres", "-D", self._data, *options)
+        arguments: tuple[str | Path, ...] = ("-D", self._data, *options)
+        self._child = self._command("PostgreSQL", binaries / "postgres", *arguments, environment=self._environment)
         self._child.wait_until_ready(self._is_ready, within_seconds=30)
         return self
 
@@ -96,12 +105,12 @@ class EmbeddedPostgres:
             raise initdb.ended(code)
         unfinished.rename(self._data)
 
-    def _command(self, name: str, *command: str | Path) -> Child:
+    def _command(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None) -> Child:
         return Child(
             name,
             command,
             log_file=self.log_file,
-            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **(environment or {})},
             folder=self.folder,
             user=self._user,
             stop_signal=signal.SIGINT,  # PostgreSQL's "fast" shutdown: SIGTERM would wait for its clients

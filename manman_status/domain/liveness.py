@@ -32,12 +32,19 @@ def deadline(last_heartbeat: datetime, interval_seconds: float, *, minimum_timeo
 
 
 def observation_state(
-    lag_seconds: float | None, *, degraded_after_seconds: float, blind_after_seconds: float
+    lag_seconds: float | None,
+    *,
+    degraded_after_seconds: float,
+    blind_after_seconds: float,
+    has_clock_stepped: bool = False,
 ) -> ObservationState:
-    """How good the observation is when its watermark is so old; None is a watermark that there never was."""
+    """How good the observation is when its watermark is so old; None is a watermark that there
+    never was. It is never ok while the database's clock `has_clock_stepped` just now."""
     if lag_seconds is None or lag_seconds > blind_after_seconds:
         return ObservationState.BLIND
-    return ObservationState.DEGRADED if lag_seconds > degraded_after_seconds else ObservationState.OK
+    if has_clock_stepped or lag_seconds > degraded_after_seconds:
+        return ObservationState.DEGRADED
+    return ObservationState.OK
 
 
 def health(

@@ -1,4 +1,5 @@
-"""The ordering contract: any set of reported events, in any order, any number of times, ends in the same rows.
+"""The ordering contract: any set of reported events, in any order, any number of times, ends in the
+same rows.
 
 Each row is a set of registers that only ever keep the greatest (or, for an instance's end, the first) of what was
 said; `status`, `reason` and `evidence` are computed from the registers alone. So the order of arrival cannot matter:

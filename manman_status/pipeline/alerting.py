@@ -20,8 +20,10 @@ from manman_status.domain.alerts.flapping import FLAP_WINDOW, Flapping
 from manman_status.domain.alerts.judgement import Judgement, judge
 from manman_status.domain.alerts.scene import Change, Crash, Scene
 from manman_status.domain.alerts.server_crashed import crash_of, is_crash
+from manman_status.domain.clock import ClockReading
 from manman_status.domain.rows import Patience
 from manman_status.domain.status import Entity, StatusType
+from manman_status.pipeline.clock import DatabaseClock, elapsed
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.notifying import BROKER
 from manman_status.store.alert_scene import (
@@ -60,6 +62,7 @@ class Alerter:
         self,
         pool: Pool,
         leadership: Leadership,
+        clock: DatabaseClock,
         *,
         degraded_after_seconds: float,
         blind_after_seconds: float,
@@ -69,6 +72,7 @@ class Alerter:
     ) -> None:
         self._pool = pool
         self._leadership = leadership
+        self._clock = clock
         self._degraded_after_seconds = degraded_after_seconds
         self._blind_after_seconds = blind_after_seconds
         self._patience = patience
@@ -102,10 +106,17 @@ class Alerter:
         self._more.set()
 
     async def judge(self, token: int) -> bool:
-        """Ask the rules once, about a bounded number of transitions; whether there are more."""
+        """Ask the rules once, about a bounded number of transitions; whether there are more.
+
+        When the database's clock has just stepped, nothing is judged until the step was taken: ages
+        would be wrong.
+        """
+        begun = elapsed()
         async with self._pool.acquire() as connection, connection.transaction():
             await check_lease(connection, LEASE, token)
             progress = await lock_progress(connection)
+            if self._clock.step_at(ClockReading(progress.now, begun, elapsed()), steps=progress.clock_steps):
+                return False
             through = min(progress.newest_revision, progress.judged_revision + REVISIONS_AT_ONCE)
             scene = await self._look(connection, progress, through)
             judgement = judge(scene)
@@ -144,7 +155,6 @@ class Alerter:
         crashed_on = {crash.worker_id for crash in crashes if crash.worker_id is not None} - workers.keys()
         if crashed_on:
             workers |= await read_workers(connection, crashed_on)
-        judged_at = progress.judged_at
         return Scene(
             now=progress.now,
             changes=changes,
@@ -157,7 +167,8 @@ class Alerter:
             lag_seconds=progress.lag_seconds,
             degraded_after_seconds=self._degraded_after_seconds,
             blind_after_seconds=self._blind_after_seconds,
-            unjudged_seconds=None if judged_at is None else (progress.now - judged_at).total_seconds(),
+            unjudged_seconds=progress.unjudged_seconds,
+            clock_step=progress.clock_step,
             dead_letters=progress.dead_letters,
             dead_letters_unsent_since=progress.dead_letters_unsent_since,
             memory=progress.memory,

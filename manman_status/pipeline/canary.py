@@ -16,21 +16,26 @@ from typing import Protocol
 import structlog
 
 from manman_status.backoff import Backoff
+from manman_status.domain.clock import ClockReading
+from manman_status.pipeline.clock import DatabaseClock, elapsed
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.seal import Seal
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.canary_key import shared_secret
 from manman_status.store.observation import (
+    ClockStepped,
     advance_observation,
+    check_clock,
     distrust_canaries,
     forget_processor,
     move_watermark,
+    read_clock,
     register_processor,
     report_processor,
     resume_observation,
+    take_step,
 )
-from manman_status.store.pool import DATABASE_ERRORS, Pool
-from manman_status.store.writes import transaction_time
+from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 
 log = structlog.get_logger()
 
@@ -69,6 +74,7 @@ class Observer:
         custody: Mapping[str, Custody],
         statistics: Statistics,
         seal: Seal,
+        clock: DatabaseClock,
         *,
         processor_id: str,
         host: str,
@@ -82,6 +88,7 @@ class Observer:
         self._custody = custody
         self._statistics = statistics
         self._seal = seal
+        self._clock = clock
         self._processor_id = processor_id
         self._host = host
         self._version = version
@@ -131,6 +138,8 @@ class Observer:
                 if turn % REPORTS_PER_DEPTHS == 0:
                     self._statistics.queue_depths, dead_letters = await self._canaries.depths()
                     self._statistics.note_dead_letters(dead_letters, now=monotonic())
+            except ClockStepped:
+                log.debug("report_was_of_the_old_time")
             except DATABASE_ERRORS as error:
                 self._unproven_since = None  # without the database no canary could be committed
                 backoff.failed()
@@ -147,7 +156,8 @@ class Observer:
     def _note_proof(self, now: datetime) -> None:
         lately = now - timedelta(seconds=2 * self._interval_seconds)
         settled = {queue: custody.settled_through for queue, custody in self._custody.items()}
-        missing = sorted(queue for queue, through in settled.items() if through is None or through <= lately)
+        # One whose time lies ahead was sent before the database's clock stepped back.
+        missing = sorted(queue for queue, through in settled.items() if through is None or not lately < through <= now)
         if missing:
             self._unproven_since = self._unproven_since or monotonic()
             if not self._missing_told and monotonic() - self._unproven_since > self._standstill_seconds:
@@ -187,27 +197,46 @@ class Observer:
             for queue, custody in self._custody.items()
             if custody.settled_through is not None
         }
-        async with self._pool.acquire() as connection, connection.transaction():
-            now = await transaction_time(connection)
-            known = await report_processor(
-                connection, self._processor_id, settled_through=settled, statistics=self._statistics.as_row()
+        async with self._pool.acquire() as connection:
+            earliest = elapsed()
+            async with connection.transaction():
+                read = await read_clock(connection)
+                reading = ClockReading(read.now, earliest, elapsed())
+                step = self._clock.step_to_take(reading, steps=read.steps, last_read=read.last_read)
+                steps = read.steps + bool(step)
+                if step:
+                    await take_step(connection, step)
+                await self._report_in(connection, settled, restarted, was_cut_off=was_cut_off)
+                await check_clock(connection, steps=steps)
+        self._clock.keep(reading, steps)
+        if step:
+            log.warning(
+                "database_clock_stepped",
+                seconds=round(step, 3),
+                meaning="no worker is marked LOST until a whole timeout was observed in the new time",
             )
-            if not known:
-                # Perhaps a backup was restored, with another secret or none.
-                self._seal.use(await shared_secret(connection))
-                await register_processor(
-                    connection, self._processor_id, host=self._host, version=self._version, queues=[]
-                )
-            for queue in self._queues:
-                if queue in restarted:
-                    await distrust_canaries(connection, queue)
-                await move_watermark(connection, queue)
-            await advance_observation(
-                connection,
-                self._queues,
-                standstill_seconds=self._standstill_seconds,
-                blind_after_seconds=self._blind_after_seconds,
-            )
-            if was_cut_off:
-                await resume_observation(connection)
-        return now
+        return read.now
+
+    async def _report_in(
+        self, connection: Connection, settled: Mapping[str, datetime], restarted: list[str], *, was_cut_off: bool
+    ) -> None:
+        """Write the row and move the watermarks, within the caller's transaction."""
+        known = await report_processor(
+            connection, self._processor_id, settled_through=settled, statistics=self._statistics.as_row()
+        )
+        if not known:
+            # Perhaps a backup was restored, with another secret or none.
+            self._seal.use(await shared_secret(connection))
+            await register_processor(connection, self._processor_id, host=self._host, version=self._version, queues=[])
+        for queue in self._queues:
+            if queue in restarted:
+                await distrust_canaries(connection, queue)
+            await move_watermark(connection, queue)
+        await advance_observation(
+            connection,
+            self._queues,
+            standstill_seconds=self._standstill_seconds,
+            blind_after_seconds=self._blind_after_seconds,
+        )
+        if was_cut_off:
+            await resume_observation(connection)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from time import monotonic
 
 import structlog
 
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.store.alerts import forget_resolved
+from manman_status.store.clock_step import has_stepped_within
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.observation import forget_gaps, forget_processor, stale_processors
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, drop_partitions, make_partitions
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 
 LOOK_EVERY_SECONDS = 1.0
 PARTITIONS_EVERY_SECONDS = 3600.0
+KEEP_ALL_AFTER_STEP = timedelta(days=1)
+"""A clock that is years ahead must not cost the history: a person has a day to set it."""
 
 
 class Housekeeper:
@@ -76,10 +80,13 @@ class Housekeeper:
             async with connection.transaction():
                 await check_lease(connection, LEASE, token)
                 made = await make_partitions(connection, days_ahead=PARTITION_DAYS_AHEAD)
-                dropped = await drop_partitions(connection, retention_days=self._retention_days)
-            deleted = await self._delete(delete_ended, connection, token)
-            deleted += await self._delete(delete_unreported, connection, token)
-            deleted += await self._forget(connection, token)
+                keeps_all = await has_stepped_within(connection, KEEP_ALL_AFTER_STEP)
+                dropped = [] if keeps_all else await drop_partitions(connection, retention_days=self._retention_days)
+            deleted = 0
+            if not keeps_all:
+                deleted = await self._delete(delete_ended, connection, token)
+                deleted += await self._delete(delete_unreported, connection, token)
+                deleted += await self._forget(connection, token)
         if made or dropped or deleted:
             log.info("tidied", partitions_made=made, partitions_dropped=dropped, rows_deleted=deleted)
 

@@ -7,7 +7,8 @@ from typing import Final
 
 import structlog
 
-from manman_status.store.leases import drop_lease, hold_lease
+from manman_status.pipeline.clock import elapsed
+from manman_status.store.leases import HeldLease, drop_lease, hold_lease
 from manman_status.store.pool import DATABASE_ERRORS, Pool
 
 log = structlog.get_logger()
@@ -16,10 +17,13 @@ LEASE: Final = "leader"
 
 
 class Leadership:
-    """Holds the lease while it can. `token` is what a leader's writes check, None while another leads.
+    """Holds the lease while it can. `token` is what a leader's writes check, None while another
+    leads.
 
-    The lease is renewed three times within its life; a leader that dies or hangs is followed by another when its
-    lease has expired, `lease_seconds` after its last renewal at the latest.
+    The lease is renewed three times within its life; a leader that dies or hangs is followed by
+    another when its lease has expired, or was not renewed for longer than `lease_seconds` by this
+    processor's own clock: so within two thirds more than `lease_seconds` of its last renewal,
+    whatever the database's clock does.
     """
 
     def __init__(self, pool: Pool, holder: str, *, lease_seconds: float) -> None:
@@ -27,6 +31,8 @@ class Leadership:
         self._holder = holder
         self._lease_seconds = lease_seconds
         self.token: int | None = None
+        self._seen: HeldLease | None = None
+        self._seen_at = 0.0
         self._leading = asyncio.Event()
 
     async def wait(self) -> int:
@@ -49,11 +55,17 @@ class Leadership:
             await self._drop()
 
     async def _hold(self) -> None:
+        seconds = self._lease_seconds
+        abandoned = self._seen if elapsed() - self._seen_at > seconds else None
+        held: int | HeldLease | None = None
         try:
-            async with asyncio.timeout(self._lease_seconds), self._pool.acquire() as connection:
-                token = await hold_lease(connection, LEASE, self._holder, seconds=self._lease_seconds)
+            async with asyncio.timeout(seconds), self._pool.acquire() as connection:
+                held = await hold_lease(connection, LEASE, self._holder, seconds=seconds, abandoned=abandoned)
         except DATABASE_ERRORS:
-            token = None  # whoever does reach the database may lead
+            pass  # whoever does reach the database may lead
+        token = held if isinstance(held, int) else None
+        if isinstance(held, HeldLease) and held != self._seen:
+            self._seen, self._seen_at = held, elapsed()
         if token != self.token:
             log.info("leading" if token else "not_leading", token=token)
         if token is None:

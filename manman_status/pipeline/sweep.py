@@ -20,6 +20,7 @@ from manman_status.domain.status import ACTIVE, Entity
 from manman_status.domain.sweep import Horizon, SweepRules
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
+from manman_status.store.clock_step import read_step, settle_alerts, settle_fleet
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 from manman_status.store.sweep import (
@@ -68,6 +69,7 @@ class Sweeper:
         self._wake = wake
         self._statistics = statistics
         self._scan_from: datetime | None = None
+        self._clock_steps = 0
 
     async def run(self) -> None:
         while True:
@@ -89,6 +91,7 @@ class Sweeper:
     async def sweep(self, token: int) -> None:
         """Conclude all that is due now. Raises LeaseLost when another has come to lead."""
         async with self._pool.acquire() as connection:
+            await self._settle_clock(connection, token)
             horizon = await read_horizon(connection)
             if horizon is None:
                 return
@@ -101,6 +104,21 @@ class Sweeper:
             unlisted = await unlisted_instances(connection, horizon, **times)
             if unlisted:
                 await self._crash_unlisted(connection, token, horizon, unlisted)
+
+    async def _settle_clock(self, connection: Connection, token: int) -> None:
+        """Bring the times in the rows along when the database's clock has stepped, before anything
+        is concluded."""
+        step = await read_step(connection)
+        if step.steps != self._clock_steps:
+            self._clock_steps, self._scan_from = step.steps, None
+        if not (step.is_new or step.is_recent):
+            return
+        async with connection.transaction():
+            await check_lease(connection, LEASE, token)
+            await settle_fleet(connection, step)
+        async with connection.transaction():
+            await check_lease(connection, LEASE, token)
+            await settle_alerts(connection, step)
 
     @property
     def _times(self) -> dict[str, Any]:

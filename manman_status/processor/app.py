@@ -25,6 +25,7 @@ from manman_status.errors import SchemaBehind
 from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
+from manman_status.pipeline.clock import DatabaseClock
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.dead_letters import DeadLetterRelay, Sampler
 from manman_status.pipeline.housekeeping import Housekeeper
@@ -182,9 +183,11 @@ class Processor:
             for channel in channels
         ]
         patience = Patience(settings.default_interval_seconds, settings.minimum_timeout_seconds)
+        clock = DatabaseClock()
         self._alerter = Alerter(
             pool,
             self._leadership,
+            clock,
             degraded_after_seconds=settings.degraded_after_seconds,
             blind_after_seconds=settings.blind_after_seconds,
             patience=patience,
@@ -196,6 +199,7 @@ class Processor:
             custody,
             self._statistics,
             seal,
+            clock,
             processor_id=processor_id,
             host=socket.gethostname(),
             version=version("manman-status"),

@@ -11,6 +11,7 @@ import msgspec
 from manman_status.domain.alerts.alert import OpenAlert, Severity, Subject
 from manman_status.domain.alerts.scene import Change, Crash, Duplicate, Flip, Held, Memory, WorkerNow
 from manman_status.domain.alerts.server_crashed import SAID
+from manman_status.domain.clock import ClockStep
 from manman_status.domain.rows import Patience
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.store.pool import Connection
@@ -21,10 +22,14 @@ class Progress(msgspec.Struct, frozen=True):
 
     now: datetime
     judged_revision: int
-    judged_at: datetime | None
+    unjudged_seconds: float | None
+    """Since the rules were asked last, without what the clock stepped forward meanwhile; None
+    before the first time."""
     memory: Memory
     newest_revision: int
     lag_seconds: float | None
+    clock_steps: int
+    clock_step: ClockStep | None
     dead_letters: int | None
     dead_letters_unsent_since: datetime | None
 
@@ -32,8 +37,12 @@ class Progress(msgspec.Struct, frozen=True):
 # Locked, so that two who both believe to lead take turns; the second is refused by its lease. Each processor counts the
 # dead letters at another moment: of several numbers, the older might seem to be the newer.
 PROGRESS = """
-SELECT now() AS now, judged_revision, judged_at, memory, revision AS newest_revision,
-       extract(epoch FROM now() - observed_through)::float8 AS lag_seconds,
+SELECT now() AS now, judged_revision, memory, revision AS newest_revision,
+       extract(epoch FROM now() - judged_at)::float8
+           - CASE WHEN judged_at < clock_stepped_at THEN greatest(clock_step_seconds, 0) ELSE 0 END AS unjudged_seconds,
+       abs(extract(epoch FROM now() - observed_through))::float8 AS lag_seconds, clock_steps,
+       CASE WHEN clock_stepped_at IS NOT NULL
+            THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS clock_step,
        (SELECT (statistics ->> 'dead_letters_waiting')::bigint FROM processors, leases
          WHERE leases.name = 'leader' AND processor_id = holder) AS dead_letters,
        (SELECT min(at) FROM dead_letter_outbox) AS dead_letters_unsent_since

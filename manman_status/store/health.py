@@ -6,10 +6,11 @@ has them.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
+from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, MISSED_BEATS_TO_EXPIRE, observation_state
 from manman_status.domain.status import ACTIVE, TERMINAL, Health, StatusType
@@ -43,6 +44,8 @@ class Observation(msgspec.Struct, frozen=True):
     as_of: datetime
     lag_seconds: float | None
     revision: int
+    clock_step: ClockStep | None = None
+    """The last one of the database's clock; only in answers about the observation itself."""
 
 
 def state_of(observation: Observation, timeouts: Timeouts) -> ObservationState:
@@ -50,7 +53,15 @@ def state_of(observation: Observation, timeouts: Timeouts) -> ObservationState:
         observation.lag_seconds,
         degraded_after_seconds=timeouts.degraded_after_seconds,
         blind_after_seconds=timeouts.blind_after_seconds,
+        has_clock_stepped=has_clock_stepped(observation, timeouts),
     )
+
+
+def has_clock_stepped(observation: Observation, timeouts: Timeouts) -> bool:
+    """Whether the recovery grace since the last step of the database's clock was not observed yet."""
+    step = observation.clock_step
+    grace = timedelta(seconds=timeouts.recovery_grace_seconds)
+    return step is not None and observation.as_of < step.at + grace
 
 
 def _in(statuses: frozenset[StatusType]) -> str:
@@ -63,9 +74,13 @@ IS_ACTIVE = _in(ACTIVE)
 IS_TERMINAL = _in(TERMINAL)
 IS_NOT_TERMINAL = _in(frozenset(StatusType) - TERMINAL)
 
+# A watermark that lies ahead is as wrong as one that is behind: the clock stepped back, and no
+# processor has seen it.
 OBSERVATION = """observed AS (
     SELECT observed_through, resumed_at, coalesce(observed_through, now()) AS as_of,
-        extract(epoch FROM now() - observed_through)::float8 AS lag_seconds, revision
+        abs(extract(epoch FROM now() - observed_through))::float8 AS lag_seconds, revision,
+        CASE WHEN clock_stepped_at IS NOT NULL
+            THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS clock_step
     FROM observation, revision_counter WHERE observation.id = 1 AND revision_counter.id = 1
 )"""
 OBSERVED_THROUGH = "(SELECT observed_through FROM observed)"

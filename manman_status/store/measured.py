@@ -55,7 +55,7 @@ workers_counted AS (
     ) w
     GROUP BY "group", health
 )
-SELECT as_of, lag_seconds, revision,
+SELECT as_of, lag_seconds, revision, clock_step,
     (SELECT extract(epoch FROM as_of - min(oldest))::float8 FROM workers_counted) AS oldest_age,
     (SELECT json_agg(json_build_array("group", health, number)) FROM workers_counted) AS workers,
     ({PROCESSORS.format(shown="make_interval(secs => $4::float8)")}) AS processors,

@@ -208,6 +208,12 @@ class Observation(SQLModel, table=True):
     # When it last moved, and when it last moved again after it had stood still for longer than the smallest timeout.
     advanced_at: datetime | None = Field(sa_column=_time())
     resumed_at: datetime | None = Field(sa_column=_time())
+    # How often the database's clock stepped, and up to which step a leader has brought the rows'
+    # times along; when it stepped last, in the new time, and by how much: back is negative.
+    clock_steps: int = Field(sa_column=_bigint(0))
+    clock_steps_settled: int = Field(sa_column=_bigint(0))
+    clock_stepped_at: datetime | None = Field(sa_column=_time())
+    clock_step_seconds: float | None = Field(sa_column=Column(Double, nullable=True))
 
 
 class ObservationGap(SQLModel, table=True):

@@ -36,7 +36,7 @@ def _letter(column: str, parameter: int) -> str:
 
 
 FLEET_MAP = f"""WITH {OBSERVATION}
-SELECT as_of, lag_seconds, revision, (
+SELECT as_of, lag_seconds, revision, clock_step, (
     SELECT coalesce(json_agg(g ORDER BY "group"), '[]')::text FROM (
         SELECT "group", json_build_array("group", string_agg(worker_id::text, ' ' ORDER BY worker_id),
             string_agg({_letter("health", 5)}, '' ORDER BY worker_id),

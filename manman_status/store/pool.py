@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0010"
 """The alembic revision that the SQL in this package is written for; a test compares it with `migrations/`."""
 
 CONNECTION_ERRORS = (

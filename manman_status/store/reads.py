@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from manman_status.domain.clock import ClockStep
 from manman_status.domain.status import ACTIVE, TERMINAL, Health, Reason, StatusType
 from manman_status.store.health import DEADLINE, HEALTH, INTERVAL, IS_ACTIVE, IS_TERMINAL, OBSERVATION, Observation
 
@@ -182,6 +183,5 @@ def page_of(row: asyncpg.Record, limit: int) -> Page:
 
 
 def observation_of(row: asyncpg.Record) -> Observation:
-    lag: float | None = row["lag_seconds"]
-    # now() is taken before the rows are seen: a watermark that moved in between is no younger than nothing.
-    return Observation(row["as_of"], lag and max(lag, 0.0), row["revision"])
+    step = row.get("clock_step")
+    return Observation(row["as_of"], row["lag_seconds"], row["revision"], step and msgspec.convert(step, ClockStep))

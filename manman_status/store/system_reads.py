@@ -75,7 +75,7 @@ workers_counted AS (
     GROUP BY "group", health
 ),
 servers_counted AS (SELECT status, count(*) AS number FROM server_instances GROUP BY status)
-SELECT as_of, lag_seconds, revision,
+SELECT as_of, lag_seconds, revision, clock_step,
     (SELECT coalesce(sum(active), 0)::bigint FROM workers_counted) AS active_workers,
     (SELECT extract(epoch FROM as_of - min(oldest))::float8 FROM workers_counted) AS oldest_age,
     (SELECT json_agg(json_build_array("group", health, number)) FROM workers_counted) AS workers,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from manman_status.store.observation import advance_observation, forget_gaps
+from manman_status.store.observation import advance_observation, forget_gaps, register_processor, report_processor
 from manman_status.store.pool import create_pool
 
 QUEUES = ["beats", "lifecycle"]
@@ -25,6 +25,8 @@ async def advance(connection: Any, *, lag: float) -> datetime:
     """Both queues are observed until `lag` seconds ago. When that was noted."""
     async with connection.transaction():
         now: datetime = await connection.fetchval("SELECT now()")
+        if not await report_processor(connection, "one", settled_through={}, statistics={}):
+            await register_processor(connection, "one", host="", version="", queues=QUEUES)
         for queue in QUEUES:
             await connection.execute(
                 """INSERT INTO watermarks (queue, observed_through) VALUES ($1, $2)

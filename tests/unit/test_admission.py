@@ -15,6 +15,7 @@ from manman_status.wire.notices import (
     CONTROL_KEYS,
     AlertAcknowledged,
     CanarySent,
+    Forget,
     GuardReleased,
     Notice,
     SilenceAsked,
@@ -31,6 +32,7 @@ CONTROL_MESSAGES = [
     SilenceAsked(silence_id="abcd", seconds=1, why="w"),
     SilenceEnded("abcd"),
     AlertAcknowledged(1),
+    Forget(worker_id=7),
 ]
 
 

@@ -16,6 +16,7 @@ from tests.observed_fleet import GRACE, HOLD, MINIMUM_TIMEOUT, RULES, World, sec
 INTERVALS = st.sampled_from([1, 2, 5, 10])
 DURATIONS = st.sampled_from([0.5, 1, 3, 8, 14, 20, 40])
 CLOCKS = st.sampled_from([-3600, 0, 3600])
+STEPS = st.sampled_from([-3600, 3600])
 LONGEST_TIMEOUT = 30.0
 AT_MOST_PROCESSORS = 4
 
@@ -34,7 +35,7 @@ def heal(world):
 
 def assert_all_is_told_as_it_is(world):
     fleet = world.database.fleet
-    assert world.database.observed_through >= world.now - 3
+    assert world.database_now - 3 <= world.database.observed_through <= world.database_now
     for worker in world.workers.values():
         row = fleet.workers.get(worker.worker_id)
         if row is None and not worker.speaks:
@@ -131,6 +132,10 @@ class Fleet(RuleBasedStateMachine):
         self.world.pass_time(duration)
         self.world.database.up = True
 
+    @rule(by=STEPS)
+    def step_clock(self, by):
+        self.world.database.ahead += by
+
     @rule(data=st.data())
     def freeze_or_thaw_processor(self, data):
         """One that goes on reaches the database before anything else happens: until then nobody knows what it is given,
@@ -166,7 +171,7 @@ class Fleet(RuleBasedStateMachine):
     def nobody_silent_goes_unnoticed(self):
         """Whoever's silence counts for the watermark of the last sweep is lost by then, unless the guard holds."""
         world = self.world
-        if world.swept_through is None or world.database.guards:
+        if world.swept_through is None or world.database.guards or world.swept_steps != world.database.clock_steps:
             return
         for row in world.database.fleet.workers.values():
             if row.status in ACTIVE and row.last_heartbeat is not None:
@@ -320,3 +325,36 @@ def test_many_at_once_are_held_and_then_lost_one_by_one():
     assert sorted(losses(world)) == [1, 2, 3]
     assert not world.database.guards
     assert world.now < died_at + MINIMUM_TIMEOUT + HOLD + 10
+
+
+@pytest.mark.parametrize("ran", [True, False])
+@pytest.mark.parametrize("by", [-3600, -30, 3600])
+def test_a_step_of_the_clock_loses_nobody_alive_and_hides_nobody_dead(by, ran):
+    """Whether processors ran at that time or not; a step forward when none ran is an outage."""
+    world = fleet(2, 5, 10)
+    if not ran:
+        for processor in world.processors:
+            world.kill(processor)
+    world.database.ahead += by
+    world.workers[1].alive = False
+    world.pass_time(3)
+    if not ran:
+        world.start_processor()
+    world.pass_time(GRACE + MINIMUM_TIMEOUT + 5)
+    assert losses(world) == [1]
+    observe_to_the_end(world)
+    assert losses(world) == [1]
+
+
+@pytest.mark.parametrize("by", [-3600, 3600])
+def test_one_whose_machine_was_paused_takes_no_step_that_the_other_did_not_see(by):
+    world = fleet(2, 5)
+    world.processors[0].frozen_since = world.now
+    world.database.ahead += by
+    world.pass_time(8)
+    assert world.database.clock_steps == 1
+    world.processors[0].frozen_since = None
+    world.pass_time(8)
+    assert world.database.clock_steps == 1
+    observe_to_the_end(world)
+    assert not losses(world)

@@ -12,9 +12,10 @@ import msgspec
 from manman_status.api.page.words import clock, span
 from manman_status.api.readings import Reading
 from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health
-from manman_status.store.health import state_of
+from manman_status.store.health import has_clock_stepped, state_of
 from manman_status.store.measured import read_measured
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
     state = state_of(observation, timeouts)
     return Bar(
         state=state,
-        text=_text(state, observation.as_of, observation.lag_seconds),
+        text=_text(
+            state,
+            observation.as_of,
+            observation.lag_seconds,
+            observation.clock_step if has_clock_stepped(observation, timeouts) else None,
+        ),
         healths=sum(groups.values(), Counter()),
         groups=[Group(name, groups[name]) for name in sorted(groups)],
         guards=measured.guards,
@@ -70,13 +76,19 @@ async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
     )
 
 
-def _text(state: ObservationState, as_of: datetime, lag_seconds: float | None) -> str:
+def _text(state: ObservationState, as_of: datetime, lag_seconds: float | None, step: ClockStep | None) -> str:
     if lag_seconds is None:
         return "Nothing was ever observed: no processor has run. Grey is not dead: nothing is known of anyone."
     at = clock(as_of, as_of)
     match state:
         case ObservationState.OK:
             return f"observed until {at} UTC, {span(lag_seconds)} ago"
+        case ObservationState.DEGRADED if step is not None:
+            by = f"{'back' if step.seconds < 0 else 'forward'} by {span(abs(step.seconds))}"
+            return (
+                f"The database's clock stepped {by} at {clock(step.at, as_of)} UTC: "
+                "no worker is marked LOST until a whole timeout was observed since."
+            )
         case ObservationState.DEGRADED:
             return f"The observation lags {span(lag_seconds)}: everything here is as of {at} UTC."
         case ObservationState.BLIND:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from manman_status.domain.alerts.alert import Finding, OpenAlert
+from manman_status.domain.alerts.clock_stepped import ClockStepped
 from manman_status.domain.alerts.crash_loop import CrashLoop
 from manman_status.domain.alerts.dead_letters import DeadLetters, DeadLettersStuck
 from manman_status.domain.alerts.duplicate_worker import DuplicateWorker
@@ -33,6 +34,7 @@ class Rule(Protocol):
 RULES: tuple[Rule, ...] = (
     NoProcessor(),
     Observer(),
+    ClockStepped(),
     FleetGuard(),
     DuplicateWorker(),
     Flapping(),

@@ -12,6 +12,7 @@ from datetime import datetime
 import msgspec
 
 from manman_status.domain.alerts.alert import OpenAlert
+from manman_status.domain.clock import ClockStep
 from manman_status.domain.labels import is_draining
 from manman_status.domain.status import Entity, Reason, StatusType
 
@@ -126,6 +127,8 @@ class Scene(msgspec.Struct, kw_only=True):
     blind_after_seconds: float = 30.0
     unjudged_seconds: float | None = None
     """How long the rules were not asked; None at the very first time."""
+    clock_step: ClockStep | None = None
+    """The last one of the database's clock."""
     dead_letters: int | None = None
     """In the dead-letter queue; None when the broker could not be asked."""
     dead_letters_unsent_since: datetime | None = None

@@ -197,3 +197,35 @@ async def test_prometheus_reads_how_old_the_watermark_is(rows: Rows, http: httpx
     assert 50 <= found < 60
     await rows.observe(lag=None)
     assert await lag() == []
+
+
+@pytest.mark.parametrize(("ahead_seconds", "state"), [(3600, "blind"), (2000, "degraded")])
+async def test_a_watermark_of_a_time_to_come_is_never_ok(
+    run_app: RunApp, rows: Rows, ahead_seconds: int, state: str
+) -> None:
+    """The database's clock stepped back, and no processor has seen it yet."""
+    await rows.connection.execute(
+        "UPDATE observation SET observed_through = now() + make_interval(secs => $1), resumed_at = now()",
+        ahead_seconds,
+    )
+    async with run_app(**UNHURRIED) as http:
+        assert (await system(http))["observation"]["state"] == state
+
+
+async def test_a_step_of_the_clock_is_said_until_the_grace_was_observed(run_app: RunApp, rows: Rows) -> None:
+    async def stepped(seconds_ago: int) -> dict[str, Any]:
+        await rows.connection.execute(
+            "UPDATE observation SET observed_through = now(), resumed_at = now(), clock_steps = 1,"
+            " clock_stepped_at = now() - make_interval(secs => $1), clock_step_seconds = -3600",
+            seconds_ago,
+        )
+        async with run_app(**UNHURRIED | {"recovery_grace_seconds": 300}) as http:
+            answer: dict[str, Any] = (await system(http))["observation"]
+            bar = (await http.get("/page/bar")).text
+        assert ("clock stepped back by 1 h at" in bar) is (answer["reason"] is not None)
+        return answer
+
+    just_now, before = await stepped(100), await stepped(400)
+    assert (just_now["state"], just_now["reason"]) == ("degraded", "clock_stepped")
+    assert (before["state"], before["reason"]) == ("ok", None)
+    assert just_now["clock_step"]["seconds"] == before["clock_step"]["seconds"] == -3600
