@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import asyncpg
 import msgspec
 
 if TYPE_CHECKING:
@@ -46,11 +47,13 @@ WRITTEN_BY_THE_PROCESSOR = {
 class Server(msgspec.Struct, frozen=True):
     version: str
     user: str
+    encoding: str
     read_only: bool
 
 
 SERVER = """
 SELECT current_setting('server_version') AS version, current_user::text AS user,
+       current_setting('server_encoding') AS encoding,
        current_setting('transaction_read_only')::bool AS read_only
 """
 
@@ -59,6 +62,14 @@ async def look_at_server(connection: Connection) -> Server:
     row = await connection.fetchrow(SERVER)
     assert row is not None
     return Server(**row)
+
+
+async def require_writes(connection: Connection) -> Server:
+    """Raise ReadOnlySQLTransactionError, as the first write would, where the database only reads."""
+    server = await look_at_server(connection)
+    if server.read_only:
+        raise asyncpg.ReadOnlySQLTransactionError("name the primary, not a standby")
+    return server
 
 
 MISSING_PRIVILEGES = """
