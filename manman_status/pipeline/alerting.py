@@ -21,6 +21,7 @@ from manman_status.domain.alerts.judgement import Judgement, judge
 from manman_status.domain.alerts.scene import Change, Crash, Scene
 from manman_status.domain.alerts.server_crashed import crash_of, is_crash
 from manman_status.domain.status import Entity, StatusType
+from manman_status.errors import describe
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.notifying import BROKER
 from manman_status.store.alert_scene import (
@@ -85,7 +86,7 @@ class Alerter:
             except LeaseLost:
                 self._leadership.lost()
             except DATABASE_ERRORS as error:
-                log.warning("alerts_not_judged", error=f"{type(error).__name__}: {error}")
+                log.warning("alerts_not_judged", error=describe(error))
             await asyncio.sleep(pause)
             if not more:
                 with suppress(TimeoutError):

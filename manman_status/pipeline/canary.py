@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from manman_status.backoff import Backoff
+from manman_status.errors import describe
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.observation import (
@@ -127,7 +128,7 @@ class Observer:
                 self._unproven_since = None  # without the database no canary could be committed
                 backoff.failed()
                 if backoff.is_worth_saying:
-                    log.warning("observation_stands_still", error=f"{type(error).__name__}: {error}")
+                    log.warning("observation_stands_still", error=describe(error))
             else:
                 backoff = Backoff()
             await asyncio.sleep(self._interval_seconds / REPORTS_PER_CANARY)

@@ -27,6 +27,7 @@ from manman_status.domain.merge import is_repeated, merge
 from manman_status.domain.rows import Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
+from manman_status.errors import describe
 from manman_status.pipeline.alert_notices import take_alert_notice
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.observation import advance_observation, move_watermark
@@ -143,7 +144,7 @@ class Ingest:
                 if backoff.is_worth_saying:
                     log.warning(
                         "database_away" if isinstance(error, CONNECTION_ERRORS) else "database_refuses_batch",
-                        error=f"{type(error).__name__}: {error}",
+                        error=describe(error),
                         held_events=len(events),
                         failing_seconds=backoff.failing_seconds,
                     )

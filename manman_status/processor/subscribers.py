@@ -20,6 +20,7 @@ from faststream.rabbit import RabbitMessage
 from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.cancellation import cancel
+from manman_status.errors import describe
 from manman_status.pipeline.batcher import Batcher
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.ingest import Ingest
@@ -107,7 +108,7 @@ class Subscription:
                             delivery.span = self._tracing.receive(message, self.queue)
                         await self._batcher.add(delivery, delivery.decoded.count)
             except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
-                log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
+                log.warning("reading_interrupted", queue=self.queue, error=describe(error))
             await asyncio.sleep(1)
 
     async def _settle(self, deliveries: list[Delivery]) -> None:
