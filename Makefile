@@ -11,7 +11,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus chromium
+.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus chromium pgbouncer
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
 
@@ -43,7 +43,7 @@ test-containers: $(INSTALLED) ## the image and compose.yaml, with the container 
 bench: setup ## measurements, beside the least that the same work can cost
 	$(BIN)/python -m bench
 
-setup: $(INSTALLED) rabbitmq prometheus chromium ## what `up` and `test` need
+setup: $(INSTALLED) rabbitmq prometheus chromium pgbouncer ## what `up` and `test` need
 
 python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing" >&2; exit 1; }
@@ -88,3 +88,10 @@ chromium:
 	if ! { $(MAY_INSTALL); }; then echo "Chromium is missing, and may not be installed from here"; exit; fi; \
 	echo "Chromium is missing: installing it with apt-get, for the tests of the page"; \
 	$(call install,chromium) || echo "there is no Chromium"
+
+# The tests of poolers are skipped where it is not.
+pgbouncer:
+	@if command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]; then exit; fi; \
+	if ! { $(MAY_INSTALL); }; then echo "pgbouncer is missing, and may not be installed from here"; exit; fi; \
+	echo "pgbouncer is missing: installing it with apt-get, for the tests of poolers"; \
+	$(call install,pgbouncer) || echo "there is no pgbouncer"

@@ -26,7 +26,8 @@ from granian.server import Server
 
 from manman_status.errors import CommandFailed, DatabaseRefuses, DatabaseUnavailable
 from manman_status.logs import configure_logs
-from manman_status.store.pool import CONNECTION_ERRORS, create_pool, opened, plain, require_schema
+from manman_status.store.faults import plain
+from manman_status.store.pool import CONNECTION_ERRORS, create_pool, opened, require_schema
 
 if TYPE_CHECKING:
     from litestar import Litestar

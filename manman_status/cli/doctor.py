@@ -82,7 +82,8 @@ async def examine(settings: Settings, role: Role | None) -> list[Finding]:
 
 
 async def examine_database(settings: Settings, name: str, *, writing: bool = False) -> list[Finding]:
-    from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, create_pool, opened, plain
+    from manman_status.store.faults import plain
+    from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, create_pool, opened
 
     url = getattr(settings, name)
     if not url:

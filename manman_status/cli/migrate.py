@@ -18,7 +18,8 @@ def migrate(*, database_url: DatabaseUrl = None) -> None:
     from sqlalchemy.exc import DBAPIError
 
     from manman_status.store import migrate as schema
-    from manman_status.store.pool import CONNECTION_ERRORS, plain
+    from manman_status.store.faults import plain
+    from manman_status.store.pool import CONNECTION_ERRORS
 
     async def revision() -> str:
         async with asyncio.timeout(settings.database_timeout_seconds):

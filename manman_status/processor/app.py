@@ -39,8 +39,9 @@ from manman_status.processor.running import Runs, keep_running, unless_stopped
 from manman_status.processor.subscribers import Subscription
 from manman_status.settings import Settings
 from manman_status.store.checkup import require_writes
+from manman_status.store.faults import plain
 from manman_status.store.partitions import prepare_partitions
-from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, plain, require_schema
+from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -12,7 +11,7 @@ import asyncpg
 import msgspec
 from asyncpg.pool import PoolAcquireContext
 
-from manman_status.errors import SchemaBehind, describe
+from manman_status.errors import SchemaBehind
 from manman_status.store.session import Session, connect
 
 if TYPE_CHECKING:
@@ -119,30 +118,6 @@ def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float
         connection_class=asyncpg.Connection,
         record_class=asyncpg.Record,
     )
-
-
-CAUSES: tuple[tuple[type[BaseException], str], ...] = (
-    (asyncpg.InvalidAuthorizationSpecificationError, "login refused"),
-    (asyncpg.InvalidCatalogNameError, "no such database"),
-    (asyncpg.InsufficientPrivilegeError, "a privilege is missing"),
-    (asyncpg.TooManyConnectionsError, "no connection is free"),
-    (asyncpg.ReadOnlySQLTransactionError, "takes no writes: a standby, or default_transaction_read_only is on"),
-    (asyncpg.TargetServerAttributeNotMatched, "no host is what target_session_attrs asks for"),
-    (ssl.SSLError, "TLS failed"),
-)
-
-
-def plain(error: BaseException) -> str:
-    """One line for people: what is wrong with the database, in words that say where to look."""
-    words = " ".join(str(error).split())
-    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in words:  # asyncpg's words, in English always
-        return f"TLS refused: the server offers none, but sslmode asks for it: {words}"
-    for kind, cause in CAUSES:
-        if isinstance(error, kind):
-            return f"{cause}: {words}"
-    if isinstance(error, TimeoutError) and not words:
-        return "no answer in time"
-    return words or describe(error)
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ import asyncpg
 import msgspec
 
 from manman_status.database_url import DatabaseUrl, Place, parse_database_url
-from manman_status.errors import describe
+from manman_status.store.faults import plain
 
 if TYPE_CHECKING:
     from asyncpg.connect_utils import SessionAttribute
@@ -182,7 +182,7 @@ async def _connect(
             except asyncpg.InvalidAuthorizationSpecificationError:
                 raise
             except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
-                failures.append(f"{_shown(place)}: {describe(error)}")
+                failures.append(f"{_shown(place)}: {plain(error)}")
     raise ConnectionError("; ".join(failures))
 
 

@@ -132,6 +132,8 @@ async def test_what_is_set_for_the_database_changes_no_session_of_ours(through, 
     """The default isolation alone would make leaders lose their lease, and a time-out repeat each batch for ever."""
     await execute(database, *AWKWARD, "ALTER DATABASE {name} SET lock_timeout = '1ms'")
     url = database if through == "nothing" else pooled(database, through)
+    if through == "nothing":
+        await execute(database, "ALTER DATABASE {name} SET idle_session_timeout = '1s'")
     expected = {
         "transaction_isolation": "read committed",
         "statement_timeout": "11s",
@@ -140,7 +142,7 @@ async def test_what_is_set_for_the_database_changes_no_session_of_ours(through, 
         "TimeZone": "UTC",
         "application_name": "a test",
         "transaction_read_only": "off",
-    }
+    } | ({"idle_session_timeout": "0"} if through == "nothing" else {})
     for is_read_only in (False, True):
         pool = create_pool(url, application="a test", size=4, timeout_seconds=10, read_only=is_read_only)
         expected["transaction_read_only"] = "on" if is_read_only else "off"

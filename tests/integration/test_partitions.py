@@ -115,8 +115,10 @@ async def test_nothing_waits_behind_a_change_that_waits_for_a_reader(database, c
             waits = []
             for number in range(200):
                 begun = monotonic()
-                await other.fetchval("SELECT count(*) FROM transitions")
-                await other.execute(f"{INSERT} VALUES ($1, now(), 'worker', 7, 'RUNNING', 'reported')", number)
+                await other.fetchval("SELECT count(*) FROM transitions", timeout=30)
+                await other.execute(
+                    f"{INSERT} VALUES ($1, now(), 'worker', 7, 'RUNNING', 'reported')", number, timeout=30
+                )
                 waits.append(monotonic() - begun)
             trying = False
             found = await changing
