@@ -114,6 +114,11 @@ async def examine_schema(connection: Connection, url: str, *, writing: bool) -> 
             "database",
             f"{place} takes no writes: name the primary, not a standby, and see default_transaction_read_only",
         )
+    elif writing and not server.keeps_commits:
+        database = wrong(
+            "database",
+            f"{place} has synchronous_commit off: a crash of it loses events that workers were told are safe",
+        )
     elif server.encoding != "UTF8":
         database = wrong(
             "database", f"{place} has the encoding {server.encoding}: names that it cannot hold are refused; use UTF8"

@@ -49,12 +49,14 @@ class Server(msgspec.Struct, frozen=True):
     user: str
     encoding: str
     read_only: bool
+    keeps_commits: bool
 
 
 SERVER = """
 SELECT current_setting('server_version') AS version, current_user::text AS user,
        current_setting('server_encoding') AS encoding,
-       current_setting('transaction_read_only')::bool AS read_only
+       current_setting('transaction_read_only')::bool AS read_only,
+       current_setting('synchronous_commit') <> 'off' AS keeps_commits
 """
 
 
@@ -79,7 +81,8 @@ WHERE NOT has_table_privilege(relation, privilege)
 ORDER BY relation, privilege
 """
 MISSING_TO_MAKE_PARTITIONS = """
-SELECT 'CREATE on schema ' || current_schema() WHERE NOT has_schema_privilege(current_schema(), 'CREATE')
+SELECT 'CREATE on schema ' || relnamespace::regnamespace::text FROM pg_class
+WHERE oid = 'transitions'::regclass AND NOT has_schema_privilege(relnamespace, 'CREATE')
 UNION ALL
 SELECT 'ownership of transitions' FROM pg_class
 WHERE oid = 'transitions'::regclass AND NOT pg_has_role(relowner, 'USAGE')

@@ -75,10 +75,12 @@ async def _leave(connection: Connection) -> None:
 
 class _Acquired(BaseAcquireContext):
     async def __aexit__(self, *exc: object) -> None:
-        """Close the connection, and all that were made beside it, when the server behind it no longer serves us."""
+        """Close the connection when it will not serve us any more. One to a server that only reads is not the only
+        one: all are made anew."""
         if isinstance(exc[1], SESSION_ERRORS) and self.connection is not None:
             self.connection.terminate()
-            await self.pool.expire_connections()
+            if isinstance(exc[1], asyncpg.ReadOnlySQLTransactionError):
+                await self.pool.expire_connections()
         await super().__aexit__(*exc)
 
 
