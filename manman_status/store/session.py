@@ -39,6 +39,8 @@ HUNG_AFTER_MS = 3_000
 CANCELLED_BY_US_MS = 1_000
 """The server's time-out comes so much later than our own, and ends what our request to cancel did not reach."""
 
+READ_COMMITTED = " SET LOCAL transaction_isolation = 'read committed'; "
+
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """What a connection is for. `application` is what `pg_stat_activity` shows. A statement is given up after
@@ -69,7 +71,6 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     def within_transaction(self) -> str:
         """The same for one transaction, to be run as its first statements."""
         settings = {
-            "transaction_isolation": "'read committed'",
             "idle_in_transaction_session_timeout": str(self.idle_in_transaction_ms),
             "lock_timeout": "0",
             "statement_timeout": str(self.statement_ms),
@@ -105,8 +106,9 @@ class Pooled(BaseConnection):
         return await super().prepare(query, name=name or f"manman_status_{uuid.uuid4().hex}", **options)
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
-        if query.startswith("BEGIN"):  # of asyncpg's own Transaction
-            return await super().execute(query + self.at_begin, *args, **options)
+        if query.startswith("BEGIN"):  # of asyncpg's own Transaction, which names the isolation if one is asked for
+            isolation = "" if "ISOLATION" in query else READ_COMMITTED
+            return await super().execute(query + isolation + self.at_begin, *args, **options)
         return await self._execute_in_transaction(query, *args, **options)
 
 
@@ -139,7 +141,8 @@ async def _settle(connection: BaseConnection, session: Session, *, is_surely_our
     condition = "" if is_surely_ours else f"pg_backend_pid() = {connection.get_server_pid()} AND "
     done = await connection.execute(
         f"SELECT set_config(name, value, false) FROM (VALUES {wanted}) AS wanted (name, value)"  # noqa: S608
-        f" WHERE {condition}current_setting(name, true) IS NOT NULL"
+        f" WHERE {condition}current_setting(name, true) IS NOT NULL",
+        timeout=session.connect_seconds,
     )
     return done != "SELECT 0"
 

@@ -156,6 +156,8 @@ async def test_what_is_set_for_the_database_changes_no_session_of_ours(through, 
                         " FROM unnest($1::text[]) WITH ORDINALITY AS setting (name, place)"
                     )
                     alone = await connection.fetchval(ask, names)
+                    async with connection.transaction(isolation="repeatable_read"):
+                        assert await connection.fetchval("SHOW transaction_isolation") == "repeatable read"
                     async with connection.transaction():
                         return [alone, await connection.fetchval(ask, names)]
 
