@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus chromium \
-	faketime
+	faketime pgbouncer
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
 
@@ -44,7 +44,7 @@ test-containers: $(INSTALLED) ## the image and compose.yaml, with the container 
 bench: setup ## measurements, beside the least that the same work can cost
 	$(BIN)/python -m bench
 
-setup: $(INSTALLED) rabbitmq prometheus chromium faketime ## what `up` and `test` need
+setup: $(INSTALLED) rabbitmq prometheus chromium faketime pgbouncer ## what `up` and `test` need
 
 python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing" >&2; exit 1; }
@@ -96,3 +96,10 @@ faketime:
 	if ! { $(MAY_INSTALL); }; then echo "libfaketime is missing, and may not be installed from here"; exit; fi; \
 	echo "libfaketime is missing: installing it with apt-get, for the tests of clock steps"; \
 	$(call install,libfaketime) || echo "there is no libfaketime"
+
+# The tests of poolers are skipped where it is not.
+pgbouncer:
+	@if command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]; then exit; fi; \
+	if ! { $(MAY_INSTALL); }; then echo "pgbouncer is missing, and may not be installed from here"; exit; fi; \
+	echo "pgbouncer is missing: installing it with apt-get, for the tests of poolers"; \
+	$(call install,pgbouncer) || echo "there is no pgbouncer"

@@ -5,6 +5,12 @@ from __future__ import annotations
 import re
 
 
+def describe(error: BaseException) -> str:
+    """The kind of error and its text on one line; the kind alone when it has no text."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 class ManManStatusError(Exception):
     """Something in manman-status failed."""
 
@@ -42,6 +48,10 @@ class SchemaBehind(ManManStatusError):  # noqa: N818
 
 class DatabaseUnavailable(ManManStatusError):  # noqa: N818
     """The database does not answer: {cause}"""
+
+
+class DatabaseRefuses(ManManStatusError):  # noqa: N818
+    """The database refuses: {cause}"""
 
 
 class BrokerUnavailable(ManManStatusError):  # noqa: N818

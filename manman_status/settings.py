@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
+from manman_status.database_url import parse_database_url
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import SettingsError
@@ -151,7 +152,8 @@ def redacted(url: str) -> str:
     """The URL without its user's password and without its query, either of which may be secret."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        if not parts.scheme.startswith("postgres"):  # which may name several hosts, each with its port
+            _ = parts.port
     except ValueError:
         return "<not a URL>"
     user = f"{parts.username}:***@" if parts.username else ""
@@ -249,6 +251,14 @@ def _url(*schemes: str) -> Callable[[Any], str]:
     return problem
 
 
+def _database_url(url: Any) -> str:
+    try:
+        parse_database_url(url)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _within(lowest: float, highest: float) -> Callable[[Any], str]:
     def problem(value: Any) -> str:
         return "" if lowest <= value <= highest else f"must be {lowest:g} to {highest:g}, not {value:g}"
@@ -265,8 +275,8 @@ def _name(value: Any) -> str:
 
 
 PROBLEMS: dict[str, Callable[[Any], str]] = {
-    "database_url": _url("postgresql", "postgres"),
-    "database_read_url": _url("postgresql", "postgres"),
+    "database_url": _database_url,
+    "database_read_url": _database_url,
     "rabbitmq_url": _url("amqp", "amqps"),
     "url": _url("http", "https"),
     "api_token": _header,

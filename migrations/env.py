@@ -6,13 +6,15 @@ import asyncio
 import re
 from typing import Any
 
-import asyncpg
 from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 from manman_status.store import models
+from manman_status.store.migrate import LOCK_WAIT_MS, MIGRATION_SESSION
+from manman_status.store.session import BaseConnection
+from manman_status.store.session import connect as connect_session
 
 MIGRATION_LOCK = 7_036_874_417
 PARTITION = re.compile(r"transitions_(\d{8}|default)")
@@ -33,6 +35,7 @@ def migrate(connection: Connection) -> None:
         compare_server_default=True,
     )
     with context.begin_transaction():
+        connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         context.run_migrations()
 
@@ -44,8 +47,8 @@ async def run_online() -> None:
 
         dsn = load_settings(needs=("database_url",)).database_url
 
-    async def connect() -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(dsn, server_settings={"application_name": "manman-status migrate"})
+    async def connect() -> BaseConnection:
+        return await connect_session(dsn, MIGRATION_SESSION)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=pool.NullPool)
     try:

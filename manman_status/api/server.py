@@ -24,9 +24,10 @@ import structlog
 from granian.constants import Interfaces, Loops
 from granian.server import Server
 
-from manman_status.errors import CommandFailed, DatabaseUnavailable
+from manman_status.errors import CommandFailed, DatabaseRefuses, DatabaseUnavailable
 from manman_status.logs import configure_logs
-from manman_status.store.pool import CONNECTION_ERRORS, require_schema
+from manman_status.store.faults import plain
+from manman_status.store.pool import CONNECTION_ERRORS, create_pool, opened, require_schema
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -83,19 +84,22 @@ def _load(settings: Settings) -> Litestar:
 
 async def _check_database(settings: Settings) -> None:
     timeout_seconds = settings.database_timeout_seconds
+    pool = create_pool(
+        settings.read_url, application="manman-status api", size=1, timeout_seconds=timeout_seconds, read_only=True
+    )
     try:
-        async with asyncio.timeout(timeout_seconds):
-            connection = await asyncpg.connect(settings.read_url, timeout=timeout_seconds)
-            try:
-                await require_schema(connection)
-            finally:
-                connection.terminate()
+        async with (
+            asyncio.timeout(timeout_seconds),
+            opened(pool, close_within_seconds=0.5),
+            pool.acquire() as connection,
+        ):
+            await require_schema(connection)
     except asyncpg.ClientConfigurationError as error:
-        raise DatabaseUnavailable(cause=error) from error
+        raise DatabaseUnavailable(cause=plain(error)) from error
     except CONNECTION_ERRORS as error:
-        log.warning("database_away", cause=type(error).__name__, hint="answers are 503 until it is back")
+        log.warning("database_away", cause=plain(error), hint="answers are 503 until it is back")
     except asyncpg.PostgresError as error:
-        raise DatabaseUnavailable(cause=error) from error
+        raise DatabaseRefuses(cause=plain(error)) from error
 
 
 def _free_address(host: str, port: int) -> str:

@@ -85,38 +85,47 @@ async def examine(settings: Settings, role: Role | None) -> list[Finding]:
 
 
 async def examine_database(settings: Settings, name: str, *, writing: bool = False) -> list[Finding]:
-    import asyncpg
-
-    from manman_status.store.pool import DATABASE_ERRORS
+    from manman_status.store.faults import plain
+    from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, create_pool, opened
 
     url = getattr(settings, name)
     if not url:
         return [wrong("database", f"{variable(name)} is not set")]
+    patience = settings.database_timeout_seconds
+    # As the role connects, so that what it cannot have is found here.
+    pool = create_pool(url, application="manman-status doctor", size=1, timeout_seconds=patience, read_only=not writing)
     try:
-        async with asyncio.timeout(settings.database_timeout_seconds):
-            connection = await asyncpg.connect(url)
-            try:
-                return await examine_schema(connection, redacted(url), writing=writing)
-            finally:
-                connection.terminate()
+        async with asyncio.timeout(patience), opened(pool, close_within_seconds=0.5), pool.acquire() as connection:
+            return await examine_schema(connection, redacted(url), writing=writing)
     except DATABASE_ERRORS as error:
-        cause = str(error) or f"no answer within {settings.database_timeout_seconds:g} s"
-        return [
-            wrong(
-                "database",
-                f"{redacted(url)}: {cause}; see that it runs, and {variable(name)}",
-            )
-        ]
+        cause = f"no answer within {patience:g} s" if isinstance(error, TimeoutError) else plain(error)
+        remedy = f"see that it runs, and {variable(name)}" if isinstance(error, CONNECTION_ERRORS) else variable(name)
+        return [wrong("database", f"{redacted(url)}: {cause}; {remedy}")]
 
 
 async def examine_schema(connection: Connection, url: str, *, writing: bool) -> list[Finding]:
     from manman_status.store.checkup import look_at_server, missing_privileges
     from manman_status.store.pool import require_schema
+    from manman_status.store.session import is_pooled
 
     server = await look_at_server(connection)
     place = f"PostgreSQL {server.version} at {url}"
+    if is_pooled(connection):
+        place += ", through a pooler: without prepared statements"
     if writing and server.read_only:
-        database = wrong("database", f"{place} takes no writes: name the primary, not a standby")
+        database = wrong(
+            "database",
+            f"{place} takes no writes: name the primary, not a standby, and see default_transaction_read_only",
+        )
+    elif writing and not server.keeps_commits:
+        database = wrong(
+            "database",
+            f"{place} has synchronous_commit off: a crash of it loses events that workers were told are safe",
+        )
+    elif server.encoding != "UTF8":
+        database = wrong(
+            "database", f"{place} has the encoding {server.encoding}: names that it cannot hold are refused; use UTF8"
+        )
     else:
         database = well("database", place)
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from manman_status.cli.flags import DatabaseUrl
-from manman_status.errors import CommandFailed, DatabaseUnavailable
+from manman_status.errors import DatabaseRefuses, DatabaseUnavailable
 from manman_status.settings import load_settings
 
 
@@ -17,18 +18,26 @@ def migrate(*, database_url: DatabaseUrl = None) -> None:
     from sqlalchemy.exc import DBAPIError
 
     from manman_status.store import migrate as schema
+    from manman_status.store.faults import plain
     from manman_status.store.pool import CONNECTION_ERRORS
 
     async def revision() -> str:
         async with asyncio.timeout(settings.database_timeout_seconds):
             return await schema.found_revision(settings.database_url)
 
+    def say(line: str) -> None:
+        print(f"manman-status: {line}", file=sys.stderr)
+
     try:
         before = asyncio.run(revision())
-        schema.migrate(settings.database_url)
+        schema.migrate(settings.database_url, say=say)
         after = asyncio.run(revision())
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        raise DatabaseRefuses(cause=plain(error)) from error
     except CONNECTION_ERRORS as error:
-        raise DatabaseUnavailable(cause=str(error) or type(error).__name__) from error
-    except (asyncpg.PostgresError, DBAPIError) as error:
-        raise CommandFailed(f"the database refuses: {str(error).splitlines()[0]}") from error
+        raise DatabaseUnavailable(cause=plain(error)) from error
+    except asyncpg.PostgresError as error:
+        raise DatabaseRefuses(cause=plain(error)) from error
+    except DBAPIError as error:
+        raise DatabaseRefuses(cause=plain((error.orig and error.orig.__cause__) or error)) from error
     print(f"schema {after}: nothing to do" if before == after else f"schema {before} → {after}")

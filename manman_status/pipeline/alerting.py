@@ -23,6 +23,7 @@ from manman_status.domain.alerts.server_crashed import crash_of, is_crash
 from manman_status.domain.clock import ClockReading
 from manman_status.domain.rows import Patience
 from manman_status.domain.status import Entity, StatusType
+from manman_status.errors import describe
 from manman_status.pipeline.clock import DatabaseClock, elapsed
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.notifying import BROKER
@@ -93,7 +94,7 @@ class Alerter:
             except LeaseLost:
                 self._leadership.lost()
             except DATABASE_ERRORS as error:
-                log.warning("alerts_not_judged", error=f"{type(error).__name__}: {error}")
+                log.warning("alerts_not_judged", error=describe(error))
             await asyncio.sleep(pause)
             if not more:
                 with suppress(TimeoutError):

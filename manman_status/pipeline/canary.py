@@ -17,6 +17,7 @@ import structlog
 
 from manman_status.backoff import Backoff
 from manman_status.domain.clock import ClockReading
+from manman_status.errors import describe
 from manman_status.pipeline.clock import DatabaseClock, elapsed
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.seal import Seal
@@ -114,7 +115,7 @@ class Observer:
             except DATABASE_ERRORS as error:
                 delay = backoff.failed()
                 if backoff.is_worth_saying:
-                    log.warning("processor_not_registered", error=f"{type(error).__name__}: {error}")
+                    log.warning("processor_not_registered", error=describe(error))
                 await asyncio.sleep(delay)
             else:
                 return True
@@ -144,7 +145,7 @@ class Observer:
                 self._unproven_since = None  # without the database no canary could be committed
                 backoff.failed()
                 if backoff.is_worth_saying:
-                    log.warning("observation_stands_still", error=f"{type(error).__name__}: {error}")
+                    log.warning("observation_stands_still", error=describe(error))
             else:
                 backoff = Backoff()
             await asyncio.sleep(self._interval_seconds / REPORTS_PER_CANARY)

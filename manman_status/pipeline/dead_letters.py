@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from manman_status.backoff import Backoff
-from manman_status.errors import BrokerUnavailable
+from manman_status.errors import BrokerUnavailable, describe
 from manman_status.pipeline.leadership import Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.dead_letters import oldest_letters, read_outbox, remove_letters
@@ -143,7 +143,7 @@ class DeadLetterRelay:
                 if backoff.is_worth_saying:
                     log.warning(
                         "dead_letters_not_moved",
-                        error=f"{type(error).__name__}: {error}",
+                        error=describe(error),
                         waiting=self._statistics.dead_letters_unsent,
                         meaning="they are safe in the database and are sent when the queue takes them",
                     )

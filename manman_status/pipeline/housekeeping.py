@@ -9,12 +9,14 @@ from time import monotonic
 
 import structlog
 
+from manman_status.backoff import Backoff
+from manman_status.errors import describe
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.store.alerts import forget_resolved
 from manman_status.store.clock_step import has_stepped_within
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.observation import forget_gaps, forget_processor, stale_processors
-from manman_status.store.partitions import PARTITION_DAYS_AHEAD, drop_partitions, make_partitions
+from manman_status.store.partitions import PARTITION_DAYS_AHEAD, keep_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 from manman_status.store.retention import delete_ended, delete_unreported
 from manman_status.store.silences import forget_silences
@@ -22,7 +24,8 @@ from manman_status.store.silences import forget_silences
 log = structlog.get_logger()
 
 LOOK_EVERY_SECONDS = 1.0
-PARTITIONS_EVERY_SECONDS = 3600.0
+TIDY_EVERY_SECONDS = 3600.0
+LOCKS_TRIED_EVERY_SECONDS = 60.0
 KEEP_ALL_AFTER_STEP = timedelta(days=1)
 """A clock that is years ahead must not cost the history: a person has a day to set it."""
 
@@ -46,20 +49,28 @@ class Housekeeper:
         self._queues = queues
         self._retention_days = retention_days
         self._silent_seconds = silent_seconds
-        self._tidied_at: float | None = None
+        self._tidy_at = self._partitions_at = float("-inf")
+        self._locks = Backoff(longest_seconds=LOCKS_TRIED_EVERY_SECONDS)
 
     async def run(self) -> None:
+        backoff = Backoff()
         while True:
             token = await self._leadership.wait()
             try:
                 await self._forget_the_gone(token)
-                if self._tidied_at is None or monotonic() - self._tidied_at > PARTITIONS_EVERY_SECONDS:
+                if monotonic() >= self._tidy_at:
                     await self._tidy(token)
-                    self._tidied_at = monotonic()
+                    self._tidy_at = monotonic() + TIDY_EVERY_SECONDS
+                if monotonic() >= self._partitions_at:
+                    await self._keep_partitions()
             except LeaseLost:
                 self._leadership.lost()
             except DATABASE_ERRORS as error:
-                log.warning("housekeeping_failed", error=f"{type(error).__name__}: {error}")
+                backoff.failed()
+                if backoff.is_worth_saying:
+                    log.warning("housekeeping_failed", error=describe(error), failing_seconds=backoff.failing_seconds)
+            else:
+                backoff = Backoff()
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def _forget_the_gone(self, token: int) -> None:
@@ -75,20 +86,32 @@ class Housekeeper:
                 await forget_processor(connection, processor_id, queues=self._queues)
             log.warning("processor_gone", processor_id=processor_id)
 
+    async def _keep_partitions(self) -> None:
+        """No lease is checked: whoever does this does the same, and one at a time. The check would keep the lease
+        from being renewed while a lock is waited for."""
+        async with self._pool.acquire() as connection:
+            keeps_all = await has_stepped_within(connection, KEEP_ALL_AFTER_STEP)
+            retention_days = None if keeps_all else self._retention_days
+            done = await keep_partitions(connection, days_ahead=PARTITION_DAYS_AHEAD, retention_days=retention_days)
+        if done.made or done.dropped:
+            log.info("partitions_changed", made=done.made, dropped=done.dropped)
+        if done.waiting:
+            self._partitions_at = monotonic() + self._locks.failed()
+            if self._locks.is_worth_saying:
+                log.info("partitions_wait", lock_held_by=done.waiting, waiting_seconds=self._locks.failing_seconds)
+            return
+        self._partitions_at = monotonic() + TIDY_EVERY_SECONDS
+        self._locks = Backoff(longest_seconds=LOCKS_TRIED_EVERY_SECONDS)
+
     async def _tidy(self, token: int) -> None:
         async with self._pool.acquire() as connection:
-            async with connection.transaction():
-                await check_lease(connection, LEASE, token)
-                made = await make_partitions(connection, days_ahead=PARTITION_DAYS_AHEAD)
-                keeps_all = await has_stepped_within(connection, KEEP_ALL_AFTER_STEP)
-                dropped = [] if keeps_all else await drop_partitions(connection, retention_days=self._retention_days)
-            deleted = 0
-            if not keeps_all:
-                deleted = await self._delete(delete_ended, connection, token)
-                deleted += await self._delete(delete_unreported, connection, token)
-                deleted += await self._forget(connection, token)
-        if made or dropped or deleted:
-            log.info("tidied", partitions_made=made, partitions_dropped=dropped, rows_deleted=deleted)
+            if await has_stepped_within(connection, KEEP_ALL_AFTER_STEP):
+                return
+            deleted = await self._delete(delete_ended, connection, token)
+            deleted += await self._delete(delete_unreported, connection, token)
+            deleted += await self._forget(connection, token)
+        if deleted:
+            log.info("retention_done", rows_deleted=deleted)
 
     async def _forget(self, connection: Connection, token: int) -> int:
         async with connection.transaction():

@@ -27,7 +27,7 @@ from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
 from manman_status.domain.rows import Patience, Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
 from manman_status.domain.workers import microseconds
-from manman_status.errors import ManManStatusError
+from manman_status.errors import ManManStatusError, describe
 from manman_status.pipeline.alert_notices import take_alert_notice, take_forget
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.dead_letters import put_letters
@@ -210,7 +210,7 @@ class Ingest:
                 if isinstance(error, RowAppeared):
                     tries.owners |= error.owners
                 if batch.items and tries.conflicts > (CONFLICTS_OF_ONE if alone else CONFLICTS_OF_SEVERAL):
-                    raise Unstorable(f"it conflicts with other rows again and again: {_named(error)}") from error
+                    raise Unstorable(f"it conflicts with other rows again and again: {describe(error)}") from error
                 return random.uniform(0, 0.01) * tries.conflicts  # noqa: S311
             case _ if isinstance(error, REFUSALS) and batch.items:
                 raise Unstorable(f"the database refuses it: {error}") from error
@@ -219,12 +219,12 @@ class Ingest:
                 if batch.items and connected and isinstance(error, TOO_MUCH):
                     tries.failures += bool(not alone or await self._answers())
                     if tries.failures >= (FAILURES_OF_ONE if alone else 1):
-                        raise Unstorable(f"it is too much for the database: {_named(error)}") from error
+                        raise Unstorable(f"it is too much for the database: {describe(error)}") from error
                 delay = tries.backoff.failed()
                 if tries.backoff.is_worth_saying:
                     log.warning(
                         "database_away" if isinstance(error, CONNECTION_ERRORS) else "database_refuses_batch",
-                        error=_named(error),
+                        error=describe(error),
                         held_events=len(batch.items),
                         failing_seconds=tries.backoff.failing_seconds,
                     )
@@ -232,7 +232,7 @@ class Ingest:
             case _:
                 if self._traceback.is_due():
                     log.error("storing_failed", queue=batch.queue, items=len(batch.items), exc_info=error)
-                raise Unstorable(f"storing it fails: {_named(error)}") from error
+                raise Unstorable(f"storing it fails: {describe(error)}") from error
 
     async def _answers(self) -> bool:
         """True when the database answers what costs nothing: then it is not the database that hangs."""
@@ -300,10 +300,6 @@ def _apart(items: Sequence[Item]) -> tuple[list[tuple[int, ReportedEvent]], list
         else:
             events.append((place, item))
     return events, notices
-
-
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 async def _store_events(

@@ -19,7 +19,7 @@ import structlog
 from manman_status.backoff import Backoff
 from manman_status.domain.alerts.alert import AlertState
 from manman_status.domain.alerts.telling import News, ToldAlert, news_of
-from manman_status.errors import BrokerUnavailable, ManManStatusError
+from manman_status.errors import BrokerUnavailable, ManManStatusError, describe
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
@@ -87,7 +87,7 @@ class Teller:
                 if isinstance(error, NotTaken | BrokerUnavailable):
                     self._statistics.count_notification(self.channel, "failed")
                 if backoff.is_worth_saying:
-                    log.warning("alerts_not_told", channel=self.channel, error=f"{type(error).__name__}: {error}")
+                    log.warning("alerts_not_told", channel=self.channel, error=describe(error))
                 await asyncio.sleep(pause)
             else:
                 backoff = Backoff(longest_seconds=LONGEST_BACKOFF_SECONDS)

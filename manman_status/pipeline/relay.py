@@ -13,7 +13,7 @@ import asyncpg
 import structlog
 
 from manman_status.backoff import Backoff
-from manman_status.errors import BrokerUnavailable
+from manman_status.errors import BrokerUnavailable, describe
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
@@ -82,7 +82,7 @@ class Relay:
                 if backoff.is_worth_saying:
                     log.warning(
                         "relay_held_up",
-                        error=f"{type(error).__name__}: {error}",
+                        error=describe(error),
                         backlog=self.backlog,
                         failing_seconds=backoff.failing_seconds,
                     )

@@ -18,6 +18,7 @@ from manman_status.domain.guard import GuardState, judge_groups
 from manman_status.domain.rows import Rows
 from manman_status.domain.status import ACTIVE, Entity
 from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.errors import describe
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.clock_step import read_step, settle_alerts, settle_fleet
@@ -84,7 +85,7 @@ class Sweeper:
             except RowAppeared:
                 continue  # a processor was at the same rows: look again
             except DATABASE_ERRORS as error:
-                log.warning("sweep_failed", error=f"{type(error).__name__}: {error}")
+                log.warning("sweep_failed", error=describe(error))
             self._statistics.sweep_ms = round((perf_counter() - begun) * 1000, 2)
             await asyncio.sleep(self._interval_seconds)
 

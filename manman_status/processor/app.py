@@ -45,7 +45,9 @@ from manman_status.processor.publisher import DeadLetters, StatusPublisher
 from manman_status.processor.running import Runs, keep_running, unless_stopped
 from manman_status.processor.subscribers import Subscription
 from manman_status.settings import Settings
-from manman_status.store.partitions import PARTITION_DAYS_AHEAD, make_partitions
+from manman_status.store.checkup import require_writes
+from manman_status.store.faults import plain
+from manman_status.store.partitions import prepare_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
 from manman_status.wire.topology import Topology
 
@@ -309,20 +311,22 @@ class Processor:
 
 
 async def _prepare_database(pool: Pool) -> bool:
-    """Wait for the database, refuse an old schema, and have the next days' partitions ready."""
+    """Wait for the database, refuse an old schema, and have today's and tomorrow's partitions ready."""
     backoff = Backoff()
     while True:
         try:
             async with pool.acquire() as connection:
                 await require_schema(connection)
-                async with connection.transaction():
-                    await make_partitions(connection, days_ahead=PARTITION_DAYS_AHEAD)
+                server = await require_writes(connection)
+                await prepare_partitions(connection)
         except SchemaBehind:
             raise
         except DATABASE_ERRORS as error:
             delay = backoff.failed()
             if backoff.is_worth_saying:
-                log.warning("database_away", error=f"{type(error).__name__}: {error}")
+                log.warning("database_away", error=plain(error))
             await asyncio.sleep(delay)
         else:
+            if server.encoding != "UTF8":
+                log.warning("database_is_not_utf8", encoding=server.encoding, hint="other names are refused")
             return True

@@ -14,7 +14,7 @@ from yarl import URL
 
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel
-from manman_status.errors import CommandFailed
+from manman_status.errors import CommandFailed, describe
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.seal import Seal
 from manman_status.processor.canaries import watch_own_queue
@@ -81,7 +81,7 @@ async def open_broker(
             await close_broker(broker)
             delay = backoff.failed()
             if backoff.is_worth_saying:
-                log.warning("broker_away", error=f"{type(error).__name__}: {error}")
+                log.warning("broker_away", error=describe(error))
             await asyncio.sleep(delay)
         else:
             return broker, subscribers

@@ -25,6 +25,7 @@ from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.backoff import OnceAMinute
 from manman_status.cancellation import cancel
+from manman_status.errors import describe
 from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.batcher import Batcher
 from manman_status.pipeline.custody import Custody
@@ -141,7 +142,7 @@ class Subscription:
                         self._take(message)
             except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
                 if self._interruptions.is_due():
-                    log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
+                    log.warning("reading_interrupted", queue=self.queue, error=describe(error))
             await asyncio.sleep(1)
 
     def _take(self, message: RabbitMessage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import asyncpg
 import msgspec
 
 if TYPE_CHECKING:
@@ -48,12 +49,16 @@ WRITTEN_BY_THE_PROCESSOR = {
 class Server(msgspec.Struct, frozen=True):
     version: str
     user: str
+    encoding: str
     read_only: bool
+    keeps_commits: bool
 
 
 SERVER = """
 SELECT current_setting('server_version') AS version, current_user::text AS user,
-       current_setting('transaction_read_only')::bool AS read_only
+       current_setting('server_encoding') AS encoding,
+       current_setting('transaction_read_only')::bool AS read_only,
+       current_setting('synchronous_commit') <> 'off' AS keeps_commits
 """
 
 
@@ -63,6 +68,14 @@ async def look_at_server(connection: Connection) -> Server:
     return Server(**row)
 
 
+async def require_writes(connection: Connection) -> Server:
+    """Raise ReadOnlySQLTransactionError, as the first write would, where the database only reads."""
+    server = await look_at_server(connection)
+    if server.read_only:
+        raise asyncpg.ReadOnlySQLTransactionError("name the primary, not a standby")
+    return server
+
+
 MISSING_PRIVILEGES = """
 SELECT privilege || ' on ' || relation
 FROM unnest($1::text[], $2::text[]) AS needed (relation, privilege)
@@ -70,7 +83,8 @@ WHERE NOT has_table_privilege(relation, privilege)
 ORDER BY relation, privilege
 """
 MISSING_TO_MAKE_PARTITIONS = """
-SELECT 'CREATE on schema ' || current_schema() WHERE NOT has_schema_privilege(current_schema(), 'CREATE')
+SELECT 'CREATE on schema ' || relnamespace::regnamespace::text FROM pg_class
+WHERE oid = 'transitions'::regclass AND NOT has_schema_privilege(relnamespace, 'CREATE')
 UNION ALL
 SELECT 'ownership of transitions' FROM pg_class
 WHERE oid = 'transitions'::regclass AND NOT pg_has_role(relowner, 'USAGE')

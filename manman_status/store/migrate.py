@@ -1,16 +1,35 @@
-"""The schema to head. Safe to run twice, or by two at once: an advisory lock makes the second wait."""
+"""The schema to head. Safe to run twice, or by two at once: an advisory lock makes the second wait.
+
+A migration runs beside a fleet that lives. A lock that it waits for stands in the way of everybody who comes after it,
+so it waits `LOCK_WAIT_MS` at most, takes everything back, and begins anew a little later.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
 
+from manman_status.backoff import Backoff
+from manman_status.errors import CommandFailed
 from manman_status.store.pool import SCHEMA_REVISION_FOUND
+from manman_status.store.session import Session, connect
 
 PACKAGE = Path(__file__).parents[1]
+LOCK_WAIT_MS = 200
+GIVES_UP_AFTER_SECONDS = 600.0
+MIGRATION_SESSION = Session(
+    application="manman-status migrate",
+    connect_seconds=10.0,
+    statement_seconds=None,  # an index on a large table takes its time
+    idle_in_transaction_ms=60_000,
+)
+ENCODING = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
 
 
 def migrations_folder() -> Path:
@@ -26,17 +45,47 @@ def alembic_config(dsn: str) -> Config:
     return config
 
 
-def migrate(dsn: str) -> None:
-    """Bring the database at `dsn` to the newest schema. Blocks; runs its own event loop."""
-    command.upgrade(alembic_config(dsn), "head")
+def migrate(
+    dsn: str,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    gives_up_after_seconds: float = GIVES_UP_AFTER_SECONDS,
+) -> None:
+    """Bring the database at `dsn` to the newest schema. Blocks; runs its own event loop. `say` is given a line now and
+    then while a lock is waited for. Raises CommandFailed when it was not had in time."""
+    backoff = Backoff()
+    while True:
+        try:
+            return command.upgrade(alembic_config(dsn), "head")
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != asyncpg.LockNotAvailableError.sqlstate:
+                raise
+            delay = backoff.failed()
+            if backoff.failing_seconds > gives_up_after_seconds:
+                raise CommandFailed(
+                    f"gave up after {backoff.failing_seconds:g} s, nothing is changed: others hold locks on the tables;"
+                    " end what has been reading them for so long (pg_stat_activity), or migrate again later"
+                ) from error
+            if backoff.is_worth_saying:
+                say("waiting: others hold locks on the tables, or migrate too; nothing is changed yet")
+            time.sleep(delay)
 
 
 async def found_revision(dsn: str) -> str:
-    """The schema's revision, or "empty"."""
-    connection = await asyncpg.connect(dsn)
+    """The schema's revision, or "empty". Raises CommandFailed where an empty database has an encoding that cannot hold
+    every name."""
+    connection = await connect(dsn, MIGRATION_SESSION)
     try:
-        return await connection.fetchval(SCHEMA_REVISION_FOUND) or "empty"
-    except asyncpg.UndefinedTableError:
-        return "empty"
+        try:
+            found = await connection.fetchval(SCHEMA_REVISION_FOUND) or "empty"
+        except asyncpg.UndefinedTableError:
+            found = "empty"
+        encoding = await connection.fetchval(ENCODING)
+        if found == "empty" and encoding != "UTF8":
+            raise CommandFailed(
+                f"the database's encoding is {encoding}, and names need UTF8: make it anew with"
+                " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            )
+        return str(found)
     finally:
         await connection.close()

@@ -5,41 +5,58 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import asyncpg
 import msgspec
+from asyncpg.pool import PoolAcquireContext
 
 from manman_status.errors import SchemaBehind
+from manman_status.store.session import Session, connect
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
+    BasePool = asyncpg.Pool[asyncpg.Record]
+    BaseAcquireContext = PoolAcquireContext[asyncpg.Record]
+else:
+    BasePool, BaseAcquireContext = asyncpg.Pool, PoolAcquireContext
+
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 SCHEMA_REVISION = "0010"
 """The alembic revision that the SQL in this package is written for; a test compares it with `migrations/`."""
 
+SESSION_ERRORS = (
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
+    # A pooler that has come between gives us sessions in which our prepared statements are not.
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
+)
+"""What may be the fault of the server behind a connection, or of its session, and so will not pass while the connection
+lasts: after a failover it may lead to a server that only reads."""
+
 CONNECTION_ERRORS = (
     OSError,
     TimeoutError,
-    asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InternalClientError,
+    *SESSION_ERRORS,
 )
 """What is raised while the database is away, starting, stopping or full: try again later. (asyncpg's internal error is
 what a connection raises between the server's last word on it and its end.)"""
 
 DATABASE_ERRORS = (*CONNECTION_ERRORS, asyncpg.PostgresError)
 """And whatever else the server itself answers with."""
-
-HUNG_AFTER_MS = 3_000
-"""A process that hangs, or whose machine is gone, within a transaction must not keep its locks: the server ends it."""
 
 
 async def _prepare(connection: Connection) -> None:
@@ -56,28 +73,52 @@ async def _leave(connection: Connection) -> None:
     """Nothing to undo, and so no round trip for it."""
 
 
+class _Acquired(BaseAcquireContext):
+    async def __aexit__(self, *exc: object) -> None:
+        """Close the connection when it will not serve us any more. One to a server that only reads is not the only
+        one: all are made anew."""
+        if isinstance(exc[1], SESSION_ERRORS) and self.connection is not None:
+            self.connection.terminate()
+            if isinstance(exc[1], asyncpg.ReadOnlySQLTransactionError):
+                await self.pool.expire_connections()
+        await super().__aexit__(*exc)
+
+
+class Pool(BasePool):
+    """asyncpg's, which never hands out a connection again that has turned out to lead to the wrong server."""
+
+    def acquire(self, *, timeout: float | None = None) -> _Acquired:
+        return _Acquired(self, timeout)
+
+
 def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float, read_only: bool = False) -> Pool:
     """A pool that connects when first used: opening it needs no database.
 
     `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`. Neither role leaves
     anything behind in its session, so a connection goes back to the pool as it is.
     """
-    session = {
-        "application_name": application,
-        "timezone": "UTC",
-        "idle_in_transaction_session_timeout": str(HUNG_AFTER_MS),
-    }
-    if read_only:
-        session["default_transaction_read_only"] = "on"
-    return asyncpg.create_pool(
-        dsn,
+    session = Session(
+        application=application,
+        connect_seconds=timeout_seconds,
+        statement_seconds=timeout_seconds,
+        is_read_only=read_only,
+    )
+
+    async def make(**_: Any) -> Connection:
+        return await connect(dsn, session)
+
+    return Pool(
+        init_size=0,
         min_size=0,
         max_size=size,
-        timeout=timeout_seconds,
-        command_timeout=timeout_seconds,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        connect=cast("Any", make),
         init=_prepare,
         reset=_leave,
-        server_settings=session,
+        loop=None,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
     )
 
 

@@ -95,6 +95,14 @@ def test_all_problems_are_told_at_once() -> None:
         f"postgresql://u:12/{SECRET}@h/x",
         f"postgresql://u:12#{SECRET}@h/x",
         f"postgresql://u:{SECRET}@[h/x",
+        f"postgresql://u:{SECRET}@a:1,b:two/x",
+        f"postgresql://u:{SECRET}@a,b,c/x?port=1,2",
+        f"postgresql://u:{SECRET}@h/x?password",
+        f"postgresql://u:{SECRET}@h/x?sslmode={SECRET}",
+        f"postgresql://u:{SECRET}@h/x?target_session_attrs=writable",
+        f"postgresql://u:{SECRET}@h/x?prepared_statements=never",
+        f"postgresql://u:{SECRET}@h/x?connect_timeout=soon",
+        f"postgresql://u:{SECRET}\u2100@h/x",
         SECRET,
     ],
 )
@@ -146,6 +154,8 @@ def test_no_secret_is_in_the_text_of_the_settings() -> None:
     ("url", "shown"),
     [
         ("postgresql://u:p@h:5/x?sslmode=require", "postgresql://u:***@h:5/x"),
+        ("postgresql://u:p@a:1,b:2/x?sslmode=require", "postgresql://u:***@a:1,b:2/x"),
+        ("postgresql+psycopg2://u:p@[::1]:5,[::2]/x", "postgresql+psycopg2://u:***@[::1]:5,[::2]/x"),
         ("amqp://h", "amqp://h"),
         ("amqp://u:p@[::1]:5672/", "amqp://u:***@[::1]:5672/"),
         ("http://[broken", "<not a URL>"),

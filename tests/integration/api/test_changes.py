@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from manman_status.api.responses import ChangeList
-from manman_status.store.partitions import make_partitions
+from manman_status.store.partitions import keep_partitions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -131,8 +131,7 @@ async def test_a_dropped_revision_is_410_and_the_oldest_is_named(rows: Rows, htt
     response = await http.get("/status/changes", params={"since": 5})
     assert (response.status_code, response.json()["oldest_revision"]) == (410, 7)
     assert revisions(await ask(http, since=6)) == [7, 8, 9, 10]
-    async with rows.connection.transaction():
-        [today] = await make_partitions(rows.connection, days_ahead=0)
+    [today] = (await keep_partitions(rows.connection, days_ahead=0, retention_days=None)).made
     await rows.connection.execute(f"DROP TABLE {today}")
     response = await http.get("/status/changes", params={"since": 9, "wait": 60})
     assert (response.status_code, response.json()["oldest_revision"]) == (410, 11)

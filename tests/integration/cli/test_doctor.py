@@ -129,6 +129,18 @@ async def test_a_database_that_takes_no_writes_serves_the_api_alone(manman_statu
     assert verdicts(processor)["database"] == "problem"
 
 
+async def test_a_database_that_may_lose_commits_is_a_problem_of_the_processor(
+    manman_status: Command, database: str
+) -> None:
+    name = database.rpartition("/")[2]
+    await execute(database, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    api = await manman_status("doctor", role="api", database_url=database)
+    processor = await manman_status("doctor", role="processor", database_url=database)
+    assert api.code == 0, api.out
+    assert verdicts(processor)["database"] == "problem"
+    assert "synchronous_commit off" in processor.out
+
+
 async def test_a_wrong_broker_login_is_told(manman_status: Command, broker: str) -> None:
     finished = await manman_status("doctor", rabbitmq_url=broker.replace("guest:guest", "guest:wrong"))
     assert verdicts(finished)["broker"] == "problem"

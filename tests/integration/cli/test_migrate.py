@@ -45,7 +45,7 @@ async def test_the_flag_outranks_the_variable(manman_status: Command, empty_data
 async def test_a_database_that_is_not_there_is_named(manman_status: Command, secret_database: str) -> None:
     finished = await manman_status("migrate", database_url=f"{secret_database}_not")
     assert finished.code == 1
-    assert finished.err.startswith("manman-status: the database refuses: database ")
+    assert finished.err.startswith("manman-status: The database refuses: no such database: database ")
 
 
 async def test_who_may_not_create_tables_is_told_so(manman_status: Command, empty_database: str) -> None:
