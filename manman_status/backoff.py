@@ -33,3 +33,7 @@ class Backoff:
             self._said_at = monotonic()
         delay: float = min(FIRST_SECONDS * 2 ** min(self.failures - 1, 10), self._longest_seconds)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def worked(self) -> None:
+        """The next failure is the first of its kind; it is said once the minute of the last one is over."""
+        self.failures = 0
