@@ -172,6 +172,12 @@ class Processor(msgspec.Struct):
     last_batch_ms: float = 0.0
     longest_batch_ms: float = 0.0
     queue_depths: dict[str, int] = {}
+    broker_alarm: Annotated[
+        str | None, Meta(description="Why RabbitMQ holds back what it publishes; null while it does not.")
+    ] = None
+    broker_problems: Annotated[
+        dict[str, str], Meta(description="Why a queue is not read, or, as `publishing`, why nothing is published.")
+    ] = {}
     dead_letters_waiting: int | None = None
     notifications: Annotated[dict[str, dict[str, int]], Meta(description="By channel and outcome.")] = {}
     sweep_ms: Annotated[float | None, Meta(description="Null unless it leads.")] = None

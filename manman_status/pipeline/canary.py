@@ -47,6 +47,14 @@ class Canaries(Protocol):
     def losses(self) -> int:
         """How often the connection was lost since we began."""
 
+    @property
+    def alarm(self) -> str | None:
+        """Why the broker holds back canaries; None while it does not."""
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why a queue is not read, by its name, or why nothing can be published, by `publishing`."""
+
     async def send(self, queue: str, sent_at: datetime) -> None:
         """Through the inbound exchange, to whichever processor is given it."""
 
@@ -127,7 +135,7 @@ class Observer:
                 self._unproven_since = None  # without the database no canary could be committed
                 backoff.failed()
                 if backoff.is_worth_saying:
-                    log.warning("observation_stands_still", error=f"{type(error).__name__}: {error}")
+                    log.warning("observation_stands_still", error=str(error) or repr(error))
             else:
                 backoff = Backoff()
             await asyncio.sleep(self._interval_seconds / REPORTS_PER_CANARY)
@@ -159,6 +167,7 @@ class Observer:
         """Write the row and move the watermarks; the database's time, taken before any canary is sent. So no canary
         that was sent after a loss of the connection is seen before that loss."""
         losses, is_connected = self._canaries.losses, self._canaries.is_connected
+        self._statistics.broker_alarm, self._statistics.broker_problems = self._canaries.alarm, self._canaries.problems
         restarted = [queue for queue in self._queues if self._custody[queue].restarted]
         for queue in restarted:
             self._custody[queue].restarted = False  # before we wait: it may restart again meanwhile

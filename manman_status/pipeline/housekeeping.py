@@ -8,6 +8,7 @@ from time import monotonic
 
 import structlog
 
+from manman_status.backoff import Backoff
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.store.alerts import forget_resolved
 from manman_status.store.leases import LeaseLost, check_lease
@@ -45,6 +46,7 @@ class Housekeeper:
         self._tidied_at: float | None = None
 
     async def run(self) -> None:
+        backoff = Backoff()
         while True:
             token = await self._leadership.wait()
             try:
@@ -55,7 +57,11 @@ class Housekeeper:
             except LeaseLost:
                 self._leadership.lost()
             except DATABASE_ERRORS as error:
-                log.warning("housekeeping_failed", error=f"{type(error).__name__}: {error}")
+                backoff.failed()
+                if backoff.is_worth_saying:
+                    log.warning("housekeeping_failed", error=f"{type(error).__name__}: {error}")
+            else:
+                backoff.worked()
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def _forget_the_gone(self, token: int) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from faststream.rabbit import RabbitBroker, RabbitExchange, RabbitRouter
 from faststream.rabbit.publisher import RabbitPublisher
 
-from manman_status.errors import BrokerUnavailable
 from manman_status.processor.declare import topic
+from manman_status.processor.publishing import Publishing
 from manman_status.wire.outbound import StatusMessage
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
     from manman_status.processor.telemetry import Tracing
-
-CONFIRM_SECONDS = 10
 
 
 def _publisher(broker: RabbitBroker, exchange: RabbitExchange, tracing: Tracing | None) -> RabbitPublisher:
@@ -34,46 +30,46 @@ def _publisher(broker: RabbitBroker, exchange: RabbitExchange, tracing: Tracing 
 class StatusPublisher:
     """Publishes status changes, each confirmed by the broker before the call returns. Nobody has to listen."""
 
-    def __init__(self, broker: RabbitBroker, topology: Topology, tracing: Tracing | None = None) -> None:
-        self._publisher = _publisher(broker, topic(topology.outbound_exchange), tracing)
+    def __init__(self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None) -> None:
+        self._publishing = publishing
+        self._publisher = _publisher(publishing.broker, topic(topology.outbound_exchange), tracing)
         self._tracing = tracing
 
     async def __call__(self, message: StatusMessage) -> None:
         """Raises BrokerUnavailable: then it may have arrived all the same."""
         tracing, traceparent = self._tracing, message.traceparent
-        try:
-            with tracing.going_on(traceparent) if tracing and traceparent else nullcontext():
-                # FastStream's own `timeout` does not count the time in which it waits to be connected again.
-                async with asyncio.timeout(CONFIRM_SECONDS):
-                    await self._publisher.publish(
-                        message.body,
-                        routing_key=message.routing_key,
-                        mandatory=False,
-                        message_id=message.message_id,
-                        timestamp=message.timestamp,
-                    )
-        except (*CONNECTION_EXCEPTIONS, TimeoutError) as error:
-            raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
+        with tracing.going_on(traceparent) if tracing and traceparent else nullcontext():
+            await self._publishing.confirmed(
+                self._publisher.publish(
+                    message.body,
+                    routing_key=message.routing_key,
+                    mandatory=False,
+                    message_id=message.message_id,
+                    timestamp=message.timestamp,
+                )
+            )
 
 
 class DeadLetters:
-    """Publishes dead letters, each confirmed by the broker before `send` returns."""
+    """Publishes dead letters, each confirmed by the broker before `send` returns. Raises BrokerUnavailable."""
 
-    def __init__(self, broker: RabbitBroker, topology: Topology, tracing: Tracing | None = None) -> None:
-        self._publisher = _publisher(broker, topic(topology.dead_letter_exchange), tracing)
+    def __init__(self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None) -> None:
+        self._publishing = publishing
+        self._publisher = _publisher(publishing.broker, topic(topology.dead_letter_exchange), tracing)
         self._origin = topology.inbound_exchange
 
     async def send(self, body: bytes, *, error: str, queue: str, exchange: str | None, routing_key: str) -> None:
-        await self._publisher.publish(
-            body,
-            routing_key=routing_key or "unrouted",
-            message_id=str(uuid.uuid4()),
-            timestamp=datetime.now(UTC),
-            timeout=CONFIRM_SECONDS,
-            headers={
-                "x-manman-error": error[:1000],
-                "x-manman-queue": queue,
-                "x-manman-exchange": exchange or self._origin,
-                "x-manman-routing-key": routing_key,
-            },
+        await self._publishing.confirmed(
+            self._publisher.publish(
+                body,
+                routing_key=routing_key or "unrouted",
+                message_id=str(uuid.uuid4()),
+                timestamp=datetime.now(UTC),
+                headers={
+                    "x-manman-error": error[:1000],
+                    "x-manman-queue": queue,
+                    "x-manman-exchange": exchange or self._origin,
+                    "x-manman-routing-key": routing_key,
+                },
+            )
         )

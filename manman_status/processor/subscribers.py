@@ -7,24 +7,25 @@ batch's last message settles exactly that batch, after its rows are committed an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, nullcontext
+from contextlib import nullcontext
 from itertools import groupby
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from faststream.rabbit import RabbitMessage
-from faststream.rabbit.subscriber import RabbitSubscriber
 
-from manman_status.cancellation import cancel
+from manman_status.cancellation import answered, cancel
+from manman_status.errors import BrokerUnavailable
 from manman_status.pipeline.batcher import Batcher
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.statistics import Statistics
+from manman_status.processor.connection import QueueReader, channel_of
 from manman_status.processor.publisher import DeadLetters
+from manman_status.processor.running import Pulse, vital, watched
 from manman_status.wire.inbound import Decoded, Poison, decode, find_body
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ log = structlog.get_logger()
 
 LONGEST_REASON = 200
 """In the logs, where a stranger could else write a whole message."""
-BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
+BROKER_ERRORS = (AMQPError, BrokerUnavailable, ChannelInvalidStateError, ConnectionError, TimeoutError)
+ACKNOWLEDGE_WITHIN_SECONDS = 10.0
 
 
 class Delivery(msgspec.Struct):
@@ -51,20 +53,12 @@ async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
     return RabbitMessage(raw_message=message, body=message.body, message_id="-", correlation_id="-")  # type: ignore[arg-type]
 
 
-def channel_of(message: RabbitMessage) -> object:
-    """What tells the message's channel from the one after a reconnection; None when it is closed by now."""
-    try:
-        return message.raw_message.channel
-    except ChannelInvalidStateError:
-        return None
-
-
 class Subscription:
     """Reads one queue until it is stopped: `run` returns when what was read is stored and acknowledged."""
 
     def __init__(
         self,
-        subscriber: RabbitSubscriber,
+        reader: QueueReader,
         ingest: Ingest,
         dead_letters: DeadLetters,
         custody: Custody,
@@ -75,13 +69,15 @@ class Subscription:
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
-        self._subscriber = subscriber
+        self._reader = reader
         self._ingest = ingest
         self._dead_letters = dead_letters
         self._custody = custody
         self._statistics = statistics
-        self.queue = subscriber.queue.name
-        self._batcher = Batcher(self._settle, max_weight=max_events, max_wait_ms=max_wait_ms)
+        self.queue = reader.queue
+        self._is_settling = False
+        self.storing = Pulse()
+        self._batcher = Batcher(self._flush, max_weight=max_events, max_wait_ms=max_wait_ms)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -89,36 +85,45 @@ class Subscription:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(self._read(), name=f"read {self.queue}")
-            tasks.create_task(self._batcher.run(), name=f"store {self.queue}")
+            reading = tasks.create_task(vital(self._read(), f"read {self.queue}"))
+            storing = watched(self._batcher.run(), self.storing)
+            tasks.create_task(vital(storing, f"store {self.queue}", until=self._stopping))
             await self._stopping.wait()
             await cancel(reading)
             self._batcher.close()
 
     async def _read(self) -> None:
-        """The iterator ends, or fails, when the broker stays away or closes the channel; it is begun again until we
-        stop."""
-        while True:
-            try:
-                async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
-                    async for message in messages:
-                        delivery = Delivery(message, channel_of(message), decode(message.body))
-                        if self._tracing:
-                            delivery.span = self._tracing.receive(message, self.queue)
-                        await self._batcher.add(delivery, delivery.decoded.count)
-            except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
-                log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(1)
+        async for message in self._reader:
+            delivery = Delivery(message, channel_of(message.raw_message), decode(message.body))
+            if self._tracing:
+                delivery.span = self._tracing.receive(message, self.queue)
+            await self._batcher.add(delivery, delivery.decoded.count)
+
+    def is_stuck(self, *, for_seconds: float) -> bool:
+        """True when a batch is being settled, and nothing of it has moved for so long: each step of it has a bound, so
+        a database or broker that is away cannot do that."""
+        return self._is_settling and self.storing.age_seconds > for_seconds
+
+    async def _flush(self, deliveries: list[Delivery]) -> None:
+        self._is_settling = True
+        try:
+            await self._settle(deliveries)
+        finally:
+            self._is_settling = False
 
     async def _settle(self, deliveries: list[Delivery]) -> None:
         spans = [delivery.span for delivery in deliveries if delivery.span] if self._tracing else []
         await self._store(deliveries, spans)
         try:
             await self._bury(deliveries)
-            await deliveries[-1].message.ack(multiple=True)
+            async with asyncio.timeout(ACKNOWLEDGE_WITHIN_SECONDS):
+                await answered(deliveries[-1].message.ack(multiple=True))
         except BROKER_ERRORS as error:
             # Nothing was settled, so the broker sends it all again; merging it twice changes nothing.
-            log.warning("batch_will_come_again", queue=self.queue, messages=len(deliveries), error=str(error))
+            cause = str(error) or repr(error)
+            log.warning("batch_will_come_again", queue=self.queue, messages=len(deliveries), error=cause)
+            # The next batch's acknowledgement would settle this one too, were the channel not closed.
+            self._reader.give_back(deliveries[-1].channel, f"a batch could not be settled: {cause}")
         for span in spans:
             span.end()
         for channel, some in groupby(deliveries, key=_channel):
