@@ -34,6 +34,10 @@ class Backoff:
         delay: float = min(FIRST_SECONDS * 2 ** min(self.failures - 1, 10), self._longest_seconds)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
+    def worked(self) -> None:
+        """The next failure is the first of its kind; it is said once the minute of the last one is over."""
+        self.failures = 0
+
 
 class OnceAMinute:
     """Limits the lines of a log about one thing that others can cause as often as they like."""

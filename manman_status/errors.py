@@ -58,6 +58,10 @@ class BrokerUnavailable(ManManStatusError):  # noqa: N818
     """RabbitMQ does not answer: {cause}"""
 
 
+class BrokerRefuses(BrokerUnavailable):
+    """{cause}"""
+
+
 class CommandFailed(ManManStatusError):  # noqa: N818
     """{reason}"""
 

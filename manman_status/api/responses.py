@@ -173,6 +173,12 @@ class Processor(msgspec.Struct):
     last_batch_ms: float = 0.0
     longest_batch_ms: float = 0.0
     queue_depths: dict[str, int] = {}
+    broker_alarm: Annotated[
+        str | None, Meta(description="Why RabbitMQ holds back what it publishes; null while it does not.")
+    ] = None
+    broker_problems: Annotated[
+        dict[str, str], Meta(description="Why a queue is not read, or, as `publishing`, why nothing is published.")
+    ] = {}
     dead_letters_waiting: int | None = None
     dead_letters_unsent: Annotated[
         int | None, Meta(description="Dead letters that the broker has not taken yet. Null unless it leads.")

@@ -11,29 +11,40 @@ from typing import TYPE_CHECKING
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from yarl import URL
 
-from manman_status.errors import CommandFailed
+from manman_status.cancellation import is_cancelled
+from manman_status.errors import BrokerUnavailable, CommandFailed
+from manman_status.reporter.alarms import alarm_of, held_back, learn_reasons
+from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import Publisher, Unroutable, open_connection, open_publisher
 from manman_status.reporter.messages import Report
 from manman_status.wire.notices import ControlMessage, control_key, control_message
 from manman_status.wire.properties import read_any_properties
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractConnection
+    from aio_pika import Connection
 
     from manman_status.settings import Settings
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
+async def connected(settings: Settings) -> AsyncIterator[Connection]:
     """A command that loses its broker says so and ends, with BrokerUnavailable."""
     for noisy in ("aio_pika", "aiormq"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     read_any_properties()
+    learn_reasons()
     async with open_connection(settings.broker_url, name="manman-status") as connection:
         try:
             yield connection
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise BrokerUnavailable(cause="the connection was lost") from None
+        except TimeoutError as error:
+            alarm = await alarm_of(connection)
+            raise (held_back(alarm) if alarm else fault_of(error, settings.broker_url)) from error
         except (AMQPError, ConnectionError, ChannelInvalidStateError) as error:
-            raise CommandFailed(f"RabbitMQ: {error}") from error
+            raise fault_of(error, settings.broker_url) from error
 
 
 @asynccontextmanager

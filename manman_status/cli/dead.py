@@ -15,14 +15,17 @@ import msgspec
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 from cyclopts import App, Parameter, validators
 
+from manman_status.cancellation import within
 from manman_status.cli.broker import connected
 from manman_status.cli.flags import RabbitmqUrl
 from manman_status.errors import CommandFailed, SettingsError
-from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
+from manman_status.reporter.alarms import alarm_of, held_back
+from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CLOSE_WITHIN_SECONDS, CONFIRM_WITHIN_SECONDS
 from manman_status.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractConnection, AbstractIncomingMessage, AbstractQueue
+    from aio_pika import Connection
+    from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 
 app = App(name="dead")
 
@@ -138,6 +141,8 @@ async def send_again(settings: Settings, letter_id: str | None) -> tuple[int, li
             try:
                 await publish_again(connection, message)
             except (CommandFailed, AMQPError, TimeoutError) as error:
+                if alarm := await alarm_of(connection):
+                    raise held_back(alarm) from error
                 refused.append(printable(f"{letter.id}: {error}"))
             else:
                 await message.ack()
@@ -150,15 +155,15 @@ async def send_again(settings: Settings, letter_id: str | None) -> tuple[int, li
 
 
 @asynccontextmanager
-async def held(connection: AbstractConnection, queue_name: str) -> AsyncIterator[list[AbstractIncomingMessage]]:
+async def held(connection: Connection, queue_name: str) -> AsyncIterator[list[AbstractIncomingMessage]]:
     """The letters in the queue, oldest first. At the end those not acknowledged go back, in the order they had."""
-    channel = await connection.channel()
+    channel = await within(ANSWER_WITHIN_SECONDS, connection.channel())
     try:
-        queue = await channel.get_queue(queue_name)
+        queue = await within(ANSWER_WITHIN_SECONDS, channel.get_queue(queue_name))
     except ChannelNotFoundEntity as error:
         raise CommandFailed(f"there is no queue {queue_name}: the processor declares it when it starts") from error
     waiting = min(queue.declaration_result.message_count or 0, MOST)
-    await channel.set_qos(prefetch_count=max(waiting, 1))
+    await within(ANSWER_WITHIN_SECONDS, channel.set_qos(prefetch_count=max(waiting, 1)))
     messages = await taken(queue, waiting)
     try:
         yield messages
@@ -166,8 +171,9 @@ async def held(connection: AbstractConnection, queue_name: str) -> AsyncIterator
         kept = [message for message in messages if not message.processed]
         if kept:
             # One nack for all of them: returned one by one, a quorum queue mixes them.
-            await kept[-1].nack(multiple=True)
-        await channel.close()
+            await within(CLOSE_WITHIN_SECONDS, kept[-1].nack(multiple=True))
+        with suppress(TimeoutError):  # during an alarm RabbitMQ reads nothing more from whoever has published
+            await within(CLOSE_WITHIN_SECONDS, channel.close())
 
 
 async def taken(queue: AbstractQueue, count: int) -> list[AbstractIncomingMessage]:
@@ -181,7 +187,7 @@ async def taken(queue: AbstractQueue, count: int) -> list[AbstractIncomingMessag
     return messages
 
 
-async def publish_again(connection: AbstractConnection, message: AbstractIncomingMessage) -> None:
+async def publish_again(connection: Connection, message: AbstractIncomingMessage) -> None:
     """Returns when a queue has taken it. A channel of its own: a missing exchange closes the channel."""
     letter = letter_of(message)
     if letter.exchange is None:
@@ -201,7 +207,7 @@ async def publish_again(connection: AbstractConnection, message: AbstractIncomin
         exchange = (
             await channel.get_exchange(letter.exchange, ensure=False) if letter.exchange else channel.default_exchange
         )
-        await exchange.publish(again, letter.routing_key, mandatory=True, timeout=ANSWER_WITHIN_SECONDS)
+        await exchange.publish(again, letter.routing_key, mandatory=True, timeout=CONFIRM_WITHIN_SECONDS)
 
 
 def letter_of(message: AbstractIncomingMessage) -> DeadLetter:

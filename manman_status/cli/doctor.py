@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity
 from cyclopts import Parameter
 from yarl import URL
 
+from manman_status.cancellation import within
 from manman_status.cli.broker import connected, virtual_host
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role
 from manman_status.cli.rights import allowed_control_keys, may_report_any_worker, missing_for_processor
 from manman_status.cli.tables import numbered
-from manman_status.errors import BrokerUnavailable, CommandFailed, SchemaBehind, SettingsError
+from manman_status.errors import BrokerRefuses, BrokerUnavailable, CommandFailed, SchemaBehind, SettingsError
+from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, Unroutable, open_publisher
+from manman_status.reporter.messages import Report
 from manman_status.settings import Settings, load_settings, redacted, variable
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractConnection
+    from aio_pika import Connection
+    from pamqp.commands import Queue
 
-    from manman_status.store.pool import Connection
+    from manman_status.store.pool import Connection as DatabaseConnection
 
 NOT_THERE = "is not there: the processor declares it when it starts"
 
@@ -103,7 +108,7 @@ async def examine_database(settings: Settings, name: str, *, writing: bool = Fal
         return [wrong("database", f"{redacted(url)}: {cause}; {remedy}")]
 
 
-async def examine_schema(connection: Connection, url: str, *, writing: bool) -> list[Finding]:
+async def examine_schema(connection: DatabaseConnection, url: str, *, writing: bool) -> list[Finding]:
     from manman_status.store.checkup import look_at_server, missing_privileges
     from manman_status.store.pool import require_schema
     from manman_status.store.session import is_pooled
@@ -146,7 +151,7 @@ async def examine_schema(connection: Connection, url: str, *, writing: bool) -> 
     ]
 
 
-async def examine_outbox(connection: Connection, missing: list[str]) -> list[Finding]:
+async def examine_outbox(connection: DatabaseConnection, missing: list[str]) -> list[Finding]:
     """Dead letters that wait in the database, for as long as the broker does not take them."""
     from manman_status.store.dead_letters import read_outbox
 
@@ -182,15 +187,17 @@ async def examine_broker(settings: Settings) -> list[Finding]:
                 *[await examine_queue(connection, name) for name in queues],
                 await examine_queue(connection, settings.dead_letter_queue, is_dead_letters=True),
                 *await examine_rights(connection, settings),
+                # The last: after it, RabbitMQ reads nothing from this connection during an alarm.
+                *await examine_publishing(connection, settings.inbound_exchange),
             ]
+    except BrokerRefuses as error:
+        return [wrong("broker", f"{place}: {error}; see {variable('rabbitmq_url')}")]
     except BrokerUnavailable as error:
         cause = error.fields["cause"]
         return [wrong("broker", f"{place}: {cause}; see that it runs, and {variable('rabbitmq_url')}")]
-    except CommandFailed as error:
-        return [wrong("broker", f"{place}: {error}")]
 
 
-async def examine_rights(connection: AbstractConnection, settings: Settings) -> list[Finding]:
+async def examine_rights(connection: Connection, settings: Settings) -> list[Finding]:
     """What this user of the broker may do. What it may not is a problem only where a processor has to."""
     topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
     user = URL(settings.broker_url).user or "guest"
@@ -221,16 +228,32 @@ def examine_channels(settings: Settings) -> list[Finding]:
     ]
 
 
-def broker_version(connection: AbstractConnection) -> str:
+def broker_version(connection: Connection) -> str:
     properties = connection.transport.connection.server_properties if connection.transport else {}
     return f"RabbitMQ {properties.get('version', '')!s}"
 
 
-async def examine_exchange(connection: AbstractConnection, name: str) -> Finding:
-    # A channel for each question: the answer "not there" closes it.
+async def examine_publishing(connection: Connection, exchange: str) -> list[Finding]:
+    """By two messages that no queue takes: RabbitMQ says that it holds back publishers only to one who publishes, and
+    it may take his first message before."""
     try:
+        async with open_publisher(connection, exchange=exchange) as publisher:
+            for _ in range(2):
+                with suppress(Unroutable):
+                    await publisher.send(Report("manman-status.doctor", b"{}", durable=False))
+    except BrokerUnavailable as error:
+        return [wrong("publishing", f"{error}; see `rabbitmq-diagnostics alarms`")]
+    return [well("publishing", "RabbitMQ takes messages")]
+
+
+async def examine_exchange(connection: Connection, name: str) -> Finding:
+    # A channel for each question: the answer "not there" closes it.
+    async def look() -> None:
         async with connection.channel() as channel:
             await channel.get_exchange(name)
+
+    try:
+        await within(ANSWER_WITHIN_SECONDS, look())
     except ChannelNotFoundEntity:
         return wrong("exchange", f"{name} {NOT_THERE}")
     except ChannelClosed as error:
@@ -238,10 +261,13 @@ async def examine_exchange(connection: AbstractConnection, name: str) -> Finding
     return well("exchange", name)
 
 
-async def examine_queue(connection: AbstractConnection, name: str, *, is_dead_letters: bool = False) -> Finding:
-    try:
+async def examine_queue(connection: Connection, name: str, *, is_dead_letters: bool = False) -> Finding:
+    async def look() -> Queue.DeclareOk:
         async with connection.channel() as channel:
-            found = (await channel.get_queue(name)).declaration_result
+            return (await channel.get_queue(name)).declaration_result
+
+    try:
+        found = await within(ANSWER_WITHIN_SECONDS, look())
     except ChannelNotFoundEntity:
         return wrong("queue", f"{name} {NOT_THERE}")
     except ChannelClosed as error:

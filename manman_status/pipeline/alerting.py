@@ -14,6 +14,7 @@ from time import perf_counter
 
 import structlog
 
+from manman_status.backoff import Backoff
 from manman_status.domain.alerts.crash_loop import CRASH_WINDOW, CrashLoop
 from manman_status.domain.alerts.dead_letters import remember
 from manman_status.domain.alerts.flapping import FLAP_WINDOW, Flapping
@@ -82,6 +83,7 @@ class Alerter:
         self._more = asyncio.Event()
 
     async def run(self) -> None:
+        backoff = Backoff()
         while True:
             token = await self._leadership.wait()
             more = False
@@ -94,7 +96,11 @@ class Alerter:
             except LeaseLost:
                 self._leadership.lost()
             except DATABASE_ERRORS as error:
-                log.warning("alerts_not_judged", error=describe(error))
+                backoff.failed()
+                if backoff.is_worth_saying:
+                    log.warning("alerts_not_judged", error=describe(error))
+            else:
+                backoff.worked()
             await asyncio.sleep(pause)
             if not more:
                 with suppress(TimeoutError):

@@ -55,6 +55,14 @@ class Canaries(Protocol):
     def losses(self) -> int:
         """How often the connection was lost since we began."""
 
+    @property
+    def alarm(self) -> str | None:
+        """Why the broker holds back canaries; None while it does not."""
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why a queue is not read, by its name, or why nothing can be published, by `publishing`."""
+
     async def send(self, queue: str, sent_at: datetime) -> None:
         """Through the inbound exchange, to whichever processor is given it."""
 
@@ -178,6 +186,7 @@ class Observer:
         """Write the row and move the watermarks; the database's time, taken before any canary is sent. So no canary
         that was sent after a loss of the connection is seen before that loss."""
         losses, is_connected = self._canaries.losses, self._canaries.is_connected
+        self._statistics.broker_alarm, self._statistics.broker_problems = self._canaries.alarm, self._canaries.problems
         restarted = [queue for queue in self._queues if self._custody[queue].restarted]
         for queue in restarted:
             self._custody[queue].restarted = False  # before we wait: it may restart again meanwhile

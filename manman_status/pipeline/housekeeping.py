@@ -70,7 +70,7 @@ class Housekeeper:
                 if backoff.is_worth_saying:
                     log.warning("housekeeping_failed", error=describe(error), failing_seconds=backoff.failing_seconds)
             else:
-                backoff = Backoff()
+                backoff.worked()
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def _forget_the_gone(self, token: int) -> None:

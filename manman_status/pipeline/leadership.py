@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -33,6 +34,7 @@ class Leadership:
         self.token: int | None = None
         self._seen: HeldLease | None = None
         self._seen_at = 0.0
+        self._leading_since = float("inf")
         self._leading = asyncio.Event()
 
     async def wait(self) -> int:
@@ -41,9 +43,13 @@ class Leadership:
             await self._leading.wait()
         return self.token
 
+    def has_led_for(self, seconds: float) -> bool:
+        return monotonic() - self._leading_since > seconds
+
     def lost(self) -> None:
         """Said by whoever was refused with LeaseLost."""
         self.token = None
+        self._leading_since = float("inf")
         self._leading.clear()
 
     async def run(self) -> None:
@@ -72,6 +78,7 @@ class Leadership:
             self.lost()
         else:
             self.token = token
+            self._leading_since = min(self._leading_since, monotonic())
             self._leading.set()
 
     async def _drop(self) -> None:

@@ -48,6 +48,8 @@ class Statistics:
         self.last_batch_ms = 0.0
         self.longest_batch_ms = 0.0
         self.queue_depths: dict[str, int] = {}
+        self.broker_alarm: str | None = None
+        self.broker_problems: dict[str, str] = {}
         self.dead_letters_waiting: int | None = None
         # Of a leader; None while another leads.
         self.dead_letters_unsent: int | None = None
@@ -118,6 +120,8 @@ class Statistics:
             "last_batch_ms": self.last_batch_ms,
             "longest_batch_ms": self.longest_batch_ms,
             "queue_depths": self.queue_depths,
+            "broker_alarm": self.broker_alarm,
+            "broker_problems": self.broker_problems,
             "sweep_ms": self.sweep_ms,
             "relay_backlog": self.relay_backlog,
         }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from manman_status.backoff import Backoff
 from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
 from manman_status.domain.guard import GuardState, judge_groups
 from manman_status.domain.rows import Rows
@@ -73,6 +74,7 @@ class Sweeper:
         self._clock_steps = 0
 
     async def run(self) -> None:
+        backoff = Backoff()
         while True:
             if self._leadership.token is None:
                 self._statistics.sweep_ms = None
@@ -85,7 +87,11 @@ class Sweeper:
             except RowAppeared:
                 continue  # a processor was at the same rows: look again
             except DATABASE_ERRORS as error:
-                log.warning("sweep_failed", error=describe(error))
+                backoff.failed()
+                if backoff.is_worth_saying:
+                    log.warning("sweep_failed", error=describe(error))
+            else:
+                backoff.worked()
             self._statistics.sweep_ms = round((perf_counter() - begun) * 1000, 2)
             await asyncio.sleep(self._interval_seconds)
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
+import sys
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from functools import partial
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
-from faststream.rabbit import RabbitBroker
-from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.backoff import Backoff
-from manman_status.cancellation import cancel
+from manman_status.cancellation import cancel, within
 from manman_status.domain.rows import Patience
-from manman_status.errors import SchemaBehind
+from manman_status.errors import ManManStatusError, SchemaBehind
 from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
@@ -31,19 +30,26 @@ from manman_status.pipeline.dead_letters import DeadLetterRelay, Sampler
 from manman_status.pipeline.housekeeping import Housekeeper
 from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.leadership import Leadership
-from manman_status.pipeline.notifying import BrokerTeller, Channel, ChannelTeller, Teller
+from manman_status.pipeline.notifying import (
+    LONGEST_BACKOFF_SECONDS,
+    BrokerTeller,
+    Channel,
+    ChannelTeller,
+    Teller,
+)
 from manman_status.pipeline.relay import Relay
 from manman_status.pipeline.seal import Seal
 from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper
-from manman_status.processor.canaries import BrokerCanaries, is_connected
-from manman_status.processor.connection import close_broker, open_broker
-from manman_status.processor.declare import declare_dead_letters
+from manman_status.processor.canaries import BrokerCanaries
+from manman_status.processor.connection import QueueReader
 from manman_status.processor.flow import Flow
 from manman_status.processor.probes import probe_files
 from manman_status.processor.publisher import DeadLetters, StatusPublisher
-from manman_status.processor.running import Runs, keep_running, unless_stopped
-from manman_status.processor.subscribers import Subscription
+from manman_status.processor.publishing import Publishing
+from manman_status.processor.running import Part, Runs, unless_stopped
+from manman_status.processor.subscribers import Subscription, parse
+from manman_status.reporter.alarms import learn_reasons
 from manman_status.settings import Settings
 from manman_status.store.checkup import require_writes
 from manman_status.store.faults import plain
@@ -61,12 +67,25 @@ TRANSIENT_LETTERS = {"of_one": 20, "in_all": 1_000, "in_all_bytes": 32 * MIB}
 DURABLE_LETTERS = {"of_one": 1_000, "in_all": 20_000, "in_all_bytes": 256 * MIB}
 """How many dead letters of heartbeats, and of lifecycle events, a processor keeps in an hour."""
 
+STUCK_SECONDS = 120.0
+"""A task that does not move for so long is stuck: the longest of its waits, for the database, ends after a few times
+its time-out."""
+END_WITHIN_SECONDS = 2.0
+GOODBYE_SECONDS = 5.0
+
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; the exit code. Raises SettingsError, SchemaBehind and CommandFailed before anything
     is read."""
     uvloop.run(run_processor(settings, _open_channels(settings)))
     return 0
+
+
+def _end_at_once() -> None:
+    """A task that takes no cancellation, of a library's, must not keep a process that was told to end."""
+    log.error("stopped_with_tasks_left", tasks=sorted(repr(task.get_coro()) for task in asyncio.all_tasks()))
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _open_channels(settings: Settings) -> Sequence[Channel]:
@@ -98,13 +117,13 @@ def _open_tracing(
 
 
 async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None:
+    learn_reasons()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
     custody = {queue: Custody() for queue in (topology.heartbeat_queue, topology.lifecycle_queue)}
-    seal = Seal()
     statistics = Statistics()
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
@@ -119,38 +138,20 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         await stack.enter_async_context(opened(pool, close_within_seconds=0.5))
         if await unless_stopped(_prepare_database(pool), stopping) is None:
             return
-        flow = Flow()
-        opening = open_broker(
-            settings.broker_url, topology, processor_id, custody, seal, flow, prefetch=settings.prefetch
-        )
-        connected = await unless_stopped(opening, stopping)
-        if connected is None:
-            return
-        broker, subscribers = connected
-        connection = await broker.connect()
-        canaries = BrokerCanaries(broker, connection, topology, processor_id, seal)
-        dead_letters = DeadLetters(broker, topology, partial(declare_dead_letters, connection, topology), tracing)
-        processor = Processor(
-            settings,
-            topology,
-            pool,
-            broker,
-            subscribers,
-            canaries,
-            dead_letters,
-            flow,
-            custody,
-            seal,
-            processor_id,
-            channels,
-            statistics,
-            tracing,
-        )
+        processor = Processor(settings, topology, pool, custody, processor_id, channels, statistics, tracing)
         stack.push_async_callback(processor.leave)
-        stack.push_async_callback(close_broker, broker)
         probes.is_ready = processor.is_ready
-        await processor.run(stopping)
+        probes.is_alive = processor.is_alive
+        try:
+            await processor.run(stopping)
+        except* ManManStatusError as errors:
+            raise _first(errors) from None
     log.info("processor_stopped")
+
+
+def _first(errors: BaseExceptionGroup[ManManStatusError]) -> ManManStatusError:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 class Processor:
@@ -161,13 +162,7 @@ class Processor:
         settings: Settings,
         topology: Topology,
         pool: Pool,
-        broker: RabbitBroker,
-        subscribers: list[RabbitSubscriber],
-        canaries: BrokerCanaries,
-        dead_letters: DeadLetters,
-        flow: Flow,
         custody: dict[str, Custody],
-        seal: Seal,
         processor_id: str,
         channels: Sequence[Channel],
         statistics: Statistics,
@@ -176,16 +171,36 @@ class Processor:
         self._settings = settings
         self._pool = pool
         self._statistics = statistics
+        self._stuck_said: list[str] = []
         self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
-        publish = StatusPublisher(broker, topology, tracing)
+        self._publishing = Publishing(settings.broker_url, topology)
+        seal, flow, clock = Seal(), Flow(), DatabaseClock()
+        patience = Patience(settings.default_interval_seconds, settings.minimum_timeout_seconds)
+        self._readers = {
+            queue: QueueReader(
+                settings.broker_url,
+                topology,
+                queue,
+                processor_id,
+                custody[queue],
+                seal,
+                flow,
+                prefetch=settings.prefetch,
+                parse=parse,
+                before_reading=self._register,
+            )
+            for queue in custody
+        }
+        self._registering = asyncio.Lock()
+        self._registered = asyncio.Event()
+        canaries = BrokerCanaries(self._publishing, self._readers, topology, processor_id, seal)
+        publish = StatusPublisher(self._publishing, topology, tracing)
         self._relay = Relay(pool, publish, self._leadership, self._statistics)
         self._tellers: list[Teller] = [BrokerTeller(pool, self._leadership, self._statistics, publish)]
         self._tellers += [
             ChannelTeller(pool, self._leadership, self._statistics, channel, wait_seconds=settings.notify_wait_seconds)
             for channel in channels
         ]
-        patience = Patience(settings.default_interval_seconds, settings.minimum_timeout_seconds)
-        clock = DatabaseClock()
         self._alerter = Alerter(
             pool,
             self._leadership,
@@ -220,21 +235,16 @@ class Processor:
         housekeeper = Housekeeper(
             pool,
             self._leadership,
-            partial(is_connected, broker, topology),
+            canaries.is_there,
             queues=sorted(custody),
             retention_days=settings.retention_days,
             silent_seconds=3 * settings.canary_interval_seconds,
         )
-        self._parts: tuple[Runs, ...] = (
-            self._observer,
-            self._leadership,
-            sweeper,
-            self._relay,
-            self._alerter,
-            DeadLetterRelay(pool, self._leadership, self._statistics, dead_letters),
-            housekeeper,
-            *self._tellers,
-        )
+        self._always = [Part(each, rests_seconds=0) for each in (self._publishing, self._observer, self._leadership)]
+        dead_letters = DeadLetters(self._publishing, topology, tracing)
+        letters = DeadLetterRelay(pool, self._leadership, self._statistics, dead_letters)
+        works: tuple[Runs, ...] = (sweeper, self._relay, self._alerter, letters, housekeeper, *self._tellers)
+        self._leaders = [Part(each, rests_seconds=LONGEST_BACKOFF_SECONDS) for each in works]
         ingest = Ingest(
             pool,
             self._statistics,
@@ -248,15 +258,15 @@ class Processor:
         samplers = {topology.heartbeat_queue: TRANSIENT_LETTERS, topology.lifecycle_queue: DURABLE_LETTERS}
         self._subscriptions = [
             Subscription(
-                subscriber,
+                reader,
                 ingest,
-                Sampler(**samplers[subscriber.queue.name]),
+                Sampler(**samplers[queue]),
                 flow,
-                custody[subscriber.queue.name],
+                custody[queue],
                 self._statistics,
                 Admission(
                     seal,
-                    queue=subscriber.queue.name,
+                    queue=queue,
                     control_exchange=topology.control_exchange,
                     body_must_match_key=settings.body_must_match_key,
                 ),
@@ -265,20 +275,29 @@ class Processor:
                 quarantine_after=max(2, settings.lifecycle_delivery_limit // 2),
                 tracing=tracing,
             )
-            for subscriber in subscribers
+            for queue, reader in self._readers.items()
         ]
 
+    async def _register(self) -> None:
+        """Before anything is read: whoever reads must be known. Where dead letters go is tried before, too."""
+        await self._publishing.has_tried.wait()
+        async with self._registering:
+            if not self._registered.is_set():
+                await self._observer.register()
+                self._registered.set()
+
     async def run(self, stopping: asyncio.Event) -> None:
-        if await unless_stopped(self._observer.register(), stopping) is None:
-            return
         # A batch makes thousands of objects and drops them all: looking for cycles that often finds none.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks, self._bounded_end():
+            publishing, *parts = [*self._always, *self._leaders]
+            others = [tasks.create_task(publishing.keep_running())]
             reading = [tasks.create_task(subscription.run()) for subscription in self._subscriptions]
-            others = [tasks.create_task(keep_running(part)) for part in self._parts]
-            log.info("processor_started", queues=[subscription.queue for subscription in self._subscriptions])
-            await stopping.wait()
+            if await unless_stopped(self._registered.wait(), stopping):
+                others += [tasks.create_task(part.keep_running()) for part in parts]
+                log.info("processor_started", queues=[subscription.queue for subscription in self._subscriptions])
+                await stopping.wait()
             log.info("processor_stopping")
             for subscription in self._subscriptions:
                 subscription.stop()
@@ -286,7 +305,19 @@ class Processor:
             if late:
                 log.warning("stopped_before_all_was_stored", meaning="the broker keeps it and sends it again")
                 self._pool.terminate()  # a database that hangs would not let go of whoever asks it
-            await cancel(*late, *others)
+            ending = asyncio.ensure_future(cancel(*late, *others))
+            await asyncio.wait({ending}, timeout=END_WITHIN_SECONDS)
+            self._pool.terminate()  # asyncpg waits for a cancelled query's answer, which may never come
+            await ending
+
+    @asynccontextmanager
+    async def _bounded_end(self) -> AsyncIterator[None]:
+        """Once it is left, in order or by a fault, the process ends within the shutdown's time and a little."""
+        try:
+            yield
+        finally:
+            limit = self._settings.shutdown_timeout_seconds + GOODBYE_SECONDS
+            asyncio.get_running_loop().call_later(limit, _end_at_once)
 
     def _wake(self) -> None:
         """Transitions were committed."""
@@ -301,13 +332,27 @@ class Processor:
         """Not merely running: what it is given is stored, as its own canaries tell."""
         return self._observer.has_proof(within_seconds=self._settings.degraded_after_seconds)
 
+    def is_alive(self) -> bool:
+        """Whether every part moves. A broker or database that is away does not stop them: each wait has a bound."""
+        if not self._registered.is_set():
+            return True
+        parts = [*self._always, *(self._leaders if self._leadership.has_led_for(STUCK_SECONDS) else ())]
+        stuck = [part.name for part in parts if part.is_stuck(for_seconds=STUCK_SECONDS)]
+        stuck += [each.queue for each in self._subscriptions if each.is_stuck(for_seconds=STUCK_SECONDS)]
+        if stuck and stuck != self._stuck_said:
+            log.error("processor_stuck", tasks=stuck, meaning="the probe says that it is not alive")
+        self._stuck_said = stuck
+        return not stuck
+
     async def leave(self) -> None:
-        """After the connection is closed: what we held is back in the queues, and our row no longer stands for it."""
+        """Close the connections: what we held is back in the queues then, and our row no longer stands for it."""
+        await asyncio.gather(self._publishing.close(), *(reader.close() for reader in self._readers.values()))
+        if not self._registered.is_set():
+            return
         try:
-            async with asyncio.timeout(1):
-                await self._observer.unregister()
+            await within(1, self._observer.unregister())
         except DATABASE_ERRORS:
-            log.debug("row_left_to_the_others")
+            log.debug("processor_row_not_removed")
 
 
 async def _prepare_database(pool: Pool) -> bool:

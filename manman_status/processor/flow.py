@@ -11,10 +11,6 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, cast
 
-from aio_pika import RobustConnection
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from yarl import URL
-
 MOST_BYTES = 32 * 1024 * 1024
 BYTES_OF_AN_EVENT = 600
 """About what a decoded event takes, beside the bytes that it came in."""
@@ -41,6 +37,10 @@ class Flow:
         if self._bytes <= self._most_bytes // 2:
             self._room.set()
 
+    def reader(self, reader: asyncio.StreamReader) -> asyncio.StreamReader:
+        """What the AMQP library reads from instead: the same stream, as far as there is room."""
+        return cast("asyncio.StreamReader", _Reader(reader, self))
+
     def read(self, reader: asyncio.StreamReader, size: int) -> Awaitable[bytes]:
         """Exactly so many bytes, once there is room."""
         return reader.readexactly(size) if self._room.is_set() else self._read_later(reader, size)
@@ -62,24 +62,3 @@ class _Reader:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)
-
-
-class _Transports(TransportFactory):
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-        reader, writer = await factory.create(url, **kwargs)
-        return cast("asyncio.StreamReader", _Reader(reader, self._flow)), writer
-
-
-def connection_with(flow: Flow) -> type[RobustConnection]:
-    """A connection that reads through `flow`, at first and after each reconnection."""
-
-    class Connection(RobustConnection):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.kwargs["transport_factory"] = _Transports(flow)
-
-    return Connection

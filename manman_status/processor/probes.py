@@ -17,14 +17,17 @@ EVERY_SECONDS = 1.0
 
 
 class ProbeFiles:
-    """`alive` is touched while the event loop moves, `ready` while `is_ready()` says so."""
+    """`alive` is touched while `is_alive()` says so, `ready` while `is_ready()` does too."""
 
     def __init__(self, folder: Path) -> None:
         self._alive = folder / "alive"
         self._ready = folder / "ready"
+        self.is_alive: Callable[[], bool] = lambda: True
         self.is_ready: Callable[[], bool] = lambda: False
 
     def touch(self) -> None:
+        if not self.is_alive():
+            return
         self._alive.touch()
         if self.is_ready():
             self._ready.touch()

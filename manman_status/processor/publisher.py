@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
 from faststream.rabbit import RabbitBroker, RabbitExchange, RabbitRouter
 from faststream.rabbit.publisher import RabbitPublisher
 from pamqp.commands import Basic
@@ -17,13 +15,12 @@ from pamqp.commands import Basic
 from manman_status.errors import BrokerUnavailable
 from manman_status.pipeline.dead_letters import Letter
 from manman_status.processor.declare import topic
+from manman_status.processor.publishing import Publishing
 from manman_status.wire.outbound import StatusMessage
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
     from manman_status.processor.telemetry import Tracing
-
-CONFIRM_SECONDS = 10
 
 
 def _publisher(broker: RabbitBroker, exchange: RabbitExchange, tracing: Tracing | None) -> RabbitPublisher:
@@ -37,26 +34,24 @@ def _publisher(broker: RabbitBroker, exchange: RabbitExchange, tracing: Tracing 
 class StatusPublisher:
     """Publishes status changes, each confirmed by the broker before the call returns. Nobody has to listen."""
 
-    def __init__(self, broker: RabbitBroker, topology: Topology, tracing: Tracing | None = None) -> None:
-        self._publisher = _publisher(broker, topic(topology.outbound_exchange), tracing)
+    def __init__(self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None) -> None:
+        self._publishing = publishing
+        self._publisher = _publisher(publishing.broker, topic(topology.outbound_exchange), tracing)
         self._tracing = tracing
 
     async def __call__(self, message: StatusMessage) -> None:
         """Raises BrokerUnavailable: then it may have arrived all the same."""
         tracing, traceparent = self._tracing, message.traceparent
-        try:
-            with tracing.going_on(traceparent) if tracing and traceparent else nullcontext():
-                # FastStream's own `timeout` does not count the time in which it waits to be connected again.
-                async with asyncio.timeout(CONFIRM_SECONDS):
-                    await self._publisher.publish(
-                        message.body,
-                        routing_key=message.routing_key,
-                        mandatory=False,
-                        message_id=message.message_id,
-                        timestamp=message.timestamp,
-                    )
-        except (*CONNECTION_EXCEPTIONS, TimeoutError) as error:
-            raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
+        with tracing.going_on(traceparent) if tracing and traceparent else nullcontext():
+            await self._publishing.confirmed(
+                self._publisher.publish(
+                    message.body,
+                    routing_key=message.routing_key,
+                    mandatory=False,
+                    message_id=message.message_id,
+                    timestamp=message.timestamp,
+                )
+            )
 
 
 NOT_OURS_TO_REPEAT = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-manman-")
@@ -73,36 +68,23 @@ def kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class DeadLetters:
-    """Publishes dead letters. `declare` makes the exchange and the queue again when they are gone."""
+    """Publishes dead letters. Their exchange and queue are made again when they are gone."""
 
-    def __init__(
-        self,
-        broker: RabbitBroker,
-        topology: Topology,
-        declare: Callable[[], Awaitable[None]],
-        tracing: Tracing | None = None,
-    ) -> None:
-        self._publisher = _publisher(broker, topic(topology.dead_letter_exchange), tracing)
+    def __init__(self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None) -> None:
+        self._publishing = publishing
+        self._publisher = _publisher(publishing.broker, topic(topology.dead_letter_exchange), tracing)
         self._queue = topology.dead_letter_queue
         self._origin = topology.inbound_exchange
-        self._declare = declare
         self._tracing = tracing
 
     async def __call__(self, letter_id: uuid.UUID, letter: Letter) -> None:
         """Returns once the broker has put it into a queue. Raises BrokerUnavailable: then it may be there all the
         same, under the same `letter_id`."""
-        try:
-            async with asyncio.timeout(CONFIRM_SECONDS):
-                if await self._publish(letter_id, letter):
-                    return
-                await self._declare()
-                if await self._publish(letter_id, letter):
-                    return
-        except (*CONNECTION_EXCEPTIONS, TimeoutError, RuntimeError) as error:
-            raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
-        except ChannelNotFoundEntity as error:
-            raise BrokerUnavailable(cause=f"no exchange for dead letters: {error}") from error
-        raise BrokerUnavailable(cause=f"no queue takes dead letters: {self._queue} is gone or not bound")
+        if await self._publish(letter_id, letter):
+            return
+        await self._publishing.declare_dead_letters()
+        if not await self._publish(letter_id, letter):
+            raise BrokerUnavailable(cause=f"no queue takes dead letters: {self._queue} is gone or not bound")
 
     async def _publish(self, letter_id: uuid.UUID, letter: Letter) -> bool:
         """False when no queue took it."""
@@ -116,7 +98,7 @@ class DeadLetters:
         if letter.repeats:
             ours["x-manman-repeats"] = str(letter.repeats)
         with tracing.going_on(traceparent) if tracing and traceparent else nullcontext():
-            confirmed = await self._publisher.publish(
+            publish = self._publisher.publish(
                 letter.body,
                 routing_key=letter.routing_key or "unrouted",
                 message_id=str(letter_id),
@@ -127,4 +109,5 @@ class DeadLetters:
                 message_type=letter.type,
                 headers=letter.headers | ours,
             )
+            confirmed = await self._publishing.confirmed(publish)
         return isinstance(confirmed, Basic.Ack)

@@ -9,11 +9,10 @@ was read up to it, and nothing is settled that is not kept. What fails before th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from itertools import groupby
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
@@ -21,19 +20,20 @@ import structlog
 from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from faststream.rabbit import RabbitMessage
-from faststream.rabbit.subscriber import RabbitSubscriber
 
 from manman_status.backoff import OnceAMinute
-from manman_status.cancellation import cancel
-from manman_status.errors import describe
+from manman_status.cancellation import answered, cancel
+from manman_status.errors import BrokerUnavailable, describe
 from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.batcher import Batcher
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.dead_letters import Letter, Sampler, pack
 from manman_status.pipeline.ingest import Ingest, Item, Refused
 from manman_status.pipeline.statistics import Statistics
+from manman_status.processor.connection import QueueReader, channel_of
 from manman_status.processor.flow import BYTES_OF_AN_EVENT, Flow
 from manman_status.processor.publisher import kept_headers
+from manman_status.processor.running import Pulse, vital, watched
 from manman_status.wire.inbound import Decoded, Poison, decode, find_body
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ log = structlog.get_logger()
 
 LONGEST_REASON = 200
 """In the logs, where a stranger could else write a whole message."""
-BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
+BROKER_ERRORS = (AMQPError, BrokerUnavailable, ChannelInvalidStateError, ConnectionError, TimeoutError)
+ACKNOWLEDGE_WITHIN_SECONDS = 10.0
 
 WEIGHTLESS_BYTES = 16 * 1024
 BYTES_PER_EVENT = 256
@@ -71,19 +72,6 @@ async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
     return RabbitMessage(raw_message=message, body=message.body, message_id="-", correlation_id="-")  # type: ignore[arg-type]
 
 
-def _decoded(message: RabbitMessage) -> Decoded:
-    raw = message.raw_message
-    return decode(message.body, content_encoding=raw.content_encoding, content_type=raw.content_type)
-
-
-def channel_of(message: RabbitMessage) -> object:
-    """What tells the message's channel from the one after a reconnection; None when it is closed by now."""
-    try:
-        return message.raw_message.channel
-    except ChannelInvalidStateError:
-        return None
-
-
 class Subscription:
     """Reads one queue until it is stopped: `run` returns when what was read is stored and acknowledged.
 
@@ -93,7 +81,7 @@ class Subscription:
 
     def __init__(
         self,
-        subscriber: RabbitSubscriber,
+        reader: QueueReader,
         ingest: Ingest,
         sampler: Sampler,
         flow: Flow,
@@ -107,7 +95,7 @@ class Subscription:
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
-        self._subscriber = subscriber
+        self._reader = reader
         self._ingest = ingest
         self._sampler = sampler
         self._flow = flow
@@ -115,10 +103,11 @@ class Subscription:
         self._statistics = statistics
         self._quarantine_after = quarantine_after
         self._admission = admission
-        self.queue = subscriber.queue.name
-        self._batcher = Batcher(self._settle, max_weight=max_events, max_wait_ms=max_wait_ms)
+        self.queue = reader.queue
+        self._is_settling = False
+        self.storing = Pulse()
+        self._batcher = Batcher(self._flush, max_weight=max_events, max_wait_ms=max_wait_ms)
         self._stopping = asyncio.Event()
-        self._interruptions = OnceAMinute()
         self._refusals = RefusalLog(self.queue)
 
     def stop(self) -> None:
@@ -126,30 +115,22 @@ class Subscription:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(self._read(), name=f"read {self.queue}")
-            tasks.create_task(self._batcher.run(), name=f"store {self.queue}")
+            reading = tasks.create_task(vital(self._read(), f"read {self.queue}"))
+            storing = watched(self._batcher.run(), self.storing)
+            tasks.create_task(vital(storing, f"store {self.queue}", until=self._stopping))
             await self._stopping.wait()
             await cancel(reading)
             self._batcher.close()
 
     async def _read(self) -> None:
-        """The iterator ends, or fails, when the broker stays away or closes the channel; it is begun again until we
-        stop."""
-        while True:
-            try:
-                async with aclosing(cast("AsyncGenerator[RabbitMessage, None]", aiter(self._subscriber))) as messages:
-                    async for message in messages:
-                        self._take(message)
-            except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
-                if self._interruptions.is_due():
-                    log.warning("reading_interrupted", queue=self.queue, error=describe(error))
-            await asyncio.sleep(1)
+        async for message in self._reader:
+            self._take(message)
 
     def _take(self, message: RabbitMessage) -> None:
         """Make the message a delivery of the next batch. Nothing that it holds makes this fail."""
         decoded = self._decode(message)
         size = max(decoded.json_bytes, len(message.body))
-        delivery = Delivery(message, channel_of(message), decoded, size + BYTES_OF_AN_EVENT * decoded.count)
+        delivery = Delivery(message, channel_of(message.raw_message), decoded, size + BYTES_OF_AN_EVENT * decoded.count)
         if self._tracing:
             with suppress(Exception):  # a strange trace context is no reason not to store what came with it
                 delivery.span = self._tracing.receive(message, self.queue)
@@ -169,15 +150,28 @@ class Subscription:
             reason = f"decoding it fails: {type(error).__name__}"
             return Decoded(poison=[Poison(reason, message.body, cause=reason)])
 
+    def is_stuck(self, *, for_seconds: float) -> bool:
+        """True when a batch is being settled, and nothing of it has moved for so long: each step of it has a bound, so
+        a database or broker that is away cannot do that."""
+        return self._is_settling and self.storing.age_seconds > for_seconds
+
+    async def _flush(self, deliveries: list[Delivery]) -> None:
+        self._is_settling = True
+        try:
+            await self._settle(deliveries)
+        finally:
+            self._is_settling = False
+
     async def _settle(self, deliveries: list[Delivery]) -> None:
         spans = [delivery.span for delivery in deliveries if delivery.span] if self._tracing else []
         await self._store(deliveries, spans)
         try:
-            await deliveries[-1].message.ack(multiple=True)
+            async with asyncio.timeout(ACKNOWLEDGE_WITHIN_SECONDS):
+                await answered(deliveries[-1].message.ack(multiple=True))
         except BROKER_ERRORS as error:
-            # The channel is gone, and the broker sends it all again: merging it twice changes nothing. Were the
-            # channel still there, the next acknowledgement would settle this batch too, which is committed.
-            log.warning("batch_requeued", queue=self.queue, messages=len(deliveries), error=repr(error))
+            # The broker sends it all again, and merging it twice changes nothing.
+            log.warning("batch_requeued", queue=self.queue, messages=len(deliveries), error=describe(error))
+            self._reader.give_back(deliveries[-1].channel, f"a batch could not be acknowledged: {describe(error)}")
         for span in spans:
             span.end()
         for channel, some in groupby(deliveries, key=_channel):

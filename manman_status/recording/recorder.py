@@ -11,14 +11,18 @@ import aio_pika
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
 
 from manman_status.backoff import Backoff
+from manman_status.cancellation import within
 from manman_status.errors import BrokerUnavailable, CommandFailed
 from manman_status.recording.tape import Tape
+from manman_status.reporter.causes import fault_of
+from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
 from manman_status.wire.topology import HEARTBEAT_KEYS, LIFECYCLE_KEYS
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+    from aio_pika import Connection
+    from aio_pika.abc import AbstractIncomingMessage
 
-    Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[AbstractConnection]]
+    Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
 
 MOST_WAITING = 500_000
 """What the recorder's queue holds at most when the recorder is too slow. Beyond it the oldest are gone."""
@@ -65,12 +69,12 @@ class Recorder:
         async with self._connect() as connection:
             connection.close_callbacks.add(lambda *_: lost.set())
             try:
-                await self._subscribe(connection)
+                await within(ANSWER_WITHIN_SECONDS, self._subscribe(connection))
             except ChannelNotFoundEntity:
                 reason = f"there is no exchange {self._exchange}: the processor declares it when it starts"
                 raise CommandFailed(reason) from None
             except CONNECTION_EXCEPTIONS as error:
-                raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
+                raise fault_of(error, str(connection.url)) from error
             begun()
             while not stop.is_set() and not lost.is_set():
                 await _wait(stop, FLUSH_EVERY_SECONDS)
@@ -78,7 +82,7 @@ class Recorder:
             if lost.is_set():
                 raise BrokerUnavailable(cause="the connection was lost")
 
-    async def _subscribe(self, connection: AbstractConnection) -> None:
+    async def _subscribe(self, connection: Connection) -> None:
         channel = await connection.channel()
         exchange = await channel.get_exchange(self._exchange)
         queue = await channel.declare_queue(

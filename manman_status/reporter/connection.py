@@ -8,20 +8,18 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import aio_pika
-from aio_pika.exceptions import (
-    CONNECTION_EXCEPTIONS,
-    ChannelNotFoundEntity,
-    DeliveryError,
-    InvalidFrameError,
-    PublishError,
-)
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, DeliveryError, PublishError
 from yarl import URL
 
+from manman_status.cancellation import answered, within
 from manman_status.errors import BrokerUnavailable, ManManStatusError
+from manman_status.reporter.alarms import alarm_of, held_back
+from manman_status.reporter.causes import fault_of
+from manman_status.reporter.transport import OwnTransport
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
-    from aiormq.connection import TransportFactory
+    from aio_pika import Connection
+    from aio_pika.abc import AbstractExchange
 
     from manman_status.reporter.messages import Report
 
@@ -29,8 +27,10 @@ if TYPE_CHECKING:
 IN_FLIGHT = 200
 """How many messages are on their way at once, of those that are sent together."""
 
-ANSWER_WITHIN_SECONDS = 5.0
-CLOSE_WITHIN_SECONDS = 2.0
+ANSWER_WITHIN_SECONDS = 10.0
+"""Of each question to the broker, like a connection or a channel."""
+CONFIRM_WITHIN_SECONDS = 8.0
+CLOSE_WITHIN_SECONDS = 1.0
 
 
 class Unroutable(ManManStatusError):  # noqa: N818
@@ -38,11 +38,13 @@ class Unroutable(ManManStatusError):  # noqa: N818
 
 
 class Publisher:
-    def __init__(self, exchange: AbstractExchange) -> None:
+    def __init__(self, connection: Connection, exchange: AbstractExchange) -> None:
+        self._connection = connection
         self._exchange = exchange
 
     async def send(self, report: Report) -> None:
-        """Returns once the broker answers for it. Raises Unroutable, or BrokerUnavailable: then it may have arrived."""
+        """Returns once the broker answers for it, or within `CONFIRM_WITHIN_SECONDS`. Raises Unroutable, or
+        BrokerUnavailable: then it may have arrived."""
         message = aio_pika.Message(
             report.body,
             headers={**report.headers},
@@ -50,11 +52,16 @@ class Publisher:
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT if report.durable else aio_pika.DeliveryMode.NOT_PERSISTENT,
         )
         try:
-            await self._exchange.publish(message, report.routing_key, mandatory=True)
+            async with asyncio.timeout(CONFIRM_WITHIN_SECONDS):
+                await answered(self._exchange.publish(message, report.routing_key, mandatory=True))
         except (PublishError, ChannelNotFoundEntity) as error:
             raise Unroutable(routing_key=report.routing_key, exchange=self._exchange.name) from error
+        except TimeoutError as error:
+            if alarm := await alarm_of(self._connection):
+                raise held_back(alarm) from error
+            raise BrokerUnavailable(cause=f"no confirmation within {CONFIRM_WITHIN_SECONDS:g} s") from error
         except (DeliveryError, *CONNECTION_EXCEPTIONS) as error:
-            raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
+            raise fault_of(error, str(self._connection.url), right="write to") from error
 
     async def send_all(self, reports: Sequence[Report]) -> list[Unroutable | BrokerUnavailable | None]:
         """In their order, each with what went wrong with it. After one that went wrong the next `IN_FLIGHT` may still
@@ -76,42 +83,43 @@ class Publisher:
 
 @asynccontextmanager
 async def open_connection(
-    url: str, *, name: str, transport: TransportFactory | None = None
-) -> AsyncIterator[AbstractConnection]:
-    """Not a robust one: whoever loses it is told, and opens another. Raises BrokerUnavailable."""
-    connection = aio_pika.Connection(URL(url), client_properties={"connection_name": name})
+    url: str, *, name: str, transport: OwnTransport | None = None, **options: int
+) -> AsyncIterator[Connection]:
+    """Not a robust one: whoever loses it is told, and opens another. `options` go into the URL's query. Raises
+    BrokerUnavailable, after `ANSWER_WITHIN_SECONDS` at the latest."""
+    transport = transport or OwnTransport(url)
+    to = URL(url).update_query(options) if options else URL(url)
+    connection = aio_pika.Connection(to, client_properties={"connection_name": name})
     connection.kwargs["transport_factory"] = transport
     try:
-        async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
-            await connection.connect()
-    except InvalidFrameError as error:
-        # How aiormq says that the broker closed the connection instead of opening the virtual host.
-        virtual_host = connection.url.path[1:] or "/"
-        cause = f"there is no virtual host {virtual_host!r}, or this user may not use it"
-        raise BrokerUnavailable(cause=cause) from error
-    except CONNECTION_EXCEPTIONS as error:
-        raise BrokerUnavailable(cause=str(error) or f"nothing within {ANSWER_WITHIN_SECONDS:g} s") from error
-    else:
+        try:
+            await within(ANSWER_WITHIN_SECONDS, connection.connect())
+        except CONNECTION_EXCEPTIONS as error:
+            raise fault_of(error, url) from error
         yield connection
     finally:
-        await _close(connection)
+        await close_connection(connection, transport)
 
 
 @asynccontextmanager
-async def open_publisher(connection: AbstractConnection, *, exchange: str) -> AsyncIterator[Publisher]:
-    """The exchange is not declared here: a sender needs no right to configure. Raises BrokerUnavailable."""
+async def open_publisher(connection: Connection, *, exchange: str) -> AsyncIterator[Publisher]:
+    """Until the connection is closed. The exchange is not declared here: a sender needs no right to configure. Raises
+    BrokerUnavailable."""
+    channel = connection.channel(publisher_confirms=True, on_return_raises=True)
     try:
-        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        await within(ANSWER_WITHIN_SECONDS, channel.initialize())
     except CONNECTION_EXCEPTIONS as error:
-        raise BrokerUnavailable(cause=str(error) or type(error).__name__) from error
+        raise fault_of(error, str(connection.url)) from error
+    yield Publisher(connection, await channel.get_exchange(exchange, ensure=False))
+
+
+async def close_connection(connection: Connection, transport: OwnTransport) -> None:
+    """A broker that hangs says no goodbye. Then the socket is closed first: aio-pika's closing takes no cancellation,
+    but ends with the socket."""
+    closing = asyncio.ensure_future(connection.close())
     try:
-        yield Publisher(await channel.get_exchange(exchange, ensure=False))
+        await asyncio.wait({closing}, timeout=CLOSE_WITHIN_SECONDS)
     finally:
-        await _close(channel)
-
-
-async def _close(resource: AbstractConnection | AbstractChannel) -> None:
-    """A broker that hangs says no goodbye."""
+        transport.abort()
     with suppress(*CONNECTION_EXCEPTIONS):
-        async with asyncio.timeout(CLOSE_WITHIN_SECONDS):
-            await resource.close()
+        await within(CLOSE_WITHIN_SECONDS, closing)

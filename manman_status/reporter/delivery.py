@@ -22,7 +22,8 @@ log = logging.getLogger("manman_status.reporter")
 
 Answer = TypeVar("Answer")
 
-CONFIRM_WITHIN_SECONDS = 10.0
+ALL_CONFIRMED_WITHIN_SECONDS = 10.0
+"""Of all that is sent together. Each message alone has less time, and its error says more about why."""
 JITTER = (0.9, 1.0)
 """Of the interval: workers that started together drift apart, and none is ever later than it promised."""
 
@@ -128,9 +129,9 @@ class Delivery:
 
 
 async def _answered(sending: Awaitable[Answer]) -> Answer:
-    """A broker that is blocked or frozen takes messages and never answers."""
+    """A broker that is frozen takes messages and never answers."""
     try:
-        async with asyncio.timeout(CONFIRM_WITHIN_SECONDS):
+        async with asyncio.timeout(ALL_CONFIRMED_WITHIN_SECONDS):
             return await sending
     except TimeoutError:
-        raise BrokerUnavailable(cause=f"no confirmation within {CONFIRM_WITHIN_SECONDS:g} s") from None
+        raise BrokerUnavailable(cause=f"no confirmation within {ALL_CONFIRMED_WITHIN_SECONDS:g} s") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,15 +14,18 @@ from yarl import URL
 
 
 class OwnTransport(TransportFactory):
-    """Makes connections, and remembers the newest."""
+    """Makes connections, and remembers the newest. `reads` gives what is read from instead of the stream."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, *, reads: Callable[[asyncio.StreamReader], asyncio.StreamReader] = lambda stream: stream
+    ) -> None:
+        self._reads = reads
         self._factory = TLSTransportFactory() if URL(url).scheme == "amqps" else TCPTransportFactory()
         self._writer: asyncio.StreamWriter | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, self._writer = await self._factory.create(url, **kwargs)
-        return reader, self._writer
+        return self._reads(reader), self._writer
 
     def abort(self) -> None:
         """Once the connection was closed in order, or could not be."""

@@ -1,4 +1,5 @@
 from tests.faults.liveness import observed, start_quick
+from tests.faults.proxy import proxy
 from tests.fleet import fleet
 from tests.messaging import channel, dead_letters, depth, publish, publisher_at, rows
 from tests.sink import sink, start_sink
@@ -9,6 +10,7 @@ __all__ = [
     "depth",
     "fleet",
     "observed",
+    "proxy",
     "publish",
     "publisher_at",
     "rows",

@@ -11,16 +11,16 @@ from contextlib import AsyncExitStack, suppress
 import aio_pika
 import asyncpg
 import pytest
-from faststream.rabbit import RabbitBroker
 
+from manman_status.cancellation import cancel
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.errors import BrokerUnavailable
 from manman_status.pipeline.leadership import Leadership
 from manman_status.pipeline.relay import Relay
 from manman_status.pipeline.statistics import Statistics
-from manman_status.processor.declare import topic
 from manman_status.processor.publisher import StatusPublisher
+from manman_status.processor.publishing import Publishing
 from manman_status.store.pool import create_pool
 from manman_status.store.relay import count_unsent, read_sent_revision
 from manman_status.store.writes import append_transitions
@@ -100,11 +100,10 @@ async def connect(broker):
     async with AsyncExitStack() as stack:
 
         async def connected():
-            faststream = RabbitBroker(broker, reconnect_interval=1.0, app_id="manman-status", logger=None)
-            await faststream.start()
-            stack.push_async_callback(faststream.stop)
-            await faststream.declare_exchange(topic("external_service_events"))
-            return StatusPublisher(faststream, Topology())
+            publishing = Publishing(broker, Topology())
+            stack.push_async_callback(cancel, asyncio.create_task(publishing.run()))
+            await publishing.has_tried.wait()
+            return StatusPublisher(publishing, Topology())
 
         yield connected
 

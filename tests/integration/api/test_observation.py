@@ -30,6 +30,8 @@ STATISTICS = {
     "last_batch_ms": 4.5,
     "longest_batch_ms": 9.0,
     "queue_depths": {"beats": 0},
+    "broker_alarm": "low on memory",
+    "broker_problems": {"beats": "nothing listens at 127.0.0.1:5672"},
     "dead_letters_waiting": 4,
     "notifications": {"log": {"sent": 2}},
     "sweep_ms": 1.25,

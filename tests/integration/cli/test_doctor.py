@@ -70,6 +70,7 @@ async def test_all_is_well(
         "exchange",
         "queue",
         "rights",
+        "publishing",
     }
     assert "PostgreSQL 18" in finished.out
     assert "RabbitMQ 3." in finished.out
@@ -144,13 +145,13 @@ async def test_a_database_that_may_lose_commits_is_a_problem_of_the_processor(
 async def test_a_wrong_broker_login_is_told(manman_status: Command, broker: str) -> None:
     finished = await manman_status("doctor", rabbitmq_url=broker.replace("guest:guest", "guest:wrong"))
     assert verdicts(finished)["broker"] == "problem"
-    assert "ACCESS_REFUSED" in finished.out
+    assert "RabbitMQ refused the login of user 'guest'" in finished.out
 
 
 async def test_a_missing_virtual_host_is_named(manman_status: Command, broker: str) -> None:
     finished = await manman_status("doctor", rabbitmq_url=broker, virtual_host="nowhere")
     assert verdicts(finished)["broker"] == "problem"
-    assert "virtual host 'nowhere'" in finished.out
+    assert "RabbitMQ has no virtual host 'nowhere'" in finished.out
 
 
 async def test_an_empty_broker_waits_for_its_first_processor(manman_status: Command, broker: str) -> None:

@@ -1,0 +1,98 @@
+"""RabbitMQ runs low on memory: it holds back whoever publishes, and only what is read from it can help."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from manman_status.dev.rabbitmq import rabbitmq_server
+from tests.conftest import role_environment
+
+WAITING = 20_000
+BY_THE_COMMANDS_SECONDS = 12
+
+
+@pytest.fixture
+async def memory_alarm(rabbitmq, eventually):
+    """Sets it off, or ends it."""
+    async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
+
+        async def set_off(low):
+            await asyncio.to_thread(rabbitmqctl, rabbitmq, "set_vm_memory_high_watermark", "0.00001" if low else "0.4")
+            await eventually(lambda: rings(low))
+
+        async def rings(low):
+            return (await management.get("/api/health/checks/alarms")).is_error is low
+
+        yield set_off
+        await set_off(low=False)
+
+
+def rabbitmqctl(rabbitmq, *arguments):
+    command = [rabbitmq_server().with_name("rabbitmqctl"), *arguments]
+    subprocess.run(command, env=rabbitmq._environment(), check=True, capture_output=True, timeout=120)
+
+
+async def test_a_backlog_is_drained_during_the_alarm_and_all_goes_on_after_it(
+    start_quick, memory_alarm, publish, rows, eventually
+):
+    (await start_quick()).stop()
+    await publish.many([(started(i), f"game_server_instance.{i}.lifecycle") for i in range(1, WAITING + 1)])
+    await memory_alarm(low=True)
+    processor = await start_quick()
+    await eventually(lambda: rows("SELECT FROM server_instances HAVING count(*) = $1", WAITING))
+    await eventually(lambda: "broker_alarm" in processor.log and "low on memory" in processor.log)
+    alarm = "SELECT 1 FROM processors WHERE statistics ->> 'broker_alarm' LIKE '%memory%'"
+    await eventually(lambda: rows(alarm))
+    assert not await rows("SELECT 1 FROM observation WHERE observed_through > now() - interval '1 s'")
+    await memory_alarm(low=False)
+    await eventually(lambda: rows("SELECT 1 FROM observation WHERE observed_through > now() - interval '1 s'"))
+    await eventually(lambda: "broker_alarm_ended" in processor.log)
+    await eventually(lambda: rows("SELECT 1 FROM processors WHERE statistics ->> 'broker_alarm' IS NULL"))
+    assert "was_cut_off_from_broker" not in processor.log
+    processor.stop()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("publish", "heartbeat", "7"),
+        ("silence", "add", "--for", "1h", "--why", "x", "--worker", "7"),
+        ("doctor", "--role", "processor"),
+    ],
+)
+async def test_the_commands_name_the_alarm(command, processor, memory_alarm, broker, database, manman_status):
+    await memory_alarm(low=True)
+    code, said, took = await manman_status(*command, rabbitmq_url=broker, database_url=database)
+    assert code == 1, said
+    assert "RabbitMQ holds back publishers because of an alarm: low on memory" in said
+    assert took < BY_THE_COMMANDS_SECONDS + 3, "a machine may be slow to start Python"
+
+
+@pytest.fixture
+def manman_status():
+    """Runs a command: its exit code, all that it said, and how long it took."""
+
+    async def run(*arguments, **settings):
+        began = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "manman_status", *arguments),
+            env=role_environment(**settings) | {"COLUMNS": "400"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        return process.returncode, said.decode(), time.monotonic() - began
+
+    return run
+
+
+def started(instance):
+    return {"command_type": "SERVER_STARTED", "command_args": [str(instance), "7", "3"]}
