@@ -36,7 +36,7 @@ COMMANDS = (
     (REPAIR, "doctor", "doctor:doctor", "Say what is wrong with settings, database, schema and broker."),
     (REPAIR, "guard", "guard:app", "List the groups that the fleet guard holds, and release one."),
     (REPAIR, "silence", "silence:app", "Tell nobody of expected alerts for a while: add, list, remove."),
-    (REPAIR, "forget", "forget:app", "Delete a worker or a server instance: what it reports next begins anew."),
+    (REPAIR, "forget", "forget:app", "Delete a worker or a server instance, to begin anew."),
     (REPAIR, "dead", "dead:app", "List, show and replay dead letters."),
 )
 

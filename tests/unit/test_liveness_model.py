@@ -99,9 +99,11 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(data=st.data(), clock_off_by=CLOCKS, repeats_incarnation=st.booleans())
     def restart_worker_in_another_time(self, data, clock_off_by, repeats_incarnation):
+        """Of those who count: an end that has only a time outranks a start that is dated before it."""
         worker = self.worker(data)
-        worker.muted = False
-        worker.start(self.world.now, clock_off_by=clock_off_by, repeats_incarnation=repeats_incarnation)
+        if worker.counted:
+            worker.muted = False
+            worker.start(self.world.now, clock_off_by=clock_off_by, repeats_incarnation=repeats_incarnation)
 
     @rule(data=st.data())
     def mute_or_unmute_worker(self, data):
