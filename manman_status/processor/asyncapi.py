@@ -131,7 +131,8 @@ SENT = (
         TOPOLOGY.dead_letter_exchange,
         "{routing_key}",
         Any,
-        "The one event that was not understood, as it came. One that the broker gave up has its x-death as header.",
+        "What was not understood: an event, or an array of those that were wrong alike. One that the broker gave up \
+has its x-death as header.",
     ),
 )
 """Name, exchange, routing key, body, description."""

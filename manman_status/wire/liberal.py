@@ -48,8 +48,8 @@ Value = TypeVar("Value")
 
 NOTHING = b"null"
 GROUP = "group"
-PLACE_OF_SENDER = {"SERVER_STARTED": 1, "SERVER_STOPPED": 1}
-"""Of the worker's id among the arguments; it is the first one's elsewhere."""
+PLACE_OF_WORKER = {"HEARTBEAT": 0, "WORKER_STARTED": 0, "WORKER_STOPPED": 0, "SERVER_STARTED": 1, "SERVER_STOPPED": 1}
+"""The place of the worker's id among the arguments."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_value = msgspec.json.Decoder().decode
@@ -84,14 +84,12 @@ def find_sender(event: bytes) -> str:
     """Who sent an event that was refused, as far as it can be told: `worker 7`, or an empty text."""
     try:
         reading = _Reading(_decode_fields(event))
-        if kind := reading.take("command_type", _text):
-            arguments = reading.take("command_args", _array) or []
-            place = PLACE_OF_SENDER.get(kind.upper(), 0)
-            worker_id = integer(arguments[place]) if len(arguments) > place else None
+        if (reading.take("entity_type", _text) or "").lower() == Entity.WORKER:
+            worker_id = reading.take("identifier", identity)
         else:
-            is_worker = (reading.take("entity_type", _text) or "").lower() == Entity.WORKER
-            worker_id = reading.take("identifier", identity) if is_worker else None
-    except (*UNREADABLE, PoisonMessage):
+            place = PLACE_OF_WORKER[(reading.take("command_type", _text) or "").upper()]
+            worker_id = identity((reading.take("command_args", _array) or [])[place], "")
+    except (*UNREADABLE, PoisonMessage, LookupError):
         return ""
     return f"worker {worker_id}" if worker_id else ""
 

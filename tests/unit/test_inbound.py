@@ -266,9 +266,7 @@ def test_a_cause_has_no_values_and_a_sender_is_named_where_it_can_be():
     assert groups(command("HEARTBEAT", 7, servers=[{"instance_id": 1}] * n + [bad]) for n, bad in enumerate(wordy)) == {
         ("is no id of 1 to 2^63-1 - at `$.servers[].instance_id`", "worker 7")
     }
-    assert groups(command(f"DANCE {n}", n) for n in (7, 7)) == {
-        ("unknown command_type - at `$.command_type`", "worker 7")
-    }
+    assert groups(command(f"DANCE {n}", n) for n in (7, 7)) == {("unknown command_type - at `$.command_type`", "")}
     assert groups([command("SERVER_STOPPED", "x", 7), command("SERVER_STOPPED", "y", "7")]) == {
         ("is no id of 1 to 2^63-1 - at `$.command_args[]`", "worker 7")
     }
