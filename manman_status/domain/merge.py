@@ -1,13 +1,11 @@
-"""The ordering contract: any set of reported events, in any order, any number of times, ends in the
-same rows.
+"""The ordering contract: any set of reported events, in any order, any number of times, ends in the same rows.
 
-Each row is a set of registers that only ever keep the greatest (or, for an instance's end, the
-first) of what was said; `status`, `reason` and `evidence` are computed from the registers alone. So
-the order of arrival cannot matter: it shows only in the times at which the database saw things
-(`created_date`, `status_since`, `end_date`, `last_heartbeat`, `missing_since`).
+Each row is a set of registers that only ever keep the greatest (or, for an instance's end, the first) of what was
+said; `status`, `reason` and `evidence` are computed from the registers alone. So the order of arrival cannot matter:
+it shows only in the times at which the database saw things (`created_date`, `status_since`, `end_date`,
+`last_heartbeat`, `missing_since`).
 
-An instance has one worker and one configuration for life; should two be reported, the greater id
-stands.
+An instance has one worker and one configuration for life; should two be reported, the greater id stands.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""A person's word about alerts, taken within a batch as any other message: stored with it, and only
-once."""
+"""A person's word about alerts, taken within a batch as any other message: stored with it, and only once."""
 
 from __future__ import annotations
 

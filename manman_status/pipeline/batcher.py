@@ -1,5 +1,4 @@
-"""Many small things made into few big ones: a bounded buffer that is flushed when full or when its
-oldest is due."""
+"""Many small things made into few big ones: a bounded buffer that is flushed when full or when its oldest is due."""
 
 from __future__ import annotations
 
@@ -13,9 +12,9 @@ T = TypeVar("T")
 class Batcher(Generic[T]):
     """Hands lists of items to `flush`, one call at a time, in the order they came.
 
-    A batch goes out when its weight reaches `max_weight`, or `max_wait_ms` after its first item.
-    Two batches' weight may wait; then `add` waits too, which is how the pressure reaches whoever
-    produces. An exception of `flush` ends `run`: retrying is the flush's own business.
+    A batch goes out when its weight reaches `max_weight`, or `max_wait_ms` after its first item. Two batches' weight
+    may wait; then `add` waits too, which is how the pressure reaches whoever produces. An exception of `flush` ends
+    `run`: retrying is the flush's own business.
     """
 
     def __init__(self, flush: Callable[[list[T]], Awaitable[None]], *, max_weight: int, max_wait_ms: int) -> None:

@@ -1,5 +1,4 @@
-"""A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until
-it is stored."""
+"""A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until it is stored."""
 
 from __future__ import annotations
 
@@ -54,8 +53,7 @@ from manman_status.wire.notices import (
 log = structlog.get_logger()
 
 REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-"""The database can never store this: the only errors that are the events' fault and not the
-moment's."""
+"""The database can never store this: the only errors that are the events' fault and not the moment's."""
 
 CONFLICTS = (RowAppeared, asyncpg.TransactionRollbackError)
 """Another processor was at the same rows: merge again at once."""
@@ -72,8 +70,8 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Ingest:
-    """Stores batches until it succeeds; only cancelling it makes it give up. `wake` is called after
-    transitions were committed."""
+    """Stores batches until it succeeds; only cancelling it makes it give up. `wake` is called after transitions were
+    committed."""
 
     def __init__(
         self,
@@ -101,10 +99,9 @@ class Ingest:
         notices: Sequence[Notice],
         traceparents: Mapping[int, str] = UNTRACED,
     ) -> list[Refused]:
-        """Returns after the commit. What the database refuses comes back, alone: its neighbours are
-        stored. The notices are taken last, since a canary speaks for all that came before it.
-        `traceparents` are by the place of an event, and kept with the transitions that it causes.
-        """
+        """Returns after the commit. What the database refuses comes back, alone: its neighbours are stored. The
+        notices are taken last, since a canary speaks for all that came before it. `traceparents` are by the place of
+        an event, and kept with the transitions that it causes."""
         try:
             await self._store_until_done(queue, events, notices, traceparents)
         except REFUSALS as error:

@@ -1,8 +1,7 @@
 """From the broker's queues into batches, and the only place where messages are acknowledged.
 
-One subscriber reads one queue on a channel of its own, one batch at a time: so one `multiple`
-acknowledgement of a batch's last message settles exactly that batch, after its rows are committed
-and its poison is kept elsewhere.
+One subscriber reads one queue on a channel of its own, one batch at a time: so one `multiple` acknowledgement of a
+batch's last message settles exactly that batch, after its rows are committed and its poison is kept elsewhere.
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ def channel_of(message: RabbitMessage) -> object:
 
 
 class Subscription:
-    """Reads one queue until it is stopped: `run` returns when what was read is stored and
-    acknowledged."""
+    """Reads one queue until it is stopped: `run` returns when what was read is stored and acknowledged."""
 
     def __init__(
         self,
@@ -119,8 +117,7 @@ class Subscription:
             await self._bury(deliveries)
             await deliveries[-1].message.ack(multiple=True)
         except BROKER_ERRORS as error:
-            # Nothing was settled, so the broker sends it all again; merging it twice changes
-            # nothing.
+            # Nothing was settled, so the broker sends it all again; merging it twice changes nothing.
             log.warning("batch_will_come_again", queue=self.queue, messages=len(deliveries), error=str(error))
         for span in spans:
             span.end()

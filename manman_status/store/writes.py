@@ -79,8 +79,7 @@ INSTANCE_COLUMNS = {
 
 
 class RowAppeared(ManManStatusError):  # noqa: N818
-    """Another processor made a row that this transaction was about to make: merge again, from that
-    row."""
+    """Another processor made a row that this transaction was about to make: merge again, from that row."""
 
 
 def _arrays(columns: dict[str, str]) -> str:
