@@ -97,8 +97,21 @@ UPDATE {table} AS kept SET {squeezed} FROM ahead WHERE kept.{key} = ahead.{key}"
 
 
 MOVE_FLEET = (
-    _move("workers", "worker_id", "created_date", "status_since", "end_date", to_now="last_heartbeat"),
-    _move("server_instances", "instance_id", "created_date", "status_since", "end_date", "missing_since"),
+    _move(
+        "workers",
+        "worker_id",
+        "created_date",
+        "status_since",
+        "end_date",
+        "rival_since",
+        "rival_beat_at",
+        "own_beat_at",
+        "received_at",
+        to_now="last_heartbeat",
+    ),
+    _move(
+        "server_instances", "instance_id", "created_date", "status_since", "end_date", "missing_since", "received_at"
+    ),
 )
 SQUEEZE_POSITIONS = (
     _squeeze(
@@ -113,6 +126,7 @@ SQUEEZE_POSITIONS = (
         "ended_at",
     ),
     _squeeze("server_instances", "instance_id", "claim_incarnation", "claim_seq"),
+    _squeeze("server_instances", "instance_id", "owner_incarnation", "owner_seq"),
 )
 SETTLED = "UPDATE observation SET clock_steps_settled = $1 WHERE id = 1"
 
