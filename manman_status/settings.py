@@ -140,9 +140,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 Needs: TypeAlias = tuple[str | tuple[str, ...], ...]
 
-NON_FIELDS = ("api_tokens_file", "role")
-"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` holds one token a line, `MANMAN_STATUS_ROLE` is
-what `serve --role` says."""
+NON_FIELDS = ("api_tokens_file", "rabbitmq_server", "role")
+"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` holds one token a line, `MANMAN_STATUS_RABBITMQ_SERVER`
+names the server's script that `dev` starts, `MANMAN_STATUS_ROLE` is what `serve --role` says."""
 
 
 def redacted(url: str) -> str:

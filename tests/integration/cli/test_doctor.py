@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,8 @@ async def test_all_is_well(
     finished = await manman_status("doctor", database_url=secret_database, rabbitmq_url=secret_broker)
     assert (finished.code, finished.err) == (0, ""), finished.out
     assert set(verdicts(finished)) == {"settings", "database", "schema", "privileges", "broker", "exchange", "queue"}
-    assert "PostgreSQL 18" in finished.out
-    assert "RabbitMQ 3." in finished.out
+    assert re.search(r"PostgreSQL \d+", finished.out)
+    assert re.search(r"RabbitMQ \d+\.\d+", finished.out)
     assert "manman.status.heartbeats: 0 messages, 1 consumer" in finished.out
 
 
