@@ -104,7 +104,7 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         await stack.enter_async_context(opened(pool, close_within_seconds=0.5))
         if await unless_stopped(_prepare_database(pool), stopping) is None:
             return
-        opening = open_broker(settings.broker_url, topology, processor_id, custody, prefetch=settings.prefetch)
+        opening = open_broker(settings.broker_url, topology, processor_id, custody, prefetch=settings.prefetch_of)
         connected = await unless_stopped(opening, stopping)
         if connected is None:
             return
@@ -219,7 +219,7 @@ class Processor:
                 dead_letters,
                 custody[subscriber.queue.name],
                 self._statistics,
-                max_events=settings.batch_max_events,
+                max_events=settings.batch_of(subscriber.queue.name),
                 max_wait_ms=settings.batch_max_wait_ms,
                 tracing=tracing,
             )

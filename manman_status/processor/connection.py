@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 from aio_pika.exceptions import AMQPError, ChannelPreconditionFailed
@@ -39,15 +39,18 @@ def create_broker(url: str) -> RabbitBroker:
 
 
 async def open_broker(
-    url: str, topology: Topology, processor_id: str, custody: Mapping[str, Custody], *, prefetch: int
+    url: str, topology: Topology, processor_id: str, custody: Mapping[str, Custody], *, prefetch: Callable[[str], int]
 ) -> tuple[RabbitBroker, list[RabbitSubscriber]]:
-    """Wait for the broker and declare our topology on it. The subscribers read nothing until they are iterated."""
+    """Wait for the broker and declare our topology on it. The subscribers read nothing until they are iterated.
+
+    `prefetch`: how many messages of a queue may be unacknowledged.
+    """
     backoff = Backoff()
     while True:
         broker = create_broker(url)
         subscribers = []
         for queue in (heartbeat_queue(topology), lifecycle_queue(topology)):
-            channel = Channel(prefetch_count=prefetch)
+            channel = Channel(prefetch_count=prefetch(queue.name))
             subscriber = broker.subscriber(
                 queue, topic(topology.inbound_exchange), channel=channel, ack_policy=AckPolicy.MANUAL, parser=parse
             )

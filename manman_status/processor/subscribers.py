@@ -26,6 +26,7 @@ from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.statistics import Statistics
 from manman_status.processor.publisher import DeadLetters
 from manman_status.wire.inbound import Decoded, Poison, decode, find_body
+from manman_status.wire.notices import CanarySent
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -57,6 +58,17 @@ def channel_of(message: RabbitMessage) -> object:
         return message.raw_message.channel
     except ChannelInvalidStateError:
         return None
+
+
+def is_returned_canary(delivery: Delivery) -> bool:
+    """A canary that an earlier processor did not acknowledge. Nothing is lost with it: it is acknowledged at once, so
+    that processors which crash again and again never deliver one so often that it becomes a dead letter."""
+    decoded = delivery.decoded
+    return (
+        bool(delivery.message.raw_message.redelivered)
+        and len(decoded.notices) == decoded.count == 1
+        and isinstance(decoded.notices[0], CanarySent)
+    )
 
 
 class Subscription:
@@ -105,6 +117,8 @@ class Subscription:
                         delivery = Delivery(message, channel_of(message), decode(message.body))
                         if self._tracing:
                             delivery.span = self._tracing.receive(message, self.queue)
+                        if is_returned_canary(delivery):
+                            await message.ack()
                         await self._batcher.add(delivery, delivery.decoded.count)
             except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
                 log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
@@ -115,7 +129,8 @@ class Subscription:
         await self._store(deliveries, spans)
         try:
             await self._bury(deliveries)
-            await deliveries[-1].message.ack(multiple=True)
+            if left := [delivery.message for delivery in deliveries if delivery.message.committed is None]:
+                await left[-1].ack(multiple=True)
         except BROKER_ERRORS as error:
             # Nothing was settled, so the broker sends it all again; merging it twice changes nothing.
             log.warning("batch_will_come_again", queue=self.queue, messages=len(deliveries), error=str(error))
