@@ -64,6 +64,12 @@ test-containers: $(INSTALLED) ## the image and compose.yaml, with the container 
 bench: setup ## measurements, beside the least that the same work can cost
 	$(BIN)/python -m bench
 
+SBOM := sbom.cdx.json
+# What the image installs: its Dockerfile leaves the same two out.
+sbom: $(filter .manman/%,$(UV)) ## sbom.cdx.json: the image's Python packages, as CycloneDX
+	$(UV) export --quiet --locked --no-dev --extra server --prune faker --prune polyfactory \
+		--format cyclonedx1.5 --output-file $(SBOM) >/dev/null
+
 setup: $(INSTALLED) $(FIND_RABBITMQ) prometheus chromium ## what `up` and `test` need
 
 python:
