@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, nullcontext, suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
@@ -37,6 +37,7 @@ log = structlog.get_logger()
 
 LONGEST_REASON = 200
 """In the logs, where a stranger could else write a whole message."""
+ACKNOWLEDGE_WITHIN_SECONDS = 5
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError)
 
 
@@ -69,6 +70,13 @@ def is_returned_canary(delivery: Delivery) -> bool:
         and len(decoded.notices) == decoded.count == 1
         and isinstance(decoded.notices[0], CanarySent)
     )
+
+
+async def acknowledge_alone(message: RabbitMessage) -> None:
+    """One that cannot be acknowledged comes again, as the rest of its channel does."""
+    with suppress(*BROKER_ERRORS):
+        async with asyncio.timeout(ACKNOWLEDGE_WITHIN_SECONDS):
+            await message.ack()
 
 
 class Subscription:
@@ -118,7 +126,7 @@ class Subscription:
                         if self._tracing:
                             delivery.span = self._tracing.receive(message, self.queue)
                         if is_returned_canary(delivery):
-                            await message.ack()
+                            await acknowledge_alone(message)
                         await self._batcher.add(delivery, delivery.decoded.count)
             except (*BROKER_ERRORS, RuntimeError) as error:  # RuntimeError: aio-pika's, while it reconnects
                 log.warning("reading_interrupted", queue=self.queue, error=f"{type(error).__name__}: {error}")
