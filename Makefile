@@ -51,9 +51,10 @@ lint: $(INSTALLED) ## ruff, mypy, import rules, hadolint
 test-faults: setup ## all tests that break servers, the slowest too
 	$(PYTEST) tests/faults
 
-BROKER_TESTS := $(addprefix tests/,e2e faults integration/test_servers.py integration/test_ingest.py \
-	integration/test_dead_letters.py integration/test_relay.py integration/test_reporter.py \
-	$(addprefix integration/cli/,test_doctor.py test_dead.py test_publish.py test_record.py))
+BROKER_TESTS := $(addprefix tests/,e2e \
+	$(addprefix integration/,test_servers.py test_ingest.py test_dead_letters.py test_relay.py test_reporter.py) \
+	$(addprefix integration/cli/,test_doctor.py test_dead.py test_publish.py test_record.py) \
+	$(addprefix faults/,test_ingest_faults.py test_liveness_outages.py test_probes.py test_reporter_faults.py))
 
 test-broker: setup ## what depends most on the broker: for another RabbitMQ=…
 	$(PYTEST) -m "not slow and not containers" $(BROKER_TESTS)
