@@ -6,23 +6,36 @@ PYTHON := $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 	$(name) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(name))))
 UV := $(or $(shell command -v uv),.manman/bootstrap/bin/uv)
 BIN := .venv/bin
+# What `up` needs, and all of it with what tests and linters need: some 200 MB, and 1 GB.
+RUNS := .venv/.runs
 INSTALLED := .venv/.installed
 # Two at once, each with servers of its own: the tests wait more than they compute.
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all lint test-faults test-containers bench setup python rabbitmq prometheus chromium \
-	faketime pgbouncer
+.PHONY: help up test test-all lint test-faults test-broker test-containers bench setup sbom \
+	python rabbitmq prometheus chromium faketime pgbouncer
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
-up: $(INSTALLED) $(if $(MANMAN_STATUS_RABBITMQ_URL),,rabbitmq) ## everything on this machine, with a simulated fleet: http://127.0.0.1:8000/
-	@exec $(BIN)/manman-status dev
+# `make up RABBITMQ=/opt/rabbitmq/sbin` runs that server instead of this machine's; `test` and the others take it too.
+ifdef RABBITMQ
+ifeq ($(wildcard $(RABBITMQ)),)
+$(error RABBITMQ=$(RABBITMQ): there is no such file or folder)
+endif
+export MANMAN_STATUS_RABBITMQ_SERVER := $(abspath $(RABBITMQ))
+endif
+FIND_RABBITMQ := $(if $(MANMAN_STATUS_RABBITMQ_SERVER),,rabbitmq)
+# Of the command line alone: many an environment has a PORT for something else.
+PORT_FLAG := $(if $(findstring command,$(origin PORT)),--port $(PORT))
 
-test: setup lint ## lint, types, import rules and all tests but the slowest outages
+up: $(RUNS) $(if $(MANMAN_STATUS_RABBITMQ_URL),,$(FIND_RABBITMQ)) ## everything on this machine, with a simulated fleet: http://127.0.0.1:8000/, or PORT=8001
+	@exec $(BIN)/manman-status dev $(PORT_FLAG)
+
+test: setup lint ## lint, types, import rules and all tests but the slowest outages; RABBITMQ=… names the server
 	$(PYTEST) -m "not slow and not containers"
 
 test-all: setup lint ## the same with the slowest
@@ -38,20 +51,39 @@ lint: $(INSTALLED) ## ruff, mypy, import rules, hadolint
 test-faults: setup ## all tests that break servers, the slowest too
 	$(PYTEST) tests/faults
 
+BROKER_TESTS := $(addprefix tests/,e2e \
+	$(addprefix integration/,test_servers.py test_ingest.py test_dead_letters.py test_relay.py test_reporter.py) \
+	$(addprefix integration/cli/,test_doctor.py test_dead.py test_publish.py test_record.py) \
+	$(addprefix faults/,test_ingest_faults.py test_liveness_outages.py test_probes.py test_reporter_faults.py))
+
+test-broker: setup ## what depends most on the broker: for another RabbitMQ=…
+	$(PYTEST) -m "not slow and not containers" $(BROKER_TESTS)
+
 test-containers: $(INSTALLED) ## the image and compose.yaml, with the container engine that `docker` reaches
 	$(BIN)/pytest -m containers tests/deployment
 
 bench: setup ## measurements, beside the least that the same work can cost
 	$(BIN)/python -m bench
 
-setup: $(INSTALLED) rabbitmq prometheus chromium faketime pgbouncer ## what `up` and `test` need
+SBOM := sbom.cdx.json
+# What the image installs: its Dockerfile leaves the same two out.
+sbom: $(filter .manman/%,$(UV)) ## sbom.cdx.json: the image's Python packages, as CycloneDX
+	$(UV) export --quiet --locked --no-dev --extra server --prune faker --prune polyfactory \
+		--format cyclonedx1.5 --output-file $(SBOM) >/dev/null
+
+setup: $(INSTALLED) $(FIND_RABBITMQ) prometheus chromium faketime pgbouncer ## what `up` and `test` need
 
 python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing" >&2; exit 1; }
 
+# Inexact: what tests need stays where it is.
+$(RUNS): pyproject.toml uv.lock $(filter .manman/%,$(UV)) | python
+	$(UV) sync --locked --inexact --no-dev --extra dev-stack --no-python-downloads --python $(PYTHON)
+	@touch $@
+
 $(INSTALLED): pyproject.toml uv.lock $(filter .manman/%,$(UV)) | python
 	$(UV) sync --locked --all-extras --no-python-downloads --python $(PYTHON)
-	@touch $@
+	@touch $(RUNS) $@
 
 # Neither the system's packages nor another environment are touched.
 .manman/bootstrap/bin/uv: | python
@@ -68,7 +100,7 @@ set -x; $(APT) install -y --no-install-recommends $(1) \
 		|| { $(APT) update && $(APT) install -y --no-install-recommends $(1); }
 endef
 
-rabbitmq: $(INSTALLED)
+rabbitmq: $(RUNS)
 	@if $(BIN)/python -c 'from manman_status.dev.rabbitmq import rabbitmq_server as find; find()' 2>/dev/null; \
 	then exit; fi; \
 	if ! { $(MAY_INSTALL); }; then echo '$(RABBITMQ_MISSING)' >&2; exit 1; fi; \

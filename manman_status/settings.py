@@ -71,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_max_events: int = 1_000
     batch_max_wait_ms: int = 50
     prefetch: int = 2_000
+    lifecycle_prefetch: int = 500
 
     default_interval_seconds: float = 10.0
     minimum_timeout_seconds: float = 15.0
@@ -133,6 +134,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         worker that was silent already, and has to reconnect after a shorter outage, would be lost for it."""
         return max(5 * self.canary_interval_seconds, min(self.minimum_timeout_seconds, LONGEST_UNTOLD_OUTAGE_SECONDS))
 
+    def prefetch_of(self, queue: str) -> int:
+        """How many messages of a queue a processor may hold unacknowledged."""
+        return self.lifecycle_prefetch if queue == self.lifecycle_queue else self.prefetch
+
+    def batch_of(self, queue: str) -> int:
+        """Events in one transaction. A larger batch would wait for messages that the broker does not send before this
+        one is acknowledged."""
+        return min(self.batch_max_events, self.prefetch_of(queue))
+
     @property
     def broker_url(self) -> str:
         """Where to connect: `rabbitmq_url`, its virtual host replaced by `virtual_host` when that is given."""
@@ -143,9 +153,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 Needs: TypeAlias = tuple[str | tuple[str, ...], ...]
 
-NON_FIELDS = ("api_tokens_file", "role")
-"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` holds one token a line, `MANMAN_STATUS_ROLE` is
-what `serve --role` says."""
+NON_FIELDS = ("api_tokens_file", "rabbitmq_server", "role")
+"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` holds one token a line, `MANMAN_STATUS_RABBITMQ_SERVER`
+names the server's script that `dev` starts, `MANMAN_STATUS_ROLE` is what `serve --role` says."""
 
 
 def redacted(url: str) -> str:
@@ -301,6 +311,7 @@ PROBLEMS: dict[str, Callable[[Any], str]] = {
     "batch_max_events": _within(1, 10_000),
     "batch_max_wait_ms": _within(0, 10_000),
     "prefetch": _within(1, 65_535),
+    "lifecycle_prefetch": _within(1, 65_535),
     "default_interval_seconds": _within(1, 3_600),
     "minimum_timeout_seconds": _within(0.5, 86_400),
     "canary_interval_seconds": _within(0.1, 60),

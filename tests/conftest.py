@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,11 @@ CHEAP = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
 # A machine that stands still for a moment is no fault of an example.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+# A shell's background job is born with SIGINT ignored, and so would be what the tests start and end by it. A handler
+# that does nothing leaves this process as deaf as it was, and does not pass to children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 # A server that was stopped leaves its port free until it is started again: not for the tests that run beside it.
 ports.PORTS = ports.PORTS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8 :: 8]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 POSTGRES_VERSION = 18
+FAULT = re.compile(r"(?:(?:FATAL|PANIC):\s+|LOG:\s+(?=could not ))(.+)")
 
 
 class EmbeddedPostgres:
@@ -114,6 +116,7 @@ class EmbeddedPostgres:
             folder=self.folder,
             user=self._user,
             stop_signal=signal.SIGINT,  # PostgreSQL's "fast" shutdown: SIGTERM would wait for its clients
+            fault=FAULT,
         )
 
     def _is_ready(self) -> bool:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,9 +34,17 @@ os.killpg(0, signal.SIGKILL)
 """
 
 
+LONGEST_FAULT = 200
+"""Characters of one line of a server's log that are worth showing, half of them from each end."""
+
+
 class ChildFailed(ManManStatusError):  # noqa: N818
     """{name} {problem}; the end of {log}:
     {tail}"""
+
+
+class ServerFailed(ChildFailed):
+    """{name} {problem}: {fault}. Log: {log}"""
 
 
 @functools.cache
@@ -64,7 +73,10 @@ def wait_until(condition: Callable[[], bool], *, within_seconds: float) -> bool:
 
 
 class Child:
-    """One running command. Its output goes to the end of `log_file`."""
+    """One running command. Its output goes to the end of `log_file`.
+
+    `fault`: matches the line of a server's log that says why it failed, as group 1.
+    """
 
     def __init__(
         self,
@@ -76,8 +88,10 @@ class Child:
         folder: Path | None = None,
         user: pwd.struct_passwd | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        fault: re.Pattern[str] | None = None,
     ) -> None:
         self.name = name
+        self._fault = fault
         self.log_file = log_file
         self._stop_signal = stop_signal
         log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -146,5 +160,13 @@ class Child:
         return self.failed(f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}")
 
     def failed(self, problem: str) -> ChildFailed:
+        if self._fault and (found := self._fault.search(self.log)):
+            fault = shortened(found[1].strip(" ."))
+            return ServerFailed(name=self.name, problem=problem, fault=fault, log=self.log_file)
         tail = "\n    ".join(self.log.splitlines()[-15:])
         return ChildFailed(name=self.name, problem=problem, log=self.log_file, tail=tail)
+
+
+def shortened(text: str) -> str:
+    half = LONGEST_FAULT // 2
+    return text if len(text) <= LONGEST_FAULT else f"{text[:half]} … {text[-half:]}"

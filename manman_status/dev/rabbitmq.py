@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import Self
 
 from manman_status.dev.ports import free_port, is_open
-from manman_status.dev.processes import Child
+from manman_status.dev.processes import Child, ChildFailed
 from manman_status.errors import CommandFailed
+from manman_status.settings import variable
 
 NODE_NAME = "manman@localhost"
 PACKAGES = Path("/usr/lib/rabbitmq")
+
+BANNER = re.compile(r"##\s+RabbitMQ (\d+\.\d+\.\d+)")
+FAULT = re.compile(r"\[error\] <[\d.]+> +(?!\x1b|=|BOOT FAILED)(?:ERROR: |Feature flags: )?([^\x1b\n]+)")
 
 CONFIGURATION = """\
 listeners.tcp.1 = 127.0.0.1:{port}
@@ -40,6 +46,8 @@ class EmbeddedRabbitMQ:
         self.log_file = self.folder / "rabbitmq.log"
         self._epmd_port = free_port()
         self._distribution_port = free_port()
+        self._version_file = self.folder / "version"
+        self._server = Path()
         self._epmd: Child | None = None
         self._node: Child | None = None
 
@@ -66,21 +74,56 @@ class EmbeddedRabbitMQ:
         return self
 
     def launch(self) -> None:
-        server = rabbitmq_server()
+        self._server = rabbitmq_server()
         self._write_files()
+        environment = self._environment()
         # The node would start a daemon of its own that outlives it; this one is there first, and ours.
         epmd = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
-        self._epmd = Child("epmd", epmd, log_file=self.log_file, env=self._environment())
+        self._epmd = Child("epmd", epmd, log_file=self.log_file, env=environment)
         self._epmd.wait_until_ready(lambda: is_open(self._epmd_port), within_seconds=10)
         # Its folder, because that is where Erlang would leave a crash dump.
-        self._node = Child("RabbitMQ", [server], log_file=self.log_file, env=self._environment(), folder=self.folder)
+        self._node = Child(
+            "RabbitMQ", [self._server], log_file=self.log_file, env=environment, folder=self.folder, fault=FAULT
+        )
 
     def wait_until_ready(self) -> None:
+        """Raises CommandFailed when the node fails and another version of RabbitMQ wrote its data."""
         try:
             self.child.wait_until_ready(self._is_ready, within_seconds=60)
+        except ChildFailed as error:
+            self.kill()
+            self._blame_other_version(error)
+            raise
         except BaseException:
             self.kill()
             raise
+        if banners := BANNER.findall(self.child.log):
+            self._version_file.write_text(f"{banners[-1]}\n", encoding="ascii")
+
+    def _blame_other_version(self, error: ChildFailed) -> None:
+        wrote, runs = self._data_version(), self._server_version()
+        if wrote and runs and wrote != runs:
+            raise CommandFailed(
+                f"RabbitMQ {runs} does not start on the data of RabbitMQ {wrote}: delete {self.folder} and start"
+                f" again, or name RabbitMQ {wrote} in {variable('rabbitmq_server')}. {error}"
+            ) from error
+
+    def _data_version(self) -> str | None:
+        """The version that last ran on this folder's data; the log knows it where no start has recorded it yet."""
+        if self._version_file.exists():
+            return self._version_file.read_text(encoding="ascii").strip()
+        banners = BANNER.findall(self.log_file.read_text(encoding="utf-8", errors="replace"))
+        return banners[-1] if banners else None
+
+    def _server_version(self) -> str | None:
+        command = self._server.with_name("rabbitmqctl")
+        try:
+            answer = subprocess.run(  # noqa: S603
+                [command, "version"], env=self._environment(), capture_output=True, text=True, check=True, timeout=30
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
 
     def stop(self) -> None:
         """In order; its data stays. Nothing happens when it does not run."""
@@ -112,6 +155,7 @@ class EmbeddedRabbitMQ:
         self.folder.mkdir(parents=True, exist_ok=True)
         ports = {"port": self.port, "management_port": self.management_port}
         (self.folder / "rabbitmq.conf").write_text(CONFIGURATION.format(**ports), encoding="ascii")
+        (self.folder / "advanced.config").write_text("[].\n", encoding="ascii")
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n", encoding="ascii")
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():
@@ -121,9 +165,12 @@ class EmbeddedRabbitMQ:
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder
+        # All that it would else read below /etc/rabbitmq or write below /var.
         files = {
             "CONF_ENV_FILE": "/dev/null",
             "CONFIG_FILE": folder / "rabbitmq.conf",
+            "CONFIG_FILES": folder / "conf.d/*.conf",
+            "ADVANCED_CONFIG_FILE": folder / "advanced.config",
             "ENABLED_PLUGINS_FILE": folder / "enabled_plugins",
             "MNESIA_BASE": folder / "mnesia",
             "LOG_BASE": folder / "log",
@@ -131,7 +178,8 @@ class EmbeddedRabbitMQ:
             "PID_FILE": folder / "rabbitmq.pid",
         }
         return {
-            "PATH": os.environ.get("PATH", os.defpath),
+            # A server that was named may have an epmd of its own beside it.
+            "PATH": f"{self._server.parent}:{os.environ.get('PATH', os.defpath)}",
             "LANG": "C.UTF-8",
             "HOME": str(folder),  # where Erlang looks for its cookie
             "RUNNING_UNDER_SYSTEMD": "1",  # so that the script becomes the node: its pid is the node's
@@ -147,7 +195,14 @@ class EmbeddedRabbitMQ:
 
 
 def rabbitmq_server() -> Path:
-    """The server's script. Debian's /usr/sbin/rabbitmq-server is not it, but a wrapper that changes the user."""
+    """The server's script: the one that MANMAN_STATUS_RABBITMQ_SERVER names, itself or by its folder, else this
+    machine's. Debian's /usr/sbin/rabbitmq-server is not it, but a wrapper that changes the user."""
+    if named := os.environ.get(variable("rabbitmq_server")):
+        script = Path(named).absolute()
+        script = script / "rabbitmq-server" if script.is_dir() else script
+        if not os.access(script, os.X_OK) or not script.is_file():
+            raise CommandFailed(f"{variable('rabbitmq_server')}: there is no program {script}")
+        return script
     found = shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', os.defpath)}:/opt/homebrew/sbin")
     candidates = [
         PACKAGES / "bin/rabbitmq-server",

@@ -185,7 +185,7 @@ class Processor:
                 custody[queue],
                 seal,
                 flow,
-                prefetch=settings.prefetch,
+                prefetch=settings.prefetch_of(queue),
                 parse=parse,
                 before_reading=self._register,
             )
@@ -270,7 +270,7 @@ class Processor:
                     control_exchange=topology.control_exchange,
                     body_must_match_key=settings.body_must_match_key,
                 ),
-                max_events=settings.batch_max_events,
+                max_events=settings.batch_of(queue),
                 max_wait_ms=settings.batch_max_wait_ms,
                 quarantine_after=max(2, settings.lifecycle_delivery_limit // 2),
                 tracing=tracing,

@@ -35,6 +35,7 @@ from manman_status.processor.flow import BYTES_OF_AN_EVENT, Flow
 from manman_status.processor.publisher import kept_headers
 from manman_status.processor.running import Pulse, vital, watched
 from manman_status.wire.inbound import Decoded, Poison, decode, find_body
+from manman_status.wire.notices import CanarySent
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -70,6 +71,23 @@ class Delivery(msgspec.Struct):
 async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
     """FastStream's own parser makes two random ids a message; these are never asked for."""
     return RabbitMessage(raw_message=message, body=message.body, message_id="-", correlation_id="-")  # type: ignore[arg-type]
+
+
+def is_returned_canary(delivery: Delivery) -> bool:
+    """A canary that an earlier processor did not acknowledge. Nothing is lost with it: it is acknowledged at once, so
+    that processors which crash again and again never deliver one so often that it becomes a dead letter."""
+    decoded = delivery.decoded
+    return (
+        bool(delivery.message.raw_message.redelivered)
+        and len(decoded.notices) == decoded.count == 1
+        and isinstance(decoded.notices[0], CanarySent)
+    )
+
+
+async def acknowledge(message: RabbitMessage, *, multiple: bool) -> None:
+    """Raises one of BROKER_ERRORS when the channel does not take it."""
+    async with asyncio.timeout(ACKNOWLEDGE_WITHIN_SECONDS):
+        await answered(message.ack(multiple=multiple))
 
 
 class Subscription:
@@ -124,9 +142,12 @@ class Subscription:
 
     async def _read(self) -> None:
         async for message in self._reader:
-            self._take(message)
+            delivery = self._take(message)
+            if is_returned_canary(delivery):
+                with suppress(*BROKER_ERRORS):  # it comes again, as the rest of its channel does
+                    await acknowledge(message, multiple=False)
 
-    def _take(self, message: RabbitMessage) -> None:
+    def _take(self, message: RabbitMessage) -> Delivery:
         """Make the message a delivery of the next batch. Nothing that it holds makes this fail."""
         decoded = self._decode(message)
         size = max(decoded.json_bytes, len(message.body))
@@ -136,6 +157,7 @@ class Subscription:
                 delivery.span = self._tracing.receive(message, self.queue)
         self._flow.take(delivery.size)
         self._batcher.add(delivery, max(decoded.count, 1) + max(0, size - WEIGHTLESS_BYTES) // BYTES_PER_EVENT)
+        return delivery
 
     def _decode(self, message: RabbitMessage) -> Decoded:
         try:
@@ -166,8 +188,8 @@ class Subscription:
         spans = [delivery.span for delivery in deliveries if delivery.span] if self._tracing else []
         await self._store(deliveries, spans)
         try:
-            async with asyncio.timeout(ACKNOWLEDGE_WITHIN_SECONDS):
-                await answered(deliveries[-1].message.ack(multiple=True))
+            if left := [delivery.message for delivery in deliveries if delivery.message.committed is None]:
+                await acknowledge(left[-1], multiple=True)
         except BROKER_ERRORS as error:
             # The broker sends it all again, and merging it twice changes nothing.
             log.warning("batch_requeued", queue=self.queue, messages=len(deliveries), error=describe(error))

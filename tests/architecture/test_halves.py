@@ -34,7 +34,8 @@ REPORTER_NEEDS = {"aio_pika", "msgspec"} | {
 
 
 def loaded_by(module: str) -> set[str]:
-    code = f"import sys, {module}; print('\\n'.join(sys.modules))"
+    """Beside what every interpreter of this machine loads, such as its `sitecustomize` and all that this imports."""
+    code = f"import sys; before = set(sys.modules); import {module}; print('\\n'.join(set(sys.modules) - before))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     return set(answer.stdout.split())

@@ -497,13 +497,24 @@ def test_a_new_secret_replaces_the_pods_that_use_it_and_no_others() -> None:
         ({"url": "postgresql://w", "readKey": "replica"}, None),
     ],
 )
-def test_the_api_alone_may_read_from_a_replica(values: dict[str, Any], source: tuple[str, str] | None) -> None:
+def test_the_api_alone_may_read_by_another_url(values: dict[str, Any], source: tuple[str, str] | None) -> None:
+    """Of a replica, or of a user that may only read: then it is not given the other one."""
     objects = render({"database": values})
-    found = {
-        name: secret_references(pod).get("MANMAN_STATUS_DATABASE_READ_URL") for name, pod in objects.pods().items()
-    }
-    assert found.pop("Deployment/manman-status-api") == source
-    assert set(found.values()) == {None}
+    found = {name: secret_references(pod) for name, pod in objects.pods().items()}
+    api = found.pop("Deployment/manman-status-api")
+    assert api.get("MANMAN_STATUS_DATABASE_READ_URL") == source
+    assert ("MANMAN_STATUS_DATABASE_URL" in api) == (source is None)
+    assert not any("MANMAN_STATUS_DATABASE_READ_URL" in references for references in found.values())
+
+
+def test_in_production_each_side_reaches_only_the_servers_that_are_named() -> None:
+    objects = render(yaml.safe_load(VALUES["production"].read_text("utf-8")))
+    for policy in objects.of("NetworkPolicy"):
+        for rule in policy["spec"]["egress"]:
+            ports = {port["port"] for port in rule["ports"]}
+            assert ports == {53} or rule["to"], policy["metadata"]["name"]
+    (entry,) = objects.one("NetworkPolicy", "api")["spec"]["ingress"]
+    assert entry["from"]
 
 
 @pytest.mark.parametrize(

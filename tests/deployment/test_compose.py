@@ -62,11 +62,50 @@ def test_it_is_valid_with_the_example_and_without(read_compose):
     read_compose("", "-q")
 
 
+OWN = ("migrate", "api", "processor", "fleet")
+NEEDS = {
+    "migrate": {"DATABASE_URL"},
+    "api": {"DATABASE_URL", "API_TOKENS", "API_TOKENS_FILE"},
+    "processor": {"DATABASE_URL", "RABBITMQ_URL", "NOTIFY_URLS", "NOTIFY_ROUTES_FILE"},
+    "fleet": {"RABBITMQ_URL", "API_TOKEN"},
+}
+"""What only those that need it are given."""
+
+
 def test_servers_are_named_by_their_services_whatever_the_example_says(services):
-    for name in ("migrate", "api", "processor", "fleet"):
-        environment = services[name]["environment"]
-        assert "@postgres/" in environment["MANMAN_STATUS_DATABASE_URL"]
-        assert "@rabbitmq/" in environment["MANMAN_STATUS_RABBITMQ_URL"]
+    hosts = {"DATABASE_URL": "@postgres/", "RABBITMQ_URL": "@rabbitmq/"}
+    for name in OWN:
+        for url in NEEDS[name] & hosts.keys():
+            assert hosts[url] in services[name]["environment"][f"{PREFIX}{url}"]
+
+
+def test_each_is_given_the_secrets_that_it_needs_and_no_other(read_compose):
+    """The passwords of the servers are in the URLs of who needs them, and nowhere else."""
+    names = {f"{PREFIX}{name}" for name in (*set().union(*NEEDS.values()), "DATABASE_READ_URL")}
+    names |= {"POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "PROMETHEUS_TOKEN"}
+    env = "".join(f"{name}=secret-{name}\n" for name in sorted(names))
+    model = json.loads(read_compose(env, "--format", "json"))
+    for name in OWN:
+        given = {key for key in names if model["services"][name]["environment"].get(key)}
+        assert given == {f"{PREFIX}{need}" for need in NEEDS[name]}, name
+        shown = str(model["services"][name])
+        for server, url in (("POSTGRES", "DATABASE_URL"), ("RABBITMQ", "RABBITMQ_URL")):
+            assert (f"secret-{server}_PASSWORD" in shown) == (url in NEEDS[name])
+
+
+def test_nothing_may_take_all_memory(services):
+    assert [name for name, service in services.items() if not int(service.get("mem_limit", 0))] == []
+
+
+def test_every_image_can_be_named_by_digest(read_compose):
+    names = ("POSTGRES", "RABBITMQ", "HAPROXY", "PROMETHEUS", "ALERTMANAGER", "PYTHON", "UV")
+    pinned = {f"{name}_IMAGE": f"mirror/{name.lower()}@sha256:{'0' * 64}" for name in names}
+    env = "".join(f"{name}={image}\n" for name, image in pinned.items())
+    services = json.loads(read_compose(env, "--format", "json"))["services"]
+    built = {services[name]["image"] for name in OWN}
+    args = {f"{name}_IMAGE": pinned[f"{name}_IMAGE"] for name in ("PYTHON", "UV")}
+    assert [services[name]["build"]["args"] for name in OWN] == [args] * len(OWN)
+    assert {service["image"] for service in services.values()} - built == set(pinned.values()) - set(args.values())
 
 
 def test_a_setting_in_the_env_file_reaches_every_role(read_compose):
@@ -87,7 +126,7 @@ def test_nothing_has_a_fixed_name_so_that_all_can_be_scaled(services):
 
 
 def test_our_own_containers_are_hardened_and_given_time_to_end(services):
-    for name in ("migrate", "api", "processor", "fleet"):
+    for name in OWN:
         service = services[name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]

@@ -18,6 +18,7 @@ import pytest
 from manman_status.dev.ports import free_port
 from manman_status.dev.processes import Child
 from tests.complaints import complaints
+from tests.conftest import role_environment
 
 if TYPE_CHECKING:
     from tests.conftest import Eventually, ProcessTree
@@ -53,7 +54,9 @@ def start_dev(server_folder: Path) -> Iterator[Callable[..., Dev]]:
         given = {"--folder": str(server_folder / name), "--port": str(port)}
         given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
         command = [sys.executable, "-m", "manman_status", "dev", *(part for flag in given.items() for part in flag)]
-        env = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
+        env = role_environment()
+        if server := os.environ.get("MANMAN_STATUS_RABBITMQ_SERVER"):  # the suite runs on this one
+            env["MANMAN_STATUS_RABBITMQ_SERVER"] = server
         env |= {f"MANMAN_STATUS_{name.upper()}": value for name, value in settings.items()}
         dev = Dev("dev", command, log_file=server_folder / f"{name}.log", env=env, stop_signal=signal.SIGINT)
         dev.url = f"http://127.0.0.1:{given['--port']}"

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 
+import aio_pika
 import asyncpg
 import pytest
+
+from tests.conftest import consumers
 
 INSTANCES = 25_000
 
@@ -173,3 +177,42 @@ async def test_sigterm_ends_a_processor_within_ten_seconds_though_a_server_hangs
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_processor_that_crashes_in_a_loop_makes_no_dead_letter_of_a_canary(
+    start_processor, broker, database, publish, dead_letters, eventually
+):
+    """What was delivered too often becomes one. The event cannot be stored meanwhile: its table is locked."""
+    limit = 5
+    settings = {"lifecycle_delivery_limit": limit, "canary_interval_seconds": 0.2}
+    role = await start_processor(**settings)
+    letters = []
+
+    async def has_died():
+        letters.extend(await dead_letters())
+        return any(b"SERVER_STARTED" in body for body, _ in letters)
+
+    async with await aio_pika.connect(broker) as connection:
+        channel = await connection.channel()
+        sent = await channel.declare_queue("sent", durable=True)
+        await sent.bind("internal_service_events", "worker.canary.lifecycle")
+        locking = await asyncpg.connect(database)
+        try:
+            await locking.execute("BEGIN; LOCK TABLE server_instances IN ACCESS EXCLUSIVE MODE")
+            await publish(started(31), key(31))
+            for _ in range(limit + 1):
+                await sent.purge()
+                await eventually(partial(sent.get, fail=False, no_ack=True))
+                role.kill()
+                role = await start_processor(**settings)
+            await eventually(has_died)
+            # One more time: what was sent by the first of them has been delivered as often as the event.
+            role.kill()
+        finally:
+            await locking.close()
+    await start_processor(**settings)
+    await eventually(partial(consumers, broker, "manman.status.lifecycle"))
+    letters.extend(await dead_letters())
+    assert [body for body, _ in letters if b"CANARY" in body] == []
+    [(_, headers)] = letters
+    assert headers["x-death"][0]["reason"] == "delivery_limit"

@@ -348,7 +348,9 @@ async def test_a_queue_that_is_full_holds_the_mark_and_gets_all_in_order_once_it
 ):
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
-        full = await channel.declare_queue("full", arguments={"x-max-length": 2, "x-overflow": "reject-publish"})
+        full = await channel.declare_queue(
+            "full", durable=True, arguments={"x-max-length": 2, "x-overflow": "reject-publish"}
+        )
         await lead(await connect())
         await full.bind("external_service_events", "worker.#")
         await commit(*(worker(n % 3) for n in range(12)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
+import socket
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -14,8 +16,11 @@ import aio_pika
 import asyncpg
 import pytest
 
+from manman_status.dev.ports import free_port
 from manman_status.dev.postgres import EmbeddedPostgres
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from manman_status.dev.processes import ServerFailed
+from manman_status.dev.rabbitmq import BANNER, EmbeddedRabbitMQ, rabbitmq_server
+from manman_status.errors import CommandFailed
 
 if TYPE_CHECKING:
     from tests.conftest import Eventually, ProcessTree
@@ -94,6 +99,56 @@ async def test_rabbitmq_keeps_its_data_over_stop_and_kill(server_folder: Path) -
             letter = await queue.get(timeout=5)
             assert letter is not None
             assert letter.body == b"hello"
+
+
+def test_rabbitmq_reads_no_configuration_but_its_own(rabbitmq: EmbeddedRabbitMQ) -> None:
+    """Whatever a system's node on this machine has in /etc/rabbitmq. The banner names what was read."""
+    files = re.search(r"Config file\(s\): (.+?)\n\n", rabbitmq.child.log, re.DOTALL)
+    assert files
+    assert set(files[1].split()) == {f"{rabbitmq.folder}/{name}" for name in ("advanced.config", "rabbitmq.conf")}
+
+
+def test_a_server_that_cannot_start_says_why_in_one_line(server_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        for server in (
+            EmbeddedRabbitMQ(server_folder / "refused-broker", port=port),
+            EmbeddedPostgres(server_folder / "refused-database", port=port),
+        ):
+            with pytest.raises(ServerFailed) as caught:
+                server.start()
+            said = str(caught.value)
+            assert "address already in use" in said.lower()
+            assert said.endswith(f"Log: {server.log_file}")
+            assert "\n" not in said
+
+
+def test_data_of_another_rabbitmq_is_named_with_what_to_do(rabbitmq: EmbeddedRabbitMQ, server_folder: Path) -> None:
+    [version] = set(BANNER.findall(rabbitmq.child.log))
+    assert (rabbitmq.folder / "version").read_text("ascii") == f"{version}\n"
+    folder = server_folder / "older-broker"
+    folder.mkdir()
+    (folder / "version").write_text("3.7.28\n", "ascii")
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        server = EmbeddedRabbitMQ(folder, port=taken.getsockname()[1])
+        with pytest.raises(CommandFailed) as caught:
+            server.start()
+    said = str(caught.value)
+    assert f"RabbitMQ {version} does not start on the data of RabbitMQ 3.7.28: delete {folder}" in said
+    assert "MANMAN_STATUS_RABBITMQ_SERVER" in said
+    assert "\n" not in said
+
+
+def test_the_server_that_is_named_is_the_one_that_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "rabbitmq-server"
+    monkeypatch.setenv("MANMAN_STATUS_RABBITMQ_SERVER", str(script))
+    with pytest.raises(CommandFailed, match="there is no program"):
+        rabbitmq_server()
+    script.write_text("#!/bin/sh\n", "ascii")
+    script.chmod(0o755)
+    assert rabbitmq_server() == script
+    monkeypatch.setenv("MANMAN_STATUS_RABBITMQ_SERVER", str(tmp_path))
+    assert rabbitmq_server() == script
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="any other user reaches what it made")

@@ -23,7 +23,7 @@ async def inbox(broker: str) -> AsyncIterator[AbstractQueue]:
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange("internal_service_events", "topic", durable=True)
-        queue = await channel.declare_queue("inbox")
+        queue = await channel.declare_queue("inbox", durable=True)
         await queue.bind(exchange, "#")
         yield queue
 

@@ -27,7 +27,7 @@ async def channel(broker: str) -> AsyncIterator[AbstractChannel]:
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange("internal_service_events", "topic", durable=True)
-        queue = await channel.declare_queue("inbox")
+        queue = await channel.declare_queue("inbox", durable=True)
         await queue.bind(exchange, "#")
         yield channel
 
@@ -62,7 +62,7 @@ async def test_faults_may_be_ordered_several_times(
 
 
 async def test_what_nobody_reads_is_told_once(manman_status: Command, broker: str, channel: AbstractChannel) -> None:
-    await channel.declare_queue("manman.status.lifecycle")
+    await channel.declare_queue("manman.status.lifecycle", durable=True)
     finished = await manman_status("simulate", *f"{SMALL} --for 2s".split(), rabbitmq_url=broker)
     assert finished.code == 0
     assert complaints(finished.err) == ["nobody reads manman.status.lifecycle: is a processor running?"]
