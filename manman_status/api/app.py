@@ -20,7 +20,12 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from manman_status.api.answers import Answers, kept_answers
-from manman_status.api.database import Database
+from manman_status.api.database import (
+    EXPENSIVE_AT_ONCE,
+    EXPENSIVE_QUEUED,
+    EXPENSIVE_TIMEOUT_TIMES,
+    Database,
+)
 from manman_status.api.errors import problem_response
 from manman_status.api.feed import Feed
 from manman_status.api.gate import Gate
@@ -150,17 +155,35 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
         timeout_seconds=settings.database_timeout_seconds,
         read_only=True,
     )
+    patience_seconds = EXPENSIVE_TIMEOUT_TIMES * settings.database_timeout_seconds
+    expensive_pool = create_pool(
+        settings.read_url,
+        application="manman-status api, expensive reads",
+        size=EXPENSIVE_AT_ONCE,
+        timeout_seconds=patience_seconds,
+        read_only=True,
+    )
     timeouts = Timeouts(**{name: getattr(settings, name) for name in Timeouts.__struct_fields__})
     database = Database(pool, timeout_seconds=settings.database_timeout_seconds, timeouts=timeouts)
     app.state["database"] = database
+    app.state["expensive_reads"] = Database(
+        expensive_pool,
+        timeout_seconds=patience_seconds,
+        timeouts=timeouts,
+        most_reads=EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED,
+    )
     app.state["retention"] = timedelta(days=settings.retention_days)
     app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
-    app.state["answers"] = Answers(database, keep_ms=settings.answer_cache_ms)
+    app.state["answers"] = Answers(keep_ms=settings.answer_cache_ms)
     app.state["bar"] = bar_reading(database, keep_seconds=settings.answer_cache_ms / 1000)
     app.state["metrics"] = Metrics(
         database, worker_series=settings.worker_series, keep_seconds=settings.answer_cache_ms / 1000
     )
-    async with opened(pool, close_within_seconds=settings.database_timeout_seconds):
+    close_within_seconds = settings.database_timeout_seconds
+    async with (
+        opened(pool, close_within_seconds=close_within_seconds),
+        opened(expensive_pool, close_within_seconds=close_within_seconds),
+    ):
         try:
             yield
         finally:

@@ -46,6 +46,22 @@ class TooManyStreams(ManManStatusError):  # noqa: N818
     """{most} clients of this process are being told of changes, and there may be no more."""
 
 
+class DatabaseBusy(ManManStatusError):  # noqa: N818
+    """The database is busy with other expensive queries (a past time, uptime, old revisions). Retry later."""
+
+
+class UnknownCharacter(ManManStatusError):  # noqa: N818
+    """A parameter has a character that the encoding of the database does not have."""
+
+
+class TooManySignIns(ManManStatusError):  # noqa: N818
+    """Too many wrong tokens. Retry in a minute."""
+
+
+class RequestTooSlow(ManManStatusError):  # noqa: N818
+    """The request did not arrive in time."""
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What went wrong (RFC 9457). `parameter` names what has to be changed in the request, `oldest_revision` is the
     first transition that is still kept."""
@@ -78,6 +94,8 @@ def problem_response(error: Exception) -> Response[bytes]:
             status, parameter = HTTPStatus.BAD_REQUEST, error.parameter
         case ValidationException():
             status, parameter, detail = HTTPStatus.BAD_REQUEST, *_first_fault(error)
+        case UnknownCharacter():
+            status = HTTPStatus.BAD_REQUEST
         case Unauthorized():
             status, headers = HTTPStatus.UNAUTHORIZED, {"www-authenticate": 'Bearer realm="manman-status"'}
         case UnknownWorker() | UnknownServerInstance() | UnknownAlert():
@@ -88,6 +106,12 @@ def problem_response(error: Exception) -> Response[bytes]:
             status, headers = HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET, HEAD"}
         case DatabaseUnavailable() | SchemaBehind():
             status, headers = HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"}
+        case DatabaseBusy():
+            status, headers = HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "5"}
+        case RequestTooSlow():
+            status, headers = HTTPStatus.REQUEST_TIMEOUT, {"connection": "close"}
+        case TooManySignIns():
+            status, headers = HTTPStatus.TOO_MANY_REQUESTS, {"retry-after": "60"}
         case TooManyStreams():
             status, headers = HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "15"}
         case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -114,7 +138,7 @@ PROBLEMS = {
     HTTPStatus.UNAUTHORIZED: "The api has tokens, and none of them was given.",
     HTTPStatus.NOT_FOUND: "Nothing is known of this id.",
     HTTPStatus.GONE: "Transitions after this revision are no longer kept; the oldest that is kept is named.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, or has an older schema. Try again later.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, is busy or has an older schema. Try again later.",
 }
 
 

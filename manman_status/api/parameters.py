@@ -27,6 +27,7 @@ EXACTLY = {"maximum": LARGEST_ID}
 LONGEST_WAIT_SECONDS = 60
 LONGEST_WINDOW = timedelta(days=30)
 """Of those that nobody named: a longer retention allows for longer ones."""
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 ZONED: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 WINDOW = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 BADGE_WINDOWS = ("24h", "7d", "30d")
@@ -198,11 +199,12 @@ def seconds_asked(parameter: str, given: str) -> int:
 
 
 def time_asked(parameter: str, given: str) -> datetime:
-    """In UTC. Raises InvalidParameter."""
+    """In UTC; one before 1970 or after 9998 counts as the nearer of the two, so that a minute more or less is a time
+    too. Raises InvalidParameter."""
     try:
         time: datetime = msgspec.convert(given, ZONED)
-        return time.astimezone(UTC)
-    except (msgspec.ValidationError, OverflowError):
+        return min(max(time, EARLIEST), LATEST).astimezone(UTC)
+    except msgspec.ValidationError:
         raise InvalidParameter(
             parameter, f"{given[:80]!r} is no time with its zone, as 2026-11-23T08:00:00Z (a + is written %2B)"
         ) from None
