@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import msgspec
 
 from manman_status.api.database import Database
+
 if TYPE_CHECKING:
     from litestar import Litestar, Request
     from litestar.types import ASGIApp, Receive, Scope, Send

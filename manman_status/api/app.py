@@ -30,11 +30,12 @@ from manman_status.api.errors import problem_response
 from manman_status.api.feed import Feed
 from manman_status.api.gate import Gate
 from manman_status.api.metrics import Metrics, http_metrics
+from manman_status.api.overflow import overflow_closed
 from manman_status.api.page.bar import bar_reading
 from manman_status.api.page.site import files_path, page_router, template_config
 from manman_status.api.parameters import refuse_unknown_parameters
 from manman_status.api.routes import alerts, badges, events, history, probes, schema, servers, system, uptime, workers
-from manman_status.api.tokens import Tokens
+from manman_status.api.tokens import SignInLimit, Tokens
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool, opened
 
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
     from manman_status.settings import Settings
 
 
-def create_app(settings: Settings) -> Litestar:
-    tokens, files = Tokens(settings.api_tokens), files_path()
+def create_app(settings: Settings, *, most_connections: int | None = None) -> Litestar:
+    """`most_connections`: what the server in front of it takes at most, where one listens in this process."""
+    tokens, files = Tokens(settings.api_tokens, for_metrics=settings.metrics_tokens), files_path()
     app = Litestar(
         [
             Router(
@@ -75,7 +77,12 @@ def create_app(settings: Settings) -> Litestar:
             probes.readyz,
             page_router(files),
         ],
-        lifespan=[_parent, functools.partial(_database, settings=settings), _streams_end],
+        lifespan=[
+            _parent,
+            functools.partial(_overflow, most_connections=most_connections),
+            functools.partial(_database, settings=settings),
+            _streams_end,
+        ],
         middleware=[http_metrics.middleware],
         exception_handlers={Exception: _problem},
         openapi_config=_openapi(),
@@ -83,6 +90,7 @@ def create_app(settings: Settings) -> Litestar:
         logging_config=None,
     )
     app.state["tokens"] = tokens
+    app.state["sign_in_limit"] = SignInLimit()
     app.asgi_handler = Gate(app.asgi_handler, tokens=tokens, public_badges=settings.public_badges)
     if settings.otlp_endpoint:
         from manman_status.api.telemetry import trace_requests
@@ -129,6 +137,15 @@ async def _parent(_: Litestar) -> AsyncIterator[None]:
     if parent := multiprocessing.parent_process():
         loop.add_reader(parent.sentinel, end, parent.sentinel)
     yield
+
+
+@contextlib.asynccontextmanager
+async def _overflow(_: Litestar, *, most_connections: int | None) -> AsyncIterator[None]:
+    if most_connections is None:
+        yield
+        return
+    with overflow_closed(most_connections):
+        yield
 
 
 @contextlib.asynccontextmanager

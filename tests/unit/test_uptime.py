@@ -80,7 +80,6 @@ def test_seen_until_is_the_window_up_to_then_without_what_was_blind(window: Wind
     assert len(slopes) == len(offsets) == len(bounds) + 1
 
 
-
 def test_a_worker_that_never_changed_had_its_status_all_the_time() -> None:
     assert Window(0, 100).measure([], RUNNING) == Figures(active=100)
     assert Window(0, 100).measure([], LOST) == Figures(lost=100, losses=1, longest_loss=100)

@@ -142,7 +142,7 @@ async def test_the_longest_window_is_the_retention(rows: Rows, run_app: RunApp) 
 async def test_the_sum_in_sql_is_that_of_each_worker_by_itself(rows: Rows) -> None:
     """Gaps, changes out of order, workers that did not change, and some that changed before the window."""
     chance = random.Random(4711)
-    for n in range(4):
+    for _ in range(4):
         began = chance.uniform(1, 90) * HOUR
         await rows.connection.execute(
             "INSERT INTO observation_gaps VALUES ($1, $2)", rows.ago(began), rows.ago(began - 2400)

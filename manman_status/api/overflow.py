@@ -1,0 +1,112 @@
+"""What comes beyond the bound of open connections is closed at once, and `/livez` is answered even then.
+
+At its bound the server stops accepting, so connections wait in the kernel's queue: probes too, and an orchestrator
+would restart a process that is merely full. A thread looks after that queue. It accepts what has waited while the
+server was full, answers `/livez` when the event loop turns, everything else with 503, and closes. A client that has
+sent no request by then gets no answer, so no connection of the overflow is ever held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+LOOK_EVERY_SECONDS = 0.1
+LOOP_TURNS_WITHIN_SECONDS = 2.0
+MOST_AT_ONCE = 4096
+WAITING = struct.Struct("=24xI")
+"""Of Linux' `tcp_info`: `tcpi_unacked`, which of a listening socket is the length of its queue."""
+HEAD_BYTES = 16
+OPEN_FILES = Path("/proc/self/fd")
+ALIVE = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n"
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+@contextmanager
+def overflow_closed(most_connections: int) -> Iterator[None]:
+    """In the process that listens, whose event loop is running. Elsewhere than on Linux nothing is done: there no one
+    knows how many wait."""
+    if sys.platform != "linux":
+        yield
+        return
+    ended = threading.Event()
+    overflow = Overflow(most_connections, asyncio.get_running_loop())
+    thread = threading.Thread(target=overflow.look, args=[ended], name="overflow", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+class Overflow:
+    def __init__(self, most_connections: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._most_connections = most_connections
+        self._loop = loop
+        self._listener: socket.socket | None = None
+
+    def look(self, ended: threading.Event) -> None:
+        waited = False
+        while not ended.wait(LOOK_EVERY_SECONDS):
+            self._listener = self._listener or _listener()
+            if self._listener is None:
+                continue
+            waits = _waiting(self._listener) > 0
+            # Those that came since the last look may not have sent their request yet.
+            if waits and waited and len(_descriptors()) >= self._most_connections:
+                self._close_those_that_wait(self._listener)
+            waited = waits
+
+    def _close_those_that_wait(self, listener: socket.socket) -> None:
+        alive = ALIVE if self._loop_turns() else FULL
+        for _ in range(MOST_AT_ONCE):
+            try:
+                client, _ = listener.accept()
+            except OSError:  # none waits any more, or there are no descriptors left
+                return
+            with client, suppress(OSError):
+                client.setblocking(False)
+                head = client.recv(HEAD_BYTES, socket.MSG_DONTWAIT)
+                client.send(alive if head.startswith(b"GET /livez ") else FULL)
+                client.shutdown(socket.SHUT_WR)
+
+    def _loop_turns(self) -> bool:
+        turn = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
+        try:
+            turn.result(LOOP_TURNS_WITHIN_SECONDS)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _listener() -> socket.socket | None:
+    """A second handle on what the server listens with: it does not give away its own."""
+    for descriptor in _descriptors():
+        with suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            found = socket.socket(fileno=os.dup(descriptor))
+            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return found
+            found.close()
+    return None
+
+
+def _descriptors() -> list[int]:
+    return [int(path.name) for path in OPEN_FILES.iterdir()]
+
+
+def _waiting(listener: socket.socket) -> int:
+    try:
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+        return int(WAITING.unpack_from(info)[0])
+    except (OSError, struct.error):
+        return 0
