@@ -203,8 +203,8 @@ def time_asked(parameter: str, given: str) -> datetime:
     too. Raises InvalidParameter."""
     try:
         time: datetime = msgspec.convert(given, ZONED)
-        return min(max(time, EARLIEST), LATEST).astimezone(UTC)
-    except msgspec.ValidationError:
+        return min(max(time.astimezone(UTC), EARLIEST), LATEST)
+    except (msgspec.ValidationError, OverflowError):
         raise InvalidParameter(
             parameter, f"{given[:80]!r} is no time with its zone, as 2026-11-23T08:00:00Z (a + is written %2B)"
         ) from None

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from manman_status.cli.broker import connected, virtual_host
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role
-from manman_status.cli.tables import numbered
+from manman_status.cli.tables import numbered, printable
 from manman_status.errors import BrokerUnavailable, CommandFailed, SchemaBehind, SettingsError
 from manman_status.settings import Settings, load_settings, redacted, variable
 
@@ -69,7 +69,7 @@ def print_findings(findings: list[Finding]) -> None:
     console = Console(soft_wrap=True)
     for subject, is_well, text in findings:
         verdict = Text("ok     ", "green") if is_well else Text("problem", "bold red")
-        console.print(Text.assemble(verdict, f"  {subject:<10}  {text}"))
+        console.print(Text.assemble(verdict, f"  {subject:<10}  {printable(text)}"))
 
 
 async def examine(settings: Settings, role: Role | None) -> list[Finding]:

@@ -100,7 +100,7 @@ def shorten(section: Section, rows: int) -> Group:
     for heading in section.headings:
         table.add_column(Text(heading, no_wrap=True, overflow="ellipsis"))
     for row in section.rows[:rows]:
-        cells = ("" if value is None else printable(str(value)).replace("\n", " ") for value in row)
+        cells = ("" if value is None else printable(str(value)) for value in row)
         table.add_row(*(cut(cell, heading) for cell, heading in zip(cells, section.headings, strict=True)))
     return Group(title, table)
 

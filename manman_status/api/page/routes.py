@@ -69,6 +69,7 @@ async def fleet_map(request: HTMXRequest) -> Answer:
                 "state": state_of(observation, timeouts),
                 "revision": observation.revision,
                 "groups": msgspec.Raw(found.groups.encode()),
+                "more_groups": found.more_groups,
             }
         )
         return Answer(lasting, lasting=lasting, lag_seconds=observation.lag_seconds)
