@@ -21,8 +21,9 @@ def write_cursor(kind: str, filters: msgspec.Struct, last_id: int) -> str:
 
 
 def read_cursor(cursor: str | None, kind: str, filters: msgspec.Struct) -> int:
-    """The id after which to go on. Raises InvalidParameter for a cursor of another list, or altered in any bit."""
-    if cursor is None:
+    """The id after which to go on; an empty cursor is none. Raises InvalidParameter for a cursor of another list, or
+    altered in any bit."""
+    if not cursor:
         return FROM_THE_START
     try:
         _, last_id, _ = LAYOUT.unpack(base64.urlsafe_b64decode(f"{cursor}=="))

@@ -48,7 +48,7 @@ Group: TypeAlias = Annotated[
     str | None, QueryParameter(description="The label `group`; empty: the workers without one.")
 ]
 Labels: TypeAlias = Annotated[
-    list[str] | None,
+    list[Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[^:\\x00]+:[^\\x00]*$"})]] | None,
     QueryParameter(description="`key:value`; may be repeated, and then all of them must hold."),
 ]
 QuerySeverity: TypeAlias = Annotated[Severity | None, QueryParameter()]

@@ -92,6 +92,7 @@ def test_what_the_chart_sets_itself_is_no_setting(name: str) -> None:
         "DATABASE_READ_URL",
         "RABBITMQ_URL",
         "API_TOKENS",
+        "METRICS_TOKENS",
         "API_TOKEN",
         "NOTIFY_URLS",
         "NOTIFY_ROUTES_FILE",
