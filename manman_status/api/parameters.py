@@ -47,9 +47,13 @@ Cursor: TypeAlias = Annotated[
 Group: TypeAlias = Annotated[
     str | None, QueryParameter(description="The label `group`; empty: the workers without one.")
 ]
+# What stands in a list is for the schema, where Litestar leaves its bounds out.
 Labels: TypeAlias = Annotated[
-    list[Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[^:\\x00]+:[^\\x00]*$"})]] | None,
-    QueryParameter(description="`key:value`; may be repeated, and then all of them must hold."),
+    tuple[str, ...],
+    QueryParameter(
+        schema_extra={"items": {"type": "string", "pattern": r"^[^:\x00]+:[^\x00]*$"}},
+        description="`key:value`; may be repeated, and then all of them must hold.",
+    ),
 ]
 QuerySeverity: TypeAlias = Annotated[Severity | None, QueryParameter()]
 QueryRule: TypeAlias = Annotated[str | None, QueryParameter(schema_extra={"enum": [*RULE_NAMES, None]})]
@@ -71,7 +75,10 @@ AlertsSelected: TypeAlias = Annotated[
 SilencesSelected: TypeAlias = Annotated[str, QueryParameter(name="state", schema_extra={"enum": [*SilenceSelection]})]
 QueryWorkerIds: TypeAlias = Annotated[
     tuple[Annotated[int, msgspec.Meta(ge=1, le=LARGEST_ID)], ...],
-    QueryParameter(description="That worker and its server instances; may be repeated, and then any of them."),
+    QueryParameter(
+        schema_extra={"items": {"type": "integer", "minimum": 1, **EXACTLY}},
+        description="That worker and its server instances; may be repeated, and then any of them.",
+    ),
 ]
 QueryGroups: TypeAlias = Annotated[
     tuple[str, ...],
@@ -149,11 +156,11 @@ async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
             raise InvalidParameter(name, "given more than once")
 
 
-def labels_asked(group: str | None, given: list[str] | None) -> dict[str, str] | None:
+def labels_asked(group: str | None, given: Iterable[str]) -> dict[str, str] | None:
     """All labels a worker must have; an empty `group` has also who has none. Raises InvalidParameter for what no worker
     can have."""
     pairs = [] if group is None else [("group", "group", group)]
-    for label in given or ():
+    for label in given:
         key, colon, value = label.partition(":")
         if not (key and colon):
             raise InvalidParameter("label", f"{label[:80]!r} is not key:value")

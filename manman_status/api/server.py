@@ -52,7 +52,7 @@ def serve(settings: Settings) -> int:
     """
     asyncio.run(_check_database(settings))
     address = _free_address(settings.bind_host, settings.port)
-    if not settings.api_tokens and not ipaddress.ip_address(address).is_loopback:
+    if not (settings.api_tokens or settings.metrics_tokens) and not ipaddress.ip_address(address).is_loopback:
         log.warning("open_to_all", host=settings.bind_host, hint="whoever reaches this port may read; set tokens")
     # A shell allows 1,024 open files, and each stream is one.
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -45,7 +45,7 @@ async def workers(
     health: QueryHealth = None,
     status: QueryStatus = None,
     group: Group = None,
-    label: Labels = None,
+    label: Labels = (),
     at: At = None,
     limit: Limit = 100,
     cursor: Cursor = None,
