@@ -4,7 +4,7 @@ A kept answer costs no reading and none of the checks of its parameters, which a
 and `Age` always tell.
 
 What is kept is named by the parameters as parsed. A query is only one spelling of them: spellings are remembered, a
-bounded number of them, and lead to the one answer, so that `%65u`, a parameter order or a leading zero stores nothing
+bounded number of them, and lead to the one answer, so that `%65u` or another order of the parameters stores nothing
 twice and reads nothing twice.
 """
 

@@ -65,7 +65,7 @@ class Gate:
         async def answer(message: Message) -> None:
             nonlocal status, has_stalled
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             if not has_stalled:
                 has_stalled = not await _send(message, send)

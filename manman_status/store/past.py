@@ -2,9 +2,9 @@
 
 A row that has not changed since says what it was; of another the first transition after that time does, by its old
 status. A row's own times bound in which days' partitions either is looked for, and revisions bound where in them: those
-are given out nearly in the order of their times, so a binary search finds the revision from which on to look. Numbers
-of the whole fleet are those of now without what has changed since. Who was deleted by the retention is gone from past
-times too.
+are given out in the order of their times but for a day at most, so a binary search finds the revision from which on to
+look. Numbers of the whole fleet are those of now without what has changed since. Who was deleted by the retention is
+gone from past times too.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
@@ -73,6 +73,10 @@ LONGEST_TRANSACTION = timedelta(minutes=1)
 """No transaction takes so long. Its transitions are dated by its beginning, and may be out of order by as much."""
 OUT_OF_ORDER = f"interval '{LONGEST_TRANSACTION.total_seconds():g} s'"
 
+CLOCK_STEPS = timedelta(days=1)
+"""So far may revisions be out of the order of their times: the clock of a database is set back, or its successor's is
+behind."""
+
 UNDER_WAY = "1 minute"
 """Who asks for all of the retention is answered from its beginning on, though that has gone on a little since."""
 
@@ -112,8 +116,7 @@ async def look_back(
     if row["at"] < row["oldest"]:
         raise TimeNotKept(oldest=_rfc3339(row["oldest"]))
     before, through = [
-        await connection.fetchval(LAST_REVISION, row["at"] + margin)
-        for margin in (-LONGEST_TRANSACTION, LONGEST_TRANSACTION)
+        await connection.fetchval(LAST_REVISION, row["at"] + margin) for margin in (-CLOCK_STEPS, CLOCK_STEPS)
     ]
     return Moment(row["at"], before, through, is_blind=row["blind"], is_settled=row["settled"])
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
@@ -158,23 +158,26 @@ async def test_a_reading_that_nobody_waits_for_any_more_leaves_no_traceback(
 
 
 async def test_the_numbers_of_a_past_time_are_those_of_its_lists(rows: Rows) -> None:
-    """Of transitions whose times are out of order, and of rows that changed before, after and never."""
-    statuses: list[str] = [status for status in StatusType if status != "CREATED"]
+    """Of rows that changed often, once and never since, while the clock of the database stepped back by hours."""
+    statuses = [status for status in StatusType if status is not StatusType.CREATED]
+    changes: list[tuple[float, int, str | None, str]] = []
     for number in range(1, 61):
-        old: Any = None
-        ages = sorted((3600.0 * ((number * step * 7919) % 97 + 1) for step in range(1, 2 + number % 6)), reverse=True)
-        for step, age in enumerate(ages):
-            status = statuses[(number + step) % len(statuses)]
-            for entity in ("worker", "game_server_instance"):
-                shift = 20.0 if number % 3 == 0 else 0.0
-                await rows.transition(entity, number, at=rows.ago(age + shift), old_status=old, new_status=status)
-            old = status
-        columns = {"created_date": rows.ago(ages[0] + 20), "status": old, "status_since": rows.ago(ages[-1] + 20)}
-        await rows.worker(number, **columns)
-        await rows.server(number, worker_id=number, **columns)
-    for hours in (0.1, 1.5, 20.5, 60.5, 96.5):
+        old: str | None = None
+        hours = sorted({(number * step * 7919) % 97 + 1 for step in range(1, 2 + number % 6)}, reverse=True)
+        for step, hour in enumerate(hours):
+            new = statuses[(number + step) % len(statuses)]
+            changes.append((3600.0 * hour, number, old, new))
+            old = new
+        columns = {"status": old, "status_since": rows.ago(3600.0 * hours[-1])}
+        await rows.worker(number, created_date=rows.ago(3600.0 * hours[0]), **columns)
+        await rows.server(number, worker_id=number, created_date=rows.ago(3600.0 * hours[0]), **columns)
+    # Every third was written when the clock was five hours ahead.
+    for age, number, old, new in sorted(changes, key=lambda c: -c[0] + 18_000 * (c[1] % 3 == 0)):
+        for entity in ("worker", "game_server_instance"):
+            await rows.transition(entity, number, at=rows.ago(age), old_status=old, new_status=new)
+    for hour in (0.5, 1.5, 20.5, 60.5, 96.5):
         moment = await look_back(
-            rows.connection, rows.ago(hours * 3600), retention=timedelta(days=30), blind_after_seconds=30
+            rows.connection, rows.ago(hour * 3600), retention=timedelta(days=30), blind_after_seconds=30
         )
         fleet = await read_fleet_then(rows.connection, moment)
         for status in StatusType:

@@ -128,6 +128,6 @@ async def test_another_spelling_of_the_same_question_is_the_same_question(rows: 
     async with run_app(answer_cache_ms=LONG) as http:
         first = await http.get("/status/workers?group=eu&limit=5&label=a:b&label=c:d")
         await change_everything(rows)
-        spellings = ("limit=5&group=%65u", "group=eu&limit=0005", "limit=5&group=eu")
+        spellings = ("limit=5&group=%65u", "group=eu&limit=%35", "limit=5&group=eu")
         for query in (f"{spelling}&label=c%3Ad&label=a%3Ab" for spelling in spellings):
             assert (await http.get(f"/status/workers?{query}")).content == first.content, query
