@@ -41,6 +41,7 @@ from manman_status.store.pool import create_pool, opened
 
 if TYPE_CHECKING:
     from manman_status.settings import Settings
+    from manman_status.store.pool import Pool
 
 
 def create_app(settings: Settings, *, most_connections: int | None = None) -> Litestar:
@@ -165,30 +166,32 @@ async def _streams_end(app: Litestar) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]:
-    pool = create_pool(
-        settings.read_url,
-        application="manman-status api",
-        size=settings.database_pool_size,
-        timeout_seconds=settings.database_timeout_seconds,
-        read_only=True,
-    )
-    patience_seconds = EXPENSIVE_TIMEOUT_TIMES * settings.database_timeout_seconds
-    expensive_pool = create_pool(
-        settings.read_url,
-        application="manman-status api, expensive reads",
-        size=EXPENSIVE_AT_ONCE,
-        timeout_seconds=patience_seconds,
-        read_only=True,
-    )
+    timeout_seconds = settings.database_timeout_seconds
     timeouts = Timeouts(**{name: getattr(settings, name) for name in Timeouts.__struct_fields__})
-    database = Database(pool, timeout_seconds=settings.database_timeout_seconds, timeouts=timeouts)
+
+    def pool(application: str, *, size: int, times: int = 1) -> Pool:
+        return create_pool(
+            settings.read_url,
+            application=application,
+            size=size,
+            timeout_seconds=times * timeout_seconds,
+            read_only=True,
+        )
+
+    pools = (
+        pool("manman-status api", size=settings.database_pool_size),
+        pool("manman-status api, expensive", size=EXPENSIVE_AT_ONCE, times=EXPENSIVE_TIMEOUT_TIMES),
+        pool("manman-status api, probes", size=1),
+    )
+    database = Database(pools[0], timeout_seconds=timeout_seconds, timeouts=timeouts)
     app.state["database"] = database
     app.state["expensive_reads"] = Database(
-        expensive_pool,
-        timeout_seconds=patience_seconds,
+        pools[1],
+        timeout_seconds=EXPENSIVE_TIMEOUT_TIMES * timeout_seconds,
         timeouts=timeouts,
         most_reads=EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED,
     )
+    app.state["probes"] = Database(pools[2], timeout_seconds=timeout_seconds, timeouts=timeouts)
     app.state["retention"] = timedelta(days=settings.retention_days)
     app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
     app.state["answers"] = Answers(keep_ms=settings.answer_cache_ms)
@@ -196,11 +199,9 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
     app.state["metrics"] = Metrics(
         database, worker_series=settings.worker_series, keep_seconds=settings.answer_cache_ms / 1000
     )
-    close_within_seconds = settings.database_timeout_seconds
-    async with (
-        opened(pool, close_within_seconds=close_within_seconds),
-        opened(expensive_pool, close_within_seconds=close_within_seconds),
-    ):
+    async with contextlib.AsyncExitStack() as stack:
+        for each in pools:
+            await stack.enter_async_context(opened(each, close_within_seconds=timeout_seconds))
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from manman_status.api.errors import InvalidParameter
+from manman_status.api.parameters import LARGEST_ID
 
 VERSION = 1
 LAYOUT = struct.Struct(">BQ7s")
@@ -21,13 +22,14 @@ def write_cursor(kind: str, filters: msgspec.Struct, last_id: int) -> str:
 
 
 def read_cursor(cursor: str | None, kind: str, filters: msgspec.Struct) -> int:
-    """The id after which to go on; an empty cursor is none. Raises InvalidParameter for a cursor of another list, or
-    altered in any bit."""
-    if not cursor:
+    """The id after which to go on. Raises InvalidParameter for a cursor of another list, or altered in any bit."""
+    if cursor is None:
         return FROM_THE_START
     try:
         _, last_id, _ = LAYOUT.unpack(base64.urlsafe_b64decode(f"{cursor}=="))
     except (ValueError, struct.error):
+        last_id = FROM_THE_START
+    if last_id > LARGEST_ID:
         last_id = FROM_THE_START
     # Written again it must be the same to the last letter: base64 alone forgives a few.
     if write_cursor(kind, filters, last_id) != cursor or last_id == FROM_THE_START:

@@ -77,6 +77,11 @@ class Database:
     def for_expensive_reads(request: Request[Any, Any, Any]) -> Database:
         return cast("Database", request.app.state["expensive_reads"])
 
+    @staticmethod
+    def for_probes(request: Request[Any, Any, Any]) -> Database:
+        """With a connection of its own: a busy api is ready."""
+        return cast("Database", request.app.state["probes"])
+
     async def read(self, ask: Ask[T], *, key: Hashable) -> T:
         """The answer, within the timeout, shared with all who ask for the same `key` at once. It is read after the
         last of them has asked, so nobody is told of a moment before their question. Raises DatabaseUnavailable,

@@ -169,7 +169,8 @@ HOSTILE = (
 )
 async def test_words_that_workers_choose_mention_link_and_forge_nothing(url, texts, sent):
     alert = told_alert(summary=f"8 of 17 workers of {HOSTILE} went silent", subject=Subject(group=HOSTILE))
-    await channel(url).tell([(News.OPENED, alert)])
+    with suppress(NotTaken):  # not every service understands the answer that it gets here
+        await channel(url).tell([(News.OPENED, alert)])
     assert sent
     for text in (text for body in sent for text in texts(body)):
         assert not re.search(

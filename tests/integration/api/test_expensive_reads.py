@@ -91,6 +91,15 @@ async def test_many_that_replay_keep_nobody_else_waiting(database: str, rows: Ro
         watching.cancel()
 
 
+async def test_an_api_whose_connections_are_all_busy_is_ready(database: str, rows: Rows, run_app: RunApp) -> None:
+    async with run_app(database_pool_size=2) as http:
+        async with locked(database, "server_instances"):
+            busy = [asyncio.create_task(http.get(f"/status/servers?limit={n}")) for n in range(1, 11)]
+            async with asyncio.timeout(30):
+                assert (await http.get("/readyz")).status_code == 200
+        assert {answer.status_code for answer in await asyncio.gather(*busy)} == {200}
+
+
 @pytest.mark.parametrize(
     "at", ["9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00%2B23:59", "1970-01-01T00:00:00Z"]
 )
