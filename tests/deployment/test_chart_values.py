@@ -22,6 +22,7 @@ OF_THE_CHART = {
     "database_read_url": "database",
     "rabbitmq_url": "rabbitmq",
     "api_tokens": "apiTokens",
+    "metrics_tokens": "apiTokens",
     "notify_urls": "notifications",
     "notify_routes_file": "notifications",
     "api_token": "only commands ask the api",
