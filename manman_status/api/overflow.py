@@ -24,7 +24,8 @@ LOOP_TURNS_WITHIN_SECONDS = 2.0
 MOST_AT_ONCE = 4096
 WAITING = struct.Struct("=24xI")
 """Of Linux' `tcp_info`: `tcpi_unacked`, which of a listening socket is the length of its queue."""
-HEAD_BYTES = 16
+REQUEST_BYTES = 64 * 1024
+"""All of it is read: with something unread the kernel would reset the connection, and our answer be lost."""
 OPEN_FILES = Path("/proc/self/fd")
 ALIVE = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n"
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -51,19 +52,22 @@ class Overflow:
     def __init__(self, most_connections: int, loop: asyncio.AbstractEventLoop) -> None:
         self._most_connections = most_connections
         self._loop = loop
-        self._listener: socket.socket | None = None
 
     def look(self, ended: threading.Event) -> None:
+        descriptor: int | None = None
         waited = False
         while not ended.wait(LOOK_EVERY_SECONDS):
-            self._listener = self._listener or _listener()
-            if self._listener is None:
-                continue
-            waits = _waiting(self._listener) > 0
-            # Those that came since the last look may not have sent their request yet.
-            if waits and waited and len(_descriptors()) >= self._most_connections:
-                self._close_those_that_wait(self._listener)
-            waited = waits
+            if descriptor is None:
+                descriptor = next((each for each in _descriptors() if _listens(each)), None)
+            elif not _listens(descriptor):  # the server has closed it
+                return
+            else:
+                with _borrowed(descriptor) as listener:
+                    waits = _waiting(listener) > 0
+                    # Those that came since the last look may not have sent their request yet.
+                    if waits and waited and len(_descriptors()) >= self._most_connections:
+                        self._close_those_that_wait(listener)
+                waited = waits
 
     def _close_those_that_wait(self, listener: socket.socket) -> None:
         alive = ALIVE if self._loop_turns() else FULL
@@ -74,8 +78,8 @@ class Overflow:
                 return
             with client, suppress(OSError):
                 client.setblocking(False)
-                head = client.recv(HEAD_BYTES, socket.MSG_DONTWAIT)
-                client.send(alive if head.startswith(b"GET /livez ") else FULL)
+                request = client.recv(REQUEST_BYTES)
+                client.send(alive if request.startswith(b"GET /livez ") else FULL)
                 client.shutdown(socket.SHUT_WR)
 
     def _loop_turns(self) -> bool:
@@ -87,17 +91,24 @@ class Overflow:
         return True
 
 
-def _listener() -> socket.socket | None:
-    """A second handle on what the server listens with: it does not give away its own."""
-    for descriptor in _descriptors():
-        with suppress(OSError):
-            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                continue
-            found = socket.socket(fileno=os.dup(descriptor))
-            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                return found
-            found.close()
-    return None
+@contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """The server's own socket, which it does not give away; it stays the server's to close."""
+    borrowed = socket.socket(fileno=descriptor)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
+
+
+def _listens(descriptor: int) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return False
+        with _borrowed(descriptor) as found:
+            return bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
 
 
 def _descriptors() -> list[int]:

@@ -142,7 +142,8 @@ def groups(fleet: Fleet) -> Section:
     found = [each for each in fleet.system["groups"] if fleet.group in {None, each["group"]}]
     found.sort(key=lambda each: [-each[health] for health in healths])
     rows = [(each["group"] or "(none)", *(each[health] or "" for health in reversed(healths))) for each in found]
-    return Section("groups", ("group", *reversed(healths)), rows)
+    has_more = fleet.group is None and fleet.system.get("groups_total", 0) > len(found)
+    return Section("groups", ("group", *reversed(healths)), rows, has_more)
 
 
 def alerts(fleet: Fleet) -> Section:
