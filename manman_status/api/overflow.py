@@ -67,6 +67,7 @@ class Overflow:
                     # Those that came since the last look may not have sent their request yet.
                     if waits and waited and len(_descriptors()) >= self._most_connections:
                         self._close_those_that_wait(listener)
+                        waits = False
                 waited = waits
 
     def _close_those_that_wait(self, listener: socket.socket) -> None:
