@@ -2,8 +2,8 @@
 
 At its bound the server stops accepting, so connections wait in the kernel's queue: probes too, and an orchestrator
 would restart a process that is merely full. A thread looks after that queue. It accepts what has waited while the
-server was full, answers `/livez` when the event loop turns, everything else with 503, and closes. A client that has
-sent no request by then gets no answer, so no connection of the overflow is ever held.
+server was full, answers `/livez` when the event loop turns, everything else with 503, and closes. A client that sends
+no request within a second gets no answer, and of these there are few at once.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ import stat
 import struct
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 
 LOOK_EVERY_SECONDS = 0.1
 LOOP_TURNS_WITHIN_SECONDS = 2.0
 MOST_AT_ONCE = 4096
+MOST_SILENT = 512
+REQUEST_WITHIN_SECONDS = 1.0
 WAITING = struct.Struct("=24xI")
 """Of Linux' `tcp_info`: `tcpi_unacked`, which of a listening socket is the length of its queue."""
 REQUEST_BYTES = 64 * 1024
@@ -52,6 +56,8 @@ class Overflow:
     def __init__(self, most_connections: int, loop: asyncio.AbstractEventLoop) -> None:
         self._most_connections = most_connections
         self._loop = loop
+        self._silent: deque[tuple[float, socket.socket]] = deque(maxlen=MOST_SILENT)
+        """Until when they may still send their request; of too many the first are closed, since nothing has them."""
 
     def look(self, ended: threading.Event) -> None:
         descriptor: int | None = None
@@ -64,24 +70,39 @@ class Overflow:
             else:
                 with _borrowed(descriptor) as listener:
                     waits = _waiting(listener) > 0
-                    # Those that came since the last look may not have sent their request yet.
                     if waits and waited and len(_descriptors()) >= self._most_connections:
-                        self._close_those_that_wait(listener)
-                        waits = False
+                        self._accept_those_that_wait(listener)
                 waited = waits
+                self._answer()
 
-    def _close_those_that_wait(self, listener: socket.socket) -> None:
-        alive = ALIVE if self._loop_turns() else FULL
-        for _ in range(MOST_AT_ONCE):
-            try:
+    def _accept_those_that_wait(self, listener: socket.socket) -> None:
+        until = monotonic() + REQUEST_WITHIN_SECONDS
+        with suppress(OSError):  # none waits any more, or there are no descriptors left
+            for _ in range(MOST_AT_ONCE):
                 client, _ = listener.accept()
-            except OSError:  # none waits any more, or there are no descriptors left
-                return
-            with client, suppress(OSError):
                 client.setblocking(False)
+                self._silent.append((until, client))
+                if len(self._silent) == MOST_SILENT:
+                    self._answer()
+
+    def _answer(self) -> None:
+        """Answer and close those that have sent a request, and close those that have taken too long over it."""
+        if not self._silent:
+            return
+        alive, now = ALIVE if self._loop_turns() else FULL, monotonic()
+        for _ in range(len(self._silent)):
+            until, client = self._silent.popleft()
+            try:
                 request = client.recv(REQUEST_BYTES)
                 client.send(alive if request.startswith(b"GET /livez ") else FULL)
                 client.shutdown(socket.SHUT_WR)
+            except BlockingIOError:
+                if now < until:
+                    self._silent.append((until, client))
+                    continue
+            except OSError:
+                pass
+            client.close()
 
     def _loop_turns(self) -> bool:
         turn = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)

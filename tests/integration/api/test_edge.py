@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,6 +32,8 @@ def port_of(api: Role) -> int:
 @contextlib.asynccontextmanager
 async def connections(api: Role, number: int) -> AsyncIterator[list[socket.socket]]:
     """That say nothing, and are as many as the kernel takes."""
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     opened: list[socket.socket] = []
     for _ in range(number):
         one = socket.socket()
