@@ -1,10 +1,8 @@
 """The fleet as it was at a past time, as far as rows and transitions tell.
 
 A row that has not changed since says what it was; of another the first transition after that time does, by its old
-status. A row's own times bound in which days' partitions either is looked for, and revisions bound where in them: those
-are given out in the order of their times but for a day at most, so a binary search finds the revision from which on to
-look. Numbers of the whole fleet are those of now without what has changed since. Who was deleted by the retention is
-gone from past times too.
+status. A row's own times bound in which days' partitions either is looked for. Numbers of the whole fleet are those of
+now without what has changed since. Who was deleted by the retention is gone from past times too.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
@@ -53,29 +51,15 @@ class ServerInstanceNotKnownThen(UnknownServerInstance):
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """A past time that may be asked for. `is_settled`: nothing that is dated before it can come any more.
-
-    Transitions up to revision `certainly_before` are not later than it, those after `certainly_through` are."""
+    """A past time that may be asked for. `is_settled`: nothing that is dated before it can come any more."""
 
     at: datetime
-    certainly_before: int
-    certainly_through: int
     is_blind: bool
     is_settled: bool
 
-    @property
-    def values(self) -> tuple[datetime, int, int]:
-        """`$1` to `$3` of the queries below."""
-        return self.at, self.certainly_before, self.certainly_through
 
-
-LONGEST_TRANSACTION = timedelta(minutes=1)
+LONGEST_TRANSACTION = "1 minute"
 """No transaction takes so long. Its transitions are dated by its beginning, and may be out of order by as much."""
-OUT_OF_ORDER = f"interval '{LONGEST_TRANSACTION.total_seconds():g} s'"
-
-CLOCK_STEPS = timedelta(days=1)
-"""So far may revisions be out of the order of their times: the clock of a database is set back, or its successor's is
-behind."""
 
 UNDER_WAY = "1 minute"
 """Who asks for all of the retention is answered from its beginning on, though that has gone on a little since."""
@@ -83,27 +67,13 @@ UNDER_WAY = "1 minute"
 # Settled by what was observed, since now() of a replica may be past what has reached it.
 MOMENT = f"""
 SELECT now() AS now, oldest, at,
-    coalesce(at < observed_through - {OUT_OF_ORDER}, false) AS settled,
+    coalesce(at < observed_through - interval '{LONGEST_TRANSACTION}', false) AS settled,
     coalesce(observed_through + make_interval(secs => $3) < at, true) OR EXISTS (
         SELECT 1 FROM observation_gaps WHERE began_at + make_interval(secs => $3) < at AND at < ended_at
     ) AS blind
 FROM observation, (SELECT now() - $2::interval AS oldest) kept,
     LATERAL (SELECT CASE WHEN $1 < oldest - interval '{UNDER_WAY}' THEN $1 ELSE greatest($1, oldest) END AS at) asked
 WHERE id = 1"""
-
-
-# A binary search: `low` is 0 or not later than $1, `high` is the newest or what follows it is later.
-LAST_REVISION = """WITH RECURSIVE search AS (
-    SELECT 0::bigint AS low, revision AS high FROM revision_counter WHERE id = 1
-    UNION ALL
-    SELECT CASE WHEN at <= $1::timestamptz THEN middle ELSE low END,
-        CASE WHEN at <= $1::timestamptz THEN high ELSE middle - 1 END
-    FROM search, LATERAL (SELECT (low + high + 1) / 2 AS middle) m, LATERAL (
-        SELECT coalesce((SELECT at FROM transitions WHERE revision >= middle ORDER BY revision LIMIT 1), now()) AS at
-    ) t
-    WHERE low < high
-)
-SELECT low FROM search WHERE low = high"""
 
 
 async def look_back(
@@ -115,10 +85,7 @@ async def look_back(
         raise TimeToCome(now=_rfc3339(row["now"]))
     if row["at"] < row["oldest"]:
         raise TimeNotKept(oldest=_rfc3339(row["oldest"]))
-    before, through = [
-        await connection.fetchval(LAST_REVISION, row["at"] + margin) for margin in (-CLOCK_STEPS, CLOCK_STEPS)
-    ]
-    return Moment(row["at"], before, through, is_blind=row["blind"], is_settled=row["settled"])
+    return Moment(row["at"], is_blind=row["blind"], is_settled=row["settled"])
 
 
 def _rfc3339(time: datetime) -> str:
@@ -132,11 +99,11 @@ class PastPage(msgspec.Struct, frozen=True):
     last_id: int | None
 
 
-# From here on $1 is the time, $2 `certainly_before`, $3 `certainly_through`. Whoever was not known yet has no status.
+# From here on $1 is the time. Whoever was not known yet has no status.
 STATUS_THEN = f"""CASE WHEN status_since <= $1 THEN status WHEN created_date <= $1 THEN (
         SELECT old_status FROM transitions t
         WHERE t.entity = '{{entity}}' AND t.entity_id = {{key}}
-            AND t.revision > $2 AND t.at > $1 AND t.at <= status_since + {OUT_OF_ORDER}
+            AND t.at > $1 AND t.at <= status_since + interval '{LONGEST_TRANSACTION}'
         ORDER BY t.revision LIMIT 1
     ) END"""
 WORKER_STATUS_THEN = STATUS_THEN.format(entity=Entity.WORKER, key="worker_id")
@@ -156,8 +123,9 @@ WITH_REASON = f"""SELECT {{columns}}, created_date, status_then AS status,
     FROM ({{rows}}) r LEFT JOIN LATERAL (
         SELECT at, reason, evidence FROM transitions
         WHERE entity = '{{entity}}' AND entity_id = r.{{key}} AND new_status = status_then
-            AND revision <= $3 AND at <= least($1, status_since)
-            AND at >= CASE WHEN status_since <= $1 THEN status_since ELSE created_date - {OUT_OF_ORDER} END
+            AND at <= least($1, status_since)
+            AND at >= CASE WHEN status_since <= $1 THEN status_since
+                ELSE created_date - interval '{LONGEST_TRANSACTION}' END
         ORDER BY revision DESC LIMIT 1
     ) t ON true"""
 
@@ -175,11 +143,11 @@ END_THEN = f"CASE WHEN {IS_TERMINAL} THEN {utc('status_since')} END"
 SERVER_ITEM_THEN = f"""instance_id, worker_id, game_server_config_id,
     {utc("created_date")} AS created_date, {END_THEN} AS end_date,
     status, {IS_ACTIVE} AS is_active, {utc("status_since")} AS status_since, reason, evidence"""
-# $4 is whether the observation was blind. No beats are kept, so nothing tells how well one was that was active.
+# $2 is whether the observation was blind. No beats are kept, so nothing tells how well one was that was active.
 WORKER_ITEM_THEN = f"""worker_id,
     {utc("created_date")} AS created_date, {END_THEN} AS end_date,
     CASE WHEN {IS_TERMINAL} THEN '{Health.TERMINATED}' WHEN NOT {IS_ACTIVE} THEN '{Health.UNHEALTHY}'
-        WHEN $4::bool THEN '{Health.UNKNOWN}' END AS health,
+        WHEN $2::bool THEN '{Health.UNKNOWN}' END AS health,
     status, {utc("status_since")} AS status_since, reason, evidence,
     labels,
     (SELECT count(*) FROM (
@@ -193,12 +161,12 @@ FROM (SELECT {item} FROM ({rows}) w ORDER BY {key}) i"""
 
 @cache
 def workers_then_query(given: tuple[str, ...]) -> str:
-    """$4 is whether it was blind, $5 the id to begin after, $6 the limit, $7… the values `given`."""
-    conditions = ["worker_id > $5", "status_then IS NOT NULL"]
+    """$2 is whether it was blind, $3 the id to begin after, $4 the limit, $5… the values `given`."""
+    conditions = ["worker_id > $3", "status_then IS NOT NULL"]
     hold = LABELS_HOLD | {"status": "status_then = {}"}
-    conditions += [hold[name].format(f"${number}") for number, name in enumerate(given, start=7)]
+    conditions += [hold[name].format(f"${number}") for number, name in enumerate(given, start=5)]
     rows = THEN.format(table="workers", status_then=WORKER_STATUS_THEN, where=" AND ".join(conditions))
-    rows = _workers_then(f"{rows} ORDER BY worker_id LIMIT $6")
+    rows = _workers_then(f"{rows} ORDER BY worker_id LIMIT $4")
     return PAGE_THEN.format(key="worker_id", item=WORKER_ITEM_THEN, rows=rows)
 
 
@@ -208,21 +176,21 @@ async def list_workers_then(
     """Workers that were known then and whose id is greater than `after`, by id. `filters.health` is not looked at."""
     values = labels_given(filters.labels) | ({"status": filters.status} if filters.status else {})
     query = workers_then_query(tuple(values))
-    (row,) = await connection.fetch(query, *moment.values, moment.is_blind, after, limit + 1, *values.values())
+    (row,) = await connection.fetch(query, moment.at, moment.is_blind, after, limit + 1, *values.values())
     return _past_page(row, limit)
 
 
 @cache
 def servers_then_query(given: tuple[str, ...], *, active: bool) -> str:
-    """$4 is the id to begin after, $5 the limit, $6… the values of the columns `given`."""
-    conditions = ["instance_id > $4", "status_then IS NOT NULL"]
+    """$2 is the id to begin after, $3 the limit, $4… the values of the columns `given`."""
+    conditions = ["instance_id > $2", "status_then IS NOT NULL"]
     conditions += [
-        f"{'status_then' if column == 'status' else column} = ${number}" for number, column in enumerate(given, start=6)
+        f"{'status_then' if column == 'status' else column} = ${number}" for number, column in enumerate(given, start=4)
     ]
     if active:
         conditions.append(ACTIVE_THEN)
     rows = THEN.format(table="server_instances", status_then=SERVER_STATUS_THEN, where=" AND ".join(conditions))
-    rows = _servers_then(f"{rows} ORDER BY instance_id LIMIT $5")
+    rows = _servers_then(f"{rows} ORDER BY instance_id LIMIT $3")
     return PAGE_THEN.format(key="instance_id", item=SERVER_ITEM_THEN, rows=rows)
 
 
@@ -236,7 +204,7 @@ async def list_servers_then(
         if (value := getattr(filters, column)) is not None
     }
     query = servers_then_query(tuple(values), active=filters.active)
-    (row,) = await connection.fetch(query, *moment.values, after, limit + 1, *values.values())
+    (row,) = await connection.fetch(query, moment.at, after, limit + 1, *values.values())
     return _past_page(row, limit)
 
 
@@ -247,7 +215,7 @@ def _past_page(row: asyncpg.Record, limit: int) -> PastPage:
 
 TRANSITIONS_THEN = f"""SELECT coalesce(json_agg(t), '[]') FROM (
     SELECT {TRANSITION_ITEM} FROM transitions
-    WHERE entity = '{{entity}}' AND entity_id = {{id}} AND revision <= $3 AND at <= $1
+    WHERE entity = '{{entity}}' AND entity_id = {{id}} AND at <= $1
     ORDER BY revision DESC LIMIT {TRANSITIONS_SHOWN}
 ) t"""
 SERVERS_OF_WORKER_THEN = """WITH known AS ({known})
@@ -255,7 +223,7 @@ SELECT coalesce(json_agg(s), '[]') FROM (SELECT {item} FROM ({rows}) i ORDER BY 
     known=THEN.format(
         table="server_instances",
         status_then=SERVER_STATUS_THEN,
-        where="worker_id = $5 AND status_then IS NOT NULL",
+        where="worker_id = $3 AND status_then IS NOT NULL",
     ),
     item=SERVER_ITEM_THEN,
     rows=_servers_then(
@@ -268,16 +236,16 @@ WORKER_DETAIL_THEN = """SELECT row_to_json(d)::text FROM (
 ) d""".format(
     item=WORKER_ITEM_THEN,
     servers=SERVERS_OF_WORKER_THEN,
-    transitions=TRANSITIONS_THEN.format(entity=Entity.WORKER, id="$5"),
+    transitions=TRANSITIONS_THEN.format(entity=Entity.WORKER, id="$3"),
     rows=_workers_then(
-        THEN.format(table="workers", status_then=WORKER_STATUS_THEN, where="worker_id = $5 AND status_then IS NOT NULL")
+        THEN.format(table="workers", status_then=WORKER_STATUS_THEN, where="worker_id = $3 AND status_then IS NOT NULL")
     ),
 )
 
 
 async def get_worker_then(connection: Connection, worker_id: int, moment: Moment) -> str:
     """A JSON object, as of `get_worker`. Raises WorkerNotKnownThen."""
-    item: str | None = await connection.fetchval(WORKER_DETAIL_THEN, *moment.values, moment.is_blind, worker_id)
+    item: str | None = await connection.fetchval(WORKER_DETAIL_THEN, moment.at, moment.is_blind, worker_id)
     if item is None:
         raise WorkerNotKnownThen(worker_id=worker_id)
     return item
@@ -287,12 +255,12 @@ SERVER_DETAIL_THEN = """SELECT row_to_json(d)::text FROM (
     SELECT {item}, ({transitions}) AS transitions FROM ({rows}) i
 ) d""".format(
     item=SERVER_ITEM_THEN,
-    transitions=TRANSITIONS_THEN.format(entity=Entity.SERVER_INSTANCE, id="$4"),
+    transitions=TRANSITIONS_THEN.format(entity=Entity.SERVER_INSTANCE, id="$2"),
     rows=_servers_then(
         THEN.format(
             table="server_instances",
             status_then=SERVER_STATUS_THEN,
-            where="instance_id = $4 AND status_then IS NOT NULL",
+            where="instance_id = $2 AND status_then IS NOT NULL",
         )
     ),
 )
@@ -300,7 +268,7 @@ SERVER_DETAIL_THEN = """SELECT row_to_json(d)::text FROM (
 
 async def get_server_then(connection: Connection, instance_id: int, moment: Moment) -> str:
     """A JSON object, as of `get_server`. Raises ServerInstanceNotKnownThen."""
-    item: str | None = await connection.fetchval(SERVER_DETAIL_THEN, *moment.values, instance_id)
+    item: str | None = await connection.fetchval(SERVER_DETAIL_THEN, moment.at, instance_id)
     if item is None:
         raise ServerInstanceNotKnownThen(instance_id=instance_id)
     return item
@@ -320,7 +288,7 @@ COUNTED_THEN = """(SELECT json_object_agg(status, number) FROM (
         UNION ALL
         SELECT status, step * number FROM (
             SELECT old_status, new_status, count(*) AS number FROM transitions
-            WHERE entity = '{entity}' AND revision > $2 AND at > $1 AND entity_id IN (SELECT {key} FROM {table})
+            WHERE entity = '{entity}' AND at > $1 AND entity_id IN (SELECT {key} FROM {table})
             GROUP BY old_status, new_status
         ) changes, LATERAL (VALUES (old_status, 1), (new_status, -1)) AS taken_back (status, step)
         WHERE status IS NOT NULL
@@ -334,6 +302,6 @@ FLEET_THEN = """SELECT {workers} AS workers, {servers} AS servers""".format(
 
 async def read_fleet_then(connection: Connection, moment: Moment) -> PastFleet:
     """Reads all transitions since then."""
-    (row,) = await connection.fetch(FLEET_THEN, moment.at, moment.certainly_before)
+    (row,) = await connection.fetch(FLEET_THEN, moment.at)
     none = dict.fromkeys(StatusType, 0)
     return PastFleet(none | (row["workers"] or {}), none | (row["servers"] or {}))

@@ -53,7 +53,7 @@ async def ask(
         await rows.transition("worker", number)
     api = await start_api(api_tokens=tokens)
     (folder / "schemathesis.toml").write_text(configuration)
-    async with httpx.AsyncClient(base_url=api.url, headers={"authorization": f"Bearer {tokens}"}) as http:
+    async with httpx.AsyncClient(base_url=api.url, headers={"authorization": f"Bearer {tokens or None}"}) as http:
         schema = (await http.get("/schema/openapi.json")).json()
     for operation in (path["get"] for path in schema["paths"].values()):
         left_out = without.get(operation["operationId"], ()) + without.get("", ())
