@@ -91,10 +91,14 @@ async def test_many_that_replay_keep_nobody_else_waiting(database: str, rows: Ro
         watching.cancel()
 
 
-async def test_an_api_whose_connections_are_all_busy_is_ready(database: str, rows: Rows, run_app: RunApp) -> None:
+async def test_an_api_whose_connections_are_all_busy_is_ready(
+    database: str, rows: Rows, run_app: RunApp, eventually: Eventually
+) -> None:
+    waiting = "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted AND relation = 'server_instances'::regclass"
     async with run_app(database_pool_size=2) as http:
         async with locked(database, "server_instances"):
             busy = [asyncio.create_task(http.get(f"/status/servers?limit={n}")) for n in range(1, 11)]
+            await eventually(lambda: rows.connection.fetchval(waiting))
             async with asyncio.timeout(30):
                 assert (await http.get("/readyz")).status_code == 200
         assert {answer.status_code for answer in await asyncio.gather(*busy)} == {200}
