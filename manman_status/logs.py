@@ -17,7 +17,9 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
     number = logging.getLevelNamesMapping()[level.upper()]
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(sort_keys=False)
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer(sort_keys=False)
     )
 
     def add_role(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -39,7 +41,7 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.StackInfoRenderer(),
-                *([] if console else [structlog.processors.format_exc_info]),
+                escape_unprintable if console else structlog.processors.format_exc_info,
                 renderer,
             ],
         )
@@ -58,6 +60,14 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def escape_unprintable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What could drive a terminal, turn its text round or begin a line of its own is shown as Python writes it."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = repr(value)
+    return event
 
 
 def add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

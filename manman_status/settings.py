@@ -37,6 +37,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     workers: int = 1
     api_tokens: tuple[str, ...] = ()
+    metrics_tokens: tuple[str, ...] = ()
+    connections: int = 4_096
+    idle_timeout_seconds: float = 20.0
+    http2: bool = False
     answer_cache_ms: int = 250
     event_streams: int = 1_000
     public_badges: bool = False
@@ -100,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         shown["url"] = redacted(self.url)
         shown["api_token"] = "***" if self.api_token else ""
         shown["api_tokens"] = f"<{len(self.api_tokens)}>"
+        shown["metrics_tokens"] = f"<{len(self.metrics_tokens)}>"
         shown["notify_urls"] = f"<{len(self.notify_urls)}>"
         shown["otlp_endpoint"] = redacted(self.otlp_endpoint)
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
@@ -107,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bind_host(self) -> str:
         """Where the api listens: as told, else everywhere with tokens and only on this machine without."""
-        return self.host or ("0.0.0.0" if self.api_tokens else "127.0.0.1")  # noqa: S104
+        return self.host or ("0.0.0.0" if self.api_tokens or self.metrics_tokens else "127.0.0.1")  # noqa: S104
 
     @property
     def read_url(self) -> str:
@@ -153,9 +158,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 Needs: TypeAlias = tuple[str | tuple[str, ...], ...]
 
-NON_FIELDS = ("api_tokens_file", "rabbitmq_server", "role")
-"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` holds one token a line, `MANMAN_STATUS_RABBITMQ_SERVER`
-names the server's script that `dev` starts, `MANMAN_STATUS_ROLE` is what `serve --role` says."""
+NON_FIELDS = ("api_tokens_file", "metrics_tokens_file", "rabbitmq_server", "role")
+"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` and the one for metrics hold one token a line,
+`MANMAN_STATUS_RABBITMQ_SERVER` names the server's script that `dev` starts, `MANMAN_STATUS_ROLE` is what
+`serve --role` says."""
 
 
 def redacted(url: str) -> str:
@@ -193,8 +199,9 @@ def load_settings(
         text = environ.get(variable(field.name), "")
         if override is not None:
             given[field.name] = override
-        elif field.name == "api_tokens":
-            given["api_tokens"] = _tokens(text, environ.get(variable("api_tokens_file"), ""), problems)
+        elif field.name in {"api_tokens", "metrics_tokens"}:
+            file = environ.get(variable(f"{field.name}_file"), "")
+            given[field.name] = _tokens(field.name, text, file, problems)
         elif field.name == "notify_urls":
             given["notify_urls"] = tuple(text.split())
         elif text.strip():
@@ -226,20 +233,20 @@ def _read(field: msgspec.structs.FieldInfo, text: str, given: dict[str, Any], pr
         problems.append(f"{variable(field.name)}{shown}: {str(error)[0].lower()}{str(error)[1:]}")
 
 
-def _tokens(text: str, file: str, problems: list[str]) -> tuple[str, ...]:
+def _tokens(name: str, text: str, file: str, problems: list[str]) -> tuple[str, ...]:
     """Tokens from the variable (separated by commas or white space) and the file (one a line, # comments)."""
     tokens = text.replace(",", " ").split()
     if file:
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{variable('api_tokens_file')}: cannot read it: {error.__class__.__name__}")
+            problems.append(f"{variable(name)}_FILE: cannot read it: {error.__class__.__name__}")
             return ()
         tokens += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not tokens:
-            problems.append(f"{variable('api_tokens_file')} names a file without a token")
+            problems.append(f"{variable(name)}_FILE names a file without a token")
     if any(not token.isascii() for token in tokens):
-        problems.append(f"{variable('api_tokens')} holds a token that is not ASCII")
+        problems.append(f"{variable(name)} holds a token that is not ASCII")
     return tuple(dict.fromkeys(tokens))
 
 
@@ -298,6 +305,8 @@ PROBLEMS: dict[str, Callable[[Any], str]] = {
     "workers": _within(1, 256),
     "answer_cache_ms": _within(0, 60_000),
     "event_streams": _within(0, 100_000),
+    "connections": _within(10, 100_000),
+    "idle_timeout_seconds": _within(1, 600),
     "inbound_exchange": _name,
     "outbound_exchange": _name,
     "control_exchange": _name,

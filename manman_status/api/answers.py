@@ -2,6 +2,10 @@
 
 A kept answer costs no reading and none of the checks of its parameters, which are the same. How old it is, its `as_of`
 and `Age` always tell.
+
+What is kept is named by the parameters as parsed. A query is only one spelling of them: spellings are remembered, a
+bounded number of them, and lead to the one answer, so that `%65u` or another order of the parameters stores nothing
+twice and reads nothing twice.
 """
 
 from __future__ import annotations
@@ -12,15 +16,24 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import msgspec
+
+from manman_status.api.database import Database
+
 if TYPE_CHECKING:
     from litestar import Litestar, Request
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-    from manman_status.api.database import Ask, Database
+    from manman_status.api.database import Ask
 
-Question: TypeAlias = tuple[str, bytes]
+Spelling: TypeAlias = tuple[str, bytes]
+"""Path and query as they were sent."""
 
 KEPT_BYTES = 32 * 1024 * 1024
+MOST_SPELLINGS = 4096
+LONGEST_SPELLING = 512
+EXPENSIVE_KEPT_TIMES, EXPENSIVE_KEPT_AT_MOST_SECONDS = 10, 60.0
+"""An expensive answer is kept for so many times as long as it took to read, and a minute at most."""
 BESIDE_THE_BODY_BYTES = 2048
 
 
@@ -38,6 +51,7 @@ class Answer:
     ) -> None:
         self.body = body
         self.read_at = time.monotonic()
+        self.kept_seconds = 0.0
         self._lag_seconds = lag_seconds or 0.0
         self._tag = f'"{hashlib.sha256(lasting).hexdigest()[:32]}"'
         self._headers = [(b"etag", f"W/{self._tag}".encode()), (b"cache-control", cache_control)]
@@ -63,61 +77,86 @@ def _has(tag: str, given: Iterable[bytes]) -> bool:
 
 
 class Answers:
-    """Gives each question its answer: the one that is kept, or a new one. 0 keeps none."""
+    """Gives each question its answer: the one that is kept, or a new one. `keep_ms` 0 keeps none."""
 
-    def __init__(self, database: Database, *, keep_ms: int) -> None:
-        self._database = database
+    def __init__(self, *, keep_ms: int) -> None:
         self._keep_seconds = keep_ms / 1000
-        self._kept: OrderedDict[Question, Answer] = OrderedDict()
+        self._kept: OrderedDict[bytes, Answer] = OrderedDict()
+        self._spellings: OrderedDict[Spelling, bytes] = OrderedDict()
         self._bytes = 0
 
     @staticmethod
     def of(app: Litestar) -> Answers:
         return cast("Answers", app.state["answers"])
 
-    async def read(self, request: Request[Any, Any, Any], ask: Ask[Answer]) -> Answer:
-        """A new answer, shared with all who ask the same at once. Errors are not kept. Raises DatabaseUnavailable."""
-        question = _question(request.scope)
-        answer = await self._database.read(ask, key=question)
+    async def read(
+        self, request: Request[Any, Any, Any], ask: Ask[Answer], *parsed: Any, expensive: bool = False
+    ) -> Answer:
+        """A new answer, shared with all who ask the same at once. `parsed` is every value that it depends on. Errors
+        are not kept. Raises DatabaseUnavailable, DatabaseBusy."""
+        question = msgspec.json.encode((request.scope["path_template"], parsed), order="sorted")
         if self._keep_seconds:
+            self._remember(_spelling(request.scope), question)
+            if kept := self._current(question):
+                return kept
+        database = Database.for_expensive_reads(request) if expensive else Database.of(request)
+        begun = time.monotonic()
+        answer = await database.read(ask, key=question)
+        if self._keep_seconds:
+            answer.kept_seconds = self._keep_seconds
+            if expensive:
+                took = EXPENSIVE_KEPT_TIMES * (time.monotonic() - begun)
+                answer.kept_seconds = max(answer.kept_seconds, min(took, EXPENSIVE_KEPT_AT_MOST_SECONDS))
             self.keep(question, answer)
         return answer
 
-    def kept(self, question: Question) -> Answer | None:
-        answer = self._kept.get(question)
-        if answer is None:
-            return None
-        if time.monotonic() - answer.read_at >= self._keep_seconds:
-            self._forget(question)
-            return None
-        self._kept.move_to_end(question)
-        return answer
+    def kept(self, spelling: Spelling) -> Answer | None:
+        question = self._spellings.get(spelling)
+        return None if question is None else self._current(question)
 
-    def keep(self, question: Question, answer: Answer) -> None:
+    def keep(self, question: bytes, answer: Answer) -> None:
         self._forget(question)
         self._kept[question] = answer
         self._bytes += _size(question, answer)
         while self._bytes > KEPT_BYTES:
             self._forget(next(iter(self._kept)))
 
-    def _forget(self, question: Question) -> None:
+    def _current(self, question: bytes) -> Answer | None:
+        answer = self._kept.get(question)
+        if answer is None:
+            return None
+        if time.monotonic() - answer.read_at >= answer.kept_seconds:
+            self._forget(question)
+            return None
+        self._kept.move_to_end(question)
+        return answer
+
+    def _remember(self, spelling: Spelling, question: bytes) -> None:
+        if sum(map(len, spelling)) > LONGEST_SPELLING:
+            return
+        self._spellings[spelling] = question
+        self._spellings.move_to_end(spelling)
+        if len(self._spellings) > MOST_SPELLINGS:
+            self._spellings.popitem(last=False)
+
+    def _forget(self, question: bytes) -> None:
         if answer := self._kept.pop(question, None):
             self._bytes -= _size(question, answer)
 
 
-def _question(scope: Scope) -> Question:
+def _spelling(scope: Scope) -> Spelling:
     return scope["path"], scope["query_string"]
 
 
-def _size(question: Question, answer: Answer) -> int:
-    return sum(map(len, question)) + len(answer.body) + BESIDE_THE_BODY_BYTES
+def _size(question: bytes, answer: Answer) -> int:
+    return len(question) + len(answer.body) + BESIDE_THE_BODY_BYTES
 
 
 def kept_answers(app: ASGIApp) -> ASGIApp:
     """Middleware: whoever asks what was just answered goes no further."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        kept = Answers.of(scope["litestar_app"]).kept(_question(scope))
+        kept = Answers.of(scope["litestar_app"]).kept(_spelling(scope))
         await (kept or app)(scope, receive, send)
 
     return middleware

@@ -20,25 +20,33 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from manman_status.api.answers import Answers, kept_answers
-from manman_status.api.database import Database
+from manman_status.api.database import (
+    EXPENSIVE_AT_ONCE,
+    EXPENSIVE_QUEUED,
+    EXPENSIVE_TIMEOUT_TIMES,
+    Database,
+)
 from manman_status.api.errors import problem_response
 from manman_status.api.feed import Feed
 from manman_status.api.gate import Gate
 from manman_status.api.metrics import Metrics, http_metrics
+from manman_status.api.overflow import overflow_closed
 from manman_status.api.page.bar import bar_reading
 from manman_status.api.page.site import files_path, page_router, template_config
 from manman_status.api.parameters import refuse_unknown_parameters
 from manman_status.api.routes import alerts, badges, events, history, probes, schema, servers, system, uptime, workers
-from manman_status.api.tokens import Tokens
+from manman_status.api.tokens import SignInLimit, Tokens
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool, opened
 
 if TYPE_CHECKING:
     from manman_status.settings import Settings
+    from manman_status.store.pool import Pool
 
 
-def create_app(settings: Settings) -> Litestar:
-    tokens, files = Tokens(settings.api_tokens), files_path()
+def create_app(settings: Settings, *, most_connections: int | None = None) -> Litestar:
+    """`most_connections`: what the server in front of it takes at most, where one listens in this process."""
+    tokens, files = Tokens(settings.api_tokens, for_metrics=settings.metrics_tokens), files_path()
     app = Litestar(
         [
             Router(
@@ -70,7 +78,12 @@ def create_app(settings: Settings) -> Litestar:
             probes.readyz,
             page_router(files),
         ],
-        lifespan=[_parent, functools.partial(_database, settings=settings), _streams_end],
+        lifespan=[
+            _parent,
+            functools.partial(_overflow, most_connections=most_connections),
+            functools.partial(_database, settings=settings),
+            _streams_end,
+        ],
         middleware=[http_metrics.middleware],
         exception_handlers={Exception: _problem},
         openapi_config=_openapi(),
@@ -78,6 +91,7 @@ def create_app(settings: Settings) -> Litestar:
         logging_config=None,
     )
     app.state["tokens"] = tokens
+    app.state["sign_in_limit"] = SignInLimit()
     app.asgi_handler = Gate(app.asgi_handler, tokens=tokens, public_badges=settings.public_badges)
     if settings.otlp_endpoint:
         from manman_status.api.telemetry import trace_requests
@@ -127,6 +141,15 @@ async def _parent(_: Litestar) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def _overflow(_: Litestar, *, most_connections: int | None) -> AsyncIterator[None]:
+    if most_connections is None:
+        yield
+        return
+    with overflow_closed(most_connections):
+        yield
+
+
+@contextlib.asynccontextmanager
 async def _streams_end(app: Litestar) -> AsyncIterator[None]:
     """End the event streams at SIGTERM: the server waits for all its answers before it ends the lifespan."""
     loop = asyncio.get_running_loop()
@@ -143,24 +166,42 @@ async def _streams_end(app: Litestar) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]:
-    pool = create_pool(
-        settings.read_url,
-        application="manman-status api",
-        size=settings.database_pool_size,
-        timeout_seconds=settings.database_timeout_seconds,
-        read_only=True,
-    )
+    timeout_seconds = settings.database_timeout_seconds
     timeouts = Timeouts(**{name: getattr(settings, name) for name in Timeouts.__struct_fields__})
-    database = Database(pool, timeout_seconds=settings.database_timeout_seconds, timeouts=timeouts)
+
+    def pool(application: str, *, size: int, times: int = 1) -> Pool:
+        return create_pool(
+            settings.read_url,
+            application=application,
+            size=size,
+            timeout_seconds=times * timeout_seconds,
+            read_only=True,
+        )
+
+    pools = (
+        pool("manman-status api", size=settings.database_pool_size),
+        pool("manman-status api, expensive", size=EXPENSIVE_AT_ONCE, times=EXPENSIVE_TIMEOUT_TIMES),
+        pool("manman-status api, probes", size=1),
+    )
+    database = Database(pools[0], timeout_seconds=timeout_seconds, timeouts=timeouts)
     app.state["database"] = database
+    app.state["expensive_reads"] = Database(
+        pools[1],
+        timeout_seconds=EXPENSIVE_TIMEOUT_TIMES * timeout_seconds,
+        timeouts=timeouts,
+        most_reads=EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED,
+    )
+    app.state["probes"] = Database(pools[2], timeout_seconds=timeout_seconds, timeouts=timeouts)
     app.state["retention"] = timedelta(days=settings.retention_days)
     app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
-    app.state["answers"] = Answers(database, keep_ms=settings.answer_cache_ms)
+    app.state["answers"] = Answers(keep_ms=settings.answer_cache_ms)
     app.state["bar"] = bar_reading(database, keep_seconds=settings.answer_cache_ms / 1000)
     app.state["metrics"] = Metrics(
         database, worker_series=settings.worker_series, keep_seconds=settings.answer_cache_ms / 1000
     )
-    async with opened(pool, close_within_seconds=settings.database_timeout_seconds):
+    async with contextlib.AsyncExitStack() as stack:
+        for each in pools:
+            await stack.enter_async_context(opened(each, close_within_seconds=timeout_seconds))
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from manman_status.api.errors import InvalidParameter
+from manman_status.api.parameters import LARGEST_ID
 
 VERSION = 1
 LAYOUT = struct.Struct(">BQ7s")
@@ -27,6 +28,8 @@ def read_cursor(cursor: str | None, kind: str, filters: msgspec.Struct) -> int:
     try:
         _, last_id, _ = LAYOUT.unpack(base64.urlsafe_b64decode(f"{cursor}=="))
     except (ValueError, struct.error):
+        last_id = FROM_THE_START
+    if last_id > LARGEST_ID:
         last_id = FROM_THE_START
     # Written again it must be the same to the last letter: base64 alone forgives a few.
     if write_cursor(kind, filters, last_id) != cursor or last_id == FROM_THE_START:

@@ -1,5 +1,9 @@
 """Reading within a time limit. A database that is away, or hangs, is one error to the asker; it is tried again each
-time. Those who ask the same thing at once share one reading."""
+time. Those who ask the same thing at once share one reading.
+
+Expensive reads (a past time, uptime, old revisions) go through a `Database` of their own: a few connections, a longer
+limit, and a short queue. However many are requested, probes and all other reads find their connections free.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 import asyncpg
 import structlog
 
+from manman_status.api.errors import DatabaseBusy, UnknownCharacter
 from manman_status.errors import DatabaseUnavailable
 from manman_status.store.pool import CONNECTION_ERRORS
 
@@ -27,20 +32,39 @@ UNAVAILABLE = (
     *CONNECTION_ERRORS,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.ObjectNotInPrerequisiteStateError,  # takes no connections now
-    # A replica has taken too long over an answer to keep what its primary has since removed.
-    asyncpg.SerializationError,
+    # A replica has taken too long over an answer to keep what its primary has since removed, a lock was not to be had.
+    asyncpg.TransactionRollbackError,
+    asyncpg.InvalidTransactionStateError,
+    # Cancelled, by a person or by a time limit of the role; out of memory or disk; a fault of the server's own.
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalServerError,
     # The tables are being made, or are older than this program.
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
 )
+"""What the server's state is to blame for, and not the query: the same request may succeed later."""
+
+NOT_IN_ITS_ENCODING = (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError)
+
+EXPENSIVE_AT_ONCE = 2
+EXPENSIVE_QUEUED = 20
+EXPENSIVE_TIMEOUT_TIMES = 4
 
 
 class Database:
-    def __init__(self, pool: Pool, *, timeout_seconds: float, timeouts: Timeouts) -> None:
+    """`most_reads`: how many may run or wait at once; None is no bound."""
+
+    def __init__(
+        self, pool: Pool, *, timeout_seconds: float, timeouts: Timeouts, most_reads: int | None = None
+    ) -> None:
         self.timeouts = timeouts
         self._pool = pool
         self._timeout_seconds = timeout_seconds
+        self._most_reads = most_reads
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
         self._cause = ""
@@ -49,17 +73,34 @@ class Database:
     def of(request: Request[Any, Any, Any]) -> Database:
         return cast("Database", request.app.state["database"])
 
+    @staticmethod
+    def for_expensive_reads(request: Request[Any, Any, Any]) -> Database:
+        return cast("Database", request.app.state["expensive_reads"])
+
+    @staticmethod
+    def for_probes(request: Request[Any, Any, Any]) -> Database:
+        """With a connection of its own: a busy api is ready."""
+        return cast("Database", request.app.state["probes"])
+
     async def read(self, ask: Ask[T], *, key: Hashable) -> T:
         """The answer, within the timeout, shared with all who ask for the same `key` at once. It is read after the
-        last of them has asked, so nobody is told of a moment before their question. Raises DatabaseUnavailable."""
+        last of them has asked, so nobody is told of a moment before their question. Raises DatabaseUnavailable,
+        DatabaseBusy, UnknownCharacter."""
         reading = self._next.get(key)
         if reading is None:
+            if self._most_reads is not None and len(self._running) + len(self._next) >= self._most_reads:
+                raise DatabaseBusy
             reading = self._next[key] = asyncio.create_task(self._read_after(self._running.get(key), key, ask))
+            reading.add_done_callback(_retrieve)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 # One asker who leaves must not take the answer from the others.
                 answer = await asyncio.shield(reading)
+        except NOT_IN_ITS_ENCODING as error:
+            raise UnknownCharacter from error
         except UNAVAILABLE as error:
+            if self._most_reads is not None and isinstance(error, TimeoutError):
+                raise DatabaseBusy from error
             cause = type(error).__name__
             self._note(cause)
             raise DatabaseUnavailable(cause=cause) from error
@@ -84,3 +125,9 @@ class Database:
         elif self._cause and not cause:
             log.info("database_back")
         self._cause = cause
+
+
+def _retrieve(reading: asyncio.Task[Any]) -> None:
+    """Whoever asked may have left by now: asyncio would log the error of each such reading, with its traceback."""
+    if not reading.cancelled():
+        reading.exception()

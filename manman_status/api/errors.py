@@ -46,6 +46,22 @@ class TooManyStreams(ManManStatusError):  # noqa: N818
     """{most} clients of this process are being told of changes, and there may be no more."""
 
 
+class DatabaseBusy(ManManStatusError):  # noqa: N818
+    """The database is busy with other expensive queries (a past time, uptime, old revisions). Retry later."""
+
+
+class UnknownCharacter(ManManStatusError):  # noqa: N818
+    """A parameter has a character that the encoding of the database does not have."""
+
+
+class TooManySignIns(ManManStatusError):  # noqa: N818
+    """Too many wrong tokens. Retry in a minute."""
+
+
+class RequestTooSlow(ManManStatusError):  # noqa: N818
+    """The request did not arrive in time."""
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What went wrong (RFC 9457). `parameter` names what has to be changed in the request, `oldest_revision` is the
     first transition that is still kept."""
@@ -67,37 +83,47 @@ ASKED_FOR_BY: dict[type[Exception], str] = {
 }
 
 
+STATUSES: dict[type[Exception], tuple[HTTPStatus, dict[str, str]]] = {
+    InvalidParameter: (HTTPStatus.BAD_REQUEST, {}),
+    UnknownCharacter: (HTTPStatus.BAD_REQUEST, {}),
+    ValidationException: (HTTPStatus.BAD_REQUEST, {}),
+    Unauthorized: (HTTPStatus.UNAUTHORIZED, {"www-authenticate": 'Bearer realm="manman-status"'}),
+    UnknownWorker: (HTTPStatus.NOT_FOUND, {}),
+    UnknownServerInstance: (HTTPStatus.NOT_FOUND, {}),
+    UnknownAlert: (HTTPStatus.NOT_FOUND, {}),
+    ReadOnly: (HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET, HEAD"}),
+    RequestTooSlow: (HTTPStatus.REQUEST_TIMEOUT, {"connection": "close"}),
+    RevisionDropped: (HTTPStatus.GONE, {}),
+    TooManySignIns: (HTTPStatus.TOO_MANY_REQUESTS, {"retry-after": "60"}),
+    DatabaseUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"}),
+    SchemaBehind: (HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"}),
+    DatabaseBusy: (HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "5"}),
+    TooManyStreams: (HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "15"}),
+}
+
+
 def problem_response(error: Exception) -> Response[bytes]:
     """The answer that stands for an error. What is not known here is our own fault: logged, and told to nobody."""
-    parameter: str | None = None
-    oldest_revision: int | None = None
-    headers: dict[str, str] = {}
-    status, detail = HTTPStatus.INTERNAL_SERVER_ERROR, str(error)
-    match error:
-        case InvalidParameter():
-            status, parameter = HTTPStatus.BAD_REQUEST, error.parameter
-        case ValidationException():
-            status, parameter, detail = HTTPStatus.BAD_REQUEST, *_first_fault(error)
-        case Unauthorized():
-            status, headers = HTTPStatus.UNAUTHORIZED, {"www-authenticate": 'Bearer realm="manman-status"'}
-        case UnknownWorker() | UnknownServerInstance() | UnknownAlert():
-            status, parameter = HTTPStatus.NOT_FOUND, ASKED_FOR_BY[type(error)]
-        case RevisionDropped():
-            status, oldest_revision = HTTPStatus.GONE, error.oldest
-        case ReadOnly():
-            status, headers = HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET, HEAD"}
-        case DatabaseUnavailable() | SchemaBehind():
-            status, headers = HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"}
-        case TooManyStreams():
-            status, headers = HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "15"}
-        case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-            status, detail = HTTPStatus(error.status_code), error.detail
-        case _:
-            log.error("request_failed", exc_info=error)
-            detail = "This is a fault of the server."
+    status, headers, detail = _answer_to(error)
+    parameter = ASKED_FOR_BY.get(type(error))
+    if isinstance(error, InvalidParameter):
+        parameter = error.parameter
+    elif isinstance(error, ValidationException):
+        parameter, detail = _first_fault(error)
+    oldest_revision = error.oldest if isinstance(error, RevisionDropped) else None
     problem = Problem("about:blank", status.phrase, status, detail, parameter, oldest_revision)
-    headers["cache-control"] = "no-store"
+    headers = {**headers, "cache-control": "no-store"}
     return Response(msgspec.json.encode(problem), status_code=status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _answer_to(error: Exception) -> tuple[HTTPStatus, dict[str, str], str]:
+    for kind in type(error).__mro__:
+        if found := STATUSES.get(kind):
+            return *found, str(error)
+    if isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return HTTPStatus(error.status_code), {}, error.detail
+    log.error("request_failed", exc_info=error)
+    return HTTPStatus.INTERNAL_SERVER_ERROR, {}, "This is a fault of the server."
 
 
 def _first_fault(error: ValidationException) -> tuple[str | None, str]:
@@ -114,7 +140,7 @@ PROBLEMS = {
     HTTPStatus.UNAUTHORIZED: "The api has tokens, and none of them was given.",
     HTTPStatus.NOT_FOUND: "Nothing is known of this id.",
     HTTPStatus.GONE: "Transitions after this revision are no longer kept; the oldest that is kept is named.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, or has an older schema. Try again later.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, is busy or has an older schema. Try again later.",
 }
 
 

@@ -34,6 +34,7 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.05
 LONGEST_BACKOFF_SECONDS = 1.0
 PAGE = 1_000
+REPLAYS_AT_ONCE = 2
 KEPT = 10_000
 KEPT_BYTES = 8 * 1024 * 1024
 
@@ -63,6 +64,7 @@ class Feed:
         self._most_watchers = most_watchers
         self._kept = kept
         self._watchers: set[Watcher] = set()
+        self._replaying = asyncio.Semaphore(REPLAYS_AT_ONCE)
         self._tailing: asyncio.Task[None] | None = None
         self._begin(0)
         self.observation: Observation
@@ -104,8 +106,10 @@ class Feed:
         return latest
 
     async def read_history(self, after: int) -> list[Change]:
-        """A page of what `recent` no longer has. Raises RevisionDropped, DatabaseUnavailable."""
-        return (await self._read_changes(after))[1]
+        """A page of what `recent` no longer has. Few at once, or the watchers that replay would take all connections.
+        Raises RevisionDropped, DatabaseUnavailable."""
+        async with self._replaying:
+            return (await self._read_changes(after))[1]
 
     async def _read_changes(self, after: int) -> tuple[Observation, list[Change]]:
         return await self._database.read(partial(read_changes, after=after, limit=PAGE), key=("changes", after))

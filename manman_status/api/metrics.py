@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from manman_status.api.processor_metrics import processor_families
 from manman_status.api.readings import Reading
-from manman_status.api.responses import GROUPS_SHOWN, Processor
+from manman_status.api.responses import Processor
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.fleet import ObservationState
@@ -31,6 +31,7 @@ from manman_status.domain.status import Health, StatusType
 from manman_status.errors import DatabaseUnavailable
 from manman_status.store.health import state_of
 from manman_status.store.measured import ServerNumbers, read_ended, read_measured, read_worker_signs
+from manman_status.store.system_reads import GROUPS_SHOWN
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -120,11 +121,11 @@ def fleet_families(
         by_status.add_metric([status], number)
     yield by_status
     yield from _observation_families(measured, timeouts)
-    yield GaugeMetricFamily("manman_status_guard_groups", "Groups that the guard holds.", value=len(measured.guards))
+    yield GaugeMetricFamily("manman_status_guard_groups", "Groups that the guard holds.", value=measured.guards_total)
     yield GaugeMetricFamily(
         "manman_status_guard_held_workers",
         "Overdue workers that the guard holds, and that so are not given up.",
-        value=sum(guard["held"] for guard in measured.guards),
+        value=measured.guards_held,
     )
     yield _alert_family(measured)
     if measured.alerts_judged_age_seconds is not None:
@@ -154,10 +155,9 @@ def _alert_family(measured: Measured) -> Metric:
 
 
 def _worker_families(measured: Measured, ended: Ended) -> Iterator[Metric]:
-    by_health: Counter[str] = Counter()
+    by_health: Counter[str] = Counter(measured.active_by_health)
     by_group: Counter[str] = Counter()
-    for group, health, number in measured.workers:
-        by_health[health] += number
+    for group, _, number in measured.workers:
         by_group[group] += number
     by_health[Health.TERMINATED] = ended.workers
     workers = GaugeMetricFamily("manman_status_workers", "Workers by health.", labels=["health"])
@@ -166,8 +166,13 @@ def _worker_families(measured: Measured, ended: Ended) -> Iterator[Metric]:
     yield workers
     shown = sorted(by_group, key=lambda group: (-by_group[group], group))[:GROUPS_SHOWN]
     of_group: Counter[tuple[str, str]] = Counter()
+    others: Counter[str] = Counter(measured.active_by_health)
     for group, health, number in measured.workers:
-        of_group[group if group in shown else OTHER_GROUPS, health] += number
+        if group in shown:
+            of_group[group, health] += number
+            others[health] -= number
+    if measured.groups_total > len(shown):
+        of_group |= Counter({(OTHER_GROUPS, health): number for health, number in others.items()})
     groups = GaugeMetricFamily(
         "manman_status_group_workers",
         f"Workers that have not ended, by label group and health. The {GROUPS_SHOWN} largest groups, and the others "

@@ -27,6 +27,7 @@ EXACTLY = {"maximum": LARGEST_ID}
 LONGEST_WAIT_SECONDS = 60
 LONGEST_WINDOW = timedelta(days=30)
 """Of those that nobody named: a longer retention allows for longer ones."""
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 ZONED: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 WINDOW = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 BADGE_WINDOWS = ("24h", "7d", "30d")
@@ -46,9 +47,13 @@ Cursor: TypeAlias = Annotated[
 Group: TypeAlias = Annotated[
     str | None, QueryParameter(description="The label `group`; empty: the workers without one.")
 ]
+# What stands in a list is for the schema, where Litestar leaves its bounds out.
 Labels: TypeAlias = Annotated[
-    list[str] | None,
-    QueryParameter(description="`key:value`; may be repeated, and then all of them must hold."),
+    tuple[str, ...],
+    QueryParameter(
+        schema_extra={"items": {"type": "string", "pattern": r"^[^:\x00]+:[^\x00]*$"}},
+        description="`key:value`; may be repeated, and then all of them must hold.",
+    ),
 ]
 QuerySeverity: TypeAlias = Annotated[Severity | None, QueryParameter()]
 QueryRule: TypeAlias = Annotated[str | None, QueryParameter(schema_extra={"enum": [*RULE_NAMES, None]})]
@@ -70,7 +75,10 @@ AlertsSelected: TypeAlias = Annotated[
 SilencesSelected: TypeAlias = Annotated[str, QueryParameter(name="state", schema_extra={"enum": [*SilenceSelection]})]
 QueryWorkerIds: TypeAlias = Annotated[
     tuple[Annotated[int, msgspec.Meta(ge=1, le=LARGEST_ID)], ...],
-    QueryParameter(description="That worker and its server instances; may be repeated, and then any of them."),
+    QueryParameter(
+        schema_extra={"items": {"type": "integer", "minimum": 1, **EXACTLY}},
+        description="That worker and its server instances; may be repeated, and then any of them.",
+    ),
 ]
 QueryGroups: TypeAlias = Annotated[
     tuple[str, ...],
@@ -154,11 +162,11 @@ async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
                     one_of(name, type_.annotation, value)
 
 
-def labels_asked(group: str | None, given: list[str] | None) -> dict[str, str] | None:
+def labels_asked(group: str | None, given: Iterable[str]) -> dict[str, str] | None:
     """All labels a worker must have; an empty `group` has also who has none. Raises InvalidParameter for what no worker
     can have."""
     pairs = [] if group is None else [("group", "group", group)]
-    for label in given or ():
+    for label in given:
         key, colon, value = label.partition(":")
         if not (key and colon):
             raise InvalidParameter("label", f"{label[:80]!r} is not key:value")
@@ -204,10 +212,11 @@ def seconds_asked(parameter: str, given: str) -> int:
 
 
 def time_asked(parameter: str, given: str) -> datetime:
-    """In UTC. Raises InvalidParameter."""
+    """In UTC; one before 1970 or after 9998 counts as the nearer of the two, so that a minute more or less is a time
+    too. Raises InvalidParameter."""
     try:
         time: datetime = msgspec.convert(given, ZONED)
-        return time.astimezone(UTC)
+        return min(max(time.astimezone(UTC), EARLIEST), LATEST)
     except (msgspec.ValidationError, OverflowError):
         raise InvalidParameter(
             parameter, f"{given[:80]!r} is no time with its zone, as 2026-11-23T08:00:00Z (a + is written %2B)"

@@ -18,14 +18,13 @@ from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
 from manman_status.domain.status import ACTIVE, Entity, Health, Reason, StatusType
 from manman_status.store.health import has_clock_stepped, state_of
+from manman_status.store.system_reads import GROUPS_SHOWN, GUARDS_SHOWN
 
 if TYPE_CHECKING:
     from manman_status.store.details import Detail
     from manman_status.store.health import Observation, Timeouts
     from manman_status.store.reads import Page
     from manman_status.store.system_reads import Fleet
-
-GROUPS_SHOWN = 100
 
 
 class Transition(msgspec.Struct):
@@ -226,8 +225,12 @@ class ObservationQuality(msgspec.Struct):
     processors: Annotated[list[Processor], Meta(description="Those that reported within five minutes.")]
     guard: Annotated[
         list[FleetGuard] | None,
-        Meta(description="Groups of which so much fell silent at once that their workers are held; null without any."),
+        Meta(
+            description="Groups of which so much fell silent at once that their workers are held; null without any. "
+            f"The {GUARDS_SHOWN} that hold the most."
+        ),
     ]
+    guards_total: Annotated[int, Meta(description="How many groups are held.")]
 
 
 class AlertNumbers(msgspec.Struct):
@@ -244,6 +247,7 @@ class System(msgspec.Struct):
     overall_status: OverallStatus
     workers: WorkerNumbers
     groups: Annotated[list[GroupNumbers], Meta(description=f"The {GROUPS_SHOWN} largest groups, the largest first.")]
+    groups_total: Annotated[int, Meta(description="How many groups there are.")]
     servers: ServerNumbers
     alerts: AlertNumbers
     observation: ObservationQuality
@@ -302,7 +306,7 @@ def _group_numbers(fleet: Fleet) -> list[GroupNumbers]:
     for group, health, number in fleet.workers:
         sizes[group] += number
         healths[group][health] = number
-    largest = sorted(sizes, key=lambda group: (-sizes[group], group))[:GROUPS_SHOWN]
+    largest = sorted(sizes, key=lambda group: (-sizes[group], group))
     return [GroupNumbers(group, **healths[group]) for group in largest]
 
 
@@ -324,6 +328,7 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
         overall_status=overall_of(fleet, timeouts),
         workers=WorkerNumbers(fleet.active_workers, **fleet.workers_by_health),
         groups=_group_numbers(fleet),
+        groups_total=fleet.groups_total,
         servers=ServerNumbers(sum(fleet.servers_by_status[status] for status in ACTIVE), fleet.servers_by_status),
         alerts=_alert_numbers(fleet),
         observation=ObservationQuality(
@@ -334,11 +339,12 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
             clock_step=observation.clock_step,
             processors=msgspec.convert(fleet.processors, list[Processor]),
             guard=msgspec.convert(fleet.guards, list[FleetGuard]) or None,
+            guards_total=fleet.guards_total,
         ),
     )
     seen = system.observation
     running = [processor.processor_id for processor in seen.processors]
-    numbers = (system.workers, system.groups, system.servers, system.alerts)
+    numbers = (system.workers, system.groups, system.groups_total, system.servers, system.alerts)
     lasting = msgspec.json.encode(
         (system.overall_status, numbers, seen.state, seen.reason, seen.clock_step, seen.guard, running)
     )

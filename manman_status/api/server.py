@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import structlog
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server import Server
 
 from manman_status.errors import CommandFailed, DatabaseRefuses, DatabaseUnavailable
@@ -38,7 +39,11 @@ log = structlog.get_logger()
 
 METRICS_FOLDER = "manman-status-metrics-"
 FRESH_SECONDS = 60
-OTHER_CONNECTIONS = 1024
+BACKLOG = 1024
+OTHER_FILES = 100
+"""Beside connections: those to the database, the event loop's, logs."""
+LONGEST_HEADERS_BYTES = 32 * 1024
+HTTP2 = HTTP2Settings(max_concurrent_streams=32, max_headers_size=LONGEST_HEADERS_BYTES, keep_alive_interval=20_000)
 
 
 def serve(settings: Settings) -> int:
@@ -48,7 +53,7 @@ def serve(settings: Settings) -> int:
     """
     asyncio.run(_check_database(settings))
     address = _free_address(settings.bind_host, settings.port)
-    if not settings.api_tokens and not ipaddress.ip_address(address).is_loopback:
+    if not (settings.api_tokens or settings.metrics_tokens) and not ipaddress.ip_address(address).is_loopback:
         log.warning("open_to_all", host=settings.bind_host, hint="whoever reaches this port may read; set tokens")
     # A shell allows 1,024 open files, and each stream is one.
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -57,29 +62,46 @@ def serve(settings: Settings) -> int:
     multiprocessing.set_start_method("spawn", force=True)
     with _shared_metrics(settings.workers):
         log.info("api_starts", host=address, port=settings.port, processes=settings.workers)
+        most_connections = _most_connections(settings, most_files)
         Server(
             "manman-status",
             address=address,
             port=settings.port,
             interface=Interfaces.ASGI,
             workers=settings.workers,
-            # Streams are connections too, and whoever asks for anything else must not wait for one to end.
-            backpressure=settings.event_streams + OTHER_CONNECTIONS,
+            http=HTTPModes.auto if settings.http2 else HTTPModes.http1,
+            http1_settings=HTTP1Settings(
+                # Also of a connection that sends nothing, and between two requests.
+                header_read_timeout=int(settings.idle_timeout_seconds * 1000),
+                max_buffer_size=LONGEST_HEADERS_BYTES,
+            ),
+            http2_settings=HTTP2,
+            backlog=BACKLOG,
+            backpressure=most_connections,
             workers_kill_timeout=max(1, int(settings.shutdown_timeout_seconds)),
             loop=Loops.uvloop,
             websockets=False,
             log_enabled=False,
-        ).serve(target_loader=functools.partial(_load, settings), wrap_loader=False)
+        ).serve(target_loader=functools.partial(_load, settings, most_connections), wrap_loader=False)
     log.info("api_stopped")
     return 0
 
 
-def _load(settings: Settings) -> Litestar:
+def _most_connections(settings: Settings, most_files: int) -> int:
+    """Of each process. Streams are connections too, and whoever asks for anything else must not wait for one to end."""
+    wanted = settings.connections + settings.event_streams
+    allowed = max(1, most_files - OTHER_FILES - settings.database_pool_size)
+    if wanted > allowed:
+        log.warning("few_open_files", open_files=most_files, connections=allowed, hint="raise ulimit -n")
+    return min(wanted, allowed)
+
+
+def _load(settings: Settings, most_connections: int) -> Litestar:
     """In each process."""
     from manman_status.api.app import create_app
 
     configure_logs(role="api", level=settings.log_level, format=settings.log_format)
-    return create_app(settings)
+    return create_app(settings, most_connections=most_connections)
 
 
 async def _check_database(settings: Settings) -> None:

@@ -11,8 +11,7 @@ from msgspec import Meta
 from manman_status.api.answers import Answer
 
 if TYPE_CHECKING:
-    from manman_status.domain.uptime import Figures
-    from manman_status.store.uptime import History
+    from manman_status.store import uptime as store
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -59,23 +58,24 @@ class FleetUptime(Uptime):
     as_of: datetime
 
 
-def worker_uptime_answer(history: History, figures: Figures, worker_id: int) -> Answer:
-    return _answer(history, WorkerUptime(**_shown(history, figures), worker_id=worker_id))
+def worker_uptime_answer(found: store.Uptime, worker_id: int) -> Answer:
+    return _answer(found, WorkerUptime(**_shown(found), worker_id=worker_id))
 
 
-def fleet_uptime_answer(history: History, figures: Figures, *, group: str | None) -> Answer:
-    return _answer(history, FleetUptime(**_shown(history, figures), group=group, workers=len(history.workers)))
+def fleet_uptime_answer(found: store.Uptime, *, group: str | None) -> Answer:
+    return _answer(found, FleetUptime(**_shown(found), group=group, workers=found.workers))
 
 
-def _answer(history: History, uptime: Uptime) -> Answer:
+def _answer(found: store.Uptime, uptime: Uptime) -> Answer:
     body = msgspec.json.encode(uptime)
-    return Answer(body, lasting=body, lag_seconds=history.observation.lag_seconds)
+    return Answer(body, lasting=body, lag_seconds=found.observation.lag_seconds)
 
 
-def _shown(history: History, figures: Figures) -> dict[str, Any]:
+def _shown(found: store.Uptime) -> dict[str, Any]:
+    figures = found.figures
     return {
-        "begins_at": _time(history.window.begin),
-        "ends_at": _time(history.window.end),
+        "begins_at": _time(found.window.begin),
+        "ends_at": _time(found.window.end),
         "active_seconds": figures.active / 1e6,
         "lost_seconds": figures.lost / 1e6,
         "ended_seconds": figures.ended / 1e6,
@@ -90,7 +90,7 @@ def _shown(history: History, figures: Figures) -> dict[str, Any]:
         ),
         "mtbf_seconds": _seconds(figures.between_failures),
         "mttr_seconds": _seconds(figures.to_repair),
-        "as_of": history.observation.as_of,
+        "as_of": found.observation.as_of,
     }
 
 

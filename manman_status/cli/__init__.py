@@ -112,8 +112,10 @@ def run(tokens: list[str]) -> None:
 
 
 def fail(code: int, *problems: str) -> None:
+    from manman_status.cli.tables import printable
+
     for problem in problems:
-        print(f"manman-status: {problem}", file=sys.stderr)
+        print(f"manman-status: {printable(problem, lines=True)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -18,6 +18,7 @@ from cyclopts import App, Parameter, validators
 from manman_status.cancellation import within
 from manman_status.cli.broker import connected
 from manman_status.cli.flags import RabbitmqUrl
+from manman_status.cli.tables import printable
 from manman_status.errors import CommandFailed, SettingsError
 from manman_status.reporter.alarms import alarm_of, held_back
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CLOSE_WITHIN_SECONDS, CONFIRM_WITHIN_SECONDS
@@ -88,7 +89,7 @@ def show(letter_id: Annotated[str, Parameter(name="ID")], /, *, rabbitmq_url: Ra
     for name, value in msgspec.structs.asdict(letter).items():
         print(f"{name}: {printable(str(value))}")
     print()
-    print(printable(body.decode("utf-8", "backslashreplace")))
+    print(printable(body.decode("utf-8", "backslashreplace"), lines=True))
 
 
 @app.command
@@ -233,11 +234,6 @@ def newest_death(headers: Mapping[str, Any]) -> dict[str, Any]:
     deaths = headers.get("x-death")
     newest = deaths[0] if isinstance(deaths, list) and deaths else None
     return newest if isinstance(newest, dict) else {}
-
-
-def printable(text: str) -> str:
-    """Without what could drive a terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def print_table(letters: list[DeadLetter]) -> None:

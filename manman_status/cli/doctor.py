@@ -14,7 +14,7 @@ from manman_status.cancellation import within
 from manman_status.cli.broker import connected, virtual_host
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role
 from manman_status.cli.rights import allowed_control_keys, may_report_any_worker, missing_for_processor
-from manman_status.cli.tables import numbered
+from manman_status.cli.tables import numbered, printable
 from manman_status.errors import BrokerRefuses, BrokerUnavailable, CommandFailed, SchemaBehind, SettingsError
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, Unroutable, open_publisher
 from manman_status.reporter.messages import Report
@@ -77,7 +77,7 @@ def print_findings(findings: list[Finding]) -> None:
     console = Console(soft_wrap=True)
     for subject, is_well, text in findings:
         verdict = Text("ok     ", "green") if is_well else Text("problem", "bold red")
-        console.print(Text.assemble(verdict, f"  {subject:<10}  {text}"))
+        console.print(Text.assemble(verdict, f"  {subject:<10}  {printable(text)}"))
 
 
 async def examine(settings: Settings, role: Role | None) -> list[Finding]:

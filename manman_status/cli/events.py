@@ -69,7 +69,7 @@ def change_line(change: dict[str, Any]) -> Text:
         status_text(change["old_status"] or "", width=12),
         " → ",
         status_text(change["new_status"], width=12),
-        f"  {change['reason']:<22}  {printable(change['group'] or '').replace(chr(10), ' ')}".rstrip(),
+        f"  {change['reason']:<22}  {printable(change['group'] or '')}".rstrip(),
     )
 
 

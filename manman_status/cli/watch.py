@@ -100,7 +100,7 @@ def shorten(section: Section, rows: int) -> Group:
     for heading in section.headings:
         table.add_column(Text(heading, no_wrap=True, overflow="ellipsis"))
     for row in section.rows[:rows]:
-        cells = ("" if value is None else printable(str(value)).replace("\n", " ") for value in row)
+        cells = ("" if value is None else printable(str(value)) for value in row)
         table.add_row(*(cut(cell, heading) for cell, heading in zip(cells, section.headings, strict=True)))
     return Group(title, table)
 
@@ -142,7 +142,8 @@ def groups(fleet: Fleet) -> Section:
     found = [each for each in fleet.system["groups"] if fleet.group in {None, each["group"]}]
     found.sort(key=lambda each: [-each[health] for health in healths])
     rows = [(each["group"] or "(none)", *(each[health] or "" for health in reversed(healths))) for each in found]
-    return Section("groups", ("group", *reversed(healths)), rows)
+    has_more = fleet.group is None and fleet.system.get("groups_total", 0) > len(found)
+    return Section("groups", ("group", *reversed(healths)), rows, has_more)
 
 
 def alerts(fleet: Fleet) -> Section:

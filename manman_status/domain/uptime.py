@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from typing import TypeAlias
 
 import msgspec
@@ -35,6 +35,26 @@ class Figures(msgspec.Struct):
     """Losses that ended within the window because it was active again."""
     repaired: int = 0
     """How long those took, as far as it was in the window."""
+
+    def add(
+        self, status: StatusType | None, number: int, *, total: int, longest: int, then: StatusType | None = None
+    ) -> None:
+        """So many spans with one status, after each of which came `then`; None at the end of the window."""
+        if status is None:
+            self.not_known += total
+        elif status is StatusType.LOST:
+            self.lost += total
+            self.losses += number
+            self.longest_loss = max(self.longest_loss, longest)
+            if then in ACTIVE:
+                self.repairs += number
+                self.repaired += total
+        elif status in ACTIVE:
+            self.active += total
+        else:
+            self.ended += total
+        if then is StatusType.LOST:
+            self.failures += number
 
     @property
     def fraction_active(self) -> float | None:
@@ -82,6 +102,23 @@ class Window:
         lower, upper = self._blind[place - 1]
         return self._blind_before[place - 1] + min(time, upper) - lower
 
+    @property
+    def seen(self) -> int:
+        """All of the window but what was blind."""
+        return self.end - self.begin - self.blind_until(self.end)
+
+    def seen_until(self) -> tuple[list[int], list[int], list[int]]:
+        """How much was seen until a time `t`, as `slope * t + offset`: times in ascending order, then the slopes and
+        the offsets of the pieces between them, one more of each."""
+        times, slopes, offsets = list[int](), [0], [0]
+        seen, since = 0, self.begin
+        for blind_from, blind_until in (*self._blind, (self.end, self.end)):
+            times += since, blind_from
+            slopes += 1, 0
+            offsets += seen - since, (seen := seen + blind_from - since)
+            since = blind_until
+        return times, slopes, offsets
+
     def spans(self, changes: Sequence[Change], status: StatusType | None) -> Iterator[Span]:
         """One after another, through the whole window. `changes` are those within it, in their order; `status` is
         what it has at the end, and so all the time when there are none."""
@@ -96,32 +133,7 @@ class Window:
     def measure(self, changes: Sequence[Change], status: StatusType | None) -> Figures:
         """Of one worker; `changes` and `status` as in `spans`."""
         figures = Figures(blind=self.blind_until(self.end))
-        loss: int | None = None
-        for since, until, now in self.spans(changes, status):
+        for (since, until, now), then in zip_longest(self.spans(changes, status), (new for _, _, new in changes)):
             seen = until - since - (self.blind_until(until) - self.blind_until(since))
-            if now is None:
-                figures.not_known += seen
-            elif now is StatusType.LOST:
-                figures.lost += seen
-                figures.losses += 1
-                figures.longest_loss = max(figures.longest_loss, seen)
-            elif now in ACTIVE:
-                figures.active += seen
-                if loss is not None:
-                    figures.repairs += 1
-                    figures.repaired += loss
-            else:
-                figures.ended += seen
-            loss = seen if now is StatusType.LOST else None
-        figures.failures = sum(new is StatusType.LOST for _, _, new in changes)
+            figures.add(now, 1, total=seen, longest=seen, then=then)
         return figures
-
-
-def sum_of(measured: Iterable[Figures]) -> Figures:
-    total = Figures()
-    for figures in measured:
-        longest = max(total.longest_loss, figures.longest_loss)
-        for name in Figures.__struct_fields__:
-            setattr(total, name, getattr(total, name) + getattr(figures, name))
-        total.longest_loss = longest
-    return total

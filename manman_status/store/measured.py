@@ -14,24 +14,33 @@ from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE
 from manman_status.domain.status import TERMINAL, Entity, Health, StatusType
 from manman_status.store.health import HEALTH, IS_NOT_TERMINAL, IS_TERMINAL, OBSERVATION, Observation
 from manman_status.store.reads import observation_of
-from manman_status.store.system_reads import ALERTS, GUARDS, PROCESSORS, AlertNumber
+from manman_status.store.system_reads import ALERTS, GROUP_NUMBERS, GROUPS, GUARDS, PROCESSORS, AlertNumber
 
 if TYPE_CHECKING:
     from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
+LARGEST_SHOWN, WORST_SHOWN = 500, 100
 NOT_TERMINAL: Final = tuple(status for status in StatusType if status not in TERMINAL)
 
 
 class Measured(msgspec.Struct, frozen=True):
     """All but the server instances, and what has ended, whose number only grows."""
 
+    active_by_health: dict[Health, int]
+    """Of the workers that have not ended; only what there is."""
     workers: list[tuple[str, Health, int]]
-    """Group, health, and how many; only what there is."""
+    """Group, health, and how many; only what there is, and of the groups that are shown: `LARGEST_SHOWN`, and the
+    `WORST_SHOWN` with the most workers that are not healthy."""
+    groups_total: int
     oldest_heartbeat_age_seconds: float | None
     processors: list[dict[str, Any]]
     """As in `Fleet`, but only those that reported within the time after which nobody counts as observed."""
     guards: list[dict[str, Any]]
+    """As in `Fleet`."""
+    guards_total: int
+    guards_held: int
+    """Workers that all of them hold."""
     alerts: list[AlertNumber]
     observation: Observation
     alerts_judged_age_seconds: float | None = None
@@ -54,12 +63,14 @@ workers_counted AS (
         FROM workers WHERE {IS_NOT_TERMINAL} OFFSET 0
     ) w
     GROUP BY "group", health
-)
+),
+{GROUPS.format(healthy=Health.HEALTHY, largest=LARGEST_SHOWN, worst=WORST_SHOWN)}
 SELECT as_of, lag_seconds, revision, clock_step,
     (SELECT extract(epoch FROM as_of - min(oldest))::float8 FROM workers_counted) AS oldest_age,
-    (SELECT json_agg(json_build_array("group", health, number)) FROM workers_counted) AS workers,
+    {GROUP_NUMBERS},
     ({PROCESSORS.format(shown="make_interval(secs => $4::float8)")}) AS processors,
-    ({GUARDS}) AS guards,
+    ({GUARDS}) AS guards, (SELECT count(*) FROM guards) AS guards_total,
+    (SELECT coalesce(sum(held), 0)::bigint FROM guards) AS guards_held,
     ({ALERTS}) AS alerts,
     (SELECT extract(epoch FROM now() - judged_at)::float8 FROM alert_progress) AS judged_age
 FROM observed"""
@@ -68,10 +79,14 @@ FROM observed"""
 async def read_measured(connection: Connection, *, timeouts: Timeouts) -> Measured:
     (row,) = await connection.fetch(MEASURED, *timeouts.values)
     return Measured(
+        active_by_health=row["active_by_health"] or {},
         workers=row["workers"] or [],
+        groups_total=row["groups_total"],
         oldest_heartbeat_age_seconds=row["oldest_age"],
         processors=row["processors"] or [],
         guards=row["guards"] or [],
+        guards_total=row["guards_total"],
+        guards_held=row["guards_held"],
         alerts=row["alerts"] or [],
         observation=observation_of(row),
         alerts_judged_age_seconds=row["judged_age"],

@@ -23,9 +23,11 @@ HEALTHS, STATUSES, REASONS = tuple(Health), tuple(StatusType), tuple(Reason)
 class FleetMap(msgspec.Struct, frozen=True):
     """`groups` is a JSON array of `[group, ids, healths, statuses, reasons]` by group: the ids of its workers that have
     not ended, ascending, with a space between; then for each of them one letter, `a` for the first of `HEALTHS`, of
-    `STATUSES`, of `REASONS`. Ids are text: JavaScript has no integers beyond 2^53."""
+    `STATUSES`, of `REASONS`. Ids are text: JavaScript has no integers beyond 2^53. Of more than `GROUPS_ON_MAP`
+    groups, those with the most workers that are not healthy, and the largest."""
 
     groups: str
+    more_groups: int
     observation: Observation
 
 
@@ -35,10 +37,11 @@ def _letter(column: str, parameter: int) -> str:
     return f"chr(96 + coalesce(array_position({values}, {column}), cardinality({values}) + 1))"
 
 
-FLEET_MAP = f"""WITH {OBSERVATION}
-SELECT as_of, lag_seconds, revision, clock_step, (
-    SELECT coalesce(json_agg(g ORDER BY "group"), '[]')::text FROM (
-        SELECT "group", json_build_array("group", string_agg(worker_id::text, ' ' ORDER BY worker_id),
+GROUPS_ON_MAP = 1_000
+FLEET_MAP = f"""WITH {OBSERVATION},
+groups AS MATERIALIZED (
+        SELECT "group", count(*) AS size, count(*) FILTER (WHERE health <> '{Health.HEALTHY}') AS ill,
+            json_build_array("group", string_agg(worker_id::text, ' ' ORDER BY worker_id),
             string_agg({_letter("health", 5)}, '' ORDER BY worker_id),
             string_agg({_letter("status", 6)}, '' ORDER BY worker_id),
             string_agg({_letter("reason", 7)}, '' ORDER BY worker_id)) AS g
@@ -48,14 +51,18 @@ SELECT as_of, lag_seconds, revision, clock_step, (
             FROM workers WHERE {IS_NOT_TERMINAL} OFFSET 0
         ) w
         GROUP BY "group"
-    ) groups
-) AS groups
+)
+SELECT as_of, lag_seconds, revision, clock_step, (
+    SELECT coalesce(json_agg(g ORDER BY "group"), '[]')::text FROM (
+        SELECT "group", g FROM groups ORDER BY ill DESC, size DESC, "group" LIMIT {GROUPS_ON_MAP}
+    ) shown
+) AS groups, greatest((SELECT count(*) FROM groups) - {GROUPS_ON_MAP}, 0) AS more_groups
 FROM observed"""
 
 
 async def read_fleet_map(connection: Connection, *, timeouts: Timeouts) -> FleetMap:
     (row,) = await connection.fetch(FLEET_MAP, *timeouts.values, HEALTHS, STATUSES, REASONS)
-    return FleetMap(row["groups"], observation_of(row))
+    return FleetMap(row["groups"], row["more_groups"], observation_of(row))
 
 
 class Day(msgspec.Struct, frozen=True):

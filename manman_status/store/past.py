@@ -1,8 +1,8 @@
 """The fleet as it was at a past time, as far as rows and transitions tell.
 
 A row that has not changed since says what it was; of another the first transition after that time does, by its old
-status. A row's own times bound in which days' partitions either is looked for. Who was deleted by the retention is gone
-from past times too.
+status. A row's own times bound in which days' partitions either is looked for. Numbers of the whole fleet are those of
+now without what has changed since. Who was deleted by the retention is gone from past times too.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
@@ -281,17 +281,27 @@ class PastFleet(msgspec.Struct, frozen=True):
     servers: dict[StatusType, int]
 
 
-COUNTED_THEN = """SELECT json_object_agg(status, number) FROM (
-        SELECT status, count(*) AS number FROM (SELECT {status_then} AS status FROM {table}) s
-        WHERE status IS NOT NULL GROUP BY status
-    ) c"""
-FLEET_THEN = """SELECT ({workers}) AS workers, ({servers}) AS servers""".format(
-    workers=COUNTED_THEN.format(table="workers", status_then=WORKER_STATUS_THEN),
-    servers=COUNTED_THEN.format(table="server_instances", status_then=SERVER_STATUS_THEN),
+# Each transition since then is taken back: one more of its old status, one less of its new one.
+COUNTED_THEN = """(SELECT json_object_agg(status, number) FROM (
+    SELECT status, greatest(sum(number), 0) AS number FROM (
+        SELECT status, count(*) AS number FROM {table} GROUP BY status
+        UNION ALL
+        SELECT status, step * number FROM (
+            SELECT old_status, new_status, count(*) AS number FROM transitions
+            WHERE entity = '{entity}' AND at > $1 AND entity_id IN (SELECT {key} FROM {table})
+            GROUP BY old_status, new_status
+        ) changes, LATERAL (VALUES (old_status, 1), (new_status, -1)) AS taken_back (status, step)
+        WHERE status IS NOT NULL
+    ) steps GROUP BY status
+) counted)"""
+FLEET_THEN = """SELECT {workers} AS workers, {servers} AS servers""".format(
+    workers=COUNTED_THEN.format(table="workers", key="worker_id", entity=Entity.WORKER),
+    servers=COUNTED_THEN.format(table="server_instances", key="instance_id", entity=Entity.SERVER_INSTANCE),
 )
 
 
 async def read_fleet_then(connection: Connection, moment: Moment) -> PastFleet:
+    """Reads all transitions since then."""
     (row,) = await connection.fetch(FLEET_THEN, moment.at)
     none = dict.fromkeys(StatusType, 0)
     return PastFleet(none | (row["workers"] or {}), none | (row["servers"] or {}))

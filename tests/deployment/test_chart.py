@@ -565,11 +565,18 @@ def test_helm_test_shows_a_token_where_one_is_needed() -> None:
 
     assert "MANMAN_STATUS_API_TOKEN" not in environment(tested())
     assert environment(tested())["MANMAN_STATUS_URL"] == "http://manman-status-api:8000"
-    assert secret_references(tested(existingSecret="mine", metricsKey="metrics")) == {
-        "MANMAN_STATUS_API_TOKEN": ("mine", "metrics")
+    assert secret_references(tested(value="one two")) == {
+        "MANMAN_STATUS_API_TOKEN": ("manman-status-api-tokens", "one-token")
     }
-    # Several tokens in one key are no token; readiness asks for none.
-    assert "/readyz" in str(container(tested(existingSecret="mine"))["command"])
+    # Several tokens in one key are no token, and that for metrics opens nothing else; readiness asks for none.
+    assert "/readyz" in str(container(tested(existingSecret="mine", metricsKey="metrics"))["command"])
+
+
+def test_the_api_knows_the_token_for_metrics_as_one_that_opens_nothing_else() -> None:
+    tokens = {"apiTokens": {"existingSecret": "mine", "metricsKey": "metrics"}}
+    given = secret_references(render(tokens).pods()["Deployment/manman-status-api"])
+    assert given["MANMAN_STATUS_METRICS_TOKENS"] == ("mine", "metrics")
+    assert given["MANMAN_STATUS_API_TOKENS"] == ("mine", "api-tokens")
 
 
 def ports_out(objects: Objects) -> dict[str, set[int]]:

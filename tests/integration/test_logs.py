@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import re
+import sys
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
@@ -181,3 +185,32 @@ async def test_no_secret_is_told_by_a_role_that_cannot_start(role, wrong, code, 
 
 def told(log):
     return {name for name, secret in SECRETS.items() if secret in log}
+
+
+CONSOLE = r"""
+import structlog
+from manman_status.logs import configure_logs
+configure_logs(role="api", format="console")
+log = structlog.get_logger()
+log.info("request", group="\x1b[2J\x9b31m\u202egpj.exe\r\n2026 [info] forged", number=7)
+def fail(token):
+    raise ValueError("it failed")
+try:
+    fail("a-secret-in-a-frame")
+except ValueError:
+    log.exception("part_failed")
+"""
+
+
+async def test_a_console_log_is_driven_by_nobody_and_shows_no_values_of_frames() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CONSOLE, stderr=asyncio.subprocess.PIPE, env=os.environ | {"FORCE_COLOR": ""}
+    )
+    _, err = await process.communicate()
+    said = err.decode()
+    assert process.returncode == 0, said
+    assert "gpj.exe" in said
+    assert not re.search(r"\x1b\[2J|\x9b|\u202e|\r", said)
+    assert not [line for line in said.splitlines() if line.startswith("2026 [info] forged")]
+    assert "it failed" in said
+    assert "a-secret-in-a-frame" not in said

@@ -149,3 +149,33 @@ async def test_what_is_longer_than_a_service_takes_by_itself_is_cut(sent):
     await channel("pagerduty://IntegrationKey@ApiKey").tell([(News.OPENED, told_alert(summary="x" * 2000))])
     [body] = sent
     assert len(body["payload"]["summary"]) <= 1024
+
+
+HOSTILE = (
+    "@everyone <!channel> <@1> <b>bold</b> [here](https://evil.test) ||x||"
+    "\r\n\u2028critical: forged\u202e\x1b[31m\x9b1m"
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "texts"),
+    [
+        ("discord://WebhookID/WebhookToken", lambda body: [body["content"]]),
+        ("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#fleet", lambda body: [json.dumps(body)]),
+        ("mmost://chat.example.com/3ccdd113474722377935511fc85d3dd4", lambda body: [body["text"]]),
+        ("tgram://123456789:AAabcdefghijklmnopqrstuvwxyz0123456/1234", lambda body: [body["text"]]),
+        ("json://hooks.example.com", lambda body: [body["title"], body["message"]]),
+    ],
+)
+async def test_words_that_workers_choose_mention_link_and_forge_nothing(url, texts, sent):
+    alert = told_alert(summary=f"8 of 17 workers of {HOSTILE} went silent", subject=Subject(group=HOSTILE))
+    with suppress(NotTaken):  # not every service understands the answer that it gets here
+        await channel(url).tell([(News.OPENED, alert)])
+    assert sent
+    for text in (text for body in sent for text in texts(body)):
+        assert not re.search(
+            r"@(everyone|here|1)|<!|<@|&lt;!|<b>bold|\]\(|https?://evil|\|\||[\u2028\u202e\x1b\x9b]", text
+        )
+        assert "\\u2028" not in text
+        assert not [line for line in text.splitlines() if line.lstrip("*").startswith("critical: forged")]
+        assert "everyone" in text

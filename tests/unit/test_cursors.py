@@ -69,3 +69,9 @@ def test_the_order_of_labels_makes_no_other_list() -> None:
 @pytest.mark.parametrize("padding", ["=", "==", " ", "\n"])
 def test_what_base64_would_forgive_is_refused(padding: str) -> None:
     assert is_refused(write_cursor("workers", NO_FILTERS, 7) + padding)
+
+
+@pytest.mark.parametrize("last_id", [2**63, 2**64 - 1])
+def test_a_cursor_to_an_id_that_there_cannot_be_is_refused(last_id: int) -> None:
+    """Whoever knows how they are made can make one; the database would be asked for what it has no number for."""
+    assert is_refused(write_cursor("workers", NO_FILTERS, last_id))

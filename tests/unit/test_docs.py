@@ -35,7 +35,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_variable_is_a_setting(name: str) -> None:
-    named = set(re.findall(rf"{PREFIX}[A-Z_]*[A-Z]", DOCUMENTS[name]))
+    named = set(re.findall(rf"{PREFIX}[A-Z0-9_]*[A-Z0-9]", DOCUMENTS[name]))
     assert named - {variable(setting) for setting in (*Settings.__struct_fields__, *NON_FIELDS)} == set()
 
 

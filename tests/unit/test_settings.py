@@ -14,7 +14,7 @@ from manman_status.settings import NON_FIELDS, PREFIX, Settings, load_settings, 
 from tests.observed_fleet import STANDSTILL
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
-LINE = re.compile(rf"^(?P<off>#?){PREFIX}(?P<name>[A-Z_]+)=(?P<value>.*)$", re.MULTILINE)
+LINE = re.compile(rf"^(?P<off>#?){PREFIX}(?P<name>[A-Z0-9_]+)=(?P<value>.*)$", re.MULTILINE)
 SECRET = "open-sesame-4711"
 
 

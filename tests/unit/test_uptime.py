@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manman_status.domain.status import ACTIVE, TERMINAL, StatusType
-from manman_status.domain.uptime import Change, Figures, Window, sum_of
+from manman_status.domain.uptime import Change, Figures, Window
 
 RUNNING, LOST, COMPLETE, CRASHED = StatusType.RUNNING, StatusType.LOST, StatusType.COMPLETE, StatusType.CRASHED
 
@@ -70,13 +70,14 @@ def test_each_moment_is_counted_where_it_belongs(
     assert {name: getattr(figures, name) for name in expected} == expected
 
 
-@given(windows(), st.lists(histories(), max_size=4))
-def test_the_figures_of_a_group_are_the_sums_of_its_workers(window: Window, fleet: list[list[Change]]) -> None:
-    measured = [window.measure([c for c in h if window.begin < c[0] <= window.end], h[-1][2]) for h in fleet]
-    total = sum_of(measured)
-    assert parts(total) == len(fleet) * (window.end - window.begin)
-    assert total.losses == sum(figures.losses for figures in measured)
-    assert total.longest_loss == max((figures.longest_loss for figures in measured), default=0)
+@given(windows(), times)
+def test_seen_until_is_the_window_up_to_then_without_what_was_blind(window: Window, time: int) -> None:
+    bounds, slopes, offsets = window.seen_until()
+    piece = sum(bound <= time for bound in bounds)
+    within = min(max(time, window.begin), window.end)
+    assert slopes[piece] * time + offsets[piece] == within - window.begin - window.blind_until(within)
+    assert bounds == sorted(bounds)
+    assert len(slopes) == len(offsets) == len(bounds) + 1
 
 
 def test_a_worker_that_never_changed_had_its_status_all_the_time() -> None:

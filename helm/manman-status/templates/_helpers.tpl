@@ -223,6 +223,9 @@ routes: {{ .routesKey | quote }}
 {{- define "manman-status.apiTokensEnv" -}}
 {{- with include "manman-status.apiTokensSecret" . -}}
 {{ include "manman-status.secretEnv" (list "MANMAN_STATUS_API_TOKENS" . ($.Values.apiTokens.value | empty | ternary $.Values.apiTokens.key "api-tokens")) }}
+{{- if and $.Values.apiTokens.metricsKey (not $.Values.apiTokens.value) }}
+{{ include "manman-status.secretEnv" (list "MANMAN_STATUS_METRICS_TOKENS" . $.Values.apiTokens.metricsKey) }}
+{{- end -}}
 {{- end -}}
 {{- end }}
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
+GUARDS_SHOWN = 10
 SHOWN = (Health.HEALTHY, Health.LATE, Health.UNHEALTHY, Health.UNKNOWN)
 
 
@@ -43,8 +44,11 @@ class Bar(msgspec.Struct, frozen=True):
     text: str
     healths: Counter[Health]
     groups: list[Group]
-    """By name."""
+    """By name: the largest, and those with the most workers that are not healthy."""
+    more_groups: int
     guards: list[dict[str, Any]]
+    """Those that hold the most workers, by name."""
+    more_guards: int
     alerts: Counter[Severity]
     """Open ones: not acknowledged, and not part of another."""
 
@@ -59,7 +63,7 @@ async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
     for _, severity, alert_state, number in measured.alerts:
         if alert_state == AlertState.OPEN:
             alerts[Severity(severity)] += number
-    observation = measured.observation
+    observation, shown_guards = measured.observation, measured.guards[:GUARDS_SHOWN]
     state = state_of(observation, timeouts)
     return Bar(
         state=state,
@@ -69,9 +73,11 @@ async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
             observation.lag_seconds,
             observation.clock_step if has_clock_stepped(observation, timeouts) else None,
         ),
-        healths=sum(groups.values(), Counter()),
+        healths=Counter({Health(health): number for health, number in measured.active_by_health.items()}),
         groups=[Group(name, groups[name]) for name in sorted(groups)],
-        guards=measured.guards,
+        more_groups=measured.groups_total - len(groups),
+        guards=shown_guards,
+        more_guards=measured.guards_total - len(shown_guards),
         alerts=alerts,
     )
 

@@ -20,7 +20,7 @@ from manman_status.domain.status import Health
 from manman_status.store.details import Detail, get_worker
 from manman_status.store.health import state_of
 from manman_status.store.page_reads import HEALTHS, REASONS, STATUSES, Day, read_day, read_fleet_map
-from manman_status.store.uptime import read_worker_history
+from manman_status.store.uptime import read_worker_uptime
 
 if TYPE_CHECKING:
     from manman_status.domain.uptime import Figures
@@ -69,6 +69,7 @@ async def fleet_map(request: HTMXRequest) -> Answer:
                 "state": state_of(observation, timeouts),
                 "revision": observation.revision,
                 "groups": msgspec.Raw(found.groups.encode()),
+                "more_groups": found.more_groups,
             }
         )
         return Answer(lasting, lasting=lasting, lag_seconds=observation.lag_seconds)
@@ -99,13 +100,13 @@ async def worker(request: HTMXRequest, worker_id: PathId) -> HTMXTemplate:
 
     async def ask(connection: Connection) -> tuple[Detail, Figures]:
         detail = await get_worker(connection, worker_id, timeouts=timeouts)
-        history = await read_worker_history(
+        uptime = await read_worker_uptime(
             connection,
             worker_id,
             window_seconds=retention.total_seconds(),
             blind_after_seconds=timeouts.blind_after_seconds,
         )
-        return detail, history.total()
+        return detail, uptime.figures
 
     detail, uptime = await database.read(ask, key=("worker", worker_id))
     context = {

@@ -1,12 +1,11 @@
-"""Signing in and out: the token goes into a cookie that no script can read and no other site can use.
+"""Signing in and out: the token becomes a cookie that no script can read and no other site can use.
 
 Neither changes anything but the caller's cookie, so no request of another site needs to be told apart.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote_to_bytes
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from litestar import Request, get, post
@@ -14,7 +13,8 @@ from litestar.datastructures import Cookie
 from litestar.params import URLEncodedBody
 from litestar.response import Redirect, Template
 
-from manman_status.api.tokens import Tokens
+from manman_status.api.errors import TooManySignIns
+from manman_status.api.tokens import SignInLimit, Tokens
 
 if TYPE_CHECKING:
     from litestar.types import Scope
@@ -31,10 +31,10 @@ class Form(msgspec.Struct):
 
 
 def is_signed_in(scope: Scope, tokens: Tokens) -> bool:
-    """Whether a cookie holds one of the tokens."""
+    """Whether a cookie stands for one of the tokens."""
     cookies = (pair for name, value in scope["headers"] if name == b"cookie" for pair in value.split(b";"))
     given = (value for name, _, value in (pair.strip().partition(b"=") for pair in cookies) if name == COOKIE.encode())
-    return any(tokens.accept(unquote_to_bytes(value)) for value in given)
+    return any(tokens.accept_cookie(value) for value in given)
 
 
 @get(SIGN_IN)
@@ -48,9 +48,16 @@ async def sign_in(request: Request[Any, Any, Any]) -> Redirect | Template:
 
 @post(SIGN_IN, request_max_body_size=LONGEST_FORM_BYTES)
 async def try_token(request: Request[Any, Any, Any], data: URLEncodedBody[Form]) -> Redirect | Template:
-    if not Tokens.of(request.app).accept(data.token.encode()):
+    """Raises TooManySignIns."""
+    tokens, token = Tokens.of(request.app), data.token.encode()
+    limit = cast("SignInLimit", request.app.state["sign_in_limit"])
+    address = request.client.host if request.client else ""
+    if not limit.allows(address):
+        raise TooManySignIns
+    if not tokens.accept(token):
+        limit.failed(address)
         return _form(data.to, failed=True)
-    cookie = _cookie(request, quote(data.token, safe=""), KEPT_SECONDS)
+    cookie = _cookie(request, tokens.cookie(token, seconds=KEPT_SECONDS), KEPT_SECONDS)
     return Redirect(_own_path(data.to), status_code=303, cookies=[cookie])
 
 

@@ -60,7 +60,7 @@ async def workers(request: HTMXRequest) -> HTMXTemplate:
     filters = WorkerFilters(
         health=asked.one_of("health", Health),
         status=asked.one_of("status", StatusType),
-        labels=labels_asked(asked.text("group"), None if label is None else [label]),
+        labels=labels_asked(asked.text("group"), () if label is None else (label,)),
     )
     after = read_cursor(asked.cursor, "workers", filters)
     ask = partial(list_workers, filters=filters, after=after, limit=ROWS, timeouts=timeouts)

@@ -62,7 +62,7 @@ async def alerts(
         page = await list_alerts(connection, filters, before=before, limit=limit)
         return page_answer(page, kind="alerts", filters=filters, judged_at=page.judged_at)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, filters, before, limit)
 
 
 @get(
@@ -77,7 +77,7 @@ async def alert(request: Request[Any, Any, Any], alert_id: PathId) -> Answer:
         detail = await get_alert(connection, alert_id)
         return detail_answer(detail, judged_at=detail.judged_at)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, alert_id)
 
 
 @get("/silences", operation_id="listSilences", responses=documented(SilenceList) | documented_problems())
@@ -95,4 +95,4 @@ async def silences(
         page = await list_silences(connection, filters, before=before, limit=limit)
         return page_answer(page, kind="silences", filters=filters)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, filters, before, limit)

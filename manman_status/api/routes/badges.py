@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from manman_status.api.responses import documented, overall_of
 from manman_status.domain.status import Health
 from manman_status.store.details import get_worker
 from manman_status.store.system_reads import read_fleet
-from manman_status.store.uptime import History, read_history, read_worker_history
+from manman_status.store.uptime import Uptime, read_fleet_uptime, read_worker_uptime
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
@@ -40,15 +39,15 @@ async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = Non
             fleet = await read_fleet(connection, timeouts=timeouts)
             status = overall_of(fleet, timeouts)
             return badge_answer("fleet", status, COLOURS[status], lag_seconds=fleet.observation.lag_seconds)
-        history = await read_history(
+        found = await read_fleet_uptime(
             connection,
             None,
             window_seconds=asked.total_seconds(),
             blind_after_seconds=timeouts.blind_after_seconds,
         )
-        return await _uptime("fleet", f"{window}", history)
+        return _uptime("fleet", f"{window}", found)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, window, expensive=asked is not None)
 
 
 @get(
@@ -65,15 +64,15 @@ async def worker_badge(request: Request[Any, Any, Any], worker_id: PathId, windo
             detail = await get_worker(connection, worker_id, timeouts=timeouts)
             health = msgspec.json.decode(detail.item, type=_Healthy).health
             return badge_answer(name, health, COLOURS[health], lag_seconds=detail.observation.lag_seconds)
-        history = await read_worker_history(
+        found = await read_worker_uptime(
             connection,
             worker_id,
             window_seconds=asked.total_seconds(),
             blind_after_seconds=timeouts.blind_after_seconds,
         )
-        return await _uptime(name, f"{window}", history)
+        return _uptime(name, f"{window}", found)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, worker_id, window, expensive=asked is not None)
 
 
 def _asked(request: Request[Any, Any, Any], window: str | None) -> timedelta | None:
@@ -82,6 +81,6 @@ def _asked(request: Request[Any, Any, Any], window: str | None) -> timedelta | N
     return window_asked(one_of("window", BADGE_WINDOWS, window), retention=request.app.state["retention"])
 
 
-async def _uptime(name: str, window: str, history: History) -> Answer:
-    value, colour = shown_uptime(await asyncio.to_thread(history.total))
-    return badge_answer(f"{name} uptime {window}", value, colour, lag_seconds=history.observation.lag_seconds)
+def _uptime(name: str, window: str, found: Uptime) -> Answer:
+    value, colour = shown_uptime(found.figures)
+    return badge_answer(f"{name} uptime {window}", value, colour, lag_seconds=found.observation.lag_seconds)

@@ -84,4 +84,4 @@ async def _page(request: Request[Any, Any, Any], filters: HistoryFilters, limit:
         page = await list_transitions(connection, filters, before=before, limit=limit)
         return page_answer(page, kind=KIND, filters=filters)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, filters, before, limit)

@@ -53,7 +53,7 @@ async def workers_then(
         page = await list_workers_then(connection, filters, moment, after=after, limit=limit)
         return past_page_answer(page, moment, kind="workers", filters=then)
 
-    return await _read(request, at, ask)
+    return await _read(request, at, ask, then, after, limit)
 
 
 async def servers_then(
@@ -66,7 +66,7 @@ async def servers_then(
         page = await list_servers_then(connection, filters, moment, after=after, limit=limit)
         return past_page_answer(page, moment, kind="servers", filters=then)
 
-    return await _read(request, at, ask)
+    return await _read(request, at, ask, then, after, limit)
 
 
 async def worker_then(request: Request[Any, Any, Any], worker_id: int, *, at: str) -> Answer:
@@ -74,7 +74,7 @@ async def worker_then(request: Request[Any, Any, Any], worker_id: int, *, at: st
         item = await get_worker_then(connection, worker_id, moment)
         return past_answer(item.removesuffix("}"), moment)
 
-    return await _read(request, at, ask)
+    return await _read(request, at, ask, worker_id)
 
 
 async def server_then(request: Request[Any, Any, Any], instance_id: int, *, at: str) -> Answer:
@@ -82,7 +82,7 @@ async def server_then(request: Request[Any, Any, Any], instance_id: int, *, at: 
         item = await get_server_then(connection, instance_id, moment)
         return past_answer(item.removesuffix("}"), moment)
 
-    return await _read(request, at, ask)
+    return await _read(request, at, ask, instance_id)
 
 
 async def system_then(request: Request[Any, Any, Any], *, at: str) -> Answer:
@@ -92,7 +92,7 @@ async def system_then(request: Request[Any, Any, Any], *, at: str) -> Answer:
     return await _read(request, at, ask)
 
 
-async def _read(request: Request[Any, Any, Any], at: str, ask: AskThen) -> Answer:
+async def _read(request: Request[Any, Any, Any], at: str, ask: AskThen, *parsed: Any) -> Answer:
     time, timeouts, retention = time_asked("at", at), Database.of(request).timeouts, request.app.state["retention"]
 
     async def ask_then(connection: Connection) -> Answer:
@@ -104,4 +104,4 @@ async def _read(request: Request[Any, Any, Any], at: str, ask: AskThen) -> Answe
             raise InvalidParameter("at", str(error)) from error
         return await ask(connection, moment)
 
-    return await Answers.of(request.app).read(request, ask_then)
+    return await Answers.of(request.app).read(request, ask_then, time, *parsed, expensive=True)

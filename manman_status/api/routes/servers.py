@@ -73,7 +73,7 @@ async def _page(request: Request[Any, Any, Any], filters: ServerFilters, limit: 
         page = await list_servers(connection, filters, after=after, limit=limit)
         return page_answer(page, kind=KIND, filters=filters)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, filters, after, limit)
 
 
 @get(
@@ -89,4 +89,4 @@ async def server(request: Request[Any, Any, Any], instance_id: PathId, at: At = 
     async def ask(connection: Connection) -> Answer:
         return detail_answer(await get_server(connection, instance_id))
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, instance_id)

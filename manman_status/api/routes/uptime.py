@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
@@ -13,7 +12,7 @@ from manman_status.api.errors import documented_problems
 from manman_status.api.parameters import GroupOfWorkers, PathId, UptimeWindow, group_asked, window_asked
 from manman_status.api.responses import documented
 from manman_status.api.uptime_responses import FleetUptime, WorkerUptime, fleet_uptime_answer, worker_uptime_answer
-from manman_status.store.uptime import read_history, read_worker_history
+from manman_status.store.uptime import read_fleet_uptime, read_worker_uptime
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
@@ -29,13 +28,12 @@ async def fleet_uptime(
     timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:
-        history = await read_history(
+        found = await read_fleet_uptime(
             connection, asked, window_seconds=seconds, blind_after_seconds=timeouts.blind_after_seconds
         )
-        # Beside the others: of a large fleet it takes a while.
-        return fleet_uptime_answer(history, await asyncio.to_thread(history.total), group=asked)
+        return fleet_uptime_answer(found, group=asked)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, asked, seconds, expensive=True)
 
 
 @get(
@@ -49,9 +47,9 @@ async def worker_uptime(request: Request[Any, Any, Any], worker_id: PathId, wind
     timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:
-        history = await read_worker_history(
+        found = await read_worker_uptime(
             connection, worker_id, window_seconds=seconds, blind_after_seconds=timeouts.blind_after_seconds
         )
-        return worker_uptime_answer(history, history.total(), worker_id)
+        return worker_uptime_answer(found, worker_id)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, worker_id, seconds, expensive=True)

@@ -45,7 +45,7 @@ async def workers(
     health: QueryHealth = None,
     status: QueryStatus = None,
     group: Group = None,
-    label: Labels = None,
+    label: Labels = (),
     at: At = None,
     limit: Limit = 100,
     cursor: Cursor = None,
@@ -61,7 +61,7 @@ async def workers(
         page = await list_workers(connection, filters, after=after, limit=limit, timeouts=timeouts)
         return page_answer(page, kind=KIND, filters=filters)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, filters, after, limit)
 
 
 @get(
@@ -78,4 +78,4 @@ async def worker(request: Request[Any, Any, Any], worker_id: PathId, at: At = No
     async def ask(connection: Connection) -> Answer:
         return detail_answer(await get_worker(connection, worker_id, timeouts=timeouts))
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, worker_id)

@@ -1,4 +1,9 @@
-"""What a person reads: one message for all that is news at once, the worst first."""
+"""What a person reads: one message for all that is news at once, the worst first.
+
+Workers choose their groups, and people write why: such words must mention nobody in a chat, hide no link, and forge no
+line of a mail. Services have a hundred markups, so what any of them may take for more than text is written otherwise
+for all (`harmless`).
+"""
 
 from __future__ import annotations
 
@@ -37,7 +42,7 @@ class Message(msgspec.Struct, frozen=True):
 def compose(told: Sequence[tuple[News, ToldAlert]], *, longest: int | None = None) -> Message:
     """At least one. Beyond `ALERTS_SHOWN`, and beyond `longest` characters with the title, the rest is a number; the
     worst is always there."""
-    ordered = worst_first(told)
+    ordered = worst_first([(news, _harmless(alert)) for news, alert in told])
     title = _title(ordered)
     shown = min(len(ordered), ALERTS_SHOWN)
     body = _body(ordered, shown)
@@ -47,6 +52,39 @@ def compose(told: Sequence[tuple[News, ToldAlert]], *, longest: int | None = Non
     current = [alert.severity for news, alert in ordered if news is not News.RESOLVED]
     tone = Tone(max(current, key=WEIGHT.__getitem__)) if current else Tone.GOOD
     return Message(title, body, tone)
+
+
+NO_JOINT = "\u200b"
+"""A space without width."""
+WRITTEN_OTHERWISE = {
+    "<": "\u2039",
+    ">": "\u203a",
+    "[": "(",
+    "]": ")",
+    "|": "\u00a6",
+    "@": f"@{NO_JOINT}",
+    "://": f":{NO_JOINT}//",
+}
+
+
+def harmless(text: str) -> str:
+    """On one line, without anything that mentions, links, marks up or turns round what stands beside it."""
+    text = "".join(
+        char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}" for char in text
+    )
+    for written, otherwise in WRITTEN_OTHERWISE.items():
+        text = text.replace(written, otherwise)
+    return text
+
+
+def _harmless(alert: ToldAlert) -> ToldAlert:
+    group = alert.subject.group
+    return msgspec.structs.replace(
+        alert,
+        summary=harmless(alert.summary),
+        resolution=None if alert.resolution is None else harmless(alert.resolution),
+        subject=msgspec.structs.replace(alert.subject, group=None if group is None else harmless(group)),
+    )
 
 
 def worst_first(told: Sequence[tuple[News, ToldAlert]]) -> list[tuple[News, ToldAlert]]:

@@ -109,12 +109,25 @@ async def test_kept_answers_are_counted_as_requests(rows: Rows, run_app: RunApp)
 
 async def test_what_was_asked_longest_ago_makes_room(rows: Rows, run_app: RunApp) -> None:
     """A thousand answers of 64 KiB do not fit."""
-    kept = Answers(database=None, keep_ms=LONG)  # type: ignore[arg-type]
+    kept = Answers(keep_ms=LONG)
     big = b" " * 2**16
     for number in range(1000):
-        kept.keep((str(number), b""), Answer(big, lasting=b"", lag_seconds=None))
-        assert kept.kept(("0", b"")), "it is asked for all the time"
-    found = [number for number in range(1000) if kept.kept((str(number), b""))]
+        answer = Answer(big, lasting=b"", lag_seconds=None)
+        answer.kept_seconds = 3600.0
+        kept.keep(b"%d" % number, answer)
+        assert kept._current(b"0"), "it is asked for all the time"
+    found = [number for number in range(1000) if kept._current(b"%d" % number)]
     assert found == [0, *range(1000 - len(found) + 1, 1000)]
     assert len(found) * len(big) < answers.KEPT_BYTES
     assert len(found) * len(big) > 0.9 * answers.KEPT_BYTES
+
+
+async def test_another_spelling_of_the_same_question_is_the_same_question(rows: Rows, run_app: RunApp) -> None:
+    """Else whoever spells it in a thousand ways has it read a thousand times, and pushes out what others keep."""
+    await rows.worker(1, labels={"group": "eu"})
+    async with run_app(answer_cache_ms=LONG) as http:
+        first = await http.get("/status/workers?group=eu&limit=5&label=a:b&label=c:d")
+        await change_everything(rows)
+        spellings = ("limit=5&group=%65u", "group=eu&limit=%35", "limit=5&group=eu")
+        for query in (f"{spelling}&label=c%3Ad&label=a%3Ab" for spelling in spellings):
+            assert (await http.get(f"/status/workers?{query}")).content == first.content, query

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 import manman_status.api.page
+from manman_status.api.tokens import SignInLimit, Tokens
 from manman_status.domain.status import Health, Reason, StatusType
 from tests.integration.api.conftest import UNHURRIED
 
@@ -290,6 +291,62 @@ async def test_a_wrong_token_signs_nobody_in(given: str, rows: Rows, run_app: Ru
         assert "That is none of them." in answer.text
         http.cookies.set("manman-status-token", quote(given))
         assert (await http.get("/status/workers")).status_code == 401
+
+
+async def test_the_cookie_is_no_token_and_ends_by_itself(rows: Rows, run_app: RunApp) -> None:
+    """Another process knows it too; whoever stole it has no token, and cannot make it last."""
+    async with run_app(api_tokens=(TOKEN,)) as http:
+        cookie = (await http.post("/sign-in", data={"token": TOKEN})).cookies["manman-status-token"]
+    assert TOKEN not in cookie
+    assert quote(TOKEN, safe="") not in cookie
+    until, _, seal = cookie.partition(".")
+    async with run_app(api_tokens=("another", TOKEN)) as http:
+
+        async def opens(value: str) -> int:
+            return (await http.get("/status/workers", headers={"cookie": f"manman-status-token={value}"})).status_code
+
+        assert await opens(cookie) == 200
+        for other in (TOKEN, quote(TOKEN, safe=""), seal, f"{int(until) + 1}.{seal}", f"1.{seal}", f"{until}."):
+            assert await opens(other) == 401, other
+        bearer = {"authorization": f"Bearer {cookie}"}
+        assert (await http.get("/status/workers", headers=bearer)).status_code == 401
+        old = Tokens((TOKEN,)).cookie(TOKEN.encode(), seconds=-1)
+        assert await opens(old) == 401
+    async with run_app(api_tokens=("another",)) as http:
+        assert await opens(cookie) == 401
+
+
+async def test_whoever_guesses_tokens_has_to_wait_and_others_have_not(rows: Rows) -> None:
+    limit = SignInLimit(of_one=3, of_all=5)
+    for _ in range(3):
+        assert limit.allows("10.0.0.1")
+        limit.failed("10.0.0.1")
+    assert not limit.allows("10.0.0.1")
+    assert limit.allows("10.0.0.2")
+    for _ in range(2):
+        limit.failed("10.0.0.2")
+    assert not limit.allows("10.0.0.3"), "too many in all"
+
+
+async def test_wrong_tokens_are_counted_and_then_refused_unseen(rows: Rows, run_app: RunApp) -> None:
+    async with run_app(api_tokens=(TOKEN,)) as http:
+        wrong = [(await http.post("/sign-in", data={"token": f"wrong {n}"})).status_code for n in range(30)]
+        assert set(wrong) == {403, 429}
+        refused = await http.post("/sign-in", data={"token": "wrong"})
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "60"
+
+
+async def test_a_token_for_metrics_opens_nothing_else(rows: Rows, run_app: RunApp) -> None:
+    async with run_app(api_tokens=(TOKEN,), metrics_tokens=("for-prometheus",)) as http:
+        bearer = {"authorization": "Bearer for-prometheus"}
+        assert (await http.get("/metrics", headers=bearer)).status_code == 200
+        for path in ("/status/workers", "/status/system", "/", "/schema/openapi.json"):
+            assert (await http.get(path, headers=bearer)).status_code == 401, path
+        assert (await http.post("/sign-in", data={"token": "for-prometheus"})).status_code == 403
+        assert (await http.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})).status_code == 200
+    async with run_app(metrics_tokens=("for-prometheus",)) as http:
+        assert (await http.get("/status/workers")).status_code == 401, "no token at all opens it"
 
 
 async def test_what_a_proxy_in_front_asks_for_is_none_of_ours(rows: Rows, run_app: RunApp) -> None:

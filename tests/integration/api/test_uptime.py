@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+
+from manman_status.domain.uptime import Figures
+from manman_status.store.uptime import read_fleet_uptime, read_worker_uptime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,3 +137,32 @@ async def test_the_longest_window_is_the_retention(rows: Rows, run_app: RunApp) 
         span = datetime.fromisoformat(answer["ends_at"]) - datetime.fromisoformat(answer["begins_at"])
         assert span.days == 7
         assert (await http.get("/status/uptime?window=8d")).status_code == 400
+
+
+async def test_the_sum_in_sql_is_that_of_each_worker_by_itself(rows: Rows) -> None:
+    """Gaps, changes out of order, workers that did not change, and some that changed before the window."""
+    chance = random.Random(4711)
+    for _ in range(4):
+        began = chance.uniform(1, 90) * HOUR
+        await rows.connection.execute(
+            "INSERT INTO observation_gaps VALUES ($1, $2)", rows.ago(began), rows.ago(began - 2400)
+        )
+    statuses = ("RUNNING", "LOST", "COMPLETE", "CRASHED", "RUNNING", "LOST")
+    for worker_id in range(1, 41):
+        hours = sorted((chance.uniform(0.1, 100) for _ in range(chance.randrange(1, 12))), reverse=True)
+        if worker_id % 5 == 0:
+            hours.append(hours[-1] + 30 / HOUR)  # two transactions that overlapped
+        changes = list(zip(hours, chance.choices(statuses, k=len(hours)), strict=True))
+        await lived(rows, worker_id, *changes, labels={"group": f"g{worker_id % 2}"})
+    for hours in (2, 48, 200):
+        limits = {"window_seconds": hours * HOUR, "blind_after_seconds": 30.0}
+        async with rows.connection.transaction():  # now() stays
+            for group, ids in ((None, range(1, 41)), ("g1", range(1, 41, 2))):
+                total = await read_fleet_uptime(rows.connection, group, **limits)
+                alone = [(await read_worker_uptime(rows.connection, each, **limits)).figures for each in ids]
+                expected = {
+                    name: (max if name == "longest_loss" else sum)(getattr(figures, name) for figures in alone)
+                    for name in Figures.__struct_fields__
+                }
+                assert msgspec.structs.asdict(total.figures) == expected
+                assert total.workers == len(alone)

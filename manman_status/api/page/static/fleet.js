@@ -12,6 +12,7 @@ export class Fleet extends EventTarget {
   constructor() {
     super();
     this.groups = []; // {name, first, count}
+    this.moreGroups = 0; // that are not among them
     this.ids = []; // text, since a number would lose the last digits of a large one
     this.health = [];
     this.status = [];
@@ -55,9 +56,10 @@ export class Fleet extends EventTarget {
     if (this.revision !== undefined) this.stream.open(this.revision);
   }
 
-  take({ groups, healths, statuses, reasons, state, revision }) {
+  take({ groups, more_groups, healths, statuses, reasons, state, revision }) {
     const names = (letters, of) => Array.from(letters, (letter) => of[letter.charCodeAt(0) - 97] ?? "unknown");
     this.state = state;
+    this.moreGroups = more_groups;
     this.revision = revision;
     this.groups = [];
     this.ids = [];

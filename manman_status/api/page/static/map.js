@@ -79,7 +79,8 @@ export class FleetMap {
     this.pane.classList.toggle("blind", fleet.state === "blind");
     const all = fleet.ids.length.toLocaleString("en");
     const some = this.grid.count.toLocaleString("en");
-    this.shown.textContent = some === all ? `${all} workers` : `${some} of ${all} workers`;
+    const more = fleet.moreGroups ? `, and ${fleet.moreGroups.toLocaleString("en")} more groups` : "";
+    this.shown.textContent = (some === all ? `${all} workers` : `${some} of ${all} workers`) + more;
     this.showAgain();
   }
 
