@@ -3,25 +3,19 @@ under libfaketime."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import time
-import uuid
 from datetime import timedelta
-from pathlib import Path
 
 import httpx
 import pytest
 
-from manman_status.dev.postgres import EmbeddedPostgres
-from manman_status.store.migrate import migrate
-from tests.conftest import CHEAP, run_sql
 from tests.faults.liveness import QUICK
+from tests.faults.stepping import needs_libfaketime
 from tests.fleet import TIMEOUT_SECONDS, MinimalWorker
 
-LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-pytestmark = pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed (apt-get install libfaketime)")
+pytestmark = needs_libfaketime
 
 HOUR = 3600
 GRACE_SECONDS = 6
@@ -30,48 +24,9 @@ PROMPTLY_SECONDS = 60
 """Far less than the hour by which the clock steps, for a machine that stands still now and then."""
 
 
-class SteppingPostgres:
-    def __init__(self, folder):
-        folder.mkdir()
-        self._offset = folder / "offset"
-        self.step_to(0)
-        environment = {
-            "LD_PRELOAD": str(LIBRARIES[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(self._offset),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        self.server = EmbeddedPostgres(folder / "postgres", options=CHEAP, environment=environment).start()
-
-    def step_to(self, seconds):
-        """The clock is ahead of the true one by these from now on."""
-        unfinished = self._offset.with_suffix(".unfinished")
-        unfinished.write_text(f"{seconds:+d}")
-        unfinished.rename(self._offset)
-
-
-@pytest.fixture(scope="module")
-def stepping_postgres(server_folder):
-    postgres = SteppingPostgres(server_folder / "stepping")
-    yield postgres
-    postgres.server.kill()
-
-
 @pytest.fixture
-async def clock(stepping_postgres):
-    """`step_to` steps the clock of `database`."""
-    stepping_postgres.step_to(0)
-    return stepping_postgres
-
-
-@pytest.fixture
-async def database(clock):
-    name = f"test_{uuid.uuid4().hex}"
-    await run_sql(clock.server.url, f"CREATE DATABASE {name}")
-    url = clock.server.url.replace("/postgres", f"/{name}")
-    await asyncio.to_thread(migrate, url)
-    yield url
-    await run_sql(clock.server.url, f"DROP DATABASE {name} WITH (FORCE)")
+def database(stepping_database):
+    return stepping_database
 
 
 @pytest.fixture
