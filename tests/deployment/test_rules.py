@@ -73,10 +73,14 @@ def exposed():
     row |= {"transitions_by": {"worker": {"LOST": {"heartbeat_expired": 1}}}, "notifications": {"c": {"sent": 1}}}
     measured = msgspec.convert(
         {
+            "active_by_health": {"healthy": 1},
             "workers": [("g", "healthy", 1)],
+            "groups_total": 1,
             "oldest_heartbeat_age_seconds": 1.0,
             "processors": [statistics.as_row() | row],
             "guards": [],
+            "guards_total": 0,
+            "guards_held": 0,
             "alerts": [],
             "observation": {"as_of": datetime.now(UTC), "lag_seconds": 1.0, "revision": 1},
             "alerts_judged_age_seconds": 1.0,
