@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
+import threading
 from asyncio import CancelledError
 from collections.abc import Callable
 from weakref import WeakSet
@@ -139,10 +141,23 @@ class Reporting:
         self._life.forget_the_lock()
 
 
+class Terminated(SystemExit):
+    """SIGTERM, within the block of a reporter: the block is left in order, and the process ends with this code."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+def may_take_sigterm() -> bool:
+    """True where SIGTERM would end Python at once, as if the worker had died, and we can do something about it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def is_asked_for(error: BaseException | None) -> bool:
     """Whether who leaves a block with this was asked to leave. Everything else is a crash, of which silence tells."""
     if isinstance(error, SystemExit):
-        return not error.code
+        return not error.code or isinstance(error, Terminated)
     return error is None or isinstance(error, KeyboardInterrupt | CancelledError | GeneratorExit)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from types import TracebackType
 from typing import Self
 
 from manman_status.cancellation import cancel
-from manman_status.reporter.reporting import CLOSE_WITHIN_SECONDS, Reporting, is_asked_for
+from manman_status.reporter.reporting import CLOSE_WITHIN_SECONDS, Reporting, Terminated, is_asked_for, may_take_sigterm
 
 
 class StatusReporter(Reporting):
@@ -19,8 +20,11 @@ class StatusReporter(Reporting):
             await report.server_stopped(31, exit_code=0)
 
     Leaving the block says that the worker stopped; leaving it with an exception says nothing, as a crash would. (Being
-    cancelled or interrupted is no crash.)
+    cancelled or interrupted is no crash.) SIGTERM leaves the block, unless the program handles it.
     """
+
+    _loop_of_sigterm: asyncio.AbstractEventLoop | None = None
+    _is_terminated = False
 
     async def start(self) -> None:
         """Say that the worker started, and keep saying that it lives. Does not wait for the broker."""
@@ -50,12 +54,27 @@ class StatusReporter(Reporting):
 
     async def __aenter__(self) -> Self:
         await self.start()
+        task = asyncio.current_task()
+        if task is not None and may_take_sigterm():
+            self._loop_of_sigterm = asyncio.get_running_loop()
+            self._loop_of_sigterm.add_signal_handler(signal.SIGTERM, self._terminate, task)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close(graceful=is_asked_for(error))
+        try:
+            await self.close(graceful=is_asked_for(error))
+        finally:
+            if self._loop_of_sigterm is not None:
+                self._loop_of_sigterm.remove_signal_handler(signal.SIGTERM)
+        if self._is_terminated:
+            raise Terminated from None
+
+    def _terminate(self, task: asyncio.Task[object]) -> None:
+        """Leave the block, not the event loop: what waits is still to be sent."""
+        self._is_terminated = True
+        task.cancel()
 
     def _wake(self) -> None:
         self._delivery.wake()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
 import threading
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from manman_status.reporter.connection import CLOSE_WITHIN_SECONDS as LET_GO_WITHIN_SECONDS
-from manman_status.reporter.reporting import CLOSE_WITHIN_SECONDS, Reporting, is_asked_for
+from manman_status.reporter.reporting import CLOSE_WITHIN_SECONDS, Reporting, Terminated, is_asked_for, may_take_sigterm
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    raise Terminated
 
 
 class ThreadedStatusReporter(Reporting):
@@ -21,8 +26,8 @@ class ThreadedStatusReporter(Reporting):
             report.server_stopped(31, exit_code=0)
 
     Leaving the block says that the worker stopped; leaving it with an exception says nothing, as a crash would. (Being
-    interrupted is no crash.) The thread is a daemon, so it does not keep the process alive, and it has the context
-    variables of whoever called `start`.
+    interrupted is no crash.) SIGTERM leaves the block, unless the program handles it. The thread is a daemon, so it
+    does not keep the process alive, and it has the context variables of whoever called `start`.
     """
 
     def start(self) -> None:
@@ -58,12 +63,18 @@ class ThreadedStatusReporter(Reporting):
 
     def __enter__(self) -> Self:
         self.start()
+        if may_take_sigterm():
+            signal.signal(signal.SIGTERM, _terminate)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close(graceful=is_asked_for(error))
+        try:
+            self.close(graceful=is_asked_for(error))
+        finally:
+            if signal.getsignal(signal.SIGTERM) is _terminate:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._delivery.wake)

@@ -233,3 +233,25 @@ async def test_the_readme_s_worker_is_reported(processor, broker, rows, eventual
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
     assert await rows("SELECT worker_id, labels FROM workers") == [{"worker_id": 7, "labels": {"group": "eu-1"}}]
     assert await servers(rows) == [(31, "COMPLETE", {"exit_code": 0})]
+
+
+THREADED = """
+import time
+from manman_status.reporter import ThreadedStatusReporter
+with ThreadedStatusReporter("amqp://guest:guest@127.0.0.1:25673/", worker_id=7) as report:
+    report.server_started(31)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "threads"])
+async def test_sigterm_is_a_normal_stop_of_a_worker_that_does_not_handle_it(kind, processor, broker, rows, eventually):
+    programs = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    program = programs[0].replace("sleep(60)", "sleep(600)") if kind == "asyncio" else THREADED
+    program = program.replace("amqp://guest:guest@127.0.0.1:25673/", broker)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE)
+    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING'"))
+    process.terminate()
+    _, errors = await process.communicate()
+    assert (process.returncode, errors) == (143, b"")
+    await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))

@@ -183,7 +183,10 @@ async def test_what_cannot_be_run_was_never_started(processor, start_report, row
         (("--", "true"), "--worker-id"),
         (("--worker-id", "0", "--", "true"), "--worker-id"),
         (("--worker-id", "7", "--label", "eu-1", "--", "true"), "must be KEY:VALUE"),
-        (("--worker-id", "7", "--label", f"{'k' * 64}:x", "--", "true"), "a label's key has 1 to 63 characters"),
+        (
+            ("--worker-id", "7", "--label", f"{'k' * 64}:x", "--", "true"),
+            "is no key of a label, which has 1 to 63 characters",
+        ),
     ],
 )
 async def test_wrong_usage_is_told_before_anything_runs(start_report, arguments, problem):
