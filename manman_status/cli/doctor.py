@@ -16,6 +16,7 @@ from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role
 from manman_status.cli.rights import allowed_control_keys, may_report_any_worker, missing_for_processor
 from manman_status.cli.tables import numbered, printable
 from manman_status.errors import BrokerRefuses, BrokerUnavailable, CommandFailed, SchemaBehind, SettingsError
+from manman_status.reporter.alarms import alarm_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, Unroutable, open_publisher
 from manman_status.reporter.messages import Report
 from manman_status.settings import Settings, load_settings, redacted, variable
@@ -186,9 +187,8 @@ async def examine_broker(settings: Settings) -> list[Finding]:
                 *[await examine_exchange(connection, name) for name in exchanges],
                 *[await examine_queue(connection, name) for name in queues],
                 await examine_queue(connection, settings.dead_letter_queue, is_dead_letters=True),
-                *await examine_rights(connection, settings),
-                # The last: after it, RabbitMQ reads nothing from this connection during an alarm.
-                *await examine_publishing(connection, settings.inbound_exchange),
+                # Both publish: after that, RabbitMQ reads nothing from this connection during an alarm.
+                *await examine_publishing(connection, settings),
             ]
     except BrokerRefuses as error:
         return [wrong("broker", f"{place}: {error}; see {variable('rabbitmq_url')}")]
@@ -233,17 +233,23 @@ def broker_version(connection: Connection) -> str:
     return f"RabbitMQ {properties.get('version', '')!s}"
 
 
-async def examine_publishing(connection: Connection, exchange: str) -> list[Finding]:
-    """By two messages that no queue takes: RabbitMQ says that it holds back publishers only to one who publishes, and
+async def examine_publishing(connection: Connection, settings: Settings) -> list[Finding]:
+    """Whether RabbitMQ takes what is published, and if so what this user may do.
+
+    By two messages that no queue takes: RabbitMQ says that it holds back publishers only to one who publishes, and
     it may take his first message before."""
     try:
-        async with open_publisher(connection, exchange=exchange) as publisher:
+        async with open_publisher(connection, exchange=settings.inbound_exchange) as publisher:
             for _ in range(2):
                 with suppress(Unroutable):
                     await publisher.send(Report("manman-status.doctor", b"{}", durable=False))
     except BrokerUnavailable as error:
-        return [wrong("publishing", f"{error}; see `rabbitmq-diagnostics alarms`")]
-    return [well("publishing", "RabbitMQ takes messages")]
+        if not isinstance(error, BrokerRefuses) or await alarm_of(connection):
+            return [wrong("publishing", f"{error}; see `rabbitmq-diagnostics alarms`")]
+        publishing = wrong("publishing", str(error))
+    else:
+        publishing = well("publishing", "RabbitMQ takes messages")
+    return [publishing, *await within(3 * ANSWER_WITHIN_SECONDS, examine_rights(connection, settings))]
 
 
 async def examine_exchange(connection: Connection, name: str) -> Finding:

@@ -202,7 +202,13 @@ async def test_control_messages_are_taken_by_their_own_way_only(processor, publi
     await eventually(lambda: rows("SELECT 1 FROM silences"))
     assert await rows("SELECT silence_id FROM silences") == [{"silence_id": "quiet2"}]
     assert await rows("SELECT 1 FROM workers") == []
-    letters = {headers["x-manman-error"]: body for body, headers in await dead_letters()}
+    letters = {}
+
+    async def all_refused():
+        letters.update({headers["x-manman-error"]: body for body, headers in await dead_letters()})
+        return len(letters) == 3
+
+    await eventually(all_refused)
     assert letters["a control message is taken from the exchange manman.status.control only"] == body
     assert letters.keys() > {
         "this control message is taken with the routing key alert.acknowledge only",
