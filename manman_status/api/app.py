@@ -25,6 +25,7 @@ from manman_status.api.database import (
     EXPENSIVE_QUEUED,
     EXPENSIVE_TIMEOUT_TIMES,
     Database,
+    Outage,
 )
 from manman_status.api.errors import problem_response
 from manman_status.api.feed import Feed
@@ -183,15 +184,17 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
         pool("manman-status api, expensive", size=EXPENSIVE_AT_ONCE, times=EXPENSIVE_TIMEOUT_TIMES),
         pool("manman-status api, probes", size=1),
     )
-    database = Database(pools[0], timeout_seconds=timeout_seconds, timeouts=timeouts)
+    outage = Outage()
+    database = Database(pools[0], outage, timeout_seconds=timeout_seconds, timeouts=timeouts)
     app.state["database"] = database
     app.state["expensive_reads"] = Database(
         pools[1],
+        outage,
         timeout_seconds=EXPENSIVE_TIMEOUT_TIMES * timeout_seconds,
         timeouts=timeouts,
         most_reads=EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED,
     )
-    app.state["probes"] = Database(pools[2], timeout_seconds=timeout_seconds, timeouts=timeouts)
+    app.state["probes"] = Database(pools[2], outage, timeout_seconds=timeout_seconds, timeouts=timeouts)
     app.state["retention"] = timedelta(days=settings.retention_days)
     app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
     app.state["answers"] = Answers(keep_ms=settings.answer_cache_ms)

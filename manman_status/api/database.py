@@ -55,19 +55,40 @@ EXPENSIVE_QUEUED = 20
 EXPENSIVE_TIMEOUT_TIMES = 4
 
 
+class Outage:
+    """Logs that the database went away and that it came back, not each question in between. One for all pools."""
+
+    def __init__(self) -> None:
+        self._cause = ""
+
+    def note(self, cause: str) -> None:
+        """Empty when a question was answered."""
+        if cause and not self._cause:
+            log.warning("database_away", cause=cause)
+        elif self._cause and not cause:
+            log.info("database_back")
+        self._cause = cause
+
+
 class Database:
     """`most_reads`: how many may run or wait at once; None is no bound."""
 
     def __init__(
-        self, pool: Pool, *, timeout_seconds: float, timeouts: Timeouts, most_reads: int | None = None
+        self,
+        pool: Pool,
+        outage: Outage,
+        *,
+        timeout_seconds: float,
+        timeouts: Timeouts,
+        most_reads: int | None = None,
     ) -> None:
+        self._outage = outage
         self.timeouts = timeouts
         self._pool = pool
         self._timeout_seconds = timeout_seconds
         self._most_reads = most_reads
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
-        self._cause = ""
 
     @staticmethod
     def of(request: Request[Any, Any, Any]) -> Database:
@@ -102,9 +123,9 @@ class Database:
             if self._most_reads is not None and isinstance(error, TimeoutError):
                 raise DatabaseBusy from error
             cause = type(error).__name__
-            self._note(cause)
+            self._outage.note(cause)
             raise DatabaseUnavailable(cause=cause) from error
-        self._note("")
+        self._outage.note("")
         return cast("T", answer)
 
     async def _read_after(self, running: asyncio.Task[Any] | None, key: Hashable, ask: Ask[T]) -> T:
@@ -117,14 +138,6 @@ class Database:
         finally:
             if self._running.get(key) is reading:
                 del self._running[key]
-
-    def _note(self, cause: str) -> None:
-        """Log that the database went away and that it came back, not each question in between."""
-        if cause and not self._cause:
-            log.warning("database_away", cause=cause)
-        elif self._cause and not cause:
-            log.info("database_back")
-        self._cause = cause
 
 
 def _retrieve(reading: asyncio.Task[Any]) -> None:

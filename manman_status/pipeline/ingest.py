@@ -284,8 +284,9 @@ class Ingest:
         return transitions
 
     def _count(self, items: Sequence[Item], transitions: Sequence[Transition], ms: float) -> None:
-        log.debug("batch_stored", items=len(items), transitions=len(transitions), ms=ms)
-        self._statistics.add_batch([event for _, event in _apart(items)[0]], transitions, ms=ms)
+        events = [event for _, event in _apart(items)[0]]
+        log.debug("batch_stored", events=len(events), transitions=len(transitions), ms=ms)
+        self._statistics.add_batch(events, transitions, ms=ms)
         if transitions:
             self._wake()
 

@@ -272,7 +272,6 @@ class Processor:
                 ),
                 max_events=settings.batch_of(queue),
                 max_wait_ms=settings.batch_max_wait_ms,
-                quarantine_after=max(2, settings.lifecycle_delivery_limit // 2),
                 tracing=tracing,
             )
             for queue, reader in self._readers.items()

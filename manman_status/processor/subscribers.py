@@ -91,11 +91,7 @@ async def acknowledge(message: RabbitMessage, *, multiple: bool) -> None:
 
 
 class Subscription:
-    """Reads one queue until it is stopped: `run` returns when what was read is stored and acknowledged.
-
-    A message that was delivered `quarantine_after` times is not looked at any more: whoever read it before us died of
-    it, or of its neighbours.
-    """
+    """Reads one queue until it is stopped: `run` returns when what was read is stored and acknowledged."""
 
     def __init__(
         self,
@@ -109,7 +105,6 @@ class Subscription:
         *,
         max_events: int,
         max_wait_ms: int,
-        quarantine_after: int,
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
@@ -119,7 +114,6 @@ class Subscription:
         self._flow = flow
         self._custody = custody
         self._statistics = statistics
-        self._quarantine_after = quarantine_after
         self._admission = admission
         self.queue = reader.queue
         self._is_settling = False
@@ -161,10 +155,6 @@ class Subscription:
 
     def _decode(self, message: RabbitMessage) -> Decoded:
         try:
-            deliveries = delivery_count(message)
-            if deliveries >= self._quarantine_after:
-                reason = f"delivered {deliveries} times and never stored"
-                return Decoded(poison=[Poison(reason, message.body, cause=QUARANTINED)])
             raw = message.raw_message
             admit = self._admission.by(raw.exchange or "", raw.routing_key or "")
             return decode(message.body, admit, content_encoding=raw.content_encoding, content_type=raw.content_type)
@@ -293,15 +283,6 @@ class RefusalLog:
             )
             self._kept = self._counted = 0
             self._first_reason = ""
-
-
-QUARANTINED = "delivered too often"
-
-
-def delivery_count(message: RabbitMessage) -> int:
-    """How often the broker has delivered it before, where it counts: quorum queues do."""
-    count = message.raw_message.headers.get("x-delivery-count", 0)
-    return count if isinstance(count, int) else 0
 
 
 def _channel(delivery: Delivery) -> object:

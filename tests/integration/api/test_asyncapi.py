@@ -58,7 +58,7 @@ async def test_the_page_loads_nothing_from_elsewhere_and_has_no_script_of_its_ow
 
 async def test_texts_of_the_document_are_text(http: httpx.AsyncClient) -> None:
     page = (await http.get("/schema/asyncapi")).text
-    assert "<code>manman-status guard</code> sends it" in page
+    assert "<code>manman-status guard release</code> sends it" in page
     assert "alert-&lt;alert_id&gt;-&lt;version&gt;" in page
     assert "&lt;code&gt;" not in page
 

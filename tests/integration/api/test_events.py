@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import pytest
 
-from manman_status.api.database import Database
+from manman_status.api.database import Database, Outage
 from manman_status.api.feed import POLL_SECONDS, ChangeFilters, Feed
 from manman_status.api.responses import Change
 from manman_status.api.streams import EventStream
@@ -80,7 +80,7 @@ class Client:
 @pytest.fixture
 async def counting(database: str) -> AsyncIterator[CountingDatabase]:
     async with create_pool(database, application="test", size=3, timeout_seconds=5, read_only=True) as pool:
-        yield CountingDatabase(pool, timeout_seconds=5, timeouts=None)  # type: ignore[arg-type]
+        yield CountingDatabase(pool, Outage(), timeout_seconds=5, timeouts=None)  # type: ignore[arg-type]
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ STATISTICS = {
     "broker_alarm": "low on memory",
     "broker_problems": {"beats": "nothing listens at 127.0.0.1:5672"},
     "dead_letters_waiting": 4,
+    "dead_letters_unsent": None,
     "notifications": {"log": {"sent": 2}},
     "sweep_ms": 1.25,
     "relay_backlog": 0,
