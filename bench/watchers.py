@@ -31,7 +31,7 @@ from manman_status.store.writes import append_transitions
 BATCHES_PER_SECOND = 20
 TRANSITIONS_IN_BATCH = 10
 LONGEST_SECONDS = 30
-REVISION = re.compile(rb"^id: (\d+)\nevent", re.MULTILINE)
+REVISION = re.compile(rb"^id: [0-9a-z]+-(\d+)\nevent", re.MULTILINE)
 QUERIES = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 

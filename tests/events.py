@@ -11,9 +11,18 @@ import httpx
 
 
 class Event(NamedTuple):
-    revision: int
+    id: str
     kind: str
     data: dict[str, Any]
+
+    @property
+    def revision(self) -> int:
+        return revision_of(self.id)
+
+
+def revision_of(position: str) -> int:
+    """Of `<epoch>-<revision>`; -1 before there is one."""
+    return int(position.rpartition("-")[2] or -1)
 
 
 class Parser:
@@ -38,7 +47,7 @@ class Parser:
                 fields[name] += value.removeprefix(" ")
             else:
                 self.comments += 1
-        return Event(int(self.last_id), fields["event"], json.loads(fields["data"])) if fields["data"] else None
+        return Event(self.last_id, fields["event"], json.loads(fields["data"])) if fields["data"] else None
 
 
 class Reader:

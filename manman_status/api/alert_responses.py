@@ -52,6 +52,7 @@ class AlertList(msgspec.Struct):
     items: list[Alert]
     next_cursor: str | None
     revision: int
+    epoch: str
     as_of: datetime
     judged_at: JudgedAt
 
@@ -59,6 +60,7 @@ class AlertList(msgspec.Struct):
 class AlertDetail(Alert):
     deliveries: list[Delivery]
     revision: int
+    epoch: str
     as_of: datetime
     judged_at: JudgedAt
 
@@ -83,4 +85,5 @@ class SilenceList(msgspec.Struct):
     items: list[Silence]
     next_cursor: str | None
     revision: int
+    epoch: str
     as_of: datetime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import structlog
@@ -18,7 +19,7 @@ from manman_status.errors import (
     UnknownServerInstance,
     UnknownWorker,
 )
-from manman_status.store.feed import RevisionDropped
+from manman_status.store.feed import BeginAnew, RevisionDropped
 from manman_status.store.past import ServerInstanceNotKnownThen, WorkerNotKnownThen
 
 log = structlog.get_logger()
@@ -64,7 +65,8 @@ class RequestTooSlow(ManManStatusError):  # noqa: N818
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What went wrong (RFC 9457). `parameter` names what has to be changed in the request, `oldest_revision` is the
-    first transition that is still kept."""
+    first transition that is still kept. After a restore `epoch` is the history of now, and whoever goes on from
+    `resume_from` misses nothing of it."""
 
     type: str
     title: str
@@ -72,6 +74,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     parameter: str | None = None
     oldest_revision: int | None = None
+    epoch: str | None = None
+    resume_from: str | None = None
 
 
 ASKED_FOR_BY: dict[type[Exception], str] = {
@@ -94,6 +98,7 @@ STATUSES: dict[type[Exception], tuple[HTTPStatus, dict[str, str]]] = {
     ReadOnly: (HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET, HEAD"}),
     RequestTooSlow: (HTTPStatus.REQUEST_TIMEOUT, {"connection": "close"}),
     RevisionDropped: (HTTPStatus.GONE, {}),
+    BeginAnew: (HTTPStatus.GONE, {}),
     TooManySignIns: (HTTPStatus.TOO_MANY_REQUESTS, {"retry-after": "60"}),
     DatabaseUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"}),
     SchemaBehind: (HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "1"}),
@@ -110,10 +115,20 @@ def problem_response(error: Exception) -> Response[bytes]:
         parameter = error.parameter
     elif isinstance(error, ValidationException):
         parameter, detail = _first_fault(error)
-    oldest_revision = error.oldest if isinstance(error, RevisionDropped) else None
-    problem = Problem("about:blank", status.phrase, status, detail, parameter, oldest_revision)
+    problem = Problem("about:blank", status.phrase, status, detail, parameter, **_positions(error))
     headers = {**headers, "cache-control": "no-store"}
     return Response(msgspec.json.encode(problem), status_code=status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _positions(error: Exception) -> dict[str, Any]:
+    match error:
+        case RevisionDropped():
+            return {"oldest_revision": error.oldest}
+        case BeginAnew():
+            whence = error.resume_from
+            return {"oldest_revision": error.oldest, "epoch": whence.epoch, "resume_from": str(whence)}
+        case _:
+            return {}
 
 
 def _answer_to(error: Exception) -> tuple[HTTPStatus, dict[str, str], str]:
@@ -139,7 +154,8 @@ PROBLEMS = {
     HTTPStatus.BAD_REQUEST: "A parameter is unknown, malformed or out of bounds; it is named.",
     HTTPStatus.UNAUTHORIZED: "The api has tokens, and none of them was given.",
     HTTPStatus.NOT_FOUND: "Nothing is known of this id.",
-    HTTPStatus.GONE: "Transitions after this revision are no longer kept; the oldest that is kept is named.",
+    HTTPStatus.GONE: "Transitions after this revision are no longer kept, or a restore replaced them; where to go on is"
+    " named.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, is busy or has an older schema. Try again later.",
 }
 

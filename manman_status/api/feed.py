@@ -2,6 +2,11 @@
 
 The newest revision is asked for twenty times a second while somebody watches, and what is new is read once. A poll and
 not NOTIFY: that took a fifth of the processors' commits, works on no replica, and comes no sooner than it must.
+
+Revisions may go back: a backup was restored, or a standby promoted (`store/epochs.py`). Whoever watches is told, and
+begins anew. A processor names the new epoch. When none does so within `UNNAMED_SECONDS`, this process makes up a name
+of its own: all processors may have been started after the restore. A replica that lags is behind, too, and names the
+epoch before; so only a primary is believed that revisions went back.
 """
 
 from __future__ import annotations
@@ -10,28 +15,44 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 import structlog
 
-from manman_status.api.errors import InvalidParameter, TooManyStreams
+from manman_status.api.errors import TooManyStreams
 from manman_status.api.recent import Recent
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel
 from manman_status.domain.status import Entity, StatusType
 from manman_status.errors import DatabaseUnavailable
-from manman_status.store.feed import Change, RevisionDropped, read_changes, read_latest
+from manman_status.store.epochs import read_common
+from manman_status.store.feed import (
+    BeginAnew,
+    Change,
+    Latest,
+    NotGivenOut,
+    Position,
+    RevisionDropped,
+    read_changes,
+    read_latest,
+    read_oldest,
+)
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from litestar import Litestar
 
     from manman_status.api.database import Database
+    from manman_status.store.epochs import Epoch
     from manman_status.store.health import Observation
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.05
+UNNAMED_SECONDS = 5.0
 LONGEST_BACKOFF_SECONDS = 1.0
 PAGE = 1_000
 REPLAYS_AT_ONCE = 2
@@ -57,16 +78,29 @@ class ChangeFilters(msgspec.Struct, frozen=True):
 
 
 class Feed:
-    """Reads what is new while there are watchers, and asks nothing of the database while there are none."""
+    """Reads what is new while there are watchers, and asks nothing of the database while there are none.
 
-    def __init__(self, database: Database, *, most_watchers: int, kept: int = KEPT) -> None:
+    `epoch` is the history that positions are of now; None before the first reading.
+    """
+
+    def __init__(
+        self, database: Database, *, most_watchers: int, kept: int = KEPT, unnamed_seconds: float = UNNAMED_SECONDS
+    ) -> None:
         self._database = database
         self._most_watchers = most_watchers
         self._kept = kept
+        self._unnamed_seconds = unnamed_seconds
         self._watchers: set[Watcher] = set()
         self._replaying = asyncio.Semaphore(REPLAYS_AT_ONCE)
         self._tailing: asyncio.Task[None] | None = None
         self._begin(0)
+        self.epoch: Epoch | None = None
+        # As the database named it, the greatest revision that was seen of it, and when it was seen last.
+        self._found: Epoch | None = None
+        self._greatest = 0
+        self._seen_at: datetime | None = None
+        self._behind_since: float | None = None
+        self._settling = asyncio.Lock()
         self.observation: Observation
         self.has_ended = False
 
@@ -96,12 +130,17 @@ class Feed:
         if self._tailing:
             await cancel(self._tailing)
 
-    async def read_latest(self) -> Observation:
-        """Shared by all who come at once. From here on nothing newer is missed. Raises DatabaseUnavailable."""
-        latest = await self._database.read(read_latest, key="latest")
+    async def read_latest(self) -> Latest:
+        """Shared by all who come at once. From here on nothing newer is missed. Raises DatabaseUnavailable, also while
+        it is not known yet which history the database has."""
+        gives_up_at = monotonic() + 2 * self._unnamed_seconds
+        while not await self._settle(latest := await self._database.read(read_latest, key="latest")):
+            if monotonic() > gives_up_at:
+                raise DatabaseUnavailable(cause="a replica has not heard yet that a backup was restored")
+            await asyncio.sleep(POLL_SECONDS)
         if self._tailing is None:
             self._begin(latest.revision)
-            self.observation = latest
+            self.observation = latest.observation
             self._tailing = asyncio.create_task(self._tail())
         return latest
 
@@ -109,9 +148,64 @@ class Feed:
         """A page of what `recent` no longer has. Few at once, or the watchers that replay would take all connections.
         Raises RevisionDropped, DatabaseUnavailable."""
         async with self._replaying:
-            return (await self._read_changes(after))[1]
+            latest, changes = await self._read_changes(after)
+        return self._named(changes) if await self._settle(latest) else []
 
-    async def _read_changes(self, after: int) -> tuple[Observation, list[Change]]:
+    async def resume(self, position: Position) -> tuple[Position, int]:
+        """Where to go on in this epoch from a position of another, so that nothing is missed, and the oldest transition
+        that is kept. Raises DatabaseUnavailable."""
+        epoch = self._epoch
+        oldest = await self._database.read(read_oldest, key="oldest")
+        common = 0 if position.epoch is None else epoch.common(position.epoch, position.revision)
+        return Position(epoch.name, max(common, oldest - 1)), oldest
+
+    @property
+    def _epoch(self) -> Epoch:
+        assert self.epoch is not None, "nothing was read yet"
+        return self.epoch
+
+    def _named(self, changes: list[Change]) -> list[Change]:
+        """In the epoch that watchers know."""
+        name = self._epoch.name
+        if not changes or changes[0].epoch == name:
+            return changes
+        return [msgspec.structs.replace(change, epoch=name) for change in changes]
+
+    async def _settle(self, latest: Latest) -> bool:
+        """Notice that the history is another one now. False while it is not known which one an answer is of: it must
+        not be used then. Raises DatabaseUnavailable."""
+        async with self._settling:
+            if self._found is None or latest.epoch.name != self._found.name:
+                if self._found is not None and latest.is_replica and latest.epoch.name == self._found.previous:
+                    return False
+                self._begin_epoch(latest, latest.epoch)
+            elif self._behind_since is not None or latest.revision < self._greatest:
+                if latest.is_replica:
+                    return True
+                self._behind_since = self._behind_since or monotonic()
+                if monotonic() - self._behind_since < self._unnamed_seconds:
+                    return False
+                assert self._seen_at is not None, "it was seen when it was greater"
+                common = await self._database.read(partial(read_common, read_at=self._seen_at), key="common")
+                self._begin_epoch(latest, self._epoch.suspect(min(common, latest.revision)))
+            self._greatest = max(self._greatest, latest.revision)
+            self._seen_at = latest.read_at
+            return True
+
+    def _begin_epoch(self, latest: Latest, epoch: Epoch) -> None:
+        before, self.epoch, self._found = self.epoch, epoch, latest.epoch
+        self._greatest, self._behind_since = latest.revision, None
+        self._begin(latest.revision)
+        if before is not None:
+            log.warning(
+                "history_restored",
+                epoch=epoch.name,
+                revision=latest.revision,
+                hint=None if epoch == latest.epoch else "no processor noticed: run `manman-status migrate --new-epoch`",
+            )
+            self._wake()
+
+    async def _read_changes(self, after: int) -> tuple[Latest, list[Change]]:
         return await self._database.read(partial(read_changes, after=after, limit=PAGE), key=("changes", after))
 
     async def _tail(self) -> None:
@@ -119,7 +213,14 @@ class Feed:
         while self._watchers:
             delay = POLL_SECONDS
             try:
-                self.observation, changes = await self._read_changes(self.recent.end)
+                recent = self.recent
+                latest, changes = await self._read_changes(recent.end)
+                if await self._settle(latest):
+                    self.observation = latest.observation
+                    # Else they follow a revision of the epoch before.
+                    changes = self._named(changes) if recent is self.recent else []
+                else:
+                    changes = []
             except DatabaseUnavailable:
                 delay = backoff.failed()
             except RevisionDropped as dropped:
@@ -149,13 +250,18 @@ class Feed:
 
 
 class Watcher:
-    """One that is told. It has seen everything up to revision `position`."""
+    """One that is told. It has seen everything up to `position`."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._woken = asyncio.Event()
         self._has_left = False
-        self.position = 0
+        self._epoch = ""
+        self._revision = 0
+
+    @property
+    def position(self) -> Position:
+        return Position(self._epoch, self._revision)
 
     @property
     def is_over(self) -> bool:
@@ -164,7 +270,7 @@ class Watcher:
     @property
     def is_behind(self) -> bool:
         """What comes next has to be read from the database for this one alone."""
-        return self.position < self._feed.recent.start
+        return self._revision < self._feed.recent.start
 
     @property
     def observation(self) -> Observation:
@@ -177,23 +283,50 @@ class Watcher:
         self._has_left = True
         self._woken.set()
 
-    async def begin(self, after: int | None, *, parameter: str) -> None:
-        """See what follows a revision, or what comes from now on. Raises InvalidParameter, DatabaseUnavailable."""
-        newest = (await self._feed.read_latest()).revision
-        if after is not None and after > newest:
-            raise InvalidParameter(parameter, f"revision {after} is not given out yet, the newest is {newest}")
-        self.position = newest if after is None else after
+    async def begin(self, after: Position | None) -> None:
+        """See what follows a position, or what comes from now on. Raises BeginAnew, DatabaseUnavailable."""
+        latest = await self._feed.read_latest()
+        epoch = self._feed.epoch
+        assert epoch is not None, "the latest was read"
+        self._epoch, self._revision = epoch.name, latest.revision
+        if after is None:
+            return
+        if after.epoch is not None and not epoch.has(after.epoch):
+            raise await self._begin_anew(after)
+        # A replica may lag behind the one that has given the revision out.
+        if after.revision > latest.revision and not (latest.is_replica and after.epoch):
+            resume_from, oldest = await self._feed.resume(after)
+            raise NotGivenOut(position=after, resume_from=resume_from, oldest=oldest, newest=latest.revision)
+        self._revision = after.revision
 
     async def more(self) -> list[Change]:
-        """The next `PAGE` at most, filtered or not; [] when all seen. Raises RevisionDropped, DatabaseUnavailable."""
+        """The next `PAGE` at most, filtered or not; [] when all seen. Raises BeginAnew when the position is of another
+        history by now, RevisionDropped, DatabaseUnavailable."""
         self._woken.clear()
+        if self._has_another_history:
+            raise await self._begin_anew(self.position)
         if self.is_behind:
-            changes = await self._feed.read_history(self.position)
+            changes = await self._feed.read_history(self._revision)
+            if self._has_another_history:
+                raise await self._begin_anew(self.position)
         else:
-            changes = self._feed.recent.after(self.position, limit=PAGE)
+            changes = self._feed.recent.after(self._revision, limit=PAGE)
         if changes:
-            self.position = changes[-1].revision
+            self._revision = changes[-1].revision
         return changes
+
+    def go_on(self, position: Position) -> None:
+        """Have seen everything up to there: what a BeginAnew says."""
+        assert position.epoch is not None, "a whole position"
+        self._epoch, self._revision = position.epoch, position.revision
+
+    @property
+    def _has_another_history(self) -> bool:
+        return self._feed.epoch is not None and self._feed.epoch.name != self._epoch
+
+    async def _begin_anew(self, position: Position) -> BeginAnew:
+        resume_from, oldest = await self._feed.resume(position)
+        return BeginAnew(position=position, resume_from=resume_from, oldest=oldest)
 
     async def wait(self, seconds: float) -> None:
         """Until there may be more, it is over, or the time has passed."""

@@ -15,6 +15,7 @@ from manman_status.domain.alerts.alert import Severity
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
 from manman_status.domain.status import Carried, Entity, Health, StatusType
+from manman_status.store.feed import Position
 
 if TYPE_CHECKING:
     from litestar import Request
@@ -33,7 +34,8 @@ WINDOW = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 BADGE_WINDOWS = ("24h", "7d", "30d")
 """Few: badges may be public, and the uptime of a large fleet is much to reckon."""
 WINDOW_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-REVISION = re.compile(r"[0-9]{1,18}")
+POSITION_PATTERN = "([0-9a-z]{1,32}-)?[0-9]{1,18}"
+POSITION = re.compile(r"(?:([0-9a-z]{1,32})-)?([0-9]{1,18})")
 SECONDS = re.compile(r"[0-9]{1,2}s?")
 
 PathId: TypeAlias = Annotated[int, PathParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY)]
@@ -128,8 +130,9 @@ From: TypeAlias = Annotated[
     str,
     QueryParameter(
         name="from",
-        schema_extra={"pattern": "^(now|[0-9]{1,18})$"},
-        description="`now`, or the revision after which to begin; 0 is before the first.",
+        schema_extra={"pattern": f"^(now|{POSITION_PATTERN})$"},
+        description="`now`, or the `<epoch>-<revision>` after which to begin. A revision alone is of the epoch of now,"
+        " and 0 is before the first.",
     ),
 ]
 Wait: TypeAlias = Annotated[
@@ -195,13 +198,12 @@ def group_asked(group: str | None) -> str | None:
     return group
 
 
-def revision_asked(parameter: str, given: str) -> int | None:
-    """None is now. Raises InvalidParameter."""
-    if given == "now":
-        return None
-    if not REVISION.fullmatch(given):
+def position_asked(parameter: str, given: str) -> Position:
+    """Raises InvalidParameter."""
+    found = POSITION.fullmatch(given)
+    if not found:
         raise InvalidParameter(parameter, f"{given[:80]!r} is no revision")
-    return int(given)
+    return Position(found[1], int(found[2]))
 
 
 def seconds_asked(parameter: str, given: str) -> int:

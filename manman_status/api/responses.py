@@ -22,6 +22,7 @@ from manman_status.store.system_reads import GROUPS_SHOWN, GUARDS_SHOWN
 
 if TYPE_CHECKING:
     from manman_status.store.details import Detail
+    from manman_status.store.feed import Position
     from manman_status.store.health import Observation, Timeouts
     from manman_status.store.reads import Page
     from manman_status.store.system_reads import Fleet
@@ -79,6 +80,7 @@ class WorkerList(msgspec.Struct):
     items: list[Worker]
     next_cursor: str | None
     revision: int
+    epoch: str
     as_of: datetime
 
 
@@ -86,6 +88,7 @@ class ServerInstanceList(msgspec.Struct):
     items: list[ServerInstance]
     next_cursor: str | None
     revision: int
+    epoch: str
     as_of: datetime
 
 
@@ -93,12 +96,16 @@ class TransitionList(msgspec.Struct):
     items: list[Transition]
     next_cursor: str | None
     revision: int
+    epoch: str
     as_of: datetime
 
 
 class ChangeList(msgspec.Struct):
     items: list[Change]
-    revision: Annotated[int, Meta(description="All up to here were looked at: `since` of the next question.")]
+    revision: Annotated[int, Meta(description="All up to here were looked at.")]
+    epoch: Annotated[
+        str, Meta(description="The history that the revision belongs to: `<epoch>-<revision>` is `since` of the next.")
+    ]
     as_of: datetime
 
 
@@ -108,12 +115,14 @@ class WorkerDetail(Worker):
     server_instances: list[ServerInstance]
     transitions: list[Transition]
     revision: int
+    epoch: str
     as_of: datetime
 
 
 class ServerInstanceDetail(ServerInstance):
     transitions: list[Transition]
     revision: int
+    epoch: str
     as_of: datetime
 
 
@@ -278,8 +287,9 @@ def list_content(items: list[str], last_id: int | None, *, kind: str, filters: m
     return f'{{"items":[{",".join(items)}],"next_cursor":{cursor}'
 
 
-def changes_answer(items: list[str], revision: int, observation: Observation) -> Answer:
-    return _dated(f'{{"items":[{",".join(items)}]', msgspec.structs.replace(observation, revision=revision), {})
+def changes_answer(items: list[str], position: Position, observation: Observation) -> Answer:
+    reached = msgspec.structs.replace(observation, epoch=position.epoch, revision=position.revision)
+    return _dated(f'{{"items":[{",".join(items)}]', reached, {})
 
 
 def detail_answer(detail: Detail, **times: datetime | None) -> Answer:
@@ -288,7 +298,7 @@ def detail_answer(detail: Detail, **times: datetime | None) -> Answer:
 
 def _dated(content: str, observation: Observation, times: dict[str, datetime | None]) -> Answer:
     """`content` is a JSON object without its end."""
-    lasting = f'{content},"revision":{observation.revision}'.encode()
+    lasting = f'{content},"revision":{observation.revision},"epoch":"{observation.epoch}"'.encode()
     dated = msgspec.json.encode({"as_of": observation.as_of, **times}).removeprefix(b"{")
     return Answer(b"%b,%b" % (lasting, dated), lasting=lasting, lag_seconds=observation.lag_seconds)
 

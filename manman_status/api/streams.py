@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from manman_status.api.responses import changes_answer
 from manman_status.errors import DatabaseUnavailable
-from manman_status.store.feed import RevisionDropped
+from manman_status.store.feed import BeginAnew, Position, RevisionDropped
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
@@ -44,6 +45,12 @@ async def _attended(watcher: Watcher, receive: Receive) -> AsyncIterator[None]:
         listening.cancel()
 
 
+def _block(event: str, position: Position) -> bytes:
+    """One that tells where to go on."""
+    data = json.dumps({"from": str(position)}, separators=(",", ":"))
+    return f"id: {position}\nevent: {event}\ndata: {data}\n\n".encode()
+
+
 class EventStream:
     """An ASGI application that tells one client until it leaves, the server ends, or it cannot keep up.
 
@@ -56,28 +63,26 @@ class EventStream:
         feed: Feed,
         filters: ChangeFilters,
         *,
-        after: int | None,
-        parameter: str,
+        after: Position | None,
         comment_seconds: float = COMMENT_SECONDS,
         stalled_seconds: float = STALLED_SECONDS,
     ) -> None:
         self._feed = feed
         self._filters = filters
         self._after = after
-        self._parameter = parameter
         self._comment_seconds = comment_seconds
         self._stalled_seconds = stalled_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Raises TooManyStreams, InvalidParameter, RevisionDropped, DatabaseUnavailable before the first byte."""
+        """Raises TooManyStreams, BeginAnew, RevisionDropped, DatabaseUnavailable before the first byte."""
         with self._feed.watch() as watcher:
-            await watcher.begin(self._after, parameter=self._parameter)
+            await watcher.begin(self._after)
             at = watcher.position
             changes = await watcher.more()
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             with suppress(TimeoutError):
                 async with _attended(watcher, receive):
-                    await self._send(send, b"id: %d\n\n" % at)
+                    await self._send(send, f"id: {at}\n\n".encode())
                     await self._tell(watcher, changes, send)
                     await self._send(send, b"", more=False)
 
@@ -89,21 +94,23 @@ class EventStream:
             has_caught_up = has_caught_up or not watcher.is_behind
             told = b"".join(change.event for change in changes if self._filters.allow(change))
             if not told and monotonic() >= comment_at:
-                told = b":\nid: %d\n\n" % watcher.position
+                told = f":\nid: {watcher.position}\n\n".encode()
             if told:
                 comment_at = monotonic() + self._comment_seconds
                 await self._send(send, told)
             if not changes and not has_failed:
                 await watcher.wait(max(0.0, comment_at - monotonic()))
             if has_caught_up and watcher.is_behind:
-                await self._send(
-                    send, b'id: %d\nevent: overrun\ndata: {"from":%d}\n\n' % (watcher.position, watcher.position)
-                )
+                await self._send(send, _block("overrun", watcher.position))
                 return
             try:
                 changes, has_failed = await watcher.more(), False
             except RevisionDropped:
                 return
+            except BeginAnew as error:
+                watcher.go_on(error.resume_from)
+                await self._send(send, _block("restored", error.resume_from))
+                changes, has_caught_up, has_failed = [], False, True
             except DatabaseUnavailable:
                 changes, has_failed = [], True
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
@@ -122,7 +129,7 @@ class LongPoll:
     """
 
     def __init__(
-        self, feed: Feed, filters: ChangeFilters, *, since: int | None, wait_seconds: float, limit: int
+        self, feed: Feed, filters: ChangeFilters, *, since: Position | None, wait_seconds: float, limit: int
     ) -> None:
         self._feed = feed
         self._filters = filters
@@ -131,16 +138,16 @@ class LongPoll:
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises TooManyStreams, InvalidParameter, RevisionDropped, DatabaseUnavailable."""
+        """Raises TooManyStreams, BeginAnew, RevisionDropped, DatabaseUnavailable."""
         with self._feed.watch() as watcher:
-            await watcher.begin(self._since, parameter="since")
+            await watcher.begin(self._since)
             async with _attended(watcher, receive):
-                found, revision = await self._find(watcher)
-            answer = changes_answer([change.item for change in found], revision, watcher.observation)
+                found, position = await self._find(watcher)
+            answer = changes_answer([change.item for change in found], position, watcher.observation)
         await answer(scope, receive, send)
 
-    async def _find(self, watcher: Watcher) -> tuple[list[Change], int]:
-        """What was found, and up to which revision there is no more of it."""
+    async def _find(self, watcher: Watcher) -> tuple[list[Change], Position]:
+        """What was found, and up to which position there is no more of it."""
         until = monotonic() + self._wait_seconds
         found: list[Change] = []
         while True:
@@ -148,7 +155,7 @@ class LongPoll:
             found += filter(self._filters.allow, changes)
             if len(found) >= self._limit:
                 found = found[: self._limit]
-                return found, found[-1].revision
+                return found, Position(found[-1].epoch, found[-1].revision)
             if watcher.is_over or monotonic() >= until or (found and not changes):
                 return found, watcher.position
             if not changes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 from rich.console import Console
 from rich.text import Text
 
@@ -20,10 +20,17 @@ from manman_status.cli.views import AsJson, Url, client, since
 from manman_status.domain.status import Entity, StatusType
 from manman_status.errors import CommandFailed
 
+POSITION = re.compile("([0-9a-z]{1,32}-)?[0-9]{1,18}")
+
+
+def _is_position(_: Any, value: str | None) -> None:
+    if value is not None and not POSITION.fullmatch(value):
+        raise ValueError(f"{value!r} is neither a revision nor <epoch>-<revision>")
+
 
 def events(
     *,
-    begin: Annotated[int | None, Parameter(name="--from", validator=Number(gte=0, lt=2**63))] = None,
+    begin: Annotated[str | None, Parameter(name="--from", validator=_is_position)] = None,
     worker_ids: Annotated[tuple[Id, ...], Parameter(name="--worker", negative=(), show_default=False)] = (),
     groups: Annotated[tuple[str, ...], Parameter(name="--group", negative=(), show_default=False)] = (),
     entity: Entity | None = None,
@@ -36,7 +43,7 @@ def events(
     Parameters
     ----------
     begin
-        The revision after which to begin, 0 for the oldest; else with what comes next.
+        The revision after which to begin, or `<epoch>-<revision>`; 0 for the oldest. Else with what comes next.
     worker_ids
         Only of this worker and its server instances. May be repeated, like the next two.
     groups
@@ -59,8 +66,8 @@ def events(
         except Refused as error:
             if error.status != HTTPStatus.GONE:
                 raise
-            oldest = error.problem["oldest_revision"]
-            raise CommandFailed(f"{error} `--from {oldest - 1}` begins with it.") from error
+            whence = error.problem.get("resume_from") or error.problem["oldest_revision"] - 1
+            raise CommandFailed(f"{error} `--from {whence}` begins with the oldest that is kept.") from error
 
 
 def change_line(change: dict[str, Any]) -> Text:

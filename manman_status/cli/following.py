@@ -25,7 +25,7 @@ def ended_by_signal() -> Iterator[None]:
 
 
 class Follower:
-    """`complain` hears when the api is lost and when it is found again."""
+    """`complain` is given a line when the api is lost, when it is found again, and when a backup was restored."""
 
     def __init__(self, client: Client, query: Query, *, complain: Callable[[str], None]) -> None:
         self._client = client
@@ -44,9 +44,15 @@ class Follower:
                     self._find()
                     if fields.get("event") == "transition":
                         yield json.loads(fields["data"])
+                    elif fields.get("event") == "restored":
+                        self._begin_anew(self._last_id)
             except Unreachable as error:
                 self._lose(error)
             except Refused as error:
+                resume_from = error.problem.get("resume_from")
+                if self._last_id and resume_from:
+                    self._begin_anew(resume_from)
+                    continue
                 if error.status < SERVERS_FAULT:
                     raise
                 self._lose(error)
@@ -69,6 +75,13 @@ class Follower:
         if self._lost_at is None:
             self._lost_at = time.monotonic()
             self._complain(f"{error}; trying again")
+
+    def _begin_anew(self, position: str) -> None:
+        self._last_id = position
+        self._complain(
+            f"The history was restored from a backup or by a failover. Changes after {position} follow, also those that"
+            " came before."
+        )
 
     def _find(self) -> None:
         if self._lost_at is not None:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from manman_status.cli.flags import DatabaseUrl
 from manman_status.errors import DatabaseRefuses, DatabaseUnavailable
 from manman_status.settings import load_settings
 
 
-def migrate(*, database_url: DatabaseUrl = None) -> None:
-    """Bring the database schema to the newest revision. Safe to run twice, or by two at once."""
+def migrate(
+    *, database_url: DatabaseUrl = None, new_epoch: Annotated[bool, Parameter(name="--new-epoch", negative=())] = False
+) -> None:
+    """Bring the database schema to the newest revision. Safe to run twice, or by two at once.
+
+    Parameters
+    ----------
+    new_epoch
+        After a backup was restored, and before processors start: let whoever follows changes begin anew.
+    """
     settings = load_settings(needs=("database_url",), database_url=database_url)
 
     import asyncpg
@@ -32,6 +43,7 @@ def migrate(*, database_url: DatabaseUrl = None) -> None:
         before = asyncio.run(revision())
         schema.migrate(settings.database_url, say=say)
         after = asyncio.run(revision())
+        epoch = asyncio.run(schema.begin_new_epoch(settings.database_url)) if new_epoch else None
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise DatabaseRefuses(cause=plain(error)) from error
     except CONNECTION_ERRORS as error:
@@ -41,3 +53,5 @@ def migrate(*, database_url: DatabaseUrl = None) -> None:
     except DBAPIError as error:
         raise DatabaseRefuses(cause=plain((error.orig and error.orig.__cause__) or error)) from error
     print(f"schema {after}: nothing to do" if before == after else f"schema {before} → {after}")
+    if epoch:
+        print(f"epoch {epoch.name} begins after revision {epoch.begins_after}: followers of changes begin anew")

@@ -19,13 +19,14 @@ SILENT = (Health.UNHEALTHY, Health.LATE)
 
 
 class Fleet:
-    """What was read last, of one group or of all; `problem` says why nothing newer was."""
+    """What was read last, of one group or of all; `problem` says why nothing newer was, `notice` what else to know."""
 
     def __init__(self, client: Client, group: str | None) -> None:
         self._client = client
-        self._revision: int | None = None
+        self._position: str | None = None
         self.group = group
         self.problem = ""
+        self.notice = ""
         self.read_at = datetime.now(UTC)
         self.system: dict[str, Any] = {}
         self.alerts: dict[str, Any] = {}
@@ -57,21 +58,23 @@ class Fleet:
             self.problem = ""
 
     def _read_changes(self) -> None:
-        if self._revision is None:
-            self._revision = max(self._client.get("/status/changes")["revision"] - LOOK_BACK, 0)
         found = None
         while found is None or len(found["items"]) == LOOK_BACK:
-            query = {"since": self._revision, "group": self.group, "limit": LOOK_BACK}
+            if self._position is None:
+                newest = self._client.get("/status/changes")
+                self._position = f"{newest['epoch']}-{max(newest['revision'] - LOOK_BACK, 0)}"
+            query = {"since": self._position, "group": self.group, "limit": LOOK_BACK}
             try:
                 found = self._client.get("/status/changes", query)
             except Refused as error:
-                if error.status == HTTPStatus.GONE:
-                    self._revision = error.problem["oldest_revision"] - 1
-                    continue
-                if error.status == HTTPStatus.BAD_REQUEST:  # of a database that was put back: no such revision any more
-                    self._revision = None
+                if error.status != HTTPStatus.GONE:
+                    raise
+                if "resume_from" in error.problem:
+                    self.notice = f"{datetime.now(UTC):%H:%M:%SZ} history was restored from a backup or by a failover"
                     self.changes.clear()
-                raise
+                    self._position = None
+                    continue
+                self._position = str(error.problem["oldest_revision"] - 1)
             else:
-                self._revision = found["revision"]
+                self._position = f"{found['epoch']}-{found['revision']}"
                 self.changes.extendleft(found["items"])

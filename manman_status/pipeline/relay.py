@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from itertools import takewhile
 from typing import Protocol
 
@@ -54,8 +55,9 @@ class Relay:
         self._at_once = at_once
         self._poll_seconds = poll_seconds
         self._woken = asyncio.Event()
-        # Beyond the mark: what was confirmed while something before it was not, and so is not sent again.
-        self._confirmed: set[int] = set()
+        # Beyond the mark: what was confirmed while something before it was not, and so is not sent again. With its
+        # time, for another transition has the same revision after a backup was restored.
+        self._confirmed: set[tuple[int, datetime]] = set()
         self._statistics = statistics
 
     @property
@@ -106,14 +108,14 @@ class Relay:
         async with self._pool.acquire() as connection:
             backlog = self._statistics.relay_backlog = await count_unsent(connection)
             unsent = await read_unsent(connection, limit=self._at_once) if backlog else []
-        revisions = [transition["revision"] for transition in unsent]
-        self._confirmed.intersection_update(revisions)
+        keys = list(map(_key, unsent))
+        self._confirmed.intersection_update(keys)
         failure = await self._send(unsent)
-        sent = list(takewhile(self._confirmed.__contains__, revisions))
+        sent = list(takewhile(self._confirmed.__contains__, keys))
         if sent:
             async with self._pool.acquire() as connection, connection.transaction():
                 await check_lease(connection, LEASE, token)
-                await mark_sent(connection, sent[-1])
+                await mark_sent(connection, *sent[-1])
             self._statistics.relay_backlog = backlog - len(sent)
         if len(sent) < len(unsent):
             raise failure or BrokerUnavailable(cause="a confirm is missing")
@@ -123,7 +125,7 @@ class Relay:
         """Returns when all are confirmed, or when one failed and those that were on their way have an answer too."""
         of_each = defaultdict(list)
         for transition in unsent:
-            if transition["revision"] not in self._confirmed:
+            if _key(transition) not in self._confirmed:
                 of_each[transition["entity"], transition["entity_id"]].append(transition)
         failures: list[BrokerUnavailable] = []
         async with asyncio.TaskGroup() as tasks:
@@ -140,4 +142,8 @@ class Relay:
             except BrokerUnavailable as error:
                 failures.append(error)
             else:
-                self._confirmed.add(transition["revision"])
+                self._confirmed.add(_key(transition))
+
+
+def _key(transition: asyncpg.Record) -> tuple[int, datetime]:
+    return transition["revision"], transition["at"]

@@ -27,6 +27,7 @@ from manman_status.pipeline.canary import Observer
 from manman_status.pipeline.clock import DatabaseClock
 from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.dead_letters import DeadLetterRelay, Sampler
+from manman_status.pipeline.history import HistoryCheck
 from manman_status.pipeline.housekeeping import Housekeeper
 from manman_status.pipeline.ingest import Ingest
 from manman_status.pipeline.leadership import Leadership
@@ -195,6 +196,7 @@ class Processor:
         self._registered = asyncio.Event()
         canaries = BrokerCanaries(self._publishing, self._readers, topology, processor_id, seal)
         publish = StatusPublisher(self._publishing, topology, tracing)
+        self._history = HistoryCheck(pool)
         self._relay = Relay(pool, publish, self._leadership, self._statistics)
         self._tellers: list[Teller] = [BrokerTeller(pool, self._leadership, self._statistics, publish)]
         self._tellers += [
@@ -240,7 +242,8 @@ class Processor:
             retention_days=settings.retention_days,
             silent_seconds=3 * settings.canary_interval_seconds,
         )
-        self._always = [Part(each, rests_seconds=0) for each in (self._publishing, self._observer, self._leadership)]
+        always: tuple[Runs, ...] = (self._publishing, self._observer, self._leadership, self._history)
+        self._always = [Part(each, rests_seconds=0) for each in always]
         dead_letters = DeadLetters(self._publishing, topology, tracing)
         letters = DeadLetterRelay(pool, self._leadership, self._statistics, dead_letters)
         works: tuple[Runs, ...] = (sweeper, self._relay, self._alerter, letters, housekeeper, *self._tellers)
@@ -322,6 +325,7 @@ class Processor:
         """Transitions were committed."""
         self._relay.wake()
         self._alerter.wake()
+        self._history.wake()
 
     def _wake_tellers(self) -> None:
         for teller in self._tellers:

@@ -110,14 +110,14 @@ SENT = (
         TOPOLOGY.outbound_exchange,
         "worker.{worker_id}.status",
         shapes.WorkerChange,
-        "At least once, in order for each worker. The message_id is the transition's revision.",
+        "At least once, in order for each worker. The message_id is `<epoch>-<revision>`.",
     ),
     (
         "serverChanges",
         TOPOLOGY.outbound_exchange,
         "game_server_instance.{instance_id}.status",
         shapes.ServerChange,
-        "At least once, in order for each instance. The message_id is the transition's revision.",
+        "At least once, in order for each instance. The message_id is `<epoch>-<revision>`.",
     ),
     (
         "alerts",

@@ -58,7 +58,7 @@ SILENCE_ITEM = f"""silence_id, {utc("created_at")} AS created_at, {utc("ends_at"
     (SELECT count(*) FROM alerts a WHERE s.ends_at > now() AND a.resolved_at IS NULL AND {COVERS}) AS covers"""
 
 PAGE = """WITH {observation}
-SELECT as_of, lag_seconds, revision, (SELECT judged_at FROM alert_progress) AS judged_at, ids, items
+SELECT as_of, lag_seconds, revision, epoch, (SELECT judged_at FROM alert_progress) AS judged_at, ids, items
 FROM observed, (
     SELECT array_agg(id) AS ids, array_agg(item) AS items
     FROM (
@@ -105,7 +105,7 @@ DELIVERIES = f"""SELECT coalesce(json_agg(d), '[]') FROM (
     FROM deliveries WHERE alert_id = a.alert_id ORDER BY channel
 ) d"""
 ALERT = f"""WITH {OBSERVATION}
-SELECT as_of, lag_seconds, revision, (SELECT judged_at FROM alert_progress) AS judged_at, (
+SELECT as_of, lag_seconds, revision, epoch, (SELECT judged_at FROM alert_progress) AS judged_at, (
     SELECT row_to_json(i)::text FROM (
         SELECT {ALERT_ITEM}, ({DELIVERIES}) AS deliveries FROM alerts a WHERE alert_id = $1
     ) i

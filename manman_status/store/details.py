@@ -42,7 +42,7 @@ SERVERS_OF_WORKER = f"""SELECT coalesce(json_agg(s), '[]') FROM (
     ) i ORDER BY instance_id DESC
 ) s"""
 WORKER = f"""WITH {OBSERVATION}
-SELECT as_of, lag_seconds, revision, (
+SELECT as_of, lag_seconds, revision, epoch, (
     SELECT row_to_json(d)::text FROM (
         SELECT {WORKER_ITEM},
             ({SERVERS_OF_WORKER}) AS server_instances,
@@ -61,7 +61,7 @@ async def get_worker(connection: Connection, worker_id: int, *, timeouts: Timeou
 
 
 SERVER = f"""WITH {OBSERVATION}
-SELECT as_of, lag_seconds, revision, (
+SELECT as_of, lag_seconds, revision, epoch, (
     SELECT row_to_json(d)::text FROM (
         SELECT {SERVER_ITEM},
             ({TRANSITIONS.format(entity=f"'{Entity.SERVER_INSTANCE}'", id="$1")}) AS transitions

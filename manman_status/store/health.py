@@ -44,6 +44,8 @@ class Observation(msgspec.Struct, frozen=True):
     as_of: datetime
     lag_seconds: float | None
     revision: int
+    epoch: str
+    """The history that the revision belongs to (`store/epochs.py`)."""
     clock_step: ClockStep | None = None
     """The last one of the database's clock; only in answers about the observation itself."""
 
@@ -78,7 +80,7 @@ IS_NOT_TERMINAL = _in(frozenset(StatusType) - TERMINAL)
 # processor has seen it.
 OBSERVATION = """observed AS (
     SELECT observed_through, resumed_at, coalesce(observed_through, now()) AS as_of,
-        abs(extract(epoch FROM now() - observed_through))::float8 AS lag_seconds, revision,
+        abs(extract(epoch FROM now() - observed_through))::float8 AS lag_seconds, revision, epoch,
         CASE WHEN clock_stepped_at IS NOT NULL
             THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS clock_step
     FROM observation, revision_counter WHERE observation.id = 1 AND revision_counter.id = 1

@@ -31,7 +31,7 @@ ROW_EXISTS = {
     Entity.SERVER_INSTANCE: "EXISTS (SELECT 1 FROM server_instances WHERE instance_id = $1)",
 }
 HISTORY = """WITH {observation}
-SELECT as_of, lag_seconds, revision, ids, items, {row_exists} OR EXISTS (
+SELECT as_of, lag_seconds, revision, epoch, ids, items, {row_exists} OR EXISTS (
     SELECT 1 FROM transitions WHERE entity = '{entity}' AND entity_id = $1
 ) AS known
 FROM observed, (

@@ -65,7 +65,7 @@ workers_counted AS (
     GROUP BY "group", health
 ),
 {GROUPS.format(healthy=Health.HEALTHY, largest=LARGEST_SHOWN, worst=WORST_SHOWN)}
-SELECT as_of, lag_seconds, revision, clock_step,
+SELECT as_of, lag_seconds, revision, epoch, clock_step,
     (SELECT extract(epoch FROM as_of - min(oldest))::float8 FROM workers_counted) AS oldest_age,
     {GROUP_NUMBERS},
     ({PROCESSORS.format(shown="make_interval(secs => $4::float8)")}) AS processors,
@@ -93,14 +93,13 @@ async def read_measured(connection: Connection, *, timeouts: Timeouts) -> Measur
     )
 
 
-REVISION = "(SELECT revision FROM revision_counter WHERE id = 1) AS revision"
-SERVERS = f"""SELECT {REVISION}, (SELECT json_agg(json_build_array(NULL, status, number)) FROM (
+SERVERS = f"""SELECT epoch, revision, (SELECT json_agg(json_build_array(NULL, status, number)) FROM (
     SELECT status, count(*) AS number FROM server_instances WHERE {IS_NOT_TERMINAL} GROUP BY status
-) s) AS changes"""
-SERVERS_SINCE = f"""SELECT {REVISION}, (SELECT json_agg(json_build_array(old_status, new_status, number)) FROM (
-    SELECT old_status, new_status, count(*) AS number FROM transitions
-    WHERE revision > $1 AND entity = '{Entity.SERVER_INSTANCE}' GROUP BY old_status, new_status
-) t) AS changes"""
+) s) AS changes FROM revision_counter"""
+SERVERS_SINCE = f"""SELECT epoch, revision, (SELECT json_agg(json_build_array(old_status, new_status, number)) FROM (
+    SELECT old_status, new_status, count(*) AS number FROM transitions t
+    WHERE t.revision > $1 AND entity = '{Entity.SERVER_INSTANCE}' GROUP BY old_status, new_status
+) t) AS changes FROM revision_counter"""
 COUNTED_ANEW_AFTER_SECONDS = 600.0
 
 
@@ -113,6 +112,7 @@ class ServerNumbers:
 
     def __init__(self) -> None:
         self._numbers: Counter[str | None] = Counter()
+        self._epoch = ""
         self._revision = 0
         self._counted_at = float("-inf")
 
@@ -120,14 +120,14 @@ class ServerNumbers:
         row = None
         if monotonic() - self._counted_at < COUNTED_ANEW_AFTER_SECONDS:
             (row,) = await connection.fetch(SERVERS_SINCE, self._revision)
-        if row is None or row["revision"] < self._revision:
+        if row is None or row["epoch"] != self._epoch or row["revision"] < self._revision:
             (row,) = await connection.fetch(SERVERS)
             self._numbers.clear()
             self._counted_at = monotonic()
         for old_status, new_status, number in row["changes"] or ():
             self._numbers[new_status] += number
             self._numbers[old_status] -= number
-        self._revision = row["revision"]
+        self._epoch, self._revision = row["epoch"], row["revision"]
         return {status: self._numbers[status] for status in NOT_TERMINAL}
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from manman_status.backoff import Backoff
 from manman_status.errors import CommandFailed
+from manman_status.store.epochs import Epoch, begin_restored
 from manman_status.store.pool import SCHEMA_REVISION_FOUND
 from manman_status.store.session import Session, connect
 
@@ -87,5 +88,15 @@ async def found_revision(dsn: str) -> str:
                 " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
             )
         return str(found)
+    finally:
+        await connection.close()
+
+
+async def begin_new_epoch(dsn: str) -> Epoch:
+    """Of a backup that was just restored: all that it has is common with the history before."""
+    connection = await connect(dsn, MIGRATION_SESSION)
+    try:
+        async with connection.transaction():
+            return await begin_restored(connection)
     finally:
         await connection.close()

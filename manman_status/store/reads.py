@@ -91,7 +91,7 @@ SERVER_ITEM = f"""instance_id,
 TRANSITION_ITEM = f"""revision, {utc("at")} AS at, entity, entity_id, old_status, new_status, reason, evidence"""
 
 PAGE = """WITH {observation}
-SELECT as_of, lag_seconds, revision, ids, items
+SELECT as_of, lag_seconds, revision, epoch, ids, items
 FROM observed, (
     SELECT array_agg({key}) AS ids, array_agg(row_to_json(i)::text) AS items
     FROM (SELECT {item} FROM ({rows}) w ORDER BY {key}) i
@@ -184,4 +184,5 @@ def page_of(row: asyncpg.Record, limit: int) -> Page:
 
 def observation_of(row: asyncpg.Record) -> Observation:
     step = row.get("clock_step")
-    return Observation(row["as_of"], row["lag_seconds"], row["revision"], step and msgspec.convert(step, ClockStep))
+    clock_step = step and msgspec.convert(step, ClockStep)
+    return Observation(row["as_of"], row["lag_seconds"], row["revision"], row["epoch"], clock_step)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import asyncpg
 
 from manman_status.store.pool import Connection
@@ -25,7 +27,8 @@ async def count_unsent(connection: Connection) -> int:
 
 
 UNSENT = """
-SELECT revision, at, entity, entity_id, old_status, new_status, reason, evidence, traceparent
+SELECT (SELECT epoch FROM revision_counter) AS epoch,
+       revision, at, entity, entity_id, old_status, new_status, reason, evidence, traceparent
   FROM transitions
  WHERE revision > (SELECT sent_revision FROM relay)
  ORDER BY revision
@@ -38,9 +41,13 @@ async def read_unsent(connection: Connection, *, limit: int) -> list[asyncpg.Rec
     return await connection.fetch(UNSENT, limit)
 
 
-MARK_SENT = "UPDATE relay SET sent_revision = $1 WHERE sent_revision < $1"
+# A backup may have been restored since: its revisions are of other transitions, which nobody has sent.
+MARK_SENT = """
+UPDATE relay SET sent_revision = $1
+ WHERE sent_revision < $1 AND EXISTS (SELECT 1 FROM transitions WHERE revision = $1 AND at = $2)
+"""
 
 
-async def mark_sent(connection: Connection, revision: int) -> None:
-    """Everything up to this revision is confirmed. The mark never goes back."""
-    await connection.execute(MARK_SENT, revision)
+async def mark_sent(connection: Connection, revision: int, at: datetime) -> None:
+    """Everything up to this transition is confirmed. The mark never goes back."""
+    await connection.execute(MARK_SENT, revision, at)

@@ -98,7 +98,7 @@ workers_counted AS (
 ),
 {GROUPS.format(healthy=Health.HEALTHY, largest=GROUPS_SHOWN, worst=0)},
 servers_counted AS (SELECT status, count(*) AS number FROM server_instances GROUP BY status)
-SELECT as_of, lag_seconds, revision, clock_step,
+SELECT as_of, lag_seconds, revision, epoch, clock_step,
     (SELECT coalesce(sum(active), 0)::bigint FROM workers_counted) AS active_workers,
     (SELECT extract(epoch FROM as_of - min(oldest))::float8 FROM workers_counted) AS oldest_age,
     {GROUP_NUMBERS},

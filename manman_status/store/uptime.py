@@ -39,7 +39,7 @@ def _time(microseconds: str) -> str:
 
 # $1 is the length of the window, $2 from when on a gap blinds, in seconds. The last gap is not over.
 WINDOW = f"""WITH {OBSERVATION}
-SELECT as_of, lag_seconds, revision,
+SELECT as_of, lag_seconds, revision, epoch,
     {_microseconds("now() - make_interval(secs => $1)")} AS begins, {_microseconds("now()")} AS ends,
     ARRAY(
         SELECT ARRAY[{_microseconds("began_at + make_interval(secs => $2)")}, {_microseconds("ended_at")}]

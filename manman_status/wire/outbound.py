@@ -17,7 +17,7 @@ it has the entity there."""
 
 
 class StatusMessage(msgspec.Struct, frozen=True):
-    """`message_id` is the revision, or the alert and its version: the same news, sent again, is the same message."""
+    """`message_id` is epoch and revision, or alert and version: the same news, sent again, is the same message."""
 
     routing_key: str
     body: bytes
@@ -28,6 +28,7 @@ class StatusMessage(msgspec.Struct, frozen=True):
 
 def status_message(
     *,
+    epoch: str,
     revision: int,
     at: datetime,
     entity: str,
@@ -52,7 +53,8 @@ def status_message(
         "reason": reason,
         "evidence": evidence,
     }
-    return StatusMessage(f"{entity}.{entity_id}.status", msgspec.json.encode(body), str(revision), at, traceparent)
+    message_id = f"{epoch}-{revision}"
+    return StatusMessage(f"{entity}.{entity_id}.status", msgspec.json.encode(body), message_id, at, traceparent)
 
 
 def alert_message(alert: ToldAlert) -> StatusMessage:

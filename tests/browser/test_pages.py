@@ -112,6 +112,38 @@ async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
     await expect(page.locator("#day canvas")).to_be_visible()
 
 
+async def test_a_worker_page_is_renewed_when_a_backup_was_restored(
+    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+) -> None:
+    """Revisions are lower than the one that the page was loaded at, and it does not poll."""
+    await run_sql(
+        database,
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason)
+        VALUES (7, now(), now(), 'RUNNING', now(), 'reported')""",
+        "UPDATE observation SET observed_through = now(), resumed_at = now()",
+        "UPDATE revision_counter SET revision = 50",
+    )
+    opened = await window((await start_api(**UNHURRIED)).url)
+
+    async def without_its_poll(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, body=(await answer.text()).replace("renew, every 5s", "renew"))
+
+    await opened.context.route("**/workers/7", without_its_poll)
+    page = await opened.open("/workers/7")
+    await expect(page.locator(".verdict")).to_contain_text("healthy")
+    await expect(page.locator("#day canvas")).to_be_visible()
+    await run_sql(
+        database,
+        """WITH restored AS (
+               UPDATE revision_counter
+               SET revision = 0, previous_epoch = epoch, epoch = 'ee', epoch_begins_after = 0
+           ) UPDATE workers SET status = 'LOST', status_since = now(), reason = 'heartbeat_expired', evidence =
+               jsonb_build_object('observed_through', now() + interval '32 s')""",
+    )
+    await expect(page.locator(".verdict")).to_contain_text("three beats of 10 s missed")
+
+
 async def test_when_nothing_answers_any_more_the_bar_says_since_when(
     start_api: Callable[..., Awaitable[Role]], window: Callable[..., Awaitable[Window]]
 ) -> None:

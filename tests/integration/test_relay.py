@@ -25,6 +25,7 @@ from manman_status.store.pool import create_pool
 from manman_status.store.relay import count_unsent, read_sent_revision
 from manman_status.store.writes import append_transitions
 from manman_status.wire.topology import Topology
+from tests.events import revision_of
 
 WORKERS = 1000
 LIFE = [StatusType.CREATED, StatusType.RUNNING, StatusType.LOST, StatusType.RUNNING, StatusType.COMPLETE]
@@ -77,14 +78,14 @@ class Consumer:
     @property
     def revisions(self):
         """Each once, in the order of first arrivals."""
-        return [int(revision) for revision in dict.fromkeys(message.message_id for message in self.arrived)]
+        return [revision_of(position) for position in dict.fromkeys(message.message_id for message in self.arrived)]
 
     @property
     def by_entity(self):
         """The revisions of first arrivals, by routing key."""
         of_each = defaultdict(dict)
         for message in self.arrived:
-            of_each[message.routing_key][int(message.message_id)] = None
+            of_each[message.routing_key][revision_of(message.message_id)] = None
         return {key: list(revisions) for key, revisions in of_each.items()}
 
 
@@ -244,9 +245,9 @@ async def test_a_message_says_what_it_is_to_whoever_reads_only_its_properties(
     await lead(await connect())
     await commit(worker(7), Transition(Entity.SERVER_INSTANCE, 31, None, StatusType.RUNNING, Reason.REPORTED, {}))
     await eventually(lambda: len(consumer.arrived) == 2)
-    first, second = sorted(consumer.arrived, key=lambda message: message.message_id)
+    first, second = sorted(consumer.arrived, key=lambda message: revision_of(message.message_id))
     assert (first.routing_key, second.routing_key) == ("worker.7.status", "game_server_instance.31.status")
-    assert (first.message_id, second.message_id) == ("1", "2")
+    assert (revision_of(first.message_id), revision_of(second.message_id)) == (1, 2)
     assert first.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
     assert first.content_type == "application/json"
     assert first.app_id == "manman-status"
@@ -288,9 +289,9 @@ class Gate:
         self.opened = asyncio.Event()
 
     async def __call__(self, message):
-        self.sent.append(int(message.message_id))
+        self.sent.append(revision_of(message.message_id))
         await self.opened.wait()
-        if int(message.message_id) in self.refused:
+        if revision_of(message.message_id) in self.refused:
             raise BrokerUnavailable(cause="refused")
 
 
@@ -341,6 +342,26 @@ async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_
     gate.refused.clear()
     await eventually(lambda: is_marked(mark, 2))
     assert gate.sent.count(2) == 1
+
+
+async def test_what_was_confirmed_under_a_revision_of_a_lost_history_is_sent_in_the_restored_one(
+    lead, commit, mark, pool, eventually
+):
+    gate = Gate(refused=[1])
+    await lead(gate)
+    await commit(worker(1), worker(2))
+    await eventually(lambda: gate.sent == [1, 2])
+    gate.opened.set()
+    await eventually(lambda: gate.sent.count(1) >= 3)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("DELETE FROM transitions")
+        await connection.execute("UPDATE revision_counter SET revision = 0")
+        await append_transitions(connection, [worker(1), worker(3)])
+    gate.opened.clear()  # so that the second does not wait for the first
+    await eventually(lambda: gate.sent.count(2) == 2)
+    gate.refused.clear()
+    gate.opened.set()
+    await eventually(lambda: is_marked(mark, 2))
 
 
 async def test_a_queue_that_is_full_holds_the_mark_and_gets_all_in_order_once_it_is_read(

@@ -193,6 +193,7 @@ def test_every_change_that_is_sent_is_as_told() -> None:
         new = StatusType.LOST if reason in INFERRED else StatusType.COMPLETE
         check(
             status_message(
+                epoch="0a1b2c3d",
                 revision=5,
                 at=NOW,
                 entity=entity,

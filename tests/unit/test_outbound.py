@@ -13,6 +13,7 @@ AT = datetime(2026, 11, 23, 8, 0, 0, 500_000, tzinfo=UTC)
 
 def transition(**changes):
     given = {
+        "epoch": "0a1b2c3d",
         "revision": 41,
         "at": AT,
         "entity": Entity.WORKER,
@@ -50,7 +51,7 @@ def test_a_worker_s_transition_says_all_that_manman_s_consumers_read_and_why():
 
 def test_the_revision_is_the_message_s_id_so_that_a_repetition_can_be_known():
     message = status_message(**transition(revision=2**63 - 1))
-    assert message.message_id == "9223372036854775807"
+    assert message.message_id == "0a1b2c3d-9223372036854775807"
     assert message.timestamp == AT
 
 

@@ -13,7 +13,7 @@ batches = st.lists(st.lists(st.integers(0, 400), max_size=8), max_size=12)
 
 
 def change(revision, size=0):
-    return Change(revision, Entity.WORKER, StatusType.RUNNING, revision, None, "x" * size)
+    return Change("0a1b2c3d", revision, Entity.WORKER, StatusType.RUNNING, revision, None, "x" * size)
 
 
 @given(first=st.integers(0, 2**62), batches=batches, most=st.integers(0, 20), most_bytes=st.integers(0, 4000))

@@ -18,6 +18,7 @@ from manman_status.api.parameters import PathId
 from manman_status.api.responses import ServerInstance, Transition, Worker
 from manman_status.domain.status import Health
 from manman_status.store.details import Detail, get_worker
+from manman_status.store.feed import Position
 from manman_status.store.health import state_of
 from manman_status.store.page_reads import HEALTHS, REASONS, STATUSES, Day, read_day, read_fleet_map
 from manman_status.store.uptime import read_worker_uptime
@@ -68,6 +69,7 @@ async def fleet_map(request: HTMXRequest) -> Answer:
                 "reasons": REASONS,
                 "state": state_of(observation, timeouts),
                 "revision": observation.revision,
+                "epoch": observation.epoch,
                 "groups": msgspec.Raw(found.groups.encode()),
                 "more_groups": found.more_groups,
             }
@@ -113,7 +115,7 @@ async def worker(request: HTMXRequest, worker_id: PathId) -> HTMXTemplate:
         "worker": msgspec.json.decode(detail.item, type=WorkerKnown),
         "uptime": uptime,
         "retention": retention,
-        "revision": detail.observation.revision,
+        "position": Position(detail.observation.epoch, detail.observation.revision),
         "as_of": detail.observation.as_of,
     }
     if request.htmx:

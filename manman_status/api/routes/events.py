@@ -10,8 +10,7 @@ from litestar.params import HeaderParameter, QueryParameter
 from manman_status.api.errors import documented_problems
 from manman_status.api.feed import ChangeFilters, Feed
 from manman_status.api.parameters import (
-    EXACTLY,
-    LARGEST_ID,
+    POSITION_PATTERN,
     From,
     Limit,
     QueryEntity,
@@ -19,7 +18,7 @@ from manman_status.api.parameters import (
     QueryStatuses,
     QueryWorkerIds,
     Wait,
-    revision_asked,
+    position_asked,
     seconds_asked,
 )
 from manman_status.api.responses import ChangeList, documented
@@ -46,7 +45,8 @@ async def events(
     """Server-Sent Events, one for each transition, until either side ends it; resumed without gap and double."""
     filters = _filters(worker_id, group, entity, new_status)
     parameter, given = ("Last-Event-ID", last_event_id) if last_event_id else ("from", from_)
-    return EventStream(Feed.of(request.app), filters, after=revision_asked(parameter, given), parameter=parameter)
+    after = None if given == "now" else position_asked(parameter, given)
+    return EventStream(Feed.of(request.app), filters, after=after)
 
 
 @get(
@@ -57,12 +57,11 @@ async def events(
 async def changes(
     request: Request[Any, Any, Any],
     since: Annotated[
-        int | None,
+        str | None,
         QueryParameter(
-            ge=0,
-            le=LARGEST_ID,
-            schema_extra=EXACTLY,
-            description="The `revision` of the answer before; else from now on.",
+            schema_extra={"pattern": f"^{POSITION_PATTERN}$"},
+            description="The `<epoch>-<revision>` of the answer before; else from now on. A revision alone is of the"
+            " epoch of now.",
         ),
     ] = None,
     wait: Wait = "0",
@@ -74,7 +73,9 @@ async def changes(
 ) -> LongPoll:
     """The transitions after a revision: at once when there are any, else when there is one or `wait` has passed."""
     filters = _filters(worker_id, group, entity, new_status)
-    return LongPoll(Feed.of(request.app), filters, since=since, wait_seconds=seconds_asked("wait", wait), limit=limit)
+    position = None if since is None else position_asked("since", since)
+    seconds = seconds_asked("wait", wait)
+    return LongPoll(Feed.of(request.app), filters, since=position, wait_seconds=seconds, limit=limit)
 
 
 def _filters(

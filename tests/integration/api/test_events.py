@@ -22,8 +22,9 @@ from manman_status.api.responses import Change
 from manman_status.api.streams import EventStream
 from manman_status.domain.status import StatusType
 from manman_status.errors import DatabaseUnavailable
+from manman_status.store.feed import Position
 from manman_status.store.pool import create_pool
-from tests.events import Event, Parser, Reader
+from tests.events import Event, Parser, Reader, revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,9 +91,9 @@ async def feeding(database: Database, **options: Any) -> AsyncIterator[Feed]:
     await feed.close()
 
 
-def stream(feed: Feed, after: int | None = None, **options: Any) -> EventStream:
+def stream(feed: Feed, after: int | None = None, *, epoch: str | None = None, **options: Any) -> EventStream:
     filters = ChangeFilters(**options.pop("filters", {}))
-    return EventStream(feed, filters, after=after, parameter="from", **options)
+    return EventStream(feed, filters, after=None if after is None else Position(epoch, after), **options)
 
 
 async def take(reader: Reader, http: httpx.AsyncClient, count: int) -> list[Event]:
@@ -169,7 +170,7 @@ async def test_who_names_no_revision_is_told_of_what_comes_from_now_on(rows: Row
         async with http.stream("GET", "/status/events", params=parameters) as response:
             parser, texts = Parser(), response.aiter_text()
             assert parser.feed(await anext(texts)) == []
-            assert parser.last_id == str(rows.revision), "it could be resumed before the first event"
+            assert revision_of(parser.last_id) == rows.revision, "it could be resumed before the first event"
             await rows.transition("worker", 1)
             [event] = parser.feed(await anext(texts))
             assert event.revision == rows.revision
@@ -178,7 +179,6 @@ async def test_who_names_no_revision_is_told_of_what_comes_from_now_on(rows: Row
 @pytest.mark.parametrize(
     ("parameters", "last_id", "parameter"),
     [
-        ({"from": 4}, None, "from"),
         ({"from": -1}, None, "from"),
         ({"from": "later"}, None, "from"),
         ({"from": "9" * 30}, None, "from"),
@@ -186,7 +186,8 @@ async def test_who_names_no_revision_is_told_of_what_comes_from_now_on(rows: Row
         ({"from_": 1}, None, "from_"),
         ({"last_event_id": 1}, None, "last_event_id"),
         ({}, "x", "Last-Event-ID"),
-        ({}, "4", "Last-Event-ID"),
+        ({}, "-4", "Last-Event-ID"),
+        ({}, "A-4", "Last-Event-ID"),
         ({"worker_id": "x"}, None, "worker_id"),
         ({"entity": "group"}, None, "entity"),
         ({"new_status": ["LOST", "GONE"]}, None, "new_status"),
@@ -265,9 +266,9 @@ async def test_a_quiet_stream_comments_and_moves_on_where_it_would_resume(
     async with feeding(counting) as feed:
         client = Client(stream(feed, filters=filters, comment_seconds=0.1))
         await eventually(lambda: client.parser.comments > 1)
-        assert client.parser.last_id == "0"
+        assert revision_of(client.parser.last_id) == 0
         await rows.transitions(50)
-        await eventually(lambda: client.parser.last_id == "50")
+        await eventually(lambda: revision_of(client.parser.last_id) == 50)
         assert client.events == []
         await rows.transition("worker", 1, new_status="LOST")
         await eventually(lambda: client.revisions == [51])
@@ -285,7 +286,7 @@ async def test_an_empty_group_is_that_of_the_workers_without_one(
         await rows.transition(entity, of)
     async with feeding(counting) as feed:
         client = Client(stream(feed, 0, filters={"groups": frozenset({""})}, comment_seconds=0.1))
-        await eventually(lambda: client.parser.last_id == "4")
+        await eventually(lambda: revision_of(client.parser.last_id) == 4)
         assert client.revisions == [2, 3]
 
 
@@ -318,11 +319,11 @@ async def test_one_who_cannot_keep_up_is_told_where_to_resume_and_has_each_once(
         await eventually(lambda: slow.has_end)
         overrun = slow.events[-1]
         assert overrun.kind == "overrun"
-        assert overrun.data == {"from": overrun.revision}
-        assert slow.parser.last_id == str(overrun.revision)
+        assert overrun.data == {"from": overrun.id}
+        assert slow.parser.last_id == overrun.id
         assert overrun.revision < 40
         assert slow.running.done()
-        again = Client(stream(feed, overrun.data["from"]))
+        again = Client(stream(feed, overrun.revision, epoch=overrun.id.partition("-")[0]))
         await eventually(lambda: slow.revisions + again.revisions == list(range(1, 61)))
         assert not fast.has_end
 

@@ -59,3 +59,16 @@ async def test_who_may_not_create_tables_is_told_so(manman_status: Command, empt
     assert finished.code == 1
     assert len(finished.err.splitlines()) == 1
     assert "permission denied" in finished.err
+
+
+async def test_a_new_epoch_begins_after_all_that_was_restored(manman_status: Command, database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("UPDATE revision_counter SET revision = 41")
+    before = await connection.fetchval("SELECT epoch FROM revision_counter")
+    finished = await manman_status("migrate", "--new-epoch", database_url=database)
+    after = await connection.fetchrow("SELECT epoch, previous_epoch, epoch_begins_after FROM revision_counter")
+    await connection.close()
+    assert (finished.code, finished.err) == (0, "")
+    assert f"epoch {after['epoch']} begins after revision 41" in finished.out
+    assert after["epoch"] != before
+    assert (after["previous_epoch"], after["epoch_begins_after"]) == (before, 41)

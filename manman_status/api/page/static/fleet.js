@@ -21,7 +21,7 @@ export class Fleet extends EventTarget {
     this.changed = new Map(); // id → the change, while it is newer than what was loaded
     this.byId = new Map();
     this.tookMs = 0;
-    this.stream = new Stream("entity=worker", (change) => this.hear(change));
+    this.stream = new Stream("entity=worker", (change) => this.hear(change), () => this.beginAnew());
   }
 
   async start() {
@@ -53,13 +53,15 @@ export class Fleet extends EventTarget {
       this.tookMs = performance.now() - begun;
     }
     // From where the loaded map stands: nothing that happens in between is missed.
-    if (this.revision !== undefined) this.stream.open(this.revision);
+    if (this.revision !== undefined) this.stream.open(`${this.epoch}-${this.revision}`);
   }
 
-  take({ groups, more_groups, healths, statuses, reasons, state, revision }) {
+  take({ groups, more_groups, healths, statuses, reasons, state, revision, epoch }) {
     const names = (letters, of) => Array.from(letters, (letter) => of[letter.charCodeAt(0) - 97] ?? "unknown");
     this.state = state;
     this.moreGroups = more_groups;
+    if (epoch !== this.epoch) this.changed.clear(); // their revisions are not to be compared with this one
+    this.epoch = epoch;
     this.revision = revision;
     this.groups = [];
     this.ids = [];
@@ -80,6 +82,13 @@ export class Fleet extends EventTarget {
       else this.apply(id, change);
     }
     this.dispatchEvent(new Event("load"));
+  }
+
+  // A backup was restored: what follows counts anew, and the map is read again.
+  beginAnew() {
+    this.changed.clear();
+    this.revision = undefined;
+    this.loadSoon();
   }
 
   hear(data) {

@@ -65,8 +65,8 @@ function shade(self, colour) {
 }
 
 const shown = () => document.getElementById("worker").dataset;
-const stream = new Stream(`worker_id=${shown().id}`, renew);
-const watch = () => stream.open(shown().revision);
+const stream = new Stream(`worker_id=${shown().id}`, renew, renew);
+const watch = () => stream.open(shown().position);
 
 function renew() {
   htmx.trigger("#worker", "renew");
