@@ -32,7 +32,6 @@ from sqlmodel import Field, SQLModel
 
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.status import ACTIVE, Entity, StatusType
-from manman_status.store.epochs import NEW_EPOCH
 
 
 def _one_of(column: str, values: type[StatusType | Entity | Severity | AlertState]) -> CheckConstraint:
@@ -196,7 +195,7 @@ class RevisionCounter(SQLModel, table=True):
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     revision: int = Field(sa_column=_bigint(0))
     # The history that revisions belong to, and the one before, which it shares transitions with (`store/epochs.py`).
-    epoch: str = Field(sa_column=Column(Text, nullable=False, server_default=text(NEW_EPOCH)))
+    epoch: str = Field(sa_column=Column(Text, nullable=False, server_default=""))
     previous_epoch: str | None = Field(sa_column=Column(Text, nullable=True))
     epoch_begins_after: int = Field(sa_column=_bigint(0))
 

@@ -15,11 +15,12 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-RANDOM = sa.text("substr(md5(random()::text || clock_timestamp()::text), 1, 8)")
+RANDOM = "UPDATE revision_counter SET epoch = substr(md5(random()::text || clock_timestamp()::text), 1, 8)"
 
 
 def upgrade() -> None:
-    op.add_column("revision_counter", sa.Column("epoch", sa.Text(), server_default=RANDOM, nullable=False))
+    op.add_column("revision_counter", sa.Column("epoch", sa.Text(), server_default="", nullable=False))
+    op.execute(RANDOM)
     op.add_column("revision_counter", sa.Column("previous_epoch", sa.Text(), nullable=True))
     op.add_column(
         "revision_counter", sa.Column("epoch_begins_after", sa.BigInteger(), server_default="0", nullable=False)

@@ -82,7 +82,7 @@ def exposed():
             "guards_total": 0,
             "guards_held": 0,
             "alerts": [],
-            "observation": {"as_of": datetime.now(UTC), "lag_seconds": 1.0, "revision": 1},
+            "observation": {"as_of": datetime.now(UTC), "lag_seconds": 1.0, "revision": 1, "epoch": "e"},
             "alerts_judged_age_seconds": 1.0,
         },
         Measured,
