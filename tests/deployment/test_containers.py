@@ -75,7 +75,9 @@ class Stack:
         return self.compose("ps", "-q", service).stdout.split()
 
     def system(self):
-        return httpx.get(f"{self.url}/status/system", timeout=5).json()
+        response = httpx.get(f"{self.url}/status/system", timeout=5)
+        assert response.status_code == httpx.codes.OK, response.text
+        return response.json()
 
 
 @pytest.fixture(scope="module")
