@@ -183,20 +183,21 @@ class Ingest:
     async def _store_until_done(self, batch: _Batch) -> None:
         """Raises Unstorable when the batch, and not the moment, is to blame."""
         tries = _Tries()
+        events, notices = _apart(batch.items)
         while True:
             begun = perf_counter()
             try:
                 async with self._pool.acquire() as connection:
                     tries.is_connected = True
                     async with connection.transaction():
-                        transitions = await self._store_batch(connection, batch, tries.owners)
+                        transitions = await self._store_batch(connection, batch, events, notices, tries.owners)
             except Exception as error:  # noqa: BLE001 - the boundary of one batch: each is judged
                 await asyncio.sleep(await self._judge(error, batch, tries))
             else:
                 if tries.backoff.failures:
                     seconds = tries.backoff.failing_seconds
                     log.info("database_back", held_events=len(batch.items), failed_seconds=seconds)
-                self._count(batch.items, transitions, round((perf_counter() - begun) * 1000, 1))
+                self._count([event for _, event in events], transitions, round((perf_counter() - begun) * 1000, 1))
                 return
 
     async def _judge(self, error: Exception, batch: _Batch, tries: _Tries) -> float:
@@ -243,11 +244,17 @@ class Ingest:
             return False
         return True
 
-    async def _store_batch(self, connection: Connection, batch: _Batch, owners: set[int]) -> list[Transition]:
+    async def _store_batch(
+        self,
+        connection: Connection,
+        batch: _Batch,
+        events: Sequence[tuple[int, ReportedEvent]],
+        notices: Sequence[Notice],
+        owners: set[int],
+    ) -> list[Transition]:
         """Merge and write these within the caller's transaction; the transitions that came of it."""
         transitions: list[Transition] = []
         caused_by: list[str | None] = []
-        events, notices = _apart(batch.items)
         if events:
             transitions, caused_by = await _store_events(connection, events, batch.traceparents, owners, self._patience)
         if notices:
@@ -283,8 +290,7 @@ class Ingest:
             )
         return transitions
 
-    def _count(self, items: Sequence[Item], transitions: Sequence[Transition], ms: float) -> None:
-        events = [event for _, event in _apart(items)[0]]
+    def _count(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], ms: float) -> None:
         log.debug("batch_stored", events=len(events), transitions=len(transitions), ms=ms)
         self._statistics.add_batch(events, transitions, ms=ms)
         if transitions:

@@ -14,6 +14,7 @@ from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.store.migrate import migrate
 from tests.conftest import CHEAP
 from tests.faults.liveness import Observed
+from tests.faults.standby import start_standby
 
 END_CONNECTIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -24,16 +25,8 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 @pytest.fixture
 async def primary_and_standby(server_folder, tmp_path):
     primary = EmbeddedPostgres(server_folder / f"{tmp_path.name}-primary", options=CHEAP).start()
-    standby = EmbeddedPostgres(server_folder / f"{tmp_path.name}-standby", options=CHEAP)
-    data = standby.folder / "data"
-    data.mkdir(mode=0o700, parents=True)
-    if standby._user:
-        os.chown(data, standby._user.pw_uid, standby._user.pw_gid)
-    copying = standby._command(
-        *("pg_basebackup", standby._binaries() / "pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", primary.url)
-    )
-    assert copying.wait(within_seconds=60) == 0, copying.log
-    yield primary, standby.start()
+    standby = start_standby(primary, server_folder / f"{tmp_path.name}-standby")
+    yield primary, standby
     primary.kill()
     standby.kill()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import asyncpg
 import httpx
@@ -17,6 +16,7 @@ from manman_status.store.pool import create_pool
 from manman_status.store.writes import append_transitions
 from tests.conftest import CHEAP
 from tests.events import Reader
+from tests.faults.standby import start_standby
 from tests.integration.test_restored import follow, workers
 
 pytestmark = pytest.mark.slow
@@ -27,16 +27,8 @@ async def pair(server_folder, tmp_path):
     """A primary with our tables, and a standby of it."""
     primary = EmbeddedPostgres(server_folder / f"{tmp_path.name}-primary", options=CHEAP).start()
     await asyncio.to_thread(migrate, primary.url)
-    standby = EmbeddedPostgres(server_folder / f"{tmp_path.name}-standby", options=CHEAP)
-    data = standby.folder / "data"
-    data.mkdir(mode=0o700, parents=True)
-    if standby._user:
-        os.chown(data, standby._user.pw_uid, standby._user.pw_gid)
-    copying = standby._command(
-        *("pg_basebackup", standby._binaries() / "pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", primary.url)
-    )
-    assert copying.wait(within_seconds=60) == 0, copying.log
-    yield primary, standby.start()
+    standby = start_standby(primary, server_folder / f"{tmp_path.name}-standby")
+    yield primary, standby
     primary.kill()
     standby.kill()
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import pytest
 
-from manman_status.dev.postgres import EmbeddedPostgres
+from tests.faults.standby import start_standby
 
 
 @pytest.fixture
 async def replica(postgres, server_folder, tmp_path):
     """A streaming replica of the tests' PostgreSQL, with all of its databases."""
-    standby = EmbeddedPostgres(server_folder / tmp_path.name, options=postgres._options)
-    data = standby.folder / "data"
-    data.mkdir(mode=0o700, parents=True)
-    if standby._user:
-        os.chown(data, standby._user.pw_uid, standby._user.pw_gid)
-    copying = standby._command(
-        *("pg_basebackup", standby._binaries() / "pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", postgres.url)
-    )
-    assert copying.wait(within_seconds=60) == 0, copying.log
-    yield standby.start()
+    standby = start_standby(postgres, server_folder / tmp_path.name)
+    yield standby
     standby.kill()
 
 
