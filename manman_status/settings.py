@@ -67,6 +67,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter_queue: str = "manman.status.dead"
     heartbeat_queue: str = "manman.status.heartbeats"
     lifecycle_queue: str = "manman.status.lifecycle"
+    dropped_queue: str = "manman.status.dropped"
+    hash_exchange: str = "manman.status.heartbeats"
+    partitions: int = 1
     heartbeat_ttl_seconds: int = 60
     heartbeat_max_length: int = 200_000
     lifecycle_delivery_limit: int = 100
@@ -138,15 +141,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The observation stood still when it did not move for five canaries and more. Not for the smallest timeout: a
         worker that was silent already, and has to reconnect after a shorter outage, would be lost for it."""
         return max(5 * self.canary_interval_seconds, min(self.minimum_timeout_seconds, LONGEST_UNTOLD_OUTAGE_SECONDS))
-
-    def prefetch_of(self, queue: str) -> int:
-        """How many messages of a queue a processor may hold unacknowledged."""
-        return self.lifecycle_prefetch if queue == self.lifecycle_queue else self.prefetch
-
-    def batch_of(self, queue: str) -> int:
-        """Events in one transaction. A larger batch would wait for messages that the broker does not send before this
-        one is acknowledged."""
-        return min(self.batch_max_events, self.prefetch_of(queue))
 
     @property
     def broker_url(self) -> str:
@@ -314,6 +308,9 @@ PROBLEMS: dict[str, Callable[[Any], str]] = {
     "dead_letter_queue": _name,
     "heartbeat_queue": _name,
     "lifecycle_queue": _name,
+    "dropped_queue": _name,
+    "hash_exchange": _name,
+    "partitions": _within(1, 64),
     "heartbeat_ttl_seconds": _within(1, 86_400),
     "heartbeat_max_length": _within(1_000, 100_000_000),
     "lifecycle_delivery_limit": _within(5, 1_000_000),

@@ -13,6 +13,7 @@ from datetime import timedelta
 from itertools import groupby
 
 import msgspec
+from manman_status.pipeline.custody import Custody
 
 from manman_status.domain.clock import STEP_SECONDS, ClockReading
 from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped
@@ -24,7 +25,6 @@ from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules, sweep
 from manman_status.domain.workers import microseconds
 from manman_status.pipeline.clock import DatabaseClock
-from manman_status.pipeline.custody import Custody
 from tests.builders import START, inventory
 
 BEATS, LIFECYCLE = "beats", "lifecycle"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TypeAlias, assert_never
 
+import msgspec
 import structlog
 
 from manman_status.backoff import OnceAMinute
@@ -25,7 +26,7 @@ from manman_status.domain.events import (
 from manman_status.errors import PoisonMessage
 from manman_status.pipeline.seal import Seal
 from manman_status.wire.inbound import Admit, Meaning
-from manman_status.wire.notices import CONTROL_KEYS, CanarySent
+from manman_status.wire.notices import CONTROL_KEYS, CanaryKind, CanarySent
 
 log = structlog.get_logger()
 
@@ -36,9 +37,12 @@ Subject: TypeAlias = tuple[str, int]
 class Admission:
     """Decides for each event of one queue whether its sender may say it."""
 
-    def __init__(self, seal: Seal, *, queue: str, control_exchange: str, body_must_match_key: bool) -> None:
+    def __init__(
+        self, seal: Seal, *, queue: str, kind: CanaryKind, control_exchange: str, body_must_match_key: bool
+    ) -> None:
         self._seal = seal
         self._queue = queue
+        self._kind = kind
         self._control_exchange = control_exchange
         self._body_must_match_key = body_must_match_key
         self._warning = OnceAMinute()
@@ -49,7 +53,7 @@ class Admission:
 
     def _admit(self, exchange: str, routing_key: str, meaning: Meaning) -> Meaning | None:
         if isinstance(meaning, CanarySent):
-            return self._true_canary(meaning)
+            return self._true_canary(meaning, routing_key)
         key = CONTROL_KEYS.get(type(meaning))  # type: ignore[arg-type]
         if key is not None:
             self._check_control(exchange, routing_key, key)
@@ -59,11 +63,11 @@ class Admission:
             check_key(meaning, routing_key)  # type: ignore[arg-type]
         return meaning
 
-    def _true_canary(self, canary: CanarySent) -> CanarySent | None:
+    def _true_canary(self, canary: CanarySent, routing_key: str) -> CanarySent | None:
         """None for a false one. It is no dead letter: a processor of the version before sends
         canaries without a MAC, and no canary is worth sending again."""
-        if self._seal.is_true(self._queue, canary):
-            return canary
+        if self._seal.is_true(self._kind, canary):
+            return msgspec.structs.replace(canary, came_by=routing_key)
         if self._warning.is_due():
             log.warning(
                 "false_canary_ignored",

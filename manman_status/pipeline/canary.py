@@ -1,17 +1,18 @@
 """Listening, proven: once a second a canary through each queue, and this processor's own row.
 
-A canary carries the database's time. When it has been committed, and no processor still holds what came before it,
-everything put on the queue before that time is known to be in the rows.
+A canary carries the database's time. One consumer reads a queue, in its order, and commits in that order. So when a
+canary has been committed, everything put on its queue before that time is in the rows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from itertools import count
 from time import monotonic
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -19,18 +20,20 @@ from manman_status.backoff import Backoff
 from manman_status.domain.clock import ClockReading
 from manman_status.errors import describe
 from manman_status.pipeline.clock import DatabaseClock, elapsed
-from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.seal import Seal
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.canary_key import shared_secret
 from manman_status.store.observation import (
     ClockStepped,
+    QueueMark,
+    QueueState,
     advance_observation,
     check_clock,
-    distrust_canaries,
+    choose_queues,
     forget_processor,
-    move_watermark,
     read_clock,
+    read_queues,
+    reading_processors,
     register_processor,
     report_processor,
     resume_observation,
@@ -44,16 +47,21 @@ REPORTS_PER_CANARY = 4
 REPORTS_PER_DEPTHS = 20
 
 
-class Canaries(Protocol):
-    """Sends canaries. Both may fail or hang while the broker is away: then nothing is proven, which is the point."""
+class Broker(Protocol):
+    """What is read of the broker, and canaries on it. Sending one may fail or hang while the broker is away: then
+    nothing is proven, which is the point."""
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection to the broker now."""
+        """Whether every queue is subscribed to now."""
 
     @property
     def losses(self) -> int:
-        """How often the connection was lost since we began."""
+        """How often a connection was lost since we began."""
+
+    @property
+    def given(self) -> list[str]:
+        """The queues that the broker gives to us."""
 
     @property
     def alarm(self) -> str | None:
@@ -63,28 +71,40 @@ class Canaries(Protocol):
     def problems(self) -> dict[str, str]:
         """Why a queue is not read, by its name, or why nothing can be published, by `publishing`."""
 
-    async def send(self, queue: str, sent_at: datetime) -> None:
-        """Through the inbound exchange, to whichever processor is given it."""
+    def follow(self, marks: Sequence[QueueMark], *, processors: int) -> None:
+        """Read these queues, which so many processors share."""
 
-    async def send_to_self(self, queue: str, sent_at: datetime) -> None:
-        """Through this processor's own queue, read on the channel of `queue`."""
+    async def send(self, marks: Sequence[QueueMark], sent_at: datetime, clock_steps: int) -> None:
+        """A canary through each of the queues, to whichever processor is given it."""
+
+    def dropped(self) -> AbstractAsyncContextManager[bool | None]:
+        """Whether the broker dropped heartbeats; None when that cannot be asked. It is told until the body ends
+        without a fault."""
 
     async def depths(self) -> tuple[dict[str, int], int | None]:
         """How many messages wait in each queue, and how many dead letters; {} and None when that cannot be asked."""
 
 
+class _Report(NamedTuple):
+    """What one report found."""
+
+    now: datetime
+    clock_steps: int
+    marks: list[QueueMark]
+
+
 class Observer:
-    """Keeps this processor's row and sends its canaries. `custody` has one entry a queue."""
+    """Keeps this processor's row, reports and sends canaries. `queues` are those that our settings ask for."""
 
     def __init__(
         self,
         pool: Pool,
-        canaries: Canaries,
-        custody: Mapping[str, Custody],
+        broker: Broker,
         statistics: Statistics,
         seal: Seal,
         clock: DatabaseClock,
         *,
+        queues: Sequence[str],
         processor_id: str,
         host: str,
         version: str,
@@ -93,34 +113,30 @@ class Observer:
         blind_after_seconds: float,
     ) -> None:
         self._pool = pool
-        self._canaries = canaries
-        self._custody = custody
+        self._broker = broker
         self._statistics = statistics
         self._seal = seal
         self._clock = clock
+        self._queues = queues
         self._processor_id = processor_id
         self._host = host
         self._version = version
         self._interval_seconds = interval_seconds
         self._standstill_seconds = standstill_seconds
         self._blind_after_seconds = blind_after_seconds
-        self._queues = sorted(custody)
         self._proven_at = float("-inf")
         self._unproven_since: float | None = None
         self._missing_told: list[str] = []
         self._losses_told = 0
+        self._asked_for_dropped_at = monotonic()
 
     async def register(self) -> bool:
-        """Before anything is read. Tries until it succeeds."""
+        """Before anything is read: the queues that are read from now on, and our row. Tries until it succeeds."""
         backoff = Backoff()
         while True:
             try:
-                async with self._pool.acquire() as connection:
-                    self._seal.use(await shared_secret(connection))
-                    await register_processor(
-                        connection, self._processor_id, host=self._host, version=self._version, queues=self._queues
-                    )
-            except DATABASE_ERRORS as error:
+                await self._register()
+            except (ClockStepped, *DATABASE_ERRORS) as error:
                 delay = backoff.failed()
                 if backoff.is_worth_saying:
                     log.warning("processor_not_registered", error=describe(error))
@@ -128,24 +144,36 @@ class Observer:
             else:
                 return True
 
+    async def _register(self) -> None:
+        async with self._pool.acquire() as connection:
+            self._seal.use(await shared_secret(connection))
+            async with connection.transaction():
+                steps = (await read_clock(connection)).steps
+                await register_processor(connection, self._processor_id, host=self._host, version=self._version)
+                added, leaving = await choose_queues(connection, self._queues, steps=steps)
+                marks = await read_queues(connection)
+                await check_clock(connection, steps=steps)
+        if leaving:
+            log.warning("queues_changed", added=added, leaving=leaving, meaning="another number of partitions is set")
+        self._broker.follow(marks, processors=1)
+
     async def unregister(self) -> None:
-        """After the broker was told to take back what was not settled."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            await forget_processor(connection, self._processor_id, queues=self._queues)
+        async with self._pool.acquire() as connection:
+            await forget_processor(connection, self._processor_id)
 
     async def run(self) -> None:
-        """Our own canaries go several times as often: the others' watermarks wait for what they prove."""
+        """Reports go several times as often as canaries, so that a clock that stepped, or a connection that was lost,
+        is known before the next canary."""
         backoff = Backoff()
         for turn in count():
+            sends = turn % REPORTS_PER_CANARY == 0
             try:
-                sent_at = await self._report()
-                self._note_proof(sent_at)
-                for queue in self._queues if self._canaries.losses == self._losses_told else ():
-                    if turn % REPORTS_PER_CANARY == 0:
-                        await self._canaries.send(queue, sent_at)
-                    await self._canaries.send_to_self(queue, sent_at)
+                report = await (self._report_dropped() if sends else self._report())
+                self._note_proof(report)
+                if sends and self._broker.losses == self._losses_told:
+                    await self._broker.send(report.marks, report.now, report.clock_steps)
                 if turn % REPORTS_PER_DEPTHS == 0:
-                    self._statistics.queue_depths, dead_letters = await self._canaries.depths()
+                    self._statistics.queue_depths, dead_letters = await self._broker.depths()
                     self._statistics.note_dead_letters(dead_letters, now=monotonic())
             except ClockStepped:
                 log.debug("report_was_of_the_old_time")
@@ -159,14 +187,18 @@ class Observer:
             await asyncio.sleep(self._interval_seconds / REPORTS_PER_CANARY)
 
     def has_proof(self, *, within_seconds: float) -> bool:
-        """Whether the database answered and our own canaries came back through every queue so lately."""
-        return monotonic() - self._proven_at <= within_seconds
+        """Whether the database answered and canaries came through every queue so lately, and we read or stand by."""
+        return monotonic() - self._proven_at <= within_seconds and not self._broker.problems
 
-    def _note_proof(self, now: datetime) -> None:
-        lately = now - timedelta(seconds=2 * self._interval_seconds)
-        settled = {queue: custody.settled_through for queue, custody in self._custody.items()}
-        # One whose time lies ahead was sent before the database's clock stepped back.
-        missing = sorted(queue for queue, through in settled.items() if through is None or not lately < through <= now)
+    def _note_proof(self, report: _Report) -> None:
+        lately = report.now - timedelta(seconds=2 * self._interval_seconds)
+        marks = [mark for mark in report.marks if mark.state is QueueState.ACTIVE]
+        # A watermark that lies ahead is of before the database's clock stepped back.
+        missing = [
+            mark.queue
+            for mark in marks
+            if mark.observed_through is None or not lately < mark.observed_through <= report.now
+        ]
         if missing:
             self._unproven_since = self._unproven_since or monotonic()
             if not self._missing_told and monotonic() - self._unproven_since > self._standstill_seconds:
@@ -174,7 +206,7 @@ class Observer:
                 log.warning(
                     "canaries_do_not_return",
                     queues=missing,
-                    meaning="the broker, or our reading, stands still; nobody is given up meanwhile",
+                    meaning="the broker, or whoever reads these queues, stands still; nobody is marked LOST meanwhile",
                 )
             return
         self._proven_at, self._unproven_since = monotonic(), None
@@ -182,31 +214,35 @@ class Observer:
             log.info("canaries_return", queues=self._missing_told)
             self._missing_told = []
 
-    async def _report(self) -> datetime:
-        """Write the row and move the watermarks; the database's time, taken before any canary is sent. So no canary
-        that was sent after a loss of the connection is seen before that loss."""
-        losses, is_connected = self._canaries.losses, self._canaries.is_connected
-        self._statistics.broker_alarm, self._statistics.broker_problems = self._canaries.alarm, self._canaries.problems
-        restarted = [queue for queue in self._queues if self._custody[queue].restarted]
-        for queue in restarted:
-            self._custody[queue].restarted = False  # before we wait: it may restart again meanwhile
-        try:
-            sent_at = await self._write(restarted, was_cut_off=losses != self._losses_told or not is_connected)
-        except BaseException:
-            for queue in restarted:
-                self._custody[queue].restarted = True
-            raise
+    async def _report_dropped(self) -> _Report:
+        """Report, and write down first what the broker dropped: no watermark may pass it for long."""
+        async with self._broker.dropped() as dropped:
+            if dropped is not None:
+                self._asked_for_dropped_at = monotonic()
+            if dropped:
+                log.warning(
+                    "heartbeats_dropped",
+                    meaning="a heartbeat queue was full, or held heartbeats for too long;"
+                    " nobody is marked LOST until a whole timeout was observed",
+                )
+            return await self._report(dropped=bool(dropped))
+
+    async def _report(self, *, dropped: bool = False) -> _Report:
+        """Write the row, let the observation advance, and see what is to be read; the database's time, taken before
+        any canary is sent. So no canary that was sent after a loss of the connection is seen before that loss."""
+        losses, is_connected = self._broker.losses, self._broker.is_connected
+        self._statistics.broker_alarm, self._statistics.broker_problems = self._broker.alarm, self._broker.problems
+        self._statistics.reads = self._broker.given
+        cannot_ask = monotonic() - self._asked_for_dropped_at > self._standstill_seconds
+        was_cut_off = losses != self._losses_told or not is_connected or cannot_ask
+        report = await self._write(was_cut_off=was_cut_off, dropped=dropped)
+        self._statistics.watermarks = {mark.queue: mark.observed_through for mark in report.marks}
         if is_connected and losses != self._losses_told:  # until then each report says that it is lost
             self._losses_told = losses
             log.warning("was_cut_off_from_broker", meaning="nobody is given up until a whole timeout was observed")
-        return sent_at
+        return report
 
-    async def _write(self, restarted: list[str], *, was_cut_off: bool) -> datetime:
-        settled = {
-            queue: custody.settled_through
-            for queue, custody in self._custody.items()
-            if custody.settled_through is not None
-        }
+    async def _write(self, *, was_cut_off: bool, dropped: bool) -> _Report:
         async with self._pool.acquire() as connection:
             earliest = elapsed()
             async with connection.transaction():
@@ -216,37 +252,33 @@ class Observer:
                 steps = read.steps + bool(step)
                 if step:
                     await take_step(connection, step)
-                await self._report_in(connection, settled, restarted, was_cut_off=was_cut_off)
+                await self._report_in(connection)
+                if was_cut_off or dropped:
+                    await resume_observation(connection, because_dropped=dropped)
+                marks = await read_queues(connection)
+                if not marks:  # somebody emptied the tables
+                    await choose_queues(connection, self._queues, steps=steps)
+                    marks = await read_queues(connection)
+                processors = await reading_processors(connection, within_seconds=3 * self._interval_seconds)
                 await check_clock(connection, steps=steps)
         self._clock.keep(reading, steps)
+        self._broker.follow(marks, processors=processors)
         if step:
             log.warning(
                 "database_clock_stepped",
                 seconds=round(step, 3),
                 meaning="no worker is marked LOST until a whole timeout was observed in the new time",
             )
-        return read.now
+        return _Report(read.now, steps, marks)
 
-    async def _report_in(
-        self, connection: Connection, settled: Mapping[str, datetime], restarted: list[str], *, was_cut_off: bool
-    ) -> None:
-        """Write the row and move the watermarks, within the caller's transaction."""
-        known = await report_processor(
-            connection, self._processor_id, settled_through=settled, statistics=self._statistics.as_row()
-        )
-        if not known:
+    async def _report_in(self, connection: Connection) -> None:
+        """Write the row and let the observation advance, within the caller's transaction."""
+        if not await report_processor(connection, self._processor_id, statistics=self._statistics.as_row()):
             # Perhaps a backup was restored, with another secret or none.
             self._seal.use(await shared_secret(connection))
-            await register_processor(connection, self._processor_id, host=self._host, version=self._version, queues=[])
-        for queue in self._queues:
-            if queue in restarted:
-                await distrust_canaries(connection, queue)
-            await move_watermark(connection, queue)
+            await register_processor(connection, self._processor_id, host=self._host, version=self._version)
         await advance_observation(
             connection,
-            self._queues,
             standstill_seconds=self._standstill_seconds,
             blind_after_seconds=self._blind_after_seconds,
         )
-        if was_cut_off:
-            await resume_observation(connection)

@@ -6,16 +6,25 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from time import monotonic
+from typing import Protocol, assert_never
 
 import structlog
 
-from manman_status.backoff import Backoff
-from manman_status.errors import describe
+from manman_status.backoff import Backoff, OnceAMinute
+from manman_status.errors import BrokerUnavailable, describe
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.store.alerts import forget_resolved
 from manman_status.store.clock_step import has_stepped_within
 from manman_status.store.leases import LeaseLost, check_lease
-from manman_status.store.observation import forget_gaps, forget_processor, stale_processors
+from manman_status.store.observation import (
+    QueueMark,
+    QueueState,
+    change_queue,
+    forget_gaps,
+    forget_queue,
+    forget_silent_processors,
+    read_queues,
+)
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, keep_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 from manman_status.store.retention import delete_ended, delete_unreported
@@ -24,33 +33,46 @@ from manman_status.store.silences import forget_silences
 log = structlog.get_logger()
 
 LOOK_EVERY_SECONDS = 1.0
+EMPTY_SECONDS = 5.0
+"""So long a queue must be empty before it goes, and so long processors have to let go of it."""
 TIDY_EVERY_SECONDS = 3600.0
 LOCKS_TRIED_EVERY_SECONDS = 60.0
 KEEP_ALL_AFTER_STEP = timedelta(days=1)
 """A clock that is years ahead must not cost the history: a person has a day to set it."""
 
 
-class Housekeeper:
-    """`is_connected` asks the broker for a processor: True, False, or None when it cannot be asked."""
+class Queues(Protocol):
+    """What is done to queues on the broker. Each raises BrokerUnavailable."""
 
+    async def release(self, queue: str) -> bool:
+        """Unbind it from everything; whether it is there."""
+
+    async def count(self, queue: str) -> int | None:
+        """How many messages wait in it; None when it is not there."""
+
+    async def delete(self, queue: str) -> bool:
+        """Delete it if nobody reads it and it is empty; whether it is gone."""
+
+
+class Housekeeper:
     def __init__(
         self,
         pool: Pool,
         leadership: Leadership,
-        is_connected: Callable[[str], Awaitable[bool | None]],
+        queues: Queues,
         *,
-        queues: list[str],
         retention_days: int,
         silent_seconds: float,
     ) -> None:
         self._pool = pool
         self._leadership = leadership
-        self._is_connected = is_connected
         self._queues = queues
+        self._waits_since: dict[str, float] = {}
         self._retention_days = retention_days
         self._silent_seconds = silent_seconds
         self._tidy_at = self._partitions_at = float("-inf")
         self._locks = Backoff(longest_seconds=LOCKS_TRIED_EVERY_SECONDS)
+        self._queue_problem = OnceAMinute()
 
     async def run(self) -> None:
         backoff = Backoff()
@@ -58,6 +80,7 @@ class Housekeeper:
             token = await self._leadership.wait()
             try:
                 await self._forget_the_gone(token)
+                await self._keep_queues(token)
                 if monotonic() >= self._tidy_at:
                     await self._tidy(token)
                     self._tidy_at = monotonic() + TIDY_EVERY_SECONDS
@@ -74,17 +97,67 @@ class Housekeeper:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def _forget_the_gone(self, token: int) -> None:
-        """A silent processor that is still connected may hold messages, and so holds the watermark too. One that is
-        not has given everything back."""
-        async with self._pool.acquire() as connection:
-            silent = await stale_processors(connection, silent_seconds=self._silent_seconds)
-        for processor_id in silent:
-            if await self._is_connected(processor_id) is not False:
-                continue
-            async with self._pool.acquire() as connection, connection.transaction():
-                await check_lease(connection, LEASE, token)
-                await forget_processor(connection, processor_id, queues=self._queues)
+        """Nothing depends on their rows: what they held the broker gives to others."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await check_lease(connection, LEASE, token)
+            gone = await forget_silent_processors(connection, silent_seconds=self._silent_seconds)
+        for processor_id in gone:
             log.warning("processor_gone", processor_id=processor_id)
+
+    async def _keep_queues(self, token: int) -> None:
+        """Take queues that are no longer wanted out of use, a step at a time. Each step can be done again, so whoever
+        leads next goes on where this one ended."""
+        async with self._pool.acquire() as connection:
+            marks = await read_queues(connection)
+        for mark in marks:
+            try:
+                await self._keep_queue(mark, token)
+            except BrokerUnavailable as error:
+                if self._queue_problem.is_due():
+                    log.warning("queue_not_removed", queue=mark.queue, error=str(error))
+
+    async def _keep_queue(self, mark: QueueMark, token: int) -> None:
+        queue = mark.queue
+        match mark.state:
+            case QueueState.ACTIVE:
+                return
+            case QueueState.LEAVING:
+                await self._queues.release(queue)
+                await self._change_queue(queue, mark.state, QueueState.RETIRED, token)
+                log.info("queue_retired", queue=queue, meaning="what is left in it is read, then it is deleted")
+            case QueueState.RETIRED:
+                is_there = await self._queues.release(queue)  # somebody slow may have bound it again
+                if is_there and await self._queues.count(queue):
+                    self._waits_since.pop(queue, None)
+                elif self._has_waited(queue):
+                    await self._change_queue(queue, mark.state, QueueState.CLOSING, token)
+            case QueueState.CLOSING:
+                if self._has_waited(queue):
+                    await self._delete_queue(queue, token)
+            case _:
+                assert_never(mark.state)
+
+    def _has_waited(self, queue: str) -> bool:
+        """True once the time is over since this was first asked; then it begins anew."""
+        if monotonic() - self._waits_since.setdefault(queue, monotonic()) < EMPTY_SECONDS:
+            return False
+        del self._waits_since[queue]
+        return True
+
+    async def _delete_queue(self, queue: str, token: int) -> None:
+        if not await self._queues.delete(queue):
+            # Whoever read it gave something back, or still reads.
+            await self._change_queue(queue, QueueState.CLOSING, QueueState.RETIRED, token)
+            return
+        async with self._pool.acquire() as connection, connection.transaction():
+            await check_lease(connection, LEASE, token)
+            await forget_queue(connection, queue)
+        log.info("queue_deleted", queue=queue)
+
+    async def _change_queue(self, queue: str, before: QueueState, after: QueueState, token: int) -> None:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await check_lease(connection, LEASE, token)
+            await change_queue(connection, queue, before, after)
 
     async def _keep_partitions(self) -> None:
         """No lease is checked: whoever does this does the same, and one at a time. The check would keep the lease

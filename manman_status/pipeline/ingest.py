@@ -135,8 +135,6 @@ class Ingest:
         pool: Pool,
         statistics: Statistics,
         *,
-        processor_id: str,
-        queues: list[str],
         standstill_seconds: float,
         blind_after_seconds: float,
         patience: Patience,
@@ -144,8 +142,6 @@ class Ingest:
     ) -> None:
         self._pool = pool
         self._statistics = statistics
-        self._processor_id = processor_id
-        self._queues = queues
         self._standstill_seconds = standstill_seconds
         self._blind_after_seconds = blind_after_seconds
         self._patience = patience
@@ -266,11 +262,11 @@ class Ingest:
     async def _take_notices(self, connection: Connection, queue: str, notices: Sequence[Notice]) -> list[Transition]:
         """The transitions that came of them."""
         transitions: list[Transition] = []
-        sent_at: datetime | None = None
+        newest: CanarySent | None = None
         for notice in notices:
             match notice:
                 case CanarySent():
-                    sent_at = max(notice.sent_at, sent_at or notice.sent_at)
+                    newest = max(newest or notice, notice, key=_age_of_canary)
                 case GuardReleased():
                     if await release_guard(connection, notice.group):
                         log.info("guard_released", group=notice.group)
@@ -280,11 +276,16 @@ class Ingest:
                     await take_alert_notice(connection, notice)
                 case _:
                     assert_never(notice)
-        if sent_at is not None:
-            await move_watermark(connection, queue, canary=(sent_at, self._processor_id))
+        if newest is not None:
+            await move_watermark(
+                connection,
+                queue,
+                sent_at=newest.sent_at,
+                clock_steps=newest.clock_steps,
+                canary_key=newest.came_by,
+            )
             await advance_observation(
                 connection,
-                self._queues,
                 standstill_seconds=self._standstill_seconds,
                 blind_after_seconds=self._blind_after_seconds,
             )
@@ -295,6 +296,11 @@ class Ingest:
         self._statistics.add_batch(events, transitions, ms=ms)
         if transitions:
             self._wake()
+
+
+def _age_of_canary(canary: CanarySent) -> tuple[int, datetime]:
+    """Grows: a time is compared within the same number of steps of the database's clock."""
+    return canary.clock_steps, canary.sent_at
 
 
 def _apart(items: Sequence[Item]) -> tuple[list[tuple[int, ReportedEvent]], list[Notice]]:

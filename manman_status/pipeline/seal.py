@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from manman_status.wire.notices import CanarySent, canary_mac
+from manman_status.wire.notices import CanaryKind, CanarySent, canary_mac, canary_message
 
 
 class Seal:
@@ -19,23 +19,15 @@ class Seal:
     def use(self, secret: bytes) -> None:
         self._secret = secret
 
-    def sign(self, queue: str, processor_id: str, sent_at: datetime) -> str:
-        """Empty without the secret: then nobody believes the canary."""
-        return "" if self._secret is None else canary_mac(self._secret, queue, processor_id, sent_at)
+    def signed_canary(self, kind: CanaryKind, processor_id: str, sent_at: datetime, clock_steps: int) -> bytes:
+        """The message. Nobody believes one that was made without the secret."""
+        canary = CanarySent(sent_at, processor_id, clock_steps=clock_steps)
+        return canary_message(msgspec.structs.replace(canary, mac=self._mac(kind, canary)))
 
-    def is_true(self, queue: str, canary: CanarySent) -> bool:
-        """True when a processor sent this canary through this queue."""
-        mac = self.sign(queue, canary.processor_id, canary.sent_at)
+    def is_true(self, kind: CanaryKind, canary: CanarySent) -> bool:
+        """True when a processor sent this canary through a queue of this kind."""
+        mac = self._mac(kind, canary)
         return bool(mac) and hmac.compare_digest(mac.encode(), canary.mac.encode())
 
-    def own_canary(self, queue: str, processor_id: str, sent_at: datetime) -> bytes:
-        """The body of a canary for the processor's own `queue`."""
-        return msgspec.json.encode((sent_at, self.sign(queue, processor_id, sent_at)))
-
-    def open_own_canary(self, queue: str, processor_id: str, body: bytes) -> datetime | None:
-        """When our own canary was sent; None for what somebody else put into our own `queue`."""
-        try:
-            sent_at, mac = msgspec.json.decode(body, type=tuple[datetime, str])
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            return None
-        return sent_at if self.is_true(queue, CanarySent(sent_at, processor_id, mac)) else None
+    def _mac(self, kind: CanaryKind, canary: CanarySent) -> str:
+        return "" if self._secret is None else canary_mac(self._secret, kind, canary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, get_args
 
 from manman_status.domain.events import ReportedEvent
@@ -47,6 +48,8 @@ class Statistics:
         self.transitions = 0
         self.last_batch_ms = 0.0
         self.longest_batch_ms = 0.0
+        self.reads: list[str] = []
+        self.watermarks: dict[str, datetime | None] = {}
         self.queue_depths: dict[str, int] = {}
         self.broker_alarm: str | None = None
         self.broker_problems: dict[str, str] = {}
@@ -119,6 +122,7 @@ class Statistics:
             "batch_seconds": self._batch_seconds.as_row(),
             "last_batch_ms": self.last_batch_ms,
             "longest_batch_ms": self.longest_batch_ms,
+            "reads": self.reads,
             "queue_depths": self.queue_depths,
             "broker_alarm": self.broker_alarm,
             "broker_problems": self.broker_problems,

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -25,7 +25,6 @@ from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.alerting import Alerter
 from manman_status.pipeline.canary import Observer
 from manman_status.pipeline.clock import DatabaseClock
-from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.dead_letters import DeadLetterRelay, Sampler
 from manman_status.pipeline.history import HistoryCheck
 from manman_status.pipeline.housekeeping import Housekeeper
@@ -44,10 +43,12 @@ from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper
 from manman_status.processor.canaries import BrokerCanaries
 from manman_status.processor.connection import QueueReader
+from manman_status.processor.declare import delete_left, message_count, release
 from manman_status.processor.flow import Flow
 from manman_status.processor.probes import probe_files
 from manman_status.processor.publisher import DeadLetters, StatusPublisher
 from manman_status.processor.publishing import Publishing
+from manman_status.processor.reading import Reading
 from manman_status.processor.running import Part, Runs, unless_stopped
 from manman_status.processor.subscribers import Subscription, parse
 from manman_status.reporter.alarms import learn_reasons
@@ -59,6 +60,8 @@ from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened,
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
+    from aio_pika import Connection
+
     from manman_status.processor.telemetry import Tracing
 
 log = structlog.get_logger()
@@ -101,7 +104,6 @@ def _open_tracing(
     settings: Settings,
     processor_id: str,
     statistics: Statistics,
-    custody: Mapping[str, Custody],
     stack: AsyncExitStack,
 ) -> Tracing | None:
     """Spans and numbers are sent until the stack is left; None, and nothing loaded, without an endpoint."""
@@ -113,7 +115,7 @@ def _open_tracing(
 
     telemetry = Telemetry(settings.otlp_endpoint, service="manman-status-processor", instance_id=processor_id)
     stack.callback(telemetry.shutdown)
-    observe(telemetry.meter_provider, statistics, custody)
+    observe(telemetry.meter_provider, statistics)
     return Tracing(telemetry)
 
 
@@ -124,11 +126,10 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
-    custody = {queue: Custody() for queue in (topology.heartbeat_queue, topology.lifecycle_queue)}
     statistics = Statistics()
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
-        tracing = _open_tracing(settings, processor_id, statistics, custody, stack)
+        tracing = _open_tracing(settings, processor_id, statistics, stack)
         probes = await stack.enter_async_context(probe_files(settings.probe_folder))
         pool = create_pool(
             settings.database_url,
@@ -139,7 +140,7 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         await stack.enter_async_context(opened(pool, close_within_seconds=0.5))
         if await unless_stopped(_prepare_database(pool), stopping) is None:
             return
-        processor = Processor(settings, topology, pool, custody, processor_id, channels, statistics, tracing)
+        processor = Processor(settings, topology, pool, processor_id, channels, statistics, tracing)
         stack.push_async_callback(processor.leave)
         probes.is_ready = processor.is_ready
         probes.is_alive = processor.is_alive
@@ -163,7 +164,6 @@ class Processor:
         settings: Settings,
         topology: Topology,
         pool: Pool,
-        custody: dict[str, Custody],
         processor_id: str,
         channels: Sequence[Channel],
         statistics: Statistics,
@@ -175,26 +175,15 @@ class Processor:
         self._stuck_said: list[str] = []
         self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
         self._publishing = Publishing(settings.broker_url, topology)
-        seal, flow, clock = Seal(), Flow(), DatabaseClock()
+        self._seal, self._flow, clock = Seal(), Flow(), DatabaseClock()
         patience = Patience(settings.default_interval_seconds, settings.minimum_timeout_seconds)
-        self._readers = {
-            queue: QueueReader(
-                settings.broker_url,
-                topology,
-                queue,
-                processor_id,
-                custody[queue],
-                seal,
-                flow,
-                prefetch=settings.prefetch_of(queue),
-                parse=parse,
-                before_reading=self._register,
-            )
-            for queue in custody
-        }
-        self._registering = asyncio.Lock()
+        self._topology = topology
+        self._tracing = tracing
+        self._reading = Reading(
+            topology, self._subscribe, given_within_seconds=max(5 * settings.canary_interval_seconds, 2.0)
+        )
         self._registered = asyncio.Event()
-        canaries = BrokerCanaries(self._publishing, self._readers, topology, processor_id, seal)
+        canaries = BrokerCanaries(self._publishing, self._reading, topology, processor_id, self._seal)
         publish = StatusPublisher(self._publishing, topology, tracing)
         self._history = HistoryCheck(pool)
         self._relay = Relay(pool, publish, self._leadership, self._statistics)
@@ -215,10 +204,10 @@ class Processor:
         self._observer = Observer(
             pool,
             canaries,
-            custody,
             self._statistics,
-            seal,
+            self._seal,
             clock,
+            queues=topology.queues(settings.partitions),
             processor_id=processor_id,
             host=socket.gethostname(),
             version=version("manman-status"),
@@ -237,8 +226,7 @@ class Processor:
         housekeeper = Housekeeper(
             pool,
             self._leadership,
-            canaries.is_there,
-            queues=sorted(custody),
+            BrokerQueues(self._reading, topology),
             retention_days=settings.retention_days,
             silent_seconds=3 * settings.canary_interval_seconds,
         )
@@ -248,45 +236,45 @@ class Processor:
         letters = DeadLetterRelay(pool, self._leadership, self._statistics, dead_letters)
         works: tuple[Runs, ...] = (sweeper, self._relay, self._alerter, letters, housekeeper, *self._tellers)
         self._leaders = [Part(each, rests_seconds=LONGEST_BACKOFF_SECONDS) for each in works]
-        ingest = Ingest(
+        self._ingest = Ingest(
             pool,
             self._statistics,
-            processor_id=processor_id,
-            queues=sorted(custody),
             standstill_seconds=settings.standstill_seconds,
             blind_after_seconds=settings.blind_after_seconds,
             patience=patience,
             wake=self._wake,
         )
-        samplers = {topology.heartbeat_queue: TRANSIENT_LETTERS, topology.lifecycle_queue: DURABLE_LETTERS}
-        self._subscriptions = [
-            Subscription(
-                reader,
-                ingest,
-                Sampler(**samplers[queue]),
-                flow,
-                custody[queue],
-                self._statistics,
-                Admission(
-                    seal,
-                    queue=queue,
-                    control_exchange=topology.control_exchange,
-                    body_must_match_key=settings.body_must_match_key,
-                ),
-                max_events=settings.batch_of(queue),
-                max_wait_ms=settings.batch_max_wait_ms,
-                tracing=tracing,
-            )
-            for queue, reader in self._readers.items()
-        ]
 
-    async def _register(self) -> None:
-        """Before anything is read: whoever reads must be known. Where dead letters go is tried before, too."""
+    def _subscribe(self, queue: str, declare: Callable[[Connection], Awaitable[None]]) -> Subscription:
+        settings = self._settings
+        is_transient = self._topology.holds_heartbeats(queue)
+        prefetch = settings.prefetch if is_transient else settings.lifecycle_prefetch
+        reader = QueueReader(settings.broker_url, queue, self._flow, prefetch=prefetch, parse=parse, declare=declare)
+        return Subscription(
+            reader,
+            self._ingest,
+            Sampler(**(TRANSIENT_LETTERS if is_transient else DURABLE_LETTERS)),
+            self._flow,
+            self._statistics,
+            Admission(
+                self._seal,
+                queue=queue,
+                kind="heartbeats" if is_transient else "lifecycle",
+                control_exchange=self._topology.control_exchange,
+                body_must_match_key=settings.body_must_match_key,
+            ),
+            # A larger batch would wait for messages that the broker does not send before this one is acknowledged.
+            max_events=min(settings.batch_max_events, prefetch),
+            max_wait_ms=settings.batch_max_wait_ms,
+            tracing=self._tracing,
+        )
+
+    async def _read(self) -> None:
+        """Whoever reads must be known, and what is read too. Where dead letters go is tried before."""
         await self._publishing.has_tried.wait()
-        async with self._registering:
-            if not self._registered.is_set():
-                await self._observer.register()
-                self._registered.set()
+        await self._observer.register()
+        self._registered.set()
+        await self._reading.run()
 
     async def run(self, stopping: asyncio.Event) -> None:
         # A batch makes thousands of objects and drops them all: looking for cycles that often finds none.
@@ -295,14 +283,13 @@ class Processor:
         async with asyncio.TaskGroup() as tasks, self._bounded_end():
             publishing, *parts = [*self._always, *self._leaders]
             others = [tasks.create_task(publishing.keep_running())]
-            reading = [tasks.create_task(subscription.run()) for subscription in self._subscriptions]
+            reading = [tasks.create_task(self._read())]
             if await unless_stopped(self._registered.wait(), stopping):
                 others += [tasks.create_task(part.keep_running()) for part in parts]
-                log.info("processor_started", queues=[subscription.queue for subscription in self._subscriptions])
+                log.info("processor_started", queues=self._reading.queues)
                 await stopping.wait()
             log.info("processor_stopping")
-            for subscription in self._subscriptions:
-                subscription.stop()
+            self._reading.stop()
             _, late = await asyncio.wait(reading, timeout=self._settings.shutdown_timeout_seconds * 0.7)
             if late:
                 log.warning("stopped_before_all_was_stored", meaning="the broker keeps it and sends it again")
@@ -341,7 +328,7 @@ class Processor:
             return True
         parts = [*self._always, *(self._leaders if self._leadership.has_led_for(STUCK_SECONDS) else ())]
         stuck = [part.name for part in parts if part.is_stuck(for_seconds=STUCK_SECONDS)]
-        stuck += [each.queue for each in self._subscriptions if each.is_stuck(for_seconds=STUCK_SECONDS)]
+        stuck += [each.queue for each in self._reading.subscriptions if each.is_stuck(for_seconds=STUCK_SECONDS)]
         if stuck and stuck != self._stuck_said:
             log.error("processor_stuck", tasks=stuck, meaning="the probe says that it is not alive")
         self._stuck_said = stuck
@@ -349,13 +336,30 @@ class Processor:
 
     async def leave(self) -> None:
         """Close the connections: what we held is back in the queues then, and our row no longer stands for it."""
-        await asyncio.gather(self._publishing.close(), *(reader.close() for reader in self._readers.values()))
+        await asyncio.gather(self._publishing.close(), self._reading.close())
         if not self._registered.is_set():
             return
         try:
             await within(1, self._observer.unregister())
         except DATABASE_ERRORS:
             log.debug("processor_row_not_removed")
+
+
+class BrokerQueues:
+    """What the leader does to queues that are no longer wanted, by a connection that reads."""
+
+    def __init__(self, reading: Reading, topology: Topology) -> None:
+        self._reading = reading
+        self._topology = topology
+
+    async def release(self, queue: str) -> bool:
+        return await release(self._reading.some_connection(), self._topology, queue)
+
+    async def count(self, queue: str) -> int | None:
+        return await message_count(self._reading.some_connection(), queue)
+
+    async def delete(self, queue: str) -> bool:
+        return await delete_left(self._reading.some_connection(), queue)
 
 
 async def _prepare_database(pool: Pool) -> bool:

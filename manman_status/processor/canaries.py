@@ -1,135 +1,147 @@
-"""Canaries on the broker: sent to the shared queues, and to a queue of this processor's own beside each."""
+"""Canaries on the broker: sent through each queue by the way that workers' messages go."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from datetime import datetime
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
-from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
+from aiormq import spec
+from aiormq.exceptions import ChannelNotFoundEntity
 
 from manman_status.cancellation import within
 from manman_status.errors import BrokerUnavailable
 from manman_status.pipeline.seal import Seal
-from manman_status.processor.connection import QueueReader, own_queue
-from manman_status.processor.declare import BROKER_FAULTS, bare_channel, topic
+from manman_status.processor.declare import BROKER_FAULTS, bare_channel, declare_dropped, message_count, topic
 from manman_status.processor.publishing import Publishing
-from manman_status.wire.notices import CANARY_KEYS, canary
+from manman_status.processor.reading import Reading
+from manman_status.store.observation import QueueMark, QueueState
+from manman_status.wire.notices import CANARY_KEYS, CanaryKind, partition_canary_key
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
-    from aio_pika import Connection
+    from aiormq.abc import AbstractChannel
 
 log = structlog.get_logger()
 
 ASK_WITHIN_SECONDS = 1.0
+UNPROVEN_SECONDS = 2.0
+TRIED_KEYS = 4
+"""For each queue that a canary with the known key has not reached lately."""
+KEYS = 1_000_000
 
 
 class BrokerCanaries:
-    """Failing to send one is no error: its absence is what tells. `readers` are by the name of their queue."""
+    """Failing to send one is no error: its absence is what tells."""
 
     def __init__(
-        self,
-        publishing: Publishing,
-        readers: Mapping[str, QueueReader],
-        topology: Topology,
-        processor_id: str,
-        seal: Seal,
+        self, publishing: Publishing, reading: Reading, topology: Topology, processor_id: str, seal: Seal
     ) -> None:
         self._seal = seal
         self._publishing = publishing
-        self._readers = readers
+        self._reading = reading
         self._topology = topology
         self._processor_id = processor_id
         self._exchange = topic(topology.inbound_exchange)
-        self._keys = {
-            topology.heartbeat_queue: CANARY_KEYS["heartbeats"],
-            topology.lifecycle_queue: CANARY_KEYS["lifecycle"],
-        }
 
     @property
     def is_connected(self) -> bool:
         """Of reading alone: a processor that cannot publish proves nothing, but has missed nothing either."""
-        return not any(reader.is_lost for reader in self._readers.values())
+        return self._reading.is_connected
 
     @property
     def losses(self) -> int:
-        return sum(reader.losses for reader in self._readers.values())
+        return self._reading.losses
 
     @property
     def alarm(self) -> str | None:
         return self._publishing.alarm
 
     @property
+    def given(self) -> list[str]:
+        return self._reading.given
+
+    @property
     def problems(self) -> dict[str, str]:
-        problems = {queue: reader.problem for queue, reader in self._readers.items() if reader.problem}
-        return problems | ({"publishing": self._publishing.problem} if self._publishing.problem else {})
+        publishing = {"publishing": self._publishing.problem} if self._publishing.problem else {}
+        return self._reading.problems | publishing
 
-    async def send(self, queue: str, sent_at: datetime) -> None:
-        body = canary(self._processor_id, sent_at, self._seal.sign(queue, self._processor_id, sent_at))
-        try:
-            await self._publishing.publish_canary(body, exchange=self._exchange, routing_key=self._keys[queue])
-        except BrokerUnavailable as error:
-            log.debug("canary_not_sent", queue=queue, error=str(error))
+    def follow(self, marks: Sequence[QueueMark], *, processors: int) -> None:
+        self._reading.follow(marks, processors=processors)
 
-    async def send_to_self(self, queue: str, sent_at: datetime) -> None:
-        name = own_queue(queue, self._processor_id)
+    async def send(self, marks: Sequence[QueueMark], sent_at: datetime, clock_steps: int) -> None:
+        """One through each queue that messages are put into."""
+        active = [mark for mark in marks if mark.state is QueueState.ACTIVE]
+        heartbeats = [mark for mark in active if self._topology.partition_of(mark.queue) is not None]
+        sent: list[tuple[CanaryKind, str]] = [("heartbeats", key) for key in self._heartbeat_keys(heartbeats, sent_at)]
+        if len(active) > len(heartbeats):
+            sent.append(("lifecycle", CANARY_KEYS["lifecycle"]))
+        bodies = {
+            kind: self._seal.signed_canary(kind, self._processor_id, sent_at, clock_steps) for kind in CANARY_KEYS
+        }
+        for kind, key in sent:
+            await self._publish(bodies[kind], key)
+
+    def _heartbeat_keys(self, marks: Sequence[QueueMark], now: datetime) -> list[str]:
+        """Keys that reach each of the queues. Which queue a key reaches is RabbitMQ's to decide: the one by which a
+        canary came is kept with its watermark, and any others are tried where none comes."""
+        if len(marks) == 1:
+            return [CANARY_KEYS["heartbeats"]]
+        lately = now - timedelta(seconds=UNPROVEN_SECONDS)
+        unproven = sum(mark.observed_through is None or mark.observed_through < lately for mark in marks)
+        tried = [partition_canary_key(random.randrange(KEYS)) for _ in range(TRIED_KEYS * unproven)]  # noqa: S311
+        return [*dict.fromkeys([mark.canary_key for mark in marks if mark.canary_key] + tried)]
+
+    async def _publish(self, body: bytes, key: str) -> None:
         try:
-            body = self._seal.own_canary(name, self._processor_id, sent_at)
-            await self._publishing.publish_canary(body, queue=name)
+            await self._publishing.publish_canary(body, exchange=self._exchange, routing_key=key)
         except BrokerUnavailable as error:
-            log.debug("canary_not_sent", queue=name, error=str(error))
-        else:
-            self._readers[queue].expect(sent_at)
+            log.debug("canary_not_sent", routing_key=key, error=str(error))
 
     async def depths(self) -> tuple[dict[str, int], int | None]:
-        names = (*self._keys, self._topology.dead_letter_queue)
+        queues = self._reading.queues
+        # By a connection that reads: of one that publishes RabbitMQ reads nothing during an alarm.
+        names = (*queues, self._topology.dead_letter_queue)
         try:
             *depths, dead_letters = await within(ASK_WITHIN_SECONDS, asyncio.gather(*map(self._depth, names)))
         except TimeoutError:
             return {}, None
-        return {
-            queue: depth for queue, depth in zip(self._keys, depths, strict=True) if depth is not None
-        }, dead_letters
-
-    async def is_there(self, processor_id: str) -> bool | None:
-        """Whether the broker still has a connection of this processor, and with it perhaps messages that only it
-        holds; None when the broker cannot be asked."""
-        answers = [await self._exists(own_queue(queue, processor_id)) for queue in self._keys]
-        return True if True in answers else None if None in answers else False
-
-    async def _exists(self, queue: str) -> bool | None:
-        try:
-            await self._passively(queue)
-        except ChannelLockedResource:
-            return True
-        except ChannelNotFoundEntity:
-            return False
-        except BROKER_FAULTS:
-            return None
-        return True
+        return {queue: depth for queue, depth in zip(queues, depths, strict=True) if depth is not None}, dead_letters
 
     async def _depth(self, queue: str) -> int | None:
         try:
-            return await self._passively(queue)
-        except ChannelNotFoundEntity:
-            if queue == self._topology.dead_letter_queue:
-                self._publishing.miss_dead_letters()
-        except BROKER_FAULTS as error:
+            depth = await within(ASK_WITHIN_SECONDS, message_count(self._reading.some_connection(), queue))
+        except (*BROKER_FAULTS, BrokerUnavailable) as error:
             log.debug("queue_depth_unknown", queue=queue, error=repr(error))
-        return None
+            return None
+        if depth is None and queue == self._topology.dead_letter_queue:
+            self._publishing.miss_dead_letters()
+        return depth
 
-    async def _passively(self, queue: str) -> int:
-        """How many messages wait in it. By a connection that reads: of one that publishes RabbitMQ reads nothing
-        during an alarm."""
-        connection = next((reader.connection for reader in self._readers.values() if reader.connection), None)
-        if connection is None:
-            raise ConnectionError("not connected")
-        return await within(ASK_WITHIN_SECONDS, _message_count(connection, queue))
-
-
-async def _message_count(connection: Connection, queue: str) -> int:
-    async with bare_channel(connection) as channel:
-        return (await channel.queue_declare(queue, passive=True)).message_count or 0
+    @asynccontextmanager
+    async def dropped(self) -> AsyncIterator[bool | None]:
+        """Whether the broker has dropped heartbeats since that was last asked, here or by another processor; None when
+        it cannot be asked. What says so is taken away when the body ends without a fault."""
+        async with AsyncExitStack() as stack:
+            channel: AbstractChannel | None = None
+            tag: int | None = None
+            answer: bool | None = None
+            try:
+                opening = stack.enter_async_context(bare_channel(self._reading.some_connection()))
+                channel = await within(ASK_WITHIN_SECONDS, opening)
+                found = await within(ASK_WITHIN_SECONDS, channel.basic_get(self._topology.dropped_queue))
+                tag = None if isinstance(found.delivery, spec.Basic.GetEmpty) else found.delivery_tag
+                answer = tag is not None
+            except ChannelNotFoundEntity:
+                answer = True  # perhaps: somebody deleted the queue
+                await declare_dropped(self._reading.some_connection(), self._topology)
+            except (*BROKER_FAULTS, BrokerUnavailable) as error:
+                log.debug("dropped_heartbeats_unknown", error=repr(error))
+            yield answer
+            if channel is not None and tag is not None:
+                with suppress(*BROKER_FAULTS):  # it is said once more, then
+                    await within(ASK_WITHIN_SECONDS, channel.basic_ack(tag))

@@ -1,20 +1,19 @@
-"""Reading: a connection for each shared queue, made again by itself whatever becomes of the others.
+"""Reading: a connection for each queue, made again by itself whatever becomes of the others.
 
 What is read and what is published go over different connections. While it is low on memory or disk, RabbitMQ stops
 reading from a connection that publishes, acknowledgements included, and only acknowledgements can end that.
 
 These connections are bare ones, without FastStream and without aio-pika's recovery. Recovery brings back everything of
 a connection or nothing, so one queue that cannot be had would keep all others from being read; it waits without a
-bound; and it goes on in the background, where it could hold this processor's exclusive queue against ourselves. Here
-any loss ends the connection, and all of it is made anew.
+bound; and it goes on in the background, where it could hold a queue that nobody reads. Here any loss ends the
+connection, and all of it is made anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from datetime import datetime
+from contextlib import AsyncExitStack, suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -22,36 +21,28 @@ import structlog
 from aio_pika.exceptions import ChannelInvalidStateError
 from faststream.rabbit import RabbitMessage
 
-from manman_status.backoff import Backoff, OnceAMinute
+from manman_status.backoff import Backoff
 from manman_status.cancellation import within
 from manman_status.errors import BrokerUnavailable, CommandFailed
-from manman_status.pipeline.custody import Custody
-from manman_status.pipeline.seal import Seal
-from manman_status.processor.declare import BROKER_FAULTS, OtherArguments, declare_inbound
+from manman_status.processor.declare import BROKER_FAULTS, OtherArguments, PluginMissing
 from manman_status.processor.flow import Flow
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CLOSE_WITHIN_SECONDS, open_connection
 from manman_status.reporter.transport import OwnTransport
 from manman_status.wire.properties import read_any_properties
-from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
     from aio_pika import Connection
-    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+    from aio_pika.abc import AbstractIncomingMessage
 
 log = structlog.get_logger()
 
 HEARTBEAT_SECONDS = 10
-"""Of the AMQP connections: a processor that hangs is cut off after two or three, and what it holds is given again."""
-CANARY_MISSING_SECONDS = 15.0
-"""A connection that brings nothing for so long, though RabbitMQ has taken our canaries, is dead: a firewall may have
-forgotten it without a word. Sooner than AMQP's own heartbeat, which needs three of them and a little."""
-
-
-def own_queue(queue: str, processor_id: str) -> str:
-    """Exclusive: it is there exactly as long as the processor's connection is. RabbitMQ refuses it to our next
-    connection until it has given up the last one, and has put back what it held: until then nothing is proven."""
-    return f"{queue}.{processor_id}"
+"""Of the AMQP connections: a processor that hangs is cut off after two or three, and another is given its queues, with
+what it held first."""
+SETTLED_WITHIN_SECONDS = 10.0
+"""So long a queue is kept for what was read of it, before another gets it; what is not settled by then is given again
+to the other."""
 
 
 def channel_of(message: AbstractIncomingMessage) -> object:
@@ -63,7 +54,7 @@ def channel_of(message: AbstractIncomingMessage) -> object:
 
 
 class Session:
-    """One connection with its two consumers, and what came through it that nobody has taken yet."""
+    """One connection with its consumer, and what came through it that nobody has taken yet."""
 
     def __init__(self, url: str, flow: Flow) -> None:
         self.transport = OwnTransport(url, reads=flow.reader)
@@ -91,46 +82,37 @@ class Session:
 
 
 class QueueReader:
-    """Reads one shared queue, and beside it our own canaries on the same channel: the broker numbers the deliveries of
-    both as one. Iterating it never ends, whatever becomes of the broker.
+    """Reads one queue while RabbitMQ gives it to us: of all who subscribe to a queue, one gets its messages, and
+    another only when that one's channel is closed. Iterating it never ends, whatever becomes of the broker.
 
-    `before_reading` is awaited when it is connected and before the first message can come. `losses` counts the
-    connections that were lost.
+    So a channel with messages is never left open while nobody reads it: the consumer is not cancelled, the channel is
+    closed, and what it held goes back to where it was. `declare` is awaited before each subscription. `losses` counts
+    the connections that were lost.
     """
 
     def __init__(
         self,
         url: str,
-        topology: Topology,
         queue: str,
-        processor_id: str,
-        custody: Custody,
-        seal: Seal,
         flow: Flow,
         *,
         prefetch: int,
         parse: Callable[[AbstractIncomingMessage], Awaitable[RabbitMessage]],
-        before_reading: Callable[[], Awaitable[None]],
+        declare: Callable[[Connection], Awaitable[None]],
     ) -> None:
         self.queue = queue
         self.losses = 0
         self.problem: str | None = "not connected yet"
         self._url = url
-        self._topology = topology
-        self._own_queue = own_queue(queue, processor_id)
-        self._processor_id = processor_id
-        self._custody = custody
-        self._seal = seal
         self._flow = flow
-        self._strangers = OnceAMinute()
         self._prefetch = prefetch
         self._parse = parse
-        self._before_reading = before_reading
+        self._declare = declare
         self._session: Session | None = None
         self._has_read = False
-        self._received_at = 0.0
-        self._returned: datetime | None = None
-        self._missing_since: float | None = None
+        self._received_at = float("-inf")
+        self._unsettled = 0
+        self._settled = asyncio.Event()
 
     @property
     def connection(self) -> Connection | None:
@@ -139,8 +121,12 @@ class QueueReader:
 
     @property
     def is_lost(self) -> bool:
-        """It has read, and does not now. One that never did holds nothing, and so was not cut off from anything."""
+        """It has read, and does not now. One that never did was not cut off from anything."""
         return self._has_read and self.connection is None
+
+    def is_given(self, *, within_seconds: float) -> bool:
+        """Whether it is our turn: something came so lately, canaries too."""
+        return self.connection is not None and monotonic() - self._received_at < within_seconds
 
     async def __aiter__(self) -> AsyncIterator[RabbitMessage]:
         backoff = Backoff()
@@ -152,13 +138,17 @@ class QueueReader:
                 began = monotonic()
                 while (message := await session.messages.get()) is not None and session.fault is None:
                     self._received_at = monotonic()
+                    self._unsettled += 1
                     yield await self._parse(message)
+                if session.fault is None:
+                    await self._leave(session)
+                    continue
                 if monotonic() - began > ANSWER_WITHIN_SECONDS:
                     backoff.worked()
-                fault = session.fault or BrokerUnavailable(cause="the connection was lost")
+                fault = session.fault
             except BrokerUnavailable as error:
                 fault = error
-            except OtherArguments as error:
+            except (OtherArguments, PluginMissing) as error:
                 if not self._has_read:
                     raise CommandFailed(str(error)) from error
                 fault = BrokerUnavailable(cause=str(error))
@@ -167,6 +157,24 @@ class QueueReader:
             if backoff.is_worth_saying:
                 log.warning("queue_not_read", queue=self.queue, error=self.problem)
             await asyncio.sleep(delay)
+
+    def settle(self, messages: int) -> None:
+        """So many of those that were read are dealt with."""
+        self._unsettled -= messages
+        self._settled.set()
+
+    def hand_over(self) -> None:
+        """Let another have the queue: what was read so far is settled, the channel closed, and we are last in line."""
+        if self._session is not None and self.connection is not None:
+            self._session.messages.put_nowait(None)
+
+    async def _leave(self, session: Session) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLED_WITHIN_SECONDS):
+                while self._unsettled:
+                    self._settled.clear()
+                    await self._settled.wait()
+        await session.close()
 
     def give_back(self, channel: object, cause: str) -> None:
         """Return all that this channel brought and that is not acknowledged. Nothing happens when it is closed by now:
@@ -178,18 +186,6 @@ class QueueReader:
         """Give up the connection."""
         if self._session is not None:
             self._lose(self._session, BrokerUnavailable(cause=cause))
-
-    def expect(self, sent_at: datetime) -> None:
-        """RabbitMQ has taken our own canary of that time: it has to come back."""
-        now = monotonic()
-        if self._returned is not None and self._returned >= sent_at:
-            self._missing_since = None
-            return
-        if self._missing_since is None:
-            self._missing_since = now
-        elif now - max(self._missing_since, self._received_at) > CANARY_MISSING_SECONDS:
-            self._missing_since = None
-            self.end(f"canaries do not come back for {CANARY_MISSING_SECONDS:g} s, though RabbitMQ has them")
 
     async def close(self) -> None:
         """Once all that was read is settled."""
@@ -210,8 +206,7 @@ class QueueReader:
                 )
             )
             connection.close_callbacks.add(lambda _, error: self._lose(session, error))
-            await declare_inbound(connection, self._topology, self.queue)
-            await self._before_reading()
+            await self._declare(connection)
             await within(ANSWER_WITHIN_SECONDS, self._consume(session, connection))
         except BROKER_FAULTS as error:
             raise fault_of(error, self._url, right="read from") from error
@@ -219,7 +214,7 @@ class QueueReader:
             raise session.fault
         session.connection = connection
         self.problem, self._has_read = None, True
-        self._missing_since, self._received_at = None, monotonic()
+        self._received_at = float("-inf")
         return session
 
     async def _consume(self, session: Session, connection: Connection) -> None:
@@ -230,25 +225,9 @@ class QueueReader:
         deleted = BrokerUnavailable(cause="RabbitMQ ended the reading: the queue was deleted, or its node stopped")
         underlay.on_consumer_cancel_callbacks.add(lambda _: self._lose(session, deleted))
         await channel.set_qos(prefetch_count=self._prefetch)
-        await self._consume_own(channel)
         queue = await channel.get_queue(self.queue, ensure=False)
         # A plain function: a coroutine would be one more task for each message.
         await queue.consume(session.messages.put_nowait)  # type: ignore[arg-type]
-
-    async def _consume_own(self, channel: AbstractChannel) -> None:
-        own = await channel.declare_queue(self._own_queue, exclusive=True, auto_delete=True)
-        await own.consume(self._see_canary, no_ack=True)  # type: ignore[arg-type]
-
-    def _see_canary(self, message: AbstractIncomingMessage) -> None:
-        """Whoever may publish to the default exchange can put anything into this queue. It counts as a delivery, and
-        is otherwise ignored."""
-        sent_at = self._seal.open_own_canary(self._own_queue, self._processor_id, message.body)
-        self._custody.see_canary(channel_of(message), message.delivery_tag or 0, sent_at)
-        if sent_at is not None:
-            self._received_at, self._missing_since, self._returned = monotonic(), None, sent_at
-        elif self._strangers.is_due():
-            meaning = "somebody writes into a processor's own queue"
-            log.warning("false_canary_ignored", queue=self._own_queue, meaning=meaning)
 
     def _lose(self, session: Session, error: BaseException | None) -> None:
         if session.connection is not None and session.fault is None:

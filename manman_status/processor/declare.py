@@ -7,12 +7,17 @@ not configure it can go on when it is there already.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import aiormq
 import structlog
-from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelPreconditionFailed
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 from faststream.rabbit import ExchangeType, RabbitExchange
 
 from manman_status.cancellation import within
@@ -20,7 +25,7 @@ from manman_status.errors import BrokerRefuses, BrokerUnavailable, ManManStatusE
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
 from manman_status.wire.notices import CONTROL_KEYS
-from manman_status.wire.topology import HEARTBEAT_KEYS, LIFECYCLE_KEYS, Topology
+from manman_status.wire.topology import DROPPED_KEY, HEARTBEAT_KEYS, LIFECYCLE_KEYS, Topology
 
 if TYPE_CHECKING:
     from aio_pika import Connection
@@ -35,6 +40,15 @@ BROKER_FAULTS = (AMQPError, OSError, RuntimeError, TimeoutError)
 """aiormq raises RuntimeError where a channel or connection is closed already."""
 
 
+ONE_SHARE = "1"
+"""The key with which a queue is bound to a consistent-hash exchange is its weight."""
+
+
+class PluginMissing(ManManStatusError):  # noqa: N818
+    """RabbitMQ lacks the plugin rabbitmq_consistent_hash_exchange, which more than one partition needs: \
+`rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`, or set MANMAN_STATUS_PARTITIONS=1"""
+
+
 class OtherArguments(ManManStatusError):  # noqa: N818
     """{subject} exists with other arguments: {cause}. Delete it when it is empty, or name another in the settings"""
 
@@ -44,26 +58,91 @@ def topic(name: str) -> RabbitExchange:
 
 
 def arguments_of(topology: Topology, queue: str) -> dict[str, Any]:
-    """Of one of the two shared queues, or the dead-letter queue."""
+    """Of one that is declared here."""
+    if topology.partition_of(queue) is not None:
+        return {"x-queue-type": "classic", **topology.heartbeat_arguments}
     of_each = {
-        topology.heartbeat_queue: {"x-queue-type": "classic", **topology.heartbeat_arguments},
-        topology.lifecycle_queue: {"x-queue-type": "quorum", **topology.lifecycle_arguments},
+        topology.lifecycle: {"x-queue-type": "quorum", **topology.lifecycle_arguments},
+        topology.dropped_queue: {"x-queue-type": "classic", **topology.dropped_arguments},
         topology.dead_letter_queue: {"x-queue-type": "quorum", **topology.dead_letter_arguments},
     }
     return of_each[queue]
 
 
-async def declare_inbound(connection: Connection, topology: Topology, queue: str) -> None:
-    """One of the shared queues, bound to its exchanges. Raises OtherArguments or BrokerUnavailable."""
-    bindings: dict[str, Sequence[str]] = {topology.inbound_exchange: HEARTBEAT_KEYS}
-    if queue == topology.lifecycle_queue:
-        bindings = {
-            topology.inbound_exchange: LIFECYCLE_KEYS,
-            topology.control_exchange: tuple(CONTROL_KEYS.values()),
-        }
-    for exchange, keys in bindings.items():
-        await _exchange(connection, exchange)
-        await _queue(connection, topology, queue, exchange, keys)
+async def declare_inbound(connection: Connection, topology: Topology, queue: str, *, partitions: int) -> None:
+    """One queue that workers' messages are put into, bound as it is when heartbeats are spread over so many queues.
+    Raises OtherArguments, PluginMissing or BrokerUnavailable.
+
+    Whatever it was bound to before, each message finds a queue at every step: the new way is there before the old one
+    goes. In between a heartbeat may come twice.
+    """
+    await _exchange(connection, topology.inbound_exchange)
+    await _exchange(connection, topology.control_exchange)
+    if queue == topology.lifecycle:
+        await _queue(connection, topology, queue, topology.inbound_exchange, LIFECYCLE_KEYS)
+        await _bind(connection, queue, topology.control_exchange, tuple(CONTROL_KEYS.values()))
+        return
+    await declare_dropped(connection, topology)
+    if partitions == 1:
+        await _queue(connection, topology, queue, topology.inbound_exchange, HEARTBEAT_KEYS)
+        await _leave_hash_exchange(connection, topology)
+        return
+    await _hash_exchange(connection, topology)
+    await _queue(connection, topology, queue, topology.hash_exchange, [ONE_SHARE])
+    await _bind_hash_exchange(connection, topology)
+    await _unbind(connection, queue, topology.inbound_exchange, HEARTBEAT_KEYS)
+
+
+async def declare_dropped(connection: Connection, topology: Topology) -> None:
+    """Where the broker says that it dropped heartbeats. Raises OtherArguments or BrokerUnavailable."""
+    await _queue(connection, topology, topology.dropped_queue, topology.control_exchange, [DROPPED_KEY])
+
+
+async def release(connection: Connection, topology: Topology, queue: str) -> bool:
+    """Unbind it from all that puts anything into it; whether it is there at all. Raises BrokerUnavailable."""
+    if await message_count(connection, queue) is None:
+        return False
+    keys = {
+        topology.inbound_exchange: (*HEARTBEAT_KEYS, *LIFECYCLE_KEYS),
+        topology.control_exchange: tuple(CONTROL_KEYS.values()),
+        topology.hash_exchange: (ONE_SHARE,),
+    }
+    for exchange, some in keys.items():
+        await _unbind(connection, queue, exchange, some)
+    return True
+
+
+async def message_count(connection: Connection, queue: str) -> int | None:
+    """How many messages wait in it; None when it is not there. Raises BrokerUnavailable."""
+
+    async def ask() -> int:
+        async with bare_channel(connection) as channel:
+            return (await channel.queue_declare(queue, passive=True)).message_count or 0
+
+    try:
+        return await within(ANSWER_WITHIN_SECONDS, ask())
+    except ChannelNotFoundEntity:
+        return None
+    except BROKER_FAULTS as error:
+        raise fault_of(error, str(connection.url), right="read from") from error
+
+
+async def delete_left(connection: Connection, queue: str) -> bool:
+    """Delete a queue that nobody reads and that holds nothing; False when it is not so. Raises BrokerUnavailable."""
+
+    async def delete() -> None:
+        async with bare_channel(connection) as channel:
+            await channel.queue_delete(queue, if_unused=True, if_empty=True)
+
+    try:
+        await within(ANSWER_WITHIN_SECONDS, delete())
+    except ChannelPreconditionFailed:
+        return False
+    except ChannelNotFoundEntity:
+        pass
+    except BROKER_FAULTS as error:
+        raise fault_of(error, str(connection.url), right="configure") from error
+    return True
 
 
 async def declare_outbound(connection: Connection, topology: Topology) -> None:
@@ -85,17 +164,68 @@ async def _exchange(connection: Connection, name: str) -> None:
     await _declare(connection, f"exchange {name!r}", declare)
 
 
+async def _hash_exchange(connection: Connection, topology: Topology) -> None:
+    async def declare(channel: AbstractChannel, passive: bool) -> None:
+        await channel.exchange_declare(
+            topology.hash_exchange, exchange_type="x-consistent-hash", durable=True, passive=passive
+        )
+
+    try:
+        await _declare(connection, f"exchange {topology.hash_exchange!r}", declare)
+    except (BrokerUnavailable, OtherArguments) as error:
+        # Before version 4 it ends the connection, then only the channel.
+        if "exchange type" in str(error.__cause__):
+            raise PluginMissing from error
+        raise
+
+
+async def _bind_hash_exchange(connection: Connection, topology: Topology) -> None:
+    async def bind(channel: AbstractChannel, passive: bool) -> None:
+        for key in HEARTBEAT_KEYS if not passive else ():
+            await channel.exchange_bind(
+                destination=topology.hash_exchange, source=topology.inbound_exchange, routing_key=key
+            )
+
+    await _declare(connection, f"exchange {topology.hash_exchange!r}", bind)
+
+
+async def _leave_hash_exchange(connection: Connection, topology: Topology) -> None:
+    async def unbind(channel: AbstractChannel, passive: bool) -> None:
+        for key in HEARTBEAT_KEYS if not passive else ():
+            with suppress(ChannelNotFoundEntity):
+                await channel.exchange_unbind(
+                    destination=topology.hash_exchange, source=topology.inbound_exchange, routing_key=key
+                )
+
+    await _declare(connection, f"exchange {topology.hash_exchange!r}", unbind)
+
+
 async def _queue(connection: Connection, topology: Topology, name: str, exchange: str, keys: Sequence[str]) -> None:
     async def declare(channel: AbstractChannel, passive: bool) -> None:
         arguments = arguments_of(topology, name)
         await channel.queue_declare(name, durable=True, arguments=arguments, passive=passive)
 
+    await _declare(connection, f"queue {name!r}", declare)
+    await _bind(connection, name, exchange, keys)
+
+
+async def _bind(connection: Connection, name: str, exchange: str, keys: Sequence[str]) -> None:
     async def bind(channel: AbstractChannel, passive: bool) -> None:
         for key in keys if not passive else ():  # whether it is bound cannot be asked: canaries show it
             await channel.queue_bind(name, exchange, key)
 
-    await _declare(connection, f"queue {name!r}", declare)
     await _declare(connection, f"queue {name!r}", bind)
+
+
+async def _unbind(connection: Connection, name: str, exchange: str, keys: Sequence[str]) -> None:
+    """Nothing happens where it is not bound, nor where the exchange is not there."""
+
+    async def unbind(channel: AbstractChannel, passive: bool) -> None:
+        for key in keys if not passive else ():
+            with suppress(ChannelNotFoundEntity):
+                await channel.queue_unbind(name, exchange, key)
+
+    await _declare(connection, f"queue {name!r}", unbind)
 
 
 async def _declare(connection: Connection, subject: str, declare: Declare) -> None:

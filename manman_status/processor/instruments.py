@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
-from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.statistics import Statistics
 
 
 class Numbers:
-    def __init__(self, statistics: Statistics, custody: Mapping[str, Custody]) -> None:
+    def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics
-        self._custody = custody
 
     def events(self) -> Iterator[Observation]:
         for kind, outcomes in self._statistics.as_row()["events"].items():
@@ -34,9 +32,9 @@ class Numbers:
         yield Observation(self._statistics.as_row()["batch_seconds"]["sum"])
 
     def lag_seconds(self) -> Iterator[Observation]:
-        for queue, custody in self._custody.items():
-            if custody.settled_through:
-                age = datetime.now(UTC) - custody.settled_through
+        for queue, observed_through in self._statistics.watermarks.items():
+            if observed_through:
+                age = datetime.now(UTC) - observed_through
                 yield Observation(max(0.0, age.total_seconds()), {"queue": queue})
 
     def depths(self) -> Iterator[Observation]:
@@ -57,15 +55,15 @@ COUNTERS: tuple[tuple[str, str, Read, str], ...] = (
     ("batch.duration", "s", Numbers.batch_seconds, "Time that committed batches took in all."),
 )
 GAUGES: tuple[tuple[str, str, Read, str], ...] = (
-    ("lag", "s", Numbers.lag_seconds, "Age of the newest of our own canaries that came through, by this host's clock."),
+    ("lag", "s", Numbers.lag_seconds, "Age of a queue's watermark, by this host's clock."),
     ("queue.depth", "{message}", Numbers.depths, "Messages that wait in a queue."),
     ("relay.backlog", "{transition}", Numbers.backlog, "Of a leader: changes that are not published yet."),
 )
 
 
-def observe(meter_provider: MeterProvider, statistics: Statistics, custody: Mapping[str, Custody]) -> None:
+def observe(meter_provider: MeterProvider, statistics: Statistics) -> None:
     meter = meter_provider.get_meter("manman_status")
-    numbers = Numbers(statistics, custody)
+    numbers = Numbers(statistics)
     for name, unit, read, description in COUNTERS:
         meter.create_observable_counter(f"manman_status.{name}", [_callback(read, numbers)], unit, description)
     for name, unit, read, description in GAUGES:

@@ -225,13 +225,15 @@ class Canary(BaseModel):
     """A processor's own message, by which it proves that all before it was stored."""
 
     command_type: Literal["CANARY"]
-    command_args: tuple[str, str] | None = Field(
-        None, description="The processor's id, and the MAC that only processors can make. Without it it is ignored."
+    command_args: tuple[str, str, int] | None = Field(
+        None,
+        description="The processor's id, the MAC that only processors can make, and how often the database's clock had"
+        " stepped. One without a MAC is ignored.",
     )
     sent_at: datetime = Field(description="The database's time, with a zone.")
 
     model_config = showing(
-        {"command_type": "CANARY", "command_args": ["vm-e4049a17", "5f0c…"], "sent_at": "2026-11-23T08:00:00.5Z"}
+        {"command_type": "CANARY", "command_args": ["vm-e4049a17", "5f0c…", 0], "sent_at": "2026-11-23T08:00:00.5Z"}
     )
 
 

@@ -18,7 +18,7 @@ from yarl import URL
 from manman_status.backoff import Backoff
 from manman_status.cancellation import answered, within
 from manman_status.errors import BrokerUnavailable
-from manman_status.processor.connection import CANARY_MISSING_SECONDS, HEARTBEAT_SECONDS
+from manman_status.processor.connection import HEARTBEAT_SECONDS
 from manman_status.processor.declare import OtherArguments, declare_dead_letters, declare_outbound
 from manman_status.reporter.alarms import alarm_of, held_back
 from manman_status.reporter.causes import fault_of
@@ -33,6 +33,9 @@ T = TypeVar("T")
 LOOK_EVERY_SECONDS = 0.25
 CONFIRM_SECONDS = 10.0
 CANARY_CONFIRM_SECONDS = 1.0
+CANARY_MISSING_SECONDS = 15.0
+"""A connection on which RabbitMQ confirms nothing for so long is dead: a firewall may have forgotten it without a word.
+Sooner than AMQP's own heartbeat, which needs three of them and a little."""
 
 
 class BareConnection(RobustConnection):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from itertools import groupby
 from time import monotonic
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -26,7 +25,6 @@ from manman_status.cancellation import answered, cancel
 from manman_status.errors import BrokerUnavailable, describe
 from manman_status.pipeline.admission import Admission
 from manman_status.pipeline.batcher import Batcher
-from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.dead_letters import Letter, Sampler, pack
 from manman_status.pipeline.ingest import Ingest, Item, Refused
 from manman_status.pipeline.statistics import Statistics
@@ -99,7 +97,6 @@ class Subscription:
         ingest: Ingest,
         sampler: Sampler,
         flow: Flow,
-        custody: Custody,
         statistics: Statistics,
         admission: Admission,
         *,
@@ -108,11 +105,10 @@ class Subscription:
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
-        self._reader = reader
+        self.reader = reader
         self._ingest = ingest
         self._sampler = sampler
         self._flow = flow
-        self._custody = custody
         self._statistics = statistics
         self._admission = admission
         self.queue = reader.queue
@@ -135,7 +131,7 @@ class Subscription:
             self._batcher.close()
 
     async def _read(self) -> None:
-        async for message in self._reader:
+        async for message in self.reader:
             delivery = self._take(message)
             if is_returned_canary(delivery):
                 with suppress(*BROKER_ERRORS):  # it comes again, as the rest of its channel does
@@ -183,11 +179,10 @@ class Subscription:
         except BROKER_ERRORS as error:
             # The broker sends it all again, and merging it twice changes nothing.
             log.warning("batch_requeued", queue=self.queue, messages=len(deliveries), error=describe(error))
-            self._reader.give_back(deliveries[-1].channel, f"a batch could not be acknowledged: {describe(error)}")
+            self.reader.give_back(deliveries[-1].channel, f"a batch could not be acknowledged: {describe(error)}")
         for span in spans:
             span.end()
-        for channel, some in groupby(deliveries, key=_channel):
-            self._custody.settle(channel, len(list(some)))
+        self.reader.settle(len(deliveries))
         self._flow.settle(sum(delivery.size for delivery in deliveries))
         self._statistics.redelivered += sum(bool(delivery.message.raw_message.redelivered) for delivery in deliveries)
         if ignored := sum(delivery.decoded.ignored for delivery in deliveries):
@@ -283,7 +278,3 @@ class RefusalLog:
             )
             self._kept = self._counted = 0
             self._first_reason = ""
-
-
-def _channel(delivery: Delivery) -> object:
-    return delivery.channel

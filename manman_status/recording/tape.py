@@ -11,9 +11,7 @@ import msgspec
 from manman_status.errors import CommandFailed
 from manman_status.recording.lines import Line, encode_line, gap_line, message_line
 from manman_status.reporter.messages import utc_now
-from manman_status.wire.notices import CANARY_KEYS
-
-CANARIES = frozenset(CANARY_KEYS.values())
+from manman_status.wire.notices import is_canary_key
 
 
 class Tally(msgspec.Struct):
@@ -46,8 +44,8 @@ class Tape:
         before, self._heard_at = self._heard_at, self._now()
         if before and self._hears_canaries and (self._heard_at - before).total_seconds() > self._deaf_after_seconds:
             self._add_gap(before, self._heard_at)
-        self._hears_canaries |= routing_key in CANARIES
-        if routing_key in CANARIES:
+        if is_canary_key(routing_key):
+            self._hears_canaries = True
             return
         self._add(message_line(self._heard_at, routing_key, body, persistent=persistent))
         self.tally.messages += 1

@@ -207,7 +207,7 @@ class Observation(SQLModel, table=True):
     __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
-    # The lesser of the queues' watermarks; null until both have one.
+    # The least of the queues' watermarks; null until each has one.
     observed_through: datetime | None = Field(sa_column=_time())
     # When it last moved, and when it last moved again after it had stood still for longer than the smallest timeout.
     advanced_at: datetime | None = Field(sa_column=_time())
@@ -218,6 +218,8 @@ class Observation(SQLModel, table=True):
     clock_steps_settled: int = Field(sa_column=_bigint(0))
     clock_stepped_at: datetime | None = Field(sa_column=_time())
     clock_step_seconds: float | None = Field(sa_column=Column(Double, nullable=True))
+    # When the broker was last found to have dropped heartbeats.
+    dropped_at: datetime | None = Field(sa_column=_time())
 
 
 class ObservationGap(SQLModel, table=True):
@@ -231,19 +233,18 @@ class ObservationGap(SQLModel, table=True):
 
 
 class Watermark(SQLModel, table=True):
-    """One row a queue. A canary sent at `pending_sent` was committed at `pending_seen` by `pending_by`; it moves the
-    watermark once every other processor has settled all that it was given until then. Canaries sent before
-    `canaries_from` prove nothing: messages may have been put back behind them."""
+    """One row for each queue that is read: what was put on it before `observed_through` is in the rows. `state` is one
+    of `store/observation.QueueState`, `canary_key` a routing key that has reached the queue, `clock_steps` the number
+    of steps of the database's clock that the time is of."""
 
     __tablename__ = "watermarks"
     __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
 
     queue: str = Field(sa_column=Column(Text, primary_key=True))
+    state: str = Field(sa_column=Column(Text, nullable=False, server_default="active"))
     observed_through: datetime | None = Field(sa_column=_time())
-    pending_sent: datetime | None = Field(sa_column=_time())
-    pending_seen: datetime | None = Field(sa_column=_time())
-    pending_by: str | None = Field(sa_column=Column(Text, nullable=True))
-    canaries_from: datetime | None = Field(sa_column=_time())
+    canary_key: str | None = Field(sa_column=Column(Text, nullable=True))
+    clock_steps: int = Field(sa_column=_bigint(0))
 
 
 class CanaryKey(SQLModel, table=True):
@@ -258,8 +259,7 @@ class CanaryKey(SQLModel, table=True):
 
 
 class Processor(SQLModel, table=True):
-    """One row a running processor, made before it reads anything and removed when all it held is settled or given
-    back."""
+    """One row a running processor, made before it reads anything."""
 
     __tablename__ = "processors"
     __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
@@ -269,8 +269,6 @@ class Processor(SQLModel, table=True):
     version: str = Field(sa_column=Column(Text, nullable=False))
     started_at: datetime = Field(sa_column=_time(nullable=False))
     last_seen: datetime = Field(sa_column=_time(nullable=False))
-    # Queue name → time: everything that the broker had given it of the queue until then is committed.
-    settled_through: dict[str, str] = Field(sa_column=_json())
     # What `pipeline/statistics.py` counts, since it started.
     statistics: dict[str, Any] = Field(sa_column=_json())
 

@@ -1,9 +1,16 @@
-"""How far the fleet was observed: watermarks, and the processors they depend on. All times are the database's."""
+"""How far the fleet was observed: a watermark for each queue, the least of them, and who reads. All times are the
+database's.
+
+The table `watermarks` is also the list of the queues that are to be read. A queue is `active`; then `leaving`, while it
+may still be bound; then `retired`, when nothing is put into it any more and what is left is read; then `closing`, when
+everybody lets go of it so that it can be deleted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -51,15 +58,13 @@ async def check_clock(connection: Connection, *, steps: int) -> None:
         raise ClockStepped
 
 
-# A silence lasts as long as was asked for. What a processor has settled is said anew, in the new
-# time.
+# A silence lasts as long as was asked for.
 TAKE_STEP = (
     """
 WITH locked AS (SELECT processor_id FROM processors ORDER BY processor_id FOR UPDATE)
 UPDATE processors AS kept
    SET started_at = least(started_at + make_interval(secs => $1), now()),
-       last_seen = least(last_seen + make_interval(secs => $1), now()),
-       settled_through = '{}'
+       last_seen = least(last_seen + make_interval(secs => $1), now())
   FROM locked
  WHERE kept.processor_id = locked.processor_id
 """,
@@ -73,7 +78,7 @@ WITH locked AS (SELECT queue FROM watermarks ORDER BY queue FOR UPDATE)
 UPDATE watermarks AS kept
    SET observed_through = CASE WHEN observed_through IS NOT NULL
                                THEN least(observed_through + make_interval(secs => $1), now()) END,
-       pending_sent = NULL, pending_seen = NULL, pending_by = NULL, canaries_from = clock_timestamp()
+       clock_steps = clock_steps + 1
   FROM locked
  WHERE kept.queue = locked.queue
 """,
@@ -83,6 +88,8 @@ UPDATE observation
                                THEN least(observed_through + make_interval(secs => $1), now()) END,
        advanced_at = CASE WHEN advanced_at IS NOT NULL THEN now() END,
        resumed_at = CASE WHEN resumed_at IS NOT NULL THEN now() END,
+       dropped_at = CASE WHEN dropped_at IS NOT NULL
+                         THEN least(dropped_at + make_interval(secs => $1), now()) END,
        clock_steps = clock_steps + 1, clock_stepped_at = now(), clock_step_seconds = $1
  WHERE id = 1
 """,
@@ -105,96 +112,125 @@ async def take_step(connection: Connection, seconds: float) -> None:
 
 
 REGISTER = """
-INSERT INTO processors (processor_id, host, version, started_at, last_seen, settled_through)
-VALUES ($1, $2, $3, now(), now(),
-        coalesce((SELECT jsonb_object_agg(queue, now()) FROM unnest($4::text[]) AS queue), '{}'))
+INSERT INTO processors (processor_id, host, version, started_at, last_seen) VALUES ($1, $2, $3, now(), now())
 """
 
 
-async def register_processor(
-    connection: Connection, processor_id: str, *, host: str, version: str, queues: list[str]
-) -> None:
-    """Until now it was given nothing of `queues`. What it may hold of others is not settled."""
-    await connection.execute(REGISTER, processor_id, host, version, queues)
+async def register_processor(connection: Connection, processor_id: str, *, host: str, version: str) -> None:
+    await connection.execute(REGISTER, processor_id, host, version)
 
 
-REPORT = """
-UPDATE processors
-   SET last_seen = now(), statistics = $3::jsonb,
-       settled_through = (
-           SELECT coalesce(jsonb_object_agg(queue, through), '{}')
-             FROM jsonb_each_text(settled_through || $2::jsonb) AS settled (queue, through)
-            WHERE through::timestamptz <= now()
-       )
- WHERE processor_id = $1
-"""
+REPORT = "UPDATE processors SET last_seen = now(), statistics = $2::jsonb WHERE processor_id = $1"
 
 
-async def report_processor(
-    connection: Connection,
-    processor_id: str,
-    *,
-    settled_through: Mapping[str, datetime],
-    statistics: Mapping[str, Any],
-) -> bool:
-    """False when its row is gone: it was thought dead, and must register again. A time that lies
-    ahead was read before the clock stepped back, and says nothing."""
-    done = await connection.execute(REPORT, processor_id, settled_through, statistics)
+async def report_processor(connection: Connection, processor_id: str, *, statistics: Mapping[str, Any]) -> bool:
+    """False when its row is gone: it was thought dead, and must register again."""
+    done = await connection.execute(REPORT, processor_id, statistics)
     return done.endswith(" 1")
 
 
-STALE = """
-SELECT processor_id FROM processors WHERE last_seen < now() - make_interval(secs => $1) ORDER BY processor_id
+FORGET = """
+WITH silent AS (
+    SELECT processor_id FROM processors WHERE last_seen < now() - make_interval(secs => $1)
+     ORDER BY processor_id FOR UPDATE
+)
+DELETE FROM processors AS kept USING silent WHERE kept.processor_id = silent.processor_id RETURNING kept.processor_id
 """
 
 
-async def stale_processors(connection: Connection, *, silent_seconds: float) -> list[str]:
-    """The processors that have not reported for so long: dead, hung, or cut off from the database."""
-    return [row["processor_id"] for row in await connection.fetch(STALE, silent_seconds)]
+async def forget_silent_processors(connection: Connection, *, silent_seconds: float) -> list[str]:
+    """Delete the rows of those that have not reported for so long: dead, hung, or cut off from the database."""
+    return sorted(row["processor_id"] for row in await connection.fetch(FORGET, silent_seconds))
 
 
-FORGET = "DELETE FROM processors WHERE processor_id = $1"
+async def forget_processor(connection: Connection, processor_id: str) -> None:
+    await connection.execute("DELETE FROM processors WHERE processor_id = $1", processor_id)
 
 
-async def forget_processor(connection: Connection, processor_id: str, *, queues: list[str]) -> None:
-    """Once the broker has put back what this processor held. Only canaries sent from now on are behind it."""
-    await connection.execute(FORGET, processor_id)
-    for queue in sorted(queues):
-        await distrust_canaries(connection, queue)
-
-
-DISTRUST = """
-INSERT INTO watermarks (queue, canaries_from) VALUES ($1, clock_timestamp())
-ON CONFLICT (queue) DO UPDATE
-   SET canaries_from = clock_timestamp(), pending_sent = NULL, pending_seen = NULL, pending_by = NULL
+READING = """
+SELECT count(*) FROM processors
+ WHERE last_seen > now() - make_interval(secs => $1) AND statistics -> 'broker_problems' = '{}'
 """
 
 
-async def distrust_canaries(connection: Connection, queue: str) -> None:
-    """Messages were put back into the queue: a canary that is under way proves nothing about them."""
-    await connection.execute(DISTRUST, queue)
+async def reading_processors(connection: Connection, *, within_seconds: float) -> int:
+    """How many reported so lately, and subscribe to every queue."""
+    return int(await connection.fetchval(READING, within_seconds))
 
 
-NOTE_CANARY = """
-INSERT INTO watermarks AS kept (queue, pending_sent, pending_seen, pending_by)
-SELECT $1, $2, clock_timestamp(), $3 WHERE $2 <= clock_timestamp()
-ON CONFLICT (queue) DO UPDATE
-   SET pending_sent = excluded.pending_sent, pending_seen = excluded.pending_seen, pending_by = excluded.pending_by
- WHERE kept.pending_sent IS NULL AND excluded.pending_sent >= coalesce(kept.canaries_from, '-infinity')
-   AND excluded.pending_sent > coalesce(kept.observed_through, '-infinity')
+class QueueState(StrEnum):
+    ACTIVE = "active"
+    LEAVING = "leaving"
+    RETIRED = "retired"
+    CLOSING = "closing"
+
+
+class QueueMark(msgspec.Struct, frozen=True):
+    """One queue that is to be read, and how far it was read. `canary_key` is a routing key that has reached it."""
+
+    queue: str
+    state: QueueState
+    observed_through: datetime | None
+    canary_key: str | None
+
+
+READ_QUEUES = "SELECT queue, state, observed_through, canary_key FROM watermarks ORDER BY queue"
+
+
+async def read_queues(connection: Connection) -> list[QueueMark]:
+    return [
+        QueueMark(row["queue"], QueueState(row["state"]), row["observed_through"], row["canary_key"])
+        for row in await connection.fetch(READ_QUEUES)
+    ]
+
+
+# Whatever it was before, a queue that comes back has nothing proven.
+ADD_QUEUES = """
+INSERT INTO watermarks AS kept (queue, state, clock_steps)
+SELECT queue, 'active', $2 FROM unnest($1::text[]) AS queue ORDER BY queue
+ON CONFLICT (queue) DO UPDATE SET state = 'active', observed_through = NULL, canary_key = NULL
+ WHERE kept.state <> 'active'
+RETURNING queue
 """
+LEAVE_QUEUES = """
+WITH locked AS (
+    SELECT queue FROM watermarks WHERE state = 'active' AND queue <> ALL ($1::text[]) ORDER BY queue FOR UPDATE
+)
+UPDATE watermarks AS kept SET state = 'leaving' FROM locked WHERE kept.queue = locked.queue RETURNING kept.queue
+"""
+
+
+async def choose_queues(connection: Connection, queues: Sequence[str], *, steps: int) -> tuple[list[str], list[str]]:
+    """Let these be the active queues; which were added, and which are on their way out.
+
+    One that is added has no watermark, so nothing is proven until a canary has come through it: it is here before
+    anything can be put into it. `steps` counts the steps of the database's clock; the caller ends its transaction with
+    `check_clock`.
+    """
+    added = [row["queue"] for row in await connection.fetch(ADD_QUEUES, sorted(queues), steps)]
+    leaving = [row["queue"] for row in await connection.fetch(LEAVE_QUEUES, sorted(queues))]
+    return added, leaving
+
+
+CHANGE_STATE = "UPDATE watermarks SET state = $3 WHERE queue = $1 AND state = $2"
+
+
+async def change_queue(connection: Connection, queue: str, before: QueueState, after: QueueState) -> None:
+    """Nothing happens when it is not in the state `before`. A queue that is retired no longer holds up the observation,
+    though beats may still lie in it: a recovery grace begins, within which whoever lives beats again, by another."""
+    done = await connection.execute(CHANGE_STATE, queue, before, after)
+    if done.endswith(" 1") and after is QueueState.RETIRED:
+        await resume_observation(connection)
+
+
+async def forget_queue(connection: Connection, queue: str) -> None:
+    await connection.execute("DELETE FROM watermarks WHERE queue = $1 AND state = 'closing'", queue)
+
 
 MOVE_WATERMARK = """
-UPDATE watermarks AS kept
-   SET observed_through = greatest(observed_through, pending_sent),
-       pending_sent = NULL, pending_seen = NULL, pending_by = NULL
- WHERE queue = $1
-   AND pending_sent IS NOT NULL
-   AND NOT EXISTS (
-           SELECT 1 FROM processors
-            WHERE processor_id <> kept.pending_by
-              AND coalesce((settled_through ->> $1)::timestamptz, '-infinity') < kept.pending_seen
-       )
+UPDATE watermarks SET observed_through = $2, canary_key = $3
+ WHERE queue = $1 AND clock_steps = $4 AND $2 <= clock_timestamp()
+   AND $2 > coalesce(observed_through, '-infinity')
 """
 
 ADVANCE = """
@@ -204,21 +240,21 @@ moved AS (
        SET observed_through = least_mark.observed_through,
            advanced_at = now(),
            resumed_at = CASE WHEN advanced_at IS NULL
-                               OR advanced_at < now() - make_interval(secs => $2::float8)
-                               OR least_mark.observed_through < now() - make_interval(secs => 2 * $2::float8)
+                               OR advanced_at < now() - make_interval(secs => $1::float8)
+                               OR least_mark.observed_through < now() - make_interval(secs => 2 * $1::float8)
                              THEN now() ELSE resumed_at END
-      FROM (SELECT min(observed_through) AS observed_through FROM watermarks WHERE queue = ANY($1::text[])
-            HAVING count(observed_through) = cardinality($1::text[])) AS least_mark, before
+      FROM (SELECT min(observed_through) AS observed_through FROM watermarks WHERE state IN ('active', 'leaving')
+            HAVING count(observed_through) = count(*)) AS least_mark, before
      WHERE kept.id = 1
        AND EXISTS (
                SELECT 1 FROM processors
-                WHERE last_seen BETWEEN now() - make_interval(secs => $4::float8)
-                                    AND now() + make_interval(secs => $4::float8)
+                WHERE last_seen BETWEEN now() - make_interval(secs => $3::float8)
+                                    AND now() + make_interval(secs => $3::float8)
            )
        AND least_mark.observed_through > coalesce(before.observed_through, '-infinity')
     RETURNING before.observed_through AS began_at
 ),
-gap AS (SELECT began_at FROM moved WHERE began_at < now() - make_interval(secs => $3::float8)),
+gap AS (SELECT began_at FROM moved WHERE began_at < now() - make_interval(secs => $2::float8)),
 lengthened AS (
     UPDATE observation_gaps AS kept SET ended_at = now() FROM gap
      WHERE kept.ended_at >= gap.began_at AND kept.began_at <= now() RETURNING kept.ended_at
@@ -228,21 +264,18 @@ SELECT began_at, now() FROM gap WHERE NOT EXISTS (SELECT 1 FROM lengthened)
 """
 
 
-async def move_watermark(connection: Connection, queue: str, canary: tuple[datetime, str] | None = None) -> None:
-    """Move the queue's watermark as far as is proven. `canary` is one that this transaction
-    commits: when it was sent, and which processor was given it. Whoever moves several takes them in
-    the order of their names.
-
-    A canary whose time lies ahead was sent before the clock stepped back, and proves nothing.
-    """
-    if canary is not None:
-        await connection.execute(NOTE_CANARY, queue, *canary)
-    await connection.execute(MOVE_WATERMARK, queue)
-
-
-async def advance_observation(
-    connection: Connection, queues: list[str], *, standstill_seconds: float, blind_after_seconds: float
+async def move_watermark(
+    connection: Connection, queue: str, *, sent_at: datetime, clock_steps: int, canary_key: str
 ) -> None:
+    """Everything that was put on the queue before `sent_at` is in the rows, with this transaction. One consumer reads
+    the queue, first in, first out, and commits in that order: docs/liveness.md.
+
+    A canary of another number of steps of the database's clock proves nothing.
+    """
+    await connection.execute(MOVE_WATERMARK, queue, sent_at, canary_key, clock_steps)
+
+
+async def advance_observation(connection: Connection, *, standstill_seconds: float, blind_after_seconds: float) -> None:
     """Let `observed_through` follow the least of the watermarks: after those were moved, so that
     two transactions lock in one order.
 
@@ -256,16 +289,21 @@ async def advance_observation(
     Nothing moves unless a processor has just reported: each report looks first whether the clock
     stepped, and a step must not be taken for a gap.
     """
-    await connection.execute(ADVANCE, queues, standstill_seconds, blind_after_seconds, STEP_SECONDS)
+    await connection.execute(ADVANCE, standstill_seconds, blind_after_seconds, STEP_SECONDS)
 
 
-RESUME = "UPDATE observation SET resumed_at = now() WHERE id = 1 AND resumed_at IS NOT NULL"
+RESUME = """
+UPDATE observation
+   SET resumed_at = CASE WHEN resumed_at IS NOT NULL THEN now() END,
+       dropped_at = CASE WHEN $1 THEN now() ELSE dropped_at END
+ WHERE id = 1
+"""
 
 
-async def resume_observation(connection: Connection) -> None:
-    """A processor was cut off from the broker, and so perhaps were the workers: from now on a whole timeout has to be
-    observed before any of them is given up."""
-    await connection.execute(RESUME)
+async def resume_observation(connection: Connection, *, because_dropped: bool = False) -> None:
+    """Beats may be missing that were sent: the broker dropped some, or a processor was cut off from it, and so perhaps
+    were the workers. From now on a whole timeout has to be observed before anybody is given up."""
+    await connection.execute(RESUME, because_dropped)
 
 
 FORGET_GAPS = "DELETE FROM observation_gaps WHERE ended_at < now() - make_interval(days => $1)"

@@ -278,14 +278,15 @@ def _exit_code(value: Any) -> int | None:
 def _canary_sent(wired: WireEvent) -> CanarySent:
     if wired.sent_at is None or wired.sent_at.tzinfo is None:
         raise PoisonMessage("a canary needs a time with a zone", at="$.sent_at")
-    processor_id, mac = [*(wired.command_args or ()), "", ""][:2]
-    if not isinstance(processor_id, str) or not isinstance(mac, str):
-        raise PoisonMessage("a canary needs two strings", at="$.command_args")
+    given = wired.command_args or []
+    processor_id, mac, clock_steps = [*given, *("", "", 0)[len(given) :]][:3]
+    if not (isinstance(processor_id, str) and isinstance(mac, str) and isinstance(clock_steps, int)):
+        raise PoisonMessage("a canary needs two strings and a number", at="$.command_args")
     try:
         sent_at = wired.sent_at.astimezone(UTC)
     except OverflowError:  # at the ends of years 1 and 9999 another zone leaves what can be stored
         raise PoisonMessage("a time outside of years 1 to 9999", at="$.sent_at") from None
-    return CanarySent(sent_at, processor_id, mac)
+    return CanarySent(sent_at, processor_id, mac, clock_steps)
 
 
 def _guard_released(wired: WireEvent) -> GuardReleased:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -20,15 +20,29 @@ END_SILENCE = "END_SILENCE"
 ACKNOWLEDGE = "ACKNOWLEDGE"
 FORGET = "FORGET"
 
-CANARY_KEYS = {"heartbeats": "worker.canary.heartbeat", "lifecycle": "worker.canary.lifecycle"}
+CanaryKind: TypeAlias = Literal["heartbeats", "lifecycle"]
+"""Part of the MAC: a canary of one kind of queue proves nothing of the other."""
+
+CANARY_KEYS: dict[CanaryKind, str] = {"heartbeats": "worker.canary.heartbeat", "lifecycle": "worker.canary.lifecycle"}
 """Routing keys that the queues' bindings take like any worker's."""
+
+
+def partition_canary_key(number: int) -> str:
+    """Where several queues share the heartbeats, the key decides which of them a canary reaches."""
+    return f"worker.canary-{number}.heartbeat"
+
+
+def is_canary_key(routing_key: str) -> bool:
+    return routing_key.startswith(("worker.canary.", "worker.canary-"))
+
 
 LONGEST_SILENCE_SECONDS = 90 * 86_400
 LONGEST_TEXT = 500
 
 
 class CanarySent(msgspec.Struct, frozen=True, tag=True):
-    """A processor's own message, sent at this database time through the workers' exchange.
+    """A processor's own message, sent at this database time, after so many steps of the database's clock, through the
+    workers' exchange. `came_by` is the routing key that it was delivered with.
 
     An empty `mac`: the sender is of a version before there were any, or no processor at all.
     """
@@ -36,6 +50,8 @@ class CanarySent(msgspec.Struct, frozen=True, tag=True):
     sent_at: datetime
     processor_id: str = ""
     mac: str = ""
+    clock_steps: int = 0
+    came_by: str = ""
 
 
 class GuardReleased(msgspec.Struct, frozen=True, tag=True):
@@ -103,14 +119,15 @@ CONTROL_KEYS: dict[type[ControlMessage], str] = {
 apart."""
 
 
-def canary_mac(secret: bytes, queue: str, processor_id: str, sent_at: datetime) -> str:
-    """The MAC of a canary sent at `sent_at` through `queue`. As JSON, no two canaries share a text."""
-    text = msgspec.json.encode((queue, processor_id, sent_at))
+def canary_mac(secret: bytes, kind: CanaryKind, canary: CanarySent) -> str:
+    """As JSON, no two canaries share a text."""
+    text = msgspec.json.encode((kind, canary.processor_id, canary.sent_at, canary.clock_steps))
     return hmac.digest(secret, text, "sha256").hex()
 
 
-def canary(processor_id: str, sent_at: datetime, mac: str) -> bytes:
-    return msgspec.json.encode({"command_type": CANARY, "command_args": [processor_id, mac], "sent_at": sent_at})
+def canary_message(canary: CanarySent) -> bytes:
+    arguments = [canary.processor_id, canary.mac, canary.clock_steps]
+    return msgspec.json.encode({"command_type": CANARY, "command_args": arguments, "sent_at": canary.sent_at})
 
 
 def guard_release(group: str) -> bytes:

@@ -13,10 +13,15 @@ LIFECYCLE_KEYS = (
     "worker.*.status",
     "game_server_instance.*.status",
 )
+DROPPED_KEY = "heartbeats.dropped"
+"""On the control exchange."""
 HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
+    """Queues are numbered: `heartbeat_queue` and `lifecycle_queue` are what their names begin with. Versions that had
+    one queue of each, without a number and without a single active consumer, called it by that name."""
+
     inbound_exchange: str = "internal_service_events"
     outbound_exchange: str = "external_service_events"
     control_exchange: str = "manman.status.control"
@@ -24,14 +29,37 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter_queue: str = "manman.status.dead"
     heartbeat_queue: str = "manman.status.heartbeats"
     lifecycle_queue: str = "manman.status.lifecycle"
+    dropped_queue: str = "manman.status.dropped"
+    hash_exchange: str = "manman.status.heartbeats"
     heartbeat_ttl_seconds: int = 60
     heartbeat_max_length: int = 200_000
     lifecycle_delivery_limit: int = 100
 
+    def queues(self, partitions: int) -> list[str]:
+        """Those that are read when heartbeats are spread over so many: the lifecycle queue last."""
+        return [*(f"{self.heartbeat_queue}.{number}" for number in range(partitions)), self.lifecycle]
+
+    @property
+    def lifecycle(self) -> str:
+        """The one lifecycle queue: what it holds keeps its order."""
+        return f"{self.lifecycle_queue}.0"
+
+    def partition_of(self, queue: str) -> int | None:
+        """Which of the heartbeat queues this is; None when it is none."""
+        number = queue.removeprefix(f"{self.heartbeat_queue}.")
+        return int(number) if number != queue and number.isdecimal() else None
+
+    def holds_heartbeats(self, queue: str) -> bool:
+        return queue == self.heartbeat_queue or self.partition_of(queue) is not None
+
     @property
     def heartbeat_arguments(self) -> dict[str, Any]:
-        """Transient: an old beat is worth nothing, so it expires, and a full queue drops its oldest."""
+        """Transient: an old beat is worth nothing, so it expires, and a full queue drops its oldest. What is dropped
+        either way reaches the dropped queue."""
         return {
+            "x-single-active-consumer": True,
+            "x-dead-letter-exchange": self.control_exchange,
+            "x-dead-letter-routing-key": DROPPED_KEY,
             "x-message-ttl": self.heartbeat_ttl_seconds * 1000,
             "x-max-length": self.heartbeat_max_length,
             "x-max-length-bytes": HEARTBEAT_MAX_BYTES,
@@ -42,11 +70,17 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     def lifecycle_arguments(self) -> dict[str, Any]:
         """Durable: what exceeds the delivery limit reaches the dead-letter queue at least once."""
         return {
+            "x-single-active-consumer": True,
             "x-dead-letter-exchange": self.dead_letter_exchange,
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
             "x-delivery-limit": self.lifecycle_delivery_limit,
         }
+
+    @property
+    def dropped_arguments(self) -> dict[str, Any]:
+        """That something was dropped is all that counts, so one message is kept."""
+        return {"x-max-length": 1, "x-overflow": "drop-head"}
 
     @property
     def dead_letter_arguments(self) -> dict[str, Any]:
