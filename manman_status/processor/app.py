@@ -49,7 +49,7 @@ from manman_status.processor.probes import probe_files
 from manman_status.processor.publisher import DeadLetters, StatusPublisher
 from manman_status.processor.publishing import Publishing
 from manman_status.processor.running import Part, Runs, unless_stopped
-from manman_status.processor.subscribers import Subscription, parse
+from manman_status.processor.subscribers import Subscription
 from manman_status.reporter.alarms import learn_reasons
 from manman_status.settings import Settings
 from manman_status.store.checkup import require_writes
@@ -187,7 +187,6 @@ class Processor:
                 seal,
                 flow,
                 prefetch=settings.prefetch_of(queue),
-                parse=parse,
                 before_reading=self._register,
             )
             for queue in custody

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 from aio_pika.exceptions import ChannelInvalidStateError
-from faststream.rabbit import RabbitMessage
 
 from manman_status.backoff import Backoff, OnceAMinute
 from manman_status.cancellation import within
@@ -29,6 +28,7 @@ from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.seal import Seal
 from manman_status.processor.declare import BROKER_FAULTS, OtherArguments, declare_inbound
 from manman_status.processor.flow import Flow
+from manman_status.processor.received import Received, received
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CLOSE_WITHIN_SECONDS, open_connection
 from manman_status.reporter.transport import OwnTransport
@@ -38,6 +38,7 @@ from manman_status.wire.topology import Topology
 if TYPE_CHECKING:
     from aio_pika import Connection
     from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+    from aiormq.abc import DeliveredMessage
 
 log = structlog.get_logger()
 
@@ -70,8 +71,11 @@ class Session:
         self.stack = AsyncExitStack()
         self.connection: Connection | None = None
         self.channel: object = None
-        self.messages: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+        self.messages: asyncio.Queue[Received | None] = asyncio.Queue()
         self.fault: BrokerUnavailable | None = None
+
+    async def receive(self, message: DeliveredMessage) -> None:
+        self.messages.put_nowait(received(message))
 
     def end(self, fault: BrokerUnavailable) -> None:
         """At once: nothing more can be acknowledged, and what was not is given again by the broker."""
@@ -109,7 +113,6 @@ class QueueReader:
         flow: Flow,
         *,
         prefetch: int,
-        parse: Callable[[AbstractIncomingMessage], Awaitable[RabbitMessage]],
         before_reading: Callable[[], Awaitable[None]],
     ) -> None:
         self.queue = queue
@@ -124,7 +127,6 @@ class QueueReader:
         self._flow = flow
         self._strangers = OnceAMinute()
         self._prefetch = prefetch
-        self._parse = parse
         self._before_reading = before_reading
         self._session: Session | None = None
         self._has_read = False
@@ -142,7 +144,7 @@ class QueueReader:
         """It has read, and does not now. One that never did holds nothing, and so was not cut off from anything."""
         return self._has_read and self.connection is None
 
-    async def __aiter__(self) -> AsyncIterator[RabbitMessage]:
+    async def __aiter__(self) -> AsyncIterator[Received]:
         backoff = Backoff()
         while True:
             try:
@@ -152,7 +154,7 @@ class QueueReader:
                 began = monotonic()
                 while (message := await session.messages.get()) is not None and session.fault is None:
                     self._received_at = monotonic()
-                    yield await self._parse(message)
+                    yield message
                 if monotonic() - began > ANSWER_WITHIN_SECONDS:
                     backoff.worked()
                 fault = session.fault or BrokerUnavailable(cause="the connection was lost")
@@ -231,9 +233,7 @@ class QueueReader:
         underlay.on_consumer_cancel_callbacks.add(lambda _: self._lose(session, deleted))
         await channel.set_qos(prefetch_count=self._prefetch)
         await self._consume_own(channel)
-        queue = await channel.get_queue(self.queue, ensure=False)
-        # A plain function: a coroutine would be one more task for each message.
-        await queue.consume(session.messages.put_nowait)  # type: ignore[arg-type]
+        await underlay.basic_consume(self.queue, session.receive)
 
     async def _consume_own(self, channel: AbstractChannel) -> None:
         own = await channel.declare_queue(self._own_queue, exclusive=True, auto_delete=True)
