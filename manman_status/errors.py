@@ -79,3 +79,8 @@ class UnknownServerInstance(ManManStatusError):  # noqa: N818
 
 class UnknownAlert(ManManStatusError):  # noqa: N818
     """There is no alert {alert_id}, or it was resolved longer ago than alerts are kept."""
+
+
+class PluginMissing(ManManStatusError):  # noqa: N818
+    """RabbitMQ lacks the plugin rabbitmq_consistent_hash_exchange, which more than one partition needs: \
+`rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`, or set MANMAN_STATUS_PARTITIONS=1"""

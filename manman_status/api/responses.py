@@ -17,7 +17,8 @@ from manman_status.domain.alerts.alert import AlertState
 from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
 from manman_status.domain.status import ACTIVE, Entity, Health, Reason, StatusType
-from manman_status.store.health import has_clock_stepped, state_of
+from manman_status.store.health import Doubt, doubt_about, state_of
+from manman_status.store.observation import QueueState
 from manman_status.store.system_reads import GROUPS_SHOWN, GUARDS_SHOWN
 
 if TYPE_CHECKING:
@@ -166,9 +167,7 @@ class Processor(msgspec.Struct):
     version: str
     started_at: datetime
     last_seen: datetime
-    settled_through: Annotated[
-        dict[str, datetime], Meta(description="By queue: all that the broker had given it until then is stored.")
-    ]
+    reads: Annotated[list[str], Meta(description="The queues that RabbitMQ gives to it.")] = []
     events: Annotated[dict[str, dict[str, int]], Meta(description="By kind and outcome.")] = {}
     batches: int = 0
     transitions: int = 0
@@ -196,6 +195,23 @@ class Processor(msgspec.Struct):
     relay_backlog: Annotated[int | None, Meta(description="Null unless it leads.")] = None
 
 
+class Queue(msgspec.Struct):
+    """One that processors read."""
+
+    queue: str
+    state: Annotated[
+        QueueState,
+        Meta(
+            description="`active`; `leaving`, while it may still be bound; `retired`, while what is left in it is read;"
+            " `closing`, until it is deleted."
+        ),
+    ]
+    observed_through: Annotated[
+        datetime | None, Meta(description="All that was put on it before is known here; null when nothing is proven.")
+    ]
+    lag_seconds: float | None
+
+
 class FleetGuard(msgspec.Struct):
     """A group of which so much fell silent at once that its workers are held, not given up."""
 
@@ -213,10 +229,11 @@ class ObservationQuality(msgspec.Struct):
         ObservationState, Meta(description="While it is `blind`, the health of every active worker is `unknown`.")
     ]
     reason: Annotated[
-        Literal["clock_stepped"] | None,
+        Doubt | None,
         Meta(
-            description="`clock_stepped`: the database's clock stepped, and no worker is marked LOST until the recovery"
-            " grace was observed since; null otherwise."
+            description="Why no worker is marked LOST until the recovery grace was observed: `clock_stepped`, the"
+            " database's clock stepped; `heartbeats_dropped`, RabbitMQ dropped heartbeats, since a queue was full or"
+            " was not read for too long. Null otherwise."
         ),
     ]
     observed_through: Annotated[
@@ -229,6 +246,13 @@ class ObservationQuality(msgspec.Struct):
         Meta(
             description="When the database's clock stepped last, in the new time, and by how many seconds: negative is"
             " back. Null if it never did."
+        ),
+    ]
+    queues: Annotated[
+        list[Queue],
+        Meta(
+            description="`observed_through` is the least of those that are active or leaving: the one that is furthest"
+            " behind comes first."
         ),
     ]
     processors: Annotated[list[Processor], Meta(description="Those that reported within five minutes.")]
@@ -345,8 +369,9 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
             state=state_of(observation, timeouts),
             observed_through=None if observation.lag_seconds is None else observation.as_of,
             lag_seconds=observation.lag_seconds,
-            reason="clock_stepped" if has_clock_stepped(observation, timeouts) else None,
+            reason=doubt_about(observation, timeouts),
             clock_step=observation.clock_step,
+            queues=msgspec.convert(fleet.queues, list[Queue]),
             processors=msgspec.convert(fleet.processors, list[Processor]),
             guard=msgspec.convert(fleet.guards, list[FleetGuard]) or None,
             guards_total=fleet.guards_total,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import chain, count
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity
+from aio_pika.exceptions import AMQPError, ChannelClosed, ChannelNotFoundEntity
 from cyclopts import Parameter
 from yarl import URL
 
@@ -181,12 +182,15 @@ async def examine_broker(settings: Settings) -> list[Finding]:
                 settings.control_exchange,
                 settings.dead_letter_exchange,
             )
-            queues = (settings.heartbeat_queue, settings.lifecycle_queue)
+            topology = Topology.of(settings)
             return [
                 well("broker", f"{broker_version(connection)} at {place}"),
                 *[await examine_exchange(connection, name) for name in exchanges],
-                *[await examine_queue(connection, name) for name in queues],
+                *[await examine_queue(connection, name) for name in topology.queues(settings.partitions)],
+                await examine_queue(connection, settings.dropped_queue, is_read=False),
                 await examine_queue(connection, settings.dead_letter_queue, is_dead_letters=True),
+                *await examine_leftovers(connection, topology, settings.partitions),
+                *(await examine_plugin(settings) if settings.partitions > 1 else ()),
                 # Both publish: after that, RabbitMQ reads nothing from this connection during an alarm.
                 *await examine_publishing(connection, settings),
             ]
@@ -199,7 +203,7 @@ async def examine_broker(settings: Settings) -> list[Finding]:
 
 async def examine_rights(connection: Connection, settings: Settings) -> list[Finding]:
     """What this user of the broker may do. What it may not is a problem only where a processor has to."""
-    topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
+    topology = Topology.of(settings)
     user = URL(settings.broker_url).user or "guest"
     reports = "every worker" if await may_report_any_worker(connection, topology) else "no worker, or for some only"
     keys = ", ".join(await allowed_control_keys(connection, topology)) or "none"
@@ -267,21 +271,61 @@ async def examine_exchange(connection: Connection, name: str) -> Finding:
     return well("exchange", name)
 
 
-async def examine_queue(connection: Connection, name: str, *, is_dead_letters: bool = False) -> Finding:
+async def examine_leftovers(connection: Connection, topology: Topology, partitions: int) -> list[Finding]:
+    """Queues of the version before, and of partitions that there were."""
+    findings = []
+    further = (f"{topology.heartbeat_queue}.{number}" for number in count(partitions))
+    for name in chain((topology.heartbeat_queue, topology.lifecycle_queue), further):
+        found = await look_at_queue(connection, name)
+        if found is not None:
+            holds = f"{name}: {numbered(found.message_count or 0, 'message')}"
+            remedy = "a running processor empties and deletes it"
+            if not found.consumer_count:
+                remedy = f"nobody reads it; start a processor, which empties and deletes it, or delete the queue {name}"
+            findings.append(wrong("leftover", f"{holds}, of an earlier version or number of partitions: {remedy}"))
+        elif topology.partition_of(name) is not None:
+            break
+    return findings
+
+
+async def examine_plugin(settings: Settings) -> list[Finding]:
+    """Whether heartbeats can be spread: by asking for an exchange that is there, as if it were of the plugin's type.
+    On a connection of its own, since RabbitMQ before version 4 closes that when it does not know the type."""
+    try:
+        async with connected(settings) as connection, connection.channel() as channel:
+            await channel.declare_exchange("amq.topic", "x-consistent-hash", durable=True)
+    except (AMQPError, BrokerUnavailable) as error:
+        if "exchange type" in str(error):
+            return [wrong("plugin", str(PluginMissing()))]
+    return [well("plugin", "rabbitmq_consistent_hash_exchange is enabled")]
+
+
+async def look_at_queue(connection: Connection, name: str) -> Queue.DeclareOk | None:
+    """None when it is not there. Raises ChannelClosed."""
+
     async def look() -> Queue.DeclareOk:
         async with connection.channel() as channel:
             return (await channel.get_queue(name)).declaration_result
 
     try:
-        found = await within(ANSWER_WITHIN_SECONDS, look())
+        return await within(ANSWER_WITHIN_SECONDS, look())
     except ChannelNotFoundEntity:
-        return wrong("queue", f"{name} {NOT_THERE}")
+        return None
+
+
+async def examine_queue(
+    connection: Connection, name: str, *, is_read: bool = True, is_dead_letters: bool = False
+) -> Finding:
+    try:
+        found = await look_at_queue(connection, name)
     except ChannelClosed as error:
         return wrong("queue", f"{name}: {error}")
+    if found is None:
+        return wrong("queue", f"{name} {NOT_THERE}")
     depth = f"{name}: {numbered(found.message_count or 0, 'message')}"
     if is_dead_letters:
         # Some in it are no fault of this installation, but worth a look.
         return well("queue", f"{depth}, see `manman-status dead list`" if found.message_count else depth)
-    if not found.consumer_count:
+    if not found.consumer_count and is_read:
         return wrong("queue", f"{depth} and no consumer: start a processor")
     return well("queue", f"{depth}, {numbered(found.consumer_count, 'consumer')}")

@@ -15,7 +15,7 @@ import aio_pika
 from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.exceptions import ChannelAccessRefused
 
-from manman_status.wire.notices import CONTROL_KEYS
+from manman_status.wire.notices import CANARY_KEYS, CONTROL_KEYS
 from manman_status.wire.topology import Topology, worker_heartbeat_key
 
 if TYPE_CHECKING:
@@ -70,15 +70,6 @@ def declare_queue(name: str) -> Attempt:
     return attempt
 
 
-def declare_own_queue(name: str) -> Attempt:
-    """Gone with the connection."""
-
-    async def attempt(channel: AbstractChannel) -> None:
-        await channel.declare_queue(f"{name}.doctor-{uuid.uuid4().hex}", exclusive=True, auto_delete=True)
-
-    return attempt
-
-
 def bind(queue: str, exchange: str) -> Attempt:
     async def attempt(channel: AbstractChannel) -> None:
         await channel.declare_queue(queue, passive=True)
@@ -100,7 +91,8 @@ async def allowed_control_keys(connection: AbstractConnection, topology: Topolog
 async def missing_for_processor(connection: AbstractConnection, topology: Topology) -> list[str]:
     """What a processor must do and this user may not, as "declare the queue X", as far as it can be
     seen."""
-    queues = (topology.heartbeat_queue, topology.lifecycle_queue, topology.dead_letter_queue)
+    heartbeats = topology.queues(1)[0]
+    queues = (heartbeats, topology.lifecycle, topology.dropped_queue, topology.dead_letter_queue)
     exchanges = (
         topology.inbound_exchange,
         topology.outbound_exchange,
@@ -108,23 +100,22 @@ async def missing_for_processor(connection: AbstractConnection, topology: Topolo
         topology.dead_letter_exchange,
     )
     bindings = (
-        (topology.heartbeat_queue, topology.inbound_exchange),
-        (topology.lifecycle_queue, topology.inbound_exchange),
-        (topology.lifecycle_queue, topology.control_exchange),
+        (heartbeats, topology.inbound_exchange),
+        (topology.lifecycle, topology.inbound_exchange),
+        (topology.lifecycle, topology.control_exchange),
+        (topology.dropped_queue, topology.control_exchange),
         (topology.dead_letter_queue, topology.dead_letter_exchange),
     )
     published = (
-        (topology.inbound_exchange, "worker.canary.heartbeat"),
+        (topology.inbound_exchange, CANARY_KEYS["heartbeats"]),
         (topology.outbound_exchange, "worker.1.status"),
         (topology.dead_letter_exchange, "worker.1.lifecycle"),
-        ("", topology.heartbeat_queue),
     )
     attempts = {
         **{f"declare the exchange {name}": declare_exchange(name) for name in exchanges},
         **{f"declare the queue {name}": declare_queue(name) for name in queues},
-        **{f"declare queues {name}.…": declare_own_queue(name) for name in queues[:2]},
         **{f"bind {queue} to {exchange}": bind(queue, exchange) for queue, exchange in bindings},
-        **{f"publish to {name or 'amq.default'}": publish(name, key) for name, key in published},
+        **{f"publish to {name}": publish(name, key) for name, key in published},
     }
     return [what for what, attempt in attempts.items() if await may(connection, attempt) is False]
 

@@ -29,6 +29,7 @@ from manman_status.simulator.readers import tell_unread
 from manman_status.simulator.run import FleetRun
 from manman_status.simulator.truth import Truth
 from manman_status.simulator.watcher import Watcher
+from manman_status.wire.topology import Topology
 
 API_ANSWERS_WITHIN_SECONDS = 10.0
 SLOW_SECONDS = 2.0
@@ -114,7 +115,7 @@ def _stops() -> tuple[asyncio.Event, asyncio.Event]:
 async def _lanes(settings: Settings) -> AsyncIterator[tuple[Publisher, Publisher]]:
     """A connection each: the broker holds back a connection, not a channel, whose messages pile up."""
     exchange = settings.inbound_exchange
-    queues = (settings.heartbeat_queue, settings.lifecycle_queue)
+    queues = Topology.of(settings).queues(settings.partitions)
     async with (
         connected(settings) as first,
         connected(settings) as second,

@@ -172,6 +172,10 @@ def observation_line(observation: dict[str, Any]) -> str:
     if observation.get("reason") == "clock_stepped":
         step = observation["clock_step"]
         quality = f"degraded since the database's clock stepped by {step['seconds']:+.0f} s at {step['at']}"
+    elif observation.get("reason") == "heartbeats_dropped":
+        quality = "degraded since RabbitMQ dropped heartbeats"
+    elif state != ObservationState.OK and observation.get("queues"):
+        quality = f"degraded, {printable(observation['queues'][0]['queue'])} is furthest behind"
     return (
         f"{quality}: everything until {datetime.fromisoformat(through):%H:%M:%SZ}"
         f" ({observation['lag_seconds']:.1f} s ago), {running} processor{'' if running == 1 else 's'}"

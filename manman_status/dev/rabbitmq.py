@@ -156,7 +156,9 @@ class EmbeddedRabbitMQ:
         ports = {"port": self.port, "management_port": self.management_port}
         (self.folder / "rabbitmq.conf").write_text(CONFIGURATION.format(**ports), encoding="ascii")
         (self.folder / "advanced.config").write_text("[].\n", encoding="ascii")
-        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n", encoding="ascii")
+        (self.folder / "enabled_plugins").write_text(
+            "[rabbitmq_management,rabbitmq_consistent_hash_exchange].\n", encoding="ascii"
+        )
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)

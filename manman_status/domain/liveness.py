@@ -36,13 +36,13 @@ def observation_state(
     *,
     degraded_after_seconds: float,
     blind_after_seconds: float,
-    has_clock_stepped: bool = False,
+    is_doubtful: bool = False,
 ) -> ObservationState:
     """How good the observation is when its watermark is so old; None is a watermark that there
-    never was. It is never ok while the database's clock `has_clock_stepped` just now."""
+    never was. It is never ok while it `is_doubtful` what silence says."""
     if lag_seconds is None or lag_seconds > blind_after_seconds:
         return ObservationState.BLIND
-    if has_clock_stepped or lag_seconds > degraded_after_seconds:
+    if is_doubtful or lag_seconds > degraded_after_seconds:
         return ObservationState.DEGRADED
     return ObservationState.OK
 

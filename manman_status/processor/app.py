@@ -50,7 +50,7 @@ from manman_status.processor.publisher import DeadLetters, StatusPublisher
 from manman_status.processor.publishing import Publishing
 from manman_status.processor.reading import Reading
 from manman_status.processor.running import Part, Runs, unless_stopped
-from manman_status.processor.subscribers import Subscription, parse
+from manman_status.processor.subscribers import Subscription
 from manman_status.reporter.alarms import learn_reasons
 from manman_status.settings import Settings
 from manman_status.store.checkup import require_writes
@@ -125,7 +125,7 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    topology = Topology(**{name: getattr(settings, name) for name in Topology.__struct_fields__})
+    topology = Topology.of(settings)
     statistics = Statistics()
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
@@ -249,7 +249,7 @@ class Processor:
         settings = self._settings
         is_transient = self._topology.holds_heartbeats(queue)
         prefetch = settings.prefetch if is_transient else settings.lifecycle_prefetch
-        reader = QueueReader(settings.broker_url, queue, self._flow, prefetch=prefetch, parse=parse, declare=declare)
+        reader = QueueReader(settings.broker_url, queue, self._flow, prefetch=prefetch, declare=declare)
         return Subscription(
             reader,
             self._ingest,

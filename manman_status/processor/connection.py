@@ -18,14 +18,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
-from aio_pika.exceptions import ChannelInvalidStateError
-from faststream.rabbit import RabbitMessage
 
 from manman_status.backoff import Backoff
 from manman_status.cancellation import within
-from manman_status.errors import BrokerUnavailable, CommandFailed
-from manman_status.processor.declare import BROKER_FAULTS, OtherArguments, PluginMissing
+from manman_status.errors import BrokerUnavailable, CommandFailed, PluginMissing
+from manman_status.processor.declare import BROKER_FAULTS, OtherArguments
 from manman_status.processor.flow import Flow
+from manman_status.processor.received import Received, received
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CLOSE_WITHIN_SECONDS, open_connection
 from manman_status.reporter.transport import OwnTransport
@@ -33,7 +32,7 @@ from manman_status.wire.properties import read_any_properties
 
 if TYPE_CHECKING:
     from aio_pika import Connection
-    from aio_pika.abc import AbstractIncomingMessage
+    from aiormq.abc import DeliveredMessage
 
 log = structlog.get_logger()
 
@@ -45,14 +44,6 @@ SETTLED_WITHIN_SECONDS = 10.0
 to the other."""
 
 
-def channel_of(message: AbstractIncomingMessage) -> object:
-    """What tells the message's channel from the one after a reconnection; None when it is closed by now."""
-    try:
-        return message.channel
-    except ChannelInvalidStateError:
-        return None
-
-
 class Session:
     """One connection with its consumer, and what came through it that nobody has taken yet."""
 
@@ -61,8 +52,11 @@ class Session:
         self.stack = AsyncExitStack()
         self.connection: Connection | None = None
         self.channel: object = None
-        self.messages: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+        self.messages: asyncio.Queue[Received | None] = asyncio.Queue()
         self.fault: BrokerUnavailable | None = None
+
+    async def receive(self, message: DeliveredMessage) -> None:
+        self.messages.put_nowait(received(message))
 
     def end(self, fault: BrokerUnavailable) -> None:
         """At once: nothing more can be acknowledged, and what was not is given again by the broker."""
@@ -97,7 +91,6 @@ class QueueReader:
         flow: Flow,
         *,
         prefetch: int,
-        parse: Callable[[AbstractIncomingMessage], Awaitable[RabbitMessage]],
         declare: Callable[[Connection], Awaitable[None]],
     ) -> None:
         self.queue = queue
@@ -106,7 +99,6 @@ class QueueReader:
         self._url = url
         self._flow = flow
         self._prefetch = prefetch
-        self._parse = parse
         self._declare = declare
         self._session: Session | None = None
         self._has_read = False
@@ -128,7 +120,7 @@ class QueueReader:
         """Whether it is our turn: something came so lately, canaries too."""
         return self.connection is not None and monotonic() - self._received_at < within_seconds
 
-    async def __aiter__(self) -> AsyncIterator[RabbitMessage]:
+    async def __aiter__(self) -> AsyncIterator[Received]:
         backoff = Backoff()
         while True:
             try:
@@ -139,7 +131,7 @@ class QueueReader:
                 while (message := await session.messages.get()) is not None and session.fault is None:
                     self._received_at = monotonic()
                     self._unsettled += 1
-                    yield await self._parse(message)
+                    yield message
                 if session.fault is None:
                     await self._leave(session)
                     continue
@@ -225,9 +217,7 @@ class QueueReader:
         deleted = BrokerUnavailable(cause="RabbitMQ ended the reading: the queue was deleted, or its node stopped")
         underlay.on_consumer_cancel_callbacks.add(lambda _: self._lose(session, deleted))
         await channel.set_qos(prefetch_count=self._prefetch)
-        queue = await channel.get_queue(self.queue, ensure=False)
-        # A plain function: a coroutine would be one more task for each message.
-        await queue.consume(session.messages.put_nowait)  # type: ignore[arg-type]
+        await underlay.basic_consume(self.queue, session.receive)
 
     def _lose(self, session: Session, error: BaseException | None) -> None:
         if session.connection is not None and session.fault is None:

@@ -21,7 +21,7 @@ from aiormq.exceptions import (
 from faststream.rabbit import ExchangeType, RabbitExchange
 
 from manman_status.cancellation import within
-from manman_status.errors import BrokerRefuses, BrokerUnavailable, ManManStatusError
+from manman_status.errors import BrokerRefuses, BrokerUnavailable, ManManStatusError, PluginMissing
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
 from manman_status.wire.notices import CONTROL_KEYS
@@ -42,11 +42,6 @@ BROKER_FAULTS = (AMQPError, OSError, RuntimeError, TimeoutError)
 
 ONE_SHARE = "1"
 """The key with which a queue is bound to a consistent-hash exchange is its weight."""
-
-
-class PluginMissing(ManManStatusError):  # noqa: N818
-    """RabbitMQ lacks the plugin rabbitmq_consistent_hash_exchange, which more than one partition needs: \
-`rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`, or set MANMAN_STATUS_PARTITIONS=1"""
 
 
 class OtherArguments(ManManStatusError):  # noqa: N818

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from manman_status.errors import BrokerUnavailable
-from manman_status.processor.declare import OtherArguments, PluginMissing, declare_inbound, release
+from manman_status.errors import BrokerUnavailable, PluginMissing
+from manman_status.processor.declare import OtherArguments, declare_inbound, release
 from manman_status.processor.subscribers import Subscription
 from manman_status.store.observation import QueueMark, QueueState
 from manman_status.wire.topology import Topology

@@ -16,9 +16,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
-from faststream.rabbit import RabbitMessage
 
 from manman_status.backoff import OnceAMinute
 from manman_status.cancellation import answered, cancel
@@ -28,9 +26,10 @@ from manman_status.pipeline.batcher import Batcher
 from manman_status.pipeline.dead_letters import Letter, Sampler, pack
 from manman_status.pipeline.ingest import Ingest, Item, Refused
 from manman_status.pipeline.statistics import Statistics
-from manman_status.processor.connection import QueueReader, channel_of
+from manman_status.processor.connection import QueueReader
 from manman_status.processor.flow import BYTES_OF_AN_EVENT, Flow
 from manman_status.processor.publisher import kept_headers
+from manman_status.processor.received import Received
 from manman_status.processor.running import Pulse, vital, watched
 from manman_status.wire.inbound import Decoded, Poison, decode, find_body
 from manman_status.wire.notices import CanarySent
@@ -55,8 +54,7 @@ BYTES_PER_EVENT = 256
 class Delivery(msgspec.Struct):
     """One message, whatever it holds, until it is settled. `size` is about what it takes of memory, in bytes."""
 
-    message: RabbitMessage
-    channel: object
+    message: Received
     decoded: Decoded
     size: int
     span: Span | None = None
@@ -66,26 +64,21 @@ class Delivery(msgspec.Struct):
         return [*self.decoded.events, *self.decoded.notices]
 
 
-async def parse(message: AbstractIncomingMessage) -> RabbitMessage:
-    """FastStream's own parser makes two random ids a message; these are never asked for."""
-    return RabbitMessage(raw_message=message, body=message.body, message_id="-", correlation_id="-")  # type: ignore[arg-type]
-
-
 def is_returned_canary(delivery: Delivery) -> bool:
     """A canary that an earlier processor did not acknowledge. Nothing is lost with it: it is acknowledged at once, so
     that processors which crash again and again never deliver one so often that it becomes a dead letter."""
     decoded = delivery.decoded
     return (
-        bool(delivery.message.raw_message.redelivered)
+        delivery.message.redelivered
         and len(decoded.notices) == decoded.count == 1
         and isinstance(decoded.notices[0], CanarySent)
     )
 
 
-async def acknowledge(message: RabbitMessage, *, multiple: bool) -> None:
+async def acknowledge(message: Received, *, multiple: bool) -> None:
     """Raises one of BROKER_ERRORS when the channel does not take it."""
     async with asyncio.timeout(ACKNOWLEDGE_WITHIN_SECONDS):
-        await answered(message.ack(multiple=multiple))
+        await answered(message.acknowledge(multiple=multiple))
 
 
 class Subscription:
@@ -137,11 +130,11 @@ class Subscription:
                 with suppress(*BROKER_ERRORS):  # it comes again, as the rest of its channel does
                     await acknowledge(message, multiple=False)
 
-    def _take(self, message: RabbitMessage) -> Delivery:
+    def _take(self, message: Received) -> Delivery:
         """Make the message a delivery of the next batch. Nothing that it holds makes this fail."""
         decoded = self._decode(message)
         size = max(decoded.json_bytes, len(message.body))
-        delivery = Delivery(message, channel_of(message.raw_message), decoded, size + BYTES_OF_AN_EVENT * decoded.count)
+        delivery = Delivery(message, decoded, size + BYTES_OF_AN_EVENT * decoded.count)
         if self._tracing:
             with suppress(Exception):  # a strange trace context is no reason not to store what came with it
                 delivery.span = self._tracing.receive(message, self.queue)
@@ -149,11 +142,14 @@ class Subscription:
         self._batcher.add(delivery, max(decoded.count, 1) + max(0, size - WEIGHTLESS_BYTES) // BYTES_PER_EVENT)
         return delivery
 
-    def _decode(self, message: RabbitMessage) -> Decoded:
+    def _decode(self, message: Received) -> Decoded:
         try:
-            raw = message.raw_message
-            admit = self._admission.by(raw.exchange or "", raw.routing_key or "")
-            return decode(message.body, admit, content_encoding=raw.content_encoding, content_type=raw.content_type)
+            return decode(
+                message.body,
+                self._admission.by(message.exchange, message.routing_key),
+                content_encoding=message.properties.content_encoding,
+                content_type=message.properties.content_type,
+            )
         except Exception as error:  # noqa: BLE001 - the boundary of one message
             reason = f"decoding it fails: {type(error).__name__}"
             return Decoded(poison=[Poison(reason, message.body, cause=reason)])
@@ -174,17 +170,18 @@ class Subscription:
         spans = [delivery.span for delivery in deliveries if delivery.span] if self._tracing else []
         await self._store(deliveries, spans)
         try:
-            if left := [delivery.message for delivery in deliveries if delivery.message.committed is None]:
+            if left := [delivery.message for delivery in deliveries if not delivery.message.is_acknowledged]:
                 await acknowledge(left[-1], multiple=True)
         except BROKER_ERRORS as error:
             # The broker sends it all again, and merging it twice changes nothing.
             log.warning("batch_requeued", queue=self.queue, messages=len(deliveries), error=describe(error))
-            self.reader.give_back(deliveries[-1].channel, f"a batch could not be acknowledged: {describe(error)}")
+            cause = f"a batch could not be acknowledged: {describe(error)}"
+            self.reader.give_back(deliveries[-1].message.channel, cause)
         for span in spans:
             span.end()
         self.reader.settle(len(deliveries))
         self._flow.settle(sum(delivery.size for delivery in deliveries))
-        self._statistics.redelivered += sum(bool(delivery.message.raw_message.redelivered) for delivery in deliveries)
+        self._statistics.redelivered += sum(delivery.message.redelivered for delivery in deliveries)
         if ignored := sum(delivery.decoded.ignored for delivery in deliveries):
             self._statistics.count("command", "ignored", ignored)
 
@@ -231,20 +228,21 @@ class Subscription:
         raise IndexError(refused.index)
 
     def _letter(self, delivery: Delivery, body: bytes, reason: str, repeats: int = 0) -> Letter:
-        raw = delivery.message.raw_message
-        traceparent = raw.headers.get("traceparent") if delivery.span else None
+        message = delivery.message
+        properties = message.properties
+        traceparent = message.headers.get("traceparent") if delivery.span else None
         return Letter(
             body=body,
             error=reason,
             queue=self.queue,
-            exchange=raw.exchange,
-            routing_key=raw.routing_key or "",
-            headers=kept_headers(raw.headers),
-            content_type=raw.content_type,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            headers=kept_headers(message.headers),
+            content_type=properties.content_type,
             # Part of an array was unpacked already.
-            content_encoding=raw.content_encoding if body is delivery.message.body else None,
-            correlation_id=raw.correlation_id,
-            type=raw.type,
+            content_encoding=properties.content_encoding if body is message.body else None,
+            correlation_id=properties.correlation_id,
+            type=properties.message_type,
             traceparent=traceparent if isinstance(traceparent, str) else None,
             repeats=repeats,
         )

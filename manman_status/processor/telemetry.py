@@ -19,9 +19,9 @@ from opentelemetry.trace import Link, Span, SpanKind, get_current_span, set_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
-    from faststream.rabbit import RabbitMessage
     from opentelemetry.util.types import AnyValue
 
+    from manman_status.processor.received import Received
     from manman_status.telemetry import Telemetry
 
 W3C = TraceContextTextMapPropagator()
@@ -45,9 +45,9 @@ class Tracing:
             meter_provider=telemetry.meter_provider,
         )
 
-    def receive(self, message: RabbitMessage, queue: str) -> Span | None:
+    def receive(self, message: Received, queue: str) -> Span | None:
         """Begin the span of a message, which whoever settles it ends; None when it is not traced."""
-        headers = message.raw_message.headers
+        headers = message.headers
         if not isinstance(headers.get("traceparent"), str):
             return None
         given = {name: headers[name] for name in W3C.fields if isinstance(headers.get(name), str)}
@@ -58,7 +58,7 @@ class Tracing:
             "messaging.system": "rabbitmq",
             "messaging.operation.type": "process",
             "messaging.destination.name": queue,
-            "messaging.rabbitmq.destination.routing_key": message.raw_message.routing_key or "",
+            "messaging.rabbitmq.destination.routing_key": message.routing_key,
             "messaging.message.body.size": len(message.body),
         }
         return self._tracer.start_span(f"{queue} process", parent, kind=SpanKind.CONSUMER, attributes=attributes)

@@ -7,6 +7,7 @@ has them.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -14,6 +15,8 @@ from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, MISSED_BEATS_TO_EXPIRE, observation_state
 from manman_status.domain.status import ACTIVE, TERMINAL, Health, StatusType
+
+Doubt: TypeAlias = Literal["clock_stepped", "heartbeats_dropped"]
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +51,10 @@ class Observation(msgspec.Struct, frozen=True):
     """The history that the revision belongs to (`store/epochs.py`)."""
     clock_step: ClockStep | None = None
     """The last one of the database's clock; only in answers about the observation itself."""
+    dropped_at: datetime | None = None
+    """When the broker was last found to have dropped heartbeats; likewise."""
+    slowest_queue: str | None = None
+    """The one that is furthest behind; likewise."""
 
 
 def state_of(observation: Observation, timeouts: Timeouts) -> ObservationState:
@@ -55,15 +62,19 @@ def state_of(observation: Observation, timeouts: Timeouts) -> ObservationState:
         observation.lag_seconds,
         degraded_after_seconds=timeouts.degraded_after_seconds,
         blind_after_seconds=timeouts.blind_after_seconds,
-        has_clock_stepped=has_clock_stepped(observation, timeouts),
+        is_doubtful=doubt_about(observation, timeouts) is not None,
     )
 
 
-def has_clock_stepped(observation: Observation, timeouts: Timeouts) -> bool:
-    """Whether the recovery grace since the last step of the database's clock was not observed yet."""
-    step = observation.clock_step
+def doubt_about(observation: Observation, timeouts: Timeouts) -> Doubt | None:
+    """Why silence says nothing for now: the recovery grace since this was not observed yet."""
     grace = timedelta(seconds=timeouts.recovery_grace_seconds)
-    return step is not None and observation.as_of < step.at + grace
+    step = observation.clock_step
+    if step is not None and observation.as_of < step.at + grace:
+        return "clock_stepped"
+    if observation.dropped_at is not None and observation.as_of < observation.dropped_at + grace:
+        return "heartbeats_dropped"
+    return None
 
 
 def _in(statuses: frozenset[StatusType]) -> str:
@@ -82,7 +93,10 @@ OBSERVATION = """observed AS (
     SELECT observed_through, resumed_at, coalesce(observed_through, now()) AS as_of,
         abs(extract(epoch FROM now() - observed_through))::float8 AS lag_seconds, revision, epoch,
         CASE WHEN clock_stepped_at IS NOT NULL
-            THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS clock_step
+            THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS clock_step,
+        dropped_at,
+        (SELECT queue FROM watermarks WHERE state IN ('active', 'leaving')
+          ORDER BY watermarks.observed_through NULLS FIRST, queue LIMIT 1) AS slowest_queue
     FROM observation, revision_counter WHERE observation.id = 1 AND revision_counter.id = 1
 )"""
 OBSERVED_THROUGH = "(SELECT observed_through FROM observed)"

@@ -65,7 +65,7 @@ workers_counted AS (
     GROUP BY "group", health
 ),
 {GROUPS.format(healthy=Health.HEALTHY, largest=LARGEST_SHOWN, worst=WORST_SHOWN)}
-SELECT as_of, lag_seconds, revision, epoch, clock_step,
+SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, slowest_queue,
     (SELECT extract(epoch FROM as_of - min(oldest))::float8 FROM workers_counted) AS oldest_age,
     {GROUP_NUMBERS},
     ({PROCESSORS.format(shown="make_interval(secs => $4::float8)")}) AS processors,

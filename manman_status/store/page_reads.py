@@ -52,7 +52,7 @@ groups AS MATERIALIZED (
         ) w
         GROUP BY "group"
 )
-SELECT as_of, lag_seconds, revision, epoch, clock_step, (
+SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, slowest_queue, (
     SELECT coalesce(json_agg(g ORDER BY "group"), '[]')::text FROM (
         SELECT "group", g FROM groups ORDER BY ill DESC, size DESC, "group" LIMIT {GROUPS_ON_MAP}
     ) shown

@@ -185,4 +185,12 @@ def page_of(row: asyncpg.Record, limit: int) -> Page:
 def observation_of(row: asyncpg.Record) -> Observation:
     step = row.get("clock_step")
     clock_step = step and msgspec.convert(step, ClockStep)
-    return Observation(row["as_of"], row["lag_seconds"], row["revision"], row["epoch"], clock_step)
+    return Observation(
+        row["as_of"],
+        row["lag_seconds"],
+        row["revision"],
+        row["epoch"],
+        clock_step,
+        row.get("dropped_at"),
+        row.get("slowest_queue"),
+    )

@@ -39,6 +39,8 @@ class Fleet(msgspec.Struct, frozen=True):
     servers_by_status: dict[StatusType, int]
     oldest_heartbeat_age_seconds: float | None
     """Of the active workers; None when none of them has ever beaten."""
+    queues: list[dict[str, Any]]
+    """Columns of `watermarks`, and how far each is behind in seconds: the one that is furthest behind first."""
     processors: list[dict[str, Any]]
     """Those that reported lately: columns of `processors`, and beside them what is in `statistics`."""
     guards: list[dict[str, Any]]
@@ -73,6 +75,11 @@ GROUP_NUMBERS = """(SELECT json_object_agg(health, number) FROM (
         FROM workers_counted JOIN shown USING ("group")) AS workers,
     (SELECT count(*) FROM sizes) AS groups_total"""
 
+QUEUES = """SELECT json_agg(w) FROM (
+        SELECT queue, state, observed_through,
+            extract(epoch FROM now() - observed_through)::float8 AS lag_seconds
+        FROM watermarks ORDER BY observed_through NULLS FIRST, queue
+    ) w"""
 PROCESSORS = """SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORDER BY started_at, processor_id)
         FROM processors p WHERE last_seen > now() - {shown}"""
 GUARDS = f"""SELECT json_agg(g) FROM (
@@ -98,12 +105,13 @@ workers_counted AS (
 ),
 {GROUPS.format(healthy=Health.HEALTHY, largest=GROUPS_SHOWN, worst=0)},
 servers_counted AS (SELECT status, count(*) AS number FROM server_instances GROUP BY status)
-SELECT as_of, lag_seconds, revision, epoch, clock_step,
+SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, slowest_queue,
     (SELECT coalesce(sum(active), 0)::bigint FROM workers_counted) AS active_workers,
     (SELECT extract(epoch FROM as_of - min(oldest))::float8 FROM workers_counted) AS oldest_age,
     {GROUP_NUMBERS},
     (SELECT count(*) FROM workers WHERE {IS_TERMINAL}) AS terminated_workers,
     (SELECT json_object_agg(status, number) FROM servers_counted) AS servers,
+    ({QUEUES}) AS queues,
     ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors,
     ({GUARDS}) AS guards, (SELECT count(*) FROM guards) AS guards_total,
     ({ALERTS}) AS alerts
@@ -122,6 +130,7 @@ async def read_fleet(connection: Connection, *, timeouts: Timeouts) -> Fleet:
         terminated_workers=row["terminated_workers"],
         servers_by_status=dict.fromkeys(StatusType, 0) | (row["servers"] or {}),
         oldest_heartbeat_age_seconds=row["oldest_age"],
+        queues=row["queues"] or [],
         processors=row["processors"] or [],
         guards=row["guards"] or [],
         guards_total=row["guards_total"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -51,6 +51,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     def holds_heartbeats(self, queue: str) -> bool:
         return queue == self.heartbeat_queue or self.partition_of(queue) is not None
+
+    @classmethod
+    def of(cls, settings: object) -> Self:
+        """With the names and numbers that the settings give."""
+        return cls(**{name: getattr(settings, name) for name in cls.__struct_fields__})
 
     @property
     def heartbeat_arguments(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import aio_pika
 import httpx
@@ -251,8 +252,9 @@ async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(start_pr
         assert collector.sum(PROCESSOR, f"manman_status.{name}") > 0
     await eventually(lambda: collector.sum(PROCESSOR, "manman_status.relay.backlog") == 0)
     for queue in ("manman.status.heartbeats", "manman.status.lifecycle"):
-        await eventually(lambda queue=queue: collector.sum(PROCESSOR, "manman_status.lag", queue=queue) < 5)
-        assert collector.sum(PROCESSOR, "manman_status.queue.depth", queue=queue) is not None
+        of_queue = partial(collector.sum, PROCESSOR, queue=queue)
+        await eventually(lambda of=of_queue: (lag := of("manman_status.lag")) is not None and lag < 5)
+        await eventually(lambda of=of_queue: of("manman_status.queue.depth") is not None)
     resource = collector.resources[PROCESSOR]
     assert resource["service.version"] == "0.1.0"
     assert resource["service.instance.id"]

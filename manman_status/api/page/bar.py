@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -12,10 +11,9 @@ import msgspec
 from manman_status.api.page.words import clock, span
 from manman_status.api.readings import Reading
 from manman_status.domain.alerts.alert import AlertState, Severity
-from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health
-from manman_status.store.health import has_clock_stepped, state_of
+from manman_status.store.health import Doubt, Observation, doubt_about, state_of
 from manman_status.store.measured import read_measured
 
 if TYPE_CHECKING:
@@ -67,12 +65,7 @@ async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
     state = state_of(observation, timeouts)
     return Bar(
         state=state,
-        text=_text(
-            state,
-            observation.as_of,
-            observation.lag_seconds,
-            observation.clock_step if has_clock_stepped(observation, timeouts) else None,
-        ),
+        text=_text(state, observation, doubt_about(observation, timeouts)),
         healths=Counter({Health(health): number for health, number in measured.active_by_health.items()}),
         groups=[Group(name, groups[name]) for name in sorted(groups)],
         more_groups=measured.groups_total - len(groups),
@@ -82,21 +75,30 @@ async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
     )
 
 
-def _text(state: ObservationState, as_of: datetime, lag_seconds: float | None, step: ClockStep | None) -> str:
+def _text(state: ObservationState, observation: Observation, doubt: Doubt | None) -> str:
+    as_of, lag_seconds, step = observation.as_of, observation.lag_seconds, observation.clock_step
     if lag_seconds is None:
         return "Nothing was ever observed: no processor has run. Grey is not dead: nothing is known of anyone."
     at = clock(as_of, as_of)
     match state:
         case ObservationState.OK:
             return f"observed until {at} UTC, {span(lag_seconds)} ago"
-        case ObservationState.DEGRADED if step is not None:
+        case ObservationState.DEGRADED if doubt == "clock_stepped" and step is not None:
             by = f"{'back' if step.seconds < 0 else 'forward'} by {span(abs(step.seconds))}"
             return (
                 f"The database's clock stepped {by} at {clock(step.at, as_of)} UTC: "
                 "no worker is marked LOST until a whole timeout was observed since."
             )
+        case ObservationState.DEGRADED if doubt == "heartbeats_dropped":
+            return (
+                "RabbitMQ dropped heartbeats, since a queue was full or not read for too long: "
+                "no worker is marked LOST until a whole timeout was observed since."
+            )
         case ObservationState.DEGRADED:
-            return f"The observation lags {span(lag_seconds)}: everything here is as of {at} UTC."
+            return (
+                f"The observation lags {span(lag_seconds)}: everything here is as of {at} UTC. "
+                f"The queue {observation.slowest_queue} is furthest behind."
+            )
         case ObservationState.BLIND:
             return (
                 f"Nobody has listened since {at} UTC, for {span(lag_seconds)}. "
