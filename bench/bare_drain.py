@@ -32,7 +32,7 @@ async def drain(url: str, count: int) -> float:
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=2_000)
-        queue = await channel.get_queue(Topology().heartbeat_queue)
+        queue = await channel.get_queue(Topology().queues(1)[0])
         await queue.consume(take)
         await done.wait()
         return count / (time.perf_counter() - began)

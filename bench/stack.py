@@ -132,7 +132,7 @@ class Stack:
         async with await aio_pika.connect(self.rabbitmq.url) as connection:
             channel = await connection.channel()
             try:
-                queue = await channel.get_queue(self.topology.heartbeat_queue)
+                queue = await channel.get_queue(self.topology.queues(1)[0])
             except aio_pika.exceptions.ChannelNotFoundEntity:
                 return False
             return bool(queue.declaration_result.consumer_count)

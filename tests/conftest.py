@@ -226,24 +226,18 @@ async def consumers(broker: str, queue: str) -> int:
 def start_processor(
     start_role: Callable[..., Role], database: str, broker: str, eventually: Eventually
 ) -> Callable[..., Awaitable[Role]]:
-    """Starts a processor, with more settings where given, and waits until it consumes from both queues."""
+    """Starts a processor, with more settings where given, and waits until it subscribes to all queues."""
 
     async def start(**settings: object) -> Role:
         urls = {"database_url": database, "rabbitmq_url": broker}
-        queues = ("manman.status.heartbeats", "manman.status.lifecycle")
-        others = {queue: await consumers(broker, queue) for queue in queues}
         role = start_role("processor", **{**urls, **settings})
 
-        async def consumes() -> bool:
+        def subscribes() -> bool:
             if role.returncode is not None:
                 raise role.ended(role.returncode)
-            now = {queue: await consumers(broker, queue) for queue in queues}
-            is_there = all(now[queue] > others[queue] for queue in queues)
-            for queue in queues:  # the broker learns a little later of one that was killed
-                others[queue] = min(others[queue], now[queue])
-            return is_there
+            return "queues_subscribed" in role.log
 
-        await eventually(consumes)
+        await eventually(subscribes)
         return role
 
     return start

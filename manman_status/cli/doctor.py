@@ -16,7 +16,14 @@ from manman_status.cli.broker import connected, virtual_host
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role
 from manman_status.cli.rights import allowed_control_keys, may_report_any_worker, missing_for_processor
 from manman_status.cli.tables import numbered, printable
-from manman_status.errors import BrokerRefuses, BrokerUnavailable, CommandFailed, SchemaBehind, SettingsError
+from manman_status.errors import (
+    BrokerRefuses,
+    BrokerUnavailable,
+    CommandFailed,
+    PluginMissing,
+    SchemaBehind,
+    SettingsError,
+)
 from manman_status.reporter.alarms import alarm_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, Unroutable, open_publisher
 from manman_status.reporter.messages import Report
@@ -328,4 +335,4 @@ async def examine_queue(
         return well("queue", f"{depth}, see `manman-status dead list`" if found.message_count else depth)
     if not found.consumer_count and is_read:
         return wrong("queue", f"{depth} and no consumer: start a processor")
-    return well("queue", f"{depth}, {numbered(found.consumer_count, 'consumer')}")
+    return well("queue", f"{depth}, {numbered(found.consumer_count or 0, 'consumer')}")

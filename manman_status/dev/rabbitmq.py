@@ -22,6 +22,8 @@ PACKAGES = Path("/usr/lib/rabbitmq")
 BANNER = re.compile(r"##\s+RabbitMQ (\d+\.\d+\.\d+)")
 FAULT = re.compile(r"\[error\] <[\d.]+> +(?!\x1b|=|BOOT FAILED)(?:ERROR: |Feature flags: )?([^\x1b\n]+)")
 
+PLUGINS = "[rabbitmq_management,rabbitmq_consistent_hash_exchange].\n"
+
 CONFIGURATION = """\
 listeners.tcp.1 = 127.0.0.1:{port}
 management.tcp.ip = 127.0.0.1
@@ -156,9 +158,7 @@ class EmbeddedRabbitMQ:
         ports = {"port": self.port, "management_port": self.management_port}
         (self.folder / "rabbitmq.conf").write_text(CONFIGURATION.format(**ports), encoding="ascii")
         (self.folder / "advanced.config").write_text("[].\n", encoding="ascii")
-        (self.folder / "enabled_plugins").write_text(
-            "[rabbitmq_management,rabbitmq_consistent_hash_exchange].\n", encoding="ascii"
-        )
+        (self.folder / "enabled_plugins").write_text(PLUGINS, encoding="ascii")
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)

@@ -49,6 +49,7 @@ class Reading:
         self._declared: dict[str, int] = {}
         self._handed_over: dict[str, float] = {}
         self._hand_over_at = 0.0
+        self._subscribed_told: set[str] = set()
         self._changed = asyncio.Event()
         self._stopping = False
 
@@ -124,6 +125,9 @@ class Reading:
         """Retired queues last: what they are unbound from has to reach another first."""
         needed = {*self.queues}
         are_read = all(each.reader.connection for each in self._needed) and needed <= self._running.keys()
+        if are_read and needed != self._subscribed_told:
+            self._subscribed_told = needed
+            log.info("queues_subscribed", queues=sorted(needed))
         for mark in self._marks.values():
             is_due = mark.queue in needed or (mark.state is not QueueState.CLOSING and are_read)
             if is_due and mark.queue not in self._running:

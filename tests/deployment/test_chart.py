@@ -442,8 +442,8 @@ def test_an_autoscaler_s_number_is_not_overwritten_by_an_upgrade() -> None:
 
 def test_keda_looks_at_both_queues_by_the_names_they_have() -> None:
     for values, queues in (
-        ({}, ["manman.status.heartbeats", "manman.status.lifecycle"]),
-        (nested("settings.MANMAN_STATUS_HEARTBEAT_QUEUE", "mine"), ["mine", "manman.status.lifecycle"]),
+        ({}, ["manman.status.heartbeats.0", "manman.status.lifecycle.0"]),
+        (nested("settings.MANMAN_STATUS_HEARTBEAT_QUEUE", "mine"), ["mine", "manman.status.lifecycle.0"]),
     ):
         objects = render(merged(values, nested("processors.status.keda.enabled", True)))
         triggers = objects.one("ScaledObject")["spec"]["triggers"]

@@ -124,7 +124,7 @@ async def test_a_queue_that_cannot_be_had_keeps_no_other_from_being_read(
     """Here somebody else has it for himself, which is refused as one is whose node is down."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
-        await channel.declare_queue("manman.status.heartbeats", exclusive=True)
+        await channel.declare_queue("manman.status.heartbeats.0", exclusive=True)
         processor = start_role("processor", database_url=database, rabbitmq_url=broker)
 
         async def stored():
@@ -134,7 +134,7 @@ async def test_a_queue_that_cannot_be_had_keeps_no_other_from_being_read(
         publish = await publish_when_there()
         await eventually(stored)
         await eventually(lambda: "queue_not_read" in processor.log and "RESOURCE_LOCKED" in processor.log)
-        problems = "SELECT 1 FROM processors WHERE statistics -> 'broker_problems' ? 'manman.status.heartbeats'"
+        problems = "SELECT 1 FROM processors WHERE statistics -> 'broker_problems' ? 'manman.status.heartbeats.0'"
         await eventually(lambda: rows(problems))
 
     async def beats():
@@ -149,7 +149,7 @@ async def test_a_queue_that_cannot_be_had_keeps_no_other_from_being_read(
 async def test_a_queue_that_is_deleted_later_is_declared_again(processor, broker, publish, rows, eventually, depth):
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
-        await channel.queue_delete("manman.status.lifecycle")
+        await channel.queue_delete("manman.status.lifecycle.0")
         await channel.queue_delete("manman.status.dead")
 
     async def stored():
@@ -173,7 +173,7 @@ async def is_there(broker, queue):
 @pytest.fixture
 def publish_when_there(broker, publisher_at, eventually):
     async def publisher():
-        await eventually(lambda: is_there(broker, "manman.status.lifecycle"))
+        await eventually(lambda: is_there(broker, "manman.status.lifecycle.0"))
         return await publisher_at(broker)
 
     return publisher

@@ -211,7 +211,7 @@ async def test_a_processor_that_crashes_in_a_loop_makes_no_dead_letter_of_a_cana
         finally:
             await locking.close()
     await start_processor(**settings)
-    await eventually(partial(consumers, broker, "manman.status.lifecycle"))
+    await eventually(partial(consumers, broker, "manman.status.lifecycle.0"))
     letters.extend(await dead_letters())
     assert [body for body, _ in letters if b"CANARY" in body] == []
     [(_, headers)] = letters

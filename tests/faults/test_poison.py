@@ -87,7 +87,7 @@ async def test_a_control_message_that_cannot_be_stored_takes_nothing_with_it(
     await eventually(lambda: is_observed(rows))
 
     async def settled():
-        return await depth("manman.status.lifecycle") == 0
+        return await depth("manman.status.lifecycle.0") == 0
 
     await eventually(settled)
     letters = await rows("SELECT convert_from(letter, 'LATIN1') AS letter FROM dead_letter_outbox")
@@ -206,7 +206,7 @@ async def test_mutated_messages_leave_the_processors_reading(count, start_proces
     await eventually(lambda: rows(good, count // 500), within_seconds=600)
 
     async def all_settled():
-        return not await depth("manman.status.heartbeats") and not await depth("manman.status.lifecycle")
+        return not await depth("manman.status.heartbeats.0") and not await depth("manman.status.lifecycle.0")
 
     await eventually(all_settled)
     await eventually(lambda: is_observed(rows))

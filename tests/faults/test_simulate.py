@@ -211,7 +211,7 @@ async def test_a_processor_that_is_gone_is_found(simulate, start_processor, api,
     assert verdict.number("wrong server statuses") >= 40
     assert verdict.number("wrong worker statuses") == 37
     assert verdict.number("missed LOST") == 0
-    assert "nobody reads manman.status.heartbeats" in verdict.err
+    assert "nobody reads manman.status.heartbeats.0" in verdict.err
 
 
 @pytest.mark.slow

@@ -119,5 +119,5 @@ async def test_a_queue_with_other_arguments_is_refused_at_the_start(start_proces
     role = start_role("processor", database_url=database, rabbitmq_url=broker, heartbeat_ttl_seconds=61)
     assert role.wait(within_seconds=60) == 1
     assert (
-        "manman-status: queue 'manman.status.heartbeats' exists with other arguments: PRECONDITION_FAILED" in role.log
+        "manman-status: queue 'manman.status.heartbeats.0' exists with other arguments: PRECONDITION_FAILED" in role.log
     )

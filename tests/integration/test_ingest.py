@@ -210,7 +210,7 @@ async def test_poison_inside_an_array_is_kept_as_its_own_message(processor, publ
 
     await eventually(both)
     assert {body for body, _ in letters} == {b'{"command_type": "HEARTBEAT", "command_args": ["abc"]}', b"17"}
-    assert all(headers["x-manman-queue"] == "manman.status.heartbeats" for _, headers in letters)
+    assert all(headers["x-manman-queue"] == "manman.status.heartbeats.0" for _, headers in letters)
     assert all(headers["x-manman-routing-key"] == HEARTBEAT for _, headers in letters)
 
 

@@ -55,7 +55,7 @@ async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(proces
         assert summed(samples, f"{PREFIX}_batch_events_sum") == 3
         assert summed(samples, f"{PREFIX}_batch_duration_seconds_count") > 1, "canaries are batches too"
         assert summed(samples, "manman_status_relay_backlog_messages") == 0
-        assert summed(samples, "manman_status_queue_messages", queue="manman.status.heartbeats") == 0
+        assert summed(samples, "manman_status_queue_messages", queue="manman.status.heartbeats.0") == 0
         assert summed(samples, "manman_status_sweep_duration_seconds") > 0
         return summed(samples, "manman_status_workers", health="healthy") == 1
 

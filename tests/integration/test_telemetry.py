@@ -86,14 +86,14 @@ async def test_one_trace_goes_from_the_report_to_the_republished_change(
     spans = {span.name: span for span in collector.trace(published.trace_id)}
     assert set(spans) == {
         "internal_service_events publish",
-        "manman.status.lifecycle process",
-        "manman.status.lifecycle store",
+        "manman.status.lifecycle.0 process",
+        "manman.status.lifecycle.0 store",
         "external_service_events create",
         "external_service_events publish",
     }
-    process = spans["manman.status.lifecycle process"]
+    process = spans["manman.status.lifecycle.0 process"]
     assert process.parent_id == published.span_id
-    assert spans["manman.status.lifecycle store"].parent_id == process.span_id
+    assert spans["manman.status.lifecycle.0 store"].parent_id == process.span_id
     assert spans["external_service_events create"].parent_id == process.span_id
     [(_, headers)] = changes
     assert headers["traceparent"].split("-")[1] == published.trace_id
@@ -167,11 +167,11 @@ async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_th
     )
     os.kill(processor.pid, signal.SIGCONT)
     await eventually(lambda: [span.name for span in collector.spans].count("external_service_events publish") == 5)
-    [batch] = [span for span in collector.spans if span.name == "manman.status.lifecycle store"]
+    [batch] = [span for span in collector.spans if span.name == "manman.status.lifecycle.0 store"]
     assert batch.trace_id == TRACE
     assert batch.links == {TRACE[::-1]}
     assert batch.attributes["manman_status.batch.events"] == 6
-    [process] = [span for span in collector.trace(TRACE[::-1]) if span.name == "manman.status.lifecycle process"]
+    [process] = [span for span in collector.trace(TRACE[::-1]) if span.name == "manman.status.lifecycle.0 process"]
     assert process.links == {TRACE}
     kept = [row["traceparent"] and row["traceparent"][3:35] for row in await rows(TRACEPARENTS)]
     assert kept == [None, None, TRACE, TRACE, TRACE[::-1]]
@@ -251,7 +251,7 @@ async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(start_pr
     for name in ("batches", "batch.duration"):
         assert collector.sum(PROCESSOR, f"manman_status.{name}") > 0
     await eventually(lambda: collector.sum(PROCESSOR, "manman_status.relay.backlog") == 0)
-    for queue in ("manman.status.heartbeats", "manman.status.lifecycle"):
+    for queue in ("manman.status.heartbeats.0", "manman.status.lifecycle.0"):
         of_queue = partial(collector.sum, PROCESSOR, queue=queue)
         await eventually(lambda of=of_queue: (lag := of("manman_status.lag")) is not None and lag < 5)
         await eventually(lambda of=of_queue: of("manman_status.queue.depth") is not None)

@@ -25,7 +25,7 @@ __all__ = ["manman_status"]
 
 PAGE = (Path(__file__).parents[2] / "docs/trust.md").read_text("utf-8")
 GRANTS = [shlex.split(line) for line in re.findall(r"^rabbitmqctl (set_.*)$", PAGE, re.MULTILINE)]
-QUEUES = ("manman.status.heartbeats", "manman.status.lifecycle")
+QUEUES = ("manman.status.heartbeats.0", "manman.status.lifecycle.0")
 PASSWORD = "open-sesame-4711"
 FAR_AWAY = "2099-01-01T00:00:00Z"
 RARE_CANARIES = {"canary_interval_seconds": 60}

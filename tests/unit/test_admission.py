@@ -84,7 +84,7 @@ def test_an_event_fits_the_key_that_names_it(body, key):
         (command("HEARTBEAT", "7"), "worker.07.heartbeat"),
         (command("HEARTBEAT", "7"), "worker.canary.heartbeat"),
         (command("HEARTBEAT", "7"), "game_server_instance.7.lifecycle"),
-        (command("HEARTBEAT", "7"), "manman.status.heartbeats"),
+        (command("HEARTBEAT", "7"), "manman.status.heartbeats.0"),
         (command("HEARTBEAT", "7"), ""),
         (command("WORKER_STOPPED", "8"), "worker.7.lifecycle"),
         (command("SERVER_STARTED", "31", "8"), "worker.7.lifecycle"),

@@ -48,7 +48,7 @@ async def bury(
     letter_id = str(uuid.uuid4())
     headers: dict[str, Any] = {
         "x-manman-error": "command_type: unknown value 'DANCE'",
-        "x-manman-queue": "manman.status.lifecycle",
+        "x-manman-queue": "manman.status.lifecycle.0",
         "x-manman-exchange": came_by,
         "x-manman-routing-key": key,
         "tenant": "kept",
@@ -85,7 +85,7 @@ async def test_a_letter_says_why_it_died_and_where_it_came_from(
         "id": letter_id,
         "at": None,
         "error": "command_type: unknown value 'DANCE'",
-        "queue": "manman.status.lifecycle",
+        "queue": "manman.status.lifecycle.0",
         "exchange": "internal_service_events",
         "routing_key": "worker.7.lifecycle",
         "bytes": 25,
@@ -193,7 +193,7 @@ async def test_what_the_processor_buries_is_found_and_what_is_still_not_understo
     await exchange.publish(aio_pika.Message(b'{"command_type": "DANCE"}'), "worker.7.lifecycle")
     [letter] = await eventually(buried)
     assert (letter["queue"], letter["exchange"], letter["routing_key"], letter["bytes"]) == (
-        "manman.status.lifecycle",
+        "manman.status.lifecycle.0",
         "internal_service_events",
         "worker.7.lifecycle",
         25,

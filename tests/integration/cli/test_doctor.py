@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.integration.cli.conftest import Command, Finished
 
 EXCHANGES = ("internal_service_events", "external_service_events", "manman.status.control", "manman.status.dead")
-QUEUES = ("manman.status.heartbeats", "manman.status.lifecycle", "manman.status.dead")
+QUEUES = ("manman.status.heartbeats.0", "manman.status.lifecycle.0", "manman.status.dead")
 
 
 def verdicts(finished: Finished) -> dict[str, str]:
@@ -75,7 +75,7 @@ async def test_all_is_well(
     }
     assert re.search(r"PostgreSQL \d+", finished.out)
     assert re.search(r"RabbitMQ \d+\.\d+", finished.out)
-    assert "manman.status.heartbeats: 0 messages, 1 consumer" in finished.out
+    assert "manman.status.heartbeats.0: 0 messages, 1 consumer" in finished.out
 
 
 async def test_everything_down_is_told_at_once(manman_status: Command) -> None:
@@ -184,14 +184,14 @@ async def test_what_the_user_of_the_broker_may_do_is_shown(
     assert rights[1][2] == "confined may send these control messages: alert.acknowledge"
     for missing in (
         "declare the exchange manman.status.dead",
-        "declare the queue manman.status.lifecycle",
-        "declare queues manman.status.lifecycle.…",
-        "bind manman.status.lifecycle to manman.status.control",
+        "declare the queue manman.status.lifecycle.0",
+        "declare queues manman.status.lifecycle.0.…",
+        "bind manman.status.lifecycle.0 to manman.status.control",
         "publish to manman.status.dead",
         "publish to amq.default",
     ):
         assert missing in rights[2][2]
-    for allowed in ("queue manman.status.heartbeats", "queues manman.status.heartbeats", "publish to external"):
+    for allowed in ("queue manman.status.heartbeats.0", "queues manman.status.heartbeats.0", "publish to external"):
         assert allowed not in rights[2][2]
     guest = await manman_status("doctor", rabbitmq_url=broker, database_url=database)
     assert "guest may report for every worker" in guest.out
@@ -213,5 +213,5 @@ async def test_a_queue_without_consumer_and_dead_letters_show(
             await channel.declare_queue(name, durable=True)
             await channel.default_exchange.publish(aio_pika.Message(b"x"), name)
     finished = await manman_status("doctor", rabbitmq_url=broker, database_url=database)
-    assert "problem  queue       manman.status.lifecycle: 1 message and no consumer" in finished.out
+    assert "problem  queue       manman.status.lifecycle.0: 1 message and no consumer" in finished.out
     assert "ok       queue       manman.status.dead: 1 message, see `manman-status dead list`" in finished.out

@@ -62,10 +62,10 @@ async def test_faults_may_be_ordered_several_times(
 
 
 async def test_what_nobody_reads_is_told_once(manman_status: Command, broker: str, channel: AbstractChannel) -> None:
-    await channel.declare_queue("manman.status.lifecycle", durable=True)
+    await channel.declare_queue("manman.status.lifecycle.0", durable=True)
     finished = await manman_status("simulate", *f"{SMALL} --for 2s".split(), rabbitmq_url=broker)
     assert finished.code == 0
-    assert complaints(finished.err) == ["nobody reads manman.status.lifecycle: is a processor running?"]
+    assert complaints(finished.err) == ["nobody reads manman.status.lifecycle.0: is a processor running?"]
 
 
 @pytest.mark.parametrize("bare", [True, False])
