@@ -186,7 +186,7 @@ def _broker() -> RabbitBroker:
     received = [(TOPOLOGY.inbound_exchange, *each) for each in RECEIVED]
     received += [(TOPOLOGY.control_exchange, *each) for each in CONTROL]
     for exchange, name, key, body, description in received:
-        queue = TOPOLOGY.heartbeat_queue if key.endswith(".heartbeat") else TOPOLOGY.lifecycle_queue
+        queue = TOPOLOGY.queues(1)[0] if key.endswith(".heartbeat") else TOPOLOGY.lifecycle
 
         async def receive(event: Any) -> None: ...
 

@@ -440,10 +440,14 @@ def test_an_autoscaler_s_number_is_not_overwritten_by_an_upgrade() -> None:
     assert ["replicas" in each["spec"] for each in scaled.of("Deployment")] == [False, False]
 
 
-def test_keda_looks_at_both_queues_by_the_names_they_have() -> None:
+def test_keda_looks_at_every_queue_by_the_names_they_have() -> None:
     for values, queues in (
         ({}, ["manman.status.heartbeats.0", "manman.status.lifecycle.0"]),
-        (nested("settings.MANMAN_STATUS_HEARTBEAT_QUEUE", "mine"), ["mine", "manman.status.lifecycle.0"]),
+        (nested("settings.MANMAN_STATUS_HEARTBEAT_QUEUE", "mine"), ["mine.0", "manman.status.lifecycle.0"]),
+        (
+            nested("settings.MANMAN_STATUS_PARTITIONS", 2),
+            ["manman.status.heartbeats.0", "manman.status.heartbeats.1", "manman.status.lifecycle.0"],
+        ),
     ):
         objects = render(merged(values, nested("processors.status.keda.enabled", True)))
         triggers = objects.one("ScaledObject")["spec"]["triggers"]

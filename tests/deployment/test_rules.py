@@ -68,7 +68,7 @@ def exposed():
     statistics = Statistics()
     statistics.queue_depths, statistics.dead_letters_waiting = {"q": 1}, 1
     statistics.relay_backlog, statistics.sweep_ms = 1, 1.0
-    row = {"processor_id": "p", "host": "h", "version": "1", "settled_through": {}}
+    row = {"processor_id": "p", "host": "h", "version": "1"}
     row |= dict.fromkeys(("started_at", "last_seen"), "2026-11-24T12:00:00Z")
     row |= {"transitions_by": {"worker": {"LOST": {"heartbeat_expired": 1}}}, "notifications": {"c": {"sent": 1}}}
     measured = msgspec.convert(

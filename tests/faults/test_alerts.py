@@ -34,7 +34,7 @@ def dies(broker, eventually):
     """SIGKILL, and until the broker has noticed."""
 
     async def nobody_consumes():
-        return not any([await consumers(broker, f"manman.status.{name}") for name in ("heartbeats", "lifecycle")])
+        return not any([await consumers(broker, f"manman.status.{name}.0") for name in ("heartbeats", "lifecycle")])
 
     async def kill(processor):
         processor.kill()

@@ -107,26 +107,22 @@ async def test_nothing_advances_until_a_processor_has_read_the_new_time(connecti
 
     async def advance():
         async with connection.transaction():
-            await advance_observation(connection, QUEUES, standstill_seconds=5, blind_after_seconds=30)
+            await advance_observation(connection, standstill_seconds=5, blind_after_seconds=30)
         return await connection.fetchval("SELECT observed_through FROM observation")
 
     assert await advance() == before
-    await report_processor(connection, "one", settled_through={}, statistics={})
+    await report_processor(connection, "one", statistics={})
     assert await advance() > before
 
 
-async def test_a_canary_and_a_proof_of_a_time_ahead_move_nothing(connection):
+@pytest.mark.parametrize(("ahead", "steps"), [(HOUR, 0), (-timedelta(milliseconds=1), 1)])
+async def test_a_canary_of_a_time_ahead_or_of_another_step_moves_nothing(connection, ahead, steps):
     await observe(connection)
     before = await connection.fetchval("SELECT min(observed_through) FROM watermarks")
-    ahead = await connection.fetchval("SELECT now()") + HOUR
-    async with connection.transaction():
-        for queue in QUEUES:
-            await move_watermark(connection, queue, canary=(ahead, "one"))
+    sent_at = await connection.fetchval("SELECT clock_timestamp()") + ahead
+    for queue in QUEUES:
+        await move_watermark(connection, queue, sent_at=sent_at, clock_steps=steps, canary_key="")
     assert await connection.fetchval("SELECT max(observed_through) FROM watermarks") == before
-    assert await report_processor(
-        connection, "one", settled_through={"beats": ahead, "lifecycle": ahead - 2 * HOUR}, statistics={}
-    )
-    assert list(await connection.fetchval("SELECT settled_through FROM processors")) == ["lifecycle"]
 
 
 WORKER = """

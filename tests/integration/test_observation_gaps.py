@@ -25,8 +25,8 @@ async def advance(connection: Any, *, lag: float) -> datetime:
     """Both queues are observed until `lag` seconds ago. When that was noted."""
     async with connection.transaction():
         now: datetime = await connection.fetchval("SELECT now()")
-        if not await report_processor(connection, "one", settled_through={}, statistics={}):
-            await register_processor(connection, "one", host="", version="", queues=QUEUES)
+        if not await report_processor(connection, "one", statistics={}):
+            await register_processor(connection, "one", host="", version="")
         for queue in QUEUES:
             await connection.execute(
                 """INSERT INTO watermarks (queue, observed_through) VALUES ($1, $2)
@@ -34,7 +34,7 @@ async def advance(connection: Any, *, lag: float) -> datetime:
                 queue,
                 now - timedelta(seconds=lag),
             )
-        await advance_observation(connection, QUEUES, standstill_seconds=5.0, blind_after_seconds=BLIND_AFTER_SECONDS)
+        await advance_observation(connection, standstill_seconds=5.0, blind_after_seconds=BLIND_AFTER_SECONDS)
     return now
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import shlex
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,7 +17,6 @@ import pytest
 from aio_pika.exceptions import ChannelClosed
 
 from manman_status.store.canary_key import shared_secret
-from manman_status.store.observation import move_watermark
 from manman_status.wire.notices import AlertAcknowledged, GuardReleased, SilenceAsked, control_key, control_message
 from tests.integration.cli.conftest import manman_status
 
@@ -80,13 +79,12 @@ async def observed_through(rows):
 
 
 async def is_observed_anew(rows, eventually):
-    """Everything until now is observed, by canaries and by what each processor proves of itself."""
+    """Everything until now is observed, by canaries."""
     [row] = await rows("SELECT clock_timestamp() AS now")
 
     async def passed():
-        settled = await rows("SELECT value FROM processors, jsonb_each_text(settled_through)")
-        through = [await observed_through(rows), *(datetime.fromisoformat(each["value"]) for each in settled)]
-        return None not in through and all(row["now"] < time < row["now"] + timedelta(days=1) for time in through)
+        through = await observed_through(rows)
+        return through is not None and row["now"] < through < row["now"] + timedelta(days=1)
 
     await eventually(passed)
 
@@ -127,8 +125,6 @@ async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
     await say({**started, "command_args": ["32", "7"]}, "worker.7.lifecycle")
     await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 2"))
 
-    [processor] = await rows("SELECT processor_id FROM processors")
-    own_queue = f"{QUEUES[0]}.{processor['processor_id']}"
     for exchange, key in (
         ("internal_service_events", "worker.8.heartbeat"),
         ("internal_service_events", "worker.8.status"),
@@ -136,7 +132,6 @@ async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
         ("external_service_events", "worker.7.status"),
         ("manman.status.control", "silence.add"),
         ("manman.status.dead", "worker.7.lifecycle"),
-        ("", own_queue),
         ("", QUEUES[0]),
     ):
         assert await is_refused(url, exchange, key), (exchange, key)
@@ -256,47 +251,6 @@ async def test_a_true_canary_sent_again_proves_no_more_than_it_did(start_process
                 await publish(body, key)
     await is_read_through(publish, rows, eventually, worker=100)
     assert await observed_through(rows) == before
-    assert await rows("SELECT 1 FROM watermarks WHERE pending_sent IS NOT NULL") == []
-
-
-async def test_a_canary_that_says_nothing_new_keeps_no_place_from_the_next(database):
-    """One canary of a queue waits at a time, until all other processors have settled what they hold."""
-    connection = await asyncpg.connect(database)
-    now = datetime.now(UTC)
-    old, passed, new = now - timedelta(seconds=3), now - timedelta(seconds=2), now - timedelta(seconds=1)
-    await connection.execute(
-        "INSERT INTO processors (processor_id, host, version, started_at, last_seen)"
-        " VALUES ('b', 'h', '1', now(), now())"
-    )
-    await connection.execute("INSERT INTO watermarks (queue, observed_through) VALUES ('q', $1)", passed)
-    for sent_at, waiting in ((old, None), (passed, None), (new, new)):
-        await move_watermark(connection, "q", canary=(sent_at, "a"))
-        assert await connection.fetchval("SELECT pending_sent FROM watermarks") == waiting
-    await connection.close()
-
-
-async def test_what_strangers_put_into_a_processors_own_queue_changes_nothing(
-    start_processor, broker, rows, eventually
-):
-    """With two processors, since each waits for what the other proves by that queue."""
-    roles = [await start_processor(canary_interval_seconds=0.2) for _ in range(2)]
-    await is_observed_anew(rows, eventually)
-    found = await rows("SELECT processor_id FROM processors")
-    now = datetime.now(UTC).isoformat()
-    bodies = [b"", b"\xff", b"[" * 50_000, json.dumps(FAR_AWAY).encode(), json.dumps([FAR_AWAY, "5f"]).encode()]
-    bodies += [json.dumps(forged_canary(sent_at=now)).encode(), json.dumps([now, ""]).encode(), b"x" * 2**20]
-    async with await aio_pika.connect(broker) as connection:
-        channel = await connection.channel(publisher_confirms=False)
-        for number in range(2_000):
-            for queue in QUEUES:
-                name = f"{queue}.{found[0]['processor_id']}"
-                headers = {"x": "y" * (number % 50)}
-                message = aio_pika.Message(bodies[number % (len(bodies) - (number > 20))], headers=headers)
-                await channel.default_exchange.publish(message, name, mandatory=False)
-    await is_observed_anew(rows, eventually)
-    lines = [line for role in roles for line in role.log.splitlines() if "false_canary_ignored" in line]
-    assert len(lines) == len(QUEUES)
-    assert "Traceback" not in roles[0].log + roles[1].log
 
 
 async def test_processors_that_start_at_once_agree_on_the_secret(database):

@@ -68,8 +68,8 @@ def test_every_binding_of_the_queues_has_its_channels() -> None:
     topology = Topology()
     received = channels("receive")
     for queue, keys in (
-        (topology.heartbeat_queue, HEARTBEAT_KEYS),
-        (topology.lifecycle_queue, (*LIFECYCLE_KEYS, *notices.CONTROL_KEYS.values())),
+        (topology.queues(1)[0], HEARTBEAT_KEYS),
+        (topology.lifecycle, (*LIFECYCLE_KEYS, *notices.CONTROL_KEYS.values())),
     ):
         patterns = {key.replace("*", "[^.]+") for key in keys}
         addresses = [

@@ -40,7 +40,7 @@ from manman_status.wire.notices import (
     SilenceAsked,
     SilenceEnded,
     alert_notice,
-    canary,
+    canary_message,
     guard_release,
 )
 
@@ -420,7 +420,8 @@ def test_what_is_no_exit_code_is_poison(wrong):
 
 def test_notices_come_back_as_they_were_sent():
     sent_at = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
-    assert decode(canary("host-1", sent_at, "5f")).notices == [CanarySent(sent_at, "host-1", "5f")]
+    sent = CanarySent(sent_at, "host-1", "5f", 3)
+    assert decode(canary_message(sent)).notices == [sent]
     unsigned = command("CANARY", "host-1", sent_at=sent_at.isoformat())
     assert decode(json.dumps(unsigned).encode()).notices == [CanarySent(sent_at, "host-1")]
     assert decode(guard_release("eu-1")).notices == [GuardReleased("eu-1")]

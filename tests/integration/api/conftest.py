@@ -48,7 +48,6 @@ class Rows:
             "version": "1.0",
             "started_at": self.ago(600),
             "last_seen": self.now,
-            "settled_through": {"beats": "2026-11-23T08:00:00Z"},
         }
         await self._insert("processors", processor_id=processor_id, **(plausible | columns))
 
