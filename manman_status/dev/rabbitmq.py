@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -22,7 +23,7 @@ PACKAGES = Path("/usr/lib/rabbitmq")
 BANNER = re.compile(r"##\s+RabbitMQ (\d+\.\d+\.\d+)")
 FAULT = re.compile(r"\[error\] <[\d.]+> +(?!\x1b|=|BOOT FAILED)(?:ERROR: |Feature flags: )?([^\x1b\n]+)")
 
-PLUGINS = "[rabbitmq_management,rabbitmq_consistent_hash_exchange].\n"
+PLUGINS = ("rabbitmq_management", "rabbitmq_consistent_hash_exchange")
 
 CONFIGURATION = """\
 listeners.tcp.1 = 127.0.0.1:{port}
@@ -41,8 +42,9 @@ class EmbeddedRabbitMQ:
     It takes some 8 s to start: `launch` returns at once, `wait_until_ready` waits.
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+    def __init__(self, folder: Path, *, port: int | None = None, plugins: Sequence[str] = PLUGINS) -> None:
         self.folder = folder.resolve()
+        self._plugins = plugins
         self.port = port or free_port()
         self.management_port = free_port()
         self.log_file = self.folder / "rabbitmq.log"
@@ -158,7 +160,7 @@ class EmbeddedRabbitMQ:
         ports = {"port": self.port, "management_port": self.management_port}
         (self.folder / "rabbitmq.conf").write_text(CONFIGURATION.format(**ports), encoding="ascii")
         (self.folder / "advanced.config").write_text("[].\n", encoding="ascii")
-        (self.folder / "enabled_plugins").write_text(PLUGINS, encoding="ascii")
+        (self.folder / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n", encoding="ascii")
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)

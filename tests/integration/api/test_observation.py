@@ -147,6 +147,7 @@ async def test_processors_that_reported_lately_are_shown(rows: Rows, http: httpx
     assert [processor["processor_id"] for processor in shown] == ["frozen", "one", "new"]
     first = shown[1]
     assert first == STATISTICS | {
+        "reads": [],
         "processor_id": "one",
         "host": "a-host",
         "version": "1.0",

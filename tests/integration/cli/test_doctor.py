@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.integration.cli.conftest import Command, Finished
 
 EXCHANGES = ("internal_service_events", "external_service_events", "manman.status.control", "manman.status.dead")
-QUEUES = ("manman.status.heartbeats.0", "manman.status.lifecycle.0", "manman.status.dead")
+QUEUES = ("manman.status.heartbeats.0", "manman.status.lifecycle.0", "manman.status.dropped", "manman.status.dead")
 
 
 def verdicts(finished: Finished) -> dict[str, str]:
@@ -52,7 +52,7 @@ async def topology(broker: str) -> AsyncIterator[AbstractChannel]:
             await channel.declare_exchange(name, aio_pika.ExchangeType.TOPIC, durable=True)
         for name in QUEUES:
             queue = await channel.declare_queue(name, durable=True)
-            if name != "manman.status.dead":
+            if name.endswith(".0"):
                 await queue.consume(ignore)
         yield channel
 
