@@ -43,7 +43,7 @@ from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper
 from manman_status.processor.canaries import BrokerCanaries
 from manman_status.processor.connection import QueueReader
-from manman_status.processor.declare import delete_left, message_count, release
+from manman_status.processor.declare import delete_left, look_at, release
 from manman_status.processor.flow import Flow
 from manman_status.processor.probes import probe_files
 from manman_status.processor.publisher import DeadLetters, StatusPublisher
@@ -356,7 +356,8 @@ class BrokerQueues:
         return await release(self._reading.some_connection(), self._topology, queue)
 
     async def count(self, queue: str) -> int | None:
-        return await message_count(self._reading.some_connection(), queue)
+        found = await look_at(self._reading.some_connection(), queue)
+        return None if found is None else found[0]
 
     async def delete(self, queue: str) -> bool:
         return await delete_left(self._reading.some_connection(), queue)

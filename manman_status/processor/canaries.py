@@ -16,7 +16,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from manman_status.cancellation import within
 from manman_status.errors import BrokerUnavailable
 from manman_status.pipeline.seal import Seal
-from manman_status.processor.declare import BROKER_FAULTS, bare_channel, declare_dropped, message_count, topic
+from manman_status.processor.declare import BROKER_FAULTS, bare_channel, declare_dropped, look_at, topic
 from manman_status.processor.publishing import Publishing
 from manman_status.processor.reading import Reading
 from manman_status.store.observation import QueueMark, QueueState
@@ -114,13 +114,13 @@ class BrokerCanaries:
 
     async def _depth(self, queue: str) -> int | None:
         try:
-            depth = await within(ASK_WITHIN_SECONDS, message_count(self._reading.some_connection(), queue))
+            found = await within(ASK_WITHIN_SECONDS, look_at(self._reading.some_connection(), queue))
         except (*BROKER_FAULTS, BrokerUnavailable) as error:
             log.debug("queue_depth_unknown", queue=queue, error=repr(error))
             return None
-        if depth is None and queue == self._topology.dead_letter_queue:
+        if found is None and queue == self._topology.dead_letter_queue:
             self._publishing.miss_dead_letters()
-        return depth
+        return None if found is None else found[0]
 
     @asynccontextmanager
     async def dropped(self) -> AsyncIterator[bool | None]:

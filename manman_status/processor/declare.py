@@ -95,7 +95,7 @@ async def declare_dropped(connection: Connection, topology: Topology) -> None:
 
 async def release(connection: Connection, topology: Topology, queue: str) -> bool:
     """Unbind it from all that puts anything into it; whether it is there at all. Raises BrokerUnavailable."""
-    if await message_count(connection, queue) is None:
+    if await look_at(connection, queue) is None:
         return False
     keys = {
         topology.inbound_exchange: (*HEARTBEAT_KEYS, *LIFECYCLE_KEYS),
@@ -107,12 +107,14 @@ async def release(connection: Connection, topology: Topology, queue: str) -> boo
     return True
 
 
-async def message_count(connection: Connection, queue: str) -> int | None:
-    """How many messages wait in it; None when it is not there. Raises BrokerUnavailable."""
+async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
+    """How many messages wait in it, and how many consumers it gives them to; None when it is not there. Raises
+    BrokerUnavailable."""
 
-    async def ask() -> int:
+    async def ask() -> tuple[int, int]:
         async with bare_channel(connection) as channel:
-            return (await channel.queue_declare(queue, passive=True)).message_count or 0
+            found = await channel.queue_declare(queue, passive=True)
+            return found.message_count or 0, found.consumer_count or 0
 
     try:
         return await within(ANSWER_WITHIN_SECONDS, ask())
@@ -123,18 +125,21 @@ async def message_count(connection: Connection, queue: str) -> int | None:
 
 
 async def delete_left(connection: Connection, queue: str) -> bool:
-    """Delete a queue that nobody reads and that holds nothing; False when it is not so. Raises BrokerUnavailable."""
+    """Delete a queue that is bound to nothing, if nobody reads it and it is empty: nobody can have given anything back
+    after that. False when it is not so. Raises BrokerUnavailable."""
+    found = await look_at(connection, queue)
+    if found is None:
+        return True
+    if any(found):
+        return False
 
     async def delete() -> None:
         async with bare_channel(connection) as channel:
-            await channel.queue_delete(queue, if_unused=True, if_empty=True)
+            # RabbitMQ has no if-empty and if-unused for quorum queues.
+            await channel.queue_delete(queue)
 
     try:
         await within(ANSWER_WITHIN_SECONDS, delete())
-    except ChannelPreconditionFailed:
-        return False
-    except ChannelNotFoundEntity:
-        pass
     except BROKER_FAULTS as error:
         raise fault_of(error, str(connection.url), right="configure") from error
     return True
