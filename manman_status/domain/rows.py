@@ -15,6 +15,19 @@ Evidence: TypeAlias = dict[str, Any]
 Conclusion: TypeAlias = tuple[StatusType, Reason, Evidence]
 
 
+class Reported(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An applied StatusInfo: its date as it was sent, and the date at which it counts."""
+
+    as_of: int
+    status: str
+    counted_at: int
+
+    @property
+    def is_ahead(self) -> bool:
+        """True when it was dated too far ahead, so that it counts earlier."""
+        return self.as_of > self.counted_at
+
+
 class Worker(msgspec.Struct):
     """A row of `workers`, field for column in the order of `store/writes.py`; what each register means stands in
     `store/models.py`."""
@@ -56,6 +69,7 @@ class Worker(msgspec.Struct):
     rival_beat_at: datetime | None = None
     own_beat_at: datetime | None = None
     received_at: datetime | None = None
+    reported: list[Reported] | None = None
 
     @property
     def is_draining(self) -> bool:
@@ -86,6 +100,7 @@ class ServerInstance(msgspec.Struct):
     end_reason: Reason | None = None
     exit_code: int | None = None
     received_at: datetime | None = None
+    reported: list[Reported] | None = None
 
 
 class Transition(msgspec.Struct, frozen=True):
