@@ -15,17 +15,20 @@ Evidence: TypeAlias = dict[str, Any]
 Conclusion: TypeAlias = tuple[StatusType, Reason, Evidence]
 
 
-class Reported(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An applied StatusInfo: its date as it was sent, and the date at which it counts."""
+class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A StatusInfo that was applied: its date as it was sent, and the date at which it counts."""
 
     as_of: int
     status: str
     counted_at: int
 
-    @property
-    def is_ahead(self) -> bool:
-        """True when it was dated too far ahead, so that it counts earlier."""
-        return self.as_of > self.counted_at
+
+class Reported(msgspec.Struct, omit_defaults=True):
+    """The newest applied StatusInfo of an entity, by date: those of true dates, and those dated too
+    far ahead."""
+
+    dated: list[Applied] = []
+    ahead: list[Applied] = []
 
 
 class Worker(msgspec.Struct):
@@ -69,7 +72,7 @@ class Worker(msgspec.Struct):
     rival_beat_at: datetime | None = None
     own_beat_at: datetime | None = None
     received_at: datetime | None = None
-    reported: list[Reported] | None = None
+    reported: Reported | None = None
 
     @property
     def is_draining(self) -> bool:
@@ -100,7 +103,7 @@ class ServerInstance(msgspec.Struct):
     end_reason: Reason | None = None
     exit_code: int | None = None
     received_at: datetime | None = None
-    reported: list[Reported] | None = None
+    reported: Reported | None = None
 
 
 class Transition(msgspec.Struct, frozen=True):

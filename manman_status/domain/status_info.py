@@ -25,12 +25,13 @@ as they were sent, apart from the others, so that neither makes the others old n
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
 
 from manman_status.domain.events import ServerStatusReported, WorkerStatusReported
-from manman_status.domain.rows import Reported, ServerInstance, Worker
+from manman_status.domain.rows import Applied, Reported, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, TERMINAL
 
 REORDERED_WITHIN = 1_000_000
@@ -41,7 +42,7 @@ REMEMBERED = 16
 SAME_CLOCK = 3_600 * 1_000_000
 """µs. Dates that are too far ahead are of one clock, and comparable, when they differ by less."""
 
-StatusInfo = TypeVar("StatusInfo", WorkerStatusReported, ServerStatusReported)
+StatusInfo = TypeVar("StatusInfo", bound=WorkerStatusReported | ServerStatusReported)
 
 
 def in_arrival_order(row: Worker | ServerInstance, event: StatusInfo, received_at: int) -> StatusInfo | None:
@@ -49,38 +50,34 @@ def in_arrival_order(row: Worker | ServerInstance, event: StatusInfo, received_a
 
     `event` is as it was received (`as_received`).
     """
-    reported = row.reported or []
-    latest = max((one.counted_at for one in reported), default=0)
+    reported = row.reported or Reported()
+    latest = max((one.counted_at for one in (*reported.dated, *reported.ahead)), default=0)
     counted_at = max(event.time(received_at), latest + 1)
-    as_of = event.ahead_at or event.sent_at or counted_at
-    if as_of < latest - REORDERED_WITHIN and event.sent_at is not None:
-        return None
-    is_ahead = event.ahead_at is not None
-    alike = [one for one in reported if one.is_ahead == is_ahead]
-    newest = max((one.as_of for one in alike), default=as_of)
-    if newest - as_of >= SAME_CLOCK:  # only of those that are ahead
-        alike, newest = [], as_of
-    if as_of < newest - REORDERED_WITHIN or _is_settled(alike, as_of, event.status):
+    if event.ahead_at is None:
+        as_of = event.sent_at or counted_at
+        known, others = reported.dated, reported.ahead
+        dates = [*(one.as_of for one in known), *(one.counted_at for one in others)]
+    else:
+        as_of = event.ahead_at
+        known, others = [one for one in reported.ahead if one.as_of - as_of < SAME_CLOCK], reported.dated
+        dates = [one.as_of for one in known]
+    newest = max(dates, default=as_of)
+    if as_of < newest - REORDERED_WITHIN or _is_settled(known, as_of, event.status):
         return None
     horizon = max(newest, as_of) - REORDERED_WITHIN
-    alike = [one for one in alike if one.as_of >= horizon]
-    alike.append(Reported(as_of, event.status, counted_at))
-    others = [one for one in reported if one.is_ahead != is_ahead]
-    row.reported = others + sorted(alike, key=_date)[-REMEMBERED:]
+    kept = [*(one for one in known if one.as_of >= horizon), Applied(as_of, event.status, counted_at)]
+    kept = sorted(kept, key=attrgetter("as_of"))[-REMEMBERED:]
+    row.reported = Reported(kept, others) if event.ahead_at is None else Reported(others, kept)
     return msgspec.structs.replace(event, sent_at=counted_at, ahead_at=None)
 
 
-def _date(one: Reported) -> int:
-    return one.as_of
-
-
-def _is_settled(reported: list[Reported], as_of: int, status: str) -> bool:
+def _is_settled(known: list[Applied], as_of: int, status: str) -> bool:
     """True for a copy of one of these, for an active status dated before an end, and for what is as
     old as the oldest of a full memory."""
-    if len(reported) >= REMEMBERED and as_of <= reported[0].as_of:
+    if len(known) >= REMEMBERED and as_of <= known[0].as_of:
         return True
     return any(
         (as_of, status) == (one.as_of, one.status)
         or (status in ACTIVE and one.status in TERMINAL and as_of < one.as_of)
-        for one in reported
+        for one in known
     )

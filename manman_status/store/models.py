@@ -119,7 +119,7 @@ class Worker(SQLModel, table=True):
     # When something other than a heartbeat was received about it.
     received_at: datetime | None = Field(sa_column=_now())
     # The newest StatusInfo that was applied (`domain/status_info.py`).
-    reported: list[Any] | None = Field(sa_column=Column(JSONB, nullable=True))
+    reported: dict[str, Any] | None = Field(sa_column=Column(JSONB, nullable=True))
 
 
 class ServerInstance(SQLModel, table=True):
@@ -163,7 +163,7 @@ class ServerInstance(SQLModel, table=True):
     # When something other than an inventory was received about it.
     received_at: datetime | None = Field(sa_column=_now())
     # The newest StatusInfo that was applied (`domain/status_info.py`).
-    reported: list[Any] | None = Field(sa_column=Column(JSONB, nullable=True))
+    reported: dict[str, Any] | None = Field(sa_column=Column(JSONB, nullable=True))
 
 
 class Transition(SQLModel, table=True):

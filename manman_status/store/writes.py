@@ -218,8 +218,8 @@ def _reason(stored: str | None) -> Reason | None:
     return None if stored is None else reason_of(stored)
 
 
-def _reported(stored: list[Any] | None) -> list[Reported] | None:
-    return None if stored is None else msgspec.convert(stored, list[Reported])
+def _reported(stored: dict[str, Any] | None) -> Reported | None:
+    return None if stored is None else msgspec.convert(stored, Reported)
 
 
 INSERT_WORKERS = _insert("workers", WORKER_COLUMNS)
