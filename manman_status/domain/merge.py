@@ -45,6 +45,7 @@ from manman_status.domain.instances import (
 from manman_status.domain.lives import contend, counts_lower, follow, of_row
 from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, INFERRED, Reason, StatusType
+from manman_status.domain.status_info import in_arrival_order
 from manman_status.domain.workers import hear, know_worker, microseconds, report_status, settle_worker, stop
 
 
@@ -114,26 +115,35 @@ def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
             instance = know_instance(rows, event.instance_id, receipt)
             instance.received_at = receipt.at
             rows.changed_instances.add(instance.instance_id)
-            position = event.position(receipt.order)
-            if event.status in ACTIVE:
-                claim_directly(rows, instance, position, event.status, receipt, new=False)
-            else:
-                end(rows, instance, position, event.status, Reason.REPORTED, None, receipt)
+            _report_server_status(rows, instance, event, receipt)
         case _:
             assert_never(event)
 
 
 def _report_worker_status(rows: Rows, worker: Worker, event: WorkerStatusReported, receipt: Receipt) -> None:
     """A StatusInfo lifts LOST only when it is dated after that conclusion: one that was merely late does not."""
-    time = event.time(receipt.order)
-    fresh = report_status(worker, event, event.status, time, Reason.REPORTED)
     worker.received_at = receipt.at
     rows.changed_workers.add(worker.worker_id)
+    counted = in_arrival_order(worker, event, receipt.order)
+    if counted is None:
+        return
+    fresh = report_status(worker, counted, event.status, counted.time(receipt.order), Reason.REPORTED)
     if worker.status is StatusType.LOST:
-        fresh = fresh and time > microseconds(worker.status_since)
+        fresh = fresh and event.time(receipt.order) > microseconds(worker.status_since)
         if fresh:
             hear(worker, receipt)  # still promised to beat
     settle_worker(rows, worker, receipt, fresh=fresh)
+
+
+def _report_server_status(rows: Rows, instance: ServerInstance, event: ServerStatusReported, receipt: Receipt) -> None:
+    counted = in_arrival_order(instance, event, receipt.order)
+    if counted is None:
+        return
+    position = counted.position(receipt.order)
+    if event.status in ACTIVE:
+        claim_directly(rows, instance, position, event.status, receipt, new=False)
+    else:
+        end(rows, instance, position, event.status, Reason.REPORTED, None, receipt)
 
 
 def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:

@@ -15,6 +15,22 @@ Evidence: TypeAlias = dict[str, Any]
 Conclusion: TypeAlias = tuple[StatusType, Reason, Evidence]
 
 
+class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A StatusInfo that was applied: its date as it was sent, and the date at which it counts."""
+
+    as_of: int
+    status: str
+    counted_at: int
+
+
+class Reported(msgspec.Struct, omit_defaults=True):
+    """The newest applied StatusInfo of an entity, by date: those of true dates, and those dated too
+    far ahead."""
+
+    dated: list[Applied] = []
+    ahead: list[Applied] = []
+
+
 class Worker(msgspec.Struct):
     """A row of `workers`, field for column in the order of `store/writes.py`; what each register means stands in
     `store/models.py`."""
@@ -56,6 +72,7 @@ class Worker(msgspec.Struct):
     rival_beat_at: datetime | None = None
     own_beat_at: datetime | None = None
     received_at: datetime | None = None
+    reported: Reported | None = None
 
     @property
     def is_draining(self) -> bool:
@@ -86,6 +103,7 @@ class ServerInstance(msgspec.Struct):
     end_reason: Reason | None = None
     exit_code: int | None = None
     received_at: datetime | None = None
+    reported: Reported | None = None
 
 
 class Transition(msgspec.Struct, frozen=True):

@@ -118,6 +118,8 @@ class Worker(SQLModel, table=True):
     own_beat_at: datetime | None = Field(sa_column=_time())
     # When something other than a heartbeat was received about it.
     received_at: datetime | None = Field(sa_column=_now())
+    # The newest StatusInfo that was applied (`domain/status_info.py`).
+    reported: dict[str, Any] | None = Field(sa_column=Column(JSONB, nullable=True))
 
 
 class ServerInstance(SQLModel, table=True):
@@ -160,6 +162,8 @@ class ServerInstance(SQLModel, table=True):
     exit_code: int | None = Field(sa_column=_bigint(nullable=True))
     # When something other than an inventory was received about it.
     received_at: datetime | None = Field(sa_column=_now())
+    # The newest StatusInfo that was applied (`domain/status_info.py`).
+    reported: dict[str, Any] | None = Field(sa_column=Column(JSONB, nullable=True))
 
 
 class Transition(SQLModel, table=True):

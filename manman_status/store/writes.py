@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
-from manman_status.domain.rows import Rows, ServerInstance, Transition, Worker
+import msgspec
+
+from manman_status.domain.rows import Reported, Rows, ServerInstance, Transition, Worker
 from manman_status.domain.status import Reason, StatusType, reason_of, status_of
 from manman_status.errors import ManManStatusError
 from manman_status.store.pool import Connection
@@ -51,6 +54,7 @@ WORKER_COLUMNS = {
     "rival_beat_at": "timestamptz",
     "own_beat_at": "timestamptz",
     "received_at": "timestamptz",
+    "reported": "jsonb",
 }
 BEAT_COLUMNS = {
     name: WORKER_COLUMNS[name]
@@ -89,6 +93,7 @@ INSTANCE_COLUMNS = {
     "end_reason": "text",
     "exit_code": "bigint",
     "received_at": "timestamptz",
+    "reported": "jsonb",
 }
 
 
@@ -155,6 +160,7 @@ async def lock_workers(connection: Connection, worker_ids: Iterable[int], rows: 
         worker.status, worker.reason = status_of(record["status"]), reason_of(record["reason"])
         worker.begun_status, worker.ended_status = _status(record["begun_status"]), _status(record["ended_status"])
         worker.ended_reason = _reason(record["ended_reason"])
+        worker.reported = _reported(record["reported"])
         rows.workers[worker.worker_id] = worker
         rows.stored_workers.add(worker.worker_id)
 
@@ -195,6 +201,7 @@ async def lock_instances(
         instance.status, instance.reason = status_of(record["status"]), reason_of(record["reason"])
         instance.claim_status, instance.end_status = _status(record["claim_status"]), _status(record["end_status"])
         instance.end_reason = _reason(record["end_reason"])
+        instance.reported = _reported(record["reported"])
         if instance.worker_id is not None and instance.worker_id not in rows.workers:
             missing.add(instance.worker_id)
         rows.put(instance)
@@ -209,6 +216,10 @@ def _status(stored: str | None) -> StatusType | None:
 
 def _reason(stored: str | None) -> Reason | None:
     return None if stored is None else reason_of(stored)
+
+
+def _reported(stored: dict[str, Any] | None) -> Reported | None:
+    return None if stored is None else msgspec.convert(stored, Reported)
 
 
 INSERT_WORKERS = _insert("workers", WORKER_COLUMNS)

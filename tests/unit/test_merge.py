@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +17,8 @@ from manman_status.domain.events import (
     WorkerStatusReported,
     WorkerStopped,
 )
-from manman_status.domain.status import StatusType
+from manman_status.domain.status import ACTIVE, TERMINAL, Entity, StatusType
+from manman_status.domain.status_info import REMEMBERED, REORDERED_WITHIN
 from tests.builders import BASE, fold, inventory
 
 SHARED = 30
@@ -113,11 +117,98 @@ def consistent(received):
     return kept
 
 
+def is_status_info(event):
+    return isinstance(event, WorkerStatusReported | ServerStatusReported)
+
+
+def entity(event):
+    return getattr(event, "instance_id", None), getattr(event, "worker_id", None)
+
+
+def copied(deliveries, rng):
+    """With copies anywhere, those of a StatusInfo behind it. One without a date has none: each is another report."""
+    deliveries = list(deliveries)
+    for index, event in list(deliveries):
+        if rng.random() < 0.4 and not (is_status_info(event) and event.sent_at is None):
+            first = next(place for place, (other, _) in enumerate(deliveries) if other == index)
+            place = rng.randint(first + 1 if is_status_info(event) else 0, len(deliveries))
+            deliveries.insert(place, (index, event))
+    return deliveries
+
+
+def mixed_up(received, rng):
+    """In any order, but the StatusInfo of each entity in theirs; each with its place in `received`."""
+    deliveries = list(enumerate(received))
+    rng.shuffle(deliveries)
+    places = defaultdict(list)
+    for place, (_, event) in enumerate(deliveries):
+        if is_status_info(event):
+            places[entity(event)].append(place)
+    for mine in places.values():
+        in_order = sorted((deliveries[place] for place in mine), key=lambda delivery: delivery[0])
+        for place, delivery in zip(mine, in_order, strict=True):
+            deliveries[place] = delivery
+    return deliveries
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.lists(events(), min_size=1, max_size=14).map(consistent), st.randoms(use_true_random=False))
 def test_any_order_and_any_number_of_copies_end_in_the_same_rows(received, rng):
-    deliveries = list(enumerate(received)) + [(i, e) for i, e in enumerate(received) if rng.random() < 0.4]
-    rng.shuffle(deliveries)
+    """The order among the StatusInfo of one entity decides, and nothing else does."""
+    deliveries = copied(mixed_up(received, rng), rng)
     straight = fold(received)
     shuffled = fold([event for _, event in deliveries], receipts=[index for index, _ in deliveries])
     assert seen(shuffled) == seen(straight)
+
+
+AHEAD = 600 * 1_000_000
+
+
+def status_info(ahead):
+    return st.builds(
+        lambda kind, status, ahead, at: kind(1, sent_at=BASE + ahead + at, status=status),
+        st.sampled_from(
+            [
+                lambda entity_id, **fields: WorkerStatusReported(worker_id=entity_id, **fields),
+                lambda entity_id, **fields: ServerStatusReported(instance_id=entity_id, **fields),
+            ]
+        ),
+        st.sampled_from(REPORTABLE),
+        st.sampled_from(ahead),
+        st.integers(0, 30).map(lambda step: step * REORDERED_WITHIN // 20),
+    )
+
+
+def told(rows):
+    return [(transition.entity, transition.new_status) for transition in rows.transitions]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(status_info([0, 0, 0, AHEAD]), min_size=1, max_size=60), st.randoms(use_true_random=False))
+def test_copies_of_status_info_change_nothing_and_are_not_told(received, rng):
+    """Whenever they come, by whatever clock they are dated, and more of them than a row remembers."""
+    deliveries = [event for _, event in copied(enumerate(received), rng)]
+    assert told(fold(deliveries)) == told(fold(received))
+    assert told(fold([*received, *received])) == told(fold(received))
+    for start in rng.sample(range(len(received)), min(3, len(received))):
+        redelivered = [*received[: start + 5], *received[start:]]
+        assert told(fold(redelivered)) == told(fold(received))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(status_info([0]), min_size=1, max_size=REMEMBERED))
+def test_each_status_info_is_told_in_the_order_in_which_it_came(received):
+    """But copies, what is dated long before another or active before an end, and what follows an instance's end."""
+    rows = fold(received)
+    for kind in (WorkerStatusReported, ServerStatusReported):
+        applied = []
+        for event in (event for event in received if type(event) is kind):
+            ends = [other.sent_at for other in applied if other.status in TERMINAL]
+            is_revival = event.status in ACTIVE and any(event.sent_at < end for end in ends)
+            is_old = any(event.sent_at < other.sent_at - REORDERED_WITHIN for other in applied)
+            has_ended = kind is ServerStatusReported and ends
+            if event not in applied and not is_revival and not is_old and not has_ended:
+                applied.append(event)
+        expected = [status for status, _ in itertools.groupby(event.status for event in applied)]
+        of = Entity.WORKER if kind is WorkerStatusReported else Entity.SERVER_INSTANCE
+        assert [status for entity, status in told(rows) if entity is of] == expected

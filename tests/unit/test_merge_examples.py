@@ -291,19 +291,46 @@ def test_any_event_of_a_later_incarnation_begins_a_new_life(begins):
     assert history.worker.evidence == {"incarnation": LATER}
 
 
-@pytest.mark.parametrize(("as_of", "alive"), [(BASE + 999, False), (BASE + 1_000, False), (BASE + 1_001, True)])
-def test_status_info_with_a_later_as_of_begins_one(as_of, alive):
-    ended = WorkerStatusReported(worker_id=1, status=StatusType.COMPLETE, sent_at=BASE + 1_000)
-    begun = WorkerStatusReported(worker_id=1, status=StatusType.INITIALIZING, sent_at=as_of)
-    expected = StatusType.INITIALIZING if alive else StatusType.COMPLETE
-    assert History(ended, begun).worker.status is expected
-    assert History(begun, ended).worker.status is expected
+def info(status, at):
+    return WorkerStatusReported(worker_id=1, status=status, sent_at=at)
 
 
-def test_an_older_status_info_changes_nothing():
-    newer = WorkerStatusReported(worker_id=1, status=StatusType.RUNNING, sent_at=BASE + 2)
-    older = WorkerStatusReported(worker_id=1, status=StatusType.INITIALIZING, sent_at=BASE + 1)
-    assert History(newer, older).statuses[0] == [("RUNNING", "reported")]
+SECOND = 1_000_000
+
+
+@pytest.mark.parametrize(("as_of", "alive"), [(BASE - 1, False), (BASE, True), (BASE + 1, True)])
+def test_status_info_that_is_not_dated_before_the_end_begins_a_life(as_of, alive):
+    history = History(info(StatusType.COMPLETE, BASE), info(StatusType.INITIALIZING, as_of))
+    assert history.worker.status is (StatusType.INITIALIZING if alive else StatusType.COMPLETE)
+
+
+@pytest.mark.parametrize("back", [1, SECOND])
+def test_status_info_counts_in_its_order_when_its_date_goes_back_a_little(back):
+    """Also an end: it was sent after what it is dated before."""
+    statuses = [StatusType.CREATED, StatusType.INITIALIZING, StatusType.RUNNING, StatusType.COMPLETE]
+    dates = [BASE + back, BASE + back, BASE, BASE + 1]
+    history = History(*map(info, statuses, dates))
+    assert [status for status, _ in history.statuses[0]] == statuses
+
+
+@pytest.mark.parametrize("old", [StatusType.INITIALIZING, StatusType.COMPLETE])
+def test_status_info_that_is_dated_long_before_changes_nothing(old):
+    history = History(info(StatusType.RUNNING, BASE), info(old, BASE - SECOND - 1))
+    assert history.statuses[0] == [("RUNNING", "reported")]
+
+
+def test_copies_of_a_life_change_nothing_after_the_next_one_began():
+    life = [info(StatusType.CREATED, BASE), info(StatusType.RUNNING, BASE), info(StatusType.COMPLETE, BASE)]
+    history = History(*life, info(StatusType.RUNNING, BASE + SECOND // 2), *life)
+    assert [status for status, _ in history.statuses[0]] == ["CREATED", "RUNNING", "COMPLETE", "RUNNING"]
+
+
+def test_status_info_of_an_instance_ends_it_however_it_is_dated():
+    statuses = [StatusType.RUNNING, StatusType.COMPLETE, StatusType.CRASHED, StatusType.RUNNING]
+    history = History(
+        *(ServerStatusReported(instance_id=INSTANCE, status=each, sent_at=BASE - n) for n, each in enumerate(statuses))
+    )
+    assert [status for status, _ in history.statuses[1]] == ["RUNNING", "COMPLETE"]
 
 
 def test_status_info_dated_before_the_loss_does_not_lift_it():
