@@ -1,7 +1,7 @@
 """A fleet and its observers on a simulated clock: the pure domain, between a queue and a database made of lists.
 
-The domain, the custody and what finds steps of the clock are the real ones. Re-stated here are the
-broker's behaviour and the rules that stand in SQL (`store/observation.py`, `store/clock_step.py`).
+The domain and what finds steps of the clock are the real ones. Re-stated here are the broker's behaviour and the
+rules that stand in SQL (`store/observation.py`, `store/clock_step.py`).
 Times are seconds since START: true ones of the world and its workers; in the database and in
 canaries those of the database's clock, which may step.
 """
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import timedelta
-from itertools import groupby
+from math import ceil
 
 import msgspec
 from manman_status.pipeline.custody import Custody
 
-from manman_status.domain.clock import STEP_SECONDS, ClockReading
+from manman_status.domain.clock import ClockReading
 from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import timeout_seconds
@@ -27,8 +27,8 @@ from manman_status.domain.workers import microseconds
 from manman_status.pipeline.clock import DatabaseClock
 from tests.builders import START, inventory
 
-BEATS, LIFECYCLE = "beats", "lifecycle"
-QUEUES = (BEATS, LIFECYCLE)
+LIFECYCLE = "lifecycle"
+ACTIVE_QUEUE, LEAVING, RETIRED = "active", "leaving", "retired"
 
 TICK = 0.5
 TICKS_PER_CANARY = 2
@@ -39,6 +39,9 @@ STANDSTILL = 5.0
 GRACE = 30.0
 CUT_AFTER = 25.0
 STALE_AFTER = 3.0
+HAND_OVER_EVERY = 3.0
+BEAT_EXPIRES = 60.0
+DROPPED_EXPIRES = 20.0
 HOLD = 20.0
 RULES = SweepRules(
     default_interval=10,
@@ -57,73 +60,138 @@ def seconds(time):
 
 
 class Message(msgspec.Struct, eq=False):
-    """An event, or a canary when `event` is None. A number is its place in the queue, for good; it is `done` once
-    it is committed, or the broker has lost it."""
+    """An event, or a canary when `event` is None. It is `done` once it is committed."""
 
     number: int
     sent: float
     queue: str
     event: object = None
-    done: bool = False
     canary: float | None = None
-    """The database's time at which it was sent."""
+    """The database's time at which it was sent, after so many steps of its clock:"""
+    clock_steps: int = 0
+    was_delivered: bool = False
+    done: bool = False
+    lost_at: float | None = None
+    """When the broker dropped it, or lost it by a restart."""
+    saw_loss: list[Processor] = msgspec.field(default_factory=list)
+    """Processors whose connection ended with the loss; none when it was dropped."""
 
 
 class Channel:
-    """One processor's reading of one queue, as the broker sees it until the connection ends."""
+    """One processor's reading of one queue, as the broker sees it."""
 
-    def __init__(self):
+    def __init__(self, prefetch):
+        self.prefetch = prefetch
         self.open = True
-        self.delivered = 0
         self.unsettled: list[Message] = []
-        self.inbox: deque[tuple[Message | None, int, float | None]] = deque()
+        self.inbox: deque[tuple[Message, bool]] = deque()
+        """Delivered and not read yet, each with whether it was delivered before."""
+
+
+class Queue:
+    """Of the channels in `line` the first is given the messages. What a channel held when it ended goes before all
+    that was never delivered: a classic queue has it where it was, a quorum queue behind what was returned before."""
+
+    def __init__(self, name):
+        self.name = name
+        self.line: list[Channel] = []
+        self.returned: list[Message] = []
+        self.ready: list[Message] = []
+
+    @property
+    def waiting(self):
+        return self.returned or self.ready
+
+    def end(self, channel):
+        channel.open = False
+        if channel in self.line:
+            self.line.remove(channel)
+            self.returned += channel.unsettled
+            channel.unsettled = []
+            if self.name != LIFECYCLE:
+                self.returned.sort(key=lambda message: message.number)
+
+    def deliver(self):
+        while self.line and self.waiting and len(self.line[0].unsettled) < self.line[0].prefetch:
+            message = self.waiting.pop(0)
+            self.line[0].unsettled.append(message)
+            self.line[0].inbox.append((message, message.was_delivered))
+            message.was_delivered = True
 
 
 class Broker:
-    """Beats are transient, lifecycle events are not: only these outlive a stop."""
+    """`bound` are the queues among which heartbeats are spread, each worker's into one of them. Lifecycle events
+    outlive a stop, heartbeats may."""
 
     def __init__(self):
         self.up = True
-        self.stopped_at = float("-inf")
+        self.stopped_at = self.dropped_at = float("-inf")
+        self.max_length = 10_000
         self.numbers = 0
-        self.ready: dict[str, list[Message]] = {queue: [] for queue in QUEUES}
+        self.queues: dict[str, Queue] = {}
+        self.bound: list[str] = []
         self.events: list[Message] = []
 
-    def put(self, queue, now, event=None, canary=None):
+    @property
+    def heartbeat_queues(self):
+        return [queue for queue in self.queues.values() if queue.name != LIFECYCLE]
+
+    def subscribe(self, name, prefetch):
+        channel = Channel(prefetch)
+        self.queues.setdefault(name, Queue(name)).line.append(channel)
+        return channel
+
+    def bind(self, name):
+        if name not in self.bound:
+            self.bound = sorted([*self.bound, name])
+
+    def put_beat(self, key, now, event):
+        if self.bound:
+            self.put(self.bound[key % len(self.bound)], now, event)
+
+    def put(self, name, now, event=None, canary=None, clock_steps=0):
+        queue = self.queues.setdefault(name, Queue(name))
         self.numbers += 1
-        self.ready[queue].append(Message(self.numbers, now, queue, event, canary=canary))
+        message = Message(self.numbers, now, name, event, canary, clock_steps)
+        queue.ready.append(message)
         if event is not None:
-            self.events.append(self.ready[queue][-1])
+            self.events.append(message)
+        self.drop(now)
 
-    def put_back(self, queue, channel):
-        """What the channel held goes where it was: before everything that came later."""
-        channel.open = False
-        self.ready[queue] = sorted(self.ready[queue] + channel.unsettled, key=lambda message: message.number)
-        channel.unsettled = []
+    def work(self, now):
+        if self.up:
+            self.drop(now)
+            for queue in self.queues.values():
+                queue.deliver()
 
-    def hand_out(self, queue, channels):
-        for turn in range(len(self.ready[queue]) + len(channels)):
-            if not channels or not self.ready[queue]:
-                return
-            channel = channels[turn % len(channels)]
-            if len(channel.unsettled) < PREFETCH:
-                message = self.ready[queue].pop(0)
-                channel.unsettled.append(message)
-                channel.delivered += 1
-                channel.inbox.append((message, channel.delivered, None))
+    def drop(self, now):
+        """What is too old or too much; the oldest first. It reaches the queue of what was dropped."""
+        for queue in self.heartbeat_queues:
+            while queue.waiting and (
+                len(queue.returned) + len(queue.ready) > self.max_length or queue.waiting[0].sent < now - BEAT_EXPIRES
+            ):
+                queue.waiting.pop(0).lost_at = self.dropped_at = now
+
+    def says_dropped(self, now):
+        """Until the message that says so expires: nobody takes it out."""
+        return now < self.dropped_at + DROPPED_EXPIRES
+
+    def lose_beats(self, now, saw_loss):
+        self.dropped_at = float("-inf")
+        for queue in self.heartbeat_queues:
+            for message in queue.returned + queue.ready:
+                message.lost_at = now
+            queue.returned, queue.ready = [], []
+        for message in self.events:
+            if message.lost_at is not None:
+                message.saw_loss = saw_loss
 
 
 class Mark(msgspec.Struct):
+    """A queue that is registered, and how far it was read."""
+
+    state: str = ACTIVE_QUEUE
     observed_through: float | None = None
-    pending_sent: float | None = None
-    pending_seen: float | None = None
-    pending_by: int | None = None
-    canaries_from: float = float("-inf")
-
-
-class ProcessorRow(msgspec.Struct):
-    last_seen: float
-    settled_through: dict[str, float]
 
 
 class Database:
@@ -135,13 +203,15 @@ class Database:
         self.ahead = self.read_ahead = 0.0
         self.clock_steps = self.clock_steps_settled = 0
         self.clock_step = 0.0
+        self.stepped_at = float("-inf")
         self.fleet = Rows()
         self.history = []
-        self.marks = {queue: Mark() for queue in QUEUES}
-        self.processors: dict[int, ProcessorRow] = {}
+        self.marks: dict[str, Mark] = {}
+        self.processors: dict[int, float] = {}
+        """When each reported last."""
         self.observed_through: float | None = None
         self.advanced_at: float | None = None
-        self.resumed_at = 0.0
+        self.resumed_at = self.truly_resumed_at = 0.0
         self.guards = {}
 
     def write(self, rows):
@@ -151,29 +221,25 @@ class Database:
     def rows(self):
         return Rows(workers=self.fleet.workers, instances=self.fleet.instances, instances_of=self.fleet.instances_of)
 
-    def distrust_canaries(self, queue, now):
-        self.marks[queue] = Mark(self.marks[queue].observed_through, canaries_from=now)
-
     def resume(self, now):
-        self.resumed_at = now
+        self.resumed_at, self.truly_resumed_at = now, now - self.ahead
 
     @property
     def last_read(self):
-        times = [row.last_seen for row in self.processors.values()]
+        times = [*self.processors.values()]
         times += [] if self.observed_through is None else [self.observed_through]
         return at(max(times)) if times else None
 
     def take_step(self, by, now):
-        for row in self.processors.values():
-            row.last_seen, row.settled_through = min(row.last_seen + by, now), {}
-        for queue, mark in self.marks.items():
-            passed = None if mark.observed_through is None else min(mark.observed_through + by, now)
-            self.marks[queue] = Mark(passed, canaries_from=now)
+        self.processors = {key: min(last_seen + by, now) for key, last_seen in self.processors.items()}
+        for mark in self.marks.values():
+            mark.observed_through = None if mark.observed_through is None else min(mark.observed_through + by, now)
         if self.observed_through is not None:
             self.observed_through = min(self.observed_through + by, now)
-            self.advanced_at = self.resumed_at = now
+            self.advanced_at = now
+            self.resume(now)
         self.clock_steps += 1
-        self.clock_step = by
+        self.clock_step, self.stepped_at = by, now
 
     def settle_step(self, now):
         """What the leader does before it sweeps."""
@@ -200,133 +266,150 @@ class Database:
         for instance in self.fleet.instances.values():
             instance.status_since, instance.missing_since = back(instance.status_since), back(instance.missing_since)
 
-    def forget(self, processor_id, now):
-        del self.processors[processor_id]
-        for queue in QUEUES:
-            self.distrust_canaries(queue, now)
+    def choose_queues(self, partitions):
+        """Whatever it was before, a queue that comes has nothing proven, and is here before it is bound."""
+        chosen = [LIFECYCLE, *(f"beats.{number}" for number in range(partitions))]
+        for name, mark in self.marks.items():
+            if name not in chosen and mark.state == ACTIVE_QUEUE:
+                mark.state = LEAVING
+        for name in chosen:
+            if name not in self.marks or self.marks[name].state != ACTIVE_QUEUE:
+                self.marks[name] = Mark()
 
-    def note_canary(self, queue, sent, now, processor_id):
-        mark = self.marks[queue]
-        if mark.pending_sent is None and mark.canaries_from <= sent <= now:
-            mark.pending_sent, mark.pending_seen, mark.pending_by = sent, now, processor_id
+    def counts(self, name):
+        return name in self.marks and self.marks[name].state != RETIRED
 
-    def advance(self, queue, now):
-        mark = self.marks[queue]
-        if mark.pending_sent is not None and all(
-            row.settled_through.get(queue, float("-inf")) >= mark.pending_seen
-            for processor_id, row in self.processors.items()
-            if processor_id != mark.pending_by
-        ):
-            passed = max(mark.pending_sent, mark.observed_through or mark.pending_sent)
-            self.marks[queue] = Mark(passed, canaries_from=mark.canaries_from)
-        if not any(abs(row.last_seen - now) <= STEP_SECONDS for row in self.processors.values()):
+    def commit_canary(self, name, canary, clock_steps, now):
+        mark = self.marks.get(name)
+        if mark and clock_steps == self.clock_steps and canary <= now:
+            mark.observed_through = max(canary, mark.observed_through or canary)
+
+    @property
+    def proven(self):
+        """The least of the watermarks, None where one is missing; and of which time it is."""
+        passed = [mark.observed_through for name, mark in self.marks.items() if self.counts(name)]
+        return None if None in passed else min(passed), self.clock_steps
+
+    def advance(self, proven, now):
+        through, clock_steps = proven
+        if through is None or clock_steps != self.clock_steps or self.proven[0] is None:
             return
-        passed = [mark.observed_through for mark in self.marks.values()]
-        if None in passed or (self.observed_through is not None and min(passed) <= self.observed_through):
+        if self.observed_through is not None and through <= self.observed_through:
             return
-        self.observed_through = min(passed)
-        if self.advanced_at is None or self.advanced_at < now - STANDSTILL:
-            self.resumed_at = now
+        self.observed_through = through
+        stood_still = self.advanced_at is None or self.advanced_at < now - STANDSTILL
+        if stood_still or through < now - 2 * STANDSTILL:
+            self.resume(now)
         self.advanced_at = now
 
 
 class Processor:
-    """Reads both queues, each in batches, each batch in a transaction that may take its time."""
+    """Reads the queues that it is given, each in batches, each batch in a transaction that may take its time."""
 
-    def __init__(self, processor_id):
+    def __init__(self, processor_id, prefetch):
         self.processor_id = processor_id
+        self.prefetch = prefetch
         self.alive = True
         self.frozen_since: float | None = None
         self.messages_per_tick = 50
         self.transaction_seconds = 0.0
         self.turn = 0
-        self.custody = {queue: Custody() for queue in QUEUES}
         self.clock = DatabaseClock()
+        self.queues: dict[str, str] = {}
         self.channels: dict[str, Channel] = {}
-        self.buffers: dict[str, list[tuple[Message, Channel]]] = {queue: [] for queue in QUEUES}
+        self.buffers: dict[str, list[tuple[Message, bool, Channel]]] = {}
         self.begun: dict[str, tuple[float, float, int]] = {}
-        self.reconnected = False
+        self.proven: tuple[float | None, int] = None, 0
+        self.was_cut_off = False
 
     @property
     def runs(self):
         return self.alive and self.frozen_since is None
 
     @property
-    def connected(self):
-        return any(channel.open for channel in self.channels.values())
+    def is_connected(self):
+        return all(channel.open for channel in self.channels.values())
 
-    def read(self, broker):
-        for queue in QUEUES:
-            if broker.up and not (queue in self.channels and self.channels[queue].open):
-                self.reconnected |= queue in self.channels
-                self.channels[queue] = Channel()
-            channel = self.channels.get(queue)
-            while channel and channel.inbox:
-                message, number, sent = channel.inbox.popleft()
-                if message is None:
-                    self.custody[queue].see_canary(channel, number, at(sent))
-                else:
-                    self.buffers[queue].append((message, channel))
+    def work(self, broker, database, now):
+        self.read(broker, database)
+        for name in [*self.buffers]:
+            self.store(name, database, now)
+        if database.up:
+            self.report(broker, database, now)
+        if broker.up and now % HAND_OVER_EVERY == 0:
+            self.hand_over(broker, database)
+
+    def read(self, broker, database):
+        if database.up:
+            self.queues = {name: mark.state for name, mark in database.marks.items()}
+        self.channels = {name: channel for name, channel in self.channels.items() if name in self.queues}
+        for name, state in self.queues.items() if broker.up else ():
+            if name not in self.channels or not self.channels[name].open:
+                if state == ACTIVE_QUEUE and name != LIFECYCLE:
+                    broker.bind(name)
+                self.was_cut_off |= name in self.channels
+                self.channels[name] = broker.subscribe(name, self.prefetch)
+        for name, channel in self.channels.items():
+            while channel.inbox:
+                self.buffers.setdefault(name, []).append((*channel.inbox.popleft(), channel))
+
+    def given(self, broker):
+        return [name for name, channel in self.channels.items() if channel in broker.queues[name].line[:1]]
+
+    def hand_over(self, broker, database):
+        """Close the channel of one queue too many, settled or not."""
+        given = self.given(broker)
+        if len(given) > ceil(len(self.queues) / max(len(database.processors), 1)):
+            broker.queues[given[0]].end(self.channels.pop(given[0]))
 
     def report(self, broker, database, true_now):
+        """The observation follows what was proven at the report before: whether the broker dropped anything is looked
+        up after that."""
         now = true_now + database.ahead
+        says_dropped = broker.says_dropped(true_now) if broker.up else None
         reading = ClockReading(at(now), true_now, true_now)
         if by := self.clock.step_to_take(reading, steps=database.clock_steps, last_read=database.last_read):
             database.take_step(by, now)
         self.clock.keep(reading, database.clock_steps)
         database.read_ahead = database.ahead
-        if self.reconnected or not all(channel.open for channel in self.channels.values()):
+        database.processors[self.processor_id] = now
+        if self.was_cut_off or not self.is_connected or says_dropped:
             database.resume(now)
-            self.reconnected = False
-        restarted = [queue for queue in QUEUES if self.custody[queue].restarted]
-        for queue in restarted:
-            database.distrust_canaries(queue, now)
-            self.custody[queue].restarted = False
-        row = database.processors.setdefault(self.processor_id, ProcessorRow(now, {}))
-        row.last_seen = now
-        for queue, custody in self.custody.items():
-            if custody.settled_through is not None and custody.settled_through <= at(now):
-                row.settled_through[queue] = seconds(custody.settled_through)
-        for queue in QUEUES:
-            database.advance(queue, now)
-            channel = self.channels.get(queue)
-            if not broker.up or channel is None or not channel.open:
-                continue
-            if self.turn % TICKS_PER_CANARY == 0:
-                broker.put(queue, true_now, canary=now)
-            channel.delivered += 1
-            channel.inbox.append((None, channel.delivered, now))
+            self.was_cut_off = False
+        if says_dropped is not None:
+            database.advance(self.proven, now)
+        self.proven = database.proven
+        if self.turn % TICKS_PER_CANARY == 0 and broker.up and self.is_connected:
+            for name in {LIFECYCLE, *broker.bound} & self.queues.keys():
+                broker.put(name, true_now, canary=now, clock_steps=database.clock_steps)
         self.turn += 1
 
-    def store(self, queue, database, true_now):
+    def store(self, name, database, true_now):
         """Begin a batch, or commit the one that was begun: its time is the one at which it began."""
         now = true_now + database.ahead
-        if not self.buffers[queue]:
+        buffer = self.buffers.get(name)
+        if not buffer:
             return
         if not database.up:
-            self.begun.pop(queue, None)
+            self.begun.pop(name, None)
             return
-        size = min(len(self.buffers[queue]), self.messages_per_tick)
-        truly_began, began, size = self.begun.setdefault(queue, (true_now, now, size))
+        size = min(len(buffer), self.messages_per_tick)
+        truly_began, began, size = self.begun.setdefault(name, (true_now, now, size))
         if true_now < truly_began + self.transaction_seconds:
             return
-        del self.begun[queue]
-        batch, self.buffers[queue] = self.buffers[queue][:size], self.buffers[queue][size:]
+        del self.begun[name]
+        batch, self.buffers[name] = buffer[:size], buffer[size:]
         rows = database.rows()
-        for place, (message, _) in enumerate(batch):
+        for place, (message, came_again, _) in enumerate(batch):
             if message.event is not None:
                 merge(rows, message.event, Receipt(at(began), microseconds(at(began)) + place))
+            elif not came_again:
+                database.commit_canary(name, message.canary, message.clock_steps, now)
         database.write(rows)
-        canaries = [message.canary for message, _ in batch if message.event is None]
-        if canaries:
-            database.note_canary(queue, max(canaries), now, self.processor_id)
-            database.advance(queue, now)
-        for message, channel in batch:
+        for message, _, channel in batch:
             message.done = True
             if message in channel.unsettled:
                 channel.unsettled.remove(message)
-        for channel, some in groupby(batch, key=lambda delivery: delivery[1]):
-            self.custody[queue].settle(channel, len(list(some)))
 
 
 class Worker:
@@ -404,7 +487,7 @@ class Worker:
             self.next_beat = now + self.interval
             self.beats.append(now)
             if connected:
-                broker.put(BEATS, now, self.heartbeat(now))
+                broker.put_beat(self.worker_id, now, self.heartbeat(now))
 
     @property
     def speaks(self):
@@ -412,7 +495,7 @@ class Worker:
 
 
 class World:
-    def __init__(self, processors=2):
+    def __init__(self, processors=2, partitions=1):
         self.now = 0.0
         self.broker = Broker()
         self.database = Database()
@@ -423,15 +506,17 @@ class World:
         self.swept_through: float | None = None
         self.swept_steps = 0
         self.status = {}
+        self.passed: dict[str, float] = {}
+        self.passed_steps = 0
         for _ in range(processors):
-            self.start_processor()
+            self.start_processor(partitions)
 
-    def start_processor(self):
-        processor = Processor(len(self.processors) + 1)
+    def start_processor(self, partitions=1, prefetch=PREFETCH):
+        """Whoever starts last decides over the number of partitions."""
+        processor = Processor(len(self.processors) + 1, prefetch)
         self.processors.append(processor)
-        self.database.processors[processor.processor_id] = ProcessorRow(
-            self.database_now, dict.fromkeys(QUEUES, self.database_now)
-        )
+        self.database.processors[processor.processor_id] = self.database_now
+        self.database.choose_queues(partitions)
 
     def start_worker(self, interval, *, counted=True, clock_off_by=0):
         worker_id = len(self.workers) + 1
@@ -449,20 +534,25 @@ class World:
         worker.alive = False
 
     def disconnect(self, processor):
-        for queue, channel in processor.channels.items():
-            self.broker.put_back(queue, channel)
+        for name, channel in processor.channels.items():
+            if name in self.broker.queues:
+                self.broker.queues[name].end(channel)
 
     def kill(self, processor):
         processor.alive = False
         self.disconnect(processor)
 
-    def stop_broker(self):
+    def stop_broker(self, *, keeps_beats=False):
+        connected = [p for p in self.processors if p.alive and p.channels and p.is_connected]
         for processor in self.processors:
             self.disconnect(processor)
         self.broker.up, self.broker.stopped_at = False, self.now
-        for message in self.broker.ready[BEATS]:
-            message.done = True
-        self.broker.ready[BEATS] = []
+        if not keeps_beats:
+            self.broker.lose_beats(self.now, connected)
+
+    def is_ordered_by_receipt(self, worker):
+        """It does not count, and its clock is too far from the database's."""
+        return not worker.counted and bool(worker.clock_off_by or self.database.clock_steps)
 
     @property
     def database_now(self):
@@ -480,40 +570,34 @@ class World:
         for processor in self.processors:
             if processor.frozen_since is not None and self.now > processor.frozen_since + CUT_AFTER:
                 self.disconnect(processor)
-        for queue in QUEUES:
-            channels = [p.channels[queue] for p in self.processors if queue in p.channels and p.channels[queue].open]
-            self.broker.hand_out(queue, channels)
+        self.broker.work(self.now)
         for processor in self.processors:
             if processor.runs:
-                processor.read(self.broker)
-                for queue in QUEUES:
-                    processor.store(queue, self.database, self.now)
-                if self.database.up:
-                    processor.report(self.broker, self.database, self.now)
+                processor.work(self.broker, self.database, self.now)
         if self.database.up and self.now % 1 == 0 and any(processor.runs for processor in self.processors):
-            self.forget_the_gone()
-            self.sweep()
-        self.check_watermark()
+            self.lead()
+        self.check_queues()
+        self.check_watermarks()
+        self.check_losses()
         self.check_transitions()
 
-    def check_watermark(self):
-        """All that was put on a queue before it is in the rows, as far as silence may count: after
-        a step of the clock that nobody could measure it may claim more, but not beyond the
-        beginning of the grace."""
-        self.broker.events = [message for message in self.broker.events if not message.done]
-        for message in self.broker.events:
-            through = self.database.marks[message.queue].observed_through
-            claimed = through is not None and through > self.database.resumed_at
-            sent = message.sent + self.database.read_ahead
-            assert not claimed or sent >= through, f"{self.database_now}: passed {message} at {through}"
+    def lead(self):
+        reported = self.database.processors.items()
+        self.database.processors = {key: at for key, at in reported if at >= self.database_now - STALE_AFTER}
+        if self.broker.up:
+            self.keep_queues()
+        self.sweep()
 
-    def forget_the_gone(self):
-        if not self.broker.up:
-            return  # it cannot be asked who is connected
-        for processor in self.processors:
-            row = self.database.processors.get(processor.processor_id)
-            if row and row.last_seen < self.database_now - STALE_AFTER and not processor.connected:
-                self.database.forget(processor.processor_id, self.database_now)
+    def keep_queues(self):
+        """The leader unbinds what leaves, then retires it, and deletes it when nothing is left in it."""
+        for name, mark in [*self.database.marks.items()]:
+            if mark.state == LEAVING and name in self.broker.bound:
+                self.broker.bound.remove(name)
+            elif mark.state == LEAVING:
+                mark.state = RETIRED
+                self.database.resume(self.database_now)
+            elif mark.state == RETIRED and not self.broker.queues[name].waiting:
+                del self.database.marks[name], self.broker.queues[name]
 
     def sweep(self):
         database = self.database
@@ -525,6 +609,47 @@ class World:
         database.guards = sweep(rows, database.guards, horizon, at=at(self.database_now), rules=RULES)
         database.write(rows)
         self.swept_through, self.swept_steps = database.observed_through, database.clock_steps
+
+    def check_queues(self):
+        """What the argument stands on: no two hold messages of a queue, and what is gone was committed or dropped."""
+        held = {id(m) for p in self.processors for c in p.channels.values() if c.open for m in c.unsettled}
+        for name, queue in self.broker.queues.items():
+            holders = [c for p in self.processors if (c := p.channels.get(name)) and c.open and c.unsettled]
+            assert len(holders) <= 1, f"{self.now}: {name}"
+            held |= {id(message) for message in [*queue.returned, *queue.ready]}
+        self.broker.events = [message for message in self.broker.events if not message.done]
+        for message in self.broker.events:
+            deleted = message.queue not in self.broker.queues
+            assert deleted or message.lost_at is not None or id(message) in held, f"{self.now}: {message} is gone"
+
+    def check_watermarks(self):
+        """They never go back, and all that was put on a queue before its watermark is in the rows: after a step of the
+        clock that nobody could measure it may claim more, but not beyond the beginning of the grace."""
+        database = self.database
+        passed = {name: mark.observed_through for name, mark in database.marks.items() if mark.observed_through}
+        if self.passed_steps == database.clock_steps:
+            for name, through in passed.items():
+                came_anew = database.marks[name].state == ACTIVE_QUEUE and through < self.passed.get(name, through)
+                assert not came_anew or name not in self.passed, f"{self.now}: {name} went back"
+        self.passed, self.passed_steps = passed, database.clock_steps
+        for message in self.broker.events:
+            through = passed.get(message.queue)
+            if message.lost_at is None and through is not None and through > database.stepped_at:
+                sent = message.sent + database.read_ahead
+                assert sent >= through, f"{self.database_now}: passed {message} at {through}"
+
+    def check_losses(self):
+        """What the broker lost may have been a sign of life: once it is observed, a grace has begun after it was lost.
+        Nobody can know of it when all who were connected died."""
+        through = self.truly_observed_through
+        for message in [message for message in self.broker.events if message.lost_at is not None]:
+            if message.queue == LIFECYCLE or not self.database.counts(message.queue):
+                message.done = True
+            elif through is not None and message.sent < through:
+                known = not message.saw_loss or any(processor.runs for processor in message.saw_loss)
+                resumed = self.database.truly_resumed_at >= message.lost_at
+                assert resumed or not known, f"{self.now}: {message} was lost in silence"
+                message.done = True
 
     def check_transitions(self):
         """Each transition leaves from where the one before led, and says nothing that is not so."""
@@ -567,7 +692,8 @@ class World:
             case Reason.WORKER_LOST:
                 assert not (listed and self.is_falsely_lost(worker)), transition
             case Reason.MISSING_FROM_INVENTORY | Reason.SUPERSEDED:
-                assert not listed, transition
+                # A life that counts lower and ended before it was taken for one may be listed by nobody but itself.
+                assert not listed or (worker.went_back and not worker.alive), transition
                 assert worker.stopped_servers.get(transition.entity_id, through) >= through, transition
             case _:
                 pass

@@ -5,13 +5,15 @@ Each tick of the simulated fleet checks every transition against what its worker
 
 from __future__ import annotations
 
+from math import ceil
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from manman_status.domain.status import ACTIVE, Reason, StatusType
-from tests.observed_fleet import GRACE, HOLD, MINIMUM_TIMEOUT, RULES, World, seconds
+from tests.observed_fleet import DROPPED_EXPIRES, GRACE, HOLD, MINIMUM_TIMEOUT, PREFETCH, RULES, World, seconds
 
 INTERVALS = st.sampled_from([1, 2, 5, 10])
 DURATIONS = st.sampled_from([0.5, 1, 3, 8, 14, 20, 40])
@@ -19,11 +21,15 @@ CLOCKS = st.sampled_from([-3600, 0, 3600])
 STEPS = st.sampled_from([-3600, 3600])
 LONGEST_TIMEOUT = 30.0
 AT_MOST_PROCESSORS = 4
+PREFETCHES = st.sampled_from([PREFETCH, PREFETCH // 2])
+PARTITIONS = st.sampled_from([1, 2, 3])
+LENGTHS = st.sampled_from([1, 4, 20, 10_000])
 
 
 def heal(world):
     """All of our side well again, with time enough to take up what had piled up."""
     world.broker.up = world.database.up = True
+    world.broker.max_length = 10_000
     for processor in world.processors:
         processor.frozen_since = None
         processor.messages_per_tick = 50
@@ -42,6 +48,8 @@ def assert_all_is_told_as_it_is(world):
             continue  # it never came to say a word
         assert row is not None
         shown = {i for i in fleet.instances_of.get(worker.worker_id, ()) if fleet.instances[i].status in ACTIVE}
+        if row.status is StatusType.COMPLETE and world.is_ordered_by_receipt(worker):
+            continue  # a copy of its end may have come after the beginning
         if worker.speaks:
             assert row.status is StatusType.RUNNING, row
             assert shown == worker.servers, row
@@ -50,10 +58,19 @@ def assert_all_is_told_as_it_is(world):
             assert not shown, row
 
 
+def assert_queues_are_shared(world):
+    living = [processor for processor in world.processors if processor.alive]
+    queues = {name: mark.state for name, mark in world.database.marks.items()}
+    assert {*queues.values()} == {"active"}
+    assert world.broker.queues.keys() == queues.keys()
+    assert max(len(processor.given(world.broker)) for processor in living) <= ceil(len(queues) / len(living))
+
+
 def observe_to_the_end(world):
     heal(world)
-    world.pass_time(GRACE + LONGEST_TIMEOUT + 2 * HOLD + 60)
+    world.pass_time(DROPPED_EXPIRES + GRACE + LONGEST_TIMEOUT + 2 * HOLD + 60)
     assert_all_is_told_as_it_is(world)
+    assert_queues_are_shared(world)
 
 
 class Fleet(RuleBasedStateMachine):
@@ -122,9 +139,9 @@ class Fleet(RuleBasedStateMachine):
         if worker.alive and worker.servers:
             worker.stop_server(min(worker.servers), self.world.now)
 
-    @rule(duration=DURATIONS)
-    def stop_broker(self, duration):
-        self.world.stop_broker()
+    @rule(duration=DURATIONS, keeps_beats=st.booleans())
+    def stop_broker(self, duration, keeps_beats):
+        self.world.stop_broker(keeps_beats=keeps_beats)
         self.world.pass_time(duration)
         self.world.broker.up = True
 
@@ -138,16 +155,14 @@ class Fleet(RuleBasedStateMachine):
     def step_clock(self, by):
         self.world.database.ahead += by
 
+    @rule(length=LENGTHS)
+    def bound_queues(self, length):
+        self.world.broker.max_length = length
+
     @rule(data=st.data())
     def freeze_or_thaw_processor(self, data):
-        """One that goes on reaches the database before anything else happens: until then nobody knows what it is given,
-        when it was thought gone."""
         if processor := self.processor(data):
-            if processor.frozen_since is None:
-                processor.frozen_since = self.world.now
-            else:
-                processor.frozen_since = None
-                self.world.pass_time(1)
+            processor.frozen_since = self.world.now if processor.frozen_since is None else None
 
     @rule(data=st.data())
     def kill_processor(self, data):
@@ -155,9 +170,9 @@ class Fleet(RuleBasedStateMachine):
             self.world.kill(processor)
 
     @precondition(lambda self: sum(processor.alive for processor in self.world.processors) < AT_MOST_PROCESSORS)
-    @rule()
-    def start_processor(self):
-        self.world.start_processor()
+    @rule(partitions=PARTITIONS, prefetch=PREFETCHES)
+    def start_processor(self, partitions, prefetch):
+        self.world.start_processor(partitions, prefetch)
 
     @rule(data=st.data())
     def cut_processor_off(self, data):
@@ -195,8 +210,8 @@ Fleet.TestCase.settings = settings(
 TestFleet = Fleet.TestCase
 
 
-def fleet(*intervals, processors=2):
-    world = World(processors)
+def fleet(*intervals, processors=2, partitions=1):
+    world = World(processors, partitions)
     for interval in intervals:
         world.start_server(world.start_worker(interval))
     world.start_worker(2, counted=False)
@@ -208,28 +223,162 @@ def losses(world):
     return [t.entity_id for t in world.database.history if t.reason is Reason.HEARTBEAT_EXPIRED]
 
 
-def test_a_frozen_processor_with_prefetched_messages_holds_the_watermark():
-    world = fleet(2, 5)
-    world.processors[1].frozen_since = world.now
+def reader_of(world, name):
+    return next(p for p in world.processors if p.alive and name in p.given(world.broker))
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_frozen_reader_holds_the_watermark_and_another_takes_over(partitions):
+    world = fleet(2, 5, partitions=partitions)
+    reader = reader_of(world, "beats.0")
+    reader.frozen_since = world.now
     world.pass_time(20)
-    assert world.processors[1].channels["beats"].unsettled
+    assert reader.channels["beats.0"].unsettled
     assert world.database.observed_through < world.now - 19
+    world.pass_time(25)
+    assert world.database.observed_through > world.now - 3
     observe_to_the_end(world)
     assert not losses(world)
 
 
-@pytest.mark.parametrize("slow_for", [2, 4, 5, 6, 7, 8])
-@pytest.mark.parametrize("other_slow_for", [0, 1, 2, 3])
-def test_what_a_processor_gave_back_is_waited_for(slow_for, other_slow_for):
-    """It goes before the canaries that were sent meanwhile, but one of these may have been given out by then."""
-    world = fleet(1, 2, 2, 2)
-    slow, other = world.processors
-    slow.transaction_seconds = 9
-    world.pass_time(slow_for)
-    other.transaction_seconds = 9
-    world.pass_time(other_slow_for)
-    world.disconnect(slow)
+@pytest.mark.parametrize("frozen_for", [20, 26, 40, 90])
+def test_a_batch_that_was_committed_by_another_meanwhile_changes_nothing(frozen_for):
+    """Its reader was frozen within the transaction, and goes on when the queue is another's, or nearly."""
+    world = fleet(1, 2, 2)
+    zombie = reader_of(world, "beats.0")
+    zombie.transaction_seconds = 3
+    world.pass_time(2)
+    assert zombie.begun["beats.0"]
+    zombie.frozen_since = world.now
+    world.pass_time(frozen_for)
+    zombie.frozen_since = None
+    world.pass_time(5)
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+@pytest.mark.parametrize("prefetches", [(6, 3, 2), (6, 3, 6), (3, 6, 2), (6, 6, 6)])
+def test_two_failovers_within_one_timeout_pass_nothing_that_was_returned(prefetches):
+    """A quorum queue puts what the second one held behind the rest of what the first one held."""
+    world = World(0)
+    for prefetch in prefetches:
+        world.start_processor(prefetch=prefetch)
+    workers = [world.start_worker(2) for _ in range(3)]
     world.pass_time(20)
+    for _ in range(2):
+        reader = reader_of(world, "lifecycle")
+        reader.transaction_seconds = 9
+        for worker in workers:
+            world.start_server(worker)
+        world.pass_time(3)
+        world.kill(reader)
+        world.pass_time(0.5)
+    world.pass_time(5)
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+@pytest.mark.parametrize("prefetch", [2, 6])
+def test_no_canary_that_was_returned_passes_what_was_returned_behind_it(prefetch):
+    """A, who may hold six, is killed, then B, who may hold three. C is given 4 5 6 before 1 2 3."""
+    world = World(0)
+    for each in (6, 3, prefetch):
+        world.start_processor(prefetch=each)
+    worker = world.start_worker(2)
+    world.pass_time(20)
+    first, second, third = world.processors
+    for processor in world.processors:
+        processor.transaction_seconds = 9
+    world.pass_time(12)
+    while reader_of(world, "lifecycle") is not first:
+        world.disconnect(reader_of(world, "lifecycle"))
+        world.pass_time(1)
+    for _ in range(4):
+        world.start_server(worker)
+    world.pass_time(4)
+    world.kill(first)
+    world.pass_time(0.5)
+    world.kill(second)
+    third.transaction_seconds, third.messages_per_tick = 0, 1
+    world.pass_time(10)
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+@pytest.mark.parametrize("every", [3, 5, 10, 14])
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_readers_that_fail_one_after_another_cost_nobody_his_life(every, partitions):
+    world = fleet(1, 2, 5, processors=4, partitions=partitions)
+    for processor in world.processors[:3]:
+        processor.transaction_seconds = 9
+        world.pass_time(every)
+        world.kill(processor)
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+@pytest.mark.parametrize("before", [1, 2, 3])
+@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("lags", [False, True])
+def test_another_number_of_partitions_costs_nobody_his_life(before, after, lags):
+    """Beats may lie in a queue that is read slowly when it is retired."""
+    world = fleet(1, 2, 5, 5, partitions=before)
+    for processor in world.processors if lags else ():
+        processor.messages_per_tick = 1
+    world.pass_time(20)
+    world.start_processor(after)
+    world.pass_time(40)
+    if not lags:
+        assert len(world.database.marks) == after + 1
+        assert world.database.observed_through > world.now - 3
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+def test_a_new_queue_stops_the_observation_until_its_first_canary():
+    world = fleet(2, 5)
+    through = world.database.observed_through
+    world.database.choose_queues(2)
+    for processor in world.processors:
+        processor.frozen_since = world.now
+    world.start_processor(2)
+    world.pass_time(10)
+    assert world.database.observed_through <= through + 1
+    assert world.database.marks["beats.1"].observed_through is not None
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+@pytest.mark.parametrize("frozen_for", [1, 4, 10])
+def test_what_the_broker_dropped_is_not_silence(length, frozen_for):
+    """The last sign of life is dropped, the canary behind it is not."""
+    world = fleet(1, 1, 1, 2)
+    worker = world.workers[4]
+    for phase in range(8):
+        worker.muted = True
+        world.pass_time(MINIMUM_TIMEOUT - frozen_for - 1 + phase / 4)
+        worker.muted = False
+        for processor in world.processors:
+            processor.frozen_since = world.now
+        world.broker.max_length = length
+        world.pass_time(frozen_for)
+        for processor in world.processors:
+            processor.frozen_since = None
+        world.broker.max_length = 10_000
+        world.pass_time(60)
+    observe_to_the_end(world)
+
+
+def test_queues_are_shared_and_move_without_a_grace():
+    world = fleet(2, 5, processors=1, partitions=3)
+    resumed_at = world.database.resumed_at
+    for _ in range(3):
+        world.start_processor(3)
+        world.pass_time(30)
+        assert_queues_are_shared(world)
+    assert world.database.resumed_at == resumed_at
+    assert world.database.observed_through > world.now - 3
     observe_to_the_end(world)
     assert not losses(world)
 
@@ -252,11 +401,12 @@ def test_our_own_failure_costs_nobody_his_life(broken, duration):
 
 @pytest.mark.parametrize("duration", [0.5, 1, 3])
 @pytest.mark.parametrize("every", [4, 5, 10])
-def test_nor_do_many_short_stops_of_the_broker(duration, every):
+@pytest.mark.parametrize("keeps_beats", [True, False])
+def test_nor_do_many_short_stops_of_the_broker(duration, every, keeps_beats):
     """Each may cost everybody a beat, and three missed ones are silence."""
-    world = fleet(2, 5, 10)
+    world = fleet(2, 5, 10, partitions=2)
     for _ in range(12):
-        world.stop_broker()
+        world.stop_broker(keeps_beats=keeps_beats)
         world.pass_time(duration)
         world.broker.up = True
         world.pass_time(every - duration)
