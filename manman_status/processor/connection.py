@@ -28,7 +28,7 @@ from manman_status.pipeline.custody import Custody
 from manman_status.pipeline.seal import Seal
 from manman_status.processor.declare import BROKER_FAULTS, OtherArguments, declare_inbound
 from manman_status.processor.flow import Flow
-from manman_status.processor.received import Received, received
+from manman_status.processor.received import Received, consume
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CLOSE_WITHIN_SECONDS, open_connection
 from manman_status.reporter.transport import OwnTransport
@@ -38,7 +38,6 @@ from manman_status.wire.topology import Topology
 if TYPE_CHECKING:
     from aio_pika import Connection
     from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-    from aiormq.abc import DeliveredMessage
 
 log = structlog.get_logger()
 
@@ -73,9 +72,6 @@ class Session:
         self.channel: object = None
         self.messages: asyncio.Queue[Received | None] = asyncio.Queue()
         self.fault: BrokerUnavailable | None = None
-
-    async def receive(self, message: DeliveredMessage) -> None:
-        self.messages.put_nowait(received(message))
 
     def end(self, fault: BrokerUnavailable) -> None:
         """At once: nothing more can be acknowledged, and what was not is given again by the broker."""
@@ -233,7 +229,7 @@ class QueueReader:
         underlay.on_consumer_cancel_callbacks.add(lambda _: self._lose(session, deleted))
         await channel.set_qos(prefetch_count=self._prefetch)
         await self._consume_own(channel)
-        await underlay.basic_consume(self.queue, session.receive)
+        await consume(underlay, self.queue, session.messages.put_nowait)
 
     async def _consume_own(self, channel: AbstractChannel) -> None:
         own = await channel.declare_queue(self._own_queue, exclusive=True, auto_delete=True)
