@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from manman_status.backoff import Backoff, OnceAMinute
-from manman_status.domain.events import ReportedEvent
+from manman_status.domain.events import Heartbeat, ReportedEvent
 from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
 from manman_status.domain.rows import Patience, Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
@@ -36,6 +36,7 @@ from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, Connect
 from manman_status.store.sweep import release_guard
 from manman_status.store.writes import (
     RowAppeared,
+    advance_steady,
     append_transitions,
     find_owners,
     lock_instances,
@@ -319,14 +320,43 @@ async def _store_events(
     """The transitions, and what each was caused by when any of the events is traced."""
     caused_by: list[str | None] = []
     now = await transaction_time(connection)
-    rows = await _load(connection, (event for _, event in events), owners)
     order = microseconds(now)
+    if beats := _steady(events, order):
+        advanced = await advance_steady(connection, beats, now)
+        events = [(place, event) for place, event in events if event.worker_id not in advanced]  # type: ignore[union-attr]
+        if not events:
+            return [], []
+    rows = await _load(connection, (event for _, event in events), owners)
     for place, event in events:
         merge(rows, event, Receipt(now, order + place, patience))
         if traceparents:
             caused_by += [traceparents.get(place)] * (len(rows.transitions) - len(caused_by))
-    await store_rows(connection, rows, now)
+    await store_rows(connection, rows)
     return rows.transitions, caused_by
+
+
+def _steady(events: Sequence[tuple[int, ReportedEvent]], now: int) -> dict[int, Heartbeat]:
+    """The only heartbeats of their workers that may change nothing: all of them whole, and counted in a life that has
+    begun at `now`, in µs. None where anything else is reported too, since that may concern the same workers."""
+    beats: dict[int, Heartbeat] = {}
+    several: set[int] = set()
+    for _, event in events:
+        if type(event) is not Heartbeat:
+            return {}
+        if event.worker_id in beats:
+            several.add(event.worker_id)
+        beats[event.worker_id] = event
+    return {
+        worker_id: beat
+        for worker_id, beat in beats.items()
+        if beat.servers is not None
+        and beat.labels is not None
+        and beat.interval_seconds is not None
+        and beat.seq is not None
+        and beat.incarnation is not None
+        and beat.incarnation <= now
+        and worker_id not in several
+    }
 
 
 async def _load(connection: Connection, events: Iterable[ReportedEvent], owners: set[int]) -> Rows:
