@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 
 import asyncpg
+import psutil
 
-from bench.stack import Stack, answer, compared
+from bench.stack import Speed, Stack, compared_with_cpu, speed
 from manman_status.reporter.messages import Report
 
 ARRAY = 100
@@ -20,10 +21,10 @@ async def singles(stack: Stack) -> str:
     for _ in range(stack.sizes.runs):
         reports = list(stack.beats(stack.sizes.beats))
         await stack.fill(reports)
-        bare.append(await answer("bench.bare_drain", stack.rabbitmq.url, str(len(reports))))
+        bare.append(await speed("bench.bare_drain", stack.rabbitmq.url, str(len(reports))))
         await stack.fill(reports)
         ours.append(await drained(stack))
-    return compared("(a) single heartbeats", ours, "acknowledging alone", bare, "events/s")
+    return compared_with_cpu("(a) single heartbeats", ours, "acknowledging alone", bare)
 
 
 async def arrays(stack: Stack) -> str:
@@ -32,8 +33,8 @@ async def arrays(stack: Stack) -> str:
     for _ in range(stack.sizes.runs):
         await stack.fill(packed(list(stack.beats(stack.sizes.beats))))
         ours.append(await drained(stack))
-        bare.append(await answer("bench.bare_upsert", stack.postgres.url, str(stack.sizes.beats)))
-    return compared(f"(b) heartbeats in arrays of {ARRAY}", ours, "500-row upserts alone", bare, "events/s")
+        bare.append(await speed("bench.bare_upsert", stack.postgres.url, str(stack.sizes.beats)))
+    return compared_with_cpu(f"(b) heartbeats in arrays of {ARRAY}", ours, "500-row upserts alone", bare)
 
 
 def packed(reports: list[Report]) -> Iterator[Report]:
@@ -43,23 +44,31 @@ def packed(reports: list[Report]) -> Iterator[Report]:
         yield Report(some[0].routing_key, body, durable=False)
 
 
-async def drained(stack: Stack) -> float:
-    """Events a second from a processor's first commit to its last: its start is not counted."""
+async def drained(stack: Stack) -> Speed:
+    """From a processor's first commit to its last: its start is not counted."""
     connection = await asyncpg.connect(stack.postgres.url)
     try:
         before = await stack.beats_stored(connection)
-        with stack.role("processor"):
-            began = 0.0
+        with stack.role("processor") as role:
+            process = psutil.Process(role.pid)
+            began = began_cpu = 0.0
             at_first = before
             while True:
                 stored, now = await stack.beats_stored(connection), time.perf_counter()
                 if stored > before and not began:
-                    began, at_first = now, stored
+                    began, began_cpu, at_first = now, cpu_seconds(process), stored
                 if stored == stack.beats_sent:
-                    return (stored - at_first) / (now - began)
+                    events = stored - at_first
+                    cpu = cpu_seconds(process) - began_cpu
+                    return Speed(events / (now - began), cpu / events * 1e6)
                 await asyncio.sleep(0.05)
     finally:
         await connection.close()
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 HOT_UPDATES = """

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import aio_pika
 import asyncpg
@@ -173,14 +173,37 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.1)
 
 
+class Speed(NamedTuple):
+    """`cpu_us` is what one event takes of the processor's own CPU time, user and system: another program on the same
+    machine changes it less than `rate`, events a second."""
+
+    rate: float
+    cpu_us: float
+
+
+async def speed(*command: str) -> Speed:
+    """The two numbers that a process of ours prints."""
+    return Speed(*map(float, (await output(*command)).split()))
+
+
 async def answer(*command: str) -> float:
     """The number that a process of ours prints."""
+    return float(await output(*command))
+
+
+async def output(*command: str) -> bytes:
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", *command, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert process.returncode == 0, command
-    return float(out)
+    return out
 
 
 def compared(what: str, ours: list[float], beside: str, bare: list[float], unit: str) -> str:
     measured, least = statistics.median(ours), statistics.median(bare)
     return f"{what:<46} {measured:>9,.0f} {unit}   {beside:<26} {least:>9,.0f} {unit}   ratio {measured / least:.2f}"
+
+
+def compared_with_cpu(what: str, ours: list[Speed], beside: str, bare: list[Speed]) -> str:
+    line = compared(what, [each.rate for each in ours], beside, [each.rate for each in bare], "events/s")
+    measured, least = (statistics.median(each.cpu_us for each in some) for some in (ours, bare))
+    return f"{line}   CPU of one {measured:.0f} and {least:.0f} µs"

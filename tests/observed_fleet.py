@@ -13,7 +13,6 @@ from datetime import timedelta
 from math import ceil
 
 import msgspec
-from manman_status.pipeline.custody import Custody
 
 from manman_status.domain.clock import ClockReading
 from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from itertools import count
 from time import monotonic
@@ -31,6 +30,7 @@ from manman_status.store.observation import (
     check_clock,
     choose_queues,
     forget_processor,
+    least_watermark,
     read_clock,
     read_queues,
     reading_processors,
@@ -40,11 +40,14 @@ from manman_status.store.observation import (
     take_step,
 )
 from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
+from manman_status.wire.topology import DROPPED_TTL_SECONDS
 
 log = structlog.get_logger()
 
 REPORTS_PER_CANARY = 4
 REPORTS_PER_DEPTHS = 20
+DEAF_SECONDS = DROPPED_TTL_SECONDS * 2 / 3
+"""What the broker said of dropped heartbeats may be gone when it was not asked for so long."""
 
 
 class Broker(Protocol):
@@ -77,9 +80,8 @@ class Broker(Protocol):
     async def send(self, marks: Sequence[QueueMark], sent_at: datetime, clock_steps: int) -> None:
         """A canary through each of the queues, to whichever processor is given it."""
 
-    def dropped(self) -> AbstractAsyncContextManager[bool | None]:
-        """Whether the broker dropped heartbeats; None when that cannot be asked. It is told until the body ends
-        without a fault."""
+    async def has_dropped(self) -> bool | None:
+        """Whether the broker dropped heartbeats within some 15 s; None when that cannot be asked."""
 
     async def depths(self) -> tuple[dict[str, int], int | None]:
         """How many messages wait in each queue, and how many dead letters; {} and None when that cannot be asked."""
@@ -128,7 +130,9 @@ class Observer:
         self._unproven_since: float | None = None
         self._missing_told: list[str] = []
         self._losses_told = 0
-        self._asked_for_dropped_at = monotonic()
+        self._asked_at = monotonic()
+        self._has_dropped = False
+        self._last: _Report | None = None
 
     async def register(self) -> bool:
         """Before anything is read: the queues that are read from now on, and our row. Tries until it succeeds."""
@@ -168,7 +172,7 @@ class Observer:
         for turn in count():
             sends = turn % REPORTS_PER_CANARY == 0
             try:
-                report = await (self._report_dropped() if sends else self._report())
+                report = await self._report()
                 self._note_proof(report)
                 if sends and self._broker.losses == self._losses_told:
                     await self._broker.send(report.marks, report.now, report.clock_steps)
@@ -214,35 +218,48 @@ class Observer:
             log.info("canaries_return", queues=self._missing_told)
             self._missing_told = []
 
-    async def _report_dropped(self) -> _Report:
-        """Report, and write down first what the broker dropped: no watermark may pass it for long."""
-        async with self._broker.dropped() as dropped:
-            if dropped is not None:
-                self._asked_for_dropped_at = monotonic()
-            if dropped:
-                log.warning(
-                    "heartbeats_dropped",
-                    meaning="a heartbeat queue was full, or held heartbeats for too long;"
-                    " nobody is marked LOST until a whole timeout was observed",
-                )
-            return await self._report(dropped=bool(dropped))
-
-    async def _report(self, *, dropped: bool = False) -> _Report:
+    async def _report(self) -> _Report:
         """Write the row, let the observation advance, and see what is to be read; the database's time, taken before
-        any canary is sent. So no canary that was sent after a loss of the connection is seen before that loss."""
+        any canary is sent. So no canary that was sent after a loss of the connection is seen before that loss.
+
+        The observation advances to the watermarks of the last report, when the broker has since said what it dropped:
+        a heartbeat that was dropped was dropped before the canary behind it came.
+        """
         losses, is_connected = self._broker.losses, self._broker.is_connected
         self._statistics.broker_alarm, self._statistics.broker_problems = self._broker.alarm, self._broker.problems
         self._statistics.reads = self._broker.given
-        cannot_ask = monotonic() - self._asked_for_dropped_at > self._standstill_seconds
-        was_cut_off = losses != self._losses_told or not is_connected or cannot_ask
-        report = await self._write(was_cut_off=was_cut_off, dropped=dropped)
+        dropped = await self._ask_for_dropped()
+        was_deaf = monotonic() - self._asked_at > DEAF_SECONDS
+        was_cut_off = losses != self._losses_told or not is_connected or was_deaf
+        self._last = report = await self._write(
+            self._last if dropped is not None else None, was_cut_off=was_cut_off, dropped=bool(dropped)
+        )
+        if dropped is not None:
+            self._asked_at = monotonic()
         self._statistics.watermarks = {mark.queue: mark.observed_through for mark in report.marks}
         if is_connected and losses != self._losses_told:  # until then each report says that it is lost
             self._losses_told = losses
             log.warning("was_cut_off_from_broker", meaning="nobody is given up until a whole timeout was observed")
         return report
 
-    async def _write(self, *, was_cut_off: bool, dropped: bool) -> _Report:
+    async def _ask_for_dropped(self) -> bool | None:
+        dropped = await self._broker.has_dropped()
+        if dropped and not self._has_dropped:
+            log.warning(
+                "heartbeats_dropped",
+                meaning="a heartbeat queue was full, or held heartbeats for too long;"
+                " nobody is marked LOST until a whole timeout was observed",
+            )
+        self._has_dropped = bool(dropped)
+        return dropped
+
+    async def note_cut(self) -> None:
+        """Before a queue is read again whose connection was lost. Raises one of DATABASE_ERRORS."""
+        async with self._pool.acquire() as connection:
+            await resume_observation(connection)
+
+    async def _write(self, seen: _Report | None, *, was_cut_off: bool, dropped: bool) -> _Report:
+        """The observation advances to what was `seen`."""
         async with self._pool.acquire() as connection:
             earliest = elapsed()
             async with connection.transaction():
@@ -253,6 +270,14 @@ class Observer:
                 if step:
                     await take_step(connection, step)
                 await self._report_in(connection)
+                through = seen and seen.clock_steps == steps and least_watermark(seen.marks)
+                if through:
+                    await advance_observation(
+                        connection,
+                        through,
+                        standstill_seconds=self._standstill_seconds,
+                        blind_after_seconds=self._blind_after_seconds,
+                    )
                 if was_cut_off or dropped:
                     await resume_observation(connection, because_dropped=dropped)
                 marks = await read_queues(connection)
@@ -272,13 +297,8 @@ class Observer:
         return _Report(read.now, steps, marks)
 
     async def _report_in(self, connection: Connection) -> None:
-        """Write the row and let the observation advance, within the caller's transaction."""
+        """Write the row, within the caller's transaction."""
         if not await report_processor(connection, self._processor_id, statistics=self._statistics.as_row()):
             # Perhaps a backup was restored, with another secret or none.
             self._seal.use(await shared_secret(connection))
             await register_processor(connection, self._processor_id, host=self._host, version=self._version)
-        await advance_observation(
-            connection,
-            standstill_seconds=self._standstill_seconds,
-            blind_after_seconds=self._blind_after_seconds,
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from time import monotonic
 from typing import Protocol, assert_never
@@ -23,6 +23,7 @@ from manman_status.store.observation import (
     forget_gaps,
     forget_queue,
     forget_silent_processors,
+    leave_queue,
     read_queues,
 )
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, keep_partitions
@@ -33,6 +34,7 @@ from manman_status.store.silences import forget_silences
 log = structlog.get_logger()
 
 LOOK_EVERY_SECONDS = 1.0
+STRAYS_EVERY_SECONDS = 60.0
 EMPTY_SECONDS = 5.0
 """So long a queue must be empty before it goes, and so long processors have to let go of it."""
 TIDY_EVERY_SECONDS = 3600.0
@@ -49,6 +51,9 @@ class Queues(Protocol):
 
     async def count(self, queue: str) -> int | None:
         """How many messages wait in it; None when it is not there."""
+
+    async def strays(self, known: Collection[str]) -> list[str]:
+        """Queues of ours that are there, and of which the database knows nothing."""
 
     async def delete(self, queue: str) -> bool:
         """Delete it if nobody reads it and it is empty; whether it is gone."""
@@ -70,7 +75,7 @@ class Housekeeper:
         self._waits_since: dict[str, float] = {}
         self._retention_days = retention_days
         self._silent_seconds = silent_seconds
-        self._tidy_at = self._partitions_at = float("-inf")
+        self._tidy_at = self._partitions_at = self._strays_at = float("-inf")
         self._locks = Backoff(longest_seconds=LOCKS_TRIED_EVERY_SECONDS)
         self._queue_problem = OnceAMinute()
 
@@ -109,12 +114,28 @@ class Housekeeper:
         leads next goes on where this one ended."""
         async with self._pool.acquire() as connection:
             marks = await read_queues(connection)
+        if monotonic() >= self._strays_at:
+            await self._find_strays({mark.queue for mark in marks}, token)
         for mark in marks:
             try:
                 await self._keep_queue(mark, token)
             except BrokerUnavailable as error:
                 if self._queue_problem.is_due():
                     log.warning("queue_not_removed", queue=mark.queue, error=str(error))
+
+    async def _find_strays(self, known: Collection[str], token: int) -> None:
+        """A backup was restored that is older than they are, or a processor hung between naming and binding one: part
+        of the heartbeats goes where nobody reads."""
+        try:
+            strays = await self._queues.strays(known)
+        except BrokerUnavailable:
+            return
+        for queue in strays:
+            async with self._pool.acquire() as connection, connection.transaction():
+                await check_lease(connection, LEASE, token)
+                await leave_queue(connection, queue)
+            log.warning("stray_queue_found", queue=queue, meaning="it is read until it is empty, then deleted")
+        self._strays_at = monotonic() + STRAYS_EVERY_SECONDS
 
     async def _keep_queue(self, mark: QueueMark, token: int) -> None:
         queue = mark.queue

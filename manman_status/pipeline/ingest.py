@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from manman_status.backoff import Backoff, OnceAMinute
-from manman_status.domain.events import ReportedEvent
+from manman_status.domain.events import Heartbeat, ReportedEvent
 from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
 from manman_status.domain.rows import Patience, Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
@@ -31,11 +31,12 @@ from manman_status.errors import ManManStatusError, describe
 from manman_status.pipeline.alert_notices import take_alert_notice, take_forget
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.dead_letters import put_letters
-from manman_status.store.observation import advance_observation, move_watermark
+from manman_status.store.observation import move_watermark
 from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, Connection, Pool
 from manman_status.store.sweep import release_guard
 from manman_status.store.writes import (
     RowAppeared,
+    advance_steady,
     append_transitions,
     find_owners,
     lock_instances,
@@ -135,15 +136,11 @@ class Ingest:
         pool: Pool,
         statistics: Statistics,
         *,
-        standstill_seconds: float,
-        blind_after_seconds: float,
         patience: Patience,
         wake: Callable[[], None],
     ) -> None:
         self._pool = pool
         self._statistics = statistics
-        self._standstill_seconds = standstill_seconds
-        self._blind_after_seconds = blind_after_seconds
         self._patience = patience
         self._wake = wake
         self._traceback = OnceAMinute()
@@ -284,11 +281,6 @@ class Ingest:
                 clock_steps=newest.clock_steps,
                 canary_key=newest.came_by,
             )
-            await advance_observation(
-                connection,
-                standstill_seconds=self._standstill_seconds,
-                blind_after_seconds=self._blind_after_seconds,
-            )
         return transitions
 
     def _count(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], ms: float) -> None:
@@ -325,14 +317,43 @@ async def _store_events(
     """The transitions, and what each was caused by when any of the events is traced."""
     caused_by: list[str | None] = []
     now = await transaction_time(connection)
-    rows = await _load(connection, (event for _, event in events), owners)
     order = microseconds(now)
+    if beats := _steady(events, order):
+        advanced = await advance_steady(connection, beats, now)
+        events = [(place, event) for place, event in events if event.worker_id not in advanced]  # type: ignore[union-attr]
+        if not events:
+            return [], []
+    rows = await _load(connection, (event for _, event in events), owners)
     for place, event in events:
         merge(rows, event, Receipt(now, order + place, patience))
         if traceparents:
             caused_by += [traceparents.get(place)] * (len(rows.transitions) - len(caused_by))
-    await store_rows(connection, rows, now)
+    await store_rows(connection, rows)
     return rows.transitions, caused_by
+
+
+def _steady(events: Sequence[tuple[int, ReportedEvent]], now: int) -> dict[int, Heartbeat]:
+    """The only heartbeats of their workers that may change nothing: all of them whole, and counted in a life that has
+    begun at `now`, in µs. None where anything else is reported too, since that may concern the same workers."""
+    beats: dict[int, Heartbeat] = {}
+    several: set[int] = set()
+    for _, event in events:
+        if type(event) is not Heartbeat:
+            return {}
+        if event.worker_id in beats:
+            several.add(event.worker_id)
+        beats[event.worker_id] = event
+    return {
+        worker_id: beat
+        for worker_id, beat in beats.items()
+        if beat.servers is not None
+        and beat.labels is not None
+        and beat.interval_seconds is not None
+        and beat.seq is not None
+        and beat.incarnation is not None
+        and beat.incarnation <= now
+        and worker_id not in several
+    }
 
 
 async def _load(connection: Connection, events: Iterable[ReportedEvent], owners: set[int]) -> Rows:

@@ -249,7 +249,7 @@ class Sweeper:
             now = await transaction_time(connection)
             rows = Rows()
             yield rows, now
-            await store_rows(connection, rows, now)
+            await store_rows(connection, rows)
             await append_transitions(connection, rows.transitions)
 
     def _done(self, event: str, rows: Rows) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -57,7 +57,7 @@ from manman_status.store.checkup import require_writes
 from manman_status.store.faults import plain
 from manman_status.store.partitions import prepare_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
-from manman_status.wire.topology import Topology
+from manman_status.wire.topology import MOST_PARTITIONS, Topology
 
 if TYPE_CHECKING:
     from aio_pika import Connection
@@ -180,7 +180,10 @@ class Processor:
         self._topology = topology
         self._tracing = tracing
         self._reading = Reading(
-            topology, self._subscribe, given_within_seconds=max(5 * settings.canary_interval_seconds, 2.0)
+            topology,
+            self._subscribe,
+            self._note_cut,
+            given_within_seconds=max(5 * settings.canary_interval_seconds, 2.0),
         )
         self._registered = asyncio.Event()
         canaries = BrokerCanaries(self._publishing, self._reading, topology, processor_id, self._seal)
@@ -239,8 +242,6 @@ class Processor:
         self._ingest = Ingest(
             pool,
             self._statistics,
-            standstill_seconds=settings.standstill_seconds,
-            blind_after_seconds=settings.blind_after_seconds,
             patience=patience,
             wake=self._wake,
         )
@@ -268,6 +269,9 @@ class Processor:
             max_wait_ms=settings.batch_max_wait_ms,
             tracing=self._tracing,
         )
+
+    async def _note_cut(self) -> None:
+        await self._observer.note_cut()
 
     async def _read(self) -> None:
         """Whoever reads must be known, and what is read too. Where dead letters go is tried before."""
@@ -358,6 +362,11 @@ class BrokerQueues:
     async def count(self, queue: str) -> int | None:
         found = await look_at(self._reading.some_connection(), queue)
         return None if found is None else found[0]
+
+    async def strays(self, known: Collection[str]) -> list[str]:
+        connection = self._reading.some_connection()
+        names = [queue for queue in self._topology.queues(MOST_PARTITIONS) if queue not in known]
+        return [queue for queue in names if await look_at(connection, queue)]
 
     async def delete(self, queue: str) -> bool:
         return await delete_left(self._reading.some_connection(), queue)

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import structlog
-from aiormq import spec
-from aiormq.exceptions import ChannelNotFoundEntity
 
 from manman_status.cancellation import within
 from manman_status.errors import BrokerUnavailable
 from manman_status.pipeline.seal import Seal
-from manman_status.processor.declare import BROKER_FAULTS, bare_channel, declare_dropped, look_at, topic
+from manman_status.processor.declare import BROKER_FAULTS, declare_dropped, look_at, topic
 from manman_status.processor.publishing import Publishing
 from manman_status.processor.reading import Reading
 from manman_status.store.observation import QueueMark, QueueState
 from manman_status.wire.notices import CANARY_KEYS, CanaryKind, partition_canary_key
 from manman_status.wire.topology import Topology
-
-if TYPE_CHECKING:
-    from aiormq.abc import AbstractChannel
 
 log = structlog.get_logger()
 
@@ -122,26 +115,15 @@ class BrokerCanaries:
             self._publishing.miss_dead_letters()
         return None if found is None else found[0]
 
-    @asynccontextmanager
-    async def dropped(self) -> AsyncIterator[bool | None]:
-        """Whether the broker has dropped heartbeats since that was last asked, here or by another processor; None when
-        it cannot be asked. What says so is taken away when the body ends without a fault."""
-        async with AsyncExitStack() as stack:
-            channel: AbstractChannel | None = None
-            tag: int | None = None
-            answer: bool | None = None
-            try:
-                opening = stack.enter_async_context(bare_channel(self._reading.some_connection()))
-                channel = await within(ASK_WITHIN_SECONDS, opening)
-                found = await within(ASK_WITHIN_SECONDS, channel.basic_get(self._topology.dropped_queue))
-                tag = None if isinstance(found.delivery, spec.Basic.GetEmpty) else found.delivery_tag
-                answer = tag is not None
-            except ChannelNotFoundEntity:
-                answer = True  # perhaps: somebody deleted the queue
-                await declare_dropped(self._reading.some_connection(), self._topology)
-            except (*BROKER_FAULTS, BrokerUnavailable) as error:
-                log.debug("dropped_heartbeats_unknown", error=repr(error))
-            yield answer
-            if channel is not None and tag is not None:
-                with suppress(*BROKER_FAULTS):  # it is said once more, then
-                    await within(ASK_WITHIN_SECONDS, channel.basic_ack(tag))
+    async def has_dropped(self) -> bool | None:
+        """Whether the broker dropped heartbeats lately; None when it cannot be asked."""
+        queue = self._topology.dropped_queue
+        try:
+            connection = self._reading.some_connection()
+            found = await within(ASK_WITHIN_SECONDS, look_at(connection, queue))
+            if found is None:  # somebody deleted it, and what it said is gone
+                await within(ASK_WITHIN_SECONDS, declare_dropped(connection, self._topology))
+        except (*BROKER_FAULTS, BrokerUnavailable) as error:
+            log.debug("dropped_heartbeats_unknown", error=repr(error))
+            return None
+        return found is None or found[0] > 0

@@ -24,7 +24,7 @@ from manman_status.cancellation import within
 from manman_status.errors import BrokerUnavailable, CommandFailed, PluginMissing
 from manman_status.processor.declare import BROKER_FAULTS, OtherArguments
 from manman_status.processor.flow import Flow
-from manman_status.processor.received import Received, received
+from manman_status.processor.received import Received, consume
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CLOSE_WITHIN_SECONDS, open_connection
 from manman_status.reporter.transport import OwnTransport
@@ -32,7 +32,6 @@ from manman_status.wire.properties import read_any_properties
 
 if TYPE_CHECKING:
     from aio_pika import Connection
-    from aiormq.abc import DeliveredMessage
 
 log = structlog.get_logger()
 
@@ -54,9 +53,6 @@ class Session:
         self.channel: object = None
         self.messages: asyncio.Queue[Received | None] = asyncio.Queue()
         self.fault: BrokerUnavailable | None = None
-
-    async def receive(self, message: DeliveredMessage) -> None:
-        self.messages.put_nowait(received(message))
 
     def end(self, fault: BrokerUnavailable) -> None:
         """At once: nothing more can be acknowledged, and what was not is given again by the broker."""
@@ -101,7 +97,7 @@ class QueueReader:
         self._prefetch = prefetch
         self._declare = declare
         self._session: Session | None = None
-        self._has_read = False
+        self._has_read = self._is_leaving = False
         self._received_at = float("-inf")
         self._unsettled = 0
         self._settled = asyncio.Event()
@@ -114,7 +110,7 @@ class QueueReader:
     @property
     def is_lost(self) -> bool:
         """It has read, and does not now. One that never did was not cut off from anything."""
-        return self._has_read and self.connection is None
+        return self._has_read and self.connection is None and not self._is_leaving
 
     def is_given(self, *, within_seconds: float) -> bool:
         """Whether it is our turn: something came so lately, canaries too."""
@@ -144,6 +140,7 @@ class QueueReader:
                 if not self._has_read:
                     raise CommandFailed(str(error)) from error
                 fault = BrokerUnavailable(cause=str(error))
+            self._is_leaving = False
             delay = backoff.failed()
             self.problem = str(fault)
             if backoff.is_worth_saying:
@@ -161,6 +158,7 @@ class QueueReader:
             self._session.messages.put_nowait(None)
 
     async def _leave(self, session: Session) -> None:
+        self._is_leaving = True
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLED_WITHIN_SECONDS):
                 while self._unsettled:
@@ -205,7 +203,7 @@ class QueueReader:
         if session.fault:
             raise session.fault
         session.connection = connection
-        self.problem, self._has_read = None, True
+        self.problem, self._has_read, self._is_leaving = None, True, False
         self._received_at = float("-inf")
         return session
 
@@ -217,7 +215,7 @@ class QueueReader:
         deleted = BrokerUnavailable(cause="RabbitMQ ended the reading: the queue was deleted, or its node stopped")
         underlay.on_consumer_cancel_callbacks.add(lambda _: self._lose(session, deleted))
         await channel.set_qos(prefetch_count=self._prefetch)
-        await underlay.basic_consume(self.queue, session.receive)
+        await consume(underlay, self.queue, session.messages.put_nowait)
 
     def _lose(self, session: Session, error: BaseException | None) -> None:
         if session.connection is not None and session.fault is None:

@@ -8,12 +8,12 @@ StreamReader resumes it whenever it waits for data.)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from typing import Any, cast
 
 MOST_BYTES = 32 * 1024 * 1024
 BYTES_OF_AN_EVENT = 600
 """About what a decoded event takes, beside the bytes that it came in."""
+AT_ONCE_BYTES = 64 * 1024
 
 
 class Flow:
@@ -41,24 +41,48 @@ class Flow:
         """What the AMQP library reads from instead: the same stream, as far as there is room."""
         return cast("asyncio.StreamReader", _Reader(reader, self))
 
-    def read(self, reader: asyncio.StreamReader, size: int) -> Awaitable[bytes]:
-        """Exactly so many bytes, once there is room."""
-        return reader.readexactly(size) if self._room.is_set() else self._read_later(reader, size)
+    @property
+    def has_room(self) -> bool:
+        return self._room.is_set()
 
-    async def _read_later(self, reader: asyncio.StreamReader, size: int) -> bytes:
+    async def wait(self) -> None:
+        """Return once there is room."""
         await self._room.wait()
-        return await reader.readexactly(size)
 
 
 class _Reader:
-    """What the AMQP library reads from: the connection's stream, as far as there is room."""
+    """What the AMQP library reads from: the connection's stream, as far as there is room.
 
-    def __init__(self, reader: asyncio.StreamReader, flow: Flow) -> None:
-        self._reader = reader
+    The library reads nine pieces of a few bytes for each message, so the stream is read in large ones.
+    """
+
+    def __init__(self, stream: asyncio.StreamReader, flow: Flow) -> None:
+        self._stream = stream
         self._flow = flow
+        self._read = b""
+        self._at = 0
 
-    def readexactly(self, size: int) -> Awaitable[bytes]:
-        return self._flow.read(self._reader, size)
+    async def readexactly(self, size: int) -> bytes:
+        """Exactly so many bytes, once there is room. Raises IncompleteReadError at the end of the stream."""
+        if not self._flow.has_room:
+            await self._flow.wait()
+        end = self._at + size
+        if end > len(self._read):
+            await self._read_more(size)
+            end = size
+        start, self._at = self._at, end
+        return self._read[start:end]
+
+    def at_eof(self) -> bool:
+        return self._at == len(self._read) and self._stream.at_eof()
+
+    async def _read_more(self, size: int) -> None:
+        self._read, self._at = self._read[self._at :], 0
+        while len(self._read) < size:
+            more = await self._stream.read(AT_ONCE_BYTES)
+            if not more:
+                raise asyncio.IncompleteReadError(self._read, size)
+            self._read += more
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
+        return getattr(self._stream, name)

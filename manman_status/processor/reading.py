@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from math import ceil
 from time import monotonic
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from manman_status.errors import BrokerUnavailable, PluginMissing
+from manman_status.errors import BrokerUnavailable, PluginMissing, describe
 from manman_status.processor.declare import OtherArguments, declare_inbound, release
 from manman_status.processor.subscribers import Subscription
 from manman_status.store.observation import QueueMark, QueueState
+from manman_status.store.pool import DATABASE_ERRORS
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:
@@ -38,10 +40,19 @@ IN_VAIN_SECONDS = 60.0
 class Reading:
     """`follow` says what to read, at any time. `run` ends after `stop`, when what was read is settled."""
 
-    def __init__(self, topology: Topology, subscribe: Subscribe, *, given_within_seconds: float) -> None:
-        """A queue from which nothing came for `given_within_seconds`, no canary either, is another processor's."""
+    def __init__(
+        self,
+        topology: Topology,
+        subscribe: Subscribe,
+        note_cut: Callable[[], Awaitable[None]],
+        *,
+        given_within_seconds: float,
+    ) -> None:
+        """`note_cut` writes down that a connection was lost, before what came meanwhile is read. A queue from which
+        nothing came for `given_within_seconds`, no canary either, is another processor's."""
         self._topology = topology
         self._subscribe = subscribe
+        self._note_cut = note_cut
         self._given_within_seconds = given_within_seconds
         self._marks: dict[str, QueueMark] = {}
         self._processors = 1
@@ -142,6 +153,11 @@ class Reading:
                 self._declared.pop(queue, None)
 
     async def _let_go(self, subscription: Subscription, reading: asyncio.Task[None]) -> None:
+        """It is read by nobody soon, so nothing may be put into it: we may have bound it again when we were slow."""
+        connection = subscription.reader.connection
+        if connection is not None:
+            with suppress(BrokerUnavailable):
+                await release(connection, self._topology, subscription.queue)
         subscription.stop()
         await asyncio.wait({reading})
         await subscription.reader.close()
@@ -152,6 +168,11 @@ class Reading:
 
     async def _declare(self, queue: str, connection: Connection) -> None:
         """Before it is subscribed to."""
+        if queue in self._running and self._running[queue][0].reader.is_lost:
+            try:
+                await self._note_cut()
+            except DATABASE_ERRORS as error:
+                raise BrokerUnavailable(cause=f"the database has to know first: {describe(error)}") from error
         if queue in self.queues:
             partitions = self._partitions
             await declare_inbound(connection, self._topology, queue, partitions=partitions)

@@ -1,23 +1,27 @@
-"""One message as the AMQP library's own channel delivers it.
+"""Messages as the frames of an AMQP channel bring them.
 
-The layers above that channel, aio-pika's and FastStream's, make two more objects and one more task
-of each message. In a queue of heartbeats that costs more than to decode and merge them.
+What lies above the frames costs more than decoding and merging a heartbeat: aiormq makes a task of
+each delivery, aio-pika a message and another task, and FastStream one more message. So the deliveries
+of the shared queue are taken where aiormq's connection hands a channel its frames. All other frames
+go on to the channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 
 if TYPE_CHECKING:
-    from aiormq.abc import AbstractChannel, DeliveredMessage
-    from pamqp.commands import Basic
+    from aiormq.abc import AbstractChannel
 
 
 class Received(msgspec.Struct):
-    """`channel` is the one that delivered it: it counts the deliveries, and takes the acknowledgement."""
+    """`channel` is the one that delivered it: it numbers deliveries and takes acknowledgements."""
 
     body: bytes
     delivery_tag: int
@@ -41,14 +45,63 @@ class Received(msgspec.Struct):
         self.is_acknowledged = True
 
 
-def received(message: DeliveredMessage) -> Received:
-    delivery: Any = message.delivery  # Basic.Deliver: messages that are consumed have no other
-    return Received(
-        message.body,
-        delivery.delivery_tag,
-        delivery.redelivered,
-        delivery.exchange,
-        delivery.routing_key,
-        message.header.properties,
-        message.channel,
-    )
+async def consume(channel: AbstractChannel, queue: str, take: Callable[[Received], None]) -> None:
+    """Call `take` with each message of the queue, in their order, until the channel is closed."""
+    channel.frames = deliveries = Deliveries(channel, take)  # type: ignore[assignment]
+    await channel.basic_consume(queue, deliveries.refuse, consumer_tag=TAG)
+
+
+TAG = "shared"
+"""Of the consumer: a tag is known on its channel alone."""
+
+
+class Deliveries:
+    """Stands in for `frames` of a channel, the queue from which it takes its frames.
+
+    A delivery is a method frame, a header with the size of the body, and as many frames of the body
+    as that takes. No other frame of the channel may come between them.
+    """
+
+    def __init__(self, channel: AbstractChannel, take: Callable[[Received], None]) -> None:
+        self._channel = channel
+        self._frames = channel.frames
+        self._take = take
+        self._delivery: Any = None  # Basic.Deliver, whose fields may be None for those who make one
+        self._header: ContentHeader | None = None
+        self._body = b""
+
+    async def put(self, frame_with_weight: tuple[int, object]) -> None:
+        frame = frame_with_weight[1]
+        if self._delivery is None:
+            if isinstance(frame, Basic.Deliver) and frame.consumer_tag == TAG:
+                self._delivery = frame
+            else:
+                await self._frames.put(frame_with_weight)
+            return
+        if isinstance(frame, ContentBody) and self._header is not None:
+            self._body = self._body + frame.value if self._body else frame.value
+        elif isinstance(frame, ContentHeader):
+            self._header = frame
+        else:
+            raise ValueError(f"{frame!r} within a delivery")  # ends the connection
+        if len(self._body) >= self._header.body_size:
+            delivery, header, body = self._delivery, self._header, self._body
+            self._delivery, self._header, self._body = None, None, b""
+            self._take(
+                Received(
+                    body,
+                    delivery.delivery_tag,
+                    delivery.redelivered,
+                    delivery.exchange,
+                    delivery.routing_key,
+                    header.properties,
+                    self._channel,
+                )
+            )
+
+    @staticmethod
+    async def refuse(message: object) -> None:
+        raise AssertionError(f"{message!r} was not taken from the frames")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._frames, name)

@@ -64,17 +64,6 @@ class Delivery(msgspec.Struct):
         return [*self.decoded.events, *self.decoded.notices]
 
 
-def is_returned_canary(delivery: Delivery) -> bool:
-    """A canary that an earlier processor did not acknowledge. Nothing is lost with it: it is acknowledged at once, so
-    that processors which crash again and again never deliver one so often that it becomes a dead letter."""
-    decoded = delivery.decoded
-    return (
-        delivery.message.redelivered
-        and len(decoded.notices) == decoded.count == 1
-        and isinstance(decoded.notices[0], CanarySent)
-    )
-
-
 async def acknowledge(message: Received, *, multiple: bool) -> None:
     """Raises one of BROKER_ERRORS when the channel does not take it."""
     async with asyncio.timeout(ACKNOWLEDGE_WITHIN_SECONDS):
@@ -126,13 +115,17 @@ class Subscription:
     async def _read(self) -> None:
         async for message in self.reader:
             delivery = self._take(message)
-            if is_returned_canary(delivery):
+            if message.redelivered and not delivery.items and not delivery.decoded.poison:
+                # At once, so that processors which crash again and again make no dead letter of a canary.
                 with suppress(*BROKER_ERRORS):  # it comes again, as the rest of its channel does
                     await acknowledge(message, multiple=False)
 
     def _take(self, message: Received) -> Delivery:
         """Make the message a delivery of the next batch. Nothing that it holds makes this fail."""
         decoded = self._decode(message)
+        if message.redelivered:
+            # What was given back with it may come behind it: a canary that comes for the first time proves something.
+            decoded.notices = [each for each in decoded.notices if not isinstance(each, CanarySent)]
         size = max(decoded.json_bytes, len(message.body))
         delivery = Delivery(message, decoded, size + BYTES_OF_AN_EVENT * decoded.count)
         if self._tracing:
@@ -160,9 +153,13 @@ class Subscription:
         return self._is_settling and self.storing.age_seconds > for_seconds
 
     async def _flush(self, deliveries: list[Delivery]) -> None:
+        """What came by a channel that is closed was given back: whoever is given it now stores it, in its order."""
         self._is_settling = True
         try:
-            await self._settle(deliveries)
+            if held := [delivery for delivery in deliveries if not delivery.message.channel.is_closed]:
+                await self._settle(held)
+            self.reader.settle(len(deliveries))
+            self._flow.settle(sum(delivery.size for delivery in deliveries))
         finally:
             self._is_settling = False
 
@@ -179,8 +176,6 @@ class Subscription:
             self.reader.give_back(deliveries[-1].message.channel, cause)
         for span in spans:
             span.end()
-        self.reader.settle(len(deliveries))
-        self._flow.settle(sum(delivery.size for delivery in deliveries))
         self._statistics.redelivered += sum(delivery.message.redelivered for delivery in deliveries)
         if ignored := sum(delivery.decoded.ignored for delivery in deliveries):
             self._statistics.count("command", "ignored", ignored)

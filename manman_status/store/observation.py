@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from manman_status.domain.clock import STEP_SECONDS
 from manman_status.errors import ManManStatusError
 from manman_status.store.pool import Connection
 
@@ -174,6 +173,12 @@ class QueueMark(msgspec.Struct, frozen=True):
     canary_key: str | None
 
 
+def least_watermark(marks: Sequence[QueueMark]) -> datetime | None:
+    """Of the queues that messages may be put into; None when one of them has none yet."""
+    times = [mark.observed_through for mark in marks if mark.state in {QueueState.ACTIVE, QueueState.LEAVING}]
+    return None if None in times else min(times, default=None)  # type: ignore[type-var]
+
+
 READ_QUEUES = "SELECT queue, state, observed_through, canary_key FROM watermarks ORDER BY queue"
 
 
@@ -223,6 +228,14 @@ async def change_queue(connection: Connection, queue: str, before: QueueState, a
         await resume_observation(connection)
 
 
+async def leave_queue(connection: Connection, queue: str) -> None:
+    """One that was found on the broker; nothing happens when it is known by now. It has no watermark, so nothing is
+    proven until it is retired."""
+    await connection.execute(
+        "INSERT INTO watermarks (queue, state) VALUES ($1, 'leaving') ON CONFLICT (queue) DO NOTHING", queue
+    )
+
+
 async def forget_queue(connection: Connection, queue: str) -> None:
     await connection.execute("DELETE FROM watermarks WHERE queue = $1 AND state = 'closing'", queue)
 
@@ -237,24 +250,17 @@ ADVANCE = """
 WITH before AS (SELECT observed_through FROM observation WHERE id = 1 FOR UPDATE),
 moved AS (
     UPDATE observation AS kept
-       SET observed_through = least_mark.observed_through,
+       SET observed_through = $1,
            advanced_at = now(),
            resumed_at = CASE WHEN advanced_at IS NULL
-                               OR advanced_at < now() - make_interval(secs => $1::float8)
-                               OR least_mark.observed_through < now() - make_interval(secs => 2 * $1::float8)
+                               OR advanced_at < now() - make_interval(secs => $2::float8)
+                               OR $1 < now() - make_interval(secs => 2 * $2::float8)
                              THEN now() ELSE resumed_at END
-      FROM (SELECT min(observed_through) AS observed_through FROM watermarks WHERE state IN ('active', 'leaving')
-            HAVING count(observed_through) = count(*)) AS least_mark, before
-     WHERE kept.id = 1
-       AND EXISTS (
-               SELECT 1 FROM processors
-                WHERE last_seen BETWEEN now() - make_interval(secs => $3::float8)
-                                    AND now() + make_interval(secs => $3::float8)
-           )
-       AND least_mark.observed_through > coalesce(before.observed_through, '-infinity')
+      FROM before
+     WHERE kept.id = 1 AND $1::timestamptz > coalesce(before.observed_through, '-infinity')
     RETURNING before.observed_through AS began_at
 ),
-gap AS (SELECT began_at FROM moved WHERE began_at < now() - make_interval(secs => $2::float8)),
+gap AS (SELECT began_at FROM moved WHERE began_at < now() - make_interval(secs => $3::float8)),
 lengthened AS (
     UPDATE observation_gaps AS kept SET ended_at = now() FROM gap
      WHERE kept.ended_at >= gap.began_at AND kept.began_at <= now() RETURNING kept.ended_at
@@ -275,21 +281,19 @@ async def move_watermark(
     await connection.execute(MOVE_WATERMARK, queue, sent_at, canary_key, clock_steps)
 
 
-async def advance_observation(connection: Connection, *, standstill_seconds: float, blind_after_seconds: float) -> None:
-    """Let `observed_through` follow the least of the watermarks: after those were moved, so that
-    two transactions lock in one order.
+async def advance_observation(
+    connection: Connection, through: datetime, *, standstill_seconds: float, blind_after_seconds: float
+) -> None:
+    """Let `observed_through` follow the least of the watermarks, which was `through` before the broker was asked what
+    it dropped.
 
-    One that stood still for longer than `standstill_seconds` is marked as resumed now. So is one
-    that is twice as far behind: beats that waited so long may have expired in the queue, so their
-    absence proves nothing.
+    One that stood still for longer than `standstill_seconds` is marked as resumed now. So is one that is twice as far
+    behind: workers may have had to reconnect meanwhile.
 
-    When it was more than `blind_after_seconds` behind, that is kept as a gap. While it moves, and
-    still is, the gap grows.
-
-    Nothing moves unless a processor has just reported: each report looks first whether the clock
-    stepped, and a step must not be taken for a gap.
+    When it was more than `blind_after_seconds` behind, that is kept as a gap. While it moves, and still is, the gap
+    grows.
     """
-    await connection.execute(ADVANCE, standstill_seconds, blind_after_seconds, STEP_SECONDS)
+    await connection.execute(ADVANCE, through, standstill_seconds, blind_after_seconds)
 
 
 RESUME = """

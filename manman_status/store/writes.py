@@ -5,12 +5,13 @@ Rows are locked and written in the order of their keys, so that two processors c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from manman_status.domain.events import Heartbeat
 from manman_status.domain.rows import Reported, Rows, ServerInstance, Transition, Worker
 from manman_status.domain.status import Reason, StatusType, reason_of, status_of
 from manman_status.errors import ManManStatusError
@@ -229,45 +230,80 @@ INSERT_INSTANCES = _insert("server_instances", INSTANCE_COLUMNS)
 UPDATE_INSTANCES = _update("server_instances", INSTANCE_COLUMNS)
 
 
-# What a full heartbeat of a running worker comes to, and so nearly every write: two arrays instead of ten.
-UPDATE_FULL_BEATS = """
+# The one thing that nearly every heartbeat does, decided and done where the row is. `is_steady` is
+# true exactly where merging the heartbeat would change nothing but when and where the worker was
+# received last: it is running and settled, its life goes on, it has no rival, and interval, labels
+# and inventory are those of the row. A test holds it against merging. All rows are locked, the others
+# too: taken in one order, so that nothing locked later can deadlock.
+ADVANCE_STEADY = """
+WITH given AS (
+    SELECT *
+      FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::double precision[], $6::jsonb[], $7::bigint[])
+           AS given (worker_id, incarnation, seq, interval_seconds, labels, inventory_digest)
+), locked AS (
+    SELECT worker_id, given.seq,
+           kept.status = 'RUNNING'
+           AND (kept.reason IN ('recovered', 'clock_went_back')
+                OR kept.reason = 'reported'
+                   AND kept.evidence = jsonb_build_object('incarnation', kept.incarnation))
+           AND kept.incarnation = given.incarnation
+           AND kept.stopped_incarnation < kept.incarnation
+           AND (kept.ended_at IS NULL
+                OR kept.ended_at < coalesce(nullif(kept.first_received_at, 0), kept.incarnation))
+           AND kept.rival_since IS NULL
+           AND kept.last_heartbeat <= $1
+           AND kept.seq < given.seq
+           AND (kept.labels_incarnation, kept.labels_seq) < (given.incarnation, given.seq)
+           AND (kept.interval_incarnation, kept.interval_seq) < (given.incarnation, given.seq)
+           AND (kept.inventory_incarnation, kept.inventory_seq) < (given.incarnation, given.seq)
+           AND kept.interval_seconds = given.interval_seconds
+           AND kept.labels = given.labels
+           AND kept.inventory_digest = given.inventory_digest AS is_steady
+      FROM workers AS kept JOIN given USING (worker_id)
+     ORDER BY worker_id
+       FOR UPDATE OF kept
+)
 UPDATE workers AS kept
-   SET last_heartbeat = $3, seq = given.seq,
-       labels_incarnation = kept.incarnation, labels_seq = given.seq,
-       interval_incarnation = kept.incarnation, interval_seq = given.seq,
-       inventory_incarnation = kept.incarnation, inventory_seq = given.seq
-  FROM unnest($1::bigint[], $2::bigint[]) AS given (worker_id, seq)
- WHERE kept.worker_id = given.worker_id
+   SET last_heartbeat = $1, seq = locked.seq,
+       labels_incarnation = kept.incarnation, labels_seq = locked.seq,
+       interval_incarnation = kept.incarnation, interval_seq = locked.seq,
+       inventory_incarnation = kept.incarnation, inventory_seq = locked.seq
+  FROM locked
+ WHERE locked.is_steady AND kept.worker_id = locked.worker_id
+RETURNING kept.worker_id
 """
 
 
-def _is_full_beat(worker: Worker, now: datetime) -> bool:
-    """Whether the newest beat carried labels, interval and inventory, so that all of them are at its position."""
-    return (
-        worker.last_heartbeat == now
-        and worker.seq == worker.labels_seq == worker.interval_seq == worker.inventory_seq
-        and worker.incarnation
-        == worker.labels_incarnation
-        == worker.interval_incarnation
-        == worker.inventory_incarnation
+async def advance_steady(connection: Connection, beats: Mapping[int, Heartbeat], now: datetime) -> set[int]:
+    """Lock the workers of these heartbeats, and store each heartbeat that changes nothing but that it was received.
+    The ids of those workers; the others' heartbeats are to be merged.
+
+    `beats` are by worker, and have incarnation, seq, interval, labels and servers. `now` is the transaction's time.
+    """
+    given = beats.values()
+    advanced = await connection.fetch(
+        ADVANCE_STEADY,
+        now,
+        list(beats),
+        [beat.incarnation for beat in given],
+        [beat.seq for beat in given],
+        [beat.interval_seconds for beat in given],
+        [beat.labels for beat in given],
+        [beat.servers.digest for beat in given if beat.servers],
     )
+    return {worker_id for (worker_id,) in advanced}
 
 
-async def store_rows(connection: Connection, rows: Rows, now: datetime) -> None:
+async def store_rows(connection: Connection, rows: Rows) -> None:
     """Write what merging changed, by key. Raises RowAppeared when a new row's key is taken by now."""
     workers = [rows.workers[key] for key in sorted(rows.changed_workers)]
     beaten = [rows.workers[key] for key in sorted(rows.beaten - rows.changed_workers)]
-    plain = [worker for worker in beaten if not _is_full_beat(worker, now)]
-    full = [worker for worker in beaten if _is_full_beat(worker, now)]
     instances = [rows.instances[key] for key in sorted(rows.changed_instances)]
     new_workers = [worker for worker in workers if worker.worker_id not in rows.stored_workers]
     old_workers = [worker for worker in workers if worker.worker_id in rows.stored_workers]
     new_instances = [instance for instance in instances if instance.instance_id not in rows.stored_instances]
     old_instances = [instance for instance in instances if instance.instance_id in rows.stored_instances]
-    if full:
-        ids, seqs = [worker.worker_id for worker in full], [worker.seq for worker in full]
-        await connection.execute(UPDATE_FULL_BEATS, ids, seqs, now)
-    await _write(connection, UPDATE_BEATS, BEAT_COLUMNS, plain)
+    await _write(connection, UPDATE_BEATS, BEAT_COLUMNS, beaten)
     await _write(connection, UPDATE_WORKERS, WORKER_COLUMNS, old_workers)
     await _write(connection, INSERT_WORKERS, WORKER_COLUMNS, new_workers)
     await _write(connection, UPDATE_INSTANCES, INSTANCE_COLUMNS, old_instances)

@@ -113,7 +113,7 @@ def _order(wired: WireEvent) -> dict[str, Any]:
     return {
         "incarnation": None if incarnation is None else epoch_microseconds(counter(incarnation, "$.incarnation")),
         "seq": None if seq is None else counter(seq, "$.seq"),
-        "sent_at": _microseconds(wired.sent_at),
+        "sent_at": microseconds(wired.sent_at),
     }
 
 
@@ -137,13 +137,13 @@ def epoch_microseconds(number: int | None) -> int | None:
     return number // 1_000 if number >= 10**18 else number
 
 
-def _microseconds(time: datetime | None) -> int | None:
+def microseconds(time: datetime | None) -> int | None:
     """µs since the epoch; a time without a zone is UTC, which is what Python's `utcnow().isoformat()` sends.
     What lies outside 1970 to 9999 counts as the nearer of the two."""
     if time is None:
         return None
-    microseconds = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000)
-    return min(max(microseconds, 1), LAST_MICROSECOND)
+    since_epoch = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+    return since_epoch if 0 < since_epoch < LAST_MICROSECOND else min(max(since_epoch, 1), LAST_MICROSECOND)
 
 
 def identity(value: Any, at: str) -> int:
@@ -199,7 +199,7 @@ def check_label(key: str, value: str) -> None:
         raise PoisonMessage("has a NUL character", at="$.labels", found=shown(key))
 
 
-def _inventory(servers: msgspec.Raw) -> Inventory | None:
+def inventory(servers: msgspec.Raw) -> Inventory | None:
     """Checked now, but only taken apart when it says something new: most inventories repeat the one before."""
     raw = bytes(servers)
     if not raw:
@@ -230,7 +230,7 @@ def _beat(wired: WireEvent) -> dict[str, Any]:
         "worker_id": _id_argument(wired, 0, "worker_id"),
         "interval_seconds": None if interval is None else bounded_interval(interval),
         "labels": _labels(wired.labels),
-        "servers": _inventory(wired.servers),
+        "servers": inventory(wired.servers),
     }
 
 
@@ -261,11 +261,11 @@ def _server_stopped(wired: WireEvent, order: dict[str, Any]) -> ServerStopped:
         **order,
         instance_id=_id_argument(wired, 0, "instance_id"),
         worker_id=_id_argument(wired, 1, "worker_id"),
-        exit_code=_exit_code(_optional_argument(wired, 2)),
+        exit_code=as_exit_code(_optional_argument(wired, 2)),
     )
 
 
-def _exit_code(value: Any) -> int | None:
+def as_exit_code(value: Any) -> int | None:
     """Signals are negative in Python and above 255 on Windows, so any 64-bit number will do."""
     if value is None:
         return None
@@ -320,7 +320,7 @@ def _status_info(wired: WireEvent) -> WorkerStatusReported | ServerStatusReporte
     if wired.status_type is None:
         raise PoisonMessage("no status_type", at="$.status_type")
     identifier = identity(wired.identifier, "$.identifier")
-    as_of = _microseconds(wired.as_of)
+    as_of = microseconds(wired.as_of)
     if wired.entity_type == Entity.WORKER:
         return WorkerStatusReported(sent_at=as_of, worker_id=identifier, status=StatusType(wired.status_type))
     if wired.entity_type == Entity.SERVER_INSTANCE:

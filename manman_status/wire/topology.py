@@ -13,8 +13,11 @@ LIFECYCLE_KEYS = (
     "worker.*.status",
     "game_server_instance.*.status",
 )
+MOST_PARTITIONS = 64
 DROPPED_KEY = "heartbeats.dropped"
 """On the control exchange."""
+DROPPED_TTL_SECONDS = 15
+"""So long the broker says that it dropped heartbeats."""
 HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
 
 
@@ -84,8 +87,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dropped_arguments(self) -> dict[str, Any]:
-        """That something was dropped is all that counts, so one message is kept."""
-        return {"x-max-length": 1, "x-overflow": "drop-head"}
+        """That something was dropped lately is all that counts, so one message is kept. Nobody takes it out: whoever
+        hung with it would hide it from all others."""
+        return {"x-max-length": 1, "x-overflow": "drop-head", "x-message-ttl": DROPPED_TTL_SECONDS * 1000}
 
     @property
     def dead_letter_arguments(self) -> dict[str, Any]:

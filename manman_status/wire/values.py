@@ -32,7 +32,7 @@ def integer(value: Any) -> int | None:
     if type(value) is int:  # no bool
         return value
     if isinstance(value, str) and INTEGER.fullmatch(value):
-        return int(value.partition(".")[0])
+        return int(value) if value.isdigit() else int(value.partition(".")[0])
     if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT_FLOATS:
         return int(value)
     return None

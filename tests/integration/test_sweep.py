@@ -99,7 +99,7 @@ async def test_both_lose_the_same_and_hold_the_same(database, silent_share, lag,
             now = await transaction_time(connection)
             rows = some_rows(chance, now, silent_share=silent_share)
             horizon = Horizon(now - timedelta(seconds=lag), now - timedelta(seconds=unbroken))
-            await store_rows(connection, copy.deepcopy(rows), now)
+            await store_rows(connection, copy.deepcopy(rows))
             await connection.execute(OBSERVE, horizon.observed_through, horizon.resumed_at)
             token = await hold_lease(connection, LEASE, "test", seconds=60)
         leadership = Leadership(pool, "test", lease_seconds=60)

@@ -1,0 +1,132 @@
+"""Heartbeats that change nothing are stored without being merged: only where merging comes to the same."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import msgspec
+
+from manman_status.domain.events import Heartbeat, Inventory
+from manman_status.domain.merge import merge
+from manman_status.domain.rows import Receipt, Rows, Worker
+from manman_status.domain.status import Reason, StatusType
+from manman_status.domain.workers import microseconds
+from manman_status.store.pool import create_pool
+from manman_status.store.writes import advance_steady, lock_workers, store_rows, transaction_time
+
+WORKERS = 4_000
+DIGEST = 77
+LABELS = {"group": "eu-1", "version": "1.4.2"}
+LIFE = "incarnation", "stopped_incarnation", "labels_incarnation", "interval_incarnation", "inventory_incarnation"
+COUNTS = "seq", "stopped_seq", "labels_seq", "interval_seq", "inventory_seq"
+
+
+def steady(worker_id, now, life):
+    return Worker(
+        worker_id=worker_id,
+        created_date=now - timedelta(days=1),
+        status_since=now - timedelta(hours=1),
+        last_heartbeat=now - timedelta(seconds=10),
+        status=StatusType.RUNNING,
+        reason=Reason.REPORTED,
+        evidence={"incarnation": life},
+        labels=LABELS,
+        interval_seconds=10.0,
+        inventory_digest=DIGEST,
+        received_at=now - timedelta(hours=1),
+        **dict.fromkeys(("incarnation", *LIFE[2:]), life),
+        **dict.fromkeys(("seq", *COUNTS[2:]), 5),
+    )
+
+
+def changes(now, life):
+    """What may be otherwise in a row than in a steady one: fields with the values that they may have."""
+    at = [0, life - 1, life, life + 1, life + 60_000_000, microseconds(now)]
+    moments = [now - timedelta(seconds=seconds) for seconds in (-1, 0, 5, 7_200)]
+    rivals = {"rival_incarnation": [life - 1, life, life + 1], "rival_seq": [3, 5]}
+    return [
+        {"status": [*StatusType]},
+        {"reason": [*Reason]},
+        {"evidence": [{}, {"incarnation": life - 1}, {"incarnation": life, "was": "lost"}]},
+        {"labels": [{}, LABELS | {"version": "1.5"}, {"group": "eu-1"}]},
+        {"interval_seconds": [None, 20.0]},
+        {"last_heartbeat": [None, *moments]},
+        *({name: [0, life - 1, life, life + 1]} for name in LIFE),
+        *({name: [0, 5, 6, 7]} for name in COUNTS),
+        *({name: at} for name in ("first_received_at", "passed_incarnation", "ahead_at", "inventory_digest")),
+        {"begun_at": at, "begun_status": [StatusType.RUNNING]},
+        {"ended_at": at, "ended_status": [StatusType.COMPLETE], "ended_reason": [Reason.REPORTED]},
+        {"stopped_incarnation": [life], "stopped_at": at},
+        *({"rival_since": [moment], "rival_beat_at": [moment], **rivals} for moment in moments[2:]),
+    ]
+
+
+def odd(beat, chance, now, life):
+    name, values = chance.choice(
+        [
+            ("incarnation", [1, life - 1, life + 1, microseconds(now)]),
+            ("seq", [1, 5, 7]),
+            ("labels", [{}, LABELS | {"drain": "true"}]),
+            ("interval_seconds", [20.0]),
+            ("servers", [Inventory(DIGEST + 1, lambda: ())]),
+            ("sent_at", [1, microseconds(now) + 10**12]),
+        ]
+    )
+    return msgspec.structs.replace(beat, **{name: chance.choice(values)})
+
+
+async def merged(connection, beats, now):
+    """The transitions of merging these."""
+    rows = Rows()
+    await lock_workers(connection, beats, rows)
+    for beat in beats.values():
+        merge(rows, beat, Receipt(now, microseconds(now) + beat.worker_id))
+    await store_rows(connection, rows)
+    return rows.transitions
+
+
+async def kept(connection):
+    return [tuple(row) for row in await connection.fetch("SELECT * FROM workers ORDER BY worker_id")]
+
+
+async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database):
+    chance = random.Random(5)
+    async with (
+        create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
+        pool.acquire() as connection,
+        connection.transaction(),
+    ):
+        now = await transaction_time(connection)
+        life = microseconds(now) - 3_600_000_000
+        rows, beats = Rows(), {}
+        for worker_id in range(1, WORKERS + 1):
+            worker = rows.workers[worker_id] = steady(worker_id, now, life)
+            beat = Heartbeat(
+                worker_id=worker_id,
+                incarnation=life,
+                seq=6,
+                sent_at=microseconds(now),
+                interval_seconds=10.0,
+                labels=LABELS,
+                servers=Inventory(DIGEST, lambda: ()),
+            )
+            for _ in range(chance.choice([0, 1, 1, 2])):
+                for name, values in chance.choice(changes(now, life)).items():
+                    setattr(worker, name, chance.choice(values))
+            beats[worker_id] = odd(beat, chance, now, life) if chance.random() < 0.2 else beat
+        rows.changed_workers.update(rows.workers)
+        await store_rows(connection, rows)
+
+        aside = connection.transaction()
+        await aside.start()
+        of_all = await merged(connection, beats, now)
+        expected = await kept(connection)
+        await aside.rollback()
+
+        advanced = await advance_steady(connection, beats, now)
+        assert WORKERS * 0.3 < len(advanced) < WORKERS * 0.7
+        rest = {worker_id: beat for worker_id, beat in beats.items() if worker_id not in advanced}
+        assert await merged(connection, rest, now) == of_all
+        for found, wanted in zip(await kept(connection), expected, strict=True):
+            assert found == wanted
