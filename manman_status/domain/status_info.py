@@ -33,14 +33,13 @@ import msgspec
 from manman_status.domain.events import ServerStatusReported, WorkerStatusReported
 from manman_status.domain.rows import Applied, Reported, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, TERMINAL
+from manman_status.domain.workers import SAME_CLOCK
 
 REORDERED_WITHIN = 1_000_000
 """µs by which the dates of one sender may go back."""
 
 REMEMBERED = 16
-
-SAME_CLOCK = 3_600 * 1_000_000
-"""µs. Dates that are too far ahead are of one clock, and comparable, when they differ by less."""
+"""How many a row remembers of each kind. More than that within `REORDERED_WITHIN` is a flood."""
 
 StatusInfo = TypeVar("StatusInfo", bound=WorkerStatusReported | ServerStatusReported)
 

@@ -84,13 +84,13 @@ def conclude_worker(worker: Worker) -> Conclusion:
         beaten_since = not incarnation and worker.seq >= begun_at
         status = StatusType.RUNNING if beaten_since else worker.begun_status
         assert status is not None
-        return status, Reason.REPORTED, {"as_of": _readable(begun_at)} if begun_at else {}
+        return status, Reason.REPORTED, {"as_of": _as_of(worker, begun_at)} if begun_at else {}
     if stopped and (ended_at is None or worker.stopped_at >= ended_at):
         return StatusType.COMPLETE, Reason.GRACEFUL, {"incarnation": incarnation}
     if ended_at is not None:
         assert worker.ended_status is not None
         assert worker.ended_reason is not None
-        return worker.ended_status, worker.ended_reason, {"as_of": _readable(ended_at)}
+        return worker.ended_status, worker.ended_reason, {"as_of": _as_of(worker, ended_at)}
     return StatusType.CREATED, Reason.NEVER_BEAT, {}
 
 
@@ -98,7 +98,10 @@ def microseconds(time: datetime) -> int:
     return (time - EPOCH) // timedelta(microseconds=1)
 
 
-def _readable(at: int) -> str:
+def _as_of(worker: Worker, at: int) -> str:
+    """The date as it was sent: a StatusInfo may count later than that."""
+    applied = worker.reported.dated if worker.reported else ()
+    at = next((one.as_of for one in applied if one.counted_at == at), at)
     return (EPOCH + timedelta(microseconds=at)).isoformat().replace("+00:00", "Z")
 
 

@@ -18,6 +18,7 @@ from manman_status.domain.events import (
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.domain.status_info import REMEMBERED
 from manman_status.domain.workers import microseconds
 from tests.builders import BASE, START, heartbeat, inventory
 
@@ -311,6 +312,7 @@ def test_status_info_counts_in_its_order_when_its_date_goes_back_a_little(back):
     dates = [BASE + back, BASE + back, BASE, BASE + 1]
     history = History(*map(info, statuses, dates))
     assert [status for status, _ in history.statuses[0]] == statuses
+    assert history.worker.evidence == {"as_of": "2023-11-14T22:13:20.000001Z"}  # as it was sent
 
 
 @pytest.mark.parametrize("old", [StatusType.INITIALIZING, StatusType.COMPLETE])
@@ -323,6 +325,13 @@ def test_copies_of_a_life_change_nothing_after_the_next_one_began():
     life = [info(StatusType.CREATED, BASE), info(StatusType.RUNNING, BASE), info(StatusType.COMPLETE, BASE)]
     history = History(*life, info(StatusType.RUNNING, BASE + SECOND // 2), *life)
     assert [status for status, _ in history.statuses[0]] == ["CREATED", "RUNNING", "COMPLETE", "RUNNING"]
+
+
+def test_copies_change_nothing_when_there_are_more_than_a_row_remembers():
+    flapping = [info(StatusType.RUNNING if n % 2 else StatusType.INITIALIZING, BASE + n) for n in range(3 * REMEMBERED)]
+    history = History(*flapping, *flapping, *flapping[REMEMBERED:])
+    assert [status for status, _ in history.statuses[0]] == [event.status for event in flapping]
+    assert len(history.worker.reported.dated) == REMEMBERED
 
 
 def test_status_info_of_an_instance_ends_it_however_it_is_dated():
