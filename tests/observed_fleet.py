@@ -1,7 +1,8 @@
 """A fleet and its observers on a simulated clock: the pure domain, between a queue and a database made of lists.
 
-The domain and what finds steps of the clock are the real ones. Re-stated here are the broker's behaviour and the
-rules that stand in SQL (`store/observation.py`, `store/clock_step.py`).
+The domain and what finds steps of the clock are the real ones. Re-stated here are the broker's
+behaviour, the rules that stand in SQL (`store/observation.py`, `store/clock_step.py`), and which
+queues are read (`processor/reading.py`, `pipeline/housekeeping.py`).
 Times are seconds since START: true ones of the world and its workers; in the database and in
 canaries those of the database's clock, which may step.
 """
@@ -40,7 +41,7 @@ CUT_AFTER = 25.0
 STALE_AFTER = 3.0
 HAND_OVER_EVERY = 3.0
 BEAT_EXPIRES = 60.0
-DROPPED_EXPIRES = 20.0
+DROPPED_EXPIRES = 15.0
 HOLD = 20.0
 RULES = SweepRules(
     default_interval=10,
@@ -88,8 +89,9 @@ class Channel:
 
 
 class Queue:
-    """Of the channels in `line` the first is given the messages. What a channel held when it ended goes before all
-    that was never delivered: a classic queue has it where it was, a quorum queue behind what was returned before."""
+    """Of the channels in `line` the first is given the messages. What a channel held when it ended
+    goes before all that was never delivered: in a classic queue to where it was, in a quorum queue
+    behind what was returned before (as RabbitMQ 3.10 and 4.0 do)."""
 
     def __init__(self, name):
         self.name = name
@@ -119,8 +121,8 @@ class Queue:
 
 
 class Broker:
-    """`bound` are the queues among which heartbeats are spread, each worker's into one of them. Lifecycle events
-    outlive a stop, heartbeats may."""
+    """`bound` are the queues over which heartbeats are spread. Lifecycle events outlive a stop,
+    heartbeats may."""
 
     def __init__(self):
         self.up = True
@@ -164,7 +166,7 @@ class Broker:
                 queue.deliver()
 
     def drop(self, now):
-        """What is too old or too much; the oldest first. It reaches the queue of what was dropped."""
+        """Drop the oldest while a queue is too long, and what has expired. It is dead-lettered."""
         for queue in self.heartbeat_queues:
             while queue.waiting and (
                 len(queue.returned) + len(queue.ready) > self.max_length or queue.waiting[0].sent < now - BEAT_EXPIRES
@@ -172,7 +174,7 @@ class Broker:
                 queue.waiting.pop(0).lost_at = self.dropped_at = now
 
     def says_dropped(self, now):
-        """Until the message that says so expires: nobody takes it out."""
+        """True until the dead letter of the last drop expires: nobody takes it out."""
         return now < self.dropped_at + DROPPED_EXPIRES
 
     def lose_beats(self, now, saw_loss):
@@ -266,7 +268,7 @@ class Database:
             instance.status_since, instance.missing_since = back(instance.status_since), back(instance.missing_since)
 
     def choose_queues(self, partitions):
-        """Whatever it was before, a queue that comes has nothing proven, and is here before it is bound."""
+        """Register these queues, before any is bound. Whatever one was before, nothing is proven."""
         chosen = [LIFECYCLE, *(f"beats.{number}" for number in range(partitions))]
         for name, mark in self.marks.items():
             if name not in chosen and mark.state == ACTIVE_QUEUE:
@@ -303,7 +305,8 @@ class Database:
 
 
 class Processor:
-    """Reads the queues that it is given, each in batches, each batch in a transaction that may take its time."""
+    """Reads the queues that it is given, each in batches. A batch is a transaction that may take
+    its time."""
 
     def __init__(self, processor_id, prefetch):
         self.processor_id = processor_id
@@ -339,10 +342,12 @@ class Processor:
             self.hand_over(broker, database)
 
     def read(self, broker, database):
+        """Let go of what is not registered any more; bind and subscribe to what is. Neither without
+        the database, which alone knows."""
         if database.up:
             self.queues = {name: mark.state for name, mark in database.marks.items()}
-        self.channels = {name: channel for name, channel in self.channels.items() if name in self.queues}
-        for name, state in self.queues.items() if broker.up else ():
+            self.channels = {name: channel for name, channel in self.channels.items() if name in self.queues}
+        for name, state in self.queues.items() if broker.up and database.up else ():
             if name not in self.channels or not self.channels[name].open:
                 if state == ACTIVE_QUEUE and name != LIFECYCLE:
                     broker.bind(name)
@@ -353,7 +358,7 @@ class Processor:
                 self.buffers.setdefault(name, []).append((*channel.inbox.popleft(), channel))
 
     def given(self, broker):
-        return [name for name, channel in self.channels.items() if channel in broker.queues[name].line[:1]]
+        return [name for name, queue in broker.queues.items() if self.channels.get(name) in queue.line[:1]]
 
     def hand_over(self, broker, database):
         """Close the channel of one queue too many, settled or not."""
@@ -362,8 +367,8 @@ class Processor:
             broker.queues[given[0]].end(self.channels.pop(given[0]))
 
     def report(self, broker, database, true_now):
-        """The observation follows what was proven at the report before: whether the broker dropped anything is looked
-        up after that."""
+        """The observation follows what was proven at the report before, since the look at what the
+        broker dropped comes after that."""
         now = true_now + database.ahead
         says_dropped = broker.says_dropped(true_now) if broker.up else None
         reading = ClockReading(at(now), true_now, true_now)
@@ -588,7 +593,7 @@ class World:
         self.sweep()
 
     def keep_queues(self):
-        """The leader unbinds what leaves, then retires it, and deletes it when nothing is left in it."""
+        """The leader unbinds what leaves, then retires it, and deletes it when it is empty."""
         for name, mark in [*self.database.marks.items()]:
             if mark.state == LEAVING and name in self.broker.bound:
                 self.broker.bound.remove(name)
@@ -610,7 +615,8 @@ class World:
         self.swept_through, self.swept_steps = database.observed_through, database.clock_steps
 
     def check_queues(self):
-        """What the argument stands on: no two hold messages of a queue, and what is gone was committed or dropped."""
+        """What the argument stands on: no two processors hold messages of one queue, and what is gone
+        was committed or dropped."""
         held = {id(m) for p in self.processors for c in p.channels.values() if c.open for m in c.unsettled}
         for name, queue in self.broker.queues.items():
             holders = [c for p in self.processors if (c := p.channels.get(name)) and c.open and c.unsettled]
@@ -622,8 +628,9 @@ class World:
             assert deleted or message.lost_at is not None or id(message) in held, f"{self.now}: {message} is gone"
 
     def check_watermarks(self):
-        """They never go back, and all that was put on a queue before its watermark is in the rows: after a step of the
-        clock that nobody could measure it may claim more, but not beyond the beginning of the grace."""
+        """They never go back, and all that was put on a queue before its watermark is in the rows.
+        After a step of the clock that nobody could measure a watermark may claim more, but not beyond
+        the beginning of the grace."""
         database = self.database
         passed = {name: mark.observed_through for name, mark in database.marks.items() if mark.observed_through}
         if self.passed_steps == database.clock_steps:
@@ -638,17 +645,20 @@ class World:
                 assert sent >= through, f"{self.database_now}: passed {message} at {through}"
 
     def check_losses(self):
-        """What the broker lost may have been a sign of life: once it is observed, a grace has begun after it was lost.
-        Nobody can know of it when all who were connected died."""
+        """What the broker lost may have been a sign of life, and so may what lies in a queue that does
+        not count: once its time is observed, a grace has begun since. Nobody can know of a loss when
+        all who were connected died."""
         through = self.truly_observed_through
-        for message in [message for message in self.broker.events if message.lost_at is not None]:
-            if message.queue == LIFECYCLE or not self.database.counts(message.queue):
-                message.done = True
-            elif through is not None and message.sent < through:
+        for message in self.broker.events:
+            if message.queue == LIFECYCLE or through is None or message.sent >= through:
+                continue
+            counts = self.database.counts(message.queue)
+            if not counts or message.lost_at is not None:
                 known = not message.saw_loss or any(processor.runs for processor in message.saw_loss)
-                resumed = self.database.truly_resumed_at >= message.lost_at
+                since = message.lost_at if counts else message.sent
+                resumed = self.database.truly_resumed_at >= since
                 assert resumed or not known, f"{self.now}: {message} was lost in silence"
-                message.done = True
+                message.done |= message.lost_at is not None
 
     def check_transitions(self):
         """Each transition leaves from where the one before led, and says nothing that is not so."""

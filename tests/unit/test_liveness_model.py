@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from manman_status.domain.status import ACTIVE, Reason, StatusType
-from tests.observed_fleet import DROPPED_EXPIRES, GRACE, HOLD, MINIMUM_TIMEOUT, PREFETCH, RULES, World, seconds
+from tests.observed_fleet import (
+    DROPPED_EXPIRES,
+    GRACE,
+    HOLD,
+    MINIMUM_TIMEOUT,
+    PREFETCH,
+    RULES,
+    Database,
+    World,
+    seconds,
+)
 
 INTERVALS = st.sampled_from([1, 2, 5, 10])
 DURATIONS = st.sampled_from([0.5, 1, 3, 8, 14, 20, 40])
@@ -228,7 +238,7 @@ def reader_of(world, name):
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-def test_a_frozen_reader_holds_the_watermark_and_another_takes_over(partitions):
+def test_a_frozen_reader_holds_the_watermark_until_it_is_cut_off(partitions):
     world = fleet(2, 5, partitions=partitions)
     reader = reader_of(world, "beats.0")
     reader.frozen_since = world.now
@@ -242,8 +252,8 @@ def test_a_frozen_reader_holds_the_watermark_and_another_takes_over(partitions):
 
 
 @pytest.mark.parametrize("frozen_for", [20, 26, 40, 90])
-def test_a_batch_that_was_committed_by_another_meanwhile_changes_nothing(frozen_for):
-    """Its reader was frozen within the transaction, and goes on when the queue is another's, or nearly."""
+def test_a_reader_that_commits_when_it_is_cut_off_changes_nothing(frozen_for):
+    """It was frozen within the transaction, and another has read the same messages by then."""
     world = fleet(1, 2, 2)
     zombie = reader_of(world, "beats.0")
     zombie.transaction_seconds = 3
@@ -257,57 +267,31 @@ def test_a_batch_that_was_committed_by_another_meanwhile_changes_nothing(frozen_
     assert not losses(world)
 
 
-@pytest.mark.parametrize("prefetches", [(6, 3, 2), (6, 3, 6), (3, 6, 2), (6, 6, 6)])
-def test_two_failovers_within_one_timeout_pass_nothing_that_was_returned(prefetches):
-    """A quorum queue puts what the second one held behind the rest of what the first one held."""
-    world = World(0)
-    for prefetch in prefetches:
-        world.start_processor(prefetch=prefetch)
-    workers = [world.start_worker(2) for _ in range(3)]
-    world.pass_time(20)
-    for _ in range(2):
-        reader = reader_of(world, "lifecycle")
-        reader.transaction_seconds = 9
-        for worker in workers:
-            world.start_server(worker)
-        world.pass_time(3)
-        world.kill(reader)
-        world.pass_time(0.5)
-    world.pass_time(5)
-    observe_to_the_end(world)
-    assert not losses(world)
-
-
-@pytest.mark.parametrize("prefetch", [2, 6])
-def test_no_canary_that_was_returned_passes_what_was_returned_behind_it(prefetch):
-    """A, who may hold six, is killed, then B, who may hold three. C is given 4 5 6 before 1 2 3."""
-    world = World(0)
-    for each in (6, 3, prefetch):
-        world.start_processor(prefetch=each)
-    worker = world.start_worker(2)
-    world.pass_time(20)
-    first, second, third = world.processors
-    for processor in world.processors:
-        processor.transaction_seconds = 9
-    world.pass_time(12)
-    while reader_of(world, "lifecycle") is not first:
-        world.disconnect(reader_of(world, "lifecycle"))
-        world.pass_time(1)
-    for _ in range(4):
-        world.start_server(worker)
-    world.pass_time(4)
+@pytest.mark.parametrize("prefetches", [(9, 3, 9), (9, 3, 1), (9, 9, 9), (3, 9, 1)])
+def test_two_failovers_pass_nothing_that_was_returned(prefetches):
+    """A quorum queue puts what the second reader held behind the rest of what the first one held,
+    canaries too."""
+    world = fleet(2, processors=3)
+    line = world.broker.queues["lifecycle"].line
+    first, second, third = (next(p for p in world.processors if channel in p.channels.values()) for channel in line)
+    for channel, prefetch in zip(line, prefetches, strict=True):
+        channel.prefetch = prefetch
+    first.transaction_seconds = second.transaction_seconds = 9
+    for _ in range(3):
+        world.start_server(world.workers[1])
+    world.pass_time(2)
     world.kill(first)
     world.pass_time(0.5)
     world.kill(second)
-    third.transaction_seconds, third.messages_per_tick = 0, 1
-    world.pass_time(10)
+    third.messages_per_tick = 1
+    world.pass_time(20)
     observe_to_the_end(world)
     assert not losses(world)
 
 
 @pytest.mark.parametrize("every", [3, 5, 10, 14])
 @pytest.mark.parametrize("partitions", [1, 2])
-def test_readers_that_fail_one_after_another_cost_nobody_his_life(every, partitions):
+def test_readers_failing_in_turn_cost_nobody_his_life(every, partitions):
     world = fleet(1, 2, 5, processors=4, partitions=partitions)
     for processor in world.processors[:3]:
         processor.transaction_seconds = 9
@@ -335,7 +319,22 @@ def test_another_number_of_partitions_costs_nobody_his_life(before, after, lags)
     assert not losses(world)
 
 
-def test_a_new_queue_stops_the_observation_until_its_first_canary():
+def test_a_processor_without_database_binds_no_queue_that_left():
+    world = fleet(1, 2, 5, partitions=3)
+    apart = Database()
+    apart.up = False
+    processor = world.processors[0]
+    processor.frozen_since = world.now
+    world.start_processor(1)
+    world.pass_time(30)
+    assert world.broker.bound == ["beats.0"]
+    processor.read(world.broker, apart)
+    assert world.broker.bound == ["beats.0"]
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
+def test_a_new_queue_stops_the_observation_until_its_canary():
     world = fleet(2, 5)
     through = world.database.observed_through
     world.database.choose_queues(2)
@@ -367,6 +366,20 @@ def test_what_the_broker_dropped_is_not_silence(length, frozen_for):
             processor.frozen_since = None
         world.broker.max_length = 10_000
         world.pass_time(60)
+    observe_to_the_end(world)
+
+
+@pytest.mark.parametrize("length", [2, 3, 4, 6])
+@pytest.mark.parametrize("later", [0, 0.5, 1, 1.5, 2])
+def test_no_canary_passes_a_drop_before_it_is_known(length, later):
+    """Many are dropped at once, and the canary behind them is committed at once."""
+    world = fleet(1, 1, 1, 1, 1, 1, processors=1)
+    world.processors[0].frozen_since = world.now
+    world.pass_time(4)
+    world.processors[0].frozen_since = None
+    world.pass_time(later)
+    world.broker.max_length = length
+    world.pass_time(3)
     observe_to_the_end(world)
 
 
