@@ -42,7 +42,7 @@ ACCEPT_MARKS = "DROP TRIGGER refuse ON deliveries; DROP FUNCTION refuse"
 JUDGED = "SELECT judged_revision >= revision FROM alert_progress, revision_counter"
 UNTOLD = """
 SELECT count(*) FROM alerts a WHERE resolved_at IS NULL AND part_of IS NULL
-   AND NOT EXISTS (SELECT FROM deliveries d WHERE d.alert_id = a.alert_id 
+   AND NOT EXISTS (SELECT FROM deliveries d WHERE d.alert_id = a.alert_id
                       AND channel <> 'broker' AND told_at > a.opened_at)
 """
 
