@@ -24,6 +24,11 @@ def fold_key(rule: str) -> str:
     return f"{rule}:more:0"
 
 
+def is_full(rule: str, scene: Scene) -> bool:
+    """True when no alert more of this rule may be open, beside the one for all others."""
+    return scene.number_of(rule) - (fold_key(rule) in scene.open) >= OPEN_AT_ONCE
+
+
 def folded_by_now(rule: str, beyond: Sequence[Finding], scene: Scene) -> Folded:
     """`beyond` are the findings of this look for which there is no room."""
     before = scene.memory.folded.get(rule)

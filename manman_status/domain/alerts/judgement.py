@@ -9,7 +9,7 @@ import msgspec
 
 from manman_status.domain.alerts.alert import WEIGHT, Finding, OpenAlert
 from manman_status.domain.alerts.dead_letters import remember
-from manman_status.domain.alerts.folding import OPEN_AT_ONCE, fold, fold_key, fold_over, folded_by_now
+from manman_status.domain.alerts.folding import fold, fold_key, fold_over, folded_by_now, is_full
 from manman_status.domain.alerts.rules import RULES, Rule
 from manman_status.domain.alerts.scene import Folded, Memory, Scene
 
@@ -32,7 +32,7 @@ def judge(scene: Scene, rules: Sequence[Rule] = RULES) -> Judgement:
     for rule in rules:
         beyond: list[Finding] = []
         for finding in rule.find(scene):
-            if finding.key not in scene.open and scene.number_of(rule.name) >= OPEN_AT_ONCE:
+            if finding.key not in scene.open and is_full(rule.name, scene):
                 beyond.append(finding)
             else:
                 _take(finding, scene, judgement)
