@@ -319,9 +319,9 @@ def measured(api, database):
 
 
 def too_slow(samples):
-    """What is not within the limit most of the time, with its samples."""
+    """What is not within the limit most of the time, with a few of its samples from the least to the greatest."""
     return {
-        what: [round(each, 2) for each in sorted(seconds)]
+        what: [round(sorted(seconds)[int(share * (len(seconds) - 1))], 2) for share in (0, 0.25, 0.5, 0.75, 0.9, 1)]
         for what, seconds in samples.items()
         if sum(each <= WITHIN_SECONDS for each in seconds) < MOST * len(seconds)
     }
@@ -340,6 +340,7 @@ async def test_probes_reads_and_watermark_stay_within_a_second(
     async with attack(Target(api, publish, database, sink, eventually)):
         for _ in range(MEASURED_TIMES):
             slow_ones = too_slow(await asyncio.to_thread(measured, api, database))
+            print(slow_ones)
             if not slow_ones:
                 break
         assert not slow_ones
