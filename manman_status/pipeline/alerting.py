@@ -206,7 +206,7 @@ class Alerter:
         """How many workers were known before these minutes; None when none of them brought many."""
         if busiest(minutes) <= MANY:
             return None
-        return await count_workers(connection) - sum(minute.new_workers for minute in minutes)
+        return await count_workers(connection, before=minutes[0].at)
 
     async def _crashes(
         self, connection: Connection, changes: Sequence[Change], open_rules: Sequence[str]

@@ -92,8 +92,12 @@ async def count_new_workers(connection: Connection, *, after: int, through: int)
     return [Minute(*row) for row in await connection.fetch(NEW_WORKERS, after, through)]
 
 
-async def count_workers(connection: Connection) -> int:
-    number: int = await connection.fetchval("SELECT count(*) FROM workers")
+WORKERS_BEFORE = "SELECT count(*) FROM workers WHERE created_date < $1"
+
+
+async def count_workers(connection: Connection, *, before: datetime) -> int:
+    """How many were known then already."""
+    number: int = await connection.fetchval(WORKERS_BEFORE, before)
     return number
 
 

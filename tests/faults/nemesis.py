@@ -182,16 +182,14 @@ class Nemesis:
         await self._publish.many([(forged, key) for key in KEYS])
 
     async def _strike_impersonate(self):
-        """As the fleet's workers, by incarnations of long ago and of next year, and with their end in 9999."""
+        """As the fleet's workers, by incarnations of long ago and of years ahead, and with the end of one in 9999."""
         now = int(time.time() * 1_000_000)
         for worker in FLEET:
             for incarnation in (now - 10**15, now + 10**14):
                 fields = {"incarnation": incarnation, "seq": 2**60, "servers": []}
                 await self._publish(command("HEARTBEAT", str(worker), **fields), HEARTBEAT)
-            end = command(
-                "WORKER_STOPPED", str(worker), sent_at="9999-01-01T00:00:00Z", incarnation=now + 10**14, seq=9
-            )
-            await self._publish(end, LIFECYCLE)
+            end = {"sent_at": "9999-01-01T00:00:00Z", "incarnation": now - 10**15, "seq": 2**61}
+            await self._publish(command("WORKER_STOPPED", str(worker), **end), LIFECYCLE)
 
     async def _strike_invent(self):
         """Workers that beat once, two of a group."""

@@ -10,6 +10,7 @@ from manman_status.store.silences import LASTING_AT_ONCE
 from manman_status.wire.notices import SilenceAsked
 from tests.conftest import run_sql
 from tests.fleet import Worker
+from tests.odd_messages import HEARTBEAT, command
 
 # Two workers a group, as if the sweep had just marked them LOST: too few in each for the guard.
 ALL_ARE_LOST = """
@@ -24,6 +25,10 @@ SELECT before + 1 + n, now(), 'worker', 1000 + n, 'RUNNING', 'LOST', 'heartbeat_
   FROM counter, generate_series(0, {workers} - 1) n;
 """
 END = "UPDATE workers SET status = 'COMPLETE', status_since = now(), end_date = now()"
+KNOWN_FOR_AN_HOUR = """
+INSERT INTO workers (worker_id, created_date, status, status_since, reason)
+SELECT n, now() - interval '1 hour', 'COMPLETE', now() - interval '1 hour', 'graceful' FROM generate_series(1, 100) n
+"""
 SILENCES = """
 INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name, worker_id, labels)
 SELECT 'silence' || n, now(), now() + interval '1 hour', '', 'many',
@@ -88,6 +93,27 @@ async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
     assert "idle" not in processor.log
     await run_sql(database, END)
     await eventually(lambda: observed.value("SELECT count(*) = 0 FROM alerts WHERE resolved_at IS NULL"))
+
+
+async def test_a_flood_of_new_ids_is_one_alert_until_it_has_passed(
+    start_telling, observed, eventually, sink, publish, database
+):
+    """Of a fleet that has been known for longer. While the rules are behind, what they have not seen yet is no part of
+    the fleet that was known before."""
+    await start_telling()
+    await run_sql(database, KNOWN_FOR_AN_HOUR)
+    for first in range(1_000_000, 1_012_000, 1_000):
+        beats = [command("HEARTBEAT", str(i), interval_seconds=600) for i in range(first, first + 1_000)]
+        await publish(beats, HEARTBEAT)
+    await eventually(lambda: sink.messages)
+    assert "new workers within a minute" in sink.titles[0]
+    await eventually(lambda: observed.value("SELECT count(*) = 12100 FROM workers"))
+    await eventually(lambda: observed.value(JUDGED))
+    looked_at = await observed.value("SELECT clock_timestamp()")
+    await eventually(lambda: observed.value("SELECT judged_at > $1 FROM alert_progress", looked_at))
+    assert await observed.value("SELECT state FROM alerts") == "open"
+    counted = "SELECT (statistics -> 'new_ids' ->> 'worker')::int >= 12000 FROM processors"
+    await eventually(lambda: observed.value(counted))
 
 
 async def test_a_mark_that_fails_does_not_send_the_message_again(
