@@ -78,6 +78,11 @@ def _counters(named: Named) -> Iterator[Metric]:
         "Changes of a status that it wrote, by the new one and why.",
         labels=["processor", "entity", "status", "reason"],
     )
+    new_ids = CounterMetricFamily(
+        f"{PREFIX}_new_ids",
+        "Workers and server instances that nothing was known of before.",
+        labels=["processor", "entity"],
+    )
     redeliveries = CounterMetricFamily(
         f"{PREFIX}_redeliveries", "Messages that the broker gave out again.", labels=["processor"]
     )
@@ -92,11 +97,13 @@ def _counters(named: Named) -> Iterator[Metric]:
             for status, reasons in statuses.items():
                 for reason, number in reasons.items():
                     transitions.add_metric([name, entity, status, reason], number)
+        for entity, number in processor.new_ids.items():
+            new_ids.add_metric([name, entity], number)
         redeliveries.add_metric([name], processor.redelivered)
         for channel, outcomes in processor.notifications.items():
             for outcome, number in outcomes.items():
                 notifications.add_metric([name, channel, outcome], number)
-    yield from (events, transitions, redeliveries, notifications)
+    yield from (events, transitions, new_ids, redeliveries, notifications)
 
 
 def _histogram(name: str, meaning: str, of_each: Sequence[tuple[str, Histogram | None]]) -> Metric:

@@ -174,6 +174,9 @@ class Processor(msgspec.Struct):
     transitions_by: Annotated[
         dict[Entity, dict[StatusType, dict[Reason, int]]], Meta(description="By what, its new status and the reason.")
     ] = {}
+    new_ids: Annotated[
+        dict[Entity, int], Meta(description="Workers and server instances that nothing was known of before.")
+    ] = {}
     redelivered: Annotated[int, Meta(description="Messages that the broker had to give out again.")] = 0
     batch_events: Annotated[Histogram | None, Meta(description="Events a batch; canaries are none.")] = None
     batch_seconds: Histogram | None = None

@@ -1,7 +1,8 @@
 """The leader asks the alert rules about what has happened since they were last asked, and keeps what they find.
 
 What they found and how far they have looked is one transaction: a leader that dies in between has done neither, and
-the next one looks again.
+the next one looks again. No transaction is open while they think: only the leader writes what they read, so it is the
+same when they are done, or the leader is another one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import structlog
 
 from manman_status.backoff import Backoff
 from manman_status.domain.alerts.crash_loop import CRASH_WINDOW, CrashLoop
-from manman_status.domain.alerts.dead_letters import remember
 from manman_status.domain.alerts.flapping import FLAP_WINDOW, Flapping
+from manman_status.domain.alerts.folding import fold_key
 from manman_status.domain.alerts.judgement import Judgement, judge
-from manman_status.domain.alerts.scene import Change, Crash, Scene
+from manman_status.domain.alerts.new_workers import MANY, busiest, recent
+from manman_status.domain.alerts.scene import Change, Crash, Minute, Scene
 from manman_status.domain.alerts.server_crashed import crash_of, is_crash
+from manman_status.domain.alerts.worker_lost import WorkerLost
 from manman_status.domain.clock import ClockReading
 from manman_status.domain.rows import Patience
 from manman_status.domain.status import Entity, StatusType
@@ -32,7 +35,9 @@ from manman_status.store.alert_scene import (
     Progress,
     change_of,
     count_lost_servers,
-    lock_progress,
+    count_new_workers,
+    count_unlisted,
+    count_workers,
     move_progress,
     read_changes,
     read_crashes,
@@ -40,6 +45,7 @@ from manman_status.store.alert_scene import (
     read_flips,
     read_held,
     read_instances,
+    read_progress,
     read_unresolved,
     read_workers,
     worker_of,
@@ -119,18 +125,22 @@ class Alerter:
         would be wrong.
         """
         begun = elapsed()
-        async with self._pool.acquire() as connection, connection.transaction():
-            await check_lease(connection, LEASE, token)
-            progress = await lock_progress(connection)
+        async with self._pool.acquire() as connection:
+            progress = await read_progress(connection)
             if self._clock.step_at(ClockReading(progress.now, begun, elapsed()), steps=progress.clock_steps):
                 return False
             through = min(progress.newest_revision, progress.judged_revision + REVISIONS_AT_ONCE)
             scene = await self._look(connection, progress, through)
-            judgement = judge(scene)
+        judgement = await asyncio.to_thread(judge, scene)
+        async with self._pool.acquire() as connection, connection.transaction():
+            await check_lease(connection, LEASE, token)
+            if not await move_progress(
+                connection, judged=progress.judged_revision, through=through, memory=judgement.memory
+            ):
+                return True
             await open_alerts(connection, judgement.opened, promised_to=BROKER)
             await update_alerts(connection, judgement.found_again)
             await resolve_alerts(connection, judgement.over)
-            await move_progress(connection, through, remember(scene))
         _tell(judgement)
         if judgement.opened or judgement.over or judgement.found_again:
             self._wake()
@@ -162,6 +172,13 @@ class Alerter:
         crashed_on = {crash.worker_id for crash in crashes if crash.worker_id is not None} - workers.keys()
         if crashed_on:
             workers |= await read_workers(connection, crashed_on)
+        new = (
+            await count_new_workers(connection, after=progress.judged_revision, through=through)
+            if through > progress.judged_revision
+            else []
+        )
+        fold = unresolved.get(fold_key(WorkerLost.name))
+        minutes = recent(progress.memory.minutes, new, progress.now)
         return Scene(
             now=progress.now,
             changes=changes,
@@ -178,9 +195,18 @@ class Alerter:
             clock_step=progress.clock_step,
             dead_letters=progress.dead_letters,
             dead_letters_unsent_since=progress.dead_letters_unsent_since,
+            minutes=minutes,
+            workers_before=await self._workers_before(connection, minutes),
+            unlisted=None if fold is None else await count_unlisted(connection, fold.opened_at),
             memory=progress.memory,
             open=unresolved,
         )
+
+    async def _workers_before(self, connection: Connection, minutes: Sequence[Minute]) -> int | None:
+        """How many workers were known before these minutes; None when none of them brought many."""
+        if busiest(minutes) <= MANY:
+            return None
+        return await count_workers(connection, before=minutes[0].at)
 
     async def _crashes(
         self, connection: Connection, changes: Sequence[Change], open_rules: Sequence[str]

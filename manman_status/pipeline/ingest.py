@@ -33,6 +33,7 @@ from manman_status.pipeline.statistics import Statistics
 from manman_status.store.dead_letters import put_letters
 from manman_status.store.observation import move_watermark
 from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, Connection, Pool
+from manman_status.store.silences import TooManySilences
 from manman_status.store.sweep import release_guard
 from manman_status.store.writes import (
     RowAppeared,
@@ -63,6 +64,7 @@ REFUSALS = (
     asyncpg.ProgramLimitExceededError,
     asyncpg.StatementTooComplexError,
     asyncpg.PLPGSQLError,
+    TooManySilences,
 )
 """The database can never store this: the fault of what is stored, and not the moment's."""
 

@@ -2,6 +2,9 @@
 
 A channel that fails is tried again, less and less often, and keeps no other waiting. What happens meanwhile goes into
 its next message: it is told how things are then, not each step.
+
+No transaction is open while a channel is waited for. What a channel has taken is marked in pieces, and a mark that
+fails is tried again instead of the message: only a leader that ends in between leaves a message to be sent twice.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from manman_status.pipeline.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.notifications import mark_told, read_for_people, read_promised
 from manman_status.store.pool import DATABASE_ERRORS, Pool
+from manman_status.store.silences import read_silences
 from manman_status.wire.outbound import StatusMessage, alert_message
 
 log = structlog.get_logger()
@@ -35,6 +39,10 @@ LOOK_EVERY_SECONDS = 5.0
 """For what nobody wakes us for: silences that end, reminders that are due, another processor's acknowledgements."""
 LONGEST_BACKOFF_SECONDS = 300.0
 ALERTS_AT_ONCE = 200
+ROWS_AT_ONCE = 1_000
+"""Read or marked in one statement: far less than the time after which the database ends what hangs in a transaction."""
+LONGEST_ROUND_SECONDS = 5.0
+"""How long alerts are sent one by one before it is looked again which of them are still news."""
 
 
 class NotTaken(ManManStatusError):  # noqa: N818
@@ -107,10 +115,25 @@ class Teller:
         raise NotImplementedError
 
     async def _mark(self, token: int, told: Sequence[ToldAlert]) -> None:
-        async with self._pool.acquire() as connection, connection.transaction():
-            await check_lease(connection, LEASE, token)
-            await mark_told(connection, self.channel, told)
+        """Until all of them are marked. Raises LeaseLost."""
         self._statistics.count_notification(self.channel, "sent")
+        for first in range(0, len(told), ROWS_AT_ONCE):
+            await self._mark_piece(token, told[first : first + ROWS_AT_ONCE])
+
+    async def _mark_piece(self, token: int, told: Sequence[ToldAlert]) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                async with self._pool.acquire() as connection, connection.transaction():
+                    await check_lease(connection, LEASE, token)
+                    await mark_told(connection, self.channel, told)
+            except DATABASE_ERRORS as error:
+                pause = backoff.failed()
+                if backoff.is_worth_saying:
+                    log.warning("notification_not_marked", channel=self.channel, error=describe(error))
+                await asyncio.sleep(pause)
+            else:
+                return
 
 
 class BrokerTeller(Teller):
@@ -121,9 +144,10 @@ class BrokerTeller(Teller):
         self._publish = publish
 
     async def _tell(self, token: int) -> float:
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.acquire() as connection:
             await check_lease(connection, LEASE, token)
-            promised = await read_promised(connection, self.channel, limit=ALERTS_AT_ONCE)
+            silences = await read_silences(connection)
+            promised = await read_promised(connection, self.channel, silences, limit=ALERTS_AT_ONCE)
         for alert in promised:
             await self._publish(alert_message(alert))
         if promised:
@@ -144,30 +168,51 @@ class ChannelTeller(Teller):
         self._is_amid_burst = False
 
     async def _tell(self, token: int) -> float:
-        async with self._pool.acquire() as connection, connection.transaction():
-            await check_lease(connection, LEASE, token)
-            now, alerts = await read_for_people(connection, self.channel)
-        # What was told hears its end, whatever it was about last.
-        news = [
-            (what, alert)
-            for alert in alerts
-            if (alert.state is AlertState.RESOLVED or self._to.wants(alert))
-            and (what := news_of(alert, now, remind_seconds=self._to.remind_seconds))
-        ]
+        news, now = await self._read_news(token)
         if not news:
             self._is_amid_burst = False
             return LOOK_EVERY_SECONDS
         if not self._is_amid_burst:
+            assert now is not None
             pause = max(self._burst_lasts(news, now), self._limit_lasts())
             if pause > 0:
                 return pause
-        told = await self._to.tell(news)
-        if not self._is_amid_burst:  # what takes several messages to be told counts once
-            self._sent_at.append(monotonic())
-        self._is_amid_burst = len(told) < len(news)
-        await self._mark(token, told)
-        log.info("alerts_told", channel=self.channel, alerts=len(told), first=told[0].key)
+        until = monotonic() + LONGEST_ROUND_SECONDS
+        while news and monotonic() < until:
+            told = await self._to.tell(news)
+            if not self._is_amid_burst:  # what takes several messages to be told counts once
+                self._sent_at.append(monotonic())
+            await self._mark(token, told)
+            log.info("alerts_told", channel=self.channel, alerts=len(told), first=told[0].key)
+            ids = {alert.alert_id for alert in told}
+            news = [(what, alert) for what, alert in news if alert.alert_id not in ids]
+            self._is_amid_burst = bool(news)
         return 0 if self._is_amid_burst else LOOK_EVERY_SECONDS
+
+    async def _read_news(self, token: int) -> tuple[list[tuple[News, ToldAlert]], datetime | None]:
+        """All that is news to this channel, and the database's time; none when there is nothing to say."""
+        news: list[tuple[News, ToldAlert]] = []
+        now, after = None, 0
+        async with self._pool.acquire() as connection:
+            await check_lease(connection, LEASE, token)
+            silences = await read_silences(connection)
+            while True:
+                found = await read_for_people(
+                    connection,
+                    self.channel,
+                    silences,
+                    after=after,
+                    limit=ROWS_AT_ONCE,
+                    remind_seconds=self._to.remind_seconds,
+                )
+                for alert, now in found:
+                    # What was told hears its end, whatever it was about last.
+                    is_wanted = alert.state is AlertState.RESOLVED or self._to.wants(alert)
+                    if is_wanted and (what := news_of(alert, now, remind_seconds=self._to.remind_seconds)):
+                        news.append((what, alert))
+                if len(found) < ROWS_AT_ONCE:
+                    return news, now
+                after = found[-1][0].alert_id
 
     def _burst_lasts(self, news: Sequence[tuple[News, ToldAlert]], now: datetime) -> float:
         """How long more alerts may come that belong to these."""

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from manman_status.domain.events import ReportedEvent
 from manman_status.domain.rows import Transition
+from manman_status.domain.status import Entity
 
 BATCH_EVENTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -41,6 +42,7 @@ class Statistics:
             dict.fromkeys([*((kind.__name__, "stored") for kind in get_args(ReportedEvent)), *OTHER_OUTCOMES], 0)
         )
         self._transitions_by: Counter[tuple[str, str, str]] = Counter()
+        self._new_ids: Counter[str] = Counter(dict.fromkeys(Entity, 0))
         self.redelivered = 0
         self._batch_events = Histogram(BATCH_EVENTS)
         self._batch_seconds = Histogram(BATCH_SECONDS)
@@ -98,6 +100,7 @@ class Statistics:
         self.transitions += len(transitions)
         for each in transitions:
             self._transitions_by[each.entity, each.new_status, each.reason] += 1
+            self._new_ids[each.entity] += each.old_status is None
 
     def as_row(self) -> dict[str, Any]:
         events: dict[str, dict[str, int]] = {}
@@ -117,6 +120,7 @@ class Statistics:
             "batches": self.batches,
             "transitions": self.transitions,
             "transitions_by": transitions_by,
+            "new_ids": dict(self._new_ids),
             "redelivered": self.redelivered,
             "batch_events": self._batch_events.as_row(),
             "batch_seconds": self._batch_seconds.as_row(),

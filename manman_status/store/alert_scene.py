@@ -1,4 +1,4 @@
-"""What the alert rules look at, as rows: read in the leader's transaction, and so of one moment."""
+"""What the alert rules look at, as rows. Each query has a bound, or its rows are bounded by those it asks about."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ import asyncpg
 import msgspec
 
 from manman_status.domain.alerts.alert import OpenAlert, Severity, Subject
-from manman_status.domain.alerts.scene import Change, Crash, Duplicate, Flip, Held, Memory, WorkerNow
+from manman_status.domain.alerts.folding import OPEN_AT_ONCE
+from manman_status.domain.alerts.scene import (
+    Change,
+    Crash,
+    Duplicate,
+    Flip,
+    Held,
+    Memory,
+    Minute,
+    Unlisted,
+    WorkerNow,
+)
 from manman_status.domain.alerts.server_crashed import SAID
+from manman_status.domain.alerts.worker_lost import GONE
 from manman_status.domain.clock import ClockStep
+from manman_status.domain.labels import NOT_DRAINING
 from manman_status.domain.rows import Patience
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.store.pool import Connection
@@ -34,8 +47,7 @@ class Progress(msgspec.Struct, frozen=True):
     dead_letters_unsent_since: datetime | None
 
 
-# Locked, so that two who both believe to lead take turns; the second is refused by its lease. Each processor counts the
-# dead letters at another moment: of several numbers, the older might seem to be the newer.
+# Each processor counts the dead letters at another moment: of several numbers, the older might seem to be the newer.
 PROGRESS = """
 SELECT now() AS now, judged_revision, memory, revision AS newest_revision,
        extract(epoch FROM now() - judged_at)::float8
@@ -48,21 +60,62 @@ SELECT now() AS now, judged_revision, memory, revision AS newest_revision,
        (SELECT min(at) FROM dead_letter_outbox) AS dead_letters_unsent_since
   FROM alert_progress, revision_counter, observation
  WHERE alert_progress.id = 1 AND revision_counter.id = 1 AND observation.id = 1
-   FOR UPDATE OF alert_progress
 """
 
 
-async def lock_progress(connection: Connection) -> Progress:
+async def read_progress(connection: Connection) -> Progress:
     row = await connection.fetchrow(PROGRESS)
     assert row is not None
     return msgspec.convert(dict(row), Progress)
 
 
-MOVE_PROGRESS = "UPDATE alert_progress SET judged_revision = $1, judged_at = now(), memory = $2 WHERE id = 1"
+MOVE_PROGRESS = """
+UPDATE alert_progress SET judged_revision = $2, judged_at = now(), memory = $3 WHERE id = 1 AND judged_revision = $1
+"""
 
 
-async def move_progress(connection: Connection, revision: int, memory: Memory) -> None:
-    await connection.execute(MOVE_PROGRESS, revision, msgspec.to_builtins(memory))
+async def move_progress(connection: Connection, *, judged: int, through: int, memory: Memory) -> bool:
+    """False when others have judged meanwhile: then nothing changes."""
+    done = await connection.execute(MOVE_PROGRESS, judged, through, msgspec.to_builtins(memory))
+    return done.endswith(" 1")
+
+
+NEW_WORKERS = """
+SELECT date_trunc('minute', at) AS at, count(*) AS new_workers
+  FROM transitions
+ WHERE revision > $1 AND revision <= $2 AND entity = 'worker' AND old_status IS NULL
+ GROUP BY 1
+"""
+
+
+async def count_new_workers(connection: Connection, *, after: int, through: int) -> list[Minute]:
+    return [Minute(*row) for row in await connection.fetch(NEW_WORKERS, after, through)]
+
+
+WORKERS_BEFORE = "SELECT count(*) FROM workers WHERE created_date < $1"
+
+
+async def count_workers(connection: Connection, *, before: datetime) -> int:
+    """How many were known then already."""
+    number: int = await connection.fetchval(WORKERS_BEFORE, before)
+    return number
+
+
+# Those that were lost long before were judged before too.
+UNLISTED = """
+SELECT count(*) AS workers, count(DISTINCT coalesce(labels ->> 'group', '')) AS groups
+  FROM workers w
+ WHERE status = ANY($1::text[]) AND lower(coalesce(labels ->> 'drain', '')) = ANY($2::text[])
+   AND status_since > $3::timestamptz - interval '1 hour'
+   AND NOT EXISTS (SELECT FROM alerts a WHERE a.resolved_at IS NULL AND a.key = 'worker_lost:' || w.worker_id)
+"""
+
+
+async def count_unlisted(connection: Connection, since: datetime) -> Unlisted:
+    """Lost and crashed workers without an alert of their own, since about then."""
+    row = await connection.fetchrow(UNLISTED, GONE, list(NOT_DRAINING), since)
+    assert row is not None
+    return Unlisted(*row)
 
 
 # Of those to LOST the workers', and the servers' whose worker had ended by itself: others went with their worker.
@@ -146,13 +199,15 @@ SELECT (evidence ->> 'at')::timestamptz AS at, worker_id, game_server_config_id,
        NOT evidence ->> 'reason' = ANY($2::text[]) AS was_inferred
   FROM alerts
  WHERE rule = 'server_crashed' AND opened_at > now() - $1::interval
- ORDER BY at
+ ORDER BY opened_at DESC
+ LIMIT $3
 """
 
 
 async def read_crashes(connection: Connection, *, within: timedelta) -> list[Crash]:
-    """Those that an alert was opened for, oldest first."""
-    return [Crash(*row) for row in await connection.fetch(CRASHES, within, SAID)]
+    """Those that an alert was opened for, oldest first; of very many the newest."""
+    crashes = [Crash(*row) for row in await connection.fetch(CRASHES, within, SAID, 2 * OPEN_AT_ONCE)]
+    return sorted(crashes, key=lambda crash: crash.at)
 
 
 FLIPS = """
@@ -172,11 +227,17 @@ async def read_flips(connection: Connection, worker_ids: Iterable[int], *, withi
     return flips
 
 
-HELD = "SELECT group_name, held, group_size, releasing_since IS NOT NULL, opened_at FROM guards ORDER BY group_name"
+HELD = """
+SELECT group_name, held, group_size, releasing_since IS NOT NULL, opened_at
+  FROM guards
+ ORDER BY opened_at, group_name
+ LIMIT $1
+"""
 
 
 async def read_held(connection: Connection) -> list[Held]:
-    return [Held(*row) for row in await connection.fetch(HELD)]
+    """Of very many the oldest: those that have an alert already."""
+    return [Held(*row) for row in await connection.fetch(HELD, 2 * OPEN_AT_ONCE)]
 
 
 # Both have beaten for a timeout, and neither has been silent for one since.
@@ -191,13 +252,14 @@ SELECT worker_id, status, labels, incarnation, rival_incarnation, rival_labels, 
        ) AS rivals
  WHERE both_until - rival_since >= timeout
    AND both_until + timeout >= coalesce((SELECT observed_through FROM observation WHERE id = 1), now())
- ORDER BY worker_id
+ ORDER BY rival_since, worker_id
+ LIMIT $3
 """
 
 
 async def read_duplicates(connection: Connection, patience: Patience) -> dict[int, Duplicate]:
-    """By worker."""
-    rows = await connection.fetch(DUPLICATES, patience.default_interval, patience.minimum_timeout)
+    """By worker; of very many the oldest: those that have an alert already."""
+    rows = await connection.fetch(DUPLICATES, patience.default_interval, patience.minimum_timeout, 2 * OPEN_AT_ONCE)
     return {
         row["worker_id"]: Duplicate(
             WorkerNow(row["worker_id"], StatusType(row["status"]), row["labels"]),

@@ -5,31 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+import asyncpg
 import msgspec
 
 from manman_status.domain.alerts.alert import AlertState
+from manman_status.domain.alerts.silences import Silences
 from manman_status.domain.alerts.telling import ToldAlert
 from manman_status.store.pool import Connection
-from manman_status.store.silences import SILENCED_BY
 
-ALERT = f"""
+ALERT = """
 SELECT a.alert_id, a.key, a.rule, a.severity, a.state, a.version, a.summary, a.evidence, a.part_of, a.opened_at,
        a.acknowledged_at, a.acknowledged_by, a.resolved_at, a.resolution,
        json_build_object('group', a.group_name, 'worker_id', a.worker_id, 'instance_id', a.instance_id,
                          'game_server_config_id', a.game_server_config_id, 'labels', a.labels) AS subject,
        (SELECT count(*) FROM alerts part WHERE part.part_of = a.alert_id) AS parts,
-       {SILENCED_BY} AS silenced_by,
+       NULL AS silenced_by, now() AS now,
        coalesce(d.version, 0) AS told_version, d.severity AS told_severity, d.told_at
-"""  # noqa: S608 - constants alone
-# What is open, unless it is part of another; and what the channel took that is over by now.
-FOR_PEOPLE = f"""{ALERT}
-  FROM alerts a LEFT JOIN deliveries d ON d.alert_id = a.alert_id AND d.channel = $1
- WHERE a.resolved_at IS NULL AND a.part_of IS NULL
+"""
+# What is open and may be news, unless it is part of another; and what the channel took that is over by now.
+FOR_PEOPLE = f"""
+({ALERT}
+   FROM alerts a LEFT JOIN deliveries d ON d.alert_id = a.alert_id AND d.channel = $1
+  WHERE a.resolved_at IS NULL AND a.part_of IS NULL AND a.alert_id > $2
+    AND (d.told_at IS NULL OR d.severity IS DISTINCT FROM a.severity
+         OR $4::float8 > 0 AND a.state = 'open' AND d.told_at <= now() - make_interval(secs => $4))
+  ORDER BY a.alert_id LIMIT $3)
  UNION ALL
-{ALERT}
-  FROM deliveries d JOIN alerts a ON a.alert_id = d.alert_id
- WHERE d.channel = $1 AND NOT d.is_settled AND a.resolved_at IS NOT NULL
- ORDER BY alert_id
+({ALERT}
+   FROM deliveries d JOIN alerts a ON a.alert_id = d.alert_id
+  WHERE d.channel = $1 AND NOT d.is_settled AND a.resolved_at IS NOT NULL AND d.alert_id > $2
+  ORDER BY d.alert_id LIMIT $3)
+ ORDER BY alert_id LIMIT $3
 """
 # Every change of what was promised.
 PROMISED = f"""{ALERT}
@@ -40,15 +46,24 @@ PROMISED = f"""{ALERT}
 """
 
 
-async def read_for_people(connection: Connection, channel: str) -> tuple[datetime, list[ToldAlert]]:
-    """The database's time, and all that this channel may have to be told of, oldest first."""
-    now: datetime = await connection.fetchval("SELECT now()")
-    return now, [msgspec.convert(dict(row), ToldAlert) for row in await connection.fetch(FOR_PEOPLE, channel)]
+async def read_for_people(
+    connection: Connection, channel: str, silences: Silences, *, after: int, limit: int, remind_seconds: float
+) -> list[tuple[ToldAlert, datetime]]:
+    """What this channel may have to be told of, each with the database's time: of the alerts whose ids are greater
+    than `after` the first `limit`, oldest first."""
+    rows = await connection.fetch(FOR_PEOPLE, channel, after, limit, remind_seconds)
+    return [(_told_alert(row, silences), row["now"]) for row in rows]
 
 
-async def read_promised(connection: Connection, channel: str, *, limit: int) -> list[ToldAlert]:
+async def read_promised(connection: Connection, channel: str, silences: Silences, *, limit: int) -> list[ToldAlert]:
     """The alerts that the channel does not know as they are now, oldest first."""
-    return [msgspec.convert(dict(row), ToldAlert) for row in await connection.fetch(PROMISED, channel, limit)]
+    return [_told_alert(row, silences) for row in await connection.fetch(PROMISED, channel, limit)]
+
+
+def _told_alert(row: asyncpg.Record, silences: Silences) -> ToldAlert:
+    alert = msgspec.convert(dict(row), ToldAlert)
+    silence_id = silences.covering(alert.rule, alert.subject)
+    return alert if silence_id is None else msgspec.structs.replace(alert, silenced_by=silence_id)
 
 
 # The end of what was told settles it. A version that was told meanwhile by a later leader is not taken back.

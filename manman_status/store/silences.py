@@ -1,14 +1,32 @@
-"""Silences as rows, and which alerts one covers. The caller owns the transaction."""
+"""Silences as rows, and which alerts one covers. The caller owns the transaction.
+
+Of one alert `SILENCED_BY` asks in SQL: it goes through all that last, so it is for a page of alerts.
+Whoever looks at all alerts reads all silences, and asks `Silences`.
+"""
 
 from __future__ import annotations
 
+from manman_status.domain.alerts.silences import Silence, Silences
+from manman_status.errors import ManManStatusError
 from manman_status.store.pool import Connection
+
+LASTING_AT_ONCE = 5_000
+
+
+class TooManySilences(ManManStatusError):  # noqa: N818
+    """there are {limit} silences that last, and no more are taken: end some, or let one cover more"""
+
+    def __init__(self) -> None:
+        super().__init__(limit=LASTING_AT_ONCE)
+
 
 ADD = """
 INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name, worker_id, rule, labels)
-VALUES ($1, now(), now() + make_interval(secs => $2), $3, $4, $5, $6, $7, $8)
+SELECT $1, now(), now() + make_interval(secs => $2), $3, $4, $5, $6, $7, $8
+ WHERE (SELECT count(*) FROM silences WHERE ends_at > now()) < $9
     ON CONFLICT (silence_id) DO NOTHING
 """
+KNOWN = "SELECT EXISTS (SELECT FROM silences WHERE silence_id = $1)"
 
 
 async def add_silence(
@@ -23,9 +41,24 @@ async def add_silence(
     rule: str | None,
     labels: dict[str, str],
 ) -> bool:
-    """From now on, by the database's clock. False when there is one of this id already: then nothing changes."""
-    done = await connection.execute(ADD, silence_id, seconds, by, why, group, worker_id, rule, labels)
-    return done.endswith(" 1")
+    """From now on, by the database's clock. False when there is one of this id already: then nothing changes.
+    Raises TooManySilences when as many last as may."""
+    done = await connection.execute(ADD, silence_id, seconds, by, why, group, worker_id, rule, labels, LASTING_AT_ONCE)
+    if done.endswith(" 1"):
+        return True
+    if not await connection.fetchval(KNOWN, silence_id):
+        raise TooManySilences
+    return False
+
+
+LASTING = """
+SELECT silence_id, group_name, worker_id, rule, labels FROM silences WHERE ends_at > now() ORDER BY ends_at DESC
+"""
+
+
+async def read_silences(connection: Connection) -> Silences:
+    """All that last."""
+    return Silences([Silence(*row) for row in await connection.fetch(LASTING)])
 
 
 END = "UPDATE silences SET ends_at = now() WHERE silence_id = $1 AND ends_at > now()"

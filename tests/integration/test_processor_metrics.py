@@ -52,6 +52,8 @@ async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(proces
         assert summed(samples, f"{PREFIX}_events_total", outcome="dead_lettered") == 1
         assert summed(samples, f"{PREFIX}_transitions_total", entity="worker", status="RUNNING", reason="reported") == 1
         assert summed(samples, "manman_status_transitions_total") == 1
+        assert summed(samples, f"{PREFIX}_new_ids_total", entity="worker") == 1
+        assert summed(samples, f"{PREFIX}_new_ids_total", entity="game_server_instance") == 0
         assert summed(samples, f"{PREFIX}_batch_events_sum") == 3
         assert summed(samples, f"{PREFIX}_batch_duration_seconds_count") > 1, "canaries are batches too"
         assert summed(samples, "manman_status_relay_backlog_messages") == 0

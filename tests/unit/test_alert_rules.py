@@ -13,10 +13,23 @@ from manman_status.domain.alerts.alert import AlertState, Severity, Subject
 from manman_status.domain.alerts.crash_loop import CRASHES, take_turns
 from manman_status.domain.alerts.dead_letters import remember
 from manman_status.domain.alerts.flapping import FLAP_WINDOW, HIGH_PERCENT, LOW_PERCENT, changing_percent
+from manman_status.domain.alerts.folding import OPEN_AT_ONCE
 from manman_status.domain.alerts.judgement import judge
 from manman_status.domain.alerts.message import Tone, compose
+from manman_status.domain.alerts.new_workers import recent
 from manman_status.domain.alerts.rules import RULES
-from manman_status.domain.alerts.scene import Change, Crash, Duplicate, Flip, Held, Memory, Scene, WorkerNow
+from manman_status.domain.alerts.scene import (
+    Change,
+    Crash,
+    Duplicate,
+    Flip,
+    Held,
+    Memory,
+    Minute,
+    Scene,
+    Unlisted,
+    WorkerNow,
+)
 from manman_status.domain.alerts.server_crashed import crash_of
 from manman_status.domain.alerts.telling import News, ToldAlert, news_of
 from manman_status.domain.status import Entity, Reason, StatusType
@@ -564,3 +577,91 @@ def test_two_processes_with_one_id_are_a_warning_until_one_is_silent():
     assert (finding.subject.group, finding.subject.worker_id) == ("eu", 7)
     assert judge(later(twice, duplicates=twice.duplicates)).over == {}
     assert judge(later(twice)).over == {"duplicate_worker:7": "no two processes beat as it now"}
+
+
+def flood(number, *, first=1, known=None, **fields):
+    """The scene in which so many workers, two of a group, are lost at once, beside those of the scene `known`."""
+    gone = [worker(i, group=f"g{i // 2}") for i in range(first, first + number)]
+    workers = {each.worker_id: each for each in gone} | (dict(known.workers) if known else {})
+    return scene(*map(lost, gone), workers=workers, open=known.open if known else {}, **fields)
+
+
+MORE = "worker_lost:more:0"
+
+
+def test_what_a_rule_finds_beyond_its_bound_is_one_alert():
+    first = flood(OPEN_AT_ONCE + 100)
+    judgement = judge(first)
+    assert len(judgement.opened) == OPEN_AT_ONCE + 1
+    finding, cause = judgement.opened[-1]
+    assert (finding.key, cause) == (MORE, None)
+    assert finding.summary.startswith("and 100 more workers are lost, in 51 groups")
+    again = judge(flood(50, first=10_000, known=first, memory=judgement.memory, unlisted=Unlisted(150, 76)))
+    assert not again.opened
+    assert not again.over
+    [found] = again.found_again
+    assert found.summary.startswith("and 150 more workers are lost, in 76 groups")
+
+
+def test_the_alert_for_all_the_others_is_over_when_none_is_left():
+    first = flood(OPEN_AT_ONCE + 1)
+    memory = judge(first).memory
+    still = scene(workers=first.workers, open=first.open, memory=memory, unlisted=Unlisted(1, 1))
+    assert not judge(still).over
+    none_left = scene(workers=first.workers, open=first.open, memory=memory, unlisted=Unlisted(0, 0))
+    over = judge(none_left)
+    assert over.over == {MORE: "each lost worker has an alert of its own"}
+    assert over.memory.folded == {}
+
+
+def test_a_worker_that_is_lost_when_there_is_room_again_has_an_alert_of_its_own():
+    first = flood(OPEN_AT_ONCE + 1)
+    memory = judge(first).memory
+    full = flood(1, first=20_000, known=first, memory=memory, unlisted=Unlisted(2, 2))
+    assert not judge(full).opened
+    full.end("worker_lost:1")
+    again = flood(1, first=20_001, known=full, memory=memory, unlisted=Unlisted(2, 2))
+    assert [finding.key for finding, _ in judge(again).opened] == ["worker_lost:20001"]
+
+
+def test_crashes_beyond_the_bound_are_over_when_none_has_come_for_a_while():
+    gone = [crashed(i, on=None) for i in range(OPEN_AT_ONCE + 7)]
+    first = scene(*gone)
+    judgement = judge(first)
+    assert judgement.opened[-1][0].summary.startswith("and 7 more alerts of the rule server_crashed")
+    key = "server_crashed:more:0"
+    later = scene(now=NOW + timedelta(minutes=9), open=dict(first.open), memory=judgement.memory)
+    assert key not in judge(later).over
+    much_later = scene(now=NOW + timedelta(minutes=10), open=dict(first.open), memory=judgement.memory)
+    assert judge(much_later).over[key] == "no more have come for 10 minutes"
+
+
+def minutes(*numbers):
+    """The newest last, and not over yet."""
+    begun = [NOW.replace(second=0) - timedelta(minutes=ago) for ago in range(len(numbers))]
+    return [Minute(at, number) for at, number in zip(begun, reversed(numbers), strict=True)][::-1]
+
+
+@pytest.mark.parametrize(
+    ("new", "before", "is_alert"),
+    [
+        ((1_001,), 1_000, True),
+        ((1_000,), 10, False),
+        ((5_000, 9), 4_999, True),
+        ((5_000,), 5_000, False),
+        ((50_000, 50_000), 0, False),
+        ((), None, False),
+    ],
+)
+def test_more_new_workers_in_a_minute_than_were_known_is_an_alert(new, before, is_alert):
+    """Not of a fleet that nothing was known of: that is a first start."""
+    found = scene(minutes=minutes(*new), workers_before=before)
+    assert opened(judge(found)) == ({"new_workers": None} if is_alert else {})
+    over = scene(now=NOW + timedelta(minutes=1), open=found.open, minutes=minutes(7), workers_before=None)
+    assert judge(over).over.keys() == ({"new_workers"} if is_alert else set())
+
+
+def test_minutes_are_added_up_and_forgotten_after_ten():
+    known = minutes(*range(1, 11))
+    assert recent(known, [Minute(known[-1].at, 5)], NOW)[-1].new_workers == 15
+    assert len(recent(known, (), NOW + timedelta(minutes=5))) == 5

@@ -10,6 +10,7 @@ import re
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 from hypothesis import given, settings
@@ -340,6 +341,22 @@ def test_what_is_wrong_alike_in_an_array_is_one_poison():
     assert [each.events for each in decode(dances.body).poison] == [897]
     assert beats.body == b"[" + partial + b"," + partial + b"]"
     assert len(decode(beats.body).events) == 2
+
+
+@pytest.mark.parametrize("element", ["{}", "[]", "n", '{"command_type":"HEARTBEAT"}'])
+def test_an_array_of_refused_events_costs_less_than_one_of_good_ones(element):
+    """A message of 3 KB holds a thousand of two bytes: they must not buy more time than 50 KB of heartbeats."""
+
+    def seconds(body):
+        begun = perf_counter()
+        decode(body)
+        return perf_counter() - begun
+
+    good = [command("HEARTBEAT", str(worker)) for worker in range(MAX_EVENTS)]
+    refused = ",".join(str(n) if element == "n" else element for n in range(MAX_EVENTS))
+    bodies = json.dumps(good).encode(), f"[{refused}]".encode()
+    of_good, of_refused = (min(seconds(body) for _ in range(5)) for body in bodies)
+    assert of_refused < of_good
 
 
 def test_a_refused_event_is_found_in_its_array():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+import msgspec
+
 from manman_status.domain.alerts.alert import Finding, OpenAlert, Severity
 from manman_status.domain.alerts.scene import Memory, Scene
 
@@ -64,4 +66,5 @@ def remember(scene: Scene) -> Memory:
     waiting, memory = scene.dead_letters, scene.memory
     if waiting is None or waiting == memory.dead_letters:
         return memory
-    return Memory(waiting, scene.now if waiting > memory.dead_letters else memory.dead_letters_grew_at)
+    grew_at = scene.now if waiting > memory.dead_letters else memory.dead_letters_grew_at
+    return msgspec.structs.replace(memory, dead_letters=waiting, dead_letters_grew_at=grew_at)

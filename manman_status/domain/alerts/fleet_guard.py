@@ -36,7 +36,8 @@ class FleetGuard:
             )
 
     def over(self, alert: OpenAlert, scene: Scene) -> str | None:
-        if any(_incident(guard.group, guard.opened_at) == alert.key for guard in scene.guards):
+        since = scene.holding_since.get(alert.subject.group or "")
+        if since is not None and _incident(alert.subject.group or "", since) == alert.key:
             return None
         return None if scene.parts_of(alert.key) else "all of its workers are back or ended"
 
@@ -44,7 +45,7 @@ class FleetGuard:
 def incident_of(change: Change, worker: WorkerNow, scene: Scene) -> tuple[str, ...]:
     """The key of the incident in which this worker was lost, if any. The last of them are lost as the guard opens, so
     that it is no longer seen; one that is lost after that was not held, and its loss stands for itself."""
-    since = change.held_since or next((guard.opened_at for guard in scene.guards if guard.group == worker.group), None)
+    since = change.held_since or scene.holding_since.get(worker.group)
     return () if since is None else (_incident(worker.group, since),)
 
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 import msgspec
 
 from manman_status.domain.alerts.alert import WEIGHT, Severity
+from manman_status.domain.alerts.folding import fold_key
 from manman_status.domain.alerts.telling import News, ToldAlert
 
 ALERTS_SHOWN = 20
@@ -42,9 +43,11 @@ class Message(msgspec.Struct, frozen=True):
 def compose(told: Sequence[tuple[News, ToldAlert]], *, longest: int | None = None) -> Message:
     """At least one. Beyond `ALERTS_SHOWN`, and beyond `longest` characters with the title, the rest is a number; the
     worst is always there."""
-    ordered = worst_first([(news, _harmless(alert)) for news, alert in told])
-    title = _title(ordered)
+    ordered = worst_first(told)
+    groups = sorted({alert.subject.group for _, alert in ordered if alert.subject.group})
     shown = min(len(ordered), ALERTS_SHOWN)
+    ordered[:shown] = [(news, _harmless(alert)) for news, alert in ordered[:shown]]
+    title = _title(ordered, groups)
     body = _body(ordered, shown)
     while longest is not None and shown > 1 and len(title) + len(body) > longest:
         shown -= 1
@@ -98,12 +101,14 @@ def _body(ordered: Sequence[tuple[News, ToldAlert]], shown: int) -> str:
     return "\n".join(lines)
 
 
-def _place(told: tuple[News, ToldAlert]) -> tuple[int, int, int]:
+def _place(told: tuple[News, ToldAlert]) -> tuple[int, int, bool, int]:
+    """Of those that are as bad, the one that stands for many comes first."""
     news, alert = told
-    return ORDER[news], -WEIGHT[alert.severity], alert.alert_id
+    return ORDER[news], -WEIGHT[alert.severity], alert.key != fold_key(alert.rule), alert.alert_id
 
 
-def _title(ordered: Sequence[tuple[News, ToldAlert]]) -> str:
+def _title(ordered: Sequence[tuple[News, ToldAlert]], groups: Sequence[str]) -> str:
+    """`groups` are those of all of them."""
     news, first = ordered[0]
     if len(ordered) == 1:
         return f"[{_mark(news, first.severity)}] {_place_of(first)}{first.summary.partition(':')[0]}"
@@ -111,9 +116,13 @@ def _title(ordered: Sequence[tuple[News, ToldAlert]]) -> str:
     parts = [f"{current[severity]} {severity}" for severity in Severity if current[severity]]
     over = len(ordered) - current.total()
     parts += [f"{over} over"] if over else []
-    groups = sorted({alert.subject.group for _, alert in ordered if alert.subject.group})
-    where = f" in {', '.join(groups[:3])}{', …' if len(groups) > 3 else ''}" if groups else ""
+    where = f" in {', '.join(map(harmless, groups[:3]))}{_and_more(groups)}" if groups else ""
     return f"[{_mark(news, first.severity)}] {len(ordered)} alerts{where}: {', '.join(parts)}"
+
+
+def _and_more(groups: Sequence[str]) -> str:
+    more = len(groups) - 3
+    return f" and {more:,} more group{'s' if more > 1 else ''}" if more > 0 else ""
 
 
 def _mark(news: News, severity: Severity) -> str:

@@ -12,6 +12,7 @@ from manman_status.domain.alerts.dead_letters import DeadLetters, DeadLettersStu
 from manman_status.domain.alerts.duplicate_worker import DuplicateWorker
 from manman_status.domain.alerts.flapping import Flapping
 from manman_status.domain.alerts.fleet_guard import FleetGuard
+from manman_status.domain.alerts.new_workers import NewWorkers
 from manman_status.domain.alerts.no_processor import NoProcessor
 from manman_status.domain.alerts.observer import Observer
 from manman_status.domain.alerts.scene import Scene
@@ -43,5 +44,6 @@ RULES: tuple[Rule, ...] = (
     ServerCrashed(),
     DeadLetters(),
     DeadLettersStuck(),
+    NewWorkers(),
 )
 RULE_NAMES = tuple(rule.name for rule in RULES)

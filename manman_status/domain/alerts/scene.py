@@ -99,11 +99,35 @@ class Duplicate(msgspec.Struct, frozen=True):
     since: datetime
 
 
+class Minute(msgspec.Struct, frozen=True):
+    """How many workers were reported for the first time in the minute that begins `at`."""
+
+    at: datetime
+    new_workers: int
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """How many findings of a rule found no room of their own, and the time of the newest."""
+
+    number: int
+    at: datetime
+
+
 class Memory(msgspec.Struct, frozen=True):
-    """What is not in the rows and has to be known the next time."""
+    """What is not in the rows and has to be known the next time. `minutes` are those of the last ten with new
+    workers, oldest first; `folded` is by rule."""
 
     dead_letters: int = 0
     dead_letters_grew_at: datetime | None = None
+    minutes: tuple[Minute, ...] = ()
+    folded: dict[str, Folded] = {}
+
+
+class Unlisted(msgspec.Struct, frozen=True):
+    """Workers that are lost or crashed without an alert of their own, and in how many groups."""
+
+    workers: int
+    groups: int
 
 
 class Scene(msgspec.Struct, kw_only=True):
@@ -133,28 +157,46 @@ class Scene(msgspec.Struct, kw_only=True):
     """In the dead-letter queue; None when the broker could not be asked."""
     dead_letters_unsent_since: datetime | None = None
     """Since when the oldest waits in the database for the dead-letter queue; None when none waits."""
+    minutes: Sequence[Minute] = ()
+    """Those of the last ten with new workers, oldest first."""
+    workers_before: int | None = None
+    """How many workers were known before those minutes; None when too few are new for it to matter."""
+    unlisted: Unlisted | None = None
+    """None while each lost worker has an alert of its own."""
     memory: Memory = Memory()
     open: dict[str, OpenAlert] = {}
     """By key, those that are found while judging too: changed by `begin` and `end` alone."""
     crashed_at: dict[Culprit, datetime] = {}
     """When each did last, of the crashes."""
+    holding_since: dict[str, datetime] = {}
+    """By group: since when the guard holds it."""
     _parts: Counter[str] = msgspec.field(default_factory=Counter)
+    _numbers: Counter[str] = msgspec.field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         # Looked up for each of thousands of alerts, and so not searched for.
         self._parts = Counter(alert.part_of for alert in self.open.values() if alert.part_of is not None)
+        self._numbers = Counter(alert.rule for alert in self.open.values())
+        self.holding_since = {guard.group: guard.opened_at for guard in self.guards}
         for crash in self.crashes:
             for culprit in crash.culprits:
                 self.crashed_at[culprit] = max(crash.at, self.crashed_at.get(culprit, crash.at))
 
     def begin(self, alert: OpenAlert) -> None:
         self.open[alert.key] = alert
+        self._numbers[alert.rule] += 1
         if alert.part_of is not None:
             self._parts[alert.part_of] += 1
 
     def end(self, key: str) -> None:
-        if (cause := self.open.pop(key).part_of) is not None:
-            self._parts[cause] -= 1
+        alert = self.open.pop(key)
+        self._numbers[alert.rule] -= 1
+        if alert.part_of is not None:
+            self._parts[alert.part_of] -= 1
+
+    def number_of(self, rule: str) -> int:
+        """How many alerts of this rule are open."""
+        return self._numbers[rule]
 
     def parts_of(self, key: str) -> int:
         """How many open alerts are part of this one."""

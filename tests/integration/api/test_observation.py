@@ -24,6 +24,7 @@ STATISTICS = {
     "batches": 3,
     "transitions": 2,
     "transitions_by": {"worker": {"LOST": {"heartbeat_expired": 2}}},
+    "new_ids": {"worker": 5, "game_server_instance": 9},
     "redelivered": 1,
     "batch_events": {"bounds": [0, 10], "counts": [1, 2, 0], "sum": 7},
     "batch_seconds": {"bounds": [0.005, 0.01], "counts": [2, 1, 0], "sum": 0.0155},
