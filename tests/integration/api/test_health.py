@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from manman_status.domain.fleet import ObservationState
+from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import deadline, health, observation_state
 from manman_status.domain.status import Health, StatusType
+from manman_status.domain.sweep import SweepRules
 from manman_status.store.health import Timeouts
 from manman_status.store.reads import WorkerFilters, list_workers
 from manman_status.store.sweep import overdue_workers, read_horizon
@@ -27,6 +29,12 @@ TIMEOUTS = Timeouts(
     recovery_grace_seconds=30.0,
     degraded_after_seconds=5.0,
     blind_after_seconds=30.0,
+)
+RULES = SweepRules(
+    default_interval=TIMEOUTS.default_interval_seconds,
+    minimum_timeout=TIMEOUTS.minimum_timeout_seconds,
+    grace=TIMEOUTS.recovery_grace_seconds,
+    guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
 )
 INTERVALS = (None, 1.0, 2.0, 4.9, 5.0, 10.0, 60.0, 3600.0)
 # Around every edge that some interval has, on both sides of it.
@@ -104,13 +112,7 @@ async def condemned_by_the_sweep(rows: Rows) -> set[int]:
     horizon = await read_horizon(rows.connection)
     if horizon is None:
         return set()
-    overdue = await overdue_workers(
-        rows.connection,
-        horizon,
-        default_interval=TIMEOUTS.default_interval_seconds,
-        minimum_timeout=TIMEOUTS.minimum_timeout_seconds,
-        grace=TIMEOUTS.recovery_grace_seconds,
-    )
+    overdue = await overdue_workers(rows.connection, horizon, RULES, limit=10_000)
     return {worker.worker_id for worker in overdue}
 
 
