@@ -22,6 +22,7 @@ from manman_status.domain.status import ACTIVE, Entity, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules
 from manman_status.pipeline.leadership import LEASE
 from manman_status.pipeline.statistics import Statistics
+from manman_status.store.lateness import forget_lost
 from manman_status.store.leases import check_lease
 from manman_status.store.pool import Connection
 from manman_status.store.sweep import (
@@ -116,6 +117,7 @@ class Conclusions:
             await lock_instances(self._connection, instances, rows)
             for worker_id, evidence in sorted(lost.items()):
                 lose_worker(rows, rows.workers[worker_id], now, evidence)
+            await forget_lost(self._connection, lost)
         while len(instances) == INSTANCES_AT_ONCE:
             instances = await self._lose_rest(lost, now)
 

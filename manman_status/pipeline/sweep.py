@@ -17,24 +17,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
 from time import perf_counter
 
 import structlog
 
 from manman_status.backoff import Backoff
 from manman_status.domain.guard import Group, GuardState, Verdict, judge_groups
-from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.domain.sweep import SweepRules
 from manman_status.errors import describe
 from manman_status.pipeline.conclusions import WORKERS_AT_ONCE, Conclusions, pieces
+from manman_status.pipeline.lateness import Lateness
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.clock_step import read_step, settle_alerts, settle_fleet
+from manman_status.store.counting import add_up_changes
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 from manman_status.store.sweep import (
     count_groups,
-    earliest_deadline,
     longest_silent,
     overdue_workers,
     read_guards,
@@ -43,6 +43,8 @@ from manman_status.store.sweep import (
 from manman_status.store.writes import RowAppeared
 
 log = structlog.get_logger()
+
+CHANGES_AT_ONCE = 10_000
 
 
 class Sweeper:
@@ -64,7 +66,7 @@ class Sweeper:
         self._interval_seconds = interval_seconds
         self._wake = wake
         self._statistics = statistics
-        self._scan_from: datetime | None = None
+        self._lateness = Lateness(rules)
         self._clock_steps = 0
 
     async def run(self) -> None:
@@ -97,10 +99,10 @@ class Sweeper:
             if horizon is None:
                 return
             conclusions = Conclusions(connection, token, horizon, self._rules, self._statistics, self._wake)
-            guards = await read_guards(connection)
-            if guards or await self._scan_is_due(connection, horizon):
-                await self._judge(connection, conclusions, guards)
+            await self._add_up(connection, token)
+            if await self._lateness.look(connection, token, horizon):
                 await conclusions.lose_abandoned()
+            await self._judge(connection, conclusions, await read_guards(connection))
             await conclusions.crash_unlisted()
 
     async def _settle_clock(self, connection: Connection, token: int) -> None:
@@ -108,7 +110,8 @@ class Sweeper:
         is concluded."""
         step = await read_step(connection)
         if step.steps != self._clock_steps:
-            self._clock_steps, self._scan_from = step.steps, None
+            self._clock_steps = step.steps
+            self._lateness.distrust()
         if not (step.is_new or step.is_recent):
             return
         async with connection.transaction():
@@ -118,20 +121,13 @@ class Sweeper:
             await check_lease(connection, LEASE, token)
             await settle_alerts(connection, step)
 
-    async def _scan_is_due(self, connection: Connection, horizon: Horizon) -> bool:
-        """No deadline can pass before the earliest that the last scan saw, nor can one that was set since then
-        pass before the smallest timeout is over."""
-        if self._scan_from is not None and horizon.observed_through < self._scan_from:
-            return False
-        earliest = await earliest_deadline(
-            connection,
-            default_interval=self._rules.default_interval,
-            minimum_timeout=self._rules.minimum_timeout,
-        )
-        due = earliest is not None and earliest < horizon.observed_through
-        later = horizon.observed_through + timedelta(seconds=self._rules.minimum_timeout)
-        self._scan_from = None if due else min(later, earliest or later)
-        return True
+    async def _add_up(self, connection: Connection, token: int) -> None:
+        """Add the changes of the fleet's counts up, so that readers find few of them."""
+        changes = CHANGES_AT_ONCE
+        while changes == CHANGES_AT_ONCE:
+            async with connection.transaction():
+                await check_lease(connection, LEASE, token)
+                changes = await add_up_changes(connection, limit=CHANGES_AT_ONCE)
 
     async def _judge(self, connection: Connection, conclusions: Conclusions, guards: Mapping[str, GuardState]) -> None:
         horizon = conclusions.horizon

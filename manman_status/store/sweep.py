@@ -10,8 +10,8 @@ from datetime import datetime
 import msgspec
 
 from manman_status.domain.guard import Group, GuardState
-from manman_status.domain.labels import NOT_DRAINING
 from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.store.counting import DRAINS, GROUP, KEPT
 from manman_status.store.pool import Connection
 
 HORIZON = """
@@ -25,21 +25,6 @@ async def read_horizon(connection: Connection) -> Horizon | None:
     return None if row is None else Horizon(*row)
 
 
-EARLIEST = """
-SELECT min(last_heartbeat + greatest(3 * coalesce(interval_seconds, $1::float8), $2::float8) * interval '1 second')
-  FROM workers
- WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND last_heartbeat IS NOT NULL
-"""
-
-
-async def earliest_deadline(
-    connection: Connection, *, default_interval: float, minimum_timeout: float
-) -> datetime | None:
-    """The one scan of all active workers."""
-    earliest: datetime | None = await connection.fetchval(EARLIEST, default_interval, minimum_timeout)
-    return earliest
-
-
 class Overdue(msgspec.Struct, frozen=True):
     worker_id: int
     group: str
@@ -47,51 +32,39 @@ class Overdue(msgspec.Struct, frozen=True):
     deadline: datetime
 
 
-# $1 observed_through, $2 resumed_at, $3 default interval, $4 minimum timeout, $5 grace, $6 labels
-# that do not mean draining.
+# $1 observed_through, $2 resumed_at, $3 grace.
 OVERDUE = """overdue AS (
-    SELECT worker_id, group_name, last_heartbeat, deadline, timeout, is_draining
-      FROM (
-            SELECT worker_id, coalesce(labels ->> 'group', '') AS group_name, last_heartbeat, timeout,
-                   lower(coalesce(labels ->> 'drain', '')) <> ALL($6::text[]) AS is_draining,
-                   last_heartbeat + timeout * interval '1 second' AS deadline
-              FROM (
-                    SELECT worker_id, labels, last_heartbeat,
-                           greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
-                      FROM workers
-                     WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND last_heartbeat IS NOT NULL
-                   ) AS watched
-           ) AS watched
-     WHERE deadline < $1
-       AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
+    SELECT worker_id, group_name, last_heartbeat, deadline, timeout_seconds, is_draining
+      FROM late_workers
+     WHERE deadline < $1 AND $2::timestamptz + greatest(timeout_seconds, $3::float8) * interval '1 second' < $1
 )"""
 
 
-def _given(horizon: Horizon, rules: SweepRules) -> tuple[datetime, datetime, float, float, float]:
-    """The first five parameters of each query here that judges silence."""
-    times = (rules.default_interval, rules.minimum_timeout, rules.grace)
-    return (horizon.observed_through, horizon.resumed_at, *times)
+def _overdue(horizon: Horizon, rules: SweepRules) -> tuple[datetime, datetime, float]:
+    """The first parameters of a query that reads `OVERDUE`."""
+    return (horizon.observed_through, horizon.resumed_at, rules.grace)
 
 
 OVERDUE_GROUPS = f"""
 WITH {OVERDUE}
 SELECT group_name, count(*) AS overdue, count(*) FILTER (WHERE is_draining) AS draining,
-       max(timeout) AS longest_timeout
+       max(timeout_seconds) AS longest_timeout
   FROM overdue
  GROUP BY group_name
 """
-GROUPS = """
-SELECT coalesce(labels ->> 'group', '') AS group_name,
-       count(*) FILTER (WHERE status <> 'LOST' AND last_heartbeat IS NOT NULL) AS alive,
-       count(*) FILTER (WHERE status <> 'LOST'
-                          AND last_heartbeat + 1.5 * coalesce(interval_seconds, $2::float8) * interval '1 second' < $3
-                       ) AS silent,
-       count(*) FILTER (WHERE status = 'LOST' AND reason = 'heartbeat_expired' AND NOT evidence ? 'held_since'
-                          AND status_since > now() - make_interval(secs => $1)) AS lost_recently
-  FROM workers
- WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING', 'LOST')
-   AND lower(coalesce(labels ->> 'drain', '')) = ANY($4::text[])
-   AND coalesce(labels ->> 'group', '') = ANY($5::text[])
+# Without those that drain.
+SILENT = "SELECT group_name, count(*) FROM late_workers WHERE NOT is_draining GROUP BY group_name"
+ALIVE = f"""
+WITH {KEPT}
+SELECT group_name, sum(number)::bigint FROM kept
+ WHERE entity = 'worker' AND status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND has_beat AND NOT is_draining
+   AND group_name = ANY($1::text[])
+ GROUP BY group_name
+"""
+LOST_RECENTLY = f"""
+SELECT {GROUP} AS group_name, count(*) FROM workers
+ WHERE status = 'LOST' AND reason = 'heartbeat_expired' AND NOT evidence ? 'held_since'
+   AND status_since > now() - make_interval(secs => $1) AND NOT {DRAINS}
  GROUP BY group_name
 """
 
@@ -101,17 +74,20 @@ async def count_groups(
 ) -> dict[str, Group]:
     """The groups with overdue workers, and those `guarded`. Nobody is overdue until one timeout, at least the grace,
     was observed since the observation resumed."""
-    draining = sorted(NOT_DRAINING)
-    found = await connection.fetch(OVERDUE_GROUPS, *_given(horizon, rules), draining)
+    found = await connection.fetch(OVERDUE_GROUPS, *_overdue(horizon, rules))
     groups = {row["group_name"]: Group(overdue=row["overdue"], draining=row["draining"]) for row in found}
     window = max((row["longest_timeout"] for row in found), default=rules.minimum_timeout)
-    names = sorted({*groups, *guarded})
-    if not names:
-        return {}
-    interval = rules.default_interval
-    for row in await connection.fetch(GROUPS, window, interval, horizon.observed_through, draining, names):
-        group = groups.setdefault(row["group_name"], Group())
-        group.alive, group.silent, group.lost_recently = row["alive"], row["silent"], row["lost_recently"]
+    groups |= {name: Group() for name in guarded if name not in groups}
+    if not groups:
+        return groups
+    for name, number in await connection.fetch(ALIVE, list(groups)):
+        groups[name].alive = number
+    for name, number in await connection.fetch(SILENT):
+        if name in groups:
+            groups[name].silent = number
+    for name, number in await connection.fetch(LOST_RECENTLY, window):
+        if name in groups:
+            groups[name].lost_recently = number
     return groups
 
 
@@ -119,9 +95,9 @@ OVERDUE_WORKERS = f"""
 WITH {OVERDUE}
 SELECT worker_id, group_name, last_heartbeat, deadline
   FROM overdue
- WHERE worker_id > $7 AND group_name <> ALL($8::text[])
+ WHERE worker_id > $4 AND group_name <> ALL($5::text[])
  ORDER BY worker_id
- LIMIT $9
+ LIMIT $6
 """
 
 
@@ -135,7 +111,7 @@ async def overdue_workers(
     limit: int,
 ) -> list[Overdue]:
     """By id, those greater than `after`, without the workers of some groups."""
-    given = (*_given(horizon, rules), sorted(NOT_DRAINING), after, list(but_of), limit)
+    given = (*_overdue(horizon, rules), after, list(but_of), limit)
     return [Overdue(*row) for row in await connection.fetch(OVERDUE_WORKERS, *given)]
 
 
@@ -146,7 +122,7 @@ SELECT worker_id, group_name, last_heartbeat, deadline
         SELECT *, row_number() OVER (PARTITION BY group_name ORDER BY deadline, worker_id) AS place
           FROM overdue
        ) AS placed
-  JOIN unnest($7::text[], $8::bigint[]) AS given (group_name, number) USING (group_name)
+  JOIN unnest($4::text[], $5::bigint[]) AS given (group_name, number) USING (group_name)
  WHERE place <= number
  ORDER BY worker_id
 """
@@ -156,7 +132,7 @@ async def longest_silent(
     connection: Connection, horizon: Horizon, rules: SweepRules, numbers: Mapping[str, int]
 ) -> list[Overdue]:
     """By id: of each group so many overdue workers, those that have been silent for longest."""
-    given = (*_given(horizon, rules), sorted(NOT_DRAINING), list(numbers), list(numbers.values()))
+    given = (*_overdue(horizon, rules), list(numbers), list(numbers.values()))
     return [Overdue(*row) for row in await connection.fetch(LONGEST_SILENT, *given)]
 
 
@@ -218,6 +194,12 @@ async def release_guard(connection: Connection, group: str) -> bool:
     return done.endswith(" 1")
 
 
+def _given(horizon: Horizon, rules: SweepRules) -> tuple[datetime, datetime, float, float, float]:
+    times = (rules.default_interval, rules.minimum_timeout, rules.grace)
+    return (horizon.observed_through, horizon.resumed_at, *times)
+
+
+# $1 observed_through, $2 resumed_at, $3 default interval, $4 minimum timeout, $5 grace.
 UNLISTED = """
 SELECT instance_id, worker_id, missing_since + timeout * interval '1 second' AS deadline
   FROM (

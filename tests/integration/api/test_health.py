@@ -14,6 +14,7 @@ from manman_status.domain.liveness import deadline, health, observation_state
 from manman_status.domain.status import Health, StatusType
 from manman_status.domain.sweep import SweepRules
 from manman_status.store.health import Timeouts
+from manman_status.store.lateness import add_late, forget_late, note_swept, scan_workers
 from manman_status.store.reads import WorkerFilters, list_workers
 from manman_status.store.sweep import overdue_workers, read_horizon
 from manman_status.store.system_reads import read_fleet
@@ -62,10 +63,22 @@ OBSERVATIONS = [
 ]
 
 
+async def note_late(rows: Rows) -> None:
+    """As a leader does when it sweeps."""
+    horizon = await read_horizon(rows.connection)
+    if horizon is not None:
+        await forget_late(rows.connection, horizon, RULES, limit=10_000)
+        scanned = await scan_workers(rows.connection, RULES)
+        await add_late(rows.connection, horizon, RULES, after=0, limit=10_000)
+        await note_swept(rows.connection, horizon, scanned)
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
 @pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
 async def test_sql_python_and_the_sweep_judge_every_worker_alike(
-    observation: dict[str, float | None], rows: Rows
+    observation: dict[str, float | None], is_swept: bool, rows: Rows
 ) -> None:
+    """From the rows, and from what the leader's sweep and the triggers keep."""
     async with rows.connection.transaction():
         # now() stands still in a transaction, so the edges are where the rows were put.
         rows.now = await rows.connection.fetchval("SELECT now()")
@@ -73,6 +86,8 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
         lag = observation["lag"]
         rows.now = rows.ago(lag or 0.0)
         fleet = await everybody(rows)
+        if is_swept:
+            await note_late(rows)
         judged: dict[int, Health] = {}
         for asked in Health:
             page = await list_workers(
@@ -83,6 +98,7 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
             )
             judged |= {row["id"]: asked for row in ids}
         numbers = await read_fleet(rows.connection, timeouts=TIMEOUTS)
+        await note_late(rows)
         condemned = await condemned_by_the_sweep(rows)
     state = observation_state(lag, degraded_after_seconds=5.0, blind_after_seconds=30.0)
     expected = {
