@@ -162,3 +162,17 @@ async def test_what_was_written_past_the_triggers_is_found_and_counted_anew(conn
     async with connection.transaction():
         await recount(connection)
     assert await compare_counts(connection) == []
+
+
+async def test_who_may_write_the_rows_needs_no_right_to_the_counts(connection, database):
+    """A processor of the release before, whose user was granted what that needs."""
+    role = "writer_of_rows"
+    await connection.execute(f"DROP ROLE IF EXISTS {role}")
+    await connection.execute(f"CREATE ROLE {role}; GRANT ALL ON workers TO {role}; SET ROLE {role}")
+    await connection.execute(
+        """INSERT INTO workers (worker_id, created_date, status, status_since, reason)
+        VALUES (1, now(), 'RUNNING', now(), 'reported')"""
+    )
+    await connection.execute("UPDATE workers SET last_heartbeat = now()")
+    await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+    assert await compare_counts(connection) == []

@@ -22,6 +22,7 @@ from manman_status.store.system_reads import read_fleet
 if TYPE_CHECKING:
     import httpx
 
+    from manman_status.store.pool import Connection
     from tests.integration.api.conftest import Rows
 
 TIMEOUTS = Timeouts(
@@ -63,14 +64,14 @@ OBSERVATIONS = [
 ]
 
 
-async def note_late(rows: Rows) -> None:
+async def note_late(connection: Connection, rules: SweepRules) -> None:
     """As a leader does when it sweeps."""
-    horizon = await read_horizon(rows.connection)
+    horizon = await read_horizon(connection)
     if horizon is not None:
-        await forget_late(rows.connection, horizon, RULES, limit=10_000)
-        scanned = await scan_workers(rows.connection, RULES)
-        await add_late(rows.connection, horizon, RULES, after=0, limit=10_000)
-        await note_swept(rows.connection, horizon, scanned)
+        await forget_late(connection, horizon, rules, limit=100_000)
+        scanned = await scan_workers(connection, rules)
+        await add_late(connection, horizon, rules, after=0, limit=100_000)
+        await note_swept(connection, horizon, scanned)
 
 
 @pytest.mark.parametrize("is_swept", [False, True])
@@ -87,7 +88,7 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
         rows.now = rows.ago(lag or 0.0)
         fleet = await everybody(rows)
         if is_swept:
-            await note_late(rows)
+            await note_late(rows.connection, RULES)
         judged: dict[int, Health] = {}
         for asked in Health:
             page = await list_workers(
@@ -98,7 +99,7 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
             )
             judged |= {row["id"]: asked for row in ids}
         numbers = await read_fleet(rows.connection, timeouts=TIMEOUTS)
-        await note_late(rows)
+        await note_late(rows.connection, RULES)
         condemned = await condemned_by_the_sweep(rows)
     state = observation_state(lag, degraded_after_seconds=5.0, blind_after_seconds=30.0)
     expected = {
@@ -170,3 +171,30 @@ async def test_what_is_shown_of_a_worker(
     assert (worker["health"], worker["reason"], worker["status"]) == (health, reason, status)
     assert worker["is_healthy"] == (health == "healthy")
     assert (worker["deadline"] is not None) == has_deadline
+
+
+async def test_while_nobody_sweeps_each_worker_is_judged_at_the_answer(rows: Rows, http: httpx.AsyncClient) -> None:
+    """And while somebody does, nobody who has become late since is looked for."""
+
+    async def late() -> tuple[int, int]:
+        workers = (await http.get("/status/workers?health=late")).json()["items"]
+        return (await http.get("/status/system")).json()["workers"]["late"], len(workers)
+
+    await rows.worker(1)
+    await note_late(rows.connection, RULES)
+    await rows.worker(2, beat_seconds_ago=20)
+    assert await late() == (0, 0)
+    await note_late(rows.connection, RULES)
+    assert await late() == (1, 1)
+    await rows.worker(3, beat_seconds_ago=20)
+    await rows.connection.execute("UPDATE sweeps SET swept_through = swept_through - interval '11 s'")
+    assert await late() == (2, 2)
+
+
+async def test_a_late_worker_that_has_ended_since_the_sweep_counts_once(rows: Rows, http: httpx.AsyncClient) -> None:
+    await rows.worker(1, beat_seconds_ago=20)
+    await note_late(rows.connection, RULES)
+    await rows.connection.execute("UPDATE workers SET status = 'COMPLETE'")
+    workers = (await http.get("/status/system")).json()["workers"]
+    assert workers == {"total_active": 0, "healthy": 0, "late": 0, "unhealthy": 0, "unknown": 0, "terminated": 1}
+    assert (await http.get("/status/workers?health=late")).json()["items"] == []
