@@ -13,8 +13,26 @@ from manman_status.store.pool import Connection
 
 ROWS_AT_ONCE = 20_000
 """In one transaction."""
-SCAN_TIMES = 20
-"""A scan of all workers that nothing calls for waits for so many times as long as the last one took."""
+
+
+class Pace:
+    """What costs more with the size of the fleet is done less often then: again after 20 times as long as it took, but
+    at least once a minute."""
+
+    def __init__(self) -> None:
+        self._due_at = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        return perf_counter() >= self._due_at
+
+    def hurry(self) -> None:
+        self._due_at = 0.0
+
+    def done(self, *, begun: float) -> None:
+        """`begun` is by `perf_counter`."""
+        now = perf_counter()
+        self._due_at = now + min(20 * (now - begun), 60.0)
 
 
 class Lateness:
@@ -24,18 +42,14 @@ class Lateness:
     def __init__(self, rules: SweepRules) -> None:
         self._rules = rules
         self._scan_from: datetime | None = None
-        self._scan_at = 0.0
-        self._led_with = 0
+        self._pace = Pace()
 
     def distrust(self) -> None:
         """What is known of the times in the rows holds no more."""
         self._scan_from = None
 
-    async def look(self, connection: Connection, token: int, horizon: Horizon) -> bool:
-        """Bring the late ones up to this horizon; whether all workers were read for it."""
-        if self._led_with != token:  # another may have led meanwhile
-            self._led_with = token
-            self.distrust()
+    async def look(self, connection: Connection, token: int, horizon: Horizon) -> None:
+        """Bring the late ones up to this horizon."""
         await self._forget(connection, token, horizon)
         scanned = None
         if self._scan_is_due(horizon):
@@ -43,7 +57,6 @@ class Lateness:
         async with connection.transaction():
             await check_lease(connection, LEASE, token)
             await note_swept(connection, horizon, scanned)
-        return scanned is not None
 
     async def _forget(self, connection: Connection, token: int, horizon: Horizon) -> None:
         while True:
@@ -56,12 +69,12 @@ class Lateness:
                 return
 
     def _scan_is_due(self, horizon: Horizon) -> bool:
-        return self._scan_from is None or horizon.observed_through > self._scan_from or perf_counter() >= self._scan_at
+        return self._scan_from is None or horizon.observed_through > self._scan_from or self._pace.is_due
 
     async def _scan(self, connection: Connection, token: int, horizon: Horizon) -> Scanned:
         begun = perf_counter()
         scanned = await scan_workers(connection, self._rules)
-        seconds = perf_counter() - begun
+        self._pace.done(begun=begun)
         if scanned.late_from is not None and scanned.late_from < horizon.observed_through:
             after: int | None = 0
             while after is not None:
@@ -72,5 +85,4 @@ class Lateness:
         # A worker that the scan did not see, or saw with a longer interval, is overdue after the smallest timeout.
         latest = horizon.observed_through + timedelta(seconds=self._rules.minimum_timeout)
         self._scan_from = min(latest, scanned.late_from or latest)  # in the past when it hid the next ones
-        self._scan_at = perf_counter() + SCAN_TIMES * seconds
         return scanned

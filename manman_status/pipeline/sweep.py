@@ -26,7 +26,7 @@ from manman_status.domain.guard import Group, GuardState, Verdict, judge_groups
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import describe
 from manman_status.pipeline.conclusions import WORKERS_AT_ONCE, Conclusions, pieces
-from manman_status.pipeline.lateness import Lateness
+from manman_status.pipeline.lateness import Lateness, Pace
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.clock_step import read_step, settle_alerts, settle_fleet
@@ -67,6 +67,8 @@ class Sweeper:
         self._wake = wake
         self._statistics = statistics
         self._lateness = Lateness(rules)
+        self._abandoned = Pace()
+        self._swept_with = 0
         self._clock_steps = 0
 
     async def run(self) -> None:
@@ -93,6 +95,10 @@ class Sweeper:
 
     async def sweep(self, token: int) -> None:
         """Conclude all that is due now. Raises LeaseLost when another has come to lead."""
+        if self._swept_with != token:  # another may have led meanwhile
+            self._swept_with = token
+            self._lateness.distrust()
+            self._abandoned.hurry()
         async with self._pool.acquire() as connection:
             await self._settle_clock(connection, token)
             horizon = await read_horizon(connection)
@@ -100,9 +106,12 @@ class Sweeper:
                 return
             conclusions = Conclusions(connection, token, horizon, self._rules, self._statistics, self._wake)
             await self._add_up(connection, token)
-            if await self._lateness.look(connection, token, horizon):
-                await conclusions.lose_abandoned()
+            await self._lateness.look(connection, token, horizon)
             await self._judge(connection, conclusions, await read_guards(connection))
+            if self._abandoned.is_due:
+                begun = perf_counter()
+                await conclusions.lose_abandoned()
+                self._abandoned.done(begun=begun)
             await conclusions.crash_unlisted()
 
     async def _settle_clock(self, connection: Connection, token: int) -> None:
