@@ -27,10 +27,10 @@ from manman_status.api.responses import Processor
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.fleet import ObservationState
-from manman_status.domain.status import Health, StatusType
+from manman_status.domain.status import Health
 from manman_status.errors import DatabaseUnavailable
 from manman_status.store.health import state_of
-from manman_status.store.measured import ServerNumbers, read_ended, read_measured, read_worker_signs
+from manman_status.store.measured import read_measured, read_worker_signs
 from manman_status.store.system_reads import GROUPS_SHOWN
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from manman_status.api.database import Ask, Database
     from manman_status.store.health import Timeouts
-    from manman_status.store.measured import Ended, Measured, WorkerSigns
+    from manman_status.store.measured import Measured, WorkerSigns
     from manman_status.store.pool import Connection
 
 T = TypeVar("T")
@@ -61,8 +61,6 @@ class Metrics:
             return Reading(database, ask, key=key, times=times, at_least_seconds=keep_seconds)
 
         self._measured = reading(partial(read_measured, timeouts=timeouts), "measured", times=20)
-        self._servers = reading(ServerNumbers().read, "servers", times=20)
-        self._ended = reading(read_ended, "ended", times=1_000)
         self._worker_series = worker_series
         self._workers = reading(partial(worker_series_text, timeouts=timeouts), "worker_series", times=20)
 
@@ -75,10 +73,7 @@ class Metrics:
         families: list[Metric] = []
         workers = b""
         try:
-            measured, servers, ended = await asyncio.gather(
-                self._measured.get(), self._servers.get(), self._ended.get()
-            )
-            families += fleet_families(measured, servers, ended, self._timeouts)
+            families += fleet_families(await self._measured.get(), self._timeouts)
             if self._worker_series:
                 workers = await self._workers.get()
         except DatabaseUnavailable:
@@ -112,12 +107,10 @@ def requests_text() -> bytes:
     return generate_latest(requests)
 
 
-def fleet_families(
-    measured: Measured, servers: dict[StatusType, int], ended: Ended, timeouts: Timeouts
-) -> Iterator[Metric]:
-    yield from _worker_families(measured, ended)
+def fleet_families(measured: Measured, timeouts: Timeouts) -> Iterator[Metric]:
+    yield from _worker_families(measured)
     by_status = GaugeMetricFamily("manman_status_server_instances", "Server instances by status.", labels=["status"])
-    for status, number in (servers | ended.servers_by_status).items():
+    for status, number in measured.servers_by_status.items():
         by_status.add_metric([status], number)
     yield by_status
     yield from _observation_families(measured, timeouts)
@@ -154,12 +147,12 @@ def _alert_family(measured: Measured) -> Metric:
     return alerts
 
 
-def _worker_families(measured: Measured, ended: Ended) -> Iterator[Metric]:
+def _worker_families(measured: Measured) -> Iterator[Metric]:
     by_health: Counter[str] = Counter(measured.active_by_health)
     by_group: Counter[str] = Counter()
     for group, _, number in measured.workers:
         by_group[group] += number
-    by_health[Health.TERMINATED] = ended.workers
+    by_health[Health.TERMINATED] = measured.terminated_workers
     workers = GaugeMetricFamily("manman_status_workers", "Workers by health.", labels=["health"])
     for each in Health:
         workers.add_metric([each], by_health[each])

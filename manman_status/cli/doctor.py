@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pamqp.commands import Queue
 
     from manman_status.store.pool import Connection as DatabaseConnection
+    from manman_status.store.pool import Pool
 
 NOT_THERE = "is not there: the processor declares it when it starts"
 
@@ -109,8 +110,12 @@ async def examine_database(settings: Settings, name: str, *, writing: bool = Fal
     # As the role connects, so that what it cannot have is found here.
     pool = create_pool(url, application="manman-status doctor", size=1, timeout_seconds=patience, read_only=not writing)
     try:
-        async with asyncio.timeout(patience), opened(pool, close_within_seconds=0.5), pool.acquire() as connection:
-            return await examine_schema(connection, redacted(url), writing=writing)
+        async with opened(pool, close_within_seconds=0.5):
+            async with asyncio.timeout(patience), pool.acquire() as connection:
+                findings = await examine_schema(connection, redacted(url), writing=writing)
+            if all(finding.is_well for finding in findings if finding.subject in {"schema", "privileges"}):
+                findings += await examine_counts(pool, patience)
+            return findings
     except DATABASE_ERRORS as error:
         cause = f"no answer within {patience:g} s" if isinstance(error, TimeoutError) else plain(error)
         remedy = f"see that it runs, and {variable(name)}" if isinstance(error, CONNECTION_ERRORS) else variable(name)
@@ -157,6 +162,32 @@ async def examine_schema(connection: DatabaseConnection, url: str, *, writing: b
         well("schema", "as this program needs it"),
         privileges,
         *await examine_outbox(connection, missing),
+    ]
+
+
+async def examine_counts(pool: Pool, patience: float) -> list[Finding]:
+    """Whether the numbers that are kept of the fleet are those of its rows."""
+    from asyncpg import QueryCanceledError
+
+    from manman_status.store.counting import compare_counts
+
+    try:
+        async with asyncio.timeout(patience), pool.acquire() as connection:
+            wrong_ones = await compare_counts(connection)
+    except (TimeoutError, QueryCanceledError):
+        return [well("counts", f"not compared: to count all rows takes longer than {patience:g} s")]
+    if not wrong_ones:
+        return [well("counts", "the numbers kept of the fleet are those of its rows")]
+    first = wrong_ones[0]
+    example = f"{first.entity} {first.status or 'without a heartbeat'}"
+    example += f" in group {first.group_name}" if first.group_name else ""
+    return [
+        wrong(
+            "counts",
+            f"the numbers kept of the fleet are wrong in {numbered(len(wrong_ones), 'case')},"
+            f" first {example}: {first.kept} instead of {first.counted}. /status/system, /metrics"
+            " and the page show them; run `manman-status migrate --recount`",
+        )
     ]
 
 

@@ -14,7 +14,10 @@ from manman_status.settings import load_settings
 
 
 def migrate(
-    *, database_url: DatabaseUrl = None, new_epoch: Annotated[bool, Parameter(name="--new-epoch", negative=())] = False
+    *,
+    database_url: DatabaseUrl = None,
+    new_epoch: Annotated[bool, Parameter(name="--new-epoch", negative=())] = False,
+    recount: Annotated[bool, Parameter(name="--recount", negative=())] = False,
 ) -> None:
     """Bring the database schema to the newest revision. Safe to run twice, or by two at once.
 
@@ -22,6 +25,8 @@ def migrate(
     ----------
     new_epoch
         After a backup was restored, and before processors start: let whoever follows changes begin anew.
+    recount
+        When `doctor` says that the numbers kept of the fleet are wrong: count all rows. Writers wait meanwhile.
     """
     settings = load_settings(needs=("database_url",), database_url=database_url)
 
@@ -43,6 +48,8 @@ def migrate(
         before = asyncio.run(revision())
         schema.migrate(settings.database_url, say=say)
         after = asyncio.run(revision())
+        if recount:
+            asyncio.run(schema.recount_fleet(settings.database_url))
         epoch = asyncio.run(schema.begin_new_epoch(settings.database_url)) if new_epoch else None
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise DatabaseRefuses(cause=plain(error)) from error
@@ -53,5 +60,7 @@ def migrate(
     except DBAPIError as error:
         raise DatabaseRefuses(cause=plain((error.orig and error.orig.__cause__) or error)) from error
     print(f"schema {after}: nothing to do" if before == after else f"schema {before} → {after}")
+    if recount:
+        print("the numbers kept of the fleet are counted anew")
     if epoch:
         print(f"epoch {epoch.name} begins after revision {epoch.begins_after}: followers of changes begin anew")

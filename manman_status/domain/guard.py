@@ -6,19 +6,10 @@ Times are observed time, so that holding lasts only while the watermark moves.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
 
 import msgspec
-
-
-class Overdue(Protocol):
-    @property
-    def is_draining(self) -> bool: ...
-
-
-Silent = TypeVar("Silent", bound=Overdue)
 
 
 class GuardRules(msgspec.Struct, frozen=True):
@@ -88,39 +79,33 @@ def judge(
 
 
 class Group(msgspec.Struct):
-    """How many of its watched active workers there are, how many of these have missed a beat, overdue or not, and
-    how many workers were lost to silence within one timeout and were not held before; without those that drain."""
+    """Numbers of workers. `overdue` counts all that are overdue, `draining` those among them that drain. Without the
+    ones that drain: `alive` are watched and active, `silent` of these have missed a heartbeat, overdue or not, and
+    `lost_recently` were marked LOST for silence within one timeout and were not on hold before."""
 
     alive: int = 0
     silent: int = 0
     lost_recently: int = 0
+    overdue: int = 0
+    draining: int = 0
 
 
 def judge_groups(
-    overdue: Mapping[str, Sequence[Silent]],
-    groups: Mapping[str, Group],
-    guards: Mapping[str, GuardState],
-    *,
-    observed: datetime,
-    rules: GuardRules,
-) -> tuple[list[Silent], dict[str, GuardState]]:
-    """The overdue of each group, longest silence first: those to lose now, and the guards that hold afterwards."""
-    condemned: list[Silent] = []
-    holding: dict[str, GuardState] = {}
-    for name in sorted({*overdue, *guards}):
-        silent, group = overdue.get(name, ()), groups.get(name, Group())
-        draining = sum(worker.is_draining for worker in silent)
-        verdict = judge(
-            overdue=len(silent),
-            draining=draining,
-            late=max(group.silent - (len(silent) - draining), 0),
-            lost_recently=group.lost_recently,
-            alive=group.alive,
-            guard=guards.get(name),
-            observed=observed,
-            rules=rules,
-        )
-        condemned += silent[: verdict.lose]
-        if verdict.guard is not None:
-            holding[name] = verdict.guard
-    return condemned, holding
+    groups: Mapping[str, Group], guards: Mapping[str, GuardState], *, observed: datetime, rules: GuardRules
+) -> dict[str, Verdict]:
+    """The verdict on each group that has overdue workers or a guard, by name."""
+    names = sorted({*guards, *(name for name, group in groups.items() if group.overdue)})
+    return {name: _judge_group(groups.get(name, Group()), guards.get(name), observed, rules) for name in names}
+
+
+def _judge_group(group: Group, guard: GuardState | None, observed: datetime, rules: GuardRules) -> Verdict:
+    return judge(
+        overdue=group.overdue,
+        draining=group.draining,
+        late=max(group.silent - (group.overdue - group.draining), 0),
+        lost_recently=group.lost_recently,
+        alive=group.alive,
+        guard=guard,
+        observed=observed,
+        rules=rules,
+    )

@@ -75,14 +75,17 @@ def sweep_workers(
     for worker in sorted(overdue, key=lambda worker: (deadline(worker, rules), worker.worker_id)):
         silent.setdefault(group_of(worker), []).append(worker)
     groups = _count_groups(rows, horizon, recently=recently, rules=rules)
+    for name, workers in silent.items():
+        groups[name].overdue = len(workers)
+        groups[name].draining = sum(worker.is_draining for worker in workers)
     observed = horizon.observed_through
-    condemned, holding = judge_groups(silent, groups, guards, observed=observed, rules=rules.guard)
-    for worker in condemned:
+    verdicts = judge_groups(groups, guards, observed=observed, rules=rules.guard)
+    for worker in [one for name, verdict in verdicts.items() for one in silent.get(name, ())[: verdict.lose]]:
         evidence: Evidence = {"last_heartbeat": worker.last_heartbeat, "deadline": deadline(worker, rules)}
         if (guard := guards.get(group_of(worker))) is not None:
             evidence["held_since"] = guard.opened_at
         lose_worker(rows, worker, at, {**evidence, "observed_through": observed})
-    return holding
+    return {name: verdict.guard for name, verdict in verdicts.items() if verdict.guard is not None}
 
 
 def sweep_instances(rows: Rows, horizon: Horizon, *, at: datetime, rules: SweepRules) -> None:
@@ -128,7 +131,7 @@ def group_of(worker: Worker) -> str:
     return worker.labels.get("group", "")
 
 
-def _count_groups(rows: Rows, horizon: Horizon, *, recently: datetime, rules: SweepRules) -> dict[str, Group]:
+def _count_groups(rows: Rows, horizon: Horizon, *, recently: datetime, rules: SweepRules) -> defaultdict[str, Group]:
     groups: defaultdict[str, Group] = defaultdict(Group)
     for worker in rows.workers.values():
         if worker.is_draining:

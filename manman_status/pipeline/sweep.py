@@ -1,54 +1,50 @@
-"""Once a second the leader looks for silence that counts: behind the watermark, after the grace, past the guard."""
+"""Once a second the leader looks for silence that counts: behind the watermark, after the grace, past the guard.
+
+Each group is judged once in a sweep. What follows is written in pieces, each a transaction of its own, so that neither
+the size of the fleet nor what workers choose makes one of them long (`pipeline/conclusions.py`). A leader may die
+between two pieces, and the next one must conclude the same from what it finds:
+
+- A guard that begins, or goes on to hold, is written before any worker is marked LOST. So a group
+  on hold stays on hold.
+- A guard that ends is deleted after the last worker of its group. Until then its row says that the
+  hold is over, and the next leader goes on. Without it, those who are left would be put on hold
+  once more.
+- Workers that were marked LOST without a guard still count as silent for one timeout
+  (`lost_recently`). So those who are left are the same share of their group.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from manman_status.backoff import Backoff
-from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
-from manman_status.domain.guard import GuardState, judge_groups
-from manman_status.domain.rows import Rows
-from manman_status.domain.status import ACTIVE, Entity
-from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.domain.guard import Group, GuardState, Verdict, judge_groups
+from manman_status.domain.sweep import SweepRules
 from manman_status.errors import describe
+from manman_status.pipeline.conclusions import WORKERS_AT_ONCE, Conclusions, pieces
+from manman_status.pipeline.lateness import Lateness, Pace
 from manman_status.pipeline.leadership import LEASE, Leadership
 from manman_status.pipeline.statistics import Statistics
 from manman_status.store.clock_step import read_step, settle_alerts, settle_fleet
+from manman_status.store.counting import add_up_changes
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 from manman_status.store.sweep import (
-    Overdue,
-    abandoned_instances,
-    earliest_deadline,
-    group_counts,
+    count_groups,
+    longest_silent,
     overdue_workers,
     read_guards,
     read_horizon,
-    unlisted_instances,
-    write_guards,
 )
-from manman_status.store.writes import (
-    RowAppeared,
-    append_transitions,
-    lock_instances,
-    lock_workers,
-    store_rows,
-    transaction_time,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from manman_status.store.writes import RowAppeared
 
 log = structlog.get_logger()
+
+CHANGES_AT_ONCE = 10_000
 
 
 class Sweeper:
@@ -70,7 +66,9 @@ class Sweeper:
         self._interval_seconds = interval_seconds
         self._wake = wake
         self._statistics = statistics
-        self._scan_from: datetime | None = None
+        self._lateness = Lateness(rules)
+        self._abandoned = Pace()
+        self._swept_with = 0
         self._clock_steps = 0
 
     async def run(self) -> None:
@@ -97,27 +95,32 @@ class Sweeper:
 
     async def sweep(self, token: int) -> None:
         """Conclude all that is due now. Raises LeaseLost when another has come to lead."""
+        if self._swept_with != token:  # another may have led meanwhile
+            self._swept_with = token
+            self._lateness.distrust()
+            self._abandoned.hurry()
         async with self._pool.acquire() as connection:
             await self._settle_clock(connection, token)
             horizon = await read_horizon(connection)
             if horizon is None:
                 return
-            times = self._times
-            guards = await read_guards(connection)
-            if guards or await self._scan_is_due(connection, horizon):
-                overdue = await overdue_workers(connection, horizon, **times)
-                await self._judge(connection, token, horizon, overdue, guards)
-                await self._lose_abandoned(connection, token, horizon)
-            unlisted = await unlisted_instances(connection, horizon, **times)
-            if unlisted:
-                await self._crash_unlisted(connection, token, horizon, unlisted)
+            conclusions = Conclusions(connection, token, horizon, self._rules, self._statistics, self._wake)
+            await self._add_up(connection, token)
+            await self._lateness.look(connection, token, horizon)
+            await self._judge(connection, conclusions, await read_guards(connection))
+            if self._abandoned.is_due:
+                begun = perf_counter()
+                await conclusions.lose_abandoned()
+                self._abandoned.done(begun=begun)
+            await conclusions.crash_unlisted()
 
     async def _settle_clock(self, connection: Connection, token: int) -> None:
         """Bring the times in the rows along when the database's clock has stepped, before anything
         is concluded."""
         step = await read_step(connection)
         if step.steps != self._clock_steps:
-            self._clock_steps, self._scan_from = step.steps, None
+            self._clock_steps = step.steps
+            self._lateness.distrust()
         if not (step.is_new or step.is_recent):
             return
         async with connection.transaction():
@@ -127,158 +130,72 @@ class Sweeper:
             await check_lease(connection, LEASE, token)
             await settle_alerts(connection, step)
 
-    @property
-    def _times(self) -> dict[str, Any]:
-        rules = self._rules
-        return {
-            "default_interval": rules.default_interval,
-            "minimum_timeout": rules.minimum_timeout,
-            "grace": rules.grace,
-        }
+    async def _add_up(self, connection: Connection, token: int) -> None:
+        """Add the changes of the fleet's counts up, so that readers find few of them."""
+        changes = CHANGES_AT_ONCE
+        while changes == CHANGES_AT_ONCE:
+            async with connection.transaction():
+                await check_lease(connection, LEASE, token)
+                changes = await add_up_changes(connection, limit=CHANGES_AT_ONCE)
 
-    async def _scan_is_due(self, connection: Connection, horizon: Horizon) -> bool:
-        """No deadline can pass before the earliest that the last scan saw, nor can one that was set since then
-        pass before the smallest timeout is over."""
-        if self._scan_from is not None and horizon.observed_through < self._scan_from:
-            return False
-        earliest = await earliest_deadline(
-            connection,
-            default_interval=self._rules.default_interval,
-            minimum_timeout=self._rules.minimum_timeout,
-        )
-        due = earliest is not None and earliest < horizon.observed_through
-        later = horizon.observed_through + timedelta(seconds=self._rules.minimum_timeout)
-        self._scan_from = None if due else min(later, earliest or later)
-        return True
-
-    async def _judge(
-        self,
-        connection: Connection,
-        token: int,
-        horizon: Horizon,
-        overdue: list[Overdue],
-        guards: dict[str, GuardState],
-    ) -> None:
-        if not overdue and not guards:
-            return
-        window = max((worker.timeout for worker in overdue), default=self._rules.minimum_timeout)
-        counts = await group_counts(connection, horizon, window=window, default_interval=self._rules.default_interval)
-        silent = {group: list(some) for group, some in groupby(sorted(overdue, key=_place), key=_group)}
-        condemned, holding = judge_groups(
-            silent, counts, guards, observed=horizon.observed_through, rules=self._rules.guard
-        )
+    async def _judge(self, connection: Connection, conclusions: Conclusions, guards: Mapping[str, GuardState]) -> None:
+        horizon = conclusions.horizon
+        groups = await count_groups(connection, horizon, self._rules, guarded=guards)
+        verdicts = judge_groups(groups, guards, observed=horizon.observed_through, rules=self._rules.guard)
         changed = {
-            group: holding.get(group)
-            for group in sorted({*guards, *holding})
-            if holding.get(group) != guards.get(group)
+            name: verdict.guard
+            for name, verdict in verdicts.items()
+            if verdict.guard is not None and verdict.guard != guards.get(name)
         }
-        for group, guard in changed.items():
-            _tell(group, guards.get(group), guard)
-        if condemned or changed:
-            await self._lose(connection, token, horizon, condemned, changed, held=guards)
+        closed = [name for name in guards if verdicts[name].guard is None]
+        _tell(guards, changed, closed)
+        await conclusions.write_guards(changed)
+        await self._lose(connection, conclusions, groups, verdicts, guards)
+        await conclusions.delete_guards(closed)
 
     async def _lose(
         self,
         connection: Connection,
-        token: int,
-        horizon: Horizon,
-        condemned: list[Overdue],
-        guards: dict[str, GuardState | None],
-        *,
-        held: dict[str, GuardState],
+        conclusions: Conclusions,
+        groups: Mapping[str, Group],
+        verdicts: Mapping[str, Verdict],
+        guards: Mapping[str, GuardState],
     ) -> None:
-        beats = {worker.worker_id: worker for worker in condemned}
-        async with self._writing(connection, token) as (rows, now):
-            await lock_workers(connection, sorted(beats), rows)
-            await lock_instances(connection, [], rows, active_of=beats)
-            for worker_id, silent in sorted(beats.items()):
-                worker = rows.workers.get(worker_id)
-                if worker is None or worker.status not in ACTIVE or worker.last_heartbeat != silent.last_heartbeat:
-                    continue  # it was heard of after all
-                evidence = {
-                    "last_heartbeat": silent.last_heartbeat,
-                    "deadline": silent.deadline,
-                    "observed_through": horizon.observed_through,
-                }
-                if silent.group in held:
-                    evidence["held_since"] = held[silent.group].opened_at
-                lose_worker(rows, worker, now, evidence)
-            await write_guards(connection, guards)
-        self._done("lost_to_silence", rows)
-
-    async def _lose_abandoned(self, connection: Connection, token: int, horizon: Horizon) -> None:
-        found = await abandoned_instances(connection, horizon, **self._times)
-        if not found:
-            return
-        async with self._writing(connection, token) as (rows, now):
-            await _lock(connection, rows, found)
-            for instance_id, worker_id in sorted(found):
-                worker, instance = rows.workers.get(worker_id), rows.instances.get(instance_id)
-                if worker is None or instance is None or worker.status in ACTIVE or instance.status not in ACTIVE:
-                    continue
-                evidence = {
-                    "worker_id": worker_id,
-                    "worker_status": worker.status,
-                    "observed_through": horizon.observed_through,
-                }
-                lose_instance(rows, instance, now, evidence)
-        self._done("abandoned_servers_lost", rows)
-
-    async def _crash_unlisted(
-        self, connection: Connection, token: int, horizon: Horizon, found: list[tuple[int, int, datetime]]
-    ) -> None:
-        async with self._writing(connection, token) as (rows, now):
-            await _lock(connection, rows, [(instance_id, worker_id) for instance_id, worker_id, _ in found])
-            for instance_id, worker_id, deadline in sorted(found):
-                instance = rows.instances.get(instance_id)
-                if instance is None or instance.missing_since is None or instance.worker_id != worker_id:
-                    continue
-                evidence = {
-                    "missing_since": instance.missing_since,
-                    "deadline": deadline,
-                    "observed_through": horizon.observed_through,
-                }
-                crash_missing(rows, instance, now, evidence)
-        self._done("missing_servers_crashed", rows)
-
-    @asynccontextmanager
-    async def _writing(self, connection: Connection, token: int) -> AsyncIterator[tuple[Rows, datetime]]:
-        """A transaction that only a leader can commit; what its body changed in the rows is written at its end."""
-        async with connection.transaction():
-            await check_lease(connection, LEASE, token)
-            now = await transaction_time(connection)
-            rows = Rows()
-            yield rows, now
-            await store_rows(connection, rows)
-            await append_transitions(connection, rows.transitions)
-
-    def _done(self, event: str, rows: Rows) -> None:
-        if rows.transitions:
-            entities = Counter(transition.entity for transition in rows.transitions)
-            log.info(event, workers=entities[Entity.WORKER], servers=entities[Entity.SERVER_INSTANCE])
-            self._statistics.add_transitions(rows.transitions)
-            self._wake()
+        horizon, rules = conclusions.horizon, self._rules
+        losing = {name: verdict.lose for name, verdict in verdicts.items() if verdict.lose}
+        some = {name: number for name, number in losing.items() if number < groups[name].overdue}
+        whole = losing.keys() - some.keys()
+        if some:
+            condemned = await longest_silent(connection, horizon, rules, some)
+            for piece in pieces(condemned, WORKERS_AT_ONCE):
+                await conclusions.lose_workers(piece, guards)
+        held, after = sorted(verdicts.keys() - whole), 0
+        while whole:
+            piece = await overdue_workers(connection, horizon, rules, after=after, but_of=held, limit=WORKERS_AT_ONCE)
+            # A worker whose group has changed since was not judged in this one.
+            await conclusions.lose_workers([worker for worker in piece if worker.group in whole], guards)
+            if len(piece) < WORKERS_AT_ONCE:
+                return
+            after = piece[-1].worker_id
 
 
-async def _lock(connection: Connection, rows: Rows, found: Iterable[tuple[int, int]]) -> None:
-    pairs = list(found)
-    await lock_workers(connection, sorted({worker_id for _, worker_id in pairs}), rows)
-    await lock_instances(connection, [instance_id for instance_id, _ in pairs], rows)
+GUARDS_LOGGED = 20
 
 
-def _group(worker: Overdue) -> str:
-    return worker.group
-
-
-def _place(worker: Overdue) -> tuple[str, datetime, int]:
-    """By group, and there longest silence first."""
-    return worker.group, worker.deadline, worker.worker_id
-
-
-def _tell(group: str, before: GuardState | None, after: GuardState | None) -> None:
-    if after is None:
-        log.info("fleet_guard_closed", group=group)
-    elif before is None:
-        log.warning("fleet_guard_holds", group=group, held=after.held, group_size=after.group_size)
-    elif before.releasing_since is None and after.releasing_since is not None:
-        log.warning("fleet_guard_releases", group=group, held=after.held)
+def _tell(guards: Mapping[str, GuardState], changed: Mapping[str, GuardState], closed: Sequence[str]) -> None:
+    """One line for each of the first groups, and one for how many more there are."""
+    opened = [name for name in changed if name not in guards]
+    released = [
+        name
+        for name, guard in changed.items()
+        if name in guards and guards[name].releasing_since is None and guard.releasing_since is not None
+    ]
+    for name in closed[:GUARDS_LOGGED]:
+        log.info("fleet_guard_closed", group=name)
+    for name in opened[:GUARDS_LOGGED]:
+        log.warning("fleet_guard_holds", group=name, held=changed[name].held, group_size=changed[name].group_size)
+    for name in released[:GUARDS_LOGGED]:
+        log.warning("fleet_guard_releases", group=name, held=changed[name].held)
+    more = [max(len(names) - GUARDS_LOGGED, 0) for names in (closed, opened, released)]
+    if any(more):
+        log.warning("more_fleet_guards", closed=more[0], hold=more[1], release=more[2])

@@ -25,6 +25,11 @@ READ_BY_THE_API = (
     "deliveries",
     "silences",
     "alert_progress",
+    "fleet_counts",
+    "fleet_count_changes",
+    "unwatched_workers",
+    "late_workers",
+    "sweeps",
 )
 WRITTEN_BY_THE_PROCESSOR = {
     "workers": ("INSERT", "UPDATE", "DELETE"),
@@ -44,6 +49,11 @@ WRITTEN_BY_THE_PROCESSOR = {
     "silences": ("INSERT", "UPDATE", "DELETE"),
     "dead_letter_outbox": ("SELECT", "INSERT", "DELETE"),
     "alert_progress": ("UPDATE",),
+    # What triggers write needs no grant: they do it as their owner.
+    "fleet_counts": ("INSERT", "UPDATE", "DELETE"),
+    "fleet_count_changes": ("UPDATE", "DELETE"),
+    "late_workers": ("INSERT", "UPDATE", "DELETE"),
+    "sweeps": ("UPDATE",),
 }
 
 

@@ -102,6 +102,9 @@ OBSERVATION = """observed AS (
 OBSERVED_THROUGH = "(SELECT observed_through FROM observed)"
 RESUMED_AT = "(SELECT resumed_at FROM observed)"
 IS_BLIND = "(SELECT coalesce(lag_seconds > $4::float8, true) FROM observed)"
+# Whether a leader sweeps, so that `late_workers` is true; while none did for longer, rows are read.
+IS_SWEPT = """(SELECT coalesce(abs(extract(epoch FROM observed_through - swept_through)) < 10, false)
+    FROM observed, sweeps WHERE sweeps.id = 1)"""
 
 INTERVAL = "coalesce(interval_seconds, $1::float8)"
 TIMEOUT = f"greatest({MISSED_BEATS_TO_EXPIRE} * {INTERVAL}, $2::float8)"

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from manman_status.backoff import Backoff
 from manman_status.errors import CommandFailed
+from manman_status.store.counting import recount
 from manman_status.store.epochs import Epoch, begin_restored
 from manman_status.store.pool import SCHEMA_REVISION_FOUND
 from manman_status.store.session import Session, connect
@@ -88,6 +89,20 @@ async def found_revision(dsn: str) -> str:
                 " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
             )
         return str(found)
+    finally:
+        await connection.close()
+
+
+RECOUNT_LOCK_WAIT = "SET LOCAL lock_timeout = '2s'"
+
+
+async def recount_fleet(dsn: str) -> None:
+    """Count the rows anew for `fleet_counts`. Nothing is written to them meanwhile."""
+    connection = await connect(dsn, MIGRATION_SESSION)
+    try:
+        async with connection.transaction():
+            await connection.execute(RECOUNT_LOCK_WAIT)
+            await recount(connection)
     finally:
         await connection.close()
 

@@ -304,6 +304,71 @@ class Guard(SQLModel, table=True):
     released_by_hand_at: datetime | None = Field(sa_column=_time())
 
 
+class FleetCount(SQLModel, table=True):
+    """How many workers of a group, and how many server instances, there are of a status. Triggers of `workers` and
+    `server_instances` append each change to `fleet_count_changes`, in the transaction that makes it, so that nobody
+    waits for another's count; the leader adds them up here. What there is now is the sum of both tables.
+
+    Of a server instance the group is empty, and the two flags are false."""
+
+    __tablename__ = "fleet_counts"
+
+    entity: str = Field(sa_column=Column(Text, primary_key=True))
+    group_name: str = Field(sa_column=Column(Text, primary_key=True))
+    status: str = Field(sa_column=Column(Text, primary_key=True))
+    # Whether a heartbeat was ever received, and whether they carry the label `drain`.
+    has_beat: bool = Field(sa_column=Column(Boolean, primary_key=True))
+    is_draining: bool = Field(sa_column=Column(Boolean, primary_key=True))
+    number: int = Field(sa_column=_bigint())
+
+
+class FleetCountChange(SQLModel, table=True):
+    """`number` more, or fewer when it is negative."""
+
+    __tablename__ = "fleet_count_changes"
+
+    change_id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    entity: str = Field(sa_column=Column(Text, nullable=False))
+    group_name: str = Field(sa_column=Column(Text, nullable=False))
+    status: str = Field(sa_column=Column(Text, nullable=False))
+    has_beat: bool = Field(sa_column=Column(Boolean, nullable=False))
+    is_draining: bool = Field(sa_column=Column(Boolean, nullable=False))
+    number: int = Field(sa_column=_bigint())
+
+
+class UnwatchedWorker(SQLModel, table=True):
+    """The active workers of which no heartbeat was ever received. Kept by the triggers of `workers`."""
+
+    __tablename__ = "unwatched_workers"
+
+    worker_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+
+
+class LateWorker(SQLModel, table=True):
+    """The active workers that had missed a heartbeat when the leader swept last, each as it was then."""
+
+    __tablename__ = "late_workers"
+
+    worker_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    group_name: str = Field(sa_column=Column(Text, nullable=False))
+    is_draining: bool = Field(sa_column=Column(Boolean, nullable=False))
+    last_heartbeat: datetime = Field(sa_column=_time(nullable=False))
+    deadline: datetime = Field(sa_column=_time(nullable=False))
+    timeout_seconds: float = Field(sa_column=Column(Double, nullable=False))
+
+
+class Sweep(SQLModel, table=True):
+    """The one row that says up to where in observed time `late_workers` is true, and the oldest last heartbeat of the
+    other active workers, as it was when all of them were read last."""
+
+    __tablename__ = "sweeps"
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    swept_through: datetime | None = Field(sa_column=_time())
+    oldest_heartbeat: datetime | None = Field(sa_column=_time())
+
+
 class Relay(SQLModel, table=True):
     """The one row that says up to which revision the broker has confirmed the republished transitions."""
 

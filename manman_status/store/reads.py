@@ -15,7 +15,18 @@ import msgspec
 
 from manman_status.domain.clock import ClockStep
 from manman_status.domain.status import ACTIVE, TERMINAL, Health, Reason, StatusType
-from manman_status.store.health import DEADLINE, HEALTH, INTERVAL, IS_ACTIVE, IS_TERMINAL, OBSERVATION, Observation
+from manman_status.store.health import (
+    DEADLINE,
+    HEALTH,
+    INTERVAL,
+    IS_ACTIVE,
+    IS_BLIND,
+    IS_SWEPT,
+    IS_TERMINAL,
+    OBSERVATION,
+    OBSERVED_THROUGH,
+    Observation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,6 +141,39 @@ def workers_query(given: tuple[str, ...], statuses: int | None) -> str:
     return PAGE.format(observation=OBSERVATION, key="worker_id", item=WORKER_ITEM, rows=rows)
 
 
+# OFFSET 0: each by its key, in the order of the few ids, whatever the planner thinks of the health.
+WORKERS_OF = """(SELECT w.* FROM {ids} ids CROSS JOIN LATERAL (
+    SELECT {columns} FROM workers WHERE workers.worker_id = ids.worker_id AND {where} OFFSET 0
+) w WHERE ids.worker_id > $5 ORDER BY ids.worker_id LIMIT $6)"""
+KEPT_IDS = {
+    Health.LATE: "late_workers",
+    Health.UNHEALTHY: f"(SELECT worker_id FROM late_workers WHERE deadline < {OBSERVED_THROUGH})",
+    Health.UNKNOWN: "unwatched_workers",
+}
+"""Where the active workers of a health are to be found while a leader sweeps and the observation is not blind."""
+
+
+@cache
+def kept_workers_query(health: Health, given: tuple[str, ...]) -> str:
+    """As `workers_query`, of workers of which there are few: $7… the values `given`, then the statuses to look in.
+    `is_kept` tells whether they are found like this."""
+    hold = LABELS_HOLD | {"health": f"{HEALTH} = {{}}"}
+    conditions = [hold[name].format(f"${number}") for number, name in enumerate(given, start=7)]
+    in_statuses = f"status = ANY(${7 + len(given)}::text[])"
+    branches = [
+        WORKERS_OF.format(
+            ids=KEPT_IDS[health], columns=WORKER_COLUMNS, where=" AND ".join([*conditions, in_statuses, IS_ACTIVE])
+        )
+    ]
+    if health is Health.UNHEALTHY:
+        lost = ["worker_id > $5", *conditions, in_statuses, f"status = '{StatusType.LOST}'"]
+        branches.append("({})".format(WORKERS.format(columns=WORKER_COLUMNS, where=" AND ".join(lost))))
+    rows = WORKERS_MERGED.format(branches=" UNION ALL ".join(branches))
+    page = PAGE.format(observation=OBSERVATION, key="worker_id", item=WORKER_ITEM, rows=rows)
+    is_kept = f"{IS_SWEPT} AND NOT {IS_BLIND}" if health is Health.UNKNOWN else IS_SWEPT
+    return page.replace("SELECT as_of", f"SELECT {is_kept} AS is_kept, as_of", 1)
+
+
 async def list_workers(
     connection: Connection, filters: WorkerFilters, *, after: int, limit: int, timeouts: Timeouts
 ) -> Page:
@@ -139,14 +183,14 @@ async def list_workers(
     if filters.health or filters.status:
         possible = STATUSES_OF_HEALTH[filters.health] if filters.health else frozenset(StatusType)
         statuses = sorted(possible & {filters.status} if filters.status else possible)
-    (row,) = await connection.fetch(
-        workers_query(tuple(values), None if statuses is None else len(statuses)),
-        *timeouts.values,
-        after,
-        limit + 1,
-        *values.values(),
-        *(statuses or ()),
-    )
+    given = (*timeouts.values, after, limit + 1, *values.values())
+    if filters.health in KEPT_IDS and statuses:
+        query = kept_workers_query(filters.health, tuple(values))
+        (row,) = await connection.fetch(query, *given, statuses)
+        if row["is_kept"]:
+            return page_of(row, limit)
+    query = workers_query(tuple(values), None if statuses is None else len(statuses))
+    (row,) = await connection.fetch(query, *given, *(statuses or ()))
     return page_of(row, limit)
 
 

@@ -1,15 +1,17 @@
 """SQL of the sweep: who is overdue, and the guards. Seconds unless a name says otherwise."""
 
+# ruff: noqa: S608 - the SQL is put together from constants
+
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
 
 from manman_status.domain.guard import Group, GuardState
-from manman_status.domain.labels import NOT_DRAINING
-from manman_status.domain.sweep import Horizon
+from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.store.counting import DRAINS, GROUP, KEPT
 from manman_status.store.pool import Connection
 
 HORIZON = """
@@ -23,87 +25,128 @@ async def read_horizon(connection: Connection) -> Horizon | None:
     return None if row is None else Horizon(*row)
 
 
-EARLIEST = """
-SELECT min(last_heartbeat + greatest(3 * coalesce(interval_seconds, $1::float8), $2::float8) * interval '1 second')
-  FROM workers
- WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND last_heartbeat IS NOT NULL
-"""
-
-
-async def earliest_deadline(
-    connection: Connection, *, default_interval: float, minimum_timeout: float
-) -> datetime | None:
-    """The one scan of all active workers."""
-    earliest: datetime | None = await connection.fetchval(EARLIEST, default_interval, minimum_timeout)
-    return earliest
-
-
 class Overdue(msgspec.Struct, frozen=True):
     worker_id: int
     group: str
     last_heartbeat: datetime
     deadline: datetime
-    timeout: float
-    is_draining: bool
 
 
-OVERDUE = """
-SELECT worker_id, group_name, last_heartbeat, deadline, timeout, is_draining
-  FROM (
-        SELECT worker_id, coalesce(labels ->> 'group', '') AS group_name, last_heartbeat, timeout,
-               lower(coalesce(labels ->> 'drain', '')) <> ALL($6::text[]) AS is_draining,
-               last_heartbeat + timeout * interval '1 second' AS deadline
-          FROM (
-                SELECT worker_id, labels, last_heartbeat,
-                       greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
-                  FROM workers
-                 WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND last_heartbeat IS NOT NULL
-               ) AS watched
-       ) AS watched
- WHERE deadline < $1
-   AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
- ORDER BY deadline, worker_id
+# $1 observed_through, $2 resumed_at, $3 grace.
+OVERDUE = """overdue AS (
+    SELECT worker_id, group_name, last_heartbeat, deadline, timeout_seconds, is_draining
+      FROM late_workers
+     WHERE deadline < $1 AND $2::timestamptz + greatest(timeout_seconds, $3::float8) * interval '1 second' < $1
+)"""
+
+
+def _overdue(horizon: Horizon, rules: SweepRules) -> tuple[datetime, datetime, float]:
+    """The first parameters of a query that reads `OVERDUE`."""
+    return (horizon.observed_through, horizon.resumed_at, rules.grace)
+
+
+OVERDUE_GROUPS = f"""
+WITH {OVERDUE}
+SELECT group_name, count(*) AS overdue, count(*) FILTER (WHERE is_draining) AS draining,
+       max(timeout_seconds) AS longest_timeout
+  FROM overdue
+ GROUP BY group_name
 """
-
-
-async def overdue_workers(
-    connection: Connection, horizon: Horizon, *, default_interval: float, minimum_timeout: float, grace: float
-) -> list[Overdue]:
-    """Longest silence first. Nobody until one timeout, at least `grace`, was observed since the observation resumed."""
-    found = await connection.fetch(
-        OVERDUE,
-        horizon.observed_through,
-        horizon.resumed_at,
-        default_interval,
-        minimum_timeout,
-        grace,
-        sorted(NOT_DRAINING),
-    )
-    return [Overdue(*row) for row in found]
-
-
-GROUPS = """
-SELECT coalesce(labels ->> 'group', '') AS group_name,
-       count(*) FILTER (WHERE status <> 'LOST' AND last_heartbeat IS NOT NULL) AS alive,
-       count(*) FILTER (WHERE status <> 'LOST'
-                          AND last_heartbeat + 1.5 * coalesce(interval_seconds, $2::float8) * interval '1 second' < $3
-                       ) AS silent,
-       count(*) FILTER (WHERE status = 'LOST' AND reason = 'heartbeat_expired' AND NOT evidence ? 'held_since'
-                          AND status_since > now() - make_interval(secs => $1)) AS lost_recently
-  FROM workers
- WHERE status IN ('CREATED', 'INITIALIZING', 'RUNNING', 'LOST')
-   AND lower(coalesce(labels ->> 'drain', '')) = ANY($4::text[])
+# Without those that drain.
+SILENT = "SELECT group_name, count(*) FROM late_workers WHERE NOT is_draining GROUP BY group_name"
+ALIVE = f"""
+WITH {KEPT}
+SELECT group_name, sum(number)::bigint FROM kept
+ WHERE entity = 'worker' AND status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND has_beat AND NOT is_draining
+   AND group_name = ANY($1::text[])
+ GROUP BY group_name
+"""
+LOST_RECENTLY = f"""
+SELECT {GROUP} AS group_name, count(*) FROM workers
+ WHERE status = 'LOST' AND reason = 'heartbeat_expired' AND NOT evidence ? 'held_since'
+   AND status_since > now() - make_interval(secs => $1) AND NOT {DRAINS}
  GROUP BY group_name
 """
 
 
-async def group_counts(
-    connection: Connection, horizon: Horizon, *, window: float, default_interval: float
+async def count_groups(
+    connection: Connection, horizon: Horizon, rules: SweepRules, *, guarded: Iterable[str]
 ) -> dict[str, Group]:
-    """`window` is the timeout within which those that were lost count, but for those that were held before. Without
-    those that drain."""
-    found = await connection.fetch(GROUPS, window, default_interval, horizon.observed_through, sorted(NOT_DRAINING))
-    return {name: Group(*counts) for name, *counts in found}
+    """The groups with overdue workers, and those `guarded`. Nobody is overdue until one timeout, at least the grace,
+    was observed since the observation resumed."""
+    found = await connection.fetch(OVERDUE_GROUPS, *_overdue(horizon, rules))
+    groups = {row["group_name"]: Group(overdue=row["overdue"], draining=row["draining"]) for row in found}
+    window = max((row["longest_timeout"] for row in found), default=rules.minimum_timeout)
+    groups |= {name: Group() for name in guarded if name not in groups}
+    if not groups:
+        return groups
+    for name, number in await connection.fetch(ALIVE, list(groups)):
+        groups[name].alive = number
+    for name, number in await connection.fetch(SILENT):
+        if name in groups:
+            groups[name].silent = number
+    for name, number in await connection.fetch(LOST_RECENTLY, window):
+        if name in groups:
+            groups[name].lost_recently = number
+    return groups
+
+
+OVERDUE_WORKERS = f"""
+WITH {OVERDUE}
+SELECT worker_id, group_name, last_heartbeat, deadline
+  FROM overdue
+ WHERE worker_id > $4 AND group_name <> ALL($5::text[])
+ ORDER BY worker_id
+ LIMIT $6
+"""
+
+
+async def overdue_workers(
+    connection: Connection,
+    horizon: Horizon,
+    rules: SweepRules,
+    *,
+    after: int = 0,
+    but_of: Iterable[str] = (),
+    limit: int,
+) -> list[Overdue]:
+    """By id, those greater than `after`, without the workers of some groups."""
+    given = (*_overdue(horizon, rules), after, list(but_of), limit)
+    return [Overdue(*row) for row in await connection.fetch(OVERDUE_WORKERS, *given)]
+
+
+LONGEST_SILENT = f"""
+WITH {OVERDUE}
+SELECT worker_id, group_name, last_heartbeat, deadline
+  FROM (
+        SELECT *, row_number() OVER (PARTITION BY group_name ORDER BY deadline, worker_id) AS place
+          FROM overdue
+       ) AS placed
+  JOIN unnest($4::text[], $5::bigint[]) AS given (group_name, number) USING (group_name)
+ WHERE place <= number
+ ORDER BY worker_id
+"""
+
+
+async def longest_silent(
+    connection: Connection, horizon: Horizon, rules: SweepRules, numbers: Mapping[str, int]
+) -> list[Overdue]:
+    """By id: of each group so many overdue workers, those that have been silent for longest."""
+    given = (*_overdue(horizon, rules), list(numbers), list(numbers.values()))
+    return [Overdue(*row) for row in await connection.fetch(LONGEST_SILENT, *given)]
+
+
+ACTIVE_INSTANCES = """
+SELECT instance_id FROM server_instances
+ WHERE worker_id = ANY($1::bigint[]) AND status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+ ORDER BY instance_id
+ LIMIT $2
+"""
+
+
+async def active_instances(connection: Connection, worker_ids: Iterable[int], *, limit: int) -> list[int]:
+    """Ids, ascending. No more can appear while their workers are locked."""
+    return [row["instance_id"] for row in await connection.fetch(ACTIVE_INSTANCES, list(worker_ids), limit)]
 
 
 GUARDS = """
@@ -115,24 +158,31 @@ async def read_guards(connection: Connection) -> dict[str, GuardState]:
     return {group: GuardState(*state) for group, *state in await connection.fetch(GUARDS)}
 
 
-WRITE_GUARD = """
+WRITE_GUARDS = """
 INSERT INTO guards AS kept (group_name, opened_at, held, group_size, releasing_since)
-VALUES ($1, $2, $3, $4, $5)
+SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bigint[], $4::bigint[], $5::timestamptz[])
 ON CONFLICT (group_name) DO UPDATE
    SET held = excluded.held, group_size = excluded.group_size, releasing_since = excluded.releasing_since
 """
-CLOSE_GUARD = "DELETE FROM guards WHERE group_name = $1"
 
 
-async def write_guards(connection: Connection, guards: Mapping[str, GuardState | None]) -> None:
-    """None closes a group's guard. What a person has asked for is never overwritten."""
-    for group, guard in sorted(guards.items()):
-        if guard is None:
-            await connection.execute(CLOSE_GUARD, group)
-        else:
-            await connection.execute(
-                WRITE_GUARD, group, guard.opened_at, guard.held, guard.group_size, guard.releasing_since
-            )
+async def write_guards(connection: Connection, guards: Mapping[str, GuardState]) -> None:
+    """What a person has asked for is never overwritten. `guards` must be in the order of their names."""
+    states = list(guards.values())
+    fields = ("opened_at", "held", "group_size", "releasing_since")
+    await connection.execute(
+        WRITE_GUARDS, list(guards), *([getattr(state, name) for state in states] for name in fields)
+    )
+
+
+DELETE_GUARDS = """
+DELETE FROM guards
+ WHERE group_name IN (SELECT group_name FROM guards WHERE group_name = ANY($1::text[]) ORDER BY group_name FOR UPDATE)
+"""
+
+
+async def delete_guards(connection: Connection, groups: Iterable[str]) -> None:
+    await connection.execute(DELETE_GUARDS, list(groups))
 
 
 RELEASE_GUARD = "UPDATE guards SET released_by_hand_at = now() WHERE group_name = $1 AND released_by_hand_at IS NULL"
@@ -144,6 +194,12 @@ async def release_guard(connection: Connection, group: str) -> bool:
     return done.endswith(" 1")
 
 
+def _given(horizon: Horizon, rules: SweepRules) -> tuple[datetime, datetime, float, float, float]:
+    times = (rules.default_interval, rules.minimum_timeout, rules.grace)
+    return (horizon.observed_through, horizon.resumed_at, *times)
+
+
+# $1 observed_through, $2 resumed_at, $3 default interval, $4 minimum timeout, $5 grace.
 UNLISTED = """
 SELECT instance_id, worker_id, missing_since + timeout * interval '1 second' AS deadline
   FROM (
@@ -156,38 +212,41 @@ SELECT instance_id, worker_id, missing_since + timeout * interval '1 second' AS 
  WHERE missing_since + timeout * interval '1 second' < $1
    AND coalesce(rival_beat_at + timeout * interval '1 second' < $1, true)
    AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
+   AND instance_id > $6
+ ORDER BY instance_id
+ LIMIT $7
 """
 
+# Materialized: else the limit makes the planner look through all active instances in their order.
 ABANDONED = """
-SELECT instance_id, worker_id
-  FROM (
-        SELECT instance_id, worker_id, greatest(workers.status_since, server_instances.status_since) AS since,
-               greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
-          FROM workers JOIN server_instances USING (worker_id)
-         WHERE workers.status IN ('LOST', 'COMPLETE', 'CRASHED')
-           AND server_instances.status IN ('CREATED', 'INITIALIZING', 'RUNNING')
-       ) AS abandoned
- WHERE since + timeout * interval '1 second' < $1
-   AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
+WITH abandoned AS MATERIALIZED (
+    SELECT instance_id, worker_id
+      FROM (
+            SELECT instance_id, worker_id, greatest(workers.status_since, server_instances.status_since) AS since,
+                   greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
+              FROM workers JOIN server_instances USING (worker_id)
+             WHERE workers.status IN ('LOST', 'COMPLETE', 'CRASHED')
+               AND server_instances.status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+           ) AS left_behind
+     WHERE since + timeout * interval '1 second' < $1
+       AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
+)
+SELECT instance_id, worker_id FROM abandoned WHERE instance_id > $6 ORDER BY instance_id LIMIT $7
 """
 
 
 async def unlisted_instances(
-    connection: Connection, horizon: Horizon, *, default_interval: float, minimum_timeout: float, grace: float
+    connection: Connection, horizon: Horizon, rules: SweepRules, *, after: int, limit: int
 ) -> list[tuple[int, int, datetime]]:
-    """Instance, worker and deadline of those that have been missing from the inventories for one timeout. While two
-    lives of a worker beat, what one does not list may run on the other."""
-    found = await connection.fetch(
-        UNLISTED, horizon.observed_through, horizon.resumed_at, default_interval, minimum_timeout, grace
-    )
+    """Instance, worker and deadline of those that have been missing from the inventories for one timeout, by id and
+    greater than `after`. While two lives of a worker beat, what one does not list may run on the other."""
+    found = await connection.fetch(UNLISTED, *_given(horizon, rules), after, limit)
     return [(row["instance_id"], row["worker_id"], row["deadline"]) for row in found]
 
 
 async def abandoned_instances(
-    connection: Connection, horizon: Horizon, *, default_interval: float, minimum_timeout: float, grace: float
+    connection: Connection, horizon: Horizon, rules: SweepRules, *, after: int, limit: int
 ) -> list[tuple[int, int]]:
-    """Instance and worker of those still active one timeout after their worker ended or was lost."""
-    found = await connection.fetch(
-        ABANDONED, horizon.observed_through, horizon.resumed_at, default_interval, minimum_timeout, grace
-    )
+    """Instance and worker of those still active one timeout after their worker ended or was lost; likewise."""
+    found = await connection.fetch(ABANDONED, *_given(horizon, rules), after, limit)
     return [(row["instance_id"], row["worker_id"]) for row in found]

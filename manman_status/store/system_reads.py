@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from manman_status.domain.alerts.alert import AlertState, Severity
-from manman_status.domain.status import Health, StatusType
+from manman_status.domain.status import Entity, Health, StatusType
+from manman_status.store.counting import KEPT
 from manman_status.store.health import (
     HEALTH,
     IS_ACTIVE,
+    IS_BLIND,
     IS_NOT_TERMINAL,
+    IS_SWEPT,
     IS_TERMINAL,
     OBSERVATION,
+    OBSERVED_THROUGH,
+    RESUMED_AT,
     Observation,
 )
 from manman_status.store.reads import observation_of
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
@@ -37,8 +44,6 @@ class Fleet(msgspec.Struct, frozen=True):
     groups_total: int
     terminated_workers: int
     servers_by_status: dict[StatusType, int]
-    oldest_heartbeat_age_seconds: float | None
-    """Of the active workers; None when none of them has ever beaten."""
     queues: list[dict[str, Any]]
     """Columns of `watermarks`, and how far each is behind in seconds: the one that is furthest behind first."""
     processors: list[dict[str, Any]]
@@ -92,36 +97,94 @@ ALERTS = """SELECT json_agg(json_build_array(rule, severity, state, number)) FRO
         WHERE resolved_at IS NULL AND part_of IS NULL GROUP BY rule, severity, state
     ) a"""
 
-# OFFSET 0: else PostgreSQL expects a group of each worker, and sorts them all.
-FLEET = f"""WITH {OBSERVATION},
+IS_STANDING = f"{IS_NOT_TERMINAL} AND status <> '{StatusType.LOST}'"
+# As of the leader's last sweep. An overdue worker within the grace is late only.
+LATE = f"""late AS (
+    SELECT group_name, count(*) FILTER (WHERE NOT is_overdue) AS late, count(*) FILTER (WHERE is_overdue) AS overdue,
+        min(last_heartbeat) AS oldest
+    FROM (
+        SELECT group_name, last_heartbeat,
+            greatest(deadline, {RESUMED_AT} + greatest(timeout_seconds, $3::float8) * interval '1 second')
+                < {OBSERVED_THROUGH} AS is_overdue
+        FROM late_workers
+    ) l GROUP BY group_name
+)"""
+BY_COUNTS = f"""{LATE},
+of_group AS (
+    SELECT group_name, coalesce(sum(number) FILTER (WHERE {IS_STANDING} AND has_beat), 0) AS watched,
+        coalesce(sum(number) FILTER (WHERE {IS_STANDING} AND NOT has_beat), 0) AS unwatched,
+        coalesce(sum(number) FILTER (WHERE status = '{StatusType.LOST}'), 0) AS lost
+    FROM kept WHERE entity = '{Entity.WORKER}' GROUP BY group_name
+),
+judged AS (
+    SELECT group_name, unwatched, lost, watched, CASE WHEN {IS_BLIND} THEN watched ELSE 0 END AS unseen,
+        CASE WHEN {IS_BLIND} THEN 0 ELSE least(coalesce(late, 0), watched) END AS late,
+        CASE WHEN {IS_BLIND} THEN 0 ELSE least(coalesce(overdue, 0), watched - least(coalesce(late, 0), watched)) END
+            AS overdue
+    FROM of_group LEFT JOIN late USING (group_name)
+),
 workers_counted AS (
-    SELECT "group", health, count(*) AS number, count(*) FILTER (WHERE active) AS active,
-        min(last_heartbeat) FILTER (WHERE active) AS oldest
+    SELECT group_name AS "group", health, number::bigint AS number
+    FROM judged CROSS JOIN LATERAL (VALUES
+        ('{Health.HEALTHY}', watched - unseen - late - overdue), ('{Health.LATE}', late),
+        ('{Health.UNHEALTHY}', lost + overdue), ('{Health.UNKNOWN}', unwatched + unseen)
+    ) of_health (health, number)
+    WHERE number > 0
+),
+oldest AS (SELECT least((SELECT min(oldest) FROM late), oldest_heartbeat) AS at FROM sweeps WHERE id = 1)"""
+# While nobody sweeps. OFFSET 0: else PostgreSQL expects a group of each worker, and sorts them all.
+BY_ROWS = f"""workers_read AS (
+    SELECT "group", health, count(*) AS number, min(last_heartbeat) FILTER (WHERE active) AS oldest
     FROM (
         SELECT coalesce(labels ->> 'group', '') AS "group", last_heartbeat, {IS_ACTIVE} AS active, {HEALTH} AS health
         FROM workers WHERE {IS_NOT_TERMINAL} OFFSET 0
     ) w
     GROUP BY "group", health
 ),
-{GROUPS.format(healthy=Health.HEALTHY, largest=GROUPS_SHOWN, worst=0)},
-servers_counted AS (SELECT status, count(*) AS number FROM server_instances GROUP BY status)
-SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, slowest_queue,
-    (SELECT coalesce(sum(active), 0)::bigint FROM workers_counted) AS active_workers,
-    (SELECT extract(epoch FROM as_of - min(oldest))::float8 FROM workers_counted) AS oldest_age,
+workers_counted AS (SELECT "group", health, number FROM workers_read),
+oldest AS (SELECT min(oldest) AS at FROM workers_read)"""
+
+
+def fleet_query(columns: str, *, largest: int, worst: int, by_rows: bool = False) -> str:
+    """The numbers of the fleet and of its largest and worst groups, with further columns; all of one moment."""
+    # Both are given the same parameters: those that are not needed have their types here.
+    return f"""WITH {OBSERVATION},
+given AS (SELECT $1::float8, $2::float8),
+{KEPT},
+{BY_ROWS if by_rows else BY_COUNTS},
+{GROUPS.format(healthy=Health.HEALTHY, largest=largest, worst=worst)}
+SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, slowest_queue, {IS_SWEPT} AS is_swept,
     {GROUP_NUMBERS},
-    (SELECT count(*) FROM workers WHERE {IS_TERMINAL}) AS terminated_workers,
-    (SELECT json_object_agg(status, number) FROM servers_counted) AS servers,
-    ({QUEUES}) AS queues,
-    ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors,
+    (SELECT extract(epoch FROM as_of - at)::float8 FROM oldest) AS oldest_age,
+    (SELECT coalesce(sum(number), 0)::bigint FROM kept WHERE entity = '{Entity.WORKER}' AND {IS_ACTIVE})
+        AS active_workers,
+    (SELECT coalesce(sum(number), 0)::bigint FROM kept WHERE entity = '{Entity.WORKER}' AND {IS_TERMINAL})
+        AS terminated_workers,
+    (SELECT json_object_agg(status, number) FROM kept WHERE entity = '{Entity.SERVER_INSTANCE}' AND number > 0)
+        AS servers,
     ({GUARDS}) AS guards, (SELECT count(*) FROM guards) AS guards_total,
-    ({ALERTS}) AS alerts
+    ({ALERTS}) AS alerts,
+    {columns}
 FROM observed"""
 
 
+async def read_numbers(connection: Connection, queries: tuple[str, str], *, timeouts: Timeouts) -> asyncpg.Record:
+    """Of a query by counts and the same by rows: by counts as long as a leader sweeps, which knows who is late."""
+    (row,) = await connection.fetch(queries[0], *timeouts.values)
+    if not row["is_swept"]:
+        (row,) = await connection.fetch(queries[1], *timeouts.values)
+    return row
+
+
+COLUMNS = f"""({QUEUES}) AS queues, ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors"""
+FLEET = (
+    fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0),
+    fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0, by_rows=True),
+)
+
+
 async def read_fleet(connection: Connection, *, timeouts: Timeouts) -> Fleet:
-    """Counts every row, of what has ended in the index alone: the work grows with all that was ever seen, unlike any
-    other read's."""
-    (row,) = await connection.fetch(FLEET, *timeouts.values)
+    row = await read_numbers(connection, FLEET, timeouts=timeouts)
     return Fleet(
         active_workers=row["active_workers"],
         active_by_health=row["active_by_health"] or {},
@@ -129,7 +192,6 @@ async def read_fleet(connection: Connection, *, timeouts: Timeouts) -> Fleet:
         groups_total=row["groups_total"],
         terminated_workers=row["terminated_workers"],
         servers_by_status=dict.fromkeys(StatusType, 0) | (row["servers"] or {}),
-        oldest_heartbeat_age_seconds=row["oldest_age"],
         queues=row["queues"] or [],
         processors=row["processors"] or [],
         guards=row["guards"] or [],

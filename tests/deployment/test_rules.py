@@ -16,7 +16,7 @@ import yaml
 
 from manman_status.api.metrics import fleet_families, http_metrics
 from manman_status.pipeline.statistics import Statistics
-from manman_status.store.measured import Ended, Measured
+from manman_status.store.measured import Measured
 from tests.deployment.chart import render
 from tests.integration.api.test_health import TIMEOUTS
 
@@ -76,6 +76,8 @@ def exposed():
             "active_by_health": {"healthy": 1},
             "workers": [("g", "healthy", 1)],
             "groups_total": 1,
+            "terminated_workers": 0,
+            "servers_by_status": {"RUNNING": 1, "COMPLETE": 0},
             "oldest_heartbeat_age_seconds": 1.0,
             "processors": [statistics.as_row() | row],
             "guards": [],
@@ -91,7 +93,7 @@ def exposed():
     found |= {"process_cpu_seconds_total": set(), "process_resident_memory_bytes": set()}
     found |= {f"{http_metrics.prefix}_requests_total": OF_REQUESTS}
     found |= {f"{http_metrics.prefix}_request_duration_seconds_bucket": {*OF_REQUESTS, "le"}}
-    for family in fleet_families(measured, {"RUNNING": 1}, Ended(0, {"COMPLETE": 0}), TIMEOUTS):
+    for family in fleet_families(measured, TIMEOUTS):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import httpx
+
 from tests.fleet import TIMEOUT_SECONDS, DatedWorker, MinimalWorker, Worker
 
 
@@ -32,6 +34,30 @@ async def test_one_worker_killed_among_a_thousand_is_the_one_that_is_lost_with_i
         return await observed.healthy() == 999
 
     await eventually(all_others_healthy)
+
+
+async def test_a_silent_worker_is_late_then_lost_and_neither_once_it_beats_again(
+    start_quick, start_api, fleet, observed, eventually
+):
+    """As the summary tells it, by what the leader's sweep keeps."""
+    await start_quick()
+    api = await start_api(default_interval_seconds=1, minimum_timeout_seconds=1, answer_cache_ms=0)
+    fleet.recruit(3)
+
+    async def health_of_one(*expected):
+        async with httpx.AsyncClient(base_url=api.url, timeout=60) as http:
+            system = (await http.get("/status/system")).json()["workers"]
+        healths = ("healthy", "late", "unhealthy")
+        listed = await observed.value("SELECT count(*) FROM late_workers")
+        return (*(system[health] for health in healths), listed) == expected
+
+    await eventually(lambda: health_of_one(3, 0, 0, 0))
+    fleet.workers[1].fall_silent()
+    await eventually(lambda: health_of_one(2, 1, 0, 1))
+    await eventually(lambda: health_of_one(2, 0, 1, 0))
+    assert await observed.worker(1) == ("LOST", "heartbeat_expired")
+    fleet.workers[1].go_on()
+    await eventually(lambda: health_of_one(3, 0, 0, 0))
 
 
 async def test_clocks_that_are_an_hour_off_make_no_difference(start_quick, fleet, observed, eventually):

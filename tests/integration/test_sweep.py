@@ -19,6 +19,7 @@ from manman_status.store.leases import hold_lease
 from manman_status.store.pool import create_pool
 from manman_status.store.sweep import read_guards
 from manman_status.store.writes import lock_instances, lock_workers, store_rows, transaction_time
+from tests.builders import START
 
 RULES = SweepRules(
     default_interval=10,
@@ -113,3 +114,125 @@ async def test_both_lose_the_same_and_hold_the_same(database, silent_share, lag,
             await lock_instances(connection, sorted(rows.instances), swept)
             assert await read_guards(connection) == guards
     assert told(swept) == told(rows)
+
+
+FILL_WORKERS = """
+INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
+SELECT n, now(), now() - CASE WHEN n <= $2 THEN interval '100 s' ELSE interval '0 s' END, 'RUNNING',
+       now() - interval '1 h', 'reported', jsonb_build_object('group', 'g' || n % $3::bigint)
+  FROM generate_series(1, $1::bigint) n
+"""
+FILL_INSTANCES = """
+INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since, reason, missing_since)
+SELECT n, $2, now(), 'RUNNING', now() - interval '1 h', 'reported', $3 FROM generate_series(1, $1::bigint) n
+"""
+SIZES = """
+SELECT count(*) FILTER (WHERE entity = 'worker') AS workers,
+       count(*) FILTER (WHERE entity = 'game_server_instance') AS instances
+  FROM transitions GROUP BY at ORDER BY at
+"""
+LOST_WORKERS = "SELECT count(*) FROM workers WHERE status = 'LOST'"
+HELD = "INSERT INTO guards VALUES ($1, now() - $2 * interval '1 s', 0, 0, NULL, $3)"
+
+
+class LeaderDiedError(Exception):
+    pass
+
+
+def dies():
+    raise LeaderDiedError
+
+
+@pytest.fixture
+async def pool(database):
+    async with create_pool(database, application="test", size=2, timeout_seconds=60) as pool:
+        await pool.execute(OBSERVE, await pool.fetchval("SELECT now()"), START)
+        yield pool
+
+
+async def fill(pool, workers, *, silent, groups):
+    await pool.execute(FILL_WORKERS, workers, silent, groups)
+
+
+async def sweep_once(pool, *, wake=lambda: None):
+    """As a leader that has just begun to lead."""
+    async with pool.acquire() as connection:
+        await connection.execute("UPDATE leases SET expires_at = now()")
+        token = await hold_lease(connection, LEASE, "test", seconds=60)
+    leadership = Leadership(pool, "test", lease_seconds=60)
+    sweeper = Sweeper(pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=wake)
+    await sweeper.sweep(token)
+
+
+async def sizes(pool):
+    """How many workers and instances each transaction was about."""
+    return [tuple(row) for row in await pool.fetch(SIZES)]
+
+
+async def test_a_sweep_marks_many_workers_in_pieces(pool):
+    await fill(pool, 2_500, silent=2_500, groups=1_250)
+    await sweep_once(pool)
+    assert await sizes(pool) == [(1_000, 0), (1_000, 0), (500, 0)]
+
+
+async def test_a_worker_with_many_servers_is_lost_in_pieces(pool):
+    await fill(pool, 1, silent=1, groups=1)
+    await pool.execute(FILL_INSTANCES, 11_000, 1, None)
+    await sweep_once(pool)
+    assert await sizes(pool) == [(1, 5_000), (0, 5_000), (0, 1_000)]
+    evidence = "SELECT DISTINCT reason, evidence ->> 'deadline' IS NOT NULL FROM server_instances"
+    assert [tuple(row) for row in await pool.fetch(evidence)] == [("worker_lost", True)]
+
+
+@pytest.mark.parametrize("is_missing", [True, False])
+async def test_many_servers_that_are_missing_or_abandoned_end_in_pieces(pool, is_missing):
+    await fill(pool, 1, silent=0, groups=1)
+    if not is_missing:
+        await pool.execute("UPDATE workers SET status = 'COMPLETE'")
+    await pool.execute(FILL_INSTANCES, 6_000, 1, START if is_missing else None)
+    await sweep_once(pool)
+    assert await sizes(pool) == [(0, 5_000), (0, 1_000)]
+
+
+async def test_guards_of_many_groups_are_written_and_end(pool):
+    await fill(pool, 4_500, silent=4_500, groups=1_500)
+    await sweep_once(pool)
+    assert (await pool.fetchval("SELECT count(*) FROM guards"), await sizes(pool)) == (1_500, [])
+    await pool.execute("UPDATE workers SET last_heartbeat = now()")
+    await sweep_once(pool)
+    assert (await pool.fetchval("SELECT count(*) FROM guards"), await sizes(pool)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("workers", "silent", "guard"),
+    [
+        pytest.param(5_000, 1_400, None, id="a quarter of the group, without a guard"),
+        pytest.param(2_000, 1_400, (10, START), id="released by hand"),
+        # A tenth of 20,000 is more than are left.
+        pytest.param(20_000, 1_400, (61, None), id="the last of those on hold"),
+    ],
+)
+async def test_what_a_leader_that_dies_between_pieces_leaves_the_next_one_completes(pool, workers, silent, guard):
+    await fill(pool, workers, silent=silent, groups=1)
+    if guard:
+        await pool.execute(HELD, "g0", *guard)
+    with pytest.raises(LeaderDiedError):
+        await sweep_once(pool, wake=dies)
+    assert await pool.fetchval(LOST_WORKERS) == 1_000
+    await sweep_once(pool)
+    assert await pool.fetchval(LOST_WORKERS) == silent
+    assert await pool.fetchval("SELECT count(*) FROM guards") == 0
+
+
+async def test_a_leader_that_dies_while_it_releases_a_group_leaves_it_on_hold(pool):
+    """The next one goes on at the limited rate, and does not begin the hold again."""
+    await fill(pool, 12_000, silent=12_000, groups=1)
+    await pool.execute(HELD, "g0", 61, None)
+    before = await pool.fetchval("SELECT opened_at FROM guards")
+    with pytest.raises(LeaderDiedError):
+        await sweep_once(pool, wake=dies)
+    assert await pool.fetchval(LOST_WORKERS) == 1_000
+    await sweep_once(pool)
+    assert await pool.fetchval(LOST_WORKERS) == 1_000 + 1_200
+    guard = await pool.fetchrow("SELECT opened_at, held, group_size, releasing_since IS NOT NULL FROM guards")
+    assert tuple(guard) == (before, 12_000 - 2_200, 12_000, True)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from manman_status.domain.fleet import ObservationState
+from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import deadline, health, observation_state
 from manman_status.domain.status import Health, StatusType
+from manman_status.domain.sweep import SweepRules
 from manman_status.store.health import Timeouts
+from manman_status.store.lateness import add_late, forget_late, note_swept, scan_workers
 from manman_status.store.reads import WorkerFilters, list_workers
 from manman_status.store.sweep import overdue_workers, read_horizon
 from manman_status.store.system_reads import read_fleet
@@ -19,6 +22,7 @@ from manman_status.store.system_reads import read_fleet
 if TYPE_CHECKING:
     import httpx
 
+    from manman_status.store.pool import Connection
     from tests.integration.api.conftest import Rows
 
 TIMEOUTS = Timeouts(
@@ -27,6 +31,12 @@ TIMEOUTS = Timeouts(
     recovery_grace_seconds=30.0,
     degraded_after_seconds=5.0,
     blind_after_seconds=30.0,
+)
+RULES = SweepRules(
+    default_interval=TIMEOUTS.default_interval_seconds,
+    minimum_timeout=TIMEOUTS.minimum_timeout_seconds,
+    grace=TIMEOUTS.recovery_grace_seconds,
+    guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
 )
 INTERVALS = (None, 1.0, 2.0, 4.9, 5.0, 10.0, 60.0, 3600.0)
 # Around every edge that some interval has, on both sides of it.
@@ -54,10 +64,22 @@ OBSERVATIONS = [
 ]
 
 
+async def note_late(connection: Connection, rules: SweepRules) -> None:
+    """As a leader does when it sweeps."""
+    horizon = await read_horizon(connection)
+    if horizon is not None:
+        await forget_late(connection, horizon, rules, limit=100_000)
+        scanned = await scan_workers(connection, rules)
+        await add_late(connection, horizon, rules, after=0, limit=100_000)
+        await note_swept(connection, horizon, scanned)
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
 @pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
 async def test_sql_python_and_the_sweep_judge_every_worker_alike(
-    observation: dict[str, float | None], rows: Rows
+    observation: dict[str, float | None], is_swept: bool, rows: Rows
 ) -> None:
+    """From the rows, and from what the leader's sweep and the triggers keep."""
     async with rows.connection.transaction():
         # now() stands still in a transaction, so the edges are where the rows were put.
         rows.now = await rows.connection.fetchval("SELECT now()")
@@ -65,6 +87,8 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
         lag = observation["lag"]
         rows.now = rows.ago(lag or 0.0)
         fleet = await everybody(rows)
+        if is_swept:
+            await note_late(rows.connection, RULES)
         judged: dict[int, Health] = {}
         for asked in Health:
             page = await list_workers(
@@ -75,6 +99,7 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
             )
             judged |= {row["id"]: asked for row in ids}
         numbers = await read_fleet(rows.connection, timeouts=TIMEOUTS)
+        await note_late(rows.connection, RULES)
         condemned = await condemned_by_the_sweep(rows)
     state = observation_state(lag, degraded_after_seconds=5.0, blind_after_seconds=30.0)
     expected = {
@@ -104,13 +129,7 @@ async def condemned_by_the_sweep(rows: Rows) -> set[int]:
     horizon = await read_horizon(rows.connection)
     if horizon is None:
         return set()
-    overdue = await overdue_workers(
-        rows.connection,
-        horizon,
-        default_interval=TIMEOUTS.default_interval_seconds,
-        minimum_timeout=TIMEOUTS.minimum_timeout_seconds,
-        grace=TIMEOUTS.recovery_grace_seconds,
-    )
+    overdue = await overdue_workers(rows.connection, horizon, RULES, limit=10_000)
     return {worker.worker_id for worker in overdue}
 
 
@@ -152,3 +171,30 @@ async def test_what_is_shown_of_a_worker(
     assert (worker["health"], worker["reason"], worker["status"]) == (health, reason, status)
     assert worker["is_healthy"] == (health == "healthy")
     assert (worker["deadline"] is not None) == has_deadline
+
+
+async def test_while_nobody_sweeps_each_worker_is_judged_at_the_answer(rows: Rows, http: httpx.AsyncClient) -> None:
+    """And while somebody does, nobody who has become late since is looked for."""
+
+    async def late() -> tuple[int, int]:
+        workers = (await http.get("/status/workers?health=late")).json()["items"]
+        return (await http.get("/status/system")).json()["workers"]["late"], len(workers)
+
+    await rows.worker(1)
+    await note_late(rows.connection, RULES)
+    await rows.worker(2, beat_seconds_ago=20)
+    assert await late() == (0, 0)
+    await note_late(rows.connection, RULES)
+    assert await late() == (1, 1)
+    await rows.worker(3, beat_seconds_ago=20)
+    await rows.connection.execute("UPDATE sweeps SET swept_through = swept_through - interval '11 s'")
+    assert await late() == (2, 2)
+
+
+async def test_a_late_worker_that_has_ended_since_the_sweep_counts_once(rows: Rows, http: httpx.AsyncClient) -> None:
+    await rows.worker(1, beat_seconds_ago=20)
+    await note_late(rows.connection, RULES)
+    await rows.connection.execute("UPDATE workers SET status = 'COMPLETE'")
+    workers = (await http.get("/status/system")).json()["workers"]
+    assert workers == {"total_active": 0, "healthy": 0, "late": 0, "unhealthy": 0, "unknown": 0, "terminated": 1}
+    assert (await http.get("/status/workers?health=late")).json()["items"] == []

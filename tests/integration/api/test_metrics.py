@@ -13,10 +13,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from manman_status.domain.status import Health
-from manman_status.store.measured import ServerNumbers, read_ended, read_measured
+from manman_status.store.measured import read_measured
 from manman_status.store.system_reads import read_fleet
 from tests.integration.api.conftest import UNHURRIED
-from tests.integration.api.test_health import OBSERVATIONS, TIMEOUTS, everybody
+from tests.integration.api.test_health import OBSERVATIONS, RULES, TIMEOUTS, everybody, note_late
 from tests.integration.api.test_observation import STATISTICS
 
 if TYPE_CHECKING:
@@ -161,13 +161,15 @@ async def test_prometheus_and_people_are_told_the_same_healths(
         await everybody(rows)
         fleet = await read_fleet(rows.connection, timeouts=TIMEOUTS)
         measured = await read_measured(rows.connection, timeouts=TIMEOUTS)
-        servers = await ServerNumbers().read(rows.connection)
-        ended = await read_ended(rows.connection)
-    assert {health: number for _, health, number in measured.workers} | {Health.TERMINATED: ended.workers} == {
+        await note_late(rows.connection, RULES)
+        swept = await read_measured(rows.connection, timeouts=TIMEOUTS)
+    terminated = {Health.TERMINATED: measured.terminated_workers}
+    assert {health: number for _, health, number in measured.workers} | terminated == {
         health: number for health, number in fleet.workers_by_health.items() if number
     }
-    assert measured.oldest_heartbeat_age_seconds == fleet.oldest_heartbeat_age_seconds
-    assert servers | ended.servers_by_status == fleet.servers_by_status
+    assert sorted(swept.workers) == sorted(measured.workers)
+    assert swept.oldest_heartbeat_age_seconds == measured.oldest_heartbeat_age_seconds
+    assert swept.terminated_workers == measured.terminated_workers
 
 
 @pytest.mark.parametrize(("lag", "state"), [(0.0, "ok"), (600.0, "degraded"), (3100.0, "blind"), (None, "blind")])
@@ -262,27 +264,6 @@ async def test_scrapers_at_once_and_within_a_moment_share_one_reading(rows: Rows
         assert await series(http, "manman_status_workers") == first[0] == first[4]
     async with run_app(answer_cache_ms=0) as http:
         assert (await series(http, "manman_status_workers"))["healthy",] == 1
-
-
-async def test_servers_are_counted_once_and_then_known_by_what_changes(rows: Rows) -> None:
-    await rows.server(1)
-    numbers = ServerNumbers()
-    assert (await numbers.read(rows.connection))["RUNNING"] == 1
-    await rows.server(2)
-    await rows.transition("game_server_instance", 2, new_status="RUNNING")
-    await rows.transition("game_server_instance", 1, old_status="RUNNING", new_status="LOST")
-    assert await numbers.read(rows.connection) == {"CREATED": 0, "INITIALIZING": 0, "RUNNING": 1, "LOST": 1}
-
-
-async def test_servers_of_a_database_that_was_put_back_are_counted_anew(rows: Rows) -> None:
-    numbers = ServerNumbers()
-    await rows.transition("game_server_instance", 1, new_status="RUNNING")
-    await numbers.read(rows.connection)
-    await rows.connection.execute("DELETE FROM transitions")
-    await rows.connection.execute("UPDATE revision_counter SET revision = 0")
-    await rows.server(7, status="LOST")
-    found = await numbers.read(rows.connection)
-    assert (found["RUNNING"], found["LOST"]) == (0, 1)
 
 
 async def test_requests_are_counted_by_route_and_never_by_what_was_asked(rows: Rows, http: httpx.AsyncClient) -> None:

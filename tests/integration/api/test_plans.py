@@ -16,6 +16,7 @@ from manman_status.store.details import get_server, get_worker
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool
 from manman_status.store.reads import ServerFilters, WorkerFilters, list_servers, list_workers
+from tests.integration.api.test_health import RULES, note_late
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -62,6 +63,13 @@ FILL = (
 )
 
 
+NARROW = {
+    *("observation", "revision_counter", "transitions_default", "alert_progress"),
+    *("sweeps", "late_workers", "unwatched_workers"),
+}
+"""Tables of a few rows, or of a few numbers for each of a few workers."""
+
+
 class Plan:
     """What EXPLAIN tells of one query."""
 
@@ -77,7 +85,7 @@ class Plan:
     @property
     def scanned_whole(self) -> set[str]:
         whole = {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"}
-        return whole - {"observation", "revision_counter", "transitions_default", "alert_progress"}
+        return whole - NARROW
 
     @property
     def sorted_rows(self) -> float:
@@ -92,7 +100,7 @@ class Plan:
             (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             for node in self.nodes
             if node["Node Type"] in {"Index Scan", "Bitmap Heap Scan", "Seq Scan"}
-            and node["Relation Name"] not in {"observation", "revision_counter", "alert_progress", "silences"}
+            and node["Relation Name"] not in NARROW | {"silences"}
         )
 
     @property
@@ -182,6 +190,37 @@ async def test_what_is_rare_is_looked_for_only_where_it_can_be(
     assert len(page.items) == found
     assert not explained.plan.scanned_whole
     assert explained.plan.rows_looked_at <= looked_at
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (WorkerFilters(health=Health.LATE, labels={"host": "h120"}), 1),
+        (WorkerFilters(health=Health.LATE, labels={"group": "g1"}), LIMIT),
+        (WorkerFilters(health=Health.LATE), LIMIT),
+        (WorkerFilters(health=Health.LATE, status=StatusType.COMPLETE), 0),
+        (WorkerFilters(health=Health.UNHEALTHY), LIMIT),
+        (WorkerFilters(health=Health.UNHEALTHY, status=StatusType.LOST), LIMIT),
+        (WorkerFilters(health=Health.UNKNOWN), LIMIT),
+    ],
+    ids=str,
+)
+async def test_while_a_leader_sweeps_nobody_looks_for_those_who_are_not_healthy(
+    filters: WorkerFilters, found: int, explained: Explained
+) -> None:
+    """The same workers as are found by looking at all, at a fraction of the cost."""
+    connection = explained.connection
+    searched = await list_workers(connection, filters, after=0, limit=LIMIT, timeouts=TIMEOUTS)
+    transaction = connection.transaction()
+    await transaction.start()
+    await note_late(connection, RULES)
+    await connection.execute("ANALYZE late_workers")
+    page = await list_workers(explained, filters, after=0, limit=LIMIT, timeouts=TIMEOUTS)
+    await transaction.rollback()
+    assert page.items == searched.items
+    assert len(page.items) == found
+    assert not explained.plan.scanned_whole
+    assert explained.plan.rows_looked_at < ROWS / 8
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ async def test_all_is_well(
         "database",
         "schema",
         "privileges",
+        "counts",
         "broker",
         "exchange",
         "queue",
@@ -213,3 +214,22 @@ async def test_a_queue_without_consumer_and_dead_letters_show(
     finished = await manman_status("doctor", rabbitmq_url=broker, database_url=database)
     assert "problem  queue       manman.status.lifecycle.0: 1 message and no consumer" in finished.out
     assert "ok       queue       manman.status.dead: 1 message, see `manman-status dead list`" in finished.out
+
+
+async def test_numbers_that_are_not_those_of_the_rows_are_named_and_counted_anew(
+    manman_status: Command, database: str
+) -> None:
+    await execute(
+        database,
+        "ALTER TABLE workers DISABLE TRIGGER USER",
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
+        VALUES (1, now(), now(), 'RUNNING', now(), 'reported', '{"group": "eu-1"}')""",
+        "ALTER TABLE workers ENABLE TRIGGER USER",
+    )
+    finished = await manman_status("doctor", role="api", database_url=database)
+    assert finished.code == 1
+    assert "wrong in 1 case, first worker RUNNING in group eu-1: 0 instead of 1" in finished.out
+    finished = await manman_status("migrate", "--recount", database_url=database)
+    assert (finished.code, finished.err) == (0, "")
+    finished = await manman_status("doctor", role="api", database_url=database)
+    assert (finished.code, verdicts(finished)["counts"]) == (0, "ok")
