@@ -5,7 +5,6 @@ microseconds since the epoch."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
@@ -95,9 +94,11 @@ spans AS (
     FROM seen WINDOW life AS (PARTITION BY entity_id ORDER BY revision)
 )
 SELECT
+    (SELECT count(*) FROM chosen) AS workers,
     (SELECT json_object_agg(status, number) FROM (
-        SELECT status, count(*) AS number FROM chosen GROUP BY status
-    ) c) AS workers,
+        SELECT status, count(*) AS number FROM chosen
+        WHERE NOT EXISTS (SELECT FROM changes WHERE entity_id = worker_id) GROUP BY status
+    ) c) AS unchanged,
     (SELECT json_agg(json_build_array(old_status, new_status, is_last, number, length, longest, rest, longest_rest))
         FROM (
             SELECT old_status, new_status, is_last, count(*) AS number, sum(length)::bigint AS length,
@@ -133,16 +134,14 @@ async def _add_spans(
     if among is not None and not among:
         return 0
     (row,) = await connection.fetch(FLEET_SPANS, group, window.begin, *window.seen_until(), window.seen, among)
-    unchanged = Counter[str](row["workers"] or {})
-    workers = unchanged.total()
     for old, new, is_last, number, length, longest, rest, longest_rest in row["spans"] or ():
         figures.add(old and status_of(old), number, total=length, longest=longest, then=status_of(new))
         if is_last:
             figures.add(status_of(new), number, total=rest, longest=longest_rest)
-            unchanged[new] -= number
+    unchanged: Mapping[str, int] = row["unchanged"] or {}
     for status, number in unchanged.items():
-        if number:
-            figures.add(status_of(status), number, total=number * window.seen, longest=window.seen)
+        figures.add(status_of(status), number, total=number * window.seen, longest=window.seen)
+    workers: int = row["workers"]
     return workers
 
 
@@ -252,14 +251,14 @@ SELECT
     (SELECT min(begun) FROM open) AS first_open, (SELECT coalesce(sum(number), 0) FROM open)::bigint AS open,
     (SELECT json_object_agg(day, {microseconds("made_at")}) FROM uptime_days WHERE day = ANY($8)) AS days,
     (SELECT json_object_agg(day, {microseconds("made_at")}) FROM uptime_days WHERE day = $9) AS of_begin,
-    EXISTS (SELECT FROM uptime_days WHERE (day = ANY($8) OR day = $9) AND {IS_LATE}) AS is_late"""
+    EXISTS (SELECT FROM uptime_days WHERE {IS_LATE}) AS is_late"""
 
 
 async def _add_by_days(
     connection: Connection, figures: Figures, group: str | None, window: Window, plan: Plan
 ) -> int | None:
     """By the days of the plan, and from `transitions` beside them; how many workers. None, and nothing added, when
-    a day of the plan was made anew since, or must be."""
+    a day of the plan was made anew since, or something came late: its workers are not known yet to be out of order."""
     (row,) = await connection.fetch(
         BY_DAYS,
         *window.seen_until(),

@@ -66,7 +66,7 @@ async def read_window(connection: Connection, seconds: float, *, blind_after_sec
 
 
 def midnight(day: str) -> str:
-    return f"({day}::timestamp AT TIME ZONE 'UTC')"
+    return f"(({day})::timestamp AT TIME ZONE 'UTC')"
 
 
 def us_of(day: date) -> int:
@@ -132,14 +132,31 @@ class Day(msgspec.Struct, frozen=True):
     done_through: int | None
     is_complete: bool
     is_late: bool
+    revision: int
+    """Up to which all changes were looked at to say so."""
+
+    @property
+    def is_begun(self) -> bool:
+        return self.is_complete or self.done_through is not None
 
 
-IS_LATE = f"""EXISTS (
-    SELECT FROM transitions WHERE at >= {midnight("day")} AND at < {midnight("day + 1")}
-        AND revision > through_revision
-)"""
+# The oldest day stands for all that is before it, too.
+OF_THE_DAY = f"""at < {midnight("day + 1")}
+        AND at >= CASE WHEN day > (SELECT min(day) FROM uptime_days) THEN {midnight("day")} ELSE '-infinity' END"""
+IS_LATE = f"EXISTS (SELECT FROM transitions WHERE {OF_THE_DAY} AND revision > through_revision)"
 DAYS = f"""
-SELECT day, through_revision, blind, done_through, is_complete, {IS_LATE} AS is_late FROM uptime_days ORDER BY day
+SELECT day, through_revision, blind, done_through, is_complete, {IS_LATE} AS is_late,
+    (SELECT revision FROM revision_counter) AS revision
+FROM uptime_days ORDER BY day
+"""
+
+
+# Whose history may be out of order now, in days that are made.
+LATE_IN = f"""
+SELECT DISTINCT entity_id FROM uptime_days, LATERAL (
+    SELECT entity_id FROM transitions
+    WHERE entity = '{Entity.WORKER}' AND revision > through_revision AND {OF_THE_DAY}
+) late WHERE day = ANY($1::date[])
 """
 
 
@@ -153,14 +170,17 @@ async def make_some(
     now = datetime.fromtimestamp(window.end // 1_000_000, UTC)
     oldest, newest = now.date() - timedelta(days=retention_days), (now - SETTLED_AFTER).date() - ONE_DAY
     known = {row["day"]: Day(**row) for row in await connection.fetch(DAYS)}
-    spoilt = [
-        day
-        for day, made in known.items()
-        if not oldest <= day <= newest or made.is_late or made.blind != blind_of(window, day)
-    ]
-    if spoilt:
-        await _delete_days(connection, spoilt)
+    if beyond := [day for day in known if not oldest <= day <= newest]:
+        await _reset_days(connection, beyond)
+        await connection.execute(DELETE_DAYS, beyond)
         await connection.execute(FORGET_APART, midnight_of(oldest))
+        return True
+    if late := [day for day, made in known.items() if made.is_late]:
+        await set_apart(connection, (row["entity_id"] for row in await connection.fetch(LATE_IN, late)))
+        await _reset_days(connection, late, through_revision=known[late[0]].revision)
+        return True
+    if changed := [day for day, made in known.items() if made.is_begun and made.blind != blind_of(window, day)]:
+        await _reset_days(connection, changed)
         return True
     for back in range((newest - oldest).days, -1, -1):
         day = newest - timedelta(days=back)
@@ -193,7 +213,7 @@ async def _take_moves(connection: Connection) -> bool:
     moves = await connection.fetch(TO_TAKE, MOVES_AT_ONCE)
     if not moves:
         return False
-    await _delete_days(connection, await changed_on(connection, {move["worker_id"] for move in moves}))
+    await _reset_days(connection, await changed_on(connection, {move["worker_id"] for move in moves}))
     for statement in TAKE:
         await connection.execute(statement, [move["move_id"] for move in moves])
     return True
@@ -214,18 +234,24 @@ async def changed_on(connection: Connection, worker_ids: Iterable[int]) -> list[
     return [row["day"] for row in await connection.fetch(CHANGED_ON, sorted(worker_ids))]
 
 
-DELETE_DAYS = tuple(
-    f"DELETE FROM {table} WHERE day = ANY($1::date[])" for table in ("uptime_changes", "uptime_losses", "uptime_days")
-)
+RESET_DAYS = """
+UPDATE uptime_days SET done_through = NULL, is_complete = false, through_revision = coalesce($2, through_revision)
+ WHERE day = ANY($1::date[])
+"""
+DELETE_SUMS = tuple(f"DELETE FROM {table} WHERE day = ANY($1::date[])" for table in ("uptime_changes", "uptime_losses"))
+DELETE_DAYS = "DELETE FROM uptime_days WHERE day = ANY($1::date[])"
 
 
-async def _delete_days(connection: Connection, days: Sequence[date]) -> None:
-    for statement in DELETE_DAYS:
+async def _reset_days(connection: Connection, days: Sequence[date], *, through_revision: int | None = None) -> None:
+    """They are to be made anew. Their rows stay, so that what comes late meanwhile is seen."""
+    await connection.execute(RESET_DAYS, days, through_revision)
+    for statement in DELETE_SUMS:
         await connection.execute(statement, days)
 
 
 BEGIN_DAY = """
 INSERT INTO uptime_days (day, through_revision, blind) SELECT $1, revision, $2 FROM revision_counter
+ON CONFLICT (day) DO UPDATE SET blind = $2
 """
 LAST_OF_PIECE = f"""
 SELECT count(*) AS found, max(entity_id) AS last FROM (
@@ -235,7 +261,7 @@ SELECT count(*) AS found, max(entity_id) AS last FROM (
 ) piece
 """
 # $1 and $2 are the bounds of the day, $3 and $4 of the ids.
-OF_PIECE = f"entity = '{Entity.WORKER}' AND entity_id > $3 AND entity_id <= $4"
+OF_PIECE = f"entity = '{Entity.WORKER}' AND entity_id > $3 AND entity_id <= $4 AND entity_id NOT IN ({APART})"
 OUT_OF_ORDER = f"""
 SELECT entity_id, max(seen_at) AS until FROM (
     SELECT entity_id, at, max(at) OVER life AS seen_at, old_status, row_number() OVER life AS number
@@ -261,9 +287,9 @@ GROUP BY entity_id
 # $5 to $7 are `Window.seen_until` of the day.
 MAKE_PIECE = f"""WITH changes AS (
     SELECT entity_id, revision, old_status, new_status, at, coalesce(labels ->> 'group', '') AS "group",
-        {microseconds("$1")} AS lower_at
+        {microseconds("$1::timestamptz")} AS lower_at
     FROM transitions JOIN workers ON worker_id = entity_id
-    WHERE {OF_PIECE} AND at >= $1 AND at < $2 AND entity_id NOT IN ({APART})
+    WHERE {OF_PIECE} AND at >= $1 AND at < $2
 ),
 {CHANGES_OF_LIVES},
 summed AS (
@@ -281,14 +307,15 @@ summed AS (
 ),
 open AS (
     INSERT INTO uptime_losses (worker_id, begun, day)
-    SELECT entity_id, at, ($1 AT TIME ZONE 'UTC')::date FROM lives WHERE new_status = '{StatusType.LOST}' AND is_last
+    SELECT entity_id, at, ($1::timestamptz AT TIME ZONE 'UTC')::date
+    FROM lives WHERE new_status = '{StatusType.LOST}' AND is_last
     ON CONFLICT DO NOTHING
 )
 INSERT INTO uptime_changes AS kept
     (day, is_fleet, group_name, old_status, new_status, changes, seen, lost, longest, opened, crossed_begun,
      crossed_ended)
-SELECT ($1 AT TIME ZONE 'UTC')::date, "group" IS NULL, coalesce("group", ''), coalesce(old_status, ''), new_status,
-    changes, seen, lost, longest, opened, crossed_begun, crossed_ended
+SELECT ($1::timestamptz AT TIME ZONE 'UTC')::date, "group" IS NULL, coalesce("group", ''), coalesce(old_status, ''),
+    new_status, changes, seen, lost, longest, opened, crossed_begun, crossed_ended
 FROM summed
 ON CONFLICT (day, is_fleet, group_name, old_status, new_status) DO UPDATE
    SET changes = kept.changes + excluded.changes, seen = kept.seen + excluded.seen, lost = kept.lost + excluded.lost,
@@ -305,7 +332,7 @@ LEAST_ID, GREATEST_ID = -(2**63), 2**63 - 1
 async def _make_piece(
     connection: Connection, day: date, made: Day | None, blind: list[int], changes_at_once: int
 ) -> None:
-    if made is None:
+    if made is None or not made.is_begun:
         await connection.execute(BEGIN_DAY, day, blind)
     lower, upper = midnight_of(day), midnight_of(day + ONE_DAY)
     after = LEAST_ID if made is None or made.done_through is None else made.done_through
@@ -314,9 +341,10 @@ async def _make_piece(
     is_last = piece["found"] < changes_at_once
     bounds = lower, upper, after, GREATEST_ID if is_last else piece["last"]
     odd = {row["entity_id"]: row["until"] for row in await connection.fetch(OUT_OF_ORDER, *bounds)}
-    if odd:
+    if odd:  # the days before, which tell when losses began, may have to be made anew
         await set_apart(connection, odd, is_taken=True, until=max(odd.values()))
-        await _delete_days(connection, [other for other in await changed_on(connection, odd) if other != day])
+        await _reset_days(connection, [other for other in await changed_on(connection, odd) if other != day])
+        return
     pairs = list(zip(blind[::2], blind[1::2], strict=True))
     of_day = Window(us_of(day), us_of(day) + DAY_US, pairs)
     await connection.execute(MAKE_PIECE, *bounds, *of_day.seen_until())

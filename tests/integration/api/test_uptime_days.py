@@ -106,7 +106,7 @@ class History:
                 assert (by_days.figures, by_days.workers) == (one_by_one.figures, one_by_one.workers), (group, seconds)
 
 
-@pytest.fixture(params=range(3))
+@pytest.fixture(params=range(2))
 def history(rows: Rows, request: pytest.FixtureRequest) -> History:
     return History(rows, request.param)
 
