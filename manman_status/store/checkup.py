@@ -30,6 +30,10 @@ READ_BY_THE_API = (
     "unwatched_workers",
     "late_workers",
     "sweeps",
+    "uptime_days",
+    "uptime_changes",
+    "uptime_losses",
+    "uptime_moves",
 )
 WRITTEN_BY_THE_PROCESSOR = {
     "workers": ("INSERT", "UPDATE", "DELETE"),
@@ -54,6 +58,10 @@ WRITTEN_BY_THE_PROCESSOR = {
     "fleet_count_changes": ("UPDATE", "DELETE"),
     "late_workers": ("INSERT", "UPDATE", "DELETE"),
     "sweeps": ("UPDATE",),
+    "uptime_days": ("INSERT", "UPDATE", "DELETE"),
+    "uptime_changes": ("INSERT", "UPDATE", "DELETE"),
+    "uptime_losses": ("INSERT", "DELETE"),
+    "uptime_moves": ("INSERT", "UPDATE", "DELETE"),
 }
 
 
