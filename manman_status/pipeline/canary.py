@@ -253,10 +253,12 @@ class Observer:
         self._has_dropped = bool(dropped)
         return dropped
 
-    async def note_cut(self) -> None:
-        """Before a queue is read again whose connection was lost. Raises one of DATABASE_ERRORS."""
+    async def read_marks(self, *, note_cut: bool) -> list[QueueMark]:
+        """What is to be read. `note_cut` writes down that a connection was lost. Raises one of DATABASE_ERRORS."""
         async with self._pool.acquire() as connection:
-            await resume_observation(connection)
+            if note_cut:
+                await resume_observation(connection)
+            return await read_queues(connection)
 
     async def _write(self, seen: _Report | None, *, was_cut_off: bool, dropped: bool) -> _Report:
         """The observation advances to what was `seen`."""

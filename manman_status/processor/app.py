@@ -56,6 +56,7 @@ from manman_status.reporter.alarms import learn_reasons
 from manman_status.settings import Settings
 from manman_status.store.checkup import require_writes
 from manman_status.store.faults import plain
+from manman_status.store.observation import QueueMark
 from manman_status.store.partitions import prepare_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
 from manman_status.wire.topology import MOST_PARTITIONS, Topology
@@ -183,7 +184,7 @@ class Processor:
         self._reading = Reading(
             topology,
             self._subscribe,
-            self._note_cut,
+            self._read_marks,
             given_within_seconds=max(5 * settings.canary_interval_seconds, 2.0),
         )
         self._registered = asyncio.Event()
@@ -285,8 +286,8 @@ class Processor:
             tracing=self._tracing,
         )
 
-    async def _note_cut(self) -> None:
-        await self._observer.note_cut()
+    async def _read_marks(self, note_cut: bool) -> list[QueueMark]:
+        return await self._observer.read_marks(note_cut=note_cut)
 
     async def _read(self) -> None:
         """Whoever reads must be known, and what is read too. Where dead letters go is tried before."""

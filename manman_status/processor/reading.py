@@ -7,7 +7,7 @@ share closes the channel of one. The next in line gets that one, and does the sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from math import ceil
@@ -44,15 +44,16 @@ class Reading:
         self,
         topology: Topology,
         subscribe: Subscribe,
-        note_cut: Callable[[], Awaitable[None]],
+        ask: Callable[[bool], Awaitable[list[QueueMark]]],
         *,
         given_within_seconds: float,
     ) -> None:
-        """`note_cut` writes down that a connection was lost, before what came meanwhile is read. A queue from which
-        nothing came for `given_within_seconds`, no canary either, is another processor's."""
+        """`ask` reads from the database what is to be read, and writes down there, if told to, that a connection was
+        lost: before what came meanwhile is read. A queue from which nothing came for `given_within_seconds`, no canary
+        either, is another processor's."""
         self._topology = topology
         self._subscribe = subscribe
-        self._note_cut = note_cut
+        self._ask = ask
         self._given_within_seconds = given_within_seconds
         self._marks: dict[str, QueueMark] = {}
         self._processors = 1
@@ -71,7 +72,7 @@ class Reading:
     @property
     def queues(self) -> list[str]:
         """Those into which workers' messages are put."""
-        return [mark.queue for mark in self._marks.values() if mark.state is QueueState.ACTIVE]
+        return _active(self._marks.values())
 
     @property
     def given(self) -> list[str]:
@@ -162,29 +163,35 @@ class Reading:
         await asyncio.wait({reading})
         await subscription.reader.close()
 
-    @property
-    def _partitions(self) -> int:
-        return sum(self._topology.partition_of(queue) is not None for queue in self.queues)
+    def _partitions(self, queues: Iterable[str]) -> int:
+        return sum(self._topology.partition_of(queue) is not None for queue in queues)
 
     async def _declare(self, queue: str, connection: Connection) -> None:
-        """Before it is subscribed to."""
-        if queue in self._running and self._running[queue][0].reader.is_lost:
-            try:
-                await self._note_cut()
-            except DATABASE_ERRORS as error:
-                raise BrokerUnavailable(cause=f"the database has to know first: {describe(error)}") from error
-        if queue in self.queues:
-            partitions = self._partitions
+        """Before it is subscribed to. The database is asked before it is bound, since what we know may be old, and
+        again after that, since we may have been slow: nothing may be put into a queue that does not count."""
+        was_lost = queue in self._running and self._running[queue][0].reader.is_lost
+        active = await self._active_now(note_cut=was_lost)
+        if queue in active:
+            partitions = self._partitions(active)
             await declare_inbound(connection, self._topology, queue, partitions=partitions)
             self._declared[queue] = partitions
-        elif not await release(connection, self._topology, queue):
+            if queue in await self._active_now(note_cut=False):
+                return
+        if not await release(connection, self._topology, queue):
             raise BrokerUnavailable(cause="it is not there any more")
+
+    async def _active_now(self, *, note_cut: bool) -> list[str]:
+        try:
+            marks = await self._ask(note_cut)
+        except DATABASE_ERRORS as error:
+            raise BrokerUnavailable(cause=f"the database has to be asked first: {describe(error)}") from error
+        return _active(marks)
 
     async def _declare_again(self) -> None:
         """Bind what is bound otherwise since the number of partitions changed."""
         for each in self._needed:
             connection = each.reader.connection
-            if connection and self._declared.get(each.queue) not in {None, self._partitions}:
+            if connection and self._declared.get(each.queue) not in {None, self._partitions(self.queues)}:
                 try:
                     await self._declare(each.queue, connection)
                 except (BrokerUnavailable, OtherArguments, PluginMissing) as error:
@@ -193,7 +200,7 @@ class Reading:
     def _share(self) -> None:
         """Hand one over when we are given more than our share, at most one at a time."""
         given = [queue for queue in self.given if self._topology.partition_of(queue) is not None]
-        if len(given) <= ceil(self._partitions / self._processors) or monotonic() < self._hand_over_at:
+        if len(given) <= ceil(self._partitions(self.queues) / self._processors) or monotonic() < self._hand_over_at:
             return
         lately = monotonic() - CAME_BACK_WITHIN_SECONDS
         came_back = any(self._handed_over.get(queue, 0.0) > lately for queue in given)
@@ -203,3 +210,7 @@ class Reading:
             self._handed_over[queue] = monotonic()
             log.info("queue_handed_over", queue=queue, processors=self._processors)
             self._running[queue][0].reader.hand_over()
+
+
+def _active(marks: Iterable[QueueMark]) -> list[str]:
+    return [mark.queue for mark in marks if mark.state is QueueState.ACTIVE]
