@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 LOOK_EVERY_SECONDS = 1.0
 STRAYS_EVERY_SECONDS = 60.0
+FAILURES_BEFORE_A_LINE = 5
+"""Of asking the broker about queues that are on their way out: while it is away, others say so."""
 EMPTY_SECONDS = 5.0
 """So long a queue must be empty before it goes, and so long processors have to let go of it."""
 TIDY_EVERY_SECONDS = 3600.0
@@ -78,6 +80,7 @@ class Housekeeper:
         self._tidy_at = self._partitions_at = self._strays_at = float("-inf")
         self._locks = Backoff(longest_seconds=LOCKS_TRIED_EVERY_SECONDS)
         self._queue_problem = OnceAMinute()
+        self._queue_failures = 0
 
     async def run(self) -> None:
         backoff = Backoff()
@@ -120,8 +123,11 @@ class Housekeeper:
             try:
                 await self._keep_queue(mark, token)
             except BrokerUnavailable as error:
-                if self._queue_problem.is_due():
+                self._queue_failures += 1
+                if self._queue_failures > FAILURES_BEFORE_A_LINE and self._queue_problem.is_due():
                     log.warning("queue_not_removed", queue=mark.queue, error=str(error))
+            else:
+                self._queue_failures = 0
 
     async def _find_strays(self, known: Collection[str], token: int) -> None:
         """A backup was restored that is older than they are, or a processor hung between naming and binding one: part
