@@ -258,6 +258,11 @@ class Watermark(SQLModel, table=True):
     observed_through: datetime | None = Field(sa_column=_time())
     canary_key: str | None = Field(sa_column=Column(Text, nullable=True))
     clock_steps: int = Field(sa_column=_bigint(0))
+    # Processors of the release before write these four, and nobody reads them.
+    pending_sent: datetime | None = Field(sa_column=_time())
+    pending_seen: datetime | None = Field(sa_column=_time())
+    pending_by: str | None = Field(sa_column=Column(Text, nullable=True))
+    canaries_from: datetime | None = Field(sa_column=_time())
 
 
 class CanaryKey(SQLModel, table=True):
@@ -282,6 +287,8 @@ class Processor(SQLModel, table=True):
     version: str = Field(sa_column=Column(Text, nullable=False))
     started_at: datetime = Field(sa_column=_time(nullable=False))
     last_seen: datetime = Field(sa_column=_time(nullable=False))
+    # Processors of the release before write it, and their apis read it.
+    settled_through: dict[str, str] = Field(sa_column=_json())
     # What `pipeline/statistics.py` counts, since it started.
     statistics: dict[str, Any] = Field(sa_column=_json())
 
