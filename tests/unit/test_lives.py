@@ -311,6 +311,12 @@ def test_what_is_dated_ahead_masks_nothing_that_follows(ahead):
     assert fleet.take(info(StatusType.CRASHED, NOW + ahead)).worker.status is StatusType.RUNNING  # a copy
 
 
+def test_a_clock_that_is_set_and_still_ahead_is_heard():
+    fleet = Fleet().take(WorkerStatusReported(worker_id=1, status=StatusType.CRASHED, sent_at=NOW + 365 * DAY)).wait(2)
+    fleet.take(WorkerStatusReported(worker_id=1, status=StatusType.RUNNING, sent_at=NOW + DAY))
+    assert fleet.worker.status is StatusType.RUNNING
+
+
 def test_a_stop_dated_ahead_ends_no_later_life():
     stopped = WorkerStopped(worker_id=1, sent_at=NOW + 300 * DAY)
     fleet = Fleet().take(heartbeat(), stopped).wait(2).take(WorkerStarted(worker_id=1))

@@ -325,6 +325,17 @@ def test_copies_of_a_life_change_nothing_after_the_next_one_began():
     life = [info(StatusType.CREATED, BASE), info(StatusType.RUNNING, BASE), info(StatusType.COMPLETE, BASE)]
     history = History(*life, info(StatusType.RUNNING, BASE + SECOND // 2), *life)
     assert [status for status, _ in history.statuses[0]] == ["CREATED", "RUNNING", "COMPLETE", "RUNNING"]
+    history.take(info(StatusType.COMPLETE, BASE + 2 * SECOND))
+    assert len(history.worker.reported.dated) == 1  # what is old news by its date need not be remembered
+
+
+@pytest.mark.parametrize("at", [None, microseconds(START) + 365 * 86_400 * SECOND])
+def test_status_info_that_counts_at_its_receipt_keeps_its_order(at):
+    """Places in a large batch reach beyond the time at which the next one begins."""
+    rows = Rows()
+    for status, order in (StatusType.CREATED, 900), (StatusType.COMPLETE, 500), (StatusType.RUNNING, 500):
+        merge(rows, info(status, at), Receipt(START, microseconds(START) + order))
+    assert [transition.new_status for transition in rows.transitions] == ["CREATED", "COMPLETE", "RUNNING"]
 
 
 def test_copies_change_nothing_when_there_are_more_than_a_row_remembers():
