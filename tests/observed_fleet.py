@@ -293,7 +293,7 @@ class Database:
 
     def advance(self, proven, now):
         through, clock_steps = proven
-        if through is None or clock_steps != self.clock_steps or self.proven[0] is None:
+        if through is None or clock_steps != self.clock_steps:
             return
         if self.observed_through is not None and through <= self.observed_through:
             return
