@@ -1,4 +1,4 @@
-"""AMQP properties that the client library cannot read, made harmless before it tries.
+"""AMQP properties that the client library cannot read, made harmless before it tries, and deliveries read faster.
 
 Whoever publishes chooses a message's routing key and properties, and RabbitMQ passes most of them
 on as they are. pamqp raises at a time after the year 9999, at text that is not UTF-8 and at tables
@@ -8,16 +8,39 @@ behind it is ever read. Here such a property counts as absent, and such text is 
 
 from __future__ import annotations
 
+import struct
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from pamqp import decode
+from pamqp import commands, decode
 
 LENGTH_BYTES = 4
 
 
+class Deliver(commands.Basic.Deliver):
+    """What comes before each message, read in the order of its fields.
+
+    pamqp looks up the type of every field of every frame, and copies what is left of the frame for each.
+    """
+
+    __slots__: ClassVar[list[str]] = []  # those of pamqp's
+
+    def unmarshal(self, data: bytes) -> None:
+        used, self.consumer_tag = _text(data)
+        self.delivery_tag, flags = _tag_and_flags(data, used)
+        self.redelivered = bool(flags & 1)
+        data = data[used + TAG_AND_FLAGS_BYTES :]
+        used, self.exchange = _text(data)
+        self.routing_key = _text(data[used:])[1]
+
+
+_tag_and_flags = struct.Struct(">QB").unpack_from
+TAG_AND_FLAGS_BYTES = 9
+
+
 def read_any_properties() -> None:
-    """For the whole process: pamqp finds its decoders in these two tables. Twice does no harm."""
+    """For the whole process: pamqp finds its decoders in these three tables. Twice does no harm."""
+    commands.INDEX_MAPPING[Deliver.index] = Deliver
     decode.METHODS |= {"shortstr": _text, "table": _table, "timestamp": _time}
     decode.TABLE_MAPPING[b"T"] = _time
 

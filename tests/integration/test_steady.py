@@ -44,6 +44,7 @@ def changes(now, life):
     """What may be otherwise in a row than in a steady one: fields with the values that they may have."""
     at = [0, life - 1, life, life + 1, life + 60_000_000, microseconds(now)]
     moments = [now - timedelta(seconds=seconds) for seconds in (-1, 0, 5, 7_200)]
+    ended = {"ended_status": [StatusType.COMPLETE], "ended_reason": [Reason.REPORTED]}
     rivals = {"rival_incarnation": [life - 1, life, life + 1], "rival_seq": [3, 5]}
     return [
         {"status": [*StatusType]},
@@ -56,7 +57,8 @@ def changes(now, life):
         *({name: [0, 5, 6, 7]} for name in COUNTS),
         *({name: at} for name in ("first_received_at", "passed_incarnation", "ahead_at", "inventory_digest")),
         {"begun_at": at, "begun_status": [StatusType.RUNNING]},
-        {"ended_at": at, "ended_status": [StatusType.COMPLETE], "ended_reason": [Reason.REPORTED]},
+        {"ended_at": at, "first_received_at": at, **ended},
+        {"ended_at": at, **ended},
         {"stopped_incarnation": [life], "stopped_at": at},
         *({"rival_since": [moment], "rival_beat_at": [moment], **rivals} for moment in moments[2:]),
     ]

@@ -13,6 +13,7 @@ from pamqp.header import ContentHeader
 
 from manman_status.processor.flow import Flow
 from manman_status.processor.received import TAG, Deliveries
+from manman_status.wire.properties import Deliver
 
 
 class Channel:
@@ -28,6 +29,21 @@ def delivery(tag, body, *, consumer=TAG, piece=4):
     yield ContentHeader(body_size=len(body), properties=Basic.Properties(headers={"n": tag}))
     for start in range(0, len(body), piece):
         yield ContentBody(body[start : start + piece])
+
+
+words = st.text(max_size=30).map(str.encode)
+
+
+@given(tag=st.integers(1, 2**63 - 1), redelivered=st.booleans(), texts=st.tuples(words, words, words))
+def test_a_delivery_is_read_as_pamqp_reads_it(tag, redelivered, texts):
+    consumer, exchange, key = (bytes([len(text)]) + text for text in texts)
+    frame = consumer + tag.to_bytes(8) + bytes([redelivered]) + exchange + key
+    ours, theirs = Deliver(), Basic.Deliver()
+    for each in (ours, theirs):
+        each.unmarshal(frame)
+    for name in ("consumer_tag", "delivery_tag", "redelivered", "exchange", "routing_key"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert (ours.delivery_tag, ours.routing_key) == (tag, texts[2].decode())
 
 
 async def put_all(frames):
