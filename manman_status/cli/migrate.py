@@ -48,7 +48,7 @@ def migrate(
         before = asyncio.run(revision())
         schema.migrate(settings.database_url, say=say)
         after = asyncio.run(revision())
-        if recount:
+        if recount or new_epoch:  # a backup of the data alone is counted twice when it is loaded
             asyncio.run(schema.recount_fleet(settings.database_url))
         epoch = asyncio.run(schema.begin_new_epoch(settings.database_url)) if new_epoch else None
     except asyncpg.ReadOnlySQLTransactionError as error:

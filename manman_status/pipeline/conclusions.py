@@ -75,7 +75,7 @@ class Conclusions:
     ) -> None:
         self.horizon = horizon
         self._connection = connection
-        self._token = token
+        self.token = token
         self._rules = rules
         self._statistics = statistics
         self._wake = wake
@@ -83,13 +83,13 @@ class Conclusions:
     async def write_guards(self, guards: Mapping[str, GuardState]) -> None:
         for names in pieces(sorted(guards), GUARDS_AT_ONCE):
             async with self._connection.transaction():
-                await check_lease(self._connection, LEASE, self._token)
+                await check_lease(self._connection, LEASE, self.token)
                 await write_guards(self._connection, {name: guards[name] for name in names})
 
     async def delete_guards(self, groups: Iterable[str]) -> None:
         for names in pieces(sorted(groups), GUARDS_AT_ONCE):
             async with self._connection.transaction():
-                await check_lease(self._connection, LEASE, self._token)
+                await check_lease(self._connection, LEASE, self.token)
                 await delete_guards(self._connection, names)
 
     async def lose_workers(self, condemned: Sequence[Overdue], held: Mapping[str, GuardState]) -> None:
@@ -192,7 +192,7 @@ class Conclusions:
         logged as `event`."""
         rows = Rows()
         async with self._connection.transaction():
-            await check_lease(self._connection, LEASE, self._token)
+            await check_lease(self._connection, LEASE, self.token)
             now = await transaction_time(self._connection)
             yield rows, now
             await store_rows(self._connection, rows)

@@ -43,6 +43,8 @@ class Lateness:
         self._rules = rules
         self._scan_from: datetime | None = None
         self._pace = Pace()
+        self.looked_at = 0.0
+        """By `perf_counter`."""
 
     def distrust(self) -> None:
         """What is known of the times in the rows holds no more."""
@@ -57,6 +59,7 @@ class Lateness:
         async with connection.transaction():
             await check_lease(connection, LEASE, token)
             await note_swept(connection, horizon, scanned)
+        self.looked_at = perf_counter()
 
     async def _forget(self, connection: Connection, token: int, horizon: Horizon) -> None:
         while True:

@@ -16,14 +16,14 @@ between two pieces, and the next one must conclude the same from what it finds:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from time import perf_counter
 
 import structlog
 
 from manman_status.backoff import Backoff
 from manman_status.domain.guard import Group, GuardState, Verdict, judge_groups
-from manman_status.domain.sweep import SweepRules
+from manman_status.domain.sweep import Horizon, SweepRules
 from manman_status.errors import describe
 from manman_status.pipeline.conclusions import WORKERS_AT_ONCE, Conclusions, pieces
 from manman_status.pipeline.lateness import Lateness, Pace
@@ -34,6 +34,7 @@ from manman_status.store.counting import add_up_changes
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 from manman_status.store.sweep import (
+    Overdue,
     count_groups,
     longest_silent,
     overdue_workers,
@@ -45,6 +46,8 @@ from manman_status.store.writes import RowAppeared
 log = structlog.get_logger()
 
 CHANGES_AT_ONCE = 10_000
+LATE_FOR_SECONDS = 2.0
+"""How old what is known of the late ones becomes within a sweep."""
 
 
 class Sweeper:
@@ -150,33 +153,41 @@ class Sweeper:
         closed = [name for name in guards if verdicts[name].guard is None]
         _tell(guards, changed, closed)
         await conclusions.write_guards(changed)
-        await self._lose(connection, conclusions, groups, verdicts, guards)
+        async for piece in self._condemned(connection, horizon, groups, verdicts):
+            await conclusions.lose_workers(piece, guards)
+            await self._look_again(connection, conclusions.token)
         await conclusions.delete_guards(closed)
 
-    async def _lose(
+    async def _condemned(
         self,
         connection: Connection,
-        conclusions: Conclusions,
+        horizon: Horizon,
         groups: Mapping[str, Group],
         verdicts: Mapping[str, Verdict],
-        guards: Mapping[str, GuardState],
-    ) -> None:
-        horizon, rules = conclusions.horizon, self._rules
+    ) -> AsyncIterator[list[Overdue]]:
+        """Pieces of those to mark LOST now, in the order of their ids within a kind of verdict."""
+        rules = self._rules
         losing = {name: verdict.lose for name, verdict in verdicts.items() if verdict.lose}
         some = {name: number for name, number in losing.items() if number < groups[name].overdue}
         whole = losing.keys() - some.keys()
         if some:
-            condemned = await longest_silent(connection, horizon, rules, some)
-            for piece in pieces(condemned, WORKERS_AT_ONCE):
-                await conclusions.lose_workers(piece, guards)
+            for piece in pieces(await longest_silent(connection, horizon, rules, some), WORKERS_AT_ONCE):
+                yield piece
         held, after = sorted(verdicts.keys() - whole), 0
         while whole:
             piece = await overdue_workers(connection, horizon, rules, after=after, but_of=held, limit=WORKERS_AT_ONCE)
             # A worker whose group has changed since was not judged in this one.
-            await conclusions.lose_workers([worker for worker in piece if worker.group in whole], guards)
+            yield [worker for worker in piece if worker.group in whole]
             if len(piece) < WORKERS_AT_ONCE:
                 return
             after = piece[-1].worker_id
+
+    async def _look_again(self, connection: Connection, token: int) -> None:
+        """In a sweep that takes long, readers are not to wait for its end to know who is late."""
+        if perf_counter() - self._lateness.looked_at > LATE_FOR_SECONDS:
+            horizon = await read_horizon(connection)
+            if horizon is not None:
+                await self._lateness.look(connection, token, horizon)
 
 
 GUARDS_LOGGED = 20
