@@ -84,7 +84,7 @@ def test_the_first_reading_of_all_finds_a_step_back_and_no_step_forward():
 
 def test_after_a_step_the_state_is_never_ok():
     def state(lag_seconds):
-        return observation_state(lag_seconds, degraded_after_seconds=5, blind_after_seconds=30, has_clock_stepped=True)
+        return observation_state(lag_seconds, degraded_after_seconds=5, blind_after_seconds=30, is_doubtful=True)
 
     assert [state(0.2), state(6), state(31)] == [
         ObservationState.DEGRADED,
