@@ -84,10 +84,11 @@ def find_sender(event: bytes) -> str:
     """Who sent an event that was refused, as far as it can be told: `worker 7`, or an empty text."""
     try:
         reading = _Reading(_decode_fields(event))
-        if (reading.take("entity_type", _text) or "").lower() == Entity.WORKER:
+        kind = reading.take("command_type", _text)
+        if kind is None and (reading.take("entity_type", _text) or "").lower() == Entity.WORKER:
             worker_id = reading.take("identifier", identity)
         else:
-            place = PLACE_OF_WORKER[(reading.take("command_type", _text) or "").upper()]
+            place = PLACE_OF_WORKER[(kind or "").upper()]
             worker_id = identity((reading.take("command_args", _array) or [])[place], "")
     except (*UNREADABLE, PoisonMessage, LookupError):
         return ""
