@@ -14,12 +14,19 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from cyclopts import App, Parameter
 
-from bench import drain, http, million, reporter, scrape, sweep, watchers
+from bench import drain, http, million, partitions, reporter, scrape, sweep, watchers
 from bench.stack import FULL, QUICK, Stack
 
-Part: TypeAlias = Literal["singles", "arrays", "http", "sweep", "reporter", "watchers", "scrape", "million"]
-PARTS: tuple[Part, ...] = tuple(part for part in get_args(Part) if part != "million")
-"""Of a run that does not say which: a million workers take half an hour."""
+Part: TypeAlias = Literal[
+    "singles", "arrays", "http", "sweep", "reporter", "watchers", "scrape", "million", "partitions"
+]
+PARTS: tuple[Part, ...] = tuple(part for part in get_args(Part) if part not in {"million", "partitions"})
+"""Of a run that does not say which: the other two take their time."""
+DRAINED: dict[Part, Callable[[Stack], Awaitable[str]]] = {
+    "singles": drain.singles,
+    "arrays": drain.arrays,
+    "partitions": partitions.table,
+}
 WITHOUT_FLEET: dict[Part, Callable[[Stack], Awaitable[str]]] = {
     "sweep": sweep.cost,
     "reporter": reporter.cost,
@@ -48,10 +55,9 @@ def bench(
 async def measure(stack: Stack, only: set[Part]) -> None:
     if only - WITHOUT_FLEET.keys():
         await stack.seed()
-    if "singles" in only:
-        print(await drain.singles(stack), flush=True)
-    if "arrays" in only:
-        print(await drain.arrays(stack), flush=True)
+    for part, measured in DRAINED.items():
+        if part in only:
+            print(await measured(stack), flush=True)
     if only & {"singles", "arrays"}:
         print(await drain.hot_updates(stack), flush=True)
     if "http" in only:
