@@ -186,7 +186,8 @@ class ChannelTeller(Teller):
             log.info("alerts_told", channel=self.channel, alerts=len(told), first=told[0].key)
             ids = {alert.alert_id for alert in told}
             news = [(what, alert) for what, alert in news if alert.alert_id not in ids]
-            self._is_amid_burst = bool(news)
+            # What came while several messages were sent belongs to them.
+            self._is_amid_burst = bool(news) or self._is_amid_burst
         return 0 if self._is_amid_burst else LOOK_EVERY_SECONDS
 
     async def _read_news(self, token: int) -> tuple[list[tuple[News, ToldAlert]], datetime | None]:
