@@ -15,7 +15,7 @@ LIFE = ("CREATED", "INITIALIZING", "RUNNING", "COMPLETE")
 ENTITIES = [(kind, 100 + number) for number in range(LIVES // 2) for kind in ("worker", "game_server_instance")]
 EVERY_LIFE = {f"{kind}.{identifier}.status": list(LIFE) for kind, identifier in ENTITIES}
 
-PROCESSORS = [1]
+PROCESSORS = [1, 2, 3]
 
 DATES = {
     "rising": (0, 1, 2, 3),
