@@ -44,7 +44,7 @@ from manman_status.domain.instances import (
 )
 from manman_status.domain.lives import contend, counts_lower, follow, of_row
 from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
-from manman_status.domain.status import ACTIVE, INFERRED, Reason, StatusType
+from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Reason, StatusType
 from manman_status.domain.status_info import in_arrival_order
 from manman_status.domain.workers import hear, know_worker, microseconds, report_status, settle_worker, stop
 
@@ -136,7 +136,8 @@ def _report_worker_status(rows: Rows, worker: Worker, event: WorkerStatusReporte
 
 
 def _report_server_status(rows: Rows, instance: ServerInstance, event: ServerStatusReported, receipt: Receipt) -> None:
-    counted = in_arrival_order(instance, event, receipt.order)
+    """An end is never too old for an instance, which has one life; the end that came first stands."""
+    counted = in_arrival_order(instance, event, receipt.order, is_final=event.status in TERMINAL)
     if counted is None:
         return
     position = counted.position(receipt.order)
