@@ -4,9 +4,9 @@ same rows.
 Each row is a set of registers that only ever keep the greatest (or, for an instance's end, the first) of what was
 said; `status`, `reason` and `evidence` are computed from the registers alone. So the order of arrival cannot matter:
 it shows only in the times at which the database saw things (`created_date`, `status_since`, `end_date`,
-`last_heartbeat`, `missing_since`). Two things need the moment of receipt, and there alone the order of arrival may
+`last_heartbeat`, `missing_since`). Two things need the moment of receipt, and there the order of arrival may
 matter: a life that counts lower than the one before (`domain/lives.py`), and what is dated too far ahead
-(`domain/events.py`).
+(`domain/events.py`). Among the StatusInfo of one entity it decides (`domain/status_info.py`).
 
 An instance has one worker and one configuration for life. Should two workers name it, the later position owns it;
 of two configurations the greater id stands.

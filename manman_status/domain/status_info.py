@@ -12,7 +12,7 @@ Two kinds of StatusInfo are not applied:
   so what is redelivered, sent twice or replayed changes nothing.
 - *Old news* is dated more than `REORDERED_WITHIN` before the newest that was applied, further back
   than threads alone explain. So is an active status that is dated before an applied end: a late
-  message cannot revive what has ended.
+  message cannot revive what has ended. The end of a server instance is never old news.
 
 Invariant: what is no longer remembered is old news. A row forgets what is dated more than
 `REORDERED_WITHIN` before its newest, and the oldest of a full memory; while a memory is full,
