@@ -4,9 +4,9 @@ same rows.
 Each row is a set of registers that only ever keep the greatest (or, for an instance's end, the first) of what was
 said; `status`, `reason` and `evidence` are computed from the registers alone. So the order of arrival cannot matter:
 it shows only in the times at which the database saw things (`created_date`, `status_since`, `end_date`,
-`last_heartbeat`, `missing_since`). Two things need the moment of receipt, and there alone the order of arrival may
+`last_heartbeat`, `missing_since`). Two things need the moment of receipt, and there the order of arrival may
 matter: a life that counts lower than the one before (`domain/lives.py`), and what is dated too far ahead
-(`domain/events.py`).
+(`domain/events.py`). Among the StatusInfo of one entity it decides (`domain/status_info.py`).
 
 An instance has one worker and one configuration for life. Should two workers name it, the later position owns it;
 of two configurations the greater id stands.
@@ -44,7 +44,7 @@ from manman_status.domain.instances import (
 )
 from manman_status.domain.lives import contend, counts_lower, follow, of_row
 from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
-from manman_status.domain.status import ACTIVE, INFERRED, Reason, StatusType
+from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Reason, StatusType
 from manman_status.domain.status_info import in_arrival_order
 from manman_status.domain.workers import hear, know_worker, microseconds, report_status, settle_worker, stop
 
@@ -136,7 +136,8 @@ def _report_worker_status(rows: Rows, worker: Worker, event: WorkerStatusReporte
 
 
 def _report_server_status(rows: Rows, instance: ServerInstance, event: ServerStatusReported, receipt: Receipt) -> None:
-    counted = in_arrival_order(instance, event, receipt.order)
+    """An end is never too old for an instance, which has one life; the end that came first stands."""
+    counted = in_arrival_order(instance, event, receipt.order, is_final=event.status in TERMINAL)
     if counted is None:
         return
     position = counted.position(receipt.order)

@@ -12,7 +12,7 @@ Two kinds of StatusInfo are not applied:
   so what is redelivered, sent twice or replayed changes nothing.
 - *Old news* is dated more than `REORDERED_WITHIN` before the newest that was applied, further back
   than threads alone explain. So is an active status that is dated before an applied end: a late
-  message cannot revive what has ended.
+  message cannot revive what has ended. The end of a server instance is never old news.
 
 Invariant: what is no longer remembered is old news. A row forgets what is dated more than
 `REORDERED_WITHIN` before its newest, and the oldest of a full memory; while a memory is full,
@@ -44,10 +44,12 @@ REMEMBERED = 16
 StatusInfo = TypeVar("StatusInfo", bound=WorkerStatusReported | ServerStatusReported)
 
 
-def in_arrival_order(row: Worker | ServerInstance, event: StatusInfo, received_at: int) -> StatusInfo | None:
+def in_arrival_order(
+    row: Worker | ServerInstance, event: StatusInfo, received_at: int, *, is_final: bool = False
+) -> StatusInfo | None:
     """Remember this StatusInfo and date it after the one before. None for a copy and for old news.
 
-    `event` is as it was received (`as_received`).
+    `event` is as it was received (`as_received`). One that `is_final` is never old news.
     """
     reported = row.reported or Reported()
     latest = max((one.counted_at for one in (*reported.dated, *reported.ahead)), default=0)
@@ -61,7 +63,7 @@ def in_arrival_order(row: Worker | ServerInstance, event: StatusInfo, received_a
         known, others = [one for one in reported.ahead if one.as_of - as_of < SAME_CLOCK], reported.dated
         dates = [one.as_of for one in known]
     newest = max(dates, default=as_of)
-    if as_of < newest - REORDERED_WITHIN or _is_settled(known, as_of, event.status):
+    if not is_final and (as_of < newest - REORDERED_WITHIN or _is_settled(known, as_of, event.status)):
         return None
     horizon = max(newest, as_of) - REORDERED_WITHIN
     kept = [*(one for one in known if one.as_of >= horizon), Applied(as_of, event.status, counted_at)]

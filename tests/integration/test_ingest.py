@@ -215,7 +215,9 @@ async def test_poison_inside_an_array_is_kept_as_its_own_message(processor, publ
 
 
 def random_history(rng, count):
-    """Bodies with their routing keys, of 100 workers with up to three incarnations: counted, dated, or both."""
+    """Bodies with their routing keys, of 100 workers with up to three incarnations: counted, dated, or both. Of each
+    entity one StatusInfo, for of several the order decides."""
+    said = set()
     for _ in range(count):
         worker = rng.randint(1, 100)
         instance = worker * 10 + rng.randint(0, 4)
@@ -223,7 +225,9 @@ def random_history(rng, count):
         if rng.random() < 0.8:
             order |= {"incarnation": START + rng.randint(0, 2) * 600_000_000, "seq": rng.randint(1, 10**9)}
         listed = [{"instance_id": worker * 10 + n, "game_server_config_id": 3} for n in range(5) if rng.random() < 0.5]
-        match rng.choice(["beat", "beat", "beat", "started", "stopped", "up", "down", "info", "server_info"]):
+        kind = rng.choice(["beat", "beat", "beat", "started", "stopped", "up", "down", "info", "server_info"])
+        about = (kind, instance if kind == "server_info" else worker)
+        match "beat" if about in said else kind:
             case "beat":
                 yield command("HEARTBEAT", worker, servers=listed, **order), f"worker.{worker}.heartbeat"
             case "started":
@@ -237,9 +241,11 @@ def random_history(rng, count):
                 key = f"game_server_instance.{instance}.lifecycle"
                 yield command("SERVER_STOPPED", instance, worker, rng.choice([0, 1]), **order), key
             case "info":
+                said.add(about)
                 status = rng.choice(["RUNNING", "COMPLETE", "INITIALIZING"])
                 yield status_info("worker", worker, status, order["sent_at"]), f"worker.{worker}.status"
             case _:
+                said.add(about)
                 status = rng.choice(["RUNNING", "CRASHED", "INITIALIZING"])
                 key = f"game_server_instance.{instance}.status"
                 yield status_info("game_server_instance", instance, status, order["sent_at"]), key

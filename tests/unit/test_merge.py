@@ -206,6 +206,7 @@ def test_each_status_info_is_told_in_the_order_in_which_it_came(received):
             ends = [other.sent_at for other in applied if other.status in TERMINAL]
             is_revival = event.status in ACTIVE and any(event.sent_at < end for end in ends)
             is_old = any(event.sent_at < other.sent_at - REORDERED_WITHIN for other in applied)
+            is_old = is_old and not (kind is ServerStatusReported and event.status in TERMINAL)
             has_ended = kind is ServerStatusReported and ends
             if event not in applied and not is_revival and not is_old and not has_ended:
                 applied.append(event)

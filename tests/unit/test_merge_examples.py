@@ -345,10 +345,14 @@ def test_copies_change_nothing_when_there_are_more_than_a_row_remembers():
     assert len(history.worker.reported.dated) == REMEMBERED
 
 
-def test_status_info_of_an_instance_ends_it_however_it_is_dated():
+@pytest.mark.parametrize("back", [1, 3_600 * SECOND])
+def test_status_info_of_an_instance_ends_it_however_it_is_dated(back):
     statuses = [StatusType.RUNNING, StatusType.COMPLETE, StatusType.CRASHED, StatusType.RUNNING]
     history = History(
-        *(ServerStatusReported(instance_id=INSTANCE, status=each, sent_at=BASE - n) for n, each in enumerate(statuses))
+        *(
+            ServerStatusReported(instance_id=INSTANCE, status=each, sent_at=BASE - n * back)
+            for n, each in enumerate(statuses)
+        )
     )
     assert [status for status, _ in history.statuses[1]] == ["RUNNING", "COMPLETE"]
 
