@@ -601,6 +601,8 @@ class World:
                 mark.state = RETIRED
                 self.database.resume(self.database_now)
             elif mark.state == RETIRED and not self.broker.queues[name].waiting:
+                for channel in [*self.broker.queues[name].line]:
+                    self.broker.queues[name].end(channel)
                 del self.database.marks[name], self.broker.queues[name]
 
     def sweep(self):
