@@ -73,8 +73,8 @@ class Message(msgspec.Struct, eq=False):
     done: bool = False
     lost_at: float | None = None
     """When the broker dropped it, or lost it by a restart."""
-    saw_loss: list[Processor] = msgspec.field(default_factory=list)
-    """Processors whose connection ended with the loss; none when it was dropped."""
+    saw_loss: list[Processor] | None = None
+    """Processors whose connection ended with the loss; None when it was dropped."""
 
 
 class Channel:
@@ -601,6 +601,8 @@ class World:
                 mark.state = RETIRED
                 self.database.resume(self.database_now)
             elif mark.state == RETIRED and not self.broker.queues[name].waiting:
+                for channel in [*self.broker.queues[name].line]:
+                    self.broker.queues[name].end(channel)
                 del self.database.marks[name], self.broker.queues[name]
 
     def sweep(self):
@@ -654,7 +656,7 @@ class World:
                 continue
             counts = self.database.counts(message.queue)
             if not counts or message.lost_at is not None:
-                known = not message.saw_loss or any(processor.runs for processor in message.saw_loss)
+                known = message.saw_loss is None or any(processor.runs for processor in message.saw_loss)
                 since = message.lost_at if counts else message.sent
                 resumed = self.database.truly_resumed_at >= since
                 assert resumed or not known, f"{self.now}: {message} was lost in silence"

@@ -511,6 +511,22 @@ def test_a_step_of_the_clock_loses_nobody_alive_and_hides_nobody_dead(by, ran):
     assert losses(world) == [1]
 
 
+@pytest.mark.parametrize("by", [-12, -6])
+def test_a_canary_of_before_a_step_back_proves_nothing(by):
+    """It waited in its queue for longer than the step, so its time is past again."""
+    world = fleet(1, 2, 5)
+    reader = reader_of(world, "beats.0")
+    reader.frozen_since = world.now
+    world.pass_time(2)
+    world.database.ahead += by
+    world.pass_time(18)
+    reader.frozen_since = None
+    reader.messages_per_tick = 2
+    world.pass_time(10)
+    observe_to_the_end(world)
+    assert not losses(world)
+
+
 @pytest.mark.parametrize("by", [-3600, 3600])
 def test_one_whose_machine_was_paused_takes_no_step_that_the_other_did_not_see(by):
     world = fleet(2, 5)
