@@ -1,6 +1,7 @@
 """A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until it is stored.
 
-Most heartbeats say what the row of their worker says already. Those are stored by one statement, without being read.
+Most heartbeats say what the row of their worker says already. Those are stored by one statement,
+without reading the row.
 
 What fails is either the moment's fault or an item's. The moment's (the database is away, another processor was at the
 same rows) is tried again. An item's is not: the batch is halved until the item stands alone, its neighbours are stored,
@@ -338,9 +339,11 @@ async def _store_events(
 
 
 def _beats(events: Sequence[tuple[int, ReportedEvent]], now: int) -> dict[int, Heartbeat | None]:
-    """The heartbeats by worker, None for a worker of which one is not whole, or several came. `now` is in µs.
+    """The heartbeats by worker, None for a worker of which one is not whole, or several came. `now` is
+    in µs.
 
-    Empty where no heartbeat is left, or anything else is reported too: that may concern the same workers.
+    Empty where no heartbeat is left, or anything else is reported too: that may concern the same
+    workers.
     """
     beats: dict[int, Heartbeat | None] = {}
     for _, event in events:

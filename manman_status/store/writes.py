@@ -264,11 +264,11 @@ RETURNING kept.worker_id
 
 
 async def advance_steady(connection: Connection, beats: Mapping[int, Heartbeat | None], now: datetime) -> set[int]:
-    """Lock these workers, and store each heartbeat that changes nothing but that it was received. The ids of those
-    workers; the others' heartbeats are to be merged.
+    """Lock these workers, and store each heartbeat that changes nothing but that it was received. The
+    ids of those workers; the others' heartbeats are to be merged.
 
-    `beats` are by worker, and have incarnation, seq, interval, labels and servers. A worker without one is only locked.
-    `now` is the transaction's time.
+    `beats` are by worker, and have incarnation, seq, interval, labels and servers. A worker without
+    one is only locked. `now` is the transaction's time.
     """
     given: list[tuple[object, ...]] = [
         (worker_id, beat.incarnation, beat.seq, beat.interval_seconds, beat.labels, beat.servers.digest)
