@@ -59,7 +59,7 @@ def changes(now, life):
         *({name: [0, 5, 6, 7]} for name in COUNTS),
         *({name: at} for name in ("first_received_at", "passed_incarnation", "ahead_at", "inventory_digest")),
         {"begun_at": at, "begun_status": [StatusType.RUNNING]},
-        {"ended_at": at, "first_received_at": at, **ended},
+        {"ended_at": [life - 2, life - 1], "first_received_at": [life - 1], **ended},
         {"ended_at": at, **ended},
         {"stopped_incarnation": [life], "stopped_at": at},
         *({"rival_since": [moment], "rival_beat_at": [moment], **rivals} for moment in moments[2:]),
