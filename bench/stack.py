@@ -177,8 +177,8 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 class Speed(NamedTuple):
-    """`cpu_us` is what one event takes of the processor's own CPU time, user and system: another program on the same
-    machine changes it less than `rate`, events a second."""
+    """`rate` is in events a second. `cpu_us` is what one event takes of the process's own CPU time,
+    user and system: what else runs on the machine changes it less."""
 
     rate: float
     cpu_us: float

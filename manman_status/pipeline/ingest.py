@@ -1,5 +1,8 @@
 """A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until it is stored.
 
+Most heartbeats say what the row of their worker says already. Those are stored by one statement,
+without reading the row.
+
 What fails is either the moment's fault or an item's. The moment's (the database is away, another processor was at the
 same rows) is tried again. An item's is not: the batch is halved until the item stands alone, its neighbours are stored,
 and it is handed back to become a dead letter. So no item stops the queue, whatever it raises, and no retry is without
@@ -320,7 +323,7 @@ async def _store_events(
     caused_by: list[str | None] = []
     now = await transaction_time(connection)
     order = microseconds(now)
-    if beats := _steady(events, order):
+    if not owners and (beats := _beats(events, order)):
         advanced = await advance_steady(connection, beats, now)
         events = [(place, event) for place, event in events if event.worker_id not in advanced]  # type: ignore[union-attr]
         if not events:
@@ -334,28 +337,32 @@ async def _store_events(
     return rows.transitions, caused_by
 
 
-def _steady(events: Sequence[tuple[int, ReportedEvent]], now: int) -> dict[int, Heartbeat]:
-    """The only heartbeats of their workers that may change nothing: all of them whole, and counted in a life that has
-    begun at `now`, in µs. None where anything else is reported too, since that may concern the same workers."""
-    beats: dict[int, Heartbeat] = {}
-    several: set[int] = set()
+def _beats(events: Sequence[tuple[int, ReportedEvent]], now: int) -> dict[int, Heartbeat | None]:
+    """The heartbeats by worker, None for a worker of which one is not whole, or several came. `now` is
+    in µs.
+
+    Empty where no heartbeat is left, or anything else is reported too: that may concern the same
+    workers.
+    """
+    beats: dict[int, Heartbeat | None] = {}
     for _, event in events:
         if type(event) is not Heartbeat:
             return {}
-        if event.worker_id in beats:
-            several.add(event.worker_id)
-        beats[event.worker_id] = event
-    return {
-        worker_id: beat
-        for worker_id, beat in beats.items()
-        if beat.servers is not None
+        is_first = event.worker_id not in beats
+        beats[event.worker_id] = event if is_first and _is_whole(event, now) else None
+    return beats if any(beats.values()) else {}
+
+
+def _is_whole(beat: Heartbeat, now: int) -> bool:
+    """True when the heartbeat says all that one can, and is counted in a life that has begun."""
+    return (
+        beat.servers is not None
         and beat.labels is not None
         and beat.interval_seconds is not None
         and beat.seq is not None
         and beat.incarnation is not None
         and beat.incarnation <= now
-        and worker_id not in several
-    }
+    )
 
 
 async def _load(connection: Connection, events: Iterable[ReportedEvent], owners: set[int]) -> Rows:

@@ -53,7 +53,7 @@ class Flow:
 class _Reader:
     """What the AMQP library reads from: the connection's stream, as far as there is room.
 
-    The library reads nine pieces of a few bytes for each message, so the stream is read in large ones.
+    The library reads nine small pieces for each message, so the stream is read in large ones.
     """
 
     def __init__(self, stream: asyncio.StreamReader, flow: Flow) -> None:

@@ -1,9 +1,9 @@
 """Messages as the frames of an AMQP channel bring them.
 
-What lies above the frames costs more than decoding and merging a heartbeat: aiormq makes a task of
-each delivery, aio-pika a message and another task, and FastStream one more message. So the deliveries
-of the shared queue are taken where aiormq's connection hands a channel its frames. All other frames
-go on to the channel.
+What lies above the frames costs more than decoding and merging a heartbeat: aiormq makes a task
+of each delivery, aio-pika a message and another task, and FastStream one more message. So the
+deliveries of the shared queue are taken where aiormq's connection hands a channel its frames. All
+other frames go on to the channel.
 """
 
 from __future__ import annotations

@@ -274,24 +274,20 @@ RETURNING kept.worker_id
 """
 
 
-async def advance_steady(connection: Connection, beats: Mapping[int, Heartbeat], now: datetime) -> set[int]:
-    """Lock the workers of these heartbeats, and store each heartbeat that changes nothing but that it was received.
-    The ids of those workers; the others' heartbeats are to be merged.
+async def advance_steady(connection: Connection, beats: Mapping[int, Heartbeat | None], now: datetime) -> set[int]:
+    """Lock these workers, and store each heartbeat that changes nothing but that it was received. The
+    ids of those workers; the others' heartbeats are to be merged.
 
-    `beats` are by worker, and have incarnation, seq, interval, labels and servers. `now` is the transaction's time.
+    `beats` are by worker, and have incarnation, seq, interval, labels and servers. A worker without
+    one is only locked. `now` is the transaction's time.
     """
-    given = beats.values()
-    advanced = await connection.fetch(
-        ADVANCE_STEADY,
-        now,
-        list(beats),
-        [beat.incarnation for beat in given],
-        [beat.seq for beat in given],
-        [beat.interval_seconds for beat in given],
-        [beat.labels for beat in given],
-        [beat.servers.digest for beat in given if beat.servers],
-    )
-    return {worker_id for (worker_id,) in advanced}
+    given: list[tuple[object, ...]] = [
+        (worker_id, beat.incarnation, beat.seq, beat.interval_seconds, beat.labels, beat.servers.digest)
+        if beat and beat.servers
+        else (worker_id, None, None, None, None, None)
+        for worker_id, beat in beats.items()
+    ]
+    return {worker_id for (worker_id,) in await connection.fetch(ADVANCE_STEADY, now, *zip(*given, strict=True))}
 
 
 async def store_rows(connection: Connection, rows: Rows) -> None:

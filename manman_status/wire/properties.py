@@ -1,4 +1,4 @@
-"""AMQP properties that the client library cannot read, made harmless before it tries, and deliveries read faster.
+"""AMQP frames as the client library reads them: no property stops it, and deliveries cost less.
 
 Whoever publishes chooses a message's routing key and properties, and RabbitMQ passes most of them
 on as they are. pamqp raises at a time after the year 9999, at text that is not UTF-8 and at tables
@@ -20,7 +20,7 @@ LENGTH_BYTES = 4
 class Deliver(commands.Basic.Deliver):
     """What comes before each message, read in the order of its fields.
 
-    pamqp looks up the type of every field of every frame, and copies what is left of the frame for each.
+    pamqp looks up the type of every field, and copies what is left of the frame for each.
     """
 
     __slots__: ClassVar[list[str]] = []  # those of pamqp's

@@ -1,7 +1,7 @@
 """The usual form of each event: a struct that its `command_type` picks, and one step to the event.
 
-Nearly all that is read is a heartbeat in exactly the form of the contract's table, and reading it is
-much of what it costs. What these structs refuse is not wrong yet: it is read again, liberally.
+Nearly all that is read is a heartbeat in exactly the form of the contract's table, and reading it
+is much of what it costs. What these structs refuse is not wrong yet: it is read again, liberally.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 
+import asyncpg
 import msgspec
+import pytest
 
 from manman_status.domain.events import Heartbeat, Inventory
 from manman_status.domain.merge import merge
@@ -57,7 +59,7 @@ def changes(now, life):
         *({name: [0, 5, 6, 7]} for name in COUNTS),
         *({name: at} for name in ("first_received_at", "passed_incarnation", "ahead_at", "inventory_digest")),
         {"begun_at": at, "begun_status": [StatusType.RUNNING]},
-        {"ended_at": at, "first_received_at": at, **ended},
+        {"ended_at": [life - 2, life - 1], "first_received_at": [life - 1], **ended},
         {"ended_at": at, **ended},
         {"stopped_incarnation": [life], "stopped_at": at},
         *({"rival_since": [moment], "rival_beat_at": [moment], **rivals} for moment in moments[2:]),
@@ -117,6 +119,7 @@ async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database):
                 for name, values in chance.choice(changes(now, life)).items():
                     setattr(worker, name, chance.choice(values))
             beats[worker_id] = odd(beat, chance, now, life) if chance.random() < 0.2 else beat
+        only_locked = dict.fromkeys(range(1, WORKERS + 1, 20))
         rows.changed_workers.update(rows.workers)
         await store_rows(connection, rows)
 
@@ -126,9 +129,25 @@ async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database):
         expected = await kept(connection)
         await aside.rollback()
 
-        advanced = await advance_steady(connection, beats, now)
+        advanced = await advance_steady(connection, beats | only_locked, now)
+        assert not advanced & only_locked.keys()
         assert WORKERS * 0.3 < len(advanced) < WORKERS * 0.7
         rest = {worker_id: beat for worker_id, beat in beats.items() if worker_id not in advanced}
         assert await merged(connection, rest, now) == of_all
         for found, wanted in zip(await kept(connection), expected, strict=True):
             assert found == wanted
+
+
+async def test_all_workers_of_a_batch_are_locked_at_once(database):
+    """In one order: a batch that locked some of them later could wait for another batch that waits for it."""
+    async with create_pool(database, application="test", size=2, timeout_seconds=30) as pool:
+        async with pool.acquire() as connection, connection.transaction():
+            now = await transaction_time(connection)
+            rows = Rows(workers={each: steady(each, now, 1) for each in (1, 2)})
+            rows.changed_workers.update(rows.workers)
+            await store_rows(connection, rows)
+        async with pool.acquire() as connection, pool.acquire() as other, connection.transaction():
+            await advance_steady(connection, {2: None, 1: None}, now)
+            for worker_id in (1, 2):
+                with pytest.raises(asyncpg.LockNotAvailableError):
+                    await other.fetch("SELECT FROM workers WHERE worker_id = $1 FOR UPDATE NOWAIT", worker_id)
