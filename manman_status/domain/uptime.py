@@ -40,21 +40,43 @@ class Figures(msgspec.Struct):
         self, status: StatusType | None, number: int, *, total: int, longest: int, then: StatusType | None = None
     ) -> None:
         """So many spans with one status, after each of which came `then`; None at the end of the window."""
-        if status is None:
-            self.not_known += total
-        elif status is StatusType.LOST:
-            self.lost += total
+        self._lasts(status, total)
+        if status is StatusType.LOST:
             self.losses += number
             self.longest_loss = max(self.longest_loss, longest)
             if then in ACTIVE:
                 self.repairs += number
                 self.repaired += total
-        elif status in ACTIVE:
-            self.active += total
-        else:
-            self.ended += total
         if then is StatusType.LOST:
             self.failures += number
+
+    def add_changes(
+        self, old: StatusType | None, new: StatusType, number: int, *, seen: int, lost: int = 0, longest: int = 0
+    ) -> None:
+        """So many changes, without looking at which worker they are of: a span ends with each of them, and another
+        begins. `seen` is the sum of their times, on a clock that is 0 at the beginning of the window and stands still
+        while it is blind; `lost` and `longest` are about the spans before them that were LOST. The spans that last at
+        the end are still to be added, with `seen` of then."""
+        self._lasts(old, seen)
+        self._lasts(new, -seen)
+        if new is StatusType.LOST:
+            self.failures += number
+        if old is StatusType.LOST:
+            self.losses += number
+            self.longest_loss = max(self.longest_loss, longest)
+            if new in ACTIVE:
+                self.repairs += number
+                self.repaired += lost
+
+    def _lasts(self, status: StatusType | None, time: int) -> None:
+        if status is None:
+            self.not_known += time
+        elif status is StatusType.LOST:
+            self.lost += time
+        elif status in ACTIVE:
+            self.active += time
+        else:
+            self.ended += time
 
     @property
     def fraction_active(self) -> float | None:
@@ -101,6 +123,16 @@ class Window:
             return 0
         lower, upper = self._blind[place - 1]
         return self._blind_before[place - 1] + min(time, upper) - lower
+
+    def blind_within(self, begin: int, end: int) -> list[int]:
+        """From when until when the time between these was blind, one after another."""
+        ends = [time for blind in Window(begin, end, self._blind)._blind for time in blind]  # noqa: SLF001
+        # Where two touch there is no end.
+        return [time for time in ends if ends.count(time) == 1]
+
+    def seen_at(self, time: int) -> int:
+        """How much of the window until then was seen."""
+        return time - self.begin - self.blind_until(time)
 
     @property
     def seen(self) -> int:

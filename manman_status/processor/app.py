@@ -42,6 +42,7 @@ from manman_status.pipeline.relay import Relay
 from manman_status.pipeline.seal import Seal
 from manman_status.pipeline.statistics import Statistics
 from manman_status.pipeline.sweep import Sweeper
+from manman_status.pipeline.uptime_days import UptimeDays
 from manman_status.processor.canaries import BrokerCanaries
 from manman_status.processor.connection import QueueReader
 from manman_status.processor.flow import Flow
@@ -242,11 +243,25 @@ class Processor:
             retention_days=settings.retention_days,
             silent_seconds=3 * settings.canary_interval_seconds,
         )
+        uptime_days = UptimeDays(
+            pool,
+            self._leadership,
+            retention_days=settings.retention_days,
+            blind_after_seconds=settings.blind_after_seconds,
+        )
         always: tuple[Runs, ...] = (self._publishing, self._observer, self._leadership, self._history)
         self._always = [Part(each, rests_seconds=0) for each in always]
         dead_letters = DeadLetters(self._publishing, topology, tracing)
         letters = DeadLetterRelay(pool, self._leadership, self._statistics, dead_letters)
-        works: tuple[Runs, ...] = (sweeper, self._relay, self._alerter, letters, housekeeper, *self._tellers)
+        works: tuple[Runs, ...] = (
+            sweeper,
+            self._relay,
+            self._alerter,
+            letters,
+            housekeeper,
+            uptime_days,
+            *self._tellers,
+        )
         self._leaders = [Part(each, rests_seconds=LONGEST_BACKOFF_SECONDS) for each in works]
         ingest = Ingest(
             pool,

@@ -24,6 +24,10 @@ READ_BY_THE_API = (
     "deliveries",
     "silences",
     "alert_progress",
+    "uptime_days",
+    "uptime_changes",
+    "uptime_losses",
+    "uptime_moves",
 )
 WRITTEN_BY_THE_PROCESSOR = {
     "workers": ("INSERT", "UPDATE", "DELETE"),
@@ -43,6 +47,10 @@ WRITTEN_BY_THE_PROCESSOR = {
     "silences": ("INSERT", "UPDATE", "DELETE"),
     "dead_letter_outbox": ("SELECT", "INSERT", "DELETE"),
     "alert_progress": ("UPDATE",),
+    "uptime_days": ("INSERT", "UPDATE", "DELETE"),
+    "uptime_changes": ("INSERT", "UPDATE", "DELETE"),
+    "uptime_losses": ("INSERT", "DELETE"),
+    "uptime_moves": ("INSERT", "UPDATE", "DELETE"),
 }
 
 

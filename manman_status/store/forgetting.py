@@ -9,6 +9,7 @@ import asyncpg
 from manman_status.domain.rows import Evidence, Transition
 from manman_status.domain.status import TERMINAL, Entity, Reason, StatusType
 from manman_status.store.pool import Connection
+from manman_status.store.uptime_days import set_apart
 
 LOCK_WORKER = "SELECT 1 FROM workers WHERE worker_id = $1 FOR UPDATE"
 DELETE_INSTANCES = """
@@ -24,6 +25,7 @@ async def forget_worker(connection: Connection, worker_id: int, evidence: Eviden
         return None
     rows = await connection.fetch(DELETE_INSTANCES, worker_id)
     rows = sorted(rows, key=lambda row: row["entity_id"])
+    await set_apart(connection, [worker_id])
     return ends_of([*rows, *await connection.fetch(DELETE_WORKER, worker_id)], Reason.FORGOTTEN, evidence)
 
 

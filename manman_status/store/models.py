@@ -6,7 +6,7 @@ epoch)`. Every register below keeps the value at the greatest position, whatever
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -27,7 +28,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from manman_status.domain.alerts.alert import AlertState, Severity
@@ -53,6 +54,14 @@ def _time(*, nullable: bool = True) -> Any:
 
 def _now() -> Any:
     return Column(DateTime(timezone=True), nullable=True, server_default=text("now()"))
+
+
+def _us_times() -> Any:
+    return Column(ARRAY(BigInteger), nullable=False, server_default=text("'{}'"))
+
+
+def _flag() -> Any:
+    return Column(Boolean, nullable=False, server_default=text("false"))
 
 
 def _json() -> Any:
@@ -419,3 +428,69 @@ class AlertProgress(SQLModel, table=True):
     judged_revision: int = Field(sa_column=_bigint(0))
     judged_at: datetime | None = Field(sa_column=_time())
     memory: dict[str, Any] = Field(sa_column=_json())
+
+
+class UptimeDay(SQLModel, table=True):
+    """How far a past UTC day is summed up, for workers in the order of their ids (`store/uptime_days.py`). It holds
+    for transitions up to `through_revision`, and while the fleet was `blind` in these parts of the day alone: pairs
+    of µs since the epoch."""
+
+    __tablename__ = "uptime_days"
+
+    day: date = Field(sa_column=Column(Date, primary_key=True))
+    through_revision: int = Field(sa_column=Column(BigInteger, nullable=False))
+    blind: list[int] = Field(sa_column=_us_times())
+    done_through: int | None = Field(sa_column=_bigint(nullable=True))
+    is_complete: bool = Field(sa_column=_flag())
+    made_at: datetime = Field(
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()"))
+    )
+
+
+class UptimeChanges(SQLModel, table=True):
+    """The changes of a day from one status to another, of all workers (`is_fleet`) or of a group. Times are µs."""
+
+    __tablename__ = "uptime_changes"
+
+    day: date = Field(sa_column=Column(Date, primary_key=True))
+    is_fleet: bool = Field(sa_column=Column(Boolean, primary_key=True))
+    group_name: str = Field(sa_column=Column(Text, primary_key=True))
+    # Empty when it was not known before.
+    old_status: str = Field(sa_column=Column(Text, primary_key=True))
+    new_status: str = Field(sa_column=Column(Text, primary_key=True))
+    changes: int = Field(sa_column=_bigint(0))
+    # The sum of when they were: the part of the day before them that was not blind.
+    seen: int = Field(sa_column=_bigint(0))
+    # How long those were LOST that began this day, in all and at most.
+    lost: int = Field(sa_column=_bigint(0))
+    longest: int = Field(sa_column=_bigint(0))
+    # When those began that were LOST at the end of the day; begin and end of those that began on a day before.
+    opened: list[int] = Field(sa_column=_us_times())
+    crossed_begun: list[int] = Field(sa_column=_us_times())
+    crossed_ended: list[int] = Field(sa_column=_us_times())
+
+
+class UptimeLoss(SQLModel, table=True):
+    """A worker that became LOST on a day, at `begun` (µs), and still was at its end."""
+
+    __tablename__ = "uptime_losses"
+    __table_args__ = (Index("uptime_losses_by_day", "day"),)
+
+    worker_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    begun: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    day: date = Field(sa_column=Column(Date, nullable=False))
+
+
+class UptimeMove(SQLModel, table=True):
+    """A worker that went to another group, written by a trigger on `workers`; or one that is taken out of all days
+    (`is_apart`) since it was deleted, or since its history is not in order. Until it is taken, the days in which
+    the worker changed do not count."""
+
+    __tablename__ = "uptime_moves"
+    __table_args__ = (Index("uptime_moves_to_take", "move_id", postgresql_where=text("NOT is_taken")),)
+
+    move_id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    worker_id: int = Field(sa_column=_bigint())
+    at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False, server_default=text("now()")))
+    is_apart: bool = Field(sa_column=_flag())
+    is_taken: bool = Field(sa_column=_flag())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from manman_status.domain.status import Reason
 from manman_status.store.forgetting import ends_of
 from manman_status.store.pool import Connection
+from manman_status.store.uptime_days import set_apart
 from manman_status.store.writes import append_transitions
 
 AT_ONCE = 5_000
@@ -84,6 +85,8 @@ async def delete_unreported(connection: Connection, *, retention_days: int) -> i
     for sql in (DELETE_UNREPORTED_INSTANCES, DELETE_UNREPORTED_WORKERS):
         rows = await connection.fetch(sql, retention_days, AT_ONCE)
         rows = sorted(rows, key=lambda row: row["entity_id"])
+        if sql is DELETE_UNREPORTED_WORKERS:
+            await set_apart(connection, (row["entity_id"] for row in rows))
         transitions += ends_of(rows, Reason.UNREPORTED, {"retention_days": retention_days})
     await append_transitions(connection, transitions)
     return len(transitions)

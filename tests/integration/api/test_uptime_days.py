@@ -1,0 +1,266 @@
+"""Uptime by days that were summed up is that of all changes, read one by one."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from manman_status.domain.status import StatusType
+from manman_status.store.forgetting import forget_worker
+from manman_status.store.uptime import Uptime, read_fleet_uptime
+from manman_status.store.uptime_days import make_some, read_window
+from manman_status.store.writes import append_transitions
+
+if TYPE_CHECKING:
+    from manman_status.store.pool import Connection
+    from tests.integration.api.conftest import Rows
+
+HOUR, DAY = 3600.0, 86_400.0
+BLIND_AFTER = 30.0
+RETENTION_DAYS = 30
+GROUPS = ("eu", "us", "")
+STATUSES = (*("RUNNING", "LOST") * 3, "COMPLETE", "CRASHED", "CREATED")
+
+
+class History:
+    """Workers that change, as rows and transitions, whatever the clock says when they do."""
+
+    def __init__(self, rows: Rows, seed: int) -> None:
+        self.rows = rows
+        self.connection: Connection = rows.connection
+        self.chance = random.Random(seed)
+        self.statuses: dict[int, str] = {}
+
+    async def change(self, worker_id: int, ago: float, new: str) -> None:
+        old = self.statuses.get(worker_id)
+        at = self.rows.ago(ago)
+        if old is None:
+            labels = {"group": group} if (group := self.chance.choice(GROUPS)) else {}
+            await self.rows.worker(worker_id, created_date=at, status=new, status_since=at, labels=labels)
+        else:
+            await self.connection.execute(
+                "UPDATE workers SET status = $2, status_since = $3 WHERE worker_id = $1", worker_id, new, at
+            )
+        await self.rows.transition("worker", worker_id, at=at, old_status=old, new_status=new)
+        self.statuses[worker_id] = new
+
+    async def live(self, workers: range, *, days: float = 35, changes: int = 8) -> None:
+        """In the order of time, as transitions come to be."""
+        times = sorted(
+            (
+                (self.chance.uniform(0, days * DAY), each)
+                for each in workers
+                for _ in range(self.chance.randint(0, changes))
+            ),
+            reverse=True,
+        )
+        for ago, worker_id in times:
+            new = self.chance.choice([status for status in STATUSES if status != self.statuses.get(worker_id)])
+            await self.change(worker_id, ago, new)
+
+    async def gap(self, ago: float, until: float) -> None:
+        began, ended = self.rows.ago(ago), self.rows.ago(until)
+        await self.connection.execute("INSERT INTO observation_gaps VALUES ($1, $2)", began, ended)
+
+    async def group(self, worker_id: int, group: str) -> None:
+        await self.connection.execute(
+            "UPDATE workers SET labels = $2 WHERE worker_id = $1", worker_id, {"group": group}
+        )
+
+    async def forget(self, worker_id: int) -> None:
+        async with self.connection.transaction():
+            ends = await forget_worker(self.connection, worker_id, {})
+            await append_transitions(self.connection, ends or ())
+        self.rows.revision = await self.connection.fetchval("SELECT revision FROM revision_counter")
+        del self.statuses[worker_id]
+
+    async def make(self, *, pieces: int | None = None, changes_at_once: int = 7) -> int:
+        """Sum up all that is over, or so many pieces; how many."""
+        done = 0
+        while pieces is None or done < pieces:
+            async with self.connection.transaction():
+                window = await read_window(self.connection, (RETENTION_DAYS + 1) * DAY, blind_after_seconds=BLIND_AFTER)
+                if not await make_some(
+                    self.connection, window, retention_days=RETENTION_DAYS, changes_at_once=changes_at_once
+                ):
+                    break
+            done += 1
+        return done
+
+    async def read(self, group: str | None, seconds: float) -> Uptime:
+        return await read_fleet_uptime(self.connection, group, window_seconds=seconds, blind_after_seconds=BLIND_AFTER)
+
+    async def is_exact(self) -> None:
+        """Windows of all lengths, with days and without."""
+        for seconds in (RETENTION_DAYS * DAY, *(self.chance.uniform(2, RETENTION_DAYS) * DAY for _ in range(4))):
+            for group in (None, *GROUPS, "nobody"):
+                transaction = self.connection.transaction()
+                await transaction.start()  # now() stays
+                by_days = await self.read(group, seconds)
+                await self.connection.execute("DELETE FROM uptime_days")
+                one_by_one = await self.read(group, seconds)
+                await transaction.rollback()
+                assert (by_days.figures, by_days.workers) == (one_by_one.figures, one_by_one.workers), (group, seconds)
+
+
+@pytest.fixture(params=range(2))
+def history(rows: Rows, request: pytest.FixtureRequest) -> History:
+    return History(rows, request.param)
+
+
+async def is_read_from_days(history: History, seconds: float = RETENTION_DAYS * DAY) -> bool:
+    """Whether all whole days of the window are: what is taken out of them is not missed."""
+    transaction = history.connection.transaction()
+    await transaction.start()
+    before = await history.read(None, seconds)
+    end = before.window.end
+    midnights = [end - end % (DAY * 1e6), before.window.begin + DAY * 1e6 - before.window.begin % (DAY * 1e6)]
+    removed = await history.connection.execute(
+        "DELETE FROM transitions WHERE at < to_timestamp($1) AND at >= to_timestamp($2)",
+        *(us / 1e6 for us in midnights),
+    )
+    assert removed != "DELETE 0"
+    after = await history.read(None, seconds)
+    await transaction.rollback()
+    return before.figures == after.figures
+
+
+async def test_uptime_by_days_is_exact(history: History) -> None:
+    """Also half made, piece by piece, with blind times here and there."""
+    for _ in range(4):
+        began = history.chance.uniform(1, 20) * DAY
+        await history.gap(began, began - history.chance.uniform(0.02, 2) * DAY / 3)
+    await history.live(range(1, 25))
+    await history.make(pieces=9)
+    await history.is_exact()
+    await history.make(pieces=20)
+    await history.is_exact()
+    await history.make()
+    await history.is_exact()
+    assert await is_read_from_days(history)
+    assert await history.make() == 0
+
+
+async def test_a_change_that_comes_late_counts_at_once(history: History) -> None:
+    await history.live(range(1, 15))
+    await history.make()
+    for worker_id in (3, 50):  # a known one and a new one
+        await history.change(worker_id, 5 * DAY, "LOST" if history.statuses.get(worker_id) != "LOST" else "RUNNING")
+        await history.is_exact()
+        await history.make(pieces=1)
+        await history.is_exact()
+    await history.make()
+    await history.is_exact()
+
+
+async def test_a_gap_that_grows_after_the_day_counts_at_once(history: History) -> None:
+    await history.live(range(1, 15))
+    await history.gap(9.4 * DAY, 9.2 * DAY)
+    await history.make()
+    await history.connection.execute("UPDATE observation_gaps SET ended_at = $1", history.rows.ago(6.3 * DAY))
+    await history.is_exact()
+    await history.make()
+    await history.is_exact()
+    assert await is_read_from_days(history)
+
+
+async def test_a_worker_counts_to_the_group_that_it_has_now(history: History) -> None:
+    await history.live(range(1, 15))
+    await history.make()
+    for worker_id in (2, 5, 6):
+        await history.group(worker_id, history.chance.choice(("eu", "us", "new")))
+    await history.is_exact()
+    await history.make(pieces=1)
+    await history.is_exact()
+    await history.make()
+    await history.is_exact()
+    assert await is_read_from_days(history)
+
+
+async def test_who_is_forgotten_counts_no_more_and_may_begin_anew(history: History) -> None:
+    await history.live(range(1, 15))
+    await history.make()
+    for worker_id in sorted(history.statuses)[:3]:
+        await history.forget(worker_id)
+    await history.is_exact()
+    await history.make()
+    await history.is_exact()
+    for worker_id in (1, 2, 3):
+        if worker_id not in history.statuses:
+            await history.change(worker_id, 2 * HOUR, "RUNNING")
+            await history.change(worker_id, HOUR, "LOST")
+    await history.is_exact()
+    await history.make()
+    await history.is_exact()
+
+
+async def test_who_was_forgotten_before_days_were_made_is_found(history: History) -> None:
+    """As in a database of the release before."""
+    await history.live(range(1, 8))
+    for worker_id in sorted(history.statuses)[:3]:
+        await history.connection.execute("DELETE FROM workers WHERE worker_id = $1", worker_id)
+        del history.statuses[worker_id]
+        await history.change(worker_id, 3 * DAY - worker_id, "RUNNING")
+    await history.make()
+    await history.is_exact()
+
+
+async def test_ended_workers_that_the_retention_deletes_change_no_sum(history: History) -> None:
+    await history.change(1, 40 * DAY, "RUNNING")
+    await history.change(1, 35 * DAY, "COMPLETE")
+    await history.live(range(2, 12))
+    await history.make()
+    await history.connection.execute("DELETE FROM workers WHERE worker_id = 1")
+    await history.is_exact()
+    assert await is_read_from_days(history)
+
+
+async def test_uptime_is_exact_after_the_clock_stepped(history: History) -> None:
+    """Back by hours, over midnight and by days: workers change before the times of their last changes."""
+    await history.live(range(1, 15))
+    await history.make()
+    for back in (0.3 * HOUR, 7 * HOUR, 31 * HOUR, 5 * DAY):
+        for worker_id in history.chance.sample(sorted(history.statuses), 4):
+            status = history.statuses[worker_id]
+            await history.change(worker_id, back + 9 * DAY, "LOST" if status != "LOST" else "RUNNING")
+            await history.change(worker_id, back + 8 * DAY, "COMPLETE")
+        await history.is_exact()
+        await history.make(pieces=2)
+        await history.is_exact()
+    await history.make()
+    await history.is_exact()
+
+
+async def test_what_is_dated_ahead_counts_as_of_now(history: History) -> None:
+    """The clock was ahead and went back: days that are still to come were made, too."""
+    await history.live(range(1, 10))
+    for worker_id in (1, 2, 3, 20):
+        await history.change(worker_id, -2 * DAY, "LOST" if history.statuses.get(worker_id) != "LOST" else "RUNNING")
+    for worker_id in (2, 20):
+        await history.change(worker_id, HOUR, "COMPLETE")
+    await history.connection.execute(
+        "INSERT INTO uptime_days (day, through_revision, is_complete) VALUES ($1, 0, true)",
+        (history.rows.now + timedelta(days=2)).date(),
+    )
+    await history.is_exact()
+    await history.make()
+    await history.is_exact()
+
+
+async def test_days_beyond_the_retention_are_deleted(history: History) -> None:
+    await history.live(range(1, 5))
+    await history.make()
+    old: datetime = history.rows.ago(31 * DAY)
+    await history.connection.execute("INSERT INTO uptime_days (day, through_revision) VALUES ($1, 0)", old.date())
+    await history.make()
+    days = await history.connection.fetch("SELECT day, is_complete FROM uptime_days ORDER BY day")
+    assert len(days) == RETENTION_DAYS
+    assert all(day["is_complete"] for day in days)
+    assert days[0]["day"] > old.date()
+
+
+def test_all_statuses_take_part() -> None:
+    assert set(STATUSES) | {"INITIALIZING"} == set(StatusType)
