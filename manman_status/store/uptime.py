@@ -195,12 +195,14 @@ async def _plan(connection: Connection, window: Window) -> Plan | None:
     return Plan(days, {first: made[first][0]}, row["apart"]) if days else None
 
 
+OF_GROUP = "($4::text IS NULL OR coalesce(labels ->> 'group', '') = $4)"
 # $1 to $3 are `Window.seen_until`, $4 the group, $5 and $6 the ranges, $7 who is apart, $8 the days and $9 the one in
 # which the window begins, $10 when that was. `first_open` is when the loss began that is not over and is the oldest,
 # of the `open` ones that began within the window: all that began, without those that ended.
-BY_DAYS = f"""WITH chosen AS (
-    SELECT worker_id, status FROM workers
-    WHERE ($4::text IS NULL OR coalesce(labels ->> 'group', '') = $4) AND worker_id <> ALL($7::bigint[])
+BY_DAYS = f"""WITH counted AS (
+    SELECT status, count(*) AS number FROM workers WHERE {OF_GROUP} GROUP BY status
+    UNION ALL
+    SELECT status, -1 FROM workers WHERE {OF_GROUP} AND worker_id = ANY($7::bigint[])
 ),
 changes AS (
     SELECT c.*, $4::text AS "group", 0 AS lower_at
@@ -208,8 +210,8 @@ changes AS (
         SELECT entity_id, revision, old_status, new_status, at FROM transitions
         WHERE entity = '{Entity.WORKER}' AND at >= {_time("lower")} AND at < {_time("upper")}
         OFFSET 0
-    ) c
-    JOIN chosen ON worker_id = entity_id
+    ) c, LATERAL (SELECT FROM workers WHERE worker_id = entity_id AND {OF_GROUP} OFFSET 0) known
+    WHERE entity_id <> ALL($7)
 ),
 {CHANGES_OF_LIVES},
 read AS (
@@ -235,7 +237,7 @@ open AS (
 )
 SELECT
     (SELECT json_object_agg(status, number) FROM (
-        SELECT status, count(*) AS number FROM chosen GROUP BY status
+        SELECT status, sum(number)::bigint AS number FROM counted GROUP BY status HAVING sum(number) > 0
     ) c) AS workers,
     (SELECT json_agg(json_build_array(old_status, new_status, number, seen, lost, longest)) FROM (
         SELECT old_status, new_status, count(*) AS number, sum(seen)::bigint AS seen,

@@ -17,8 +17,9 @@ down_revision = "0010"
 branch_labels = None
 depends_on = None
 
+# As its owner: whoever may write the rows need not be granted the moves.
 NOTE_MOVE = """
-CREATE FUNCTION note_uptime_move() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION note_uptime_move() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     INSERT INTO uptime_moves (worker_id) VALUES (NEW.worker_id);
     RETURN NULL;
