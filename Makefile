@@ -62,8 +62,8 @@ test-broker: setup ## what depends most on the broker: for another RabbitMQ=…
 test-containers: $(INSTALLED) ## the image and compose.yaml, with the container engine that `docker` reaches
 	$(BIN)/pytest -m containers tests/deployment
 
-bench: setup ## measurements, beside the least that the same work can cost
-	$(BIN)/python -m bench
+bench: setup ## measurements, beside the least that the same work can cost; PART=million for 10,000 to 1,000,000 workers
+	$(BIN)/python -m bench $(if $(PART),--only $(PART))
 
 SBOM := sbom.cdx.json
 # What the image installs: its Dockerfile leaves the same two out.

@@ -35,6 +35,7 @@ class Sizes(msgspec.Struct, frozen=True):
     reporter_hours: int
     watchers: int
     watch_seconds: int
+    million: tuple[int, ...]
 
 
 FULL = Sizes(
@@ -47,6 +48,7 @@ FULL = Sizes(
     reporter_hours=4,
     watchers=500,
     watch_seconds=20,
+    million=(10_000, 100_000, 1_000_000),
 )
 QUICK = Sizes(
     workers=1_000,
@@ -58,6 +60,7 @@ QUICK = Sizes(
     reporter_hours=1,
     watchers=50,
     watch_seconds=3,
+    million=(5_000, 10_000),
 )
 
 
