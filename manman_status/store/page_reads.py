@@ -24,10 +24,13 @@ class FleetMap(msgspec.Struct, frozen=True):
     """`groups` is a JSON array of `[group, ids, healths, statuses, reasons]` by group: the ids of its workers that have
     not ended, ascending, with a space between; then for each of them one letter, `a` for the first of `HEALTHS`, of
     `STATUSES`, of `REASONS`. Ids are text: JavaScript has no integers beyond 2^53. Of more than `GROUPS_ON_MAP`
-    groups, those with the most workers that are not healthy, and the largest."""
+    groups, those with the most workers that are not healthy, and the largest.
+
+    It is a piece of the fleet: at most `WORKERS_A_PIECE`, by id. More follow after `last_id`, unless it is None."""
 
     groups: str
     more_groups: int
+    last_id: int | None
     observation: Observation
 
 
@@ -38,31 +41,43 @@ def _letter(column: str, parameter: int) -> str:
 
 
 GROUPS_ON_MAP = 1_000
+WORKERS_A_PIECE = 20_000
 FLEET_MAP = f"""WITH {OBSERVATION},
+piece AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT coalesce(labels ->> 'group', '') AS "group", worker_id, status, {HEALTH} AS health,
+            CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason END AS reason
+        FROM workers WHERE {IS_NOT_TERMINAL} AND worker_id > $8 AND ($9::jsonb IS NULL OR labels @> $9)
+        ORDER BY worker_id OFFSET 0
+    ) w
+    WHERE $10::text IS NULL OR health = $10
+    LIMIT {WORKERS_A_PIECE}
+),
 groups AS MATERIALIZED (
-        SELECT "group", count(*) AS size, count(*) FILTER (WHERE health <> '{Health.HEALTHY}') AS ill,
-            json_build_array("group", string_agg(worker_id::text, ' ' ORDER BY worker_id),
-            string_agg({_letter("health", 5)}, '' ORDER BY worker_id),
-            string_agg({_letter("status", 6)}, '' ORDER BY worker_id),
-            string_agg({_letter("reason", 7)}, '' ORDER BY worker_id)) AS g
-        FROM (
-            SELECT coalesce(labels ->> 'group', '') AS "group", worker_id, status, {HEALTH} AS health,
-                CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason END AS reason
-            FROM workers WHERE {IS_NOT_TERMINAL} OFFSET 0
-        ) w
-        GROUP BY "group"
+    SELECT "group", count(*) AS size, count(*) FILTER (WHERE health <> '{Health.HEALTHY}') AS ill,
+        json_build_array("group", string_agg(worker_id::text, ' ' ORDER BY worker_id),
+        string_agg({_letter("health", 5)}, '' ORDER BY worker_id),
+        string_agg({_letter("status", 6)}, '' ORDER BY worker_id),
+        string_agg({_letter("reason", 7)}, '' ORDER BY worker_id)) AS g
+    FROM piece GROUP BY "group"
 )
 SELECT as_of, lag_seconds, revision, epoch, clock_step, (
     SELECT coalesce(json_agg(g ORDER BY "group"), '[]')::text FROM (
         SELECT "group", g FROM groups ORDER BY ill DESC, size DESC, "group" LIMIT {GROUPS_ON_MAP}
     ) shown
-) AS groups, greatest((SELECT count(*) FROM groups) - {GROUPS_ON_MAP}, 0) AS more_groups
+) AS groups, greatest((SELECT count(*) FROM groups) - {GROUPS_ON_MAP}, 0) AS more_groups,
+    (SELECT max(worker_id) FROM piece HAVING count(*) = {WORKERS_A_PIECE}) AS last_id
 FROM observed"""
 
 
-async def read_fleet_map(connection: Connection, *, timeouts: Timeouts) -> FleetMap:
-    (row,) = await connection.fetch(FLEET_MAP, *timeouts.values, HEALTHS, STATUSES, REASONS)
-    return FleetMap(row["groups"], row["more_groups"], observation_of(row))
+async def read_fleet_map(
+    connection: Connection, *, after: int, group: str | None, health: Health | None, timeouts: Timeouts
+) -> FleetMap:
+    """Workers whose ids are greater than `after`, all or those of a group or of a health."""
+    labels = None if group is None else {"group": group}
+    values = (*timeouts.values, HEALTHS, STATUSES, REASONS, after, labels, health)
+    (row,) = await connection.fetch(FLEET_MAP, *values)
+    return FleetMap(row["groups"], row["more_groups"], row["last_id"], observation_of(row))
 
 
 class Day(msgspec.Struct, frozen=True):

@@ -74,6 +74,27 @@ async def test_of_ten_thousand_workers_each_has_the_colour_of_its_health(
     assert await page.evaluate(SEEN) == told
 
 
+async def test_a_map_of_too_many_workers_says_how_many_are_not_drawn(
+    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+) -> None:
+    """A filter that leaves fewer has all of them, of the whole fleet."""
+    await run_sql(database, FILL.replace(f"generate_series(1, {WORKERS})", "generate_series(1, 110000)"))
+    api = await start_api(**UNHURRIED)
+    page = await (await window(api.url)).open("/")
+    shown = page.locator("#shown")
+    await expect(shown).to_have_text(
+        "100,000 workers, and 10,000 more that are not drawn: choose a group or a health", timeout=60_000
+    )
+    await page.select_option("select[name=group]", "g1")
+    await expect(shown).to_have_text("15,715 workers", timeout=60_000)
+    await page.select_option("select[name=health]", "unhealthy")
+    await expect(shown).to_have_text("155 workers", timeout=60_000)
+    await page.select_option("select[name=group]", "")
+    await expect(shown).to_have_text("1,089 workers", timeout=60_000)
+    await page.select_option("select[name=health]", "")
+    await expect(shown).to_contain_text("100,000 workers, and 10,000 more", timeout=60_000)
+
+
 async def test_the_filter_of_the_map_is_in_the_url_and_stays_over_a_reload(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:

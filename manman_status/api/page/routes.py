@@ -56,11 +56,13 @@ async def groups(request: HTMXRequest) -> HTMXTemplate:
 
 @get("/page/map.json")
 async def fleet_map(request: HTMXRequest) -> Answer:
-    """`groups` as in `FleetMap`, with the names that its letters stand for."""
+    """`groups` as in `FleetMap`, with the names that its letters stand for; `next` is where the next piece begins."""
     timeouts = Database.of(request).timeouts
+    asked = Asked(request, "group", "health", "after")
+    group, health, after = asked.text("group"), asked.one_of("health", Health), asked.id("after") or 0
 
     async def ask(connection: Connection) -> Answer:
-        found = await read_fleet_map(connection, timeouts=timeouts)
+        found = await read_fleet_map(connection, after=after, group=group, health=health, timeouts=timeouts)
         observation = found.observation
         lasting = msgspec.json.encode(
             {
@@ -72,11 +74,12 @@ async def fleet_map(request: HTMXRequest) -> Answer:
                 "epoch": observation.epoch,
                 "groups": msgspec.Raw(found.groups.encode()),
                 "more_groups": found.more_groups,
+                "next": found.last_id and str(found.last_id),
             }
         )
         return Answer(lasting, lasting=lasting, lag_seconds=observation.lag_seconds)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await Answers.of(request.app).read(request, ask, group, health, after)
 
 
 @get("/page/workers/{worker_id:str}/why", media_type=MediaType.TEXT)

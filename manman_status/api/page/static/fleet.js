@@ -1,4 +1,5 @@
 // The workers of the map as they are now: all of them every few seconds, and what changes in between as it happens.
+// A large fleet comes in pieces. What is beyond MOST is not drawn, unless a filter leaves fewer.
 
 import { ask } from "./ask.js";
 import { Stream } from "./stream.js";
@@ -6,6 +7,7 @@ import { Stream } from "./stream.js";
 const RELOAD_MS = 3000;
 const RELOAD_SHARE = 0.05; // of the time, when a large fleet takes long
 const SOON_MS = 300;
+const MOST = 100_000;
 const ENDED = new Set(["COMPLETE", "CRASHED"]);
 
 export class Fleet extends EventTarget {
@@ -18,6 +20,8 @@ export class Fleet extends EventTarget {
     this.status = [];
     this.reason = [];
     this.state = "";
+    this.isPart = false; // more workers match than are here
+    this.only = {}; // the filter by which they were read, when all are too many
     this.changed = new Map(); // id → the change, while it is newer than what was loaded
     this.byId = new Map();
     this.tookMs = 0;
@@ -46,8 +50,7 @@ export class Fleet extends EventTarget {
     this.loading = true;
     const begun = performance.now();
     try {
-      const fleet = await ask("/page/map.json");
-      if (fleet) this.take(JSON.parse(fleet));
+      await this.loadPieces();
     } finally {
       this.loading = false;
       this.tookMs = performance.now() - begun;
@@ -56,10 +59,43 @@ export class Fleet extends EventTarget {
     if (this.revision !== undefined) this.stream.open(`${this.epoch}-${this.revision}`);
   }
 
-  take({ groups, more_groups, healths, statuses, reasons, state, revision, epoch }) {
+  // The first time each piece is shown as it comes; later all at once.
+  async loadPieces() {
+    const { only } = this;
+    const isFirst = !this.ids.length;
+    const pieces = [];
+    let count = 0;
+    for (let after = ""; after !== null && count < MOST; ) {
+      const query = new URLSearchParams({ ...only, ...(after && { after }) });
+      const piece = await ask(`/page/map.json${query.size ? `?${query}` : ""}`);
+      if (piece === undefined) return;
+      pieces.push(JSON.parse(piece));
+      count += pieces.at(-1).groups.reduce((sum, [, , health]) => sum + health.length, 0);
+      after = pieces.at(-1).next;
+      if (only !== this.only) return this.loadSoon();
+      if (after === null || isFirst || count >= MOST) this.take(pieces);
+    }
+  }
+
+  get isNarrow() {
+    return Object.keys(this.only).length > 0;
+  }
+
+  // Another filter: the workers are read by it where not all of them are here.
+  narrow(filter) {
+    if (!this.isPart && !this.isNarrow) return;
+    if (new URLSearchParams(filter).toString() === new URLSearchParams(this.only).toString()) return;
+    this.only = { ...filter };
+    this.loadSoon();
+  }
+
+  // What changes while pieces are read is in the first of them or applied again.
+  take(pieces) {
+    const [{ healths, statuses, reasons, state, revision, epoch }] = pieces;
     const names = (letters, of) => Array.from(letters, (letter) => of[letter.charCodeAt(0) - 97] ?? "unknown");
     this.state = state;
-    this.moreGroups = more_groups;
+    this.moreGroups = pieces.reduce((sum, { more_groups }) => sum + more_groups, 0);
+    this.isPart = pieces.at(-1).next !== null;
     if (epoch !== this.epoch) this.changed.clear(); // their revisions are not to be compared with this one
     this.epoch = epoch;
     this.revision = revision;
@@ -68,13 +104,17 @@ export class Fleet extends EventTarget {
     this.health = [];
     this.status = [];
     this.reason = [];
-    for (const [name, ids, health, status, reason] of groups) {
-      const listed = ids.split(" ");
-      this.groups.push({ name, first: this.ids.length, count: listed.length });
-      this.ids = this.ids.concat(listed);
-      this.health = this.health.concat(names(health, healths));
-      this.status = this.status.concat(names(status, statuses));
-      this.reason = this.reason.concat(names(reason, reasons));
+    const parts = new Map();
+    for (const [name, ...part] of pieces.flatMap(({ groups }) => groups)) parts.set(name, [...(parts.get(name) ?? []), part]);
+    for (const name of [...parts.keys()].sort()) {
+      const first = this.ids.length;
+      for (const [ids, health, status, reason] of parts.get(name)) {
+        this.ids = this.ids.concat(ids.split(" "));
+        this.health = this.health.concat(names(health, healths));
+        this.status = this.status.concat(names(status, statuses));
+        this.reason = this.reason.concat(names(reason, reasons));
+      }
+      this.groups.push({ name, first, count: this.ids.length - first });
     }
     this.byId = new Map(this.ids.map((id, index) => [id, index]));
     for (const [id, change] of this.changed) {
@@ -97,7 +137,7 @@ export class Fleet extends EventTarget {
     if (change.revision <= this.revision) return; // what was loaded knows it already, and maybe more
     this.changed.set(id, change);
     if (this.apply(id, change)) this.dispatchEvent(new Event("change"));
-    else this.loadSoon();
+    else if (!this.isPart && !this.isNarrow) this.loadSoon(); // else it may be one of those that are not here
   }
 
   // False when the worker is not on the map.

@@ -30,7 +30,10 @@ export class FleetMap {
 
   listen() {
     const { pane, fleet } = this;
-    fleet.addEventListener("load", () => this.lay());
+    fleet.addEventListener("load", () => {
+      this.lay();
+      fleet.narrow(this.filter);
+    });
     fleet.addEventListener("change", () => (this.filter.health ? this.lay() : this.showAgain()));
     pane.addEventListener("scroll", () => this.show(), { passive: true });
     pane.addEventListener("pointermove", (event) => this.choose(this.under(event), false));
@@ -39,7 +42,10 @@ export class FleetMap {
     pane.addEventListener("click", (event) => this.open(this.under(event)));
     pane.addEventListener("keydown", (event) => this.key(event));
     this.form.addEventListener("submit", (event) => event.preventDefault());
-    this.form.addEventListener("input", () => this.lay({ keepUrl: false }));
+    this.form.addEventListener("input", () => {
+      this.lay({ keepUrl: false });
+      fleet.narrow(this.filter);
+    });
     new ResizeObserver(() => this.fit()).observe(pane);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       this.drawing.takeColours();
@@ -80,8 +86,17 @@ export class FleetMap {
     const all = fleet.ids.length.toLocaleString("en");
     const some = this.grid.count.toLocaleString("en");
     const more = fleet.moreGroups ? `, and ${fleet.moreGroups.toLocaleString("en")} more groups` : "";
-    this.shown.textContent = (some === all ? `${all} workers` : `${some} of ${all} workers`) + more;
+    this.shown.textContent = (some === all ? `${all} workers` : `${some} of ${all} workers`) + (this.notDrawn() || more);
     this.showAgain();
+  }
+
+  // How many more there are than the map draws; of a filter it is not known.
+  notDrawn() {
+    const { fleet } = this;
+    if (!fleet.isPart) return "";
+    const all = Number(document.getElementById("bar").dataset.workers ?? 0);
+    const more = fleet.isNarrow ? 0 : all - fleet.ids.length;
+    return `, and ${more > 0 ? more.toLocaleString("en") : "some"} more that are not drawn: choose a group or a health`;
   }
 
   // Nobody has another place, and some another health.
