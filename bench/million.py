@@ -28,8 +28,10 @@ from manman_status.store.pool import Pool, create_pool
 GROUPS = 20
 SERVERS_EACH = 3
 DAYS = 30
-OVERDUE = 100
-"""One worker in so many, when the fleet is swept."""
+OVERDUE = 101
+"""One worker in so many, when the fleet is swept: some of each group."""
+LATE = 1_001
+"""One in so many has missed two beats."""
 TIMES = 7
 LONGEST_SECONDS = 60
 BLIND_AFTER_SECONDS = 86_400.0
@@ -56,7 +58,8 @@ SELECT id, now() - came * interval '1 day' AS at,
 """
 WORKERS = f"""
 INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, interval_seconds, labels)
-SELECT id, at, now(), CASE WHEN lost + lasts > now() THEN 'LOST' ELSE 'RUNNING' END, coalesce(lost, at), 'reported', 10,
+SELECT id, at, now() - CASE WHEN id % {LATE} = 5 THEN 25 ELSE 10 * random() END * interval '1 second',
+       CASE WHEN lost + lasts > now() THEN 'LOST' ELSE 'RUNNING' END, coalesce(lost, at), 'reported', 10,
        jsonb_build_object('group', 'g' || id % {GROUPS}, 'version', '1.' || id % 7)
   FROM lives
 """
@@ -76,14 +79,21 @@ SELECT row_number() OVER (ORDER BY at), at, entity, entity_id, old_status, new_s
 """
 COUNT = "UPDATE revision_counter SET revision = (SELECT max(revision) FROM transitions)"
 OBSERVE = """
-UPDATE observation SET observed_through = now(), advanced_at = now(), resumed_at = now() - interval '1 hour'
+UPDATE observation
+   SET observed_through = (SELECT max(last_heartbeat) FROM workers), advanced_at = now(),
+       resumed_at = now() - interval '1 hour'
  WHERE id = 1
 """
-OVERDUE_NOW = f"""
-UPDATE workers SET last_heartbeat = CASE WHEN worker_id % {OVERDUE} = 7 THEN now() - interval '1 hour' ELSE now() END
- WHERE worker_id % {OVERDUE} = 7 AND status = 'RUNNING'
+BEAT = f"""
+UPDATE workers SET last_heartbeat = now() - CASE WHEN worker_id % {OVERDUE} = 7 THEN 60 ELSE 0 END * interval '1 second'
 """
 
+RULES = SweepRules(
+    default_interval=10,
+    minimum_timeout=15,
+    grace=30,
+    guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
+)
 READS = {
     "first page": "/status/workers",
     "page of 1,000": "/status/workers?limit=1000",
@@ -123,10 +133,12 @@ async def measured(stack: Stack, size: int) -> dict[str, str]:
     found: dict[str, str] = {}
     async with create_pool(dsn, application="bench", size=2, timeout_seconds=600) as pool:
         token, leadership = await lead(pool)
+        sweeper = Sweeper(pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None)
+        await sweeper.sweep(token)
         found["first build of days, s"] = f"{await built(pool, leadership, token):,.1f}"
         await pool.execute("VACUUM ANALYZE")
         found |= await reads(stack, dsn)
-        found[f"sweep, 1 in {OVERDUE} overdue"] = await swept(pool, leadership, token)
+        found[f"sweep, 1 in {OVERDUE} overdue"] = await swept(pool, sweeper, token)
     await sweep.run(stack.postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
     return found
 
@@ -199,19 +211,10 @@ def mib(pid: int) -> str:
     return f"{sum(each.memory_info().rss for each in (process, *process.children(recursive=True))) / 2**20:,.0f} MiB"
 
 
-async def swept(pool: Pool, leadership: Leadership, token: int) -> str:
-    """None is lost twice, so it is swept once: the guard lets all go, since they are few of each group."""
-    rules = SweepRules(
-        default_interval=10,
-        minimum_timeout=15,
-        grace=30,
-        guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
-    )
-    sweeper = Sweeper(pool, leadership, rules, interval_seconds=1, statistics=Statistics(), wake=lambda: None)
-    await pool.execute("UPDATE workers SET last_heartbeat = now()")
-    await pool.execute(OVERDUE_NOW)
-    await pool.execute("VACUUM workers")
-    await pool.execute(OBSERVE)
+async def swept(pool: Pool, sweeper: Sweeper, token: int) -> str:
+    """Once: none is lost twice."""
+    for statement in (BEAT, "VACUUM workers", OBSERVE):
+        await pool.execute(statement)
     lost = "SELECT count(*) FROM workers WHERE status = 'LOST'"
     before = await pool.fetchval(lost)
     begun = perf_counter()

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from manman_status.domain.status import StatusType
+from manman_status.pipeline.leadership import LEASE, Leadership
+from manman_status.pipeline.uptime_days import UptimeDays
 from manman_status.store.forgetting import forget_worker
+from manman_status.store.leases import LeaseLost, hold_lease
+from manman_status.store.pool import create_pool
 from manman_status.store.uptime import Uptime, read_fleet_uptime
 from manman_status.store.uptime_days import make_some, read_window
 from manman_status.store.writes import append_transitions
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from manman_status.store.pool import Connection
+    from tests.conftest import Eventually, Role
     from tests.integration.api.conftest import Rows
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -260,6 +267,45 @@ async def test_days_beyond_the_retention_are_deleted(history: History) -> None:
     assert len(days) == RETENTION_DAYS
     assert all(day["is_complete"] for day in days)
     assert days[0]["day"] > old.date()
+
+
+async def test_a_processor_sums_up_the_days_by_itself(
+    rows: Rows, start_processor: Callable[..., Awaitable[Role]], eventually: Eventually
+) -> None:
+    """One is killed in the middle of it, and the next goes on."""
+    history = History(rows, 1)
+    await history.live(range(1, 10))
+    complete = "SELECT count(*) FROM uptime_days WHERE is_complete"
+
+    async def some_are_made() -> bool:
+        return bool(await rows.connection.fetchval(complete))
+
+    async def all_are_made() -> bool:
+        return bool(await rows.connection.fetchval(complete) == RETENTION_DAYS)
+
+    first = await start_processor(blind_after_seconds=BLIND_AFTER, lease_seconds=2)
+    await eventually(some_are_made)
+    first.kill()
+    await start_processor(blind_after_seconds=BLIND_AFTER, lease_seconds=2)
+    await eventually(all_are_made)
+    await history.is_exact()
+
+
+async def test_who_leads_no_more_sums_up_nothing(rows: Rows, database: str) -> None:
+    await History(rows, 1).live(range(1, 5))
+    async with create_pool(database, application="test", size=1, timeout_seconds=30) as pool:
+        token = await hold_lease(rows.connection, LEASE, "one", seconds=60)
+        assert isinstance(token, int)
+        await rows.connection.execute("UPDATE leases SET token = token + 1")
+        days = UptimeDays(
+            pool,
+            Leadership(pool, "one", lease_seconds=60),
+            retention_days=RETENTION_DAYS,
+            blind_after_seconds=BLIND_AFTER,
+        )
+        with pytest.raises(LeaseLost):
+            await days.make_some(token)
+    assert not await rows.connection.fetch("SELECT FROM uptime_days")
 
 
 def test_all_statuses_take_part() -> None:
