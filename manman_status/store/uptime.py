@@ -196,11 +196,12 @@ async def _plan(connection: Connection, window: Window) -> Plan | None:
 
 
 OF_GROUP = "($4::text IS NULL OR coalesce(labels ->> 'group', '') = $4)"
+COUNTED = f"SELECT status, count(*) AS number FROM workers WHERE {OF_GROUP} GROUP BY status"
 # $1 to $3 are `Window.seen_until`, $4 the group, $5 and $6 the ranges, $7 who is apart, $8 the days and $9 the one in
 # which the window begins, $10 when that was. `first_open` is when the loss began that is not over and is the oldest,
 # of the `open` ones that began within the window: all that began, without those that ended.
 BY_DAYS = f"""WITH counted AS (
-    SELECT status, count(*) AS number FROM workers WHERE {OF_GROUP} GROUP BY status
+    {COUNTED}
     UNION ALL
     SELECT status, -1 FROM workers WHERE {OF_GROUP} AND worker_id = ANY($7::bigint[])
 ),
