@@ -228,6 +228,7 @@ class Observer:
         losses, is_connected = self._broker.losses, self._broker.is_connected
         self._statistics.broker_alarm, self._statistics.broker_problems = self._broker.alarm, self._broker.problems
         self._statistics.reads = self._broker.given
+        asked_at = monotonic()
         dropped = await self._ask_for_dropped()
         was_deaf = monotonic() - self._asked_at > DEAF_SECONDS
         was_cut_off = losses != self._losses_told or not is_connected or was_deaf
@@ -235,7 +236,7 @@ class Observer:
             self._last if dropped is not None else None, was_cut_off=was_cut_off, dropped=bool(dropped)
         )
         if dropped is not None:
-            self._asked_at = monotonic()
+            self._asked_at = asked_at
         self._statistics.watermarks = {mark.queue: mark.observed_through for mark in report.marks}
         if is_connected and losses != self._losses_told:  # until then each report says that it is lost
             self._losses_told = losses

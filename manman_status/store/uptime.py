@@ -196,7 +196,11 @@ async def _plan(connection: Connection, window: Window) -> Plan | None:
 
 
 OF_GROUP = "($4::text IS NULL OR coalesce(labels ->> 'group', '') = $4)"
-COUNTED = f"SELECT status, count(*) AS number FROM workers WHERE {OF_GROUP} GROUP BY status"
+COUNTED = f"""SELECT status, sum(number)::bigint AS number FROM (
+        SELECT entity, group_name, status, number FROM fleet_counts
+        UNION ALL SELECT entity, group_name, status, number FROM fleet_count_changes
+    ) kept
+    WHERE entity = '{Entity.WORKER}' AND ($4::text IS NULL OR group_name = $4) GROUP BY status"""
 # $1 to $3 are `Window.seen_until`, $4 the group, $5 and $6 the ranges, $7 who is apart, $8 the days and $9 the one in
 # which the window begins, $10 when that was. `first_open` is when the loss began that is not over and is the oldest,
 # of the `open` ones that began within the window: all that began, without those that ended.

@@ -100,9 +100,13 @@ class History:
     async def read(self, group: str | None, seconds: float) -> Uptime:
         return await read_fleet_uptime(self.connection, group, window_seconds=seconds, blind_after_seconds=BLIND_AFTER)
 
-    async def is_exact(self) -> None:
-        """Windows of all lengths, with days and without."""
-        for seconds in (RETENTION_DAYS * DAY, *(self.chance.uniform(2, RETENTION_DAYS) * DAY for _ in range(4))):
+    async def is_exact(self, *lengths: float) -> None:
+        """Windows of these and of other lengths, with days and without."""
+        for seconds in (
+            *lengths,
+            RETENTION_DAYS * DAY,
+            *(self.chance.uniform(2, RETENTION_DAYS) * DAY for _ in range(4)),
+        ):
             for group in (None, *GROUPS, "nobody"):
                 transaction = self.connection.transaction()
                 await transaction.start()  # now() stays
@@ -239,6 +243,30 @@ async def test_uptime_is_exact_after_the_clock_stepped(history: History) -> None
         await history.is_exact()
     await history.make()
     await history.is_exact()
+
+
+async def test_steps_of_the_clock_before_days_were_made_are_found(history: History) -> None:
+    """Within a day and over midnight; some windows begin between a change and one that came later."""
+    await history.live(range(1, 10))
+    for worker_id in (1, 4, 7, 20):
+        day = 9 * DAY + worker_id * HOUR
+        for ago, new in ((day, "LOST"), (day + 5 * HOUR, "RUNNING"), (day + 2 * DAY, "LOST"), (day, "RUNNING")):
+            if ago > day + DAY and worker_id in {4, 7}:
+                break
+            if history.statuses.get(worker_id) != new:
+                await history.change(worker_id, ago, new)
+    await history.make()
+    await history.is_exact(*(9 * DAY + (hours + 2.5) * HOUR for hours in (1, 4, 7, 20)))
+
+
+async def test_losses_of_many_over_midnight_are_all_counted(history: History) -> None:
+    """Made in pieces of two changes."""
+    for ago, new in ((20, "RUNNING"), (12, "LOST"), (10, "RUNNING"), (8, "LOST"), (5, "COMPLETE")):
+        for worker_id in range(1, 8):
+            await history.change(worker_id, ago * DAY - worker_id, new)
+    await history.make(changes_at_once=2)
+    await history.is_exact()
+    assert await is_read_from_days(history)
 
 
 async def test_what_is_dated_ahead_counts_as_of_now(history: History) -> None:
