@@ -94,11 +94,11 @@ OBSERVATION = """observed AS (
         abs(extract(epoch FROM now() - observed_through))::float8 AS lag_seconds, revision, epoch,
         CASE WHEN clock_stepped_at IS NOT NULL
             THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS clock_step,
-        dropped_at,
-        (SELECT queue FROM watermarks WHERE state IN ('active', 'leaving')
-          ORDER BY watermarks.observed_through NULLS FIRST, queue LIMIT 1) AS slowest_queue
+        dropped_at
     FROM observation, revision_counter WHERE observation.id = 1 AND revision_counter.id = 1
 )"""
+SLOWEST_QUEUE = """(SELECT queue FROM watermarks WHERE state IN ('active', 'leaving')
+    ORDER BY observed_through NULLS FIRST, queue LIMIT 1) AS slowest_queue"""
 OBSERVED_THROUGH = "(SELECT observed_through FROM observed)"
 RESUMED_AT = "(SELECT resumed_at FROM observed)"
 IS_BLIND = "(SELECT coalesce(lag_seconds > $4::float8, true) FROM observed)"

@@ -10,7 +10,7 @@ import msgspec
 
 from manman_status.domain.status import Entity, Health, Reason, StatusType
 from manman_status.errors import UnknownWorker
-from manman_status.store.health import HEALTH, IS_ACTIVE, IS_NOT_TERMINAL, OBSERVATION, Observation
+from manman_status.store.health import HEALTH, IS_ACTIVE, IS_NOT_TERMINAL, OBSERVATION, SLOWEST_QUEUE, Observation
 from manman_status.store.reads import observation_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ groups AS MATERIALIZED (
         string_agg({_letter("reason", 7)}, '' ORDER BY worker_id)) AS g
     FROM piece GROUP BY "group"
 )
-SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, slowest_queue, (
+SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, {SLOWEST_QUEUE}, (
     SELECT coalesce(json_agg(g ORDER BY "group"), '[]')::text FROM (
         SELECT "group", g FROM groups ORDER BY ill DESC, size DESC, "group" LIMIT {GROUPS_ON_MAP}
     ) shown

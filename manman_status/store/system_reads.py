@@ -21,6 +21,7 @@ from manman_status.store.health import (
     OBSERVATION,
     OBSERVED_THROUGH,
     RESUMED_AT,
+    SLOWEST_QUEUE,
     Observation,
 )
 from manman_status.store.reads import observation_of
@@ -153,7 +154,7 @@ given AS (SELECT $1::float8, $2::float8),
 {KEPT},
 {BY_ROWS if by_rows else BY_COUNTS},
 {GROUPS.format(healthy=Health.HEALTHY, largest=largest, worst=worst)}
-SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, slowest_queue, {IS_SWEPT} AS is_swept,
+SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, {SLOWEST_QUEUE}, {IS_SWEPT} AS is_swept,
     {GROUP_NUMBERS},
     (SELECT extract(epoch FROM as_of - at)::float8 FROM oldest) AS oldest_age,
     (SELECT coalesce(sum(number), 0)::bigint FROM kept WHERE entity = '{Entity.WORKER}' AND {IS_ACTIVE})
