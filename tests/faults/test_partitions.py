@@ -137,12 +137,12 @@ async def test_what_the_version_before_left_in_its_queues_is_read_and_the_queues
             queue = await channel.declare_queue(name, durable=True, arguments=arguments)
             await queue.bind(exchange, "worker.*.heartbeat" if "heartbeat" in name else "worker.*.lifecycle")
         for instance in range(100):
-            body = json.dumps({"command_type": "SERVER_STARTED", "command_args": [str(instance + 1), "7"]}).encode()
-            await exchange.publish(aio_pika.Message(body, delivery_mode=2), "worker.7.lifecycle")
+            body = json.dumps({"command_type": "SERVER_STARTED", "command_args": [str(instance + 1), "700"]}).encode()
+            await exchange.publish(aio_pika.Message(body, delivery_mode=2), "worker.700.lifecycle")
     await observed.rows("INSERT INTO watermarks (queue, state) SELECT unnest($1::text[]), 'retired'", [*old])
     fleet.recruit(WORKERS)
     await start_quick()
-    await eventually(lambda: observed.value("SELECT count(*) = 100 FROM server_instances WHERE worker_id = 7"))
+    await eventually(lambda: observed.value("SELECT count(*) = 100 FROM server_instances WHERE worker_id = 700"))
     await eventually(lambda: observed.value("SELECT count(*) = 2 FROM watermarks"))
     for name in old:
         assert not await is_there(broker, name)

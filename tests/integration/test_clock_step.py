@@ -14,12 +14,10 @@ from manman_status.store.clock_step import read_step, settle_alerts, settle_flee
 from manman_status.store.leases import HeldLease, LeaseLost, check_lease, hold_lease
 from manman_status.store.observation import (
     ClockStepped,
-    advance_observation,
     check_clock,
     move_watermark,
     read_clock,
     register_processor,
-    report_processor,
     take_step,
 )
 from manman_status.store.pool import create_pool
@@ -48,6 +46,9 @@ class NoQueues:
         raise AssertionError
 
     count = delete = release
+
+    async def strays(self, _):
+        return []
 
 
 async def observe(connection, *, ahead=timedelta(0)):
@@ -106,22 +107,6 @@ async def test_a_report_that_began_in_the_old_time_writes_nothing(pool, connecti
         with pytest.raises(ClockStepped):
             await check_clock(other, steps=clock.steps)
         await late.rollback()
-
-
-async def test_nothing_advances_until_a_processor_has_read_the_new_time(connection):
-    """Else a batch that commits just after a step forward would keep an hour as a gap."""
-    await observe(connection, ahead=-HOUR)
-    before = await connection.fetchval("SELECT observed_through FROM observation")
-    await connection.execute("UPDATE watermarks SET observed_through = now()")
-
-    async def advance():
-        async with connection.transaction():
-            await advance_observation(connection, standstill_seconds=5, blind_after_seconds=30)
-        return await connection.fetchval("SELECT observed_through FROM observation")
-
-    assert await advance() == before
-    await report_processor(connection, "one", statistics={})
-    assert await advance() > before
 
 
 @pytest.mark.parametrize(("ahead", "steps"), [(HOUR, 0), (-timedelta(milliseconds=1), 1)])

@@ -18,7 +18,6 @@ from manman_status.store.migrate import alembic_config, migrate
 from manman_status.store.pool import create_pool
 from manman_status.store.retention import delete_ended, delete_unreported
 from manman_status.store.writes import (
-    UPDATE_FULL_BEATS,
     lock_instances,
     lock_workers,
     store_rows,
@@ -103,7 +102,7 @@ async def test_a_heartbeat_changes_no_count(connection):
     assert await connection.fetchval(CHANGES) == 1
     async with connection.transaction():
         now = await transaction_time(connection)
-        await connection.execute(UPDATE_FULL_BEATS, list(range(1, 101)), [5] * 100, now)
+        await connection.execute("UPDATE workers SET seq = 5, last_heartbeat = $1 WHERE worker_id <= 100", now)
     assert await connection.fetchval(CHANGES) == 1
 
 

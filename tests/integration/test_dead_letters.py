@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manman_status.store.alert_scene import lock_progress
+from manman_status.store.alert_scene import read_progress
 from manman_status.store.pool import create_pool
 
 COUNTED = """INSERT INTO processors (processor_id, host, version, started_at, last_seen, statistics)
@@ -25,4 +25,4 @@ async def test_the_rules_look_at_the_leader_s_number_whoever_reported_last(pool)
         await connection.execute(COUNTED, "leads", 0.2, 3)
         await connection.execute(COUNTED, "follows", 0.0, 0)
         await connection.execute(LEADS, "leads")
-        assert (await lock_progress(connection)).dead_letters == 3
+        assert (await read_progress(connection)).dead_letters == 3

@@ -75,8 +75,10 @@ async def test_debug_tells_more_of_ours_and_nothing_of_what_libraries_say_then(s
     assert {each["level"] for each in records(processor) if "logger" in each} <= {"info"}
 
 
-async def test_of_a_warning_level_only_warnings_are_told(start_processor, start_api):
-    processor, api = await start_processor(log_level="warning"), await start_api(log_level="warning")
+async def test_of_a_warning_level_only_warnings_are_told(start_role, start_api, database, broker, rows, eventually):
+    urls = {"database_url": database, "rabbitmq_url": broker}
+    processor, api = start_role("processor", **urls, log_level="warning"), await start_api(log_level="warning")
+    await eventually(lambda: rows("SELECT 1 FROM observation WHERE observed_through IS NOT NULL"))
     async with httpx.AsyncClient(base_url=api.url) as client:
         await client.get("/status/system")
     for role in (processor, api):

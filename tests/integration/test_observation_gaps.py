@@ -27,14 +27,8 @@ async def advance(connection: Any, *, lag: float) -> datetime:
         now: datetime = await connection.fetchval("SELECT now()")
         if not await report_processor(connection, "one", statistics={}):
             await register_processor(connection, "one", host="", version="")
-        for queue in QUEUES:
-            await connection.execute(
-                """INSERT INTO watermarks (queue, observed_through) VALUES ($1, $2)
-                   ON CONFLICT (queue) DO UPDATE SET observed_through = excluded.observed_through""",
-                queue,
-                now - timedelta(seconds=lag),
-            )
-        await advance_observation(connection, standstill_seconds=5.0, blind_after_seconds=BLIND_AFTER_SECONDS)
+        through = now - timedelta(seconds=lag)
+        await advance_observation(connection, through, standstill_seconds=5.0, blind_after_seconds=BLIND_AFTER_SECONDS)
     return now
 
 
