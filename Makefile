@@ -52,9 +52,9 @@ test-faults: setup ## all tests that break servers, the slowest too
 	$(PYTEST) tests/faults
 
 BROKER_TESTS := $(addprefix tests/,e2e \
-	$(addprefix integration/,test_servers.py test_ingest.py test_dead_letters.py test_relay.py test_reporter.py) \
+	$(addprefix integration/,test_servers.py test_ingest.py test_arrival_order.py test_dead_letters.py test_relay.py test_reporter.py) \
 	$(addprefix integration/cli/,test_doctor.py test_dead.py test_publish.py test_record.py) \
-	$(addprefix faults/,test_ingest_faults.py test_liveness_outages.py test_probes.py test_reporter_faults.py))
+	$(addprefix faults/,test_ingest_faults.py test_liveness_outages.py test_partitions.py test_probes.py test_reporter_faults.py))
 
 test-broker: setup ## what depends most on the broker: for another RabbitMQ=…
 	$(PYTEST) -m "not slow and not containers" $(BROKER_TESTS)

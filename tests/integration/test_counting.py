@@ -57,7 +57,7 @@ async def change_rows(connection, chance):
         if instance := rows.instances.get(instance_id):
             instance.status, instance.reason = chance.choice(list(StatusType)), Reason.REPORTED
             rows.changed_instances.add(instance_id)
-    await store_rows(connection, rows, now)
+    await store_rows(connection, rows)
 
 
 async def known(connection, instance_id):
