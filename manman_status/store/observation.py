@@ -193,7 +193,8 @@ async def read_queues(connection: Connection) -> list[QueueMark]:
 ADD_QUEUES = """
 INSERT INTO watermarks AS kept (queue, state, clock_steps)
 SELECT queue, 'active', $2 FROM unnest($1::text[]) AS queue ORDER BY queue
-ON CONFLICT (queue) DO UPDATE SET state = 'active', observed_through = NULL, canary_key = NULL
+ON CONFLICT (queue) DO UPDATE SET state = 'active', observed_through = NULL, canary_key = NULL,
+       clock_steps = excluded.clock_steps
  WHERE kept.state <> 'active'
 RETURNING queue
 """

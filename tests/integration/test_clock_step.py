@@ -15,6 +15,8 @@ from manman_status.store.leases import HeldLease, LeaseLost, check_lease, hold_l
 from manman_status.store.observation import (
     ClockStepped,
     check_clock,
+    choose_queues,
+    leave_queue,
     move_watermark,
     read_clock,
     register_processor,
@@ -117,6 +119,14 @@ async def test_a_canary_of_a_time_ahead_or_of_another_step_moves_nothing(connect
     for queue in QUEUES:
         await move_watermark(connection, queue, sent_at=sent_at, clock_steps=steps, canary_key="")
     assert await connection.fetchval("SELECT max(observed_through) FROM watermarks") == before
+
+
+async def test_a_queue_that_was_found_and_comes_back_counts_from_the_clock_of_today(connection):
+    await leave_queue(connection, "stray")
+    assert await choose_queues(connection, ["stray"], steps=3) == (["stray"], [])
+    sent_at = await connection.fetchval("SELECT clock_timestamp()")
+    await move_watermark(connection, "stray", sent_at=sent_at, clock_steps=3, canary_key="")
+    assert await connection.fetchval("SELECT observed_through FROM watermarks") == sent_at
 
 
 WORKER = """
