@@ -93,11 +93,11 @@ class EmbeddedRabbitMQ:
     def wait_until_ready(self) -> None:
         """Raises CommandFailed when the node fails and another version of RabbitMQ wrote its data."""
         try:
-            self.child.wait_until_ready(self._is_ready, within_seconds=60)
-        except ChildFailed as error:
-            self.kill()
-            self._blame_other_version(error)
-            raise
+            try:
+                self.child.wait_until_ready(self._is_ready, within_seconds=60)
+            except ChildFailed as error:
+                self._blame_other_version(error)
+                raise
         except BaseException:
             self.kill()
             raise
@@ -120,10 +120,22 @@ class EmbeddedRabbitMQ:
         return banners[-1] if banners else None
 
     def _server_version(self) -> str | None:
-        command = self._server.with_name("rabbitmqctl")
+        """The version that this node runs: its log says so, unless the node failed before its banner.
+
+        Call this while our epmd runs: rabbitmqctl starts a daemon of its own where there is none.
+        """
+        if banners := BANNER.findall(self.child.log):
+            return str(banners[-1])
+        command = [self._server.with_name("rabbitmqctl"), "version"]
         try:
             answer = subprocess.run(  # noqa: S603
-                [command, "version"], env=self._environment(), capture_output=True, text=True, check=True, timeout=30
+                command,
+                env=self._environment(),
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=30,
             )
         except (OSError, subprocess.SubprocessError):
             return None
