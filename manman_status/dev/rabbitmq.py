@@ -126,7 +126,7 @@ class EmbeddedRabbitMQ:
         """
         if banners := BANNER.findall(self.child.log):
             return str(banners[-1])
-        command = [self._server.with_name("rabbitmqctl"), "version"]
+        command = [str(self._server.with_name("rabbitmqctl")), "version"]
         try:
             answer = subprocess.run(  # noqa: S603
                 command,
