@@ -1,7 +1,8 @@
-"""`python -m bench`: what the roles reach on this machine, beside the least that the same work can cost.
+"""`python -m bench`: what the roles reach on this machine, beside the least that the same work can
+cost.
 
-Every line is one measurement, with the median of several runs and its ratio to the bare one. `--quick` shows that it
-works, in a minute; only a full run on an idle machine is worth quoting.
+Every line is one measurement, with the median of several runs and its ratio to the bare one.
+`--quick` shows that it works, in a minute; only a full run on an idle machine is worth quoting.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from bench.stack import FULL, QUICK, Stack
 Part: TypeAlias = Literal[
     "singles", "arrays", "http", "sweep", "reporter", "watchers", "scrape", "million", "partitions"
 ]
-PARTS: tuple[Part, ...] = tuple(part for part in get_args(Part) if part not in {"million", "partitions"})
+PARTS: tuple[Part, ...] = tuple(
+    part for part in get_args(Part) if part not in {"million", "partitions"}
+)
 """Of a run that does not say which: the other two take their time."""
 DRAINED: dict[Part, Callable[[Stack], Awaitable[str]]] = {
     "singles": drain.singles,
@@ -36,7 +39,11 @@ WITHOUT_FLEET: dict[Part, Callable[[Stack], Awaitable[str]]] = {
 }
 """Those that bring their own database, or need none."""
 
-app = App(name="python -m bench", help_format="plaintext", help="Measure on this machine, beside the bare work.")
+app = App(
+    name="python -m bench",
+    help_format="plaintext",
+    help="Measure on this machine, beside the bare work.",
+)
 
 
 @app.default
@@ -45,7 +52,9 @@ def bench(
     quick: Annotated[bool, Parameter(negative="", help="Small and once.")] = False,
     only: Annotated[tuple[Part, ...], Parameter(help="Not all of it.")] = PARTS,
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="manman-status-bench-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="manman-status-bench-", ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as another user where we are root
         with Stack(folder, QUICK if quick else FULL) as stack:

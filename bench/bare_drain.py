@@ -1,4 +1,5 @@
-"""The least that draining a queue can cost with this client: `URL COUNT` → messages a second, µs of CPU of one."""
+"""The least that draining a queue can cost with this client: `URL COUNT` → messages a second, µs of
+CPU of one."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ async def arrays(stack: Stack) -> str:
         await stack.fill(packed(list(stack.beats(stack.sizes.beats))))
         ours.append(await drained(stack))
         bare.append(await speed("bench.bare_upsert", stack.postgres.url, str(stack.sizes.beats)))
-    return compared_with_cpu(f"(b) heartbeats in arrays of {ARRAY}", ours, "500-row upserts alone", bare)
+    return compared_with_cpu(
+        f"(b) heartbeats in arrays of {ARRAY}", ours, "500-row upserts alone", bare
+    )
 
 
 def packed(reports: list[Report]) -> Iterator[Report]:
@@ -72,7 +74,8 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 HOT_UPDATES = """
-SELECT 100.0 * n_tup_hot_upd / nullif(n_tup_upd, 0) FROM pg_stat_user_tables WHERE relname = 'workers'
+SELECT 100.0 * n_tup_hot_upd / nullif(n_tup_upd, 0) FROM pg_stat_user_tables WHERE relname =
+    'workers'
 """
 
 

@@ -20,7 +20,8 @@ REFUSED = re.compile(r"Non-2xx or 3xx responses: (\d+)")
 
 
 async def pages(stack: Stack) -> AsyncIterator[str]:
-    """Each page beside a constant answer, as the api is by default and without kept answers; they take turns."""
+    """Each page beside a constant answer, as the api is by default and without kept answers; they
+    take turns."""
     ports = [str(free_port()) for _ in range(3)]
     kept, read, constant = (f"http://127.0.0.1:{port}" for port in ports)
     # No processor runs by now, and what a blind api leaves out must not count as speed.
@@ -33,7 +34,11 @@ async def pages(stack: Stack) -> AsyncIterator[str]:
         for url in (f"{kept}/livez", f"{read}/livez", f"{constant}/constant"):
             await answers(url)
         for page in PAGES:
-            urls: dict[str, list[float]] = {kept + page: [], read + page: [], f"{constant}/constant": []}
+            urls: dict[str, list[float]] = {
+                kept + page: [],
+                read + page: [],
+                f"{constant}/constant": [],
+            }
             for _ in range(stack.sizes.runs):
                 for url, found in urls.items():
                     found.append(await asked(url, stack.sizes.http_seconds))

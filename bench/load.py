@@ -1,4 +1,5 @@
-"""Requests a second that a URL answers, over kept connections: `URL CONNECTIONS SECONDS`. Used where wrk is missing."""
+"""Requests a second that a URL answers, over kept connections: `URL CONNECTIONS SECONDS`. Used
+where wrk is missing."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ class Asker(asyncio.Protocol):
         self.answers = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods alone
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's is one by its methods alone
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
@@ -53,7 +56,9 @@ async def ask(url: str, connections: int, seconds: float) -> float:
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
-    made = [await loop.create_connection(lambda: Asker(request), host, port) for _ in range(connections)]
+    made = [
+        await loop.create_connection(lambda: Asker(request), host, port) for _ in range(connections)
+    ]
     began = time.perf_counter()
     before = sum(asker.answers for _, asker in made)
     await asyncio.sleep(seconds)

@@ -1,4 +1,5 @@
-"""What reading costs at 10,000, 100,000 and 1,000,000 workers: what should not grow with them, and what does."""
+"""What reading costs at 10,000, 100,000 and 1,000,000 workers: what should not grow with them, and
+what does."""
 
 from __future__ import annotations
 
@@ -40,39 +41,50 @@ BLIND_AFTER_SECONDS = 86_400.0
 PARTITIONS = f"""
 DO $$ BEGIN
     FOR n IN 0..{DAYS + 1} LOOP
-        EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF transitions FOR VALUES FROM (%L) TO (%L)',
+        EXECUTE
+            format('CREATE TABLE IF NOT EXISTS %I PARTITION OF transitions'
+            ' FOR VALUES FROM (%L) TO (%L)',
             'transitions_' || to_char(now() AT TIME ZONE 'UTC' - n * interval '1 day', 'YYYYMMDD'),
             date_trunc('day', now(), 'UTC') - n * interval '1 day',
             date_trunc('day', now(), 'UTC') - (n - 1) * interval '1 day');
     END LOOP;
 END $$
 """
-# Each worker came within the retention, and one in ten was lost once since then, for up to two hours.
+# Each worker came within the retention, and one in ten was lost once since then, for up to two
+# hours.
 HISTORIES = f"""
 CREATE UNLOGGED TABLE lives AS
 SELECT id, now() - came * interval '1 day' AS at,
        CASE WHEN id % 10 = 3 THEN now() - lost * interval '1 day' END AS lost,
        random() * interval '2 hours' AS lasts
   FROM (SELECT id, came, random() * came AS lost
-          FROM (SELECT id, 0.1 + random() * {DAYS - 1} AS came FROM generate_series(1, $1::bigint) AS id) c) l
+          FROM (SELECT id, 0.1 + random() * {DAYS - 1} AS came FROM generate_series(1, $1::bigint)
+              AS id) c) l
 """
 WORKERS = f"""
-INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, interval_seconds, labels)
-SELECT id, at, now() - CASE WHEN id % {LATE} = 5 THEN 25 ELSE 10 * random() END * interval '1 second',
-       CASE WHEN lost + lasts > now() THEN 'LOST' ELSE 'RUNNING' END, coalesce(lost, at), 'reported', 10,
+INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
+    interval_seconds, labels)
+SELECT id, at, now() - CASE WHEN id % {LATE} = 5 THEN 25 ELSE 10 * random() END * interval
+    '1 second',
+       CASE WHEN lost + lasts > now() THEN 'LOST' ELSE 'RUNNING' END, coalesce(lost, at),
+           'reported', 10,
        jsonb_build_object('group', 'g' || id % {GROUPS}, 'version', '1.' || id % 7)
   FROM lives
 """
 SERVERS = f"""
 INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since, reason)
-SELECT {SERVERS_EACH} * id + n, id, at, 'RUNNING', at, 'reported' FROM lives, generate_series(1, {SERVERS_EACH}) AS n
+SELECT {SERVERS_EACH} * id + n, id, at, 'RUNNING', at, 'reported' FROM lives, generate_series(1,
+    {SERVERS_EACH}) AS n
 """
 TRANSITIONS = f"""
 INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
-SELECT row_number() OVER (ORDER BY at), at, entity, entity_id, old_status, new_status, 'reported' FROM (
-    SELECT at, 'worker' AS entity, id AS entity_id, NULL AS old_status, 'RUNNING' AS new_status FROM lives
+SELECT row_number() OVER (ORDER BY at), at, entity, entity_id, old_status, new_status, 'reported'
+    FROM (
+    SELECT at, 'worker' AS entity, id AS entity_id, NULL AS old_status, 'RUNNING' AS new_status FROM
+        lives
     UNION ALL SELECT lost, 'worker', id, 'RUNNING', 'LOST' FROM lives WHERE lost IS NOT NULL
-    UNION ALL SELECT lost + lasts, 'worker', id, 'LOST', 'RUNNING' FROM lives WHERE lost + lasts <= now()
+    UNION ALL SELECT lost + lasts, 'worker', id, 'LOST', 'RUNNING' FROM lives WHERE lost + lasts <=
+        now()
     UNION ALL SELECT at, 'game_server_instance', {SERVERS_EACH} * id + n, NULL, 'RUNNING'
                 FROM lives, generate_series(1, {SERVERS_EACH}) AS n
 ) t
@@ -85,7 +97,8 @@ UPDATE observation
  WHERE id = 1
 """
 BEAT = f"""
-UPDATE workers SET last_heartbeat = now() - CASE WHEN worker_id % {OVERDUE} = 7 THEN 60 ELSE 0 END * interval '1 second'
+UPDATE workers SET last_heartbeat = now() - CASE WHEN worker_id % {OVERDUE} = 7 THEN 60 ELSE 0 END *
+    interval '1 second'
 """
 
 RULES = SweepRules(
@@ -119,7 +132,10 @@ async def table(stack: Stack) -> str:
     sizes = "".join(f"{size:>14,}" for size in stack.sizes.million)
     lines = [
         f"(h) {'workers':<24}{sizes}",
-        *(f"    {name:<24}" + "".join(f"{column[name]:>14}" for column in found) for name in found[0]),
+        *(
+            f"    {name:<24}" + "".join(f"{column[name]:>14}" for column in found)
+            for name in found[0]
+        ),
     ]
     return "\n".join(lines)
 
@@ -133,7 +149,9 @@ async def measured(stack: Stack, size: int) -> dict[str, str]:
     found: dict[str, str] = {}
     async with create_pool(dsn, application="bench", size=2, timeout_seconds=600) as pool:
         token, leadership = await lead(pool)
-        sweeper = Sweeper(pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None)
+        sweeper = Sweeper(
+            pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None
+        )
         await sweeper.sweep(token)
         found["first build of days, s"] = f"{await built(pool, leadership, token):,.1f}"
         await pool.execute("VACUUM ANALYZE")
@@ -147,7 +165,15 @@ async def fill(dsn: str, size: int) -> None:
     connection = await asyncpg.connect(dsn)
     await connection.execute(PARTITIONS)
     await connection.execute(HISTORIES, size)
-    for statement in (WORKERS, SERVERS, TRANSITIONS, COUNT, "DROP TABLE lives", "VACUUM ANALYZE", OBSERVE):
+    for statement in (
+        WORKERS,
+        SERVERS,
+        TRANSITIONS,
+        COUNT,
+        "DROP TABLE lives",
+        "VACUUM ANALYZE",
+        OBSERVE,
+    ):
         await connection.execute(statement)
     await connection.close()
 
@@ -160,7 +186,9 @@ async def lead(pool: Pool) -> tuple[int, Leadership]:
 
 
 async def built(pool: Pool, leadership: Leadership, token: int) -> float:
-    days = UptimeDays(pool, leadership, retention_days=DAYS, blind_after_seconds=BLIND_AFTER_SECONDS)
+    days = UptimeDays(
+        pool, leadership, retention_days=DAYS, blind_after_seconds=BLIND_AFTER_SECONDS
+    )
     begun = perf_counter()
     while await days.make_some(token):
         pass
@@ -208,7 +236,8 @@ async def asked(client: httpx.AsyncClient, path: str) -> float:
 def mib(pid: int) -> str:
     """Of the process and those that it began."""
     process = psutil.Process(pid)
-    return f"{sum(each.memory_info().rss for each in (process, *process.children(recursive=True))) / 2**20:,.0f} MiB"
+    family = (process, *process.children(recursive=True))
+    return f"{sum(each.memory_info().rss for each in family) / 2**20:,.0f} MiB"
 
 
 async def swept(pool: Pool, sweeper: Sweeper, token: int) -> str:

@@ -29,8 +29,10 @@ async def table(stack: Stack) -> str:
 async def _rate(stack: Stack, partitions: int, processors: int) -> float:
     connection = await asyncpg.connect(stack.postgres.url)
     share = -(-partitions // processors)
-    reads = """SELECT count(*) FILTER (WHERE number BETWEEN 1 AND $1), coalesce(sum(number), 0) FROM (
-        SELECT (SELECT count(*) FROM jsonb_array_elements_text(statistics -> 'reads') queue WHERE queue LIKE $2)
+    reads = """SELECT count(*) FILTER (WHERE number BETWEEN 1 AND $1), coalesce(sum(number), 0) FROM
+        (
+        SELECT (SELECT count(*) FROM jsonb_array_elements_text(statistics -> 'reads') queue WHERE
+            queue LIKE $2)
             AS number
         FROM processors WHERE last_seen > now() - interval '2 s') shares"""
 

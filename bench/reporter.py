@@ -1,6 +1,7 @@
 """What a worker pays for being seen: CPU of a heartbeat, and memory over an hour's worth of events.
 
-`python -m bench.reporter URL SECONDS EVENTS` is the worker under measurement, as a process of its own.
+`python -m bench.reporter URL SECONDS EVENTS` is the worker under measurement, as a process of its
+own.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Cost(msgspec.Struct):
 async def cost(stack: Stack) -> str:
     with stack.role("processor"):
         await until(stack.is_consumed)
-        seconds, events = str(stack.sizes.reporter_seconds), str(stack.sizes.reporter_hours * EVENTS_PER_HOUR)
+        seconds, events = (
+            str(stack.sizes.reporter_seconds),
+            str(stack.sizes.reporter_hours * EVENTS_PER_HOUR),
+        )
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bench.reporter", stack.rabbitmq.url, seconds, events),
             stdout=asyncio.subprocess.PIPE,
@@ -50,9 +54,10 @@ async def cost(stack: Stack) -> str:
     found = msgspec.json.decode(out, type=Cost)
     per_beat, hours = found.cpu_ms_per_beat, found.events / EVENTS_PER_HOUR
     return (
-        f"(e) a heartbeat with {SERVERS} servers: {per_beat:.2f} ms of the worker's CPU ({found.beats} beats)\n"
-        f"    memory after {SETTLED_AFTER:.0%} of {hours:g} hours' worth of events: {found.settled_mib:.1f} MiB,"
-        f" at the end {found.at_end_mib:.1f} MiB ({found.events:,} events, {found.beats_beside:,} heartbeats)"
+        f"(e) a heartbeat with {SERVERS} servers: {per_beat:.2f} ms of the worker's CPU"
+        f" ({found.beats} beats)\n    memory after {SETTLED_AFTER:.0%} of {hours:g} hours' worth of"
+        f" events: {found.settled_mib:.1f} MiB, at the end {found.at_end_mib:.1f} MiB"
+        f" ({found.events:,} events, {found.beats_beside:,} heartbeats)"
     )
 
 
@@ -70,13 +75,22 @@ class CountingLife(WorkerLife):
 def a_life(worker_id: int) -> CountingLife:
     labels = {"group": "bench", "version": "1.0.0"}
     return CountingLife(
-        worker_id, interval_seconds=1, labels=labels, heartbeats=True, inventory=True, outbox_size=10_000
+        worker_id,
+        interval_seconds=1,
+        labels=labels,
+        heartbeats=True,
+        inventory=True,
+        outbox_size=10_000,
     )
 
 
 @asynccontextmanager
-async def delivered(life: WorkerLife, url: str, *, interval_seconds: float) -> AsyncIterator[Delivery]:
-    delivery = Delivery(life, url, exchange=Topology().inbound_exchange, interval_seconds=interval_seconds)
+async def delivered(
+    life: WorkerLife, url: str, *, interval_seconds: float
+) -> AsyncIterator[Delivery]:
+    delivery = Delivery(
+        life, url, exchange=Topology().inbound_exchange, interval_seconds=interval_seconds
+    )
     running = asyncio.create_task(delivery.run())
     yield delivery
     delivery.close()
@@ -84,7 +98,8 @@ async def delivered(life: WorkerLife, url: str, *, interval_seconds: float) -> A
 
 
 async def beat_for(url: str, seconds: float) -> tuple[int, float]:
-    """Heartbeats of a worker that does nothing else, and its CPU seconds, also for what it does between them."""
+    """Heartbeats of a worker that does nothing else, and its CPU seconds, also for what it does
+    between them."""
     life = a_life(1)
     for instance_id in range(1, SERVERS + 1):
         life.start_server(instance_id, 3)
@@ -119,7 +134,11 @@ def resident_mib() -> float:
 async def main(url: str, seconds: float, events: int) -> None:
     beats, cpu = await beat_for(url, seconds)
     settled, at_end, beside = await live_through(url, events)
-    print(msgspec.json.encode(Cost(beats, cpu / beats * 1000, events, beside, settled, at_end)).decode())
+    print(
+        msgspec.json.encode(
+            Cost(beats, cpu / beats * 1000, events, beside, settled, at_end)
+        ).decode()
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What a scrape of /metrics costs with 100,000 healthy workers, three servers of each and 400,000 that ended."""
+"""What a scrape of /metrics costs with 100,000 healthy workers, three servers of each and 400,000
+that ended."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from manman_status.store.migrate import migrate
 GROUPS = 150
 SERVERS = """
 INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since, reason)
-SELECT id, 1 + id % $1::bigint, now(), CASE WHEN id > $2 THEN 'COMPLETE' ELSE 'RUNNING' END, now(), 'reported'
+SELECT id, 1 + id % $1::bigint, now(), CASE WHEN id > $2 THEN 'COMPLETE' ELSE 'RUNNING' END, now(),
+    'reported'
   FROM generate_series(1, $2::bigint + $3::bigint) AS id
 """
 SERVERS_EACH = 3
@@ -42,7 +44,8 @@ async def cost(stack: Stack) -> str:
     connection = await asyncpg.connect(dsn)
     await connection.execute(sweep.SEED, sweep.WORKERS, float(sweep.INTERVAL_SECONDS))
     await connection.execute(
-        f"UPDATE workers SET labels = jsonb_build_object('group', 'g' || worker_id % {GROUPS}, 'version', '1.0.0')"
+        f"UPDATE workers SET labels = jsonb_build_object('group', 'g' || worker_id % {GROUPS},"
+        " 'version', '1.0.0')"
     )
     await connection.execute(SERVERS, sweep.WORKERS, sweep.WORKERS * SERVERS_EACH, ENDED)
     await connection.execute("VACUUM FULL ANALYZE")
@@ -50,7 +53,9 @@ async def cost(stack: Stack) -> str:
     await connection.close()
     port = free_port()
     found: dict[str, list[float]] = {"read": [], "kept": []}
-    with stack.role("api", database_url=dsn, host="127.0.0.1", port=port, blind_after_seconds=86_400):
+    with stack.role(
+        "api", database_url=dsn, host="127.0.0.1", port=port, blind_after_seconds=86_400
+    ):
         url = f"http://127.0.0.1:{port}/metrics"
         await answers(url)
         async with httpx.AsyncClient(timeout=60) as client:
@@ -59,7 +64,8 @@ async def cost(stack: Stack) -> str:
                 for scrapes in found.values():
                     scrapes.append(await scraped(client, url))
     return f"(g) /metrics of {sweep.WORKERS:,} workers: " + ", ".join(
-        f"{statistics.median(each):.1f} ms {name} (longest {max(each):.1f})" for name, each in found.items()
+        f"{statistics.median(each):.1f} ms {name} (longest {max(each):.1f})"
+        for name, each in found.items()
     )
 
 

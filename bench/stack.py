@@ -65,7 +65,8 @@ QUICK = Sizes(
 
 
 class Stack:
-    """PostgreSQL and RabbitMQ, durable as in production, and a fleet whose workers all beat in turn."""
+    """PostgreSQL and RabbitMQ, durable as in production, and a fleet whose workers all beat in
+    turn."""
 
     def __init__(self, folder: Path, sizes: Sizes) -> None:
         self.sizes = sizes
@@ -92,7 +93,8 @@ class Stack:
         self.postgres.stop()
 
     async def seed(self) -> None:
-        """Declare the topology and make a row of each worker and instance, by the processor itself."""
+        """Declare the topology and make a row of each worker and instance, by the processor
+        itself."""
         connection = await asyncpg.connect(self.postgres.url)
         with self.role("processor"):
             await until(self.is_consumed)
@@ -102,8 +104,12 @@ class Stack:
                 return await self.beats_stored(connection) == self.beats_sent
 
             async def all_told() -> bool:
-                """The rows' first transitions are republished: no part of what is measured later."""
-                unsent = "SELECT (SELECT revision FROM revision_counter) - (SELECT sent_revision FROM relay)"
+                """The rows' first transitions are republished: no part of what is measured
+                later."""
+                unsent = (
+                    "SELECT (SELECT revision FROM revision_counter) - (SELECT sent_revision FROM"
+                    " relay)"
+                )
                 return await connection.fetchval(unsent) == 0
 
             await until(all_stored)
@@ -117,7 +123,10 @@ class Stack:
             worker = self._fleet[(self.beats_sent + number) % len(self._fleet)]
             first = worker.worker_id * SERVERS_PER_WORKER
             yield worker.heartbeat(
-                [RunningServer(first + n, game_server_config_id=3) for n in range(SERVERS_PER_WORKER)]
+                [
+                    RunningServer(first + n, game_server_config_id=3)
+                    for n in range(SERVERS_PER_WORKER)
+                ]
             )
         self.beats_sent += count
 
@@ -160,7 +169,9 @@ class Stack:
             yield child
 
     @contextmanager
-    def child(self, command: list[str], environment: dict[str, str] | None = None) -> Iterator[Child]:
+    def child(
+        self, command: list[str], environment: dict[str, str] | None = None
+    ) -> Iterator[Child]:
         env = {**os.environ, **(environment or {})}
         child = Child(command[2], command, log_file=self._folder / f"{command[-1]}.log", env=env)
         try:
@@ -195,7 +206,9 @@ async def answer(*command: str) -> float:
 
 
 async def output(*command: str) -> bytes:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", *command, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *command, stdout=asyncio.subprocess.PIPE
+    )
     out, _ = await process.communicate()
     assert process.returncode == 0, command
     return out
@@ -203,10 +216,15 @@ async def output(*command: str) -> bytes:
 
 def compared(what: str, ours: list[float], beside: str, bare: list[float], unit: str) -> str:
     measured, least = statistics.median(ours), statistics.median(bare)
-    return f"{what:<46} {measured:>9,.0f} {unit}   {beside:<26} {least:>9,.0f} {unit}   ratio {measured / least:.2f}"
+    return (
+        f"{what:<46} {measured:>9,.0f} {unit}   {beside:<26} {least:>9,.0f} {unit}   ratio"
+        f" {measured / least:.2f}"
+    )
 
 
 def compared_with_cpu(what: str, ours: list[Speed], beside: str, bare: list[Speed]) -> str:
-    line = compared(what, [each.rate for each in ours], beside, [each.rate for each in bare], "events/s")
+    line = compared(
+        what, [each.rate for each in ours], beside, [each.rate for each in bare], "events/s"
+    )
     measured, least = (statistics.median(each.cpu_us for each in some) for some in (ours, bare))
     return f"{line}   CPU of one {measured:.0f} and {least:.0f} µs"

@@ -22,19 +22,22 @@ WORKERS = 100_000
 INTERVAL_SECONDS = 10
 
 SEED = """
-INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, interval_seconds)
+INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
+    interval_seconds)
 SELECT id, now(), now() - $2 * random() * interval '1 second', 'RUNNING', now(), 'reported', $2
   FROM generate_series(1, $1::bigint) AS id
 """
 OBSERVE = """
 UPDATE observation
-   SET observed_through = clock_timestamp(), advanced_at = now(), resumed_at = now() - interval '1 hour' WHERE id = 1
+   SET observed_through = clock_timestamp(), advanced_at = now(), resumed_at = now() - interval
+       '1 hour' WHERE id = 1
 """
 BEAT = "UPDATE workers SET last_heartbeat = clock_timestamp() WHERE worker_id % $1 = $2"
 
 
 async def cost(stack: Stack) -> str:
-    """The mean over the seconds of a whole minute, each with a tenth of the fleet beating before it is swept."""
+    """The mean over the seconds of a whole minute, each with a tenth of the fleet beating before it
+    is swept."""
     await run(stack.postgres.url, "CREATE DATABASE sweep")
     dsn = stack.postgres.url.replace("/postgres", "/sweep")
     await asyncio.to_thread(migrate, dsn)
@@ -51,7 +54,9 @@ async def cost(stack: Stack) -> str:
             token = await hold_lease(connection, LEASE, "bench", seconds=3600)
         assert token is not None
         leadership = Leadership(pool, "bench", lease_seconds=3600)
-        sweeper = Sweeper(pool, leadership, rules, interval_seconds=1, statistics=Statistics(), wake=lambda: None)
+        sweeper = Sweeper(
+            pool, leadership, rules, interval_seconds=1, statistics=Statistics(), wake=lambda: None
+        )
         spent = []
         for second in range(stack.sizes.sweep_seconds):
             begun = perf_counter()
@@ -65,8 +70,8 @@ async def cost(stack: Stack) -> str:
         lost = await pool.fetchval("SELECT count(*) FROM workers WHERE status = 'LOST'")
     assert lost == 0, f"{lost} workers lost"
     return (
-        f"(d) sweep of {WORKERS:,} workers, none overdue: {statistics.mean(spent):.1f} ms a second on average,"
-        f" {max(spent):.0f} ms at most"
+        f"(d) sweep of {WORKERS:,} workers, none overdue: {statistics.mean(spent):.1f} ms a second"
+        f" on average, {max(spent):.0f} ms at most"
     )
 
 

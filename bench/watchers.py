@@ -1,6 +1,7 @@
 """How soon everyone who watches is told of a change, and what that costs the database.
 
-`python -m bench.watchers URL DSN WATCHERS SECONDS` is the clients and the writer, as one process with one clock.
+`python -m bench.watchers URL DSN WATCHERS SECONDS` is the clients and the writer, as one process
+with one clock.
 """
 
 from __future__ import annotations
@@ -57,15 +58,24 @@ async def delays(stack: Stack) -> str:
             url = f"http://127.0.0.1:{port}"
             await answers(f"{url}/livez")
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bench.watchers", url, dsn, str(watchers), str(stack.sizes.watch_seconds)),
+                *(
+                    sys.executable,
+                    "-m",
+                    "bench.watchers",
+                    url,
+                    dsn,
+                    str(watchers),
+                    str(stack.sizes.watch_seconds),
+                ),
                 stdout=asyncio.subprocess.PIPE,
             )
             out, _ = await process.communicate()
         told = msgspec.json.decode(out, type=Told)
         lines.append(
-            f"(f) {watchers} told of {BATCHES_PER_SECOND * TRANSITIONS_IN_BATCH} transitions a second: median"
-            f" {told.median_ms:.0f} ms after the commit, 99 % {told.p99_ms:.0f} ms, longest {told.longest_ms:.0f} ms"
-            f" ({told.events:,} events, {told.transactions_per_second:.0f} transactions a second in all)"
+            f"(f) {watchers} told of {BATCHES_PER_SECOND * TRANSITIONS_IN_BATCH} transitions a"
+            f" second: median {told.median_ms:.0f} ms after the commit, 99 % {told.p99_ms:.0f} ms,"
+            f" longest {told.longest_ms:.0f} ms ({told.events:,} events,"
+            f" {told.transactions_per_second:.0f} transactions a second in all)"
         )
     return "\n".join(lines)
 
@@ -81,7 +91,9 @@ class Watcher(asyncio.Protocol):
         self.began = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.Transport", transport).write(self._request)  # uvloop's is one by its methods alone
+        cast("asyncio.Transport", transport).write(
+            self._request
+        )  # uvloop's is one by its methods alone
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
@@ -99,12 +111,17 @@ async def watched(url: str, dsn: str, watchers: int, seconds: float) -> Told:
     request = f"GET /status/events HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(lambda: Watcher(request, committed_at, found), parts.hostname, parts.port)
+        await loop.create_connection(
+            lambda: Watcher(request, committed_at, found), parts.hostname, parts.port
+        )
         for _ in range(watchers)
     ]
     async with asyncio.timeout(LONGEST_SECONDS):
         await asyncio.gather(*(watcher.began.wait() for _, watcher in made))
-    async with create_pool(dsn, application="bench", size=1, timeout_seconds=30) as pool, pool.acquire() as connection:
+    async with (
+        create_pool(dsn, application="bench", size=1, timeout_seconds=30) as pool,
+        pool.acquire() as connection,
+    ):
         before = await connection.fetchval(QUERIES)
         await write(connection, committed_at, seconds)
         queries = (await connection.fetchval(QUERIES) - before) / seconds
@@ -128,7 +145,11 @@ async def write(connection: Connection, committed_at: dict[int, float], seconds:
         ids = range(1, TRANSITIONS_IN_BATCH + 1)
         async with connection.transaction():
             await append_transitions(
-                connection, [Transition(Entity.WORKER, n, None, StatusType.RUNNING, Reason.REPORTED, {}) for n in ids]
+                connection,
+                [
+                    Transition(Entity.WORKER, n, None, StatusType.RUNNING, Reason.REPORTED, {})
+                    for n in ids
+                ],
             )
         now = time.perf_counter()
         committed_at.update(dict.fromkeys(range(revision + 1, revision + 1 + len(ids)), now))
@@ -138,7 +159,9 @@ async def write(connection: Connection, committed_at: dict[int, float], seconds:
 def summary(found_ms: Sequence[float], transactions_per_second: float) -> Told:
     p99 = percentile(found_ms, 0.99)
     assert p99 is not None
-    return Told(statistics.median(found_ms), p99, max(found_ms), len(found_ms), transactions_per_second)
+    return Told(
+        statistics.median(found_ms), p99, max(found_ms), len(found_ms), transactions_per_second
+    )
 
 
 if __name__ == "__main__":

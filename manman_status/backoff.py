@@ -1,4 +1,5 @@
-"""How long to wait before the next try, and when a failure that lasts is worth a line in the log."""
+"""How long to wait before the next try, and when a failure that lasts is worth a line in the
+log."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Backoff:
         return round(monotonic() - self._since, 1)
 
     def failed(self) -> float:
-        """Count one more failure; the seconds to wait. The first is worth saying, then one about every minute."""
+        """Count one more failure; the seconds to wait. The first is worth saying, then one about
+        every minute."""
         if not self.failures:
             self._since = monotonic()
         self.failures += 1
@@ -35,7 +37,8 @@ class Backoff:
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
     def worked(self) -> None:
-        """The next failure is the first of its kind; it is said once the minute of the last one is over."""
+        """The next failure is the first of its kind; it is said once the minute of the last one is
+        over."""
         self.failures = 0
 
 

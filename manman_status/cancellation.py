@@ -1,7 +1,8 @@
 """Ending tasks for certain, and telling our own cancellation from a library's.
 
-aiormq answers whoever waits for a broken connection with CancelledError, as if the waiting task had been cancelled.
-Only `Task.cancelling()` tells the difference: it counts the requests to cancel this very task.
+aiormq answers whoever waits for a broken connection with CancelledError, as if the waiting task had
+been cancelled. Only `Task.cancelling()` tells the difference: it counts the requests to cancel this
+very task.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def is_cancelled() -> bool:
 
 
 async def answered(awaitable: Awaitable[T]) -> T:
-    """Await what a library does. Raises Abandoned where it raises a CancelledError that is not ours."""
+    """Await what a library does. Raises Abandoned where it raises a CancelledError that is not
+    ours."""
     try:
         return await awaitable
     except asyncio.CancelledError:
@@ -42,7 +44,8 @@ async def answered(awaitable: Awaitable[T]) -> T:
 
 
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:
-    """Await for at most `seconds`, whatever the awaitable does with a cancellation. Raises TimeoutError."""
+    """Await for at most `seconds`, whatever the awaitable does with a cancellation. Raises
+    TimeoutError."""
     task = asyncio.ensure_future(awaitable)
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -59,8 +62,9 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
 async def cancel(*tasks: asyncio.Future[Any]) -> None:
     """Cancel the tasks until they are done, whatever they end with.
 
-    Once is not enough: before Python 3.12 `asyncio.wait_for`, through which the AMQP library asks the broker
-    everything, drops a cancellation that arrives as what it waits for ends, and its task goes on.
+    Once is not enough: before Python 3.12 `asyncio.wait_for`, through which the AMQP library asks
+    the broker everything, drops a cancellation that arrives as what it waits for ends, and its task
+    goes on.
     """
     going = {task for task in tasks if not task.done()}
     while going:

@@ -1,7 +1,9 @@
-"""PostgreSQL's URL as libpq reads it: several hosts, and every parameter that a provider may put there.
+"""PostgreSQL's URL as libpq reads it: several hosts, and every parameter that a provider may put
+there.
 
-asyncpg takes a parameter that it does not know for a setting of the server, which refuses the connection. Here such a
-parameter is honoured, or ignored where it changes nothing that matters to this program.
+asyncpg takes a parameter that it does not know for a setting of the server, which refuses the
+connection. Here such a parameter is honoured, or ignored where it changes nothing that matters to
+this program.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ IGNORED = frozenset(
         "tcp_user_timeout",
     }
 )
-"""Of libpq; asyncpg has no such thing. It never uses GSS encryption, and always sends the server's name."""
+"""Of libpq; asyncpg has no such thing. It never uses GSS encryption, and always sends the server's
+name."""
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 SESSION_ATTRIBUTES = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
@@ -56,8 +59,9 @@ class Place(NamedTuple):
 
 
 class DatabaseUrl(NamedTuple):
-    """`dsn` is what asyncpg understands. `places` has the hosts in their order when there are several, else nothing:
-    then `dsn` says it all. `prepared_statements` is None where the URL leaves it to be found out."""
+    """`dsn` is what asyncpg understands. `places` has the hosts in their order when there are
+    several, else nothing: then `dsn` says it all. `prepared_statements` is None where the URL
+    leaves it to be found out."""
 
     dsn: str
     places: list[Place]
@@ -80,13 +84,19 @@ def parse_database_url(url: str) -> DatabaseUrl:
         # Else a part of the password would count, and be shown, as port or path.
         raise ValueError("is not a URL: a / or # in a password is written %2F or %23")
     try:
-        given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)) if parts.query else {}
+        given = (
+            dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True))
+            if parts.query
+            else {}
+        )
     except ValueError:
         raise ValueError("is not a URL: what follows ? must be name=value&name=value") from None
     query = {name: value for name, value in given.items() if name not in IGNORED and value}
     hosts, query_hosts = parts.netloc.rpartition("@")[2], query.get("host", "")
     ports = query.get("port", "")
-    places = _places(hosts, ports, quoted=True) if hosts else _places(query_hosts, ports, quoted=False)
+    places = (
+        _places(hosts, ports, quoted=True) if hosts else _places(query_hosts, ports, quoted=False)
+    )
     if len(places) > 1:
         query.pop("host", None)
         query.pop("port", None)
@@ -135,7 +145,9 @@ def _places(hosts: str, ports: str, *, quoted: bool) -> list[Place]:
 def _place(text: str, default_port: str, *, quoted: bool) -> Place:
     match = re.fullmatch(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*))(?::(?P<port>\d*))?", text)
     if match is None and not quoted:
-        match = re.fullmatch(r"(?P<v6>[0-9A-Fa-f:.]+)(?P<host>)(?P<port>)", text)  # host= names an IPv6 address bare
+        match = re.fullmatch(
+            r"(?P<v6>[0-9A-Fa-f:.]+)(?P<host>)(?P<port>)", text
+        )  # host= names an IPv6 address bare
     port = match and (match["port"] or default_port)
     if not match or not port or not port.isdecimal() or int(port) > 65_535:
         raise ValueError("is not a URL: each host is name, name:port or [IPv6]:port")

@@ -16,7 +16,9 @@ class ManManStatusError(Exception):
 
     def __init__(self, **fields: object) -> None:
         self.fields = fields
-        super().__init__((type(self).__doc__ or "").format(**fields))
+        # A docstring may have several lines; of the fields' own lines none is joined.
+        template = " ".join((type(self).__doc__ or "").split())
+        super().__init__(template.format(**fields))
 
 
 class SettingsError(ManManStatusError):
@@ -38,7 +40,8 @@ class PoisonMessage(ManManStatusError):  # noqa: N818 - the field's word for it
 
     @property
     def cause(self) -> str:
-        """The problem without the value and its index in an array: the same for all messages that have it."""
+        """The problem without the value and its index in an array: the same for all messages that
+        have it."""
         return re.sub(r"\[[0-9]+\]", "[]", self._problem)
 
 
@@ -82,5 +85,5 @@ class UnknownAlert(ManManStatusError):  # noqa: N818
 
 
 class PluginMissing(ManManStatusError):  # noqa: N818
-    """RabbitMQ lacks the plugin rabbitmq_consistent_hash_exchange, which more than one partition needs: \
-`rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`, or set MANMAN_STATUS_PARTITIONS=1"""
+    """RabbitMQ lacks the plugin rabbitmq_consistent_hash_exchange, which more than one partition
+    needs: `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`, or set MANMAN_STATUS_PARTITIONS=1"""

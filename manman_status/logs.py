@@ -48,7 +48,8 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Below that, libraries log addresses and what is sent there: a token in a path, a password in a frame.
+    # Below that, libraries log addresses and what is sent there: a token in a path, a password in a
+    # frame.
     root.setLevel(max(number, logging.INFO))
     logging.getLogger("manman_status").setLevel(number)
     # These say at WARNING, once per retry and with a traceback, what we say once with its fields.
@@ -62,8 +63,11 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
     )
 
 
-def escape_unprintable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What could drive a terminal, turn its text round or begin a line of its own is shown as Python writes it."""
+def escape_unprintable(
+    _: Any, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """What could drive a terminal, turn its text round or begin a line of its own is shown as
+    Python writes it."""
     for name, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[name] = repr(value)
@@ -71,7 +75,8 @@ def escape_unprintable(_: Any, __: str, event: MutableMapping[str, Any]) -> Muta
 
 
 def add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The current span's `trace_id` and `span_id`, where OpenTelemetry is loaded and there is one."""
+    """The current span's `trace_id` and `span_id`, where OpenTelemetry is loaded and there is
+    one."""
     if (trace := sys.modules.get("opentelemetry.trace")) is not None:
         span = trace.get_current_span().get_span_context()
         if span.is_valid:

@@ -1,7 +1,8 @@
 """Every setting, its default and its meaning. The only reader of the environment.
 
-A setting `batch_max_events` is the variable `MANMAN_STATUS_BATCH_MAX_EVENTS` and, where a command takes it, the flag
-`--batch-max-events`. Secrets are never shown: `repr` and error texts name the variable, not its value.
+A setting `batch_max_events` is the variable `MANMAN_STATUS_BATCH_MAX_EVENTS` and, where a command
+takes it, the flag `--batch-max-events`. Secrets are never shown: `repr` and error texts name the
+variable, not its value.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ LONGEST_UNTOLD_OUTAGE_SECONDS = 5.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of both roles, and of the commands that ask the api. Empty strings mean "not given"."""
+    """All settings of both roles, and of the commands that ask the api. Empty strings mean "not
+    given"."""
 
     database_url: str = ""
     database_read_url: str = ""
@@ -114,7 +116,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bind_host(self) -> str:
-        """Where the api listens: as told, else everywhere with tokens and only on this machine without."""
+        """Where the api listens: as told, else everywhere with tokens and only on this machine
+        without."""
         return self.host or ("0.0.0.0" if self.api_tokens or self.metrics_tokens else "127.0.0.1")  # noqa: S104
 
     @property
@@ -138,31 +141,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def standstill_seconds(self) -> float:
-        """The observation stood still when it did not move for five canaries and more. Not for the smallest timeout: a
-        worker that was silent already, and has to reconnect after a shorter outage, would be lost for it."""
-        return max(5 * self.canary_interval_seconds, min(self.minimum_timeout_seconds, LONGEST_UNTOLD_OUTAGE_SECONDS))
+        """The observation stood still when it did not move for five canaries and more. Not for the
+        smallest timeout: a worker that was silent already, and has to reconnect after a shorter
+        outage, would be lost for it."""
+        return max(
+            5 * self.canary_interval_seconds,
+            min(self.minimum_timeout_seconds, LONGEST_UNTOLD_OUTAGE_SECONDS),
+        )
 
     @property
     def broker_url(self) -> str:
-        """Where to connect: `rabbitmq_url`, its virtual host replaced by `virtual_host` when that is given."""
+        """Where to connect: `rabbitmq_url`, its virtual host replaced by `virtual_host` when that
+        is given."""
         if not self.virtual_host:
             return self.rabbitmq_url
-        return urlunsplit(urlsplit(self.rabbitmq_url)._replace(path="/" + quote(self.virtual_host, safe="")))
+        return urlunsplit(
+            urlsplit(self.rabbitmq_url)._replace(path="/" + quote(self.virtual_host, safe=""))
+        )
 
 
 Needs: TypeAlias = tuple[str | tuple[str, ...], ...]
 
 NON_FIELDS = ("api_tokens_file", "metrics_tokens_file", "rabbitmq_server", "role")
-"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` and the one for metrics hold one token a line,
-`MANMAN_STATUS_RABBITMQ_SERVER` names the server's script that `dev` starts, `MANMAN_STATUS_ROLE` is what
-`serve --role` says."""
+"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` and the one for metrics hold one
+token a line, `MANMAN_STATUS_RABBITMQ_SERVER` names the server's script that `dev` starts,
+`MANMAN_STATUS_ROLE` is what `serve --role` says."""
 
 
 def redacted(url: str) -> str:
     """The URL without its user's password and without its query, either of which may be secret."""
     try:
         parts = urlsplit(url)
-        if not parts.scheme.startswith("postgres"):  # which may name several hosts, each with its port
+        if not parts.scheme.startswith(
+            "postgres"
+        ):  # which may name several hosts, each with its port
             _ = parts.port
     except ValueError:
         return "<not a URL>"
@@ -180,10 +192,11 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     **overrides: Any,
 ) -> Settings:
-    """Settings from the environment; `overrides` that are not None win. Names in `needs` must be given, of a tuple of
-    names any one.
+    """Settings from the environment; `overrides` that are not None win. Names in `needs` must be
+    given, of a tuple of names any one.
 
-    Raises SettingsError with every problem at once, one a line, naming variables and never showing secrets.
+    Raises SettingsError with every problem at once, one a line, naming variables and never showing
+    secrets.
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
@@ -208,18 +221,24 @@ def load_settings(
             problems.append(f"{variable(name)} {problem}")
     choices = [(need,) if isinstance(need, str) else need for need in needs]
     problems += [
-        f"{' or '.join(map(variable, names))} is not set" for names in choices if not any(map(given.get, names))
+        f"{' or '.join(map(variable, names))} is not set"
+        for names in choices
+        if not any(map(given.get, names))
     ]
     known = {variable(name) for name in (*Settings.__struct_fields__, *NON_FIELDS)}
     problems += [
-        f"{name} is not a setting" for name in sorted(environ) if name.startswith(PREFIX) and name not in known
+        f"{name} is not a setting"
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known
     ]
     if problems:
         raise SettingsError(problems)
     return Settings(**given)
 
 
-def _read(field: msgspec.structs.FieldInfo, text: str, given: dict[str, Any], problems: list[str]) -> None:
+def _read(
+    field: msgspec.structs.FieldInfo, text: str, given: dict[str, Any], problems: list[str]
+) -> None:
     try:
         given[field.name] = msgspec.convert(text, field.type, strict=False)
     except msgspec.ValidationError as error:
@@ -228,7 +247,8 @@ def _read(field: msgspec.structs.FieldInfo, text: str, given: dict[str, Any], pr
 
 
 def _tokens(name: str, text: str, file: str, problems: list[str]) -> tuple[str, ...]:
-    """Tokens from the variable (separated by commas or white space) and the file (one a line, # comments)."""
+    """Tokens from the variable (separated by commas or white space) and the file (one a line, #
+    comments)."""
     tokens = text.replace(",", " ").split()
     if file:
         try:
@@ -272,7 +292,11 @@ def _database_url(url: Any) -> str:
 
 def _within(lowest: float, highest: float) -> Callable[[Any], str]:
     def problem(value: Any) -> str:
-        return "" if lowest <= value <= highest else f"must be {lowest:g} to {highest:g}, not {value:g}"
+        return (
+            ""
+            if lowest <= value <= highest
+            else f"must be {lowest:g} to {highest:g}, not {value:g}"
+        )
 
     return problem
 

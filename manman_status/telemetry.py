@@ -1,7 +1,8 @@
-"""Traces and metrics to an OpenTelemetry collector, over OTLP/HTTP. Importing this loads OpenTelemetry: only where an
-endpoint is set.
+"""Traces and metrics to an OpenTelemetry collector, over OTLP/HTTP. Importing this loads
+OpenTelemetry: only where an endpoint is set.
 
-The standard variables hold: `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_METRIC_EXPORT_INTERVAL`, …
+The standard variables hold: `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`,
+`OTEL_METRIC_EXPORT_INTERVAL`, …
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ EXPORTERS = {OTLPSpanExporter.__module__, OTLPMetricExporter.__module__}
 
 
 class Telemetry:
-    """What one process sends, from now until `shutdown`, by threads of its own: a collector that is away costs what it
-    did not take, and nothing else."""
+    """What one process sends, from now until `shutdown`, by threads of its own: a collector that is
+    away costs what it did not take, and nothing else."""
 
     def __init__(self, endpoint: str, *, service: str, instance_id: str) -> None:
         resource = Resource.create(
@@ -47,13 +48,16 @@ class Telemetry:
         self.meter_provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
 
     def shutdown(self) -> None:
-        """Send what is left, within `SHUTDOWN_SECONDS`; nothing to a collector that is known to be away."""
+        """Send what is left, within `SHUTDOWN_SECONDS`; nothing to a collector that is known to be
+        away."""
         if self._collector.is_away:
             return
         deadline = time.monotonic() + SHUTDOWN_SECONDS
         providers = (self.tracer_provider, self.meter_provider)
         # Their own timeouts come one after another, and are not the exporters'.
-        threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
+        threads = [
+            threading.Thread(target=provider.shutdown, daemon=True) for provider in providers
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -61,8 +65,8 @@ class Telemetry:
 
 
 class Collector(logging.Handler):
-    """Where all is sent. Tells once that it is away, or takes only traces or only metrics, which OpenTelemetry's own
-    loggers say at every attempt; and once that all is well again."""
+    """Where all is sent. Tells once that it is away, or takes only traces or only metrics, which
+    OpenTelemetry's own loggers say at every attempt; and once that all is well again."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(logging.WARNING)
@@ -82,7 +86,9 @@ class Collector(logging.Handler):
         self._failing.add(record.name)
         if not was_away:
             reason = record.getMessage().replace(self.endpoint, self._address)
-            log.warning("traces and metrics do not reach the collector at %s: %s", self._address, reason)
+            log.warning(
+                "traces and metrics do not reach the collector at %s: %s", self._address, reason
+            )
 
     def took(self, exporter: str) -> None:
         """What else complained, of a full queue, has no reason to any more."""

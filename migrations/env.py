@@ -50,7 +50,9 @@ async def run_online() -> None:
     async def connect() -> BaseConnection:
         return await connect_session(dsn, MIGRATION_SESSION)
 
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=pool.NullPool)
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=connect, poolclass=pool.NullPool
+    )
     try:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)

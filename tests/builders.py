@@ -24,7 +24,8 @@ def heartbeat(worker=1, **fields):
 
 
 def fold(events, *, rows=None, receipts=None):
-    """The rows after the events in this order. An event is received when it is merged, unless `receipts` says."""
+    """The rows after the events in this order. An event is received when it is merged, unless
+    `receipts` says."""
     rows = rows or Rows()
     for index, event in enumerate(events):
         order = receipts[index] if receipts else index

@@ -20,7 +20,11 @@ class Span:
     def __init__(self, service, span):
         self.service = service
         self.name = span.name
-        self.trace_id, self.span_id, self.parent_id = span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
+        self.trace_id, self.span_id, self.parent_id = (
+            span.trace_id.hex(),
+            span.span_id.hex(),
+            span.parent_span_id.hex(),
+        )
         self.attributes = attributes_of(span)
         self.links = {link.trace_id.hex() for link in span.links}
 
@@ -29,8 +33,9 @@ class Span:
 
 
 class Collector:
-    """`spans` in the order in which they came; `metrics` are the newest points, `(service, name, attributes)` to value
-    (of a histogram its count). `refused` are the paths that it does not take; of these only `requests` counts."""
+    """`spans` in the order in which they came; `metrics` are the newest points, `(service, name,
+    attributes)` to value (of a histogram its count). `refused` are the paths that it does not take;
+    of these only `requests` counts."""
 
     def __init__(self, url):
         self.url = url
@@ -44,16 +49,22 @@ class Collector:
         if path == "/v1/traces":
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 service = self._service(resource)
-                self.spans += [Span(service, span) for scope in resource.scope_spans for span in scope.spans]
+                self.spans += [
+                    Span(service, span) for scope in resource.scope_spans for span in scope.spans
+                ]
         else:
             for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
                 service = self._service(resource)
-                for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+                for metric in (
+                    metric for scope in resource.scope_metrics for metric in scope.metrics
+                ):
                     kind = metric.WhichOneof("data")
                     for point in getattr(metric, kind).data_points:
                         key = service, metric.name, frozenset(attributes_of(point).items())
                         self.metrics[key] = (
-                            point.count if kind == "histogram" else getattr(point, point.WhichOneof("value"))
+                            point.count
+                            if kind == "histogram"
+                            else getattr(point, point.WhichOneof("value"))
                         )
 
     def trace(self, trace_id):
@@ -75,7 +86,9 @@ class Collector:
 
 
 def attributes_of(thing):
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in thing.attributes}
+    return {
+        each.key: getattr(each.value, each.value.WhichOneof("value")) for each in thing.attributes
+    }
 
 
 @contextmanager

@@ -1,7 +1,9 @@
-"""Real servers for the tests: one PostgreSQL and one RabbitMQ for the whole run, started when first asked for.
+"""Real servers for the tests: one PostgreSQL and one RabbitMQ for the whole run, started when first
+asked for.
 
-Each test that asks has its own `database`, cloned from a migrated template, and its own `broker`, a virtual host.
-`processor` and `api` are the real roles, as child processes, on that database and broker.
+Each test that asks has its own `database`, cloned from a migrated template, and its own `broker`, a
+virtual host. `processor` and `api` are the real roles, as child processes, on that database and
+broker.
 """
 
 from __future__ import annotations
@@ -35,20 +37,25 @@ from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.store.migrate import migrate
 
 TEMPLATE = "template_migrated"
-# Throw-away data needs no durability; a test that kills this server with the machine running loses nothing either.
+# Throw-away data needs no durability; a test that kills this server with the machine running loses
+# nothing either.
 CHEAP = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
 
 # A machine that stands still for a moment is no fault of an example.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
-# A shell's background job is born with SIGINT ignored, and so would be what the tests start and end by it. A handler
-# that does nothing leaves this process as deaf as it was, and does not pass to children.
+# A shell's background job is born with SIGINT ignored, and so would be what the tests start and end
+# by it. A handler that does nothing leaves this process as deaf as it was, and does not pass to
+# children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda *_: None)
 
-# A server that was stopped leaves its port free until it is started again: not for the tests that run beside it.
-ports.PORTS = ports.PORTS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8 :: 8]
+# A server that was stopped leaves its port free until it is started again: not for the tests that
+# run beside it.
+ports.PORTS = ports.PORTS[
+    int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8 :: 8
+]
 
 
 class Eventually(Protocol):
@@ -62,7 +69,8 @@ class ProcessTree(Protocol):
 
 
 class Role(Child):
-    """A running `manman-status serve`. `pid`, `log` (what it wrote so far), `kill()`; of an api also its `url`."""
+    """A running `manman-status serve`. `pid`, `log` (what it wrote so far), `kill()`; of an api
+    also its `url`."""
 
     url: str = ""
 
@@ -137,8 +145,8 @@ async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 def broker(rabbitmq: EmbeddedRabbitMQ) -> str:
     """The AMQP URL of a fresh virtual host.
 
-    It is left to end with the server. RabbitMQ 3.10 fails for good at a virtual host that is deleted while the
-    dead-letter worker of a quorum queue in it is starting.
+    It is left to end with the server. RabbitMQ 3.10 fails for good at a virtual host that is
+    deleted while the dead-letter worker of a quorum queue in it is starting.
     """
     name = f"test-{uuid.uuid4().hex}"
     with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:
@@ -148,12 +156,15 @@ def broker(rabbitmq: EmbeddedRabbitMQ) -> str:
 
 @pytest.fixture(scope="session")
 def eventually() -> Eventually:
-    """Waits for a condition, sync or async: until it gives something true (and gives that), or the deadline.
+    """Waits for a condition, sync or async: until it gives something true (and gives that), or the
+    deadline.
 
     A failed assertion in it counts as "not yet", and is what is raised in the end.
     """
 
-    async def wait(condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 120.0) -> Any:
+    async def wait(
+        condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 120.0
+    ) -> Any:
         deadline = time.monotonic() + within_seconds
         while True:
             late = time.monotonic() > deadline
@@ -174,7 +185,8 @@ def eventually() -> Eventually:
 
 @pytest.fixture(scope="session")
 def process_tree() -> ProcessTree:
-    """The command lines, by pid, of a process and all that descend from it; without one, of all processes."""
+    """The command lines, by pid, of a process and all that descend from it; without one, of all
+    processes."""
 
     def tree(root: int = 1) -> dict[int, str]:
         top = psutil.Process(root)
@@ -191,13 +203,16 @@ def process_tree() -> ProcessTree:
 
 
 def role_environment(**settings: object) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")
+    }
     return kept | {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 @pytest.fixture
 def start_role(server_folder: Path) -> Iterator[Callable[..., Role]]:
-    """Starts one role with these settings and does not wait; all that were started are gone after the test."""
+    """Starts one role with these settings and does not wait; all that were started are gone after
+    the test."""
     started: list[Role] = []
 
     def start(role: str, **settings: object) -> Role:
@@ -226,7 +241,8 @@ async def consumers(broker: str, queue: str) -> int:
 def start_processor(
     start_role: Callable[..., Role], database: str, broker: str, eventually: Eventually
 ) -> Callable[..., Awaitable[Role]]:
-    """Starts a processor, with more settings where given, and waits until it subscribes to all queues."""
+    """Starts a processor, with more settings where given, and waits until it subscribes to all
+    queues."""
 
     async def start(**settings: object) -> Role:
         urls = {"database_url": database, "rabbitmq_url": broker}
@@ -249,12 +265,20 @@ async def processor(start_processor: Callable[..., Awaitable[Role]]) -> Role:
 
 
 @pytest.fixture
-def start_api(start_role: Callable[..., Role], database: str, eventually: Eventually) -> Callable[..., Awaitable[Role]]:
-    """Starts an api on a free port, with more settings where given, and waits until it answers `/livez`."""
+def start_api(
+    start_role: Callable[..., Role], database: str, eventually: Eventually
+) -> Callable[..., Awaitable[Role]]:
+    """Starts an api on a free port, with more settings where given, and waits until it answers
+    `/livez`."""
 
     async def start(**settings: object) -> Role:
         port = free_port()
-        given = {"database_url": database, "host": "127.0.0.1", "port": port, "database_timeout_seconds": 60}
+        given = {
+            "database_url": database,
+            "host": "127.0.0.1",
+            "port": port,
+            "database_timeout_seconds": 60,
+        }
         role = start_role("api", **{**given, **settings})
         role.url = f"http://127.0.0.1:{port}"
 

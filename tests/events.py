@@ -26,7 +26,8 @@ def revision_of(position: str) -> int:
 
 
 class Parser:
-    """`last_id` is what a browser would send as Last-Event-ID, also after a block that is no event."""
+    """`last_id` is what a browser would send as Last-Event-ID, also after a block that is no
+    event."""
 
     def __init__(self, last_id: str = "") -> None:
         self.last_id = last_id
@@ -47,11 +48,16 @@ class Parser:
                 fields[name] += value.removeprefix(" ")
             else:
                 self.comments += 1
-        return Event(self.last_id, fields["event"], json.loads(fields["data"])) if fields["data"] else None
+        return (
+            Event(self.last_id, fields["event"], json.loads(fields["data"]))
+            if fields["data"]
+            else None
+        )
 
 
 class Reader:
-    """Resumes where it was. `began` is set once it misses nothing any more; `streams` is how often it came."""
+    """Resumes where it was. `began` is set once it misses nothing any more; `streams` is how often
+    it came."""
 
     def __init__(self, **parameters: Any) -> None:
         self.parser = Parser()
@@ -63,7 +69,9 @@ class Reader:
         """Until the server ends it. Raises httpx.HTTPStatusError."""
         self.streams += 1
         headers = {"Last-Event-ID": self.parser.last_id} if self.parser.last_id else {}
-        async with http.stream("GET", "/status/events", params=self._parameters, headers=headers) as response:
+        async with http.stream(
+            "GET", "/status/events", params=self._parameters, headers=headers
+        ) as response:
             if response.is_error:
                 await response.aread()
             response.raise_for_status()

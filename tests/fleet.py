@@ -1,4 +1,5 @@
-"""A small fleet that really beats, in this process, over one connection that comes back when the broker does."""
+"""A small fleet that really beats, in this process, over one connection that comes back when the
+broker does."""
 
 from __future__ import annotations
 
@@ -32,10 +33,15 @@ class Worker:
         self.start()
 
     def start(self):
-        """A new incarnation, of the same servers unless `servers` is changed before its first beat."""
+        """A new incarnation, of the same servers unless `servers` is changed before its first
+        beat."""
         number = microseconds(self._clock())
         self.life = Incarnation(
-            self.worker_id, number=number, interval_seconds=INTERVAL_SECONDS, labels=self._labels, clock=self._clock
+            self.worker_id,
+            number=number,
+            interval_seconds=INTERVAL_SECONDS,
+            labels=self._labels,
+            clock=self._clock,
         )
         self.beating = True
 
@@ -65,12 +71,15 @@ class DatedWorker(Worker):
     """Without incarnation and numbers: its events stand in the order of its clock."""
 
     def start(self):
-        self.life = Incarnation(self.worker_id, number=None, interval_seconds=INTERVAL_SECONDS, clock=self._clock)
+        self.life = Incarnation(
+            self.worker_id, number=None, interval_seconds=INTERVAL_SECONDS, clock=self._clock
+        )
         self.beating = True
 
 
 class Fleet:
-    """Beats of all that are beating every `beat_every` seconds; what cannot be sent is not sent later."""
+    """Beats of all that are beating every `beat_every` seconds; what cannot be sent is not sent
+    later."""
 
     def __init__(self, url):
         self._url = url
@@ -90,7 +99,8 @@ class Fleet:
         return self._connected.is_set()
 
     async def report(self, *reports):
-        """Until the broker has confirmed each, in order: what a worker does with its lifecycle events."""
+        """Until the broker has confirmed each, in order: what a worker does with its lifecycle
+        events."""
         for report in reports:
             while True:
                 await self._connected.wait()
@@ -105,7 +115,10 @@ class Fleet:
         while True:
             with contextlib.suppress(*AWAY):
                 async with await aio_pika.connect(self._url, timeout=2) as connection:
-                    confirmed, plain = await connection.channel(), await connection.channel(publisher_confirms=False)
+                    confirmed, plain = (
+                        await connection.channel(),
+                        await connection.channel(publisher_confirms=False),
+                    )
                     self._channels = confirmed, plain
                     self._connected.set()
                     await self._beat(plain)
@@ -126,14 +139,21 @@ class Fleet:
                     await asyncio.sleep(due - clock())
 
     async def _publish(self, channel, report):
-        mode = aio_pika.DeliveryMode.PERSISTENT if report.durable else aio_pika.DeliveryMode.NOT_PERSISTENT
+        mode = (
+            aio_pika.DeliveryMode.PERSISTENT
+            if report.durable
+            else aio_pika.DeliveryMode.NOT_PERSISTENT
+        )
         exchange = await channel.get_exchange("internal_service_events", ensure=False)
-        await exchange.publish(aio_pika.Message(report.body, delivery_mode=mode), report.routing_key)
+        await exchange.publish(
+            aio_pika.Message(report.body, delivery_mode=mode), report.routing_key
+        )
 
 
 @pytest.fixture
 async def fleet(broker):
-    """An empty one, running. A processor must have declared the exchange before there are workers."""
+    """An empty one, running. A processor must have declared the exchange before there are
+    workers."""
     fleet = Fleet(broker)
     running = asyncio.create_task(fleet.run())
     yield fleet

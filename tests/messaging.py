@@ -1,4 +1,5 @@
-"""What these tests share: sending to the inbound exchange, looking at rows, and running commands as people do."""
+"""What these tests share: sending to the inbound exchange, looking at rows, and running commands as
+people do."""
 
 from __future__ import annotations
 
@@ -61,7 +62,9 @@ async def publish(broker, publisher_at):
 async def rows(database):
     """Runs a query on the test's database; rows as dicts, JSON decoded."""
     connection = await asyncpg.connect(database)
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads
+    )
 
     async def fetch(sql, *arguments):
         return [dict(row) for row in await connection.fetch(sql, *arguments)]
@@ -95,7 +98,9 @@ async def depth(broker):
     async def count(name):
         # A channel for each question: the answer that there is no such queue closes it.
         async with connection.channel() as channel:
-            return (await channel.declare_queue(name, passive=True)).declaration_result.message_count
+            return (
+                await channel.declare_queue(name, passive=True)
+            ).declaration_result.message_count
 
     yield count
     await connection.close()

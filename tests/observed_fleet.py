@@ -1,4 +1,5 @@
-"""A fleet and its observers on a simulated clock: the pure domain, between a queue and a database made of lists.
+"""A fleet and its observers on a simulated clock: the pure domain, between a queue and a database
+made of lists.
 
 The domain and what finds steps of the clock are the real ones. Re-stated here are the broker's
 behaviour, the rules that stand in SQL (`store/observation.py`, `store/clock_step.py`), and which
@@ -16,7 +17,13 @@ from math import ceil
 import msgspec
 
 from manman_status.domain.clock import ClockReading
-from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped
+from manman_status.domain.events import (
+    Heartbeat,
+    ServerStarted,
+    ServerStopped,
+    WorkerStarted,
+    WorkerStopped,
+)
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import timeout_seconds
 from manman_status.domain.merge import merge
@@ -169,7 +176,8 @@ class Broker:
         """Drop the oldest while a queue is too long, and what has expired. It is dead-lettered."""
         for queue in self.heartbeat_queues:
             while queue.waiting and (
-                len(queue.returned) + len(queue.ready) > self.max_length or queue.waiting[0].sent < now - BEAT_EXPIRES
+                len(queue.returned) + len(queue.ready) > self.max_length
+                or queue.waiting[0].sent < now - BEAT_EXPIRES
             ):
                 queue.waiting.pop(0).lost_at = self.dropped_at = now
 
@@ -220,7 +228,11 @@ class Database:
         self.history += rows.transitions
 
     def rows(self):
-        return Rows(workers=self.fleet.workers, instances=self.fleet.instances, instances_of=self.fleet.instances_of)
+        return Rows(
+            workers=self.fleet.workers,
+            instances=self.fleet.instances,
+            instances_of=self.fleet.instances_of,
+        )
 
     def resume(self, now):
         self.resumed_at, self.truly_resumed_at = now, now - self.ahead
@@ -232,9 +244,13 @@ class Database:
         return at(max(times)) if times else None
 
     def take_step(self, by, now):
-        self.processors = {key: min(last_seen + by, now) for key, last_seen in self.processors.items()}
+        self.processors = {
+            key: min(last_seen + by, now) for key, last_seen in self.processors.items()
+        }
         for mark in self.marks.values():
-            mark.observed_through = None if mark.observed_through is None else min(mark.observed_through + by, now)
+            mark.observed_through = (
+                None if mark.observed_through is None else min(mark.observed_through + by, now)
+            )
         if self.observed_through is not None:
             self.observed_through = min(self.observed_through + by, now)
             self.advanced_at = now
@@ -254,7 +270,11 @@ class Database:
 
         def squeeze(order):
             latest, now_us = microseconds(at(now) - by), microseconds(at(now))
-            return order if order is None or order <= now_us else now_us - max(latest - order, 0) // 10_000
+            return (
+                order
+                if order is None or order <= now_us
+                else now_us - max(latest - order, 0) // 10_000
+            )
 
         for worker in self.fleet.workers.values():
             worker.status_since = back(worker.status_since)
@@ -265,10 +285,14 @@ class Database:
                     squeeze, (worker.seq, worker.begun_at, worker.ended_at)
                 )
         for instance in self.fleet.instances.values():
-            instance.status_since, instance.missing_since = back(instance.status_since), back(instance.missing_since)
+            instance.status_since, instance.missing_since = (
+                back(instance.status_since),
+                back(instance.missing_since),
+            )
 
     def choose_queues(self, partitions):
-        """Register these queues, before any is bound. Whatever one was before, nothing is proven."""
+        """Register these queues, before any is bound. Whatever one was before, nothing is
+        proven."""
         chosen = [LIFECYCLE, *(f"beats.{number}" for number in range(partitions))]
         for name, mark in self.marks.items():
             if name not in chosen and mark.state == ACTIVE_QUEUE:
@@ -346,7 +370,9 @@ class Processor:
         the database, which alone knows."""
         if database.up:
             self.queues = {name: mark.state for name, mark in database.marks.items()}
-            self.channels = {name: channel for name, channel in self.channels.items() if name in self.queues}
+            self.channels = {
+                name: channel for name, channel in self.channels.items() if name in self.queues
+            }
         for name, state in self.queues.items() if broker.up and database.up else ():
             if name not in self.channels or not self.channels[name].open:
                 if state == ACTIVE_QUEUE and name != LIFECYCLE:
@@ -358,7 +384,11 @@ class Processor:
                 self.buffers.setdefault(name, []).append((*channel.inbox.popleft(), channel))
 
     def given(self, broker):
-        return [name for name, queue in broker.queues.items() if self.channels.get(name) in queue.line[:1]]
+        return [
+            name
+            for name, queue in broker.queues.items()
+            if self.channels.get(name) in queue.line[:1]
+        ]
 
     def hand_over(self, broker, database):
         """Close the channel of one queue too many, settled or not."""
@@ -372,7 +402,9 @@ class Processor:
         now = true_now + database.ahead
         says_dropped = broker.says_dropped(true_now) if broker.up else None
         reading = ClockReading(at(now), true_now, true_now)
-        if by := self.clock.step_to_take(reading, steps=database.clock_steps, last_read=database.last_read):
+        if by := self.clock.step_to_take(
+            reading, steps=database.clock_steps, last_read=database.last_read
+        ):
             database.take_step(by, now)
         self.clock.keep(reading, database.clock_steps)
         database.read_ahead = database.ahead
@@ -389,7 +421,8 @@ class Processor:
         self.turn += 1
 
     def store(self, name, database, true_now):
-        """Begin a batch, or commit the one that was begun: its time is the one at which it began."""
+        """Begin a batch, or commit the one that was begun: its time is the one at which it
+        began."""
         now = true_now + database.ahead
         buffer = self.buffers.get(name)
         if not buffer:
@@ -417,7 +450,8 @@ class Processor:
 
 
 class Worker:
-    """A worker process, and what it truly did: `beats` are the moments at which it was alive and said so."""
+    """A worker process, and what it truly did: `beats` are the moments at which it was alive and
+    said so."""
 
     def __init__(self, worker_id, interval, now, *, counted, clock_off_by):
         self.worker_id = worker_id
@@ -436,8 +470,8 @@ class Worker:
         self.start(now)
 
     def start(self, now, *, clock_off_by=None, repeats_incarnation=False):
-        """A new incarnation: the old one's servers are gone without a word. Its clock may have gone back, or its
-        counter may begin again in the same one."""
+        """A new incarnation: the old one's servers are gone without a word. Its clock may have gone
+        back, or its counter may begin again in the same one."""
         self.alive = True
         self.servers = set()
         self.began_lives += 1
@@ -449,7 +483,11 @@ class Worker:
         self.seq = 0
         self.next_beat = now
         self.reconnects_at = now
-        self.outbox = [WorkerStarted(worker_id=self.worker_id, interval_seconds=self.interval, **self.order(now))]
+        self.outbox = [
+            WorkerStarted(
+                worker_id=self.worker_id, interval_seconds=self.interval, **self.order(now)
+            )
+        ]
 
     def order(self, now):
         self.seq += 1
@@ -465,15 +503,24 @@ class Worker:
         if not self.counted:
             return Heartbeat(worker_id=self.worker_id)
         servers = inventory(*self.servers)
-        return Heartbeat(worker_id=self.worker_id, interval_seconds=self.interval, servers=servers, **self.order(now))
+        return Heartbeat(
+            worker_id=self.worker_id,
+            interval_seconds=self.interval,
+            servers=servers,
+            **self.order(now),
+        )
 
     def start_server(self, instance_id, now):
         self.servers.add(instance_id)
-        self.outbox.append(ServerStarted(instance_id=instance_id, worker_id=self.worker_id, **self.order(now)))
+        self.outbox.append(
+            ServerStarted(instance_id=instance_id, worker_id=self.worker_id, **self.order(now))
+        )
 
     def stop_server(self, instance_id, now):
         self.servers.remove(instance_id)
-        self.outbox.append(ServerStopped(instance_id=instance_id, worker_id=self.worker_id, **self.order(now)))
+        self.outbox.append(
+            ServerStopped(instance_id=instance_id, worker_id=self.worker_id, **self.order(now))
+        )
 
     def work(self, broker, now):
         """Alive it beats in time, whether or not a broker is there to be told."""
@@ -524,7 +571,9 @@ class World:
 
     def start_worker(self, interval, *, counted=True, clock_off_by=0):
         worker_id = len(self.workers) + 1
-        self.workers[worker_id] = Worker(worker_id, interval, self.now, counted=counted, clock_off_by=clock_off_by)
+        self.workers[worker_id] = Worker(
+            worker_id, interval, self.now, counted=counted, clock_off_by=clock_off_by
+        )
         return self.workers[worker_id]
 
     def start_server(self, worker):
@@ -578,7 +627,11 @@ class World:
         for processor in self.processors:
             if processor.runs:
                 processor.work(self.broker, self.database, self.now)
-        if self.database.up and self.now % 1 == 0 and any(processor.runs for processor in self.processors):
+        if (
+            self.database.up
+            and self.now % 1 == 0
+            and any(processor.runs for processor in self.processors)
+        ):
             self.lead()
         self.check_queues()
         self.check_watermarks()
@@ -587,7 +640,9 @@ class World:
 
     def lead(self):
         reported = self.database.processors.items()
-        self.database.processors = {key: at for key, at in reported if at >= self.database_now - STALE_AFTER}
+        self.database.processors = {
+            key: at for key, at in reported if at >= self.database_now - STALE_AFTER
+        }
         if self.broker.up:
             self.keep_queues()
         self.sweep()
@@ -612,32 +667,50 @@ class World:
         database.settle_step(self.database_now)
         rows = database.rows()
         horizon = Horizon(at(database.observed_through), at(database.resumed_at))
-        database.guards = sweep(rows, database.guards, horizon, at=at(self.database_now), rules=RULES)
+        database.guards = sweep(
+            rows, database.guards, horizon, at=at(self.database_now), rules=RULES
+        )
         database.write(rows)
         self.swept_through, self.swept_steps = database.observed_through, database.clock_steps
 
     def check_queues(self):
-        """What the argument stands on: no two processors hold messages of one queue, and what is gone
-        was committed or dropped."""
-        held = {id(m) for p in self.processors for c in p.channels.values() if c.open for m in c.unsettled}
+        """What the argument stands on: no two processors hold messages of one queue, and what is
+        gone was committed or dropped."""
+        held = {
+            id(m)
+            for p in self.processors
+            for c in p.channels.values()
+            if c.open
+            for m in c.unsettled
+        }
         for name, queue in self.broker.queues.items():
-            holders = [c for p in self.processors if (c := p.channels.get(name)) and c.open and c.unsettled]
+            holders = [
+                c for p in self.processors if (c := p.channels.get(name)) and c.open and c.unsettled
+            ]
             assert len(holders) <= 1, f"{self.now}: {name}"
             held |= {id(message) for message in [*queue.returned, *queue.ready]}
         self.broker.events = [message for message in self.broker.events if not message.done]
         for message in self.broker.events:
             deleted = message.queue not in self.broker.queues
-            assert deleted or message.lost_at is not None or id(message) in held, f"{self.now}: {message} is gone"
+            assert deleted or message.lost_at is not None or id(message) in held, (
+                f"{self.now}: {message} is gone"
+            )
 
     def check_watermarks(self):
         """They never go back, and all that was put on a queue before its watermark is in the rows.
-        After a step of the clock that nobody could measure a watermark may claim more, but not beyond
-        the beginning of the grace."""
+        After a step of the clock that nobody could measure a watermark may claim more, but not
+        beyond the beginning of the grace."""
         database = self.database
-        passed = {name: mark.observed_through for name, mark in database.marks.items() if mark.observed_through}
+        passed = {
+            name: mark.observed_through
+            for name, mark in database.marks.items()
+            if mark.observed_through
+        }
         if self.passed_steps == database.clock_steps:
             for name, through in passed.items():
-                came_anew = database.marks[name].state == ACTIVE_QUEUE and through < self.passed.get(name, through)
+                came_anew = database.marks[
+                    name
+                ].state == ACTIVE_QUEUE and through < self.passed.get(name, through)
                 assert not came_anew or name not in self.passed, f"{self.now}: {name} went back"
         self.passed, self.passed_steps = passed, database.clock_steps
         for message in self.broker.events:
@@ -647,16 +720,18 @@ class World:
                 assert sent >= through, f"{self.database_now}: passed {message} at {through}"
 
     def check_losses(self):
-        """What the broker lost may have been a sign of life, and so may what lies in a queue that does
-        not count: once its time is observed, a grace has begun since. Nobody can know of a loss when
-        all who were connected died."""
+        """What the broker lost may have been a sign of life, and so may what lies in a queue that
+        does not count: once its time is observed, a grace has begun since. Nobody can know of a
+        loss when all who were connected died."""
         through = self.truly_observed_through
         for message in self.broker.events:
             if message.queue == LIFECYCLE or through is None or message.sent >= through:
                 continue
             counts = self.database.counts(message.queue)
             if not counts or message.lost_at is not None:
-                known = message.saw_loss is None or any(processor.runs for processor in message.saw_loss)
+                known = message.saw_loss is None or any(
+                    processor.runs for processor in message.saw_loss
+                )
                 since = message.lost_at if counts else message.sent
                 resumed = self.database.truly_resumed_at >= since
                 assert resumed or not known, f"{self.now}: {message} was lost in silence"
@@ -680,9 +755,10 @@ class World:
         return None if through is None else through - self.database.read_ahead
 
     def is_falsely_lost(self, worker):
-        """It said that it lived within the timeout that was observed. Of one who is dead by now, what the broker lost,
-        or what it said while it was not connected again, is no proof; nor is the first beat of a life that counts
-        lower than the one before, which may be a late copy. (The end asserts that such a life is not LOST for good.)"""
+        """It said that it lived within the timeout that was observed. Of one who is dead by now,
+        what the broker lost, or what it said while it was not connected again, is no proof; nor is
+        the first beat of a life that counts lower than the one before, which may be a late copy.
+        (The end asserts that such a life is not LOST for good.)"""
         if worker.went_back:
             return False
         through = self.truly_observed_through
@@ -703,8 +779,11 @@ class World:
             case Reason.WORKER_LOST:
                 assert not (listed and self.is_falsely_lost(worker)), transition
             case Reason.MISSING_FROM_INVENTORY | Reason.SUPERSEDED:
-                # A life that counts lower and ended before it was taken for one may be listed by nobody but itself.
+                # A life that counts lower and ended before it was taken for one may be listed by
+                # nobody but itself.
                 assert not listed or (worker.went_back and not worker.alive), transition
-                assert worker.stopped_servers.get(transition.entity_id, through) >= through, transition
+                assert worker.stopped_servers.get(transition.entity_id, through) >= through, (
+                    transition
+                )
             case _:
                 pass

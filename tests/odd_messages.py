@@ -33,7 +33,12 @@ TEMPLATES = [
     command("RELEASE_GUARD", "a"),
     command("SILENCE", {"silence_id": "a1b2c3", "seconds": 1, "why": "x", "group": "none"}),
     command("ACKNOWLEDGE", {"alert_id": 1}),
-    {"entity_type": "worker", "identifier": "7", "as_of": "2026-11-23T08:00:00Z", "status_type": "RUNNING"},
+    {
+        "entity_type": "worker",
+        "identifier": "7",
+        "as_of": "2026-11-23T08:00:00Z",
+        "status_type": "RUNNING",
+    },
 ]
 ODD = [
     *(None, True, -1, 0, 1.5, 2**63 - 1, 2**63, 2**64, 10**400),
@@ -74,4 +79,10 @@ def mutated(rng):
     return bytes(data)
 
 
-KEYS = [HEARTBEAT, LIFECYCLE, "worker.7.status", "game_server_instance.31.lifecycle", "worker.alerts.lifecycle"]
+KEYS = [
+    HEARTBEAT,
+    LIFECYCLE,
+    "worker.7.status",
+    "game_server_instance.31.lifecycle",
+    "worker.alerts.lifecycle",
+]

@@ -1,4 +1,5 @@
-"""Where notifications arrive in tests: an HTTP server that keeps what it is sent, and may refuse or hang."""
+"""Where notifications arrive in tests: an HTTP server that keeps what it is sent, and may refuse or
+hang."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import pytest
 
 
 class Sink:
-    """`messages` are the JSON bodies it took. `refuses` answers 503; `hangs` answers nothing while it is set."""
+    """`messages` are the JSON bodies it took. `refuses` answers 503; `hangs` answers nothing while
+    it is set."""
 
     def __init__(self):
         self.messages = []

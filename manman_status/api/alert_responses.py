@@ -11,24 +11,33 @@ from msgspec import Meta
 from manman_status.domain.alerts.alert import AlertState, Severity
 
 JudgedAt: TypeAlias = Annotated[
-    datetime | None, Meta(description="When the rules were asked last. Null, or long ago: nobody watches.")
+    datetime | None,
+    Meta(description="When the rules were asked last. Null, or long ago: nobody watches."),
 ]
 
 
 class Alert(msgspec.Struct):
     alert_id: int
-    key: Annotated[str, Meta(description="What it is about: of one key one alert at most is unresolved.")]
+    key: Annotated[
+        str, Meta(description="What it is about: of one key one alert at most is unresolved.")
+    ]
     rule: str
     severity: Severity
     state: AlertState
     summary: str
-    group: Annotated[str | None, Meta(description="Null: of no one group; empty: of the workers without a group.")]
+    group: Annotated[
+        str | None,
+        Meta(description="Null: of no one group; empty: of the workers without a group."),
+    ]
     worker_id: int | None
     instance_id: int | None
     game_server_config_id: int | None
     labels: Annotated[dict[str, str], Meta(description="The worker's, when it opened.")]
     evidence: dict[str, Any]
-    part_of: Annotated[int | None, Meta(description="The alert that is its cause: people are told of that one alone.")]
+    part_of: Annotated[
+        int | None,
+        Meta(description="The alert that is its cause: people are told of that one alone."),
+    ]
     parts: Annotated[int, Meta(description="How many alerts are part of it.")]
     silenced_by: Annotated[str | None, Meta(description="The silence by which it is not told now.")]
     opened_at: datetime
@@ -43,7 +52,9 @@ class Delivery(msgspec.Struct):
     """What a channel was told of an alert last."""
 
     channel: str
-    severity: Annotated[Severity | None, Meta(description="As it was told; null while nothing was.")]
+    severity: Annotated[
+        Severity | None, Meta(description="As it was told; null while nothing was.")
+    ]
     told_at: datetime | None
     is_settled: Annotated[bool, Meta(description="Its end was told.")]
 

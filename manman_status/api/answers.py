@@ -1,11 +1,11 @@
 """Answers, ready to send, and kept for a moment for whoever asks the same again.
 
-A kept answer costs no reading and none of the checks of its parameters, which are the same. How old it is, its `as_of`
-and `Age` always tell.
+A kept answer costs no reading and none of the checks of its parameters, which are the same. How old
+it is, its `as_of` and `Age` always tell.
 
-What is kept is named by the parameters as parsed. A query is only one spelling of them: spellings are remembered, a
-bounded number of them, and lead to the one answer, so that `%65u` or another order of the parameters stores nothing
-twice and reads nothing twice.
+What is kept is named by the parameters as parsed. A query is only one spelling of them: spellings
+are remembered, a bounded number of them, and lead to the one answer, so that `%65u` or another
+order of the parameters stores nothing twice and reads nothing twice.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ KEPT_BYTES = 32 * 1024 * 1024
 MOST_SPELLINGS = 4096
 LONGEST_SPELLING = 512
 EXPENSIVE_KEPT_TIMES, EXPENSIVE_KEPT_AT_MOST_SECONDS = 10, 60.0
-"""An expensive answer is kept for so many times as long as it took to read, and a minute at most."""
+"""An expensive answer is kept for so many times as long as it took to read, and a minute at
+most."""
 BESIDE_THE_BODY_BYTES = 2048
 
 
 class Answer:
-    """An ASGI application that says one thing. Whoever has the ETag has all of it that is `lasting`."""
+    """An ASGI application that says one thing. Whoever has the ETag has all of it that is
+    `lasting`."""
 
     def __init__(
         self,
@@ -62,7 +64,9 @@ class Answer:
         """304 without a body to an asker who has it already."""
         age = int(self._lag_seconds + time.monotonic() - self.read_at)
         headers = [*self._headers, (b"age", str(age).encode())]
-        known = _has(self._tag, (value for name, value in scope["headers"] if name == b"if-none-match"))
+        known = _has(
+            self._tag, (value for name, value in scope["headers"] if name == b"if-none-match")
+        )
         status, body = (304, b"") if known else (200, self.body)
         if not known:
             headers += self._content_headers
@@ -72,12 +76,17 @@ class Answer:
 
 def _has(tag: str, given: Iterable[bytes]) -> bool:
     """Weak comparison, as RFC 9110 asks for it in If-None-Match."""
-    tags = {tag.strip().removeprefix("W/") for line in given for tag in line.decode("latin-1").split(",")}
+    tags = {
+        tag.strip().removeprefix("W/")
+        for line in given
+        for tag in line.decode("latin-1").split(",")
+    }
     return "*" in tags or tag in tags
 
 
 class Answers:
-    """Gives each question its answer: the one that is kept, or a new one. `keep_ms` 0 keeps none."""
+    """Gives each question its answer: the one that is kept, or a new one. `keep_ms` 0 keeps
+    none."""
 
     def __init__(self, *, keep_ms: int) -> None:
         self._keep_seconds = keep_ms / 1000
@@ -90,10 +99,14 @@ class Answers:
         return cast("Answers", app.state["answers"])
 
     async def read(
-        self, request: Request[Any, Any, Any], ask: Ask[Answer], *parsed: Any, expensive: bool = False
+        self,
+        request: Request[Any, Any, Any],
+        ask: Ask[Answer],
+        *parsed: Any,
+        expensive: bool = False,
     ) -> Answer:
-        """A new answer, shared with all who ask the same at once. `parsed` is every value that it depends on. Errors
-        are not kept. Raises DatabaseUnavailable, DatabaseBusy."""
+        """A new answer, shared with all who ask the same at once. `parsed` is every value that it
+        depends on. Errors are not kept. Raises DatabaseUnavailable, DatabaseBusy."""
         question = msgspec.json.encode((request.scope["path_template"], parsed), order="sorted")
         if self._keep_seconds:
             self._remember(_spelling(request.scope), question)
@@ -106,7 +119,9 @@ class Answers:
             answer.kept_seconds = self._keep_seconds
             if expensive:
                 took = EXPENSIVE_KEPT_TIMES * (time.monotonic() - begun)
-                answer.kept_seconds = max(answer.kept_seconds, min(took, EXPENSIVE_KEPT_AT_MOST_SECONDS))
+                answer.kept_seconds = max(
+                    answer.kept_seconds, min(took, EXPENSIVE_KEPT_AT_MOST_SECONDS)
+                )
             self.keep(question, answer)
         return answer
 

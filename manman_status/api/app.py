@@ -35,7 +35,18 @@ from manman_status.api.overflow import overflow_closed
 from manman_status.api.page.bar import bar_reading
 from manman_status.api.page.site import files_path, page_router, template_config
 from manman_status.api.parameters import refuse_unknown_parameters
-from manman_status.api.routes import alerts, badges, events, history, probes, schema, servers, system, uptime, workers
+from manman_status.api.routes import (
+    alerts,
+    badges,
+    events,
+    history,
+    probes,
+    schema,
+    servers,
+    system,
+    uptime,
+    workers,
+)
 from manman_status.api.tokens import SignInLimit, Tokens
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool, opened
@@ -46,7 +57,8 @@ if TYPE_CHECKING:
 
 
 def create_app(settings: Settings, *, most_connections: int | None = None) -> Litestar:
-    """`most_connections`: what the server in front of it takes at most, where one listens in this process."""
+    """`most_connections`: what the server in front of it takes at most, where one listens in this
+    process."""
     tokens, files = Tokens(settings.api_tokens, for_metrics=settings.metrics_tokens), files_path()
     app = Litestar(
         [
@@ -118,18 +130,24 @@ def _openapi() -> OpenAPIConfig:
         version=importlib.metadata.version("manman-status"),
         description="Which workers and game server instances live, told from their own messages.",
         openapi_router=Router(
-            "/schema", route_handlers=[schema.asyncapi_json], after_request=_plain_not_found, include_in_schema=False
+            "/schema",
+            route_handlers=[schema.asyncapi_json],
+            after_request=_plain_not_found,
+            include_in_schema=False,
         ),
         render_plugins=[JsonRenderPlugin(path=["/openapi.json"])],
         use_handler_docstrings=True,
         security=[{}, {"token": []}],
-        components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
+        components=Components(
+            security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}
+        ),
     )
 
 
 @contextlib.asynccontextmanager
 async def _parent(_: Litestar) -> AsyncIterator[None]:
-    """End with the process that started this one, even when that was killed: else the port would stay taken."""
+    """End with the process that started this one, even when that was killed: else the port would
+    stay taken."""
     loop = asyncio.get_running_loop()
 
     def end(sentinel: int) -> None:
@@ -152,7 +170,8 @@ async def _overflow(_: Litestar, *, most_connections: int | None) -> AsyncIterat
 
 @contextlib.asynccontextmanager
 async def _streams_end(app: Litestar) -> AsyncIterator[None]:
-    """End the event streams at SIGTERM: the server waits for all its answers before it ends the lifespan."""
+    """End the event streams at SIGTERM: the server waits for all its answers before it ends the
+    lifespan."""
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -194,7 +213,9 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
         timeouts=timeouts,
         most_reads=EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED,
     )
-    app.state["probes"] = Database(pools[2], outage, timeout_seconds=timeout_seconds, timeouts=timeouts)
+    app.state["probes"] = Database(
+        pools[2], outage, timeout_seconds=timeout_seconds, timeouts=timeouts
+    )
     app.state["retention"] = timedelta(days=settings.retention_days)
     app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
     app.state["answers"] = Answers(keep_ms=settings.answer_cache_ms)

@@ -36,12 +36,14 @@ GOOD_UPTIME, FAIR_UPTIME = 0.999, 0.99
 UNKNOWN_UPTIME = "unknown"
 
 # textLength makes any font as wide as was reckoned here.
-SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" role="img" aria-label="{label}: {value}">\
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" \
+role="img" aria-label="{label}: {value}">\
 <title>{label}: {value}</title>\
 <clipPath id="r"><rect width="{width}" height="20" rx="3"/></clipPath>\
 <g clip-path="url(#r)"><rect width="{label_width}" height="20" fill="#3d4248"/>\
 <rect x="{label_width}" width="{value_width}" height="20" fill="{colour}"/></g>\
-<g fill="#fff" text-anchor="middle" font-family="Verdana,Geneva,DejaVu Sans,sans-serif" font-size="11">\
+<g fill="#fff" text-anchor="middle" font-family="Verdana,Geneva,DejaVu Sans,sans-serif" \
+font-size="11">\
 <text x="{label_middle}" y="14" textLength="{label_length}">{label}</text>\
 <text x="{value_middle}" y="14" textLength="{value_length}">{value}</text></g></svg>"""
 NARROW, WIDE = frozenset(" .:,'fijlrtI1"), frozenset("mwMW%")
@@ -78,7 +80,13 @@ def shown_uptime(figures: Figures) -> tuple[str, Colour]:
     fraction = figures.fraction_active
     if fraction is None:
         return UNKNOWN_UPTIME, Colour.GREY
-    colour = Colour.GREEN if fraction >= GOOD_UPTIME else Colour.AMBER if fraction >= FAIR_UPTIME else Colour.RED
+    colour = (
+        Colour.GREEN
+        if fraction >= GOOD_UPTIME
+        else Colour.AMBER
+        if fraction >= FAIR_UPTIME
+        else Colour.RED
+    )
     return ("100%" if not figures.lost else f"{int(fraction * 10_000) / 100:.2f}%"), colour
 
 

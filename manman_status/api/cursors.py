@@ -1,4 +1,5 @@
-"""Where a list goes on. A cursor is ours, whole, and for one list with its filters, or it is refused."""
+"""Where a list goes on. A cursor is ours, whole, and for one list with its filters, or it is
+refused."""
 
 from __future__ import annotations
 
@@ -18,11 +19,14 @@ FROM_THE_START = 0
 
 
 def write_cursor(kind: str, filters: msgspec.Struct, last_id: int) -> str:
-    return base64.urlsafe_b64encode(LAYOUT.pack(VERSION, last_id, _checksum(kind, filters, last_id)))[:-2].decode()
+    return base64.urlsafe_b64encode(
+        LAYOUT.pack(VERSION, last_id, _checksum(kind, filters, last_id))
+    )[:-2].decode()
 
 
 def read_cursor(cursor: str | None, kind: str, filters: msgspec.Struct) -> int:
-    """The id after which to go on. Raises InvalidParameter for a cursor of another list, or altered in any bit."""
+    """The id after which to go on. Raises InvalidParameter for a cursor of another list, or altered
+    in any bit."""
     if cursor is None:
         return FROM_THE_START
     try:

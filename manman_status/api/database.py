@@ -1,8 +1,9 @@
-"""Reading within a time limit. A database that is away, or hangs, is one error to the asker; it is tried again each
-time. Those who ask the same thing at once share one reading.
+"""Reading within a time limit. A database that is away, or hangs, is one error to the asker; it is
+tried again each time. Those who ask the same thing at once share one reading.
 
-Expensive reads (a past time, uptime, old revisions) go through a `Database` of their own: a few connections, a longer
-limit, and a short queue. However many are requested, probes and all other reads find their connections free.
+Expensive reads (a past time, uptime, old revisions) go through a `Database` of their own: a few
+connections, a longer limit, and a short queue. However many are requested, probes and all other
+reads find their connections free.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ UNAVAILABLE = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
     asyncpg.ObjectNotInPrerequisiteStateError,  # takes no connections now
-    # A replica has taken too long over an answer to keep what its primary has since removed, a lock was not to be had.
+    # A replica has taken too long over an answer to keep what its primary has since removed, a lock
+    # was not to be had.
     asyncpg.TransactionRollbackError,
     asyncpg.InvalidTransactionStateError,
-    # Cancelled, by a person or by a time limit of the role; out of memory or disk; a fault of the server's own.
+    # Cancelled, by a person or by a time limit of the role; out of memory or disk; a fault of the
+    # server's own.
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
@@ -46,7 +49,8 @@ UNAVAILABLE = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
 )
-"""What the server's state is to blame for, and not the query: the same request may succeed later."""
+"""What the server's state is to blame for, and not the query: the same request may succeed
+later."""
 
 NOT_IN_ITS_ENCODING = (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError)
 
@@ -56,7 +60,8 @@ EXPENSIVE_TIMEOUT_TIMES = 4
 
 
 class Outage:
-    """Logs that the database went away and that it came back, not each question in between. One for all pools."""
+    """Logs that the database went away and that it came back, not each question in between. One for
+    all pools."""
 
     def __init__(self) -> None:
         self._cause = ""
@@ -104,14 +109,19 @@ class Database:
         return cast("Database", request.app.state["probes"])
 
     async def read(self, ask: Ask[T], *, key: Hashable) -> T:
-        """The answer, within the timeout, shared with all who ask for the same `key` at once. It is read after the
-        last of them has asked, so nobody is told of a moment before their question. Raises DatabaseUnavailable,
-        DatabaseBusy, UnknownCharacter."""
+        """The answer, within the timeout, shared with all who ask for the same `key` at once. It is
+        read after the last of them has asked, so nobody is told of a moment before their question.
+        Raises DatabaseUnavailable, DatabaseBusy, UnknownCharacter."""
         reading = self._next.get(key)
         if reading is None:
-            if self._most_reads is not None and len(self._running) + len(self._next) >= self._most_reads:
+            if (
+                self._most_reads is not None
+                and len(self._running) + len(self._next) >= self._most_reads
+            ):
                 raise DatabaseBusy
-            reading = self._next[key] = asyncio.create_task(self._read_after(self._running.get(key), key, ask))
+            reading = self._next[key] = asyncio.create_task(
+                self._read_after(self._running.get(key), key, ask)
+            )
             reading.add_done_callback(_retrieve)
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -141,6 +151,7 @@ class Database:
 
 
 def _retrieve(reading: asyncio.Task[Any]) -> None:
-    """Whoever asked may have left by now: asyncio would log the error of each such reading, with its traceback."""
+    """Whoever asked may have left by now: asyncio would log the error of each such reading, with
+    its traceback."""
     if not reading.cancelled():
         reading.exception()

@@ -48,7 +48,8 @@ class TooManyStreams(ManManStatusError):  # noqa: N818
 
 
 class DatabaseBusy(ManManStatusError):  # noqa: N818
-    """The database is busy with other expensive queries (a past time, uptime, old revisions). Retry later."""
+    """The database is busy with other expensive queries (a past time, uptime, old revisions). Retry
+    later."""
 
 
 class UnknownCharacter(ManManStatusError):  # noqa: N818
@@ -64,9 +65,9 @@ class RequestTooSlow(ManManStatusError):  # noqa: N818
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What went wrong (RFC 9457). `parameter` names what has to be changed in the request, `oldest_revision` is the
-    first transition that is still kept. After a restore `epoch` is the history of now, and whoever goes on from
-    `resume_from` misses nothing of it."""
+    """What went wrong (RFC 9457). `parameter` names what has to be changed in the request,
+    `oldest_revision` is the first transition that is still kept. After a restore `epoch` is the
+    history of now, and whoever goes on from `resume_from` misses nothing of it."""
 
     type: str
     title: str
@@ -108,7 +109,8 @@ STATUSES: dict[type[Exception], tuple[HTTPStatus, dict[str, str]]] = {
 
 
 def problem_response(error: Exception) -> Response[bytes]:
-    """The answer that stands for an error. What is not known here is our own fault: logged, and told to nobody."""
+    """The answer that stands for an error. What is not known here is our own fault: logged, and
+    told to nobody."""
     status, headers, detail = _answer_to(error)
     parameter = ASKED_FOR_BY.get(type(error))
     if isinstance(error, InvalidParameter):
@@ -117,7 +119,9 @@ def problem_response(error: Exception) -> Response[bytes]:
         parameter, detail = _first_fault(error)
     problem = Problem("about:blank", status.phrase, status, detail, parameter, **_positions(error))
     headers = {**headers, "cache-control": "no-store"}
-    return Response(msgspec.json.encode(problem), status_code=status, media_type=PROBLEM_JSON, headers=headers)
+    return Response(
+        msgspec.json.encode(problem), status_code=status, media_type=PROBLEM_JSON, headers=headers
+    )
 
 
 def _positions(error: Exception) -> dict[str, Any]:
@@ -126,7 +130,11 @@ def _positions(error: Exception) -> dict[str, Any]:
             return {"oldest_revision": error.oldest}
         case BeginAnew():
             whence = error.resume_from
-            return {"oldest_revision": error.oldest, "epoch": whence.epoch, "resume_from": str(whence)}
+            return {
+                "oldest_revision": error.oldest,
+                "epoch": whence.epoch,
+                "resume_from": str(whence),
+            }
         case _:
             return {}
 
@@ -154,21 +162,30 @@ PROBLEMS = {
     HTTPStatus.BAD_REQUEST: "A parameter is unknown, malformed or out of bounds; it is named.",
     HTTPStatus.UNAUTHORIZED: "The api has tokens, and none of them was given.",
     HTTPStatus.NOT_FOUND: "Nothing is known of this id.",
-    HTTPStatus.GONE: "Transitions after this revision are no longer kept, or a restore replaced them; where to go on is"
-    " named.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer, is busy or has an older schema. Try again later.",
+    HTTPStatus.GONE: (
+        "Transitions after this revision are no longer kept, or a restore replaced them; where to"
+        " go on is named."
+    ),
+    HTTPStatus.SERVICE_UNAVAILABLE: (
+        "The database does not answer, is busy or has an older schema. Try again later."
+    ),
 }
 
 
 def documented_problems(
     *, finds_one: bool = False, asks: bool = True, watches: bool = False
 ) -> dict[int, ResponseSpec]:
-    """For the schema: which of these an endpoint gives. One that `asks` reads the database and may be asked wrongly,
-    one that `finds_one` may not find it, one that `watches` may be asked for what is no longer there."""
-    given = {HTTPStatus.UNAUTHORIZED} | ({HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE} if asks else set())
+    """For the schema: which of these an endpoint gives. One that `asks` reads the database and may
+    be asked wrongly, one that `finds_one` may not find it, one that `watches` may be asked for what
+    is no longer there."""
+    given = {HTTPStatus.UNAUTHORIZED} | (
+        {HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE} if asks else set()
+    )
     given |= {HTTPStatus.NOT_FOUND} if finds_one else set()
     given |= {HTTPStatus.GONE} if watches else set()
     return {
-        status: ResponseSpec(Problem, generate_examples=False, description=PROBLEMS[status], media_type=PROBLEM_JSON)
+        status: ResponseSpec(
+            Problem, generate_examples=False, description=PROBLEMS[status], media_type=PROBLEM_JSON
+        )
         for status in sorted(given)
     }

@@ -1,12 +1,14 @@
 """Every transition, told to all who watch: one reading of the database, however many they are.
 
-The newest revision is asked for twenty times a second while somebody watches, and what is new is read once. A poll and
-not NOTIFY: that took a fifth of the processors' commits, works on no replica, and comes no sooner than it must.
+The newest revision is asked for twenty times a second while somebody watches, and what is new is
+read once. A poll and not NOTIFY: that took a fifth of the processors' commits, works on no replica,
+and comes no sooner than it must.
 
-Revisions may go back: a backup was restored, or a standby promoted (`store/epochs.py`). Whoever watches is told, and
-begins anew. A processor names the new epoch. When none does so within `UNNAMED_SECONDS`, this process makes up a name
-of its own: all processors may have been started after the restore. A replica that lags is behind, too, and names the
-epoch before; so only a primary is believed that revisions went back.
+Revisions may go back: a backup was restored, or a standby promoted (`store/epochs.py`). Whoever
+watches is told, and begins anew. A processor names the new epoch. When none does so within
+`UNNAMED_SECONDS`, this process makes up a name of its own: all processors may have been started
+after the restore. A replica that lags is behind, too, and names the epoch before; so only a primary
+is believed that revisions went back.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ KEPT_BYTES = 8 * 1024 * 1024
 
 
 class ChangeFilters(msgspec.Struct, frozen=True):
-    """Of each that is not empty, one value must be the change's. The group "" is that of the workers without one."""
+    """Of each that is not empty, one value must be the change's. The group "" is that of the
+    workers without one."""
 
     worker_ids: frozenset[int] = frozenset()
     groups: frozenset[str] = frozenset()
@@ -71,20 +74,29 @@ class ChangeFilters(msgspec.Struct, frozen=True):
     def allow(self, change: Change) -> bool:
         return (
             (not self.worker_ids or change.worker_id in self.worker_ids)
-            and (not self.groups or (change.worker_id is not None and (change.group or "") in self.groups))
+            and (
+                not self.groups
+                or (change.worker_id is not None and (change.group or "") in self.groups)
+            )
             and (self.entity is None or change.entity == self.entity)
             and (not self.new_statuses or change.new_status in self.new_statuses)
         )
 
 
 class Feed:
-    """Reads what is new while there are watchers, and asks nothing of the database while there are none.
+    """Reads what is new while there are watchers, and asks nothing of the database while there are
+    none.
 
     `epoch` is the history that positions are of now; None before the first reading.
     """
 
     def __init__(
-        self, database: Database, *, most_watchers: int, kept: int = KEPT, unnamed_seconds: float = UNNAMED_SECONDS
+        self,
+        database: Database,
+        *,
+        most_watchers: int,
+        kept: int = KEPT,
+        unnamed_seconds: float = UNNAMED_SECONDS,
     ) -> None:
         self._database = database
         self._most_watchers = most_watchers
@@ -95,7 +107,8 @@ class Feed:
         self._tailing: asyncio.Task[None] | None = None
         self._begin(0)
         self.epoch: Epoch | None = None
-        # As the database named it, the greatest revision that was seen of it, and when it was seen last.
+        # As the database named it, the greatest revision that was seen of it, and when it was seen
+        # last.
         self._found: Epoch | None = None
         self._greatest = 0
         self._seen_at: datetime | None = None
@@ -131,12 +144,16 @@ class Feed:
             await cancel(self._tailing)
 
     async def read_latest(self) -> Latest:
-        """Shared by all who come at once. From here on nothing newer is missed. Raises DatabaseUnavailable, also while
-        it is not known yet which history the database has."""
+        """Shared by all who come at once. From here on nothing newer is missed. Raises
+        DatabaseUnavailable, also while it is not known yet which history the database has."""
         gives_up_at = monotonic() + 2 * self._unnamed_seconds
-        while not await self._settle(latest := await self._database.read(read_latest, key="latest")):
+        while not await self._settle(
+            latest := await self._database.read(read_latest, key="latest")
+        ):
             if monotonic() > gives_up_at:
-                raise DatabaseUnavailable(cause="a replica has not heard yet that a backup was restored")
+                raise DatabaseUnavailable(
+                    cause="a replica has not heard yet that a backup was restored"
+                )
             await asyncio.sleep(POLL_SECONDS)
         if self._tailing is None:
             self._begin(latest.revision)
@@ -145,15 +162,15 @@ class Feed:
         return latest
 
     async def read_history(self, after: int) -> list[Change]:
-        """A page of what `recent` no longer has. Few at once, or the watchers that replay would take all connections.
-        Raises RevisionDropped, DatabaseUnavailable."""
+        """A page of what `recent` no longer has. Few at once, or the watchers that replay would
+        take all connections. Raises RevisionDropped, DatabaseUnavailable."""
         async with self._replaying:
             latest, changes = await self._read_changes(after)
         return self._named(changes) if await self._settle(latest) else []
 
     async def resume(self, position: Position) -> tuple[Position, int]:
-        """Where to go on in this epoch from a position of another, so that nothing is missed, and the oldest transition
-        that is kept. Raises DatabaseUnavailable."""
+        """Where to go on in this epoch from a position of another, so that nothing is missed, and
+        the oldest transition that is kept. Raises DatabaseUnavailable."""
         epoch = self._epoch
         oldest = await self._database.read(read_oldest, key="oldest")
         common = 0 if position.epoch is None else epoch.common(position.epoch, position.revision)
@@ -172,11 +189,15 @@ class Feed:
         return [msgspec.structs.replace(change, epoch=name) for change in changes]
 
     async def _settle(self, latest: Latest) -> bool:
-        """Notice that the history is another one now. False while it is not known which one an answer is of: it must
-        not be used then. Raises DatabaseUnavailable."""
+        """Notice that the history is another one now. False while it is not known which one an
+        answer is of: it must not be used then. Raises DatabaseUnavailable."""
         async with self._settling:
             if self._found is None or latest.epoch.name != self._found.name:
-                if self._found is not None and latest.is_replica and latest.epoch.name == self._found.previous:
+                if (
+                    self._found is not None
+                    and latest.is_replica
+                    and latest.epoch.name == self._found.previous
+                ):
                     return False
                 self._begin_epoch(latest, latest.epoch)
             elif self._behind_since is not None or latest.revision < self._greatest:
@@ -186,7 +207,9 @@ class Feed:
                 if monotonic() - self._behind_since < self._unnamed_seconds:
                     return False
                 assert self._seen_at is not None, "it was seen when it was greater"
-                common = await self._database.read(partial(read_common, read_at=self._seen_at), key="common")
+                common = await self._database.read(
+                    partial(read_common, read_at=self._seen_at), key="common"
+                )
                 self._begin_epoch(latest, self._epoch.suspect(min(common, latest.revision)))
             self._greatest = max(self._greatest, latest.revision)
             self._seen_at = latest.read_at
@@ -201,12 +224,16 @@ class Feed:
                 "history_restored",
                 epoch=epoch.name,
                 revision=latest.revision,
-                hint=None if epoch == latest.epoch else "no processor noticed: run `manman-status migrate --new-epoch`",
+                hint=None
+                if epoch == latest.epoch
+                else "no processor noticed: run `manman-status migrate --new-epoch`",
             )
             self._wake()
 
     async def _read_changes(self, after: int) -> tuple[Latest, list[Change]]:
-        return await self._database.read(partial(read_changes, after=after, limit=PAGE), key=("changes", after))
+        return await self._database.read(
+            partial(read_changes, after=after, limit=PAGE), key=("changes", after)
+        )
 
     async def _tail(self) -> None:
         backoff = Backoff(longest_seconds=LONGEST_BACKOFF_SECONDS)
@@ -224,7 +251,8 @@ class Feed:
             except DatabaseUnavailable:
                 delay = backoff.failed()
             except RevisionDropped as dropped:
-                # The database was away for longer than it keeps them. Whoever watches will ask, and be told.
+                # The database was away for longer than it keeps them. Whoever watches will ask, and
+                # be told.
                 self._begin(dropped.oldest - 1)
                 self._wake()
             except Exception:
@@ -284,7 +312,8 @@ class Watcher:
         self._woken.set()
 
     async def begin(self, after: Position | None) -> None:
-        """See what follows a position, or what comes from now on. Raises BeginAnew, DatabaseUnavailable."""
+        """See what follows a position, or what comes from now on. Raises BeginAnew,
+        DatabaseUnavailable."""
         latest = await self._feed.read_latest()
         epoch = self._feed.epoch
         assert epoch is not None, "the latest was read"
@@ -296,12 +325,14 @@ class Watcher:
         # A replica may lag behind the one that has given the revision out.
         if after.revision > latest.revision and not (latest.is_replica and after.epoch):
             resume_from, oldest = await self._feed.resume(after)
-            raise NotGivenOut(position=after, resume_from=resume_from, oldest=oldest, newest=latest.revision)
+            raise NotGivenOut(
+                position=after, resume_from=resume_from, oldest=oldest, newest=latest.revision
+            )
         self._revision = after.revision
 
     async def more(self) -> list[Change]:
-        """The next `PAGE` at most, filtered or not; [] when all seen. Raises BeginAnew when the position is of another
-        history by now, RevisionDropped, DatabaseUnavailable."""
+        """The next `PAGE` at most, filtered or not; [] when all seen. Raises BeginAnew when the
+        position is of another history by now, RevisionDropped, DatabaseUnavailable."""
         self._woken.clear()
         if self._has_another_history:
             raise await self._begin_anew(self.position)

@@ -1,7 +1,9 @@
-"""What holds for every request, known path or not: who may ask, how, how slowly, and under which id it is known.
+"""What holds for every request, known path or not: who may ask, how, how slowly, and under which id
+it is known.
 
-A client that sends or takes nothing holds one connection for a bounded time and next to no memory: a posted body is
-read whole before anything looks at it, and a large answer is handed on in pieces as they are taken.
+A client that sends or takes nothing holds one connection for a bounded time and next to no memory:
+a posted body is read whole before anything looks at it, and a large answer is handed on in pieces
+as they are taken.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ CLIENT_LEFT = 499
 
 
 class Gate:
-    """Wraps the whole application: Litestar's own middleware does not see a path that has no route."""
+    """Wraps the whole application: Litestar's own middleware does not see a path that has no
+    route."""
 
     def __init__(self, app: ASGIApp, *, tokens: Tokens, public_badges: bool) -> None:
         self._app = app
@@ -73,7 +76,9 @@ class Gate:
         with bound_contextvars(request_id=request_id.decode()):
             try:
                 if not self._may_ask(scope):
-                    app = _to_sign_in(scope) if _is_visit(scope) else _refusal(scope, Unauthorized())
+                    app = (
+                        _to_sign_in(scope) if _is_visit(scope) else _refusal(scope, Unauthorized())
+                    )
                 elif scope["method"] == "POST" and scope["path"] in POSTED_PATHS:
                     app, receive = self._app, _replay(await _read_body(receive))
                 elif scope["method"] not in {"GET", "HEAD"}:
@@ -91,7 +96,14 @@ class Gate:
                 say = log.debug if _is_routine(scope) and status < 400 else log.info
                 ms = round((perf_counter() - begun) * 1000, 1)
                 route = scope.get("path_template")
-                say("request", method=method, route=route, status=status, duration_ms=ms, **_sender(scope))
+                say(
+                    "request",
+                    method=method,
+                    route=route,
+                    status=status,
+                    duration_ms=ms,
+                    **_sender(scope),
+                )
 
     def _may_ask(self, scope: HTTPScope) -> bool:
         path = scope["path"]
@@ -99,10 +111,14 @@ class Gate:
             return True
         if self._public_badges and BADGE_PATH.fullmatch(path):
             return True
-        shown = [value.partition(b" ") for name, value in scope["headers"] if name == b"authorization"]
+        shown = [
+            value.partition(b" ") for name, value in scope["headers"] if name == b"authorization"
+        ]
         if not any(scheme.lower() == b"bearer" for scheme, _, _ in shown):
             return is_signed_in(scope, self._tokens)  # another scheme is for a proxy in front of us
-        return len(shown) == 1 and self._tokens.accept(shown[0][2], for_metrics=path == METRICS_PATH)
+        return len(shown) == 1 and self._tokens.accept(
+            shown[0][2], for_metrics=path == METRICS_PATH
+        )
 
 
 class ClientLeft(Exception):  # noqa: N818
@@ -110,9 +126,14 @@ class ClientLeft(Exception):  # noqa: N818
 
 
 async def _send(message: Message, send: Send) -> bool:
-    """A body that is all there, in pieces: the server keeps no more of it than its client takes. False when the client
-    has taken nothing for long; without an end the connection is closed then."""
-    if message["type"] != "http.response.body" or len(message["body"]) <= PIECE_BYTES or message.get("more_body"):
+    """A body that is all there, in pieces: the server keeps no more of it than its client takes.
+    False when the client has taken nothing for long; without an end the connection is closed
+    then."""
+    if (
+        message["type"] != "http.response.body"
+        or len(message["body"]) <= PIECE_BYTES
+        or message.get("more_body")
+    ):
         await send(message)
         return True
     body = memoryview(message["body"])
@@ -120,7 +141,13 @@ async def _send(message: Message, send: Send) -> bool:
         for place in range(0, len(body), PIECE_BYTES):
             piece = bytes(body[place : place + PIECE_BYTES])
             async with asyncio.timeout(STALLED_SECONDS):
-                await send({"type": "http.response.body", "body": piece, "more_body": place + PIECE_BYTES < len(body)})
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": piece,
+                        "more_body": place + PIECE_BYTES < len(body),
+                    }
+                )
     except TimeoutError:
         return False
     return True
@@ -165,7 +192,11 @@ def _header(scope: HTTPScope, name: bytes) -> bytes:
 
 def _is_visit(scope: HTTPScope) -> bool:
     """A browser is to show this page to a person."""
-    return scope["method"] == "GET" and is_page(scope["path"]) and b"text/html" in _header(scope, b"accept")
+    return (
+        scope["method"] == "GET"
+        and is_page(scope["path"])
+        and b"text/html" in _header(scope, b"accept")
+    )
 
 
 def _is_routine(scope: HTTPScope) -> bool:
@@ -178,7 +209,9 @@ def _is_routine(scope: HTTPScope) -> bool:
 def _to_sign_in(scope: HTTPScope) -> ASGIApp:
     query = scope["query_string"].decode("latin-1")
     to = quote(f"{scope['path']}?{query}" if query else scope["path"], safe="")
-    return ASGIRedirectResponse(f"{SIGN_IN}?to={to}", status_code=303, headers={"cache-control": "no-store"})
+    return ASGIRedirectResponse(
+        f"{SIGN_IN}?to={to}", status_code=303, headers={"cache-control": "no-store"}
+    )
 
 
 def _refusal(scope: HTTPScope, error: Exception) -> ASGIApp:

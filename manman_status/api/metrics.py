@@ -1,7 +1,8 @@
-"""What Prometheus reads: Litestar's own numbers about requests, the fleet, and the processors, which have no port.
+"""What Prometheus reads: Litestar's own numbers about requests, the fleet, and the processors,
+which have no port.
 
-Every label is of a closed set: names of ours, queues, channels, the largest groups, and the hosts of processors. Each
-worker by itself is there only where that was asked for.
+Every label is of a closed set: names of ours, queues, channels, the largest groups, and the hosts
+of processors. Each worker by itself is there only where that was asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 from litestar.plugins.prometheus import PrometheusConfig
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, REGISTRY, CollectorRegistry, Metric, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    REGISTRY,
+    CollectorRegistry,
+    Metric,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -48,7 +55,9 @@ MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 OTHER_GROUPS = "…other"
 
-http_metrics = PrometheusConfig(app_name="manman-status", prefix="manman_status_http", group_path=True)
+http_metrics = PrometheusConfig(
+    app_name="manman-status", prefix="manman_status_http", group_path=True
+)
 
 
 class Metrics:
@@ -62,7 +71,9 @@ class Metrics:
 
         self._measured = reading(partial(read_measured, timeouts=timeouts), "measured", times=20)
         self._worker_series = worker_series
-        self._workers = reading(partial(worker_series_text, timeouts=timeouts), "worker_series", times=20)
+        self._workers = reading(
+            partial(worker_series_text, timeouts=timeouts), "worker_series", times=20
+        )
 
     @staticmethod
     def of(app: Litestar) -> Metrics:
@@ -79,7 +90,9 @@ class Metrics:
         except DatabaseUnavailable:
             pass
         up = GaugeMetricFamily(
-            "manman_status_database_up", "1 when the database answered this reading.", value=bool(families)
+            "manman_status_database_up",
+            "1 when the database answered this reading.",
+            value=bool(families),
         )
         return requests_text() + families_text([up, *families]) + workers
 
@@ -99,7 +112,8 @@ def families_text(families: Iterable[Metric]) -> bytes:
 
 
 def requests_text() -> bytes:
-    """Requests of all processes when there are several, which then share a folder, else of this one."""
+    """Requests of all processes when there are several, which then share a folder, else of this
+    one."""
     requests = REGISTRY
     if os.environ.get(MULTIPROCESS_FOLDER):
         requests = CollectorRegistry()
@@ -109,12 +123,16 @@ def requests_text() -> bytes:
 
 def fleet_families(measured: Measured, timeouts: Timeouts) -> Iterator[Metric]:
     yield from _worker_families(measured)
-    by_status = GaugeMetricFamily("manman_status_server_instances", "Server instances by status.", labels=["status"])
+    by_status = GaugeMetricFamily(
+        "manman_status_server_instances", "Server instances by status.", labels=["status"]
+    )
     for status, number in measured.servers_by_status.items():
         by_status.add_metric([status], number)
     yield by_status
     yield from _observation_families(measured, timeouts)
-    yield GaugeMetricFamily("manman_status_guard_groups", "Groups that the guard holds.", value=measured.guards_total)
+    yield GaugeMetricFamily(
+        "manman_status_guard_groups", "Groups that the guard holds.", value=measured.guards_total
+    )
     yield GaugeMetricFamily(
         "manman_status_guard_held_workers",
         "Overdue workers that the guard holds, and that so are not given up.",
@@ -141,7 +159,9 @@ def _alert_family(measured: Measured) -> Metric:
         "Alerts that are not resolved, nor part of another.",
         labels=["rule", "severity", "state"],
     )
-    there_are = {(rule, severity, state): number for rule, severity, state, number in measured.alerts}
+    there_are = {
+        (rule, severity, state): number for rule, severity, state, number in measured.alerts
+    }
     for labels in product(RULE_NAMES, Severity, (AlertState.OPEN, AlertState.ACKNOWLEDGED)):
         alerts.add_metric(labels, there_are.get(labels, 0))
     return alerts
@@ -168,8 +188,9 @@ def _worker_families(measured: Measured) -> Iterator[Metric]:
         of_group |= Counter({(OTHER_GROUPS, health): number for health, number in others.items()})
     groups = GaugeMetricFamily(
         "manman_status_group_workers",
-        f"Workers that have not ended, by label group and health. The {GROUPS_SHOWN} largest groups, and the others "
-        f"as one that is named {OTHER_GROUPS}; without a label the name is empty.",
+        f"Workers that have not ended, by label group and health. The {GROUPS_SHOWN} largest"
+        f" groups, and the others as one that is named {OTHER_GROUPS}; without a label the name is"
+        " empty.",
         labels=["group", "health"],
     )
     for group in dict.fromkeys([*shown, *(name for name, _ in of_group)]):
@@ -195,7 +216,9 @@ def _observation_families(measured: Measured, timeouts: Timeouts) -> Iterator[Me
         )
     found = state_of(measured.observation, timeouts)
     states = GaugeMetricFamily(
-        "manman_status_observation_state", "1 for the state that the observation is in.", labels=["state"]
+        "manman_status_observation_state",
+        "1 for the state that the observation is in.",
+        labels=["state"],
     )
     for state in ObservationState:
         states.add_metric([state], state is found)
@@ -208,13 +231,19 @@ WORKER_HEALTH = "manman_status_worker_health"
 
 async def worker_series_text(connection: Connection, *, timeouts: Timeouts) -> bytes:
     """In a thread: of 100,000 workers it takes a while, in which others are to be served."""
-    return await asyncio.to_thread(_worker_text, await read_worker_signs(connection, timeouts=timeouts))
+    return await asyncio.to_thread(
+        _worker_text, await read_worker_signs(connection, timeouts=timeouts)
+    )
 
 
 def _worker_text(signs: WorkerSigns) -> bytes:
-    """Written by hand, in a tenth of the time that prometheus_client takes. Ids and healths need no escaping."""
+    """Written by hand, in a tenth of the time that prometheus_client takes. Ids and healths need no
+    escaping."""
     lines = [
-        f"# HELP {WORKER_HEARTBEAT_AGE} Time since the last heartbeat of a worker that has not ended.",
+        (
+            f"# HELP {WORKER_HEARTBEAT_AGE} Time since the last heartbeat of a worker that has not"
+            " ended."
+        ),
         f"# TYPE {WORKER_HEARTBEAT_AGE} gauge",
         *(
             f'{WORKER_HEARTBEAT_AGE}{{worker_id="{worker_id}"}} {age}'

@@ -1,9 +1,11 @@
-"""What comes beyond the bound of open connections is closed at once, and `/livez` is answered even then.
+"""What comes beyond the bound of open connections is closed at once, and `/livez` is answered even
+then.
 
-At its bound the server stops accepting, so connections wait in the kernel's queue: probes too, and an orchestrator
-would restart a process that is merely full. A thread looks after that queue. It accepts what has waited while the
-server was full, answers `/livez` when the event loop turns, everything else with 503, and closes. A client that sends
-no request within a second gets no answer, and of these there are few at once.
+At its bound the server stops accepting, so connections wait in the kernel's queue: probes too, and
+an orchestrator would restart a process that is merely full. A thread looks after that queue. It
+accepts what has waited while the server was full, answers `/livez` when the event loop turns,
+everything else with 503, and closes. A client that sends no request within a second gets no answer,
+and of these there are few at once.
 """
 
 from __future__ import annotations
@@ -29,16 +31,23 @@ REQUEST_WITHIN_SECONDS = 1.0
 WAITING = struct.Struct("=24xI")
 """Of Linux' `tcp_info`: `tcpi_unacked`, which of a listening socket is the length of its queue."""
 REQUEST_BYTES = 64 * 1024
-"""All of it is read: with something unread the kernel would reset the connection, and our answer be lost."""
+"""All of it is read: with something unread the kernel would reset the connection, and our answer be
+lost."""
 OPEN_FILES = Path("/proc/self/fd")
-ALIVE = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n"
-FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+ALIVE = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 3\r\nconnection:"
+    b" close\r\n\r\nok\n"
+)
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection:"
+    b" close\r\n\r\n"
+)
 
 
 @contextmanager
 def overflow_closed(most_connections: int) -> Iterator[None]:
-    """In the process that listens, whose event loop is running. Elsewhere than on Linux nothing is done: there no one
-    knows how many wait."""
+    """In the process that listens, whose event loop is running. Elsewhere than on Linux nothing is
+    done: there no one knows how many wait."""
     if sys.platform != "linux":
         yield
         return
@@ -57,7 +66,8 @@ class Overflow:
         self._most_connections = most_connections
         self._loop = loop
         self._silent: deque[tuple[float, socket.socket]] = deque(maxlen=MOST_SILENT)
-        """Until when they may still send their request; of too many the first are closed, since nothing has them."""
+        """Until when they may still send their request; of too many the first are closed, since
+        nothing has them."""
 
     def look(self, ended: threading.Event) -> None:
         descriptor: int | None = None
@@ -86,7 +96,8 @@ class Overflow:
                     self._answer()
 
     def _answer(self) -> None:
-        """Answer and close those that have sent a request, and close those that have taken too long over it."""
+        """Answer and close those that have sent a request, and close those that have taken too long
+        over it."""
         if not self._silent:
             return
         alive, now = ALIVE if self._loop_turns() else FULL, monotonic()

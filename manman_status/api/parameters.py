@@ -39,12 +39,19 @@ POSITION = re.compile(r"(?:([0-9a-z]{1,32})-)?([0-9]{1,18})")
 SECONDS = re.compile(r"[0-9]{1,2}s?")
 
 PathId: TypeAlias = Annotated[int, PathParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY)]
-QueryId: TypeAlias = Annotated[int | None, QueryParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY)]
+QueryId: TypeAlias = Annotated[
+    int | None, QueryParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY)
+]
 QueryHealth: TypeAlias = Annotated[Health | None, QueryParameter()]
 QueryStatus: TypeAlias = Annotated[StatusType | None, QueryParameter()]
-Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=1000, description="How many items at most.")]
+Limit: TypeAlias = Annotated[
+    int, QueryParameter(ge=1, le=1000, description="How many items at most.")
+]
 Cursor: TypeAlias = Annotated[
-    str | None, QueryParameter(description="`next_cursor` of the page before, asked for with the same filters.")
+    str | None,
+    QueryParameter(
+        description="`next_cursor` of the page before, asked for with the same filters."
+    ),
 ]
 Group: TypeAlias = Annotated[
     str | None, QueryParameter(description="The label `group`; empty: the workers without one.")
@@ -58,13 +65,21 @@ Labels: TypeAlias = Annotated[
     ),
 ]
 QuerySeverity: TypeAlias = Annotated[Severity | None, QueryParameter()]
-QueryRule: TypeAlias = Annotated[str | None, QueryParameter(schema_extra={"enum": [*RULE_NAMES, None]})]
+QueryRule: TypeAlias = Annotated[
+    str | None, QueryParameter(schema_extra={"enum": [*RULE_NAMES, None]})
+]
 AlertGroup: TypeAlias = Annotated[
-    str | None, QueryParameter(description="The group that it is about; empty: the workers without a group.")
+    str | None,
+    QueryParameter(description="The group that it is about; empty: the workers without a group."),
 ]
 PartOf: TypeAlias = Annotated[
     int | None,
-    QueryParameter(ge=1, le=LARGEST_ID, schema_extra=EXACTLY, description="The id of the alert that is the cause."),
+    QueryParameter(
+        ge=1,
+        le=LARGEST_ID,
+        schema_extra=EXACTLY,
+        description="The id of the alert that is the cause.",
+    ),
 ]
 AlertsSelected: TypeAlias = Annotated[
     str,
@@ -74,7 +89,9 @@ AlertsSelected: TypeAlias = Annotated[
         description="`unresolved` are those that are open or acknowledged.",
     ),
 ]
-SilencesSelected: TypeAlias = Annotated[str, QueryParameter(name="state", schema_extra={"enum": [*SilenceSelection]})]
+SilencesSelected: TypeAlias = Annotated[
+    str, QueryParameter(name="state", schema_extra={"enum": [*SilenceSelection]})
+]
 QueryWorkerIds: TypeAlias = Annotated[
     tuple[Annotated[int, msgspec.Meta(ge=1, le=LARGEST_ID)], ...],
     QueryParameter(
@@ -85,7 +102,9 @@ QueryWorkerIds: TypeAlias = Annotated[
 QueryGroups: TypeAlias = Annotated[
     tuple[str, ...],
     QueryParameter(
-        description="The worker's label `group`, empty: without one; may be repeated, and then any of them."
+        description=(
+            "The worker's label `group`, empty: without one; may be repeated, and then any of them."
+        )
     ),
 ]
 QueryEntity: TypeAlias = Annotated[Entity | None, QueryParameter()]
@@ -96,18 +115,28 @@ At: TypeAlias = Annotated[
     str | None,
     QueryParameter(
         schema_extra={"format": "date-time"},
-        description="A past time: what is known of how it was then. As far back as transitions are kept.",
+        description=(
+            "A past time: what is known of how it was then. As far back as transitions are kept."
+        ),
     ),
 ]
 Since: TypeAlias = Annotated[
-    str | None, QueryParameter(schema_extra={"format": "date-time"}, description="Only those at this time or later.")
+    str | None,
+    QueryParameter(
+        schema_extra={"format": "date-time"}, description="Only those at this time or later."
+    ),
 ]
 Until: TypeAlias = Annotated[
-    str | None, QueryParameter(schema_extra={"format": "date-time"}, description="Only those before this time.")
+    str | None,
+    QueryParameter(
+        schema_extra={"format": "date-time"}, description="Only those before this time."
+    ),
 ]
 GroupOfWorkers: TypeAlias = Annotated[
     str | None,
-    QueryParameter(description="Only those with this label `group`; empty: the workers without one."),
+    QueryParameter(
+        description="Only those with this label `group`; empty: the workers without one."
+    ),
 ]
 # The patterns are for the schema; what does not match is told in words of our own.
 UptimeWindow: TypeAlias = Annotated[
@@ -115,7 +144,10 @@ UptimeWindow: TypeAlias = Annotated[
     QueryParameter(
         name="window",
         schema_extra={"pattern": "^[1-9][0-9]{0,4}[mhd]$"},
-        description="How long back: minutes, hours or days, as 90m, 24h or 30d; up to as long as transitions are kept.",
+        description=(
+            "How long back: minutes, hours or days, as 90m, 24h or 30d; up to as long as"
+            " transitions are kept."
+        ),
     ),
 ]
 BadgeWindow: TypeAlias = Annotated[
@@ -131,8 +163,10 @@ From: TypeAlias = Annotated[
     QueryParameter(
         name="from",
         schema_extra={"pattern": f"^(now|{POSITION_PATTERN})$"},
-        description="`now`, or the `<epoch>-<revision>` after which to begin. A revision alone is of the epoch of now,"
-        " and 0 is before the first.",
+        description=(
+            "`now`, or the `<epoch>-<revision>` after which to begin. A revision alone is of the"
+            " epoch of now, and 0 is before the first."
+        ),
     ),
 ]
 Wait: TypeAlias = Annotated[
@@ -166,8 +200,8 @@ async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
 
 
 def labels_asked(group: str | None, given: Iterable[str]) -> dict[str, str] | None:
-    """All labels a worker must have; an empty `group` has also who has none. Raises InvalidParameter for what no worker
-    can have."""
+    """All labels a worker must have; an empty `group` has also who has none. Raises
+    InvalidParameter for what no worker can have."""
     pairs = [] if group is None else [("group", "group", group)]
     for label in given:
         key, colon, value = label.partition(":")
@@ -208,20 +242,27 @@ def position_asked(parameter: str, given: str) -> Position:
 
 def seconds_asked(parameter: str, given: str) -> int:
     """Raises InvalidParameter."""
-    if not SECONDS.fullmatch(given) or (seconds := int(given.removesuffix("s"))) > LONGEST_WAIT_SECONDS:
-        raise InvalidParameter(parameter, f"{given[:80]!r} is not 0 to {LONGEST_WAIT_SECONDS} seconds, as 30 or 30s")
+    if (
+        not SECONDS.fullmatch(given)
+        or (seconds := int(given.removesuffix("s"))) > LONGEST_WAIT_SECONDS
+    ):
+        raise InvalidParameter(
+            parameter, f"{given[:80]!r} is not 0 to {LONGEST_WAIT_SECONDS} seconds, as 30 or 30s"
+        )
     return seconds
 
 
 def time_asked(parameter: str, given: str) -> datetime:
-    """In UTC; one before 1970 or after 9998 counts as the nearer of the two, so that a minute more or less is a time
-    too. Raises InvalidParameter."""
+    """In UTC; one before 1970 or after 9998 counts as the nearer of the two, so that a minute more
+    or less is a time too. Raises InvalidParameter."""
     try:
         time: datetime = msgspec.convert(given, ZONED)
         return min(max(time.astimezone(UTC), EARLIEST), LATEST)
     except (msgspec.ValidationError, OverflowError):
         raise InvalidParameter(
-            parameter, f"{given[:80]!r} is no time with its zone, as 2026-11-23T08:00:00Z (a + is written %2B)"
+            parameter,
+            f"{given[:80]!r} is no time with its zone, as 2026-11-23T08:00:00Z (a + is written"
+            " %2B)",
         ) from None
 
 
@@ -232,5 +273,7 @@ def window_asked(given: str | None, *, retention: timedelta) -> timedelta:
     named = WINDOW.fullmatch(given)
     window = timedelta(**{WINDOW_UNITS[named[2]]: int(named[1])}) if named else timedelta(0)
     if not timedelta(0) < window <= retention:
-        raise InvalidParameter("window", f"{given[:80]!r} is not 1m to {retention.days}d, as 90m, 24h or 30d")
+        raise InvalidParameter(
+            "window", f"{given[:80]!r} is not 1m to {retention.days}d, as 90m, 24h or 30d"
+        )
     return window

@@ -1,4 +1,5 @@
-"""What answers about a past time look like, as in `responses.py`. What is not kept is no field of them."""
+"""What answers about a past time look like, as in `responses.py`. What is not kept is no field of
+them."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ IsBlind: TypeAlias = Annotated[
     bool, Meta(description="The fleet was not observed then: a status is what was known last.")
 ]
 SinceThen: TypeAlias = Annotated[
-    datetime | None, Meta(description="Null, with reason and evidence: since before transitions are kept.")
+    datetime | None,
+    Meta(description="Null, with reason and evidence: since before transitions are kept."),
 ]
 
 
@@ -30,7 +32,10 @@ class PastWorker(msgspec.Struct):
     created_date: datetime
     end_date: datetime | None
     health: Annotated[
-        Health | None, Meta(description="Null of one that was active: its beats are not kept. `unknown` when blind.")
+        Health | None,
+        Meta(
+            description="Null of one that was active: its beats are not kept. `unknown` when blind."
+        ),
     ]
     status: StatusType
     status_since: SinceThen
@@ -91,20 +96,25 @@ class PastWorkerNumbers(msgspec.Struct):
 class PastSystem(msgspec.Struct):
     timestamp: datetime
     overall_status: Annotated[
-        OverallStatus, Meta(description="By statuses alone: who was late, and not LOST yet, counts as healthy.")
+        OverallStatus,
+        Meta(description="By statuses alone: who was late, and not LOST yet, counts as healthy."),
     ]
     workers: PastWorkerNumbers
     servers: ServerNumbers
     is_blind: IsBlind
 
 
-def past_page_answer(page: PastPage, moment: Moment, *, kind: str, filters: msgspec.Struct) -> Answer:
+def past_page_answer(
+    page: PastPage, moment: Moment, *, kind: str, filters: msgspec.Struct
+) -> Answer:
     return past_answer(list_content(page.items, page.last_id, kind=kind, filters=filters), moment)
 
 
 def past_answer(content: str, moment: Moment) -> Answer:
     """`content` is a JSON object without its end."""
-    dated = msgspec.json.encode({"is_blind": moment.is_blind, "as_of": moment.at}).removeprefix(b"{")
+    dated = msgspec.json.encode({"is_blind": moment.is_blind, "as_of": moment.at}).removeprefix(
+        b"{"
+    )
     return _of_then(b"%b,%b" % (content.encode(), dated), moment)
 
 

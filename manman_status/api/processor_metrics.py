@@ -1,7 +1,7 @@
 """What the processors count, from their rows: they have no port that could be asked.
 
-Their counters begin at 0 with each start and vanish with their row, as those of a process that is scraped: `rate` knows
-that. The number of all transitions ever is the fleet's, and never goes back.
+Their counters begin at 0 with each start and vanish with their row, as those of a process that is
+scraped: `rate` knows that. The number of all transitions ever is the fleet's, and never goes back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ PREFIX = "manman_status_processor"
 
 def processor_families(processors: Sequence[Processor]) -> Iterator[Metric]:
     """`processors` are those that reported lately."""
-    yield GaugeMetricFamily("manman_status_processors", "Processors that report.", value=len(processors))
+    yield GaugeMetricFamily(
+        "manman_status_processors", "Processors that report.", value=len(processors)
+    )
     named = list(zip(_names(processors), processors, strict=True))
     yield from _lives(named)
     yield from _counters(named)
@@ -38,29 +40,39 @@ def processor_families(processors: Sequence[Processor]) -> Iterator[Metric]:
         "What a batch took to be committed.",
         [(name, processor.batch_seconds) for name, processor in named],
     )
-    yield from _shared(sorted(processors, key=lambda each: (each.relay_backlog is not None, each.last_seen)))
+    yield from _shared(
+        sorted(processors, key=lambda each: (each.relay_backlog is not None, each.last_seen))
+    )
 
 
 def _names(processors: Sequence[Processor]) -> list[str]:
-    """The host, which a restart leaves as it is; of those that share one, the id, which is another at each start.
+    """The host, which a restart leaves as it is; of those that share one, the id, which is another
+    at each start.
 
-    Where a name goes over to another processor, that one began since the name was last seen: `rate` may take its count
-    for a jump, but it is no more than what it has done meanwhile.
+    Where a name goes over to another processor, that one began since the name was last seen: `rate`
+    may take its count for a jump, but it is no more than what it has done meanwhile.
     """
     hosts = Counter(processor.host for processor in processors)
-    return [processor.host if hosts[processor.host] == 1 else processor.processor_id for processor in processors]
+    return [
+        processor.host if hosts[processor.host] == 1 else processor.processor_id
+        for processor in processors
+    ]
 
 
 Named = Sequence[tuple[str, "Processor"]]
 
 
 def _lives(named: Named) -> Iterator[Metric]:
-    info = GaugeMetricFamily(f"{PREFIX}_info", "Always 1, with the version.", labels=["processor", "version"])
+    info = GaugeMetricFamily(
+        f"{PREFIX}_info", "Always 1, with the version.", labels=["processor", "version"]
+    )
     started = GaugeMetricFamily(
         f"{PREFIX}_start_time_seconds", "When it started, since the epoch.", labels=["processor"]
     )
     reported = GaugeMetricFamily(
-        f"{PREFIX}_last_report_time_seconds", "When it last reported, since the epoch.", labels=["processor"]
+        f"{PREFIX}_last_report_time_seconds",
+        "When it last reported, since the epoch.",
+        labels=["processor"],
     )
     for name, processor in named:
         info.add_metric([name, processor.version], 1)
@@ -71,7 +83,9 @@ def _lives(named: Named) -> Iterator[Metric]:
 
 def _counters(named: Named) -> Iterator[Metric]:
     events = CounterMetricFamily(
-        f"{PREFIX}_events", "Events by kind and what became of them.", labels=["processor", "kind", "outcome"]
+        f"{PREFIX}_events",
+        "Events by kind and what became of them.",
+        labels=["processor", "kind", "outcome"],
     )
     transitions = CounterMetricFamily(
         f"{PREFIX}_transitions",
@@ -87,7 +101,9 @@ def _counters(named: Named) -> Iterator[Metric]:
         f"{PREFIX}_redeliveries", "Messages that the broker gave out again.", labels=["processor"]
     )
     notifications = CounterMetricFamily(
-        f"{PREFIX}_notifications", "Messages about alerts, by where to.", labels=["processor", "channel", "outcome"]
+        f"{PREFIX}_notifications",
+        "Messages about alerts, by where to.",
+        labels=["processor", "channel", "outcome"],
     )
     for name, processor in named:
         for kind, outcomes in processor.events.items():
@@ -117,9 +133,12 @@ def _histogram(name: str, meaning: str, of_each: Sequence[tuple[str, Histogram |
 
 
 def _shared(processors: Sequence[Processor]) -> Iterator[Metric]:
-    """What any of them can tell of the broker, and the leader of its work. The last is believed, which is the leader:
-    of what they counted at different moments now one and now another would be the newest."""
-    queues = GaugeMetricFamily("manman_status_queue_messages", "Messages that wait in a queue.", labels=["queue"])
+    """What any of them can tell of the broker, and the leader of its work. The last is believed,
+    which is the leader: of what they counted at different moments now one and now another would be
+    the newest."""
+    queues = GaugeMetricFamily(
+        "manman_status_queue_messages", "Messages that wait in a queue.", labels=["queue"]
+    )
     depths: dict[str, int] = {}
     for processor in processors:
         depths |= processor.queue_depths
@@ -134,7 +153,10 @@ def _shared(processors: Sequence[Processor]) -> Iterator[Metric]:
         ),
         (
             "manman_status_dead_letters_unsent",
-            "Dead letters that are safe in the database and that the dead-letter queue has not taken yet.",
+            (
+                "Dead letters that are safe in the database and that the dead-letter queue has not"
+                " taken yet."
+            ),
             [processor.dead_letters_unsent for processor in processors],
         ),
         (
@@ -145,7 +167,10 @@ def _shared(processors: Sequence[Processor]) -> Iterator[Metric]:
         (
             "manman_status_sweep_duration_seconds",
             "What the last look for silent workers took.",
-            [None if processor.sweep_ms is None else processor.sweep_ms / 1000 for processor in processors],
+            [
+                None if processor.sweep_ms is None else processor.sweep_ms / 1000
+                for processor in processors
+            ],
         ),
     ):
         known = [value for value in values if value is not None]

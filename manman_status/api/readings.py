@@ -14,10 +14,13 @@ AT_MOST_SECONDS = 60.0
 
 
 class Reading(Generic[T]):
-    """Kept `times` as long as it took, `at_least_seconds` and at most a minute: neither a large fleet nor many who ask
-    keep the database busy for more than that share of its time. With `at_least_seconds` 0 it is never kept."""
+    """Kept `times` as long as it took, `at_least_seconds` and at most a minute: neither a large
+    fleet nor many who ask keep the database busy for more than that share of its time. With
+    `at_least_seconds` 0 it is never kept."""
 
-    def __init__(self, database: Database, ask: Ask[T], *, key: str, times: int, at_least_seconds: float) -> None:
+    def __init__(
+        self, database: Database, ask: Ask[T], *, key: str, times: int, at_least_seconds: float
+    ) -> None:
         self._database = database
         self._ask = ask
         self._key = key

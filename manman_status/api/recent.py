@@ -15,7 +15,8 @@ _revision = attrgetter("revision")
 
 
 class Recent:
-    """The changes after `start` up to `end`, in order: as many of the newest as fit into both bounds."""
+    """The changes after `start` up to `end`, in order: as many of the newest as fit into both
+    bounds."""
 
     def __init__(self, end: int, *, most: int, most_bytes: int) -> None:
         self.start = self.end = end

@@ -1,5 +1,5 @@
-"""What an answer looks like, and how it is sent. The structs are the documented shapes; a test decodes into them
-what PostgreSQL wrote."""
+"""What an answer looks like, and how it is sent. The structs are the documented shapes; a test
+decodes into them what PostgreSQL wrote."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Transition(msgspec.Struct):
 
 
 class Change(Transition):
-    """A transition with the worker it is of, and that worker's label `group`, as they are known when it is told."""
+    """A transition with the worker it is of, and that worker's label `group`, as they are known
+    when it is told."""
 
     worker_id: int | None
     group: str | None
@@ -105,13 +106,20 @@ class ChangeList(msgspec.Struct):
     items: list[Change]
     revision: Annotated[int, Meta(description="All up to here were looked at.")]
     epoch: Annotated[
-        str, Meta(description="The history that the revision belongs to: `<epoch>-<revision>` is `since` of the next.")
+        str,
+        Meta(
+            description=(
+                "The history that the revision belongs to: `<epoch>-<revision>` is `since` of the"
+                " next."
+            )
+        ),
     ]
     as_of: datetime
 
 
 class WorkerDetail(Worker):
-    """Its server instances are all that are active and the newest that ended, its transitions the newest."""
+    """Its server instances are all that are active and the newest that ended, its transitions the
+    newest."""
 
     server_instances: list[ServerInstance]
     transitions: list[Transition]
@@ -154,7 +162,10 @@ class ServerNumbers(msgspec.Struct):
 class Histogram(msgspec.Struct):
     bounds: list[float]
     counts: Annotated[
-        list[int], Meta(description="How many were at most each bound and above the one before, then above all.")
+        list[int],
+        Meta(
+            description="How many were at most each bound and above the one before, then above all."
+        ),
     ]
     sum: float
 
@@ -172,28 +183,39 @@ class Processor(msgspec.Struct):
     batches: int = 0
     transitions: int = 0
     transitions_by: Annotated[
-        dict[Entity, dict[StatusType, dict[Reason, int]]], Meta(description="By what, its new status and the reason.")
+        dict[Entity, dict[StatusType, dict[Reason, int]]],
+        Meta(description="By what, its new status and the reason."),
     ] = {}
     new_ids: Annotated[
-        dict[Entity, int], Meta(description="Workers and server instances that nothing was known of before.")
+        dict[Entity, int],
+        Meta(description="Workers and server instances that nothing was known of before."),
     ] = {}
-    redelivered: Annotated[int, Meta(description="Messages that the broker had to give out again.")] = 0
-    batch_events: Annotated[Histogram | None, Meta(description="Events a batch; canaries are none.")] = None
+    redelivered: Annotated[
+        int, Meta(description="Messages that the broker had to give out again.")
+    ] = 0
+    batch_events: Annotated[
+        Histogram | None, Meta(description="Events a batch; canaries are none.")
+    ] = None
     batch_seconds: Histogram | None = None
     last_batch_ms: float = 0.0
     longest_batch_ms: float = 0.0
     queue_depths: dict[str, int] = {}
     broker_alarm: Annotated[
-        str | None, Meta(description="Why RabbitMQ holds back what it publishes; null while it does not.")
+        str | None,
+        Meta(description="Why RabbitMQ holds back what it publishes; null while it does not."),
     ] = None
     broker_problems: Annotated[
-        dict[str, str], Meta(description="Why a queue is not read, or, as `publishing`, why nothing is published.")
+        dict[str, str],
+        Meta(description="Why a queue is not read, or, as `publishing`, why nothing is published."),
     ] = {}
     dead_letters_waiting: int | None = None
     dead_letters_unsent: Annotated[
-        int | None, Meta(description="Dead letters that the broker has not taken yet. Null unless it leads.")
+        int | None,
+        Meta(description="Dead letters that the broker has not taken yet. Null unless it leads."),
     ] = None
-    notifications: Annotated[dict[str, dict[str, int]], Meta(description="By channel and outcome.")] = {}
+    notifications: Annotated[
+        dict[str, dict[str, int]], Meta(description="By channel and outcome.")
+    ] = {}
     sweep_ms: Annotated[float | None, Meta(description="Null unless it leads.")] = None
     relay_backlog: Annotated[int | None, Meta(description="Null unless it leads.")] = None
 
@@ -205,12 +227,17 @@ class Queue(msgspec.Struct):
     state: Annotated[
         QueueState,
         Meta(
-            description="`active`; `leaving`, while it may still be bound; `retired`, while what is left in it is read;"
-            " `closing`, until it is deleted."
+            description=(
+                "`active`; `leaving`, while it may still be bound; `retired`, while what is left in"
+                " it is read; `closing`, until it is deleted."
+            )
         ),
     ]
     observed_through: Annotated[
-        datetime | None, Meta(description="All that was put on it before is known here; null when nothing is proven.")
+        datetime | None,
+        Meta(
+            description="All that was put on it before is known here; null when nothing is proven."
+        ),
     ]
     lag_seconds: float | None
 
@@ -223,54 +250,72 @@ class FleetGuard(msgspec.Struct):
     held: Annotated[int, Meta(description="Overdue workers of the group that are not given up.")]
     group_size: int
     releasing_since: Annotated[
-        datetime | None, Meta(description="Since when they are given up little by little; null while all are held.")
+        datetime | None,
+        Meta(description="Since when they are given up little by little; null while all are held."),
     ]
 
 
 class ObservationQuality(msgspec.Struct):
     state: Annotated[
-        ObservationState, Meta(description="While it is `blind`, the health of every active worker is `unknown`.")
+        ObservationState,
+        Meta(description="While it is `blind`, the health of every active worker is `unknown`."),
     ]
     reason: Annotated[
         Doubt | None,
         Meta(
-            description="Why no worker is marked LOST until the recovery grace was observed: `clock_stepped`, the"
-            " database's clock stepped; `heartbeats_dropped`, RabbitMQ dropped heartbeats, since a queue was full or"
-            " was not read for too long. Null otherwise."
+            description=(
+                "Why no worker is marked LOST until the recovery grace was observed:"
+                " `clock_stepped`, the database's clock stepped; `heartbeats_dropped`, RabbitMQ"
+                " dropped heartbeats, since a queue was full or was not read for too long. Null"
+                " otherwise."
+            )
         ),
     ]
     observed_through: Annotated[
         datetime | None,
-        Meta(description="All that was sent before is known here; null when nothing was ever observed."),
+        Meta(
+            description=(
+                "All that was sent before is known here; null when nothing was ever observed."
+            )
+        ),
     ]
     lag_seconds: float | None
     clock_step: Annotated[
         ClockStep | None,
         Meta(
-            description="When the database's clock stepped last, in the new time, and by how many seconds: negative is"
-            " back. Null if it never did."
+            description=(
+                "When the database's clock stepped last, in the new time, and by how many seconds:"
+                " negative is back. Null if it never did."
+            )
         ),
     ]
     queues: Annotated[
         list[Queue],
         Meta(
-            description="`observed_through` is the least of those that are active or leaving: the one that is furthest"
-            " behind comes first."
+            description=(
+                "`observed_through` is the least of those that are active or leaving: the one that"
+                " is furthest behind comes first."
+            )
         ),
     ]
-    processors: Annotated[list[Processor], Meta(description="Those that reported within five minutes.")]
+    processors: Annotated[
+        list[Processor], Meta(description="Those that reported within five minutes.")
+    ]
     guard: Annotated[
         list[FleetGuard] | None,
         Meta(
-            description="Groups of which so much fell silent at once that their workers are held; null without any. "
-            f"The {GUARDS_SHOWN} that hold the most."
+            description=(
+                "Groups of which so much fell silent at once that their workers are held; null"
+                f" without any. The {GUARDS_SHOWN} that hold the most."
+            )
         ),
     ]
     guards_total: Annotated[int, Meta(description="How many groups are held.")]
 
 
 class AlertNumbers(msgspec.Struct):
-    """Of those that are not resolved, nor part of another. What somebody has acknowledged is counted apart."""
+    """Of those that are not resolved, nor part of another. What somebody has acknowledged is
+    counted apart."""
 
     critical: int
     warning: int
@@ -282,7 +327,10 @@ class System(msgspec.Struct):
     timestamp: datetime
     overall_status: OverallStatus
     workers: WorkerNumbers
-    groups: Annotated[list[GroupNumbers], Meta(description=f"The {GROUPS_SHOWN} largest groups, the largest first.")]
+    groups: Annotated[
+        list[GroupNumbers],
+        Meta(description=f"The {GROUPS_SHOWN} largest groups, the largest first."),
+    ]
     groups_total: Annotated[int, Meta(description="How many groups there are.")]
     servers: ServerNumbers
     alerts: AlertNumbers
@@ -293,22 +341,39 @@ class Ok(msgspec.Struct):
     status: Literal["ok"] = "ok"
 
 
-def documented(shape: Any, *, media_type: str = "application/json", changes: bool = False) -> dict[int, ResponseSpec]:
-    """For the schema: what comes when all is well. What always `changes` is never answered by 304."""
-    answers = {200: ResponseSpec(shape, generate_examples=False, description="As asked.", media_type=media_type)}
+def documented(
+    shape: Any, *, media_type: str = "application/json", changes: bool = False
+) -> dict[int, ResponseSpec]:
+    """For the schema: what comes when all is well. What always `changes` is never answered by
+    304."""
+    answers = {
+        200: ResponseSpec(
+            shape, generate_examples=False, description="As asked.", media_type=media_type
+        )
+    }
     if not changes:
         answers[304] = ResponseSpec(
-            None, description="Nothing is new since the answer with this ETag but times and what processors counted."
+            None,
+            description=(
+                "Nothing is new since the answer with this ETag but times and what processors"
+                " counted."
+            ),
         )
     return answers
 
 
-def page_answer(page: Page, *, kind: str, filters: msgspec.Struct, **times: datetime | None) -> Answer:
+def page_answer(
+    page: Page, *, kind: str, filters: msgspec.Struct, **times: datetime | None
+) -> Answer:
     """`times` are fields beside `as_of` that, like it, make no answer a new one."""
-    return _dated(list_content(page.items, page.last_id, kind=kind, filters=filters), page.observation, times)
+    return _dated(
+        list_content(page.items, page.last_id, kind=kind, filters=filters), page.observation, times
+    )
 
 
-def list_content(items: list[str], last_id: int | None, *, kind: str, filters: msgspec.Struct) -> str:
+def list_content(
+    items: list[str], last_id: int | None, *, kind: str, filters: msgspec.Struct
+) -> str:
     """A JSON object without its end."""
     cursor = "null" if last_id is None else f'"{write_cursor(kind, filters, last_id)}"'
     return f'{{"items":[{",".join(items)}],"next_cursor":{cursor}'
@@ -366,7 +431,9 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
         workers=WorkerNumbers(fleet.active_workers, **fleet.workers_by_health),
         groups=_group_numbers(fleet),
         groups_total=fleet.groups_total,
-        servers=ServerNumbers(sum(fleet.servers_by_status[status] for status in ACTIVE), fleet.servers_by_status),
+        servers=ServerNumbers(
+            sum(fleet.servers_by_status[status] for status in ACTIVE), fleet.servers_by_status
+        ),
         alerts=_alert_numbers(fleet),
         observation=ObservationQuality(
             state=state_of(observation, timeouts),
@@ -384,6 +451,14 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
     running = [processor.processor_id for processor in seen.processors]
     numbers = (system.workers, system.groups, system.groups_total, system.servers, system.alerts)
     lasting = msgspec.json.encode(
-        (system.overall_status, numbers, seen.state, seen.reason, seen.clock_step, seen.guard, running)
+        (
+            system.overall_status,
+            numbers,
+            seen.state,
+            seen.reason,
+            seen.clock_step,
+            seen.guard,
+            running,
+        )
     )
     return Answer(msgspec.json.encode(system), lasting=lasting, lag_seconds=observation.lag_seconds)

@@ -43,22 +43,33 @@ BACKLOG = 1024
 OTHER_FILES = 100
 """Beside connections: those to the database, the event loop's, logs."""
 LONGEST_HEADERS_BYTES = 32 * 1024
-HTTP2 = HTTP2Settings(max_concurrent_streams=32, max_headers_size=LONGEST_HEADERS_BYTES, keep_alive_interval=20_000)
+HTTP2 = HTTP2Settings(
+    max_concurrent_streams=32, max_headers_size=LONGEST_HEADERS_BYTES, keep_alive_interval=20_000
+)
 
 
 def serve(settings: Settings) -> int:
     """Answer until SIGTERM or Ctrl-C. A database that is merely away is waited for while serving.
 
-    Raises SchemaBehind, DatabaseUnavailable when the database will not have us, CommandFailed without an address.
+    Raises SchemaBehind, DatabaseUnavailable when the database will not have us, CommandFailed
+    without an address.
     """
     asyncio.run(_check_database(settings))
     address = _free_address(settings.bind_host, settings.port)
-    if not (settings.api_tokens or settings.metrics_tokens) and not ipaddress.ip_address(address).is_loopback:
-        log.warning("open_to_all", host=settings.bind_host, hint="whoever reaches this port may read; set tokens")
+    if (
+        not (settings.api_tokens or settings.metrics_tokens)
+        and not ipaddress.ip_address(address).is_loopback
+    ):
+        log.warning(
+            "open_to_all",
+            host=settings.bind_host,
+            hint="whoever reaches this port may read; set tokens",
+        )
     # A shell allows 1,024 open files, and each stream is one.
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
-    # A fork would bring along what this process has imported, and prometheus_client decides then where it counts.
+    # A fork would bring along what this process has imported, and prometheus_client decides then
+    # where it counts.
     multiprocessing.set_start_method("spawn", force=True)
     with _shared_metrics(settings.workers):
         log.info("api_starts", host=address, port=settings.port, processes=settings.workers)
@@ -82,17 +93,22 @@ def serve(settings: Settings) -> int:
             loop=Loops.uvloop,
             websockets=False,
             log_enabled=False,
-        ).serve(target_loader=functools.partial(_load, settings, most_connections), wrap_loader=False)
+        ).serve(
+            target_loader=functools.partial(_load, settings, most_connections), wrap_loader=False
+        )
     log.info("api_stopped")
     return 0
 
 
 def _most_connections(settings: Settings, most_files: int) -> int:
-    """Of each process. Streams are connections too, and whoever asks for anything else must not wait for one to end."""
+    """Of each process. Streams are connections too, and whoever asks for anything else must not
+    wait for one to end."""
     wanted = settings.connections + settings.event_streams
     allowed = max(1, most_files - OTHER_FILES - settings.database_pool_size)
     if wanted > allowed:
-        log.warning("few_open_files", open_files=most_files, connections=allowed, hint="raise ulimit -n")
+        log.warning(
+            "few_open_files", open_files=most_files, connections=allowed, hint="raise ulimit -n"
+        )
     return min(wanted, allowed)
 
 
@@ -107,7 +123,11 @@ def _load(settings: Settings, most_connections: int) -> Litestar:
 async def _check_database(settings: Settings) -> None:
     timeout_seconds = settings.database_timeout_seconds
     pool = create_pool(
-        settings.read_url, application="manman-status api", size=1, timeout_seconds=timeout_seconds, read_only=True
+        settings.read_url,
+        application="manman-status api",
+        size=1,
+        timeout_seconds=timeout_seconds,
+        read_only=True,
     )
     try:
         async with (
@@ -125,16 +145,21 @@ async def _check_database(settings: Settings) -> None:
 
 
 def _free_address(host: str, port: int) -> str:
-    """The IP address to listen on. Raises CommandFailed when somebody does already: granian would share the port."""
+    """The IP address to listen on. Raises CommandFailed when somebody does already: granian would
+    share the port."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=family).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise CommandFailed(f"port {port} of {host} is taken: choose another with --port") from error
+            raise CommandFailed(
+                f"port {port} of {host} is taken: choose another with --port"
+            ) from error
         # The system's words alone: Python adds the address, which is named here already.
         reason = str(error.strerror).partition(" (while")[0]
-        raise CommandFailed(f"cannot listen on port {port} of {host}: {reason}; see --host and --port") from error
+        raise CommandFailed(
+            f"cannot listen on port {port} of {host}: {reason}; see --host and --port"
+        ) from error
     return str(address[0])
 
 
@@ -151,7 +176,8 @@ def _shared_metrics(processes: int) -> Iterator[None]:
 
 
 def _remove_abandoned_metrics() -> None:
-    """Those of killed apis, which nobody has locked. Not by process id: containers that share a folder all have a 1."""
+    """Those of killed apis, which nobody has locked. Not by process id: containers that share a
+    folder all have a 1."""
     for folder in Path(tempfile.gettempdir()).glob(f"{METRICS_FOLDER}*"):
         with contextlib.suppress(OSError):
             # One that was made just now may not be locked yet.

@@ -1,4 +1,5 @@
-"""Two ways to be told of changes: as Server-Sent Events, and one answer when there is something to tell."""
+"""Two ways to be told of changes: as Server-Sent Events, and one answer when there is something to
+tell."""
 
 from __future__ import annotations
 
@@ -52,10 +53,11 @@ def _block(event: str, position: Position) -> bytes:
 
 
 class EventStream:
-    """An ASGI application that tells one client until it leaves, the server ends, or it cannot keep up.
+    """An ASGI application that tells one client until it leaves, the server ends, or it cannot keep
+    up.
 
-    An id without data moves the client's Last-Event-ID and is no event to it, so also one for whom all is filtered out
-    resumes where it was.
+    An id without data moves the client's Last-Event-ID and is no event to it, so also one for whom
+    all is filtered out resumes where it was.
     """
 
     def __init__(
@@ -74,7 +76,8 @@ class EventStream:
         self._stalled_seconds = stalled_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Raises TooManyStreams, BeginAnew, RevisionDropped, DatabaseUnavailable before the first byte."""
+        """Raises TooManyStreams, BeginAnew, RevisionDropped, DatabaseUnavailable before the first
+        byte."""
         with self._feed.watch() as watcher:
             await watcher.begin(self._after)
             at = watcher.position
@@ -87,7 +90,8 @@ class EventStream:
                     await self._send(send, b"", more=False)
 
     async def _tell(self, watcher: Watcher, changes: Sequence[Change], send: Send) -> None:
-        """Until the client has left or must come again. What it was not sent by then, it will ask for."""
+        """Until the client has left or must come again. What it was not sent by then, it will ask
+        for."""
         comment_at = monotonic() + self._comment_seconds
         has_caught_up = has_failed = False
         while not watcher.is_over:
@@ -116,20 +120,28 @@ class EventStream:
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
 
     async def _send(self, send: Send, content: bytes, *, more: bool = True) -> None:
-        """Raises TimeoutError when the client has taken nothing for long: it may be gone without a word."""
+        """Raises TimeoutError when the client has taken nothing for long: it may be gone without a
+        word."""
         async with asyncio.timeout(self._stalled_seconds):
             await send({"type": "http.response.body", "body": content, "more_body": more})
 
 
 class LongPoll:
-    """An ASGI application that answers at most `limit` changes when there are any, or none after `wait_seconds`.
+    """An ASGI application that answers at most `limit` changes when there are any, or none after
+    `wait_seconds`.
 
-    It reads at least one page, and no further than it has time. Its revision is how far it has looked, so that whoever
-    goes on from there asks nothing twice.
+    It reads at least one page, and no further than it has time. Its revision is how far it has
+    looked, so that whoever goes on from there asks nothing twice.
     """
 
     def __init__(
-        self, feed: Feed, filters: ChangeFilters, *, since: Position | None, wait_seconds: float, limit: int
+        self,
+        feed: Feed,
+        filters: ChangeFilters,
+        *,
+        since: Position | None,
+        wait_seconds: float,
+        limit: int,
     ) -> None:
         self._feed = feed
         self._filters = filters
@@ -143,7 +155,9 @@ class LongPoll:
             await watcher.begin(self._since)
             async with _attended(watcher, receive):
                 found, position = await self._find(watcher)
-            answer = changes_answer([change.item for change in found], position, watcher.observation)
+            answer = changes_answer(
+                [change.item for change in found], position, watcher.observation
+            )
         await answer(scope, receive, send)
 
     async def _find(self, watcher: Watcher) -> tuple[list[Change], Position]:

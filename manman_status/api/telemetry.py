@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 
 def trace_requests(app: Litestar, endpoint: str) -> None:
-    """Around all that the application does: refusals are seen too, and log lines know their trace."""
-    # The stable names; those that are used without it are of 2022, and the measurement has no route.
+    """Around all that the application does: refusals are seen too, and log lines know their
+    trace."""
+    # The stable names; those that are used without it are of 2022, and the measurement has no
+    # route.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     instance_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     telemetry = Telemetry(endpoint, service="manman-status-api", instance_id=instance_id)
@@ -41,7 +43,9 @@ def _span_details(scope: Scope) -> tuple[str, dict[str, Any]]:
     """By the route: paths are as many as there are ids."""
     method = str(scope.get("method"))
     try:
-        *_, route = scope["litestar_app"].asgi_router.handle_routing(path=scope["path"], method="GET")
+        *_, route = scope["litestar_app"].asgi_router.handle_routing(
+            path=scope["path"], method="GET"
+        )
     except HTTPException:
         return method, {}
     return f"{method} {route}", {"http.route": route}

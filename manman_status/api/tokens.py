@@ -1,7 +1,8 @@
 """The tokens that open the api, known by their digests alone, and the cookies that stand for one.
 
-A cookie is the time at which it ends and an HMAC of that time, whose key is the token's digest: all processes of all
-apis with this token know it without a common store, it ends by itself, and whoever gets hold of it has no token.
+A cookie is the time at which it ends and an HMAC of that time, whose key is the token's digest: all
+processes of all apis with this token know it without a common store, it ends by itself, and whoever
+gets hold of it has no token.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Tokens:
         if len(token) > LONGEST:
             return False
         accepted = [*self._digests, *self._metrics_digests] if for_metrics else self._digests
-        # Digests have one length, and all are compared: the time taken tells nothing about any token.
+        # Digests have one length, and all are compared: the time taken tells nothing about any
+        # token.
         found = [hmac.compare_digest(_digest(token), digest) for digest in accepted]
         return any(found)
 
@@ -53,12 +55,16 @@ class Tokens:
     def accept_cookie(self, value: bytes) -> bool:
         if not (match := COOKIE_VALUE.fullmatch(value)) or int(match[1]) < time.time():
             return False
-        found = [hmac.compare_digest(_seal(digest, match[1]).encode(), match[2]) for digest in self._digests]
+        found = [
+            hmac.compare_digest(_seal(digest, match[1]).encode(), match[2])
+            for digest in self._digests
+        ]
         return any(found)
 
 
 class SignInLimit:
-    """Wrong tokens within a minute: so many of one address, and so many in all. Of each process by itself."""
+    """Wrong tokens within a minute: so many of one address, and so many in all. Of each process by
+    itself."""
 
     def __init__(self, *, of_one: int = 10, of_all: int = 100) -> None:
         self._of_one = of_one

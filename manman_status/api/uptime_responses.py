@@ -26,7 +26,8 @@ class Losses(msgspec.Struct):
 
 
 class Uptime(msgspec.Struct):
-    """`active_seconds` to `blind_seconds` add up to the window: of each worker, when there are several."""
+    """`active_seconds` to `blind_seconds` add up to the window: of each worker, when there are
+    several."""
 
     begins_at: datetime
     ends_at: datetime
@@ -34,16 +35,21 @@ class Uptime(msgspec.Struct):
     lost_seconds: float
     ended_seconds: Annotated[float, Meta(description="COMPLETE or CRASHED.")]
     not_known_seconds: Annotated[float, Meta(description="Before anything was known of it.")]
-    blind_seconds: Annotated[float, Meta(description="Nobody could tell; part of none of the others.")]
+    blind_seconds: Annotated[
+        float, Meta(description="Nobody could tell; part of none of the others.")
+    ]
     fraction_active: Annotated[
-        float | None, Meta(description="Of the time in which it was active or lost; null without any.")
+        float | None,
+        Meta(description="Of the time in which it was active or lost; null without any."),
     ]
     losses: Losses
     mtbf_seconds: Annotated[
-        float | None, Meta(description="Time active for each loss that began in the window; null without any.")
+        float | None,
+        Meta(description="Time active for each loss that began in the window; null without any."),
     ]
     mttr_seconds: Annotated[
-        float | None, Meta(description="Mean of the losses after which it was active again; null without any.")
+        float | None,
+        Meta(description="Mean of the losses after which it was active again; null without any."),
     ]
 
 
@@ -53,7 +59,9 @@ class WorkerUptime(Uptime):
 
 
 class FleetUptime(Uptime):
-    group: Annotated[str | None, Meta(description="Null: all workers; empty: those without a group.")]
+    group: Annotated[
+        str | None, Meta(description="Null: all workers; empty: those without a group.")
+    ]
     workers: Annotated[int, Meta(description="How many are summed up.")]
     as_of: datetime
 

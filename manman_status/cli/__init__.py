@@ -1,5 +1,5 @@
-"""The commands. Each is loaded when it is asked for: `--help` stays quick, and a missing extra hurts only the
-command that needs it."""
+"""The commands. Each is loaded when it is asked for: `--help` stays quick, and a missing extra
+hurts only the command that needs it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from cyclopts import App, CycloptsError, Group
 from manman_status.errors import ManManStatusError, SettingsError
 
 GROUPS = ("Run", "Look", "Send", "Repair", "Options")
-RUN, LOOK, SEND, REPAIR, OPTIONS = (Group(name, sort_key=place) for place, name in enumerate(GROUPS))
+RUN, LOOK, SEND, REPAIR, OPTIONS = (
+    Group(name, sort_key=place) for place, name in enumerate(GROUPS)
+)
 
 COMMANDS = (
     (RUN, "serve", "serve:serve", "Run one role: the api or the processor."),
     (RUN, "dev", "dev:dev", "Run everything on this machine, with a simulated fleet to look at."),
     (RUN, "migrate", "migrate:migrate", "Bring the database schema to the newest revision."),
     (LOOK, "workers", "views:workers", "List workers and their health."),
-    (LOOK, "worker", "views:worker", "Show one worker, its server instances and its last transitions."),
+    (
+        LOOK,
+        "worker",
+        "views:worker",
+        "Show one worker, its server instances and its last transitions.",
+    ),
     (LOOK, "servers", "views:servers", "List game server instances."),
     (LOOK, "system", "views:system", "Show the fleet in numbers."),
     (LOOK, "watch", "watch:watch", "Show the fleet on the whole terminal, as it is now."),
@@ -28,14 +35,34 @@ COMMANDS = (
     (LOOK, "uptime", "history:uptime", "Show how long workers were active, and how long lost."),
     (LOOK, "alerts", "alerts:app", "List, show and acknowledge alerts; try how people are told."),
     (LOOK, "record", "record:record", "Write down the messages that pass, without taking them."),
-    (LOOK, "what-if", "what_if:what_if", "Say what other thresholds would have concluded from a recording."),
+    (
+        LOOK,
+        "what-if",
+        "what_if:what_if",
+        "Say what other thresholds would have concluded from a recording.",
+    ),
     (SEND, "report", "report:report", "Run a program as a server instance and report its life."),
     (SEND, "publish", "publish:app", "Send one event by hand."),
     (SEND, "replay", "record:replay", "Send a recording again."),
-    (SEND, "simulate", "simulate:simulate", "Send the events of a whole fleet, with faults to order."),
-    (REPAIR, "doctor", "doctor:doctor", "Say what is wrong with settings, database, schema and broker."),
+    (
+        SEND,
+        "simulate",
+        "simulate:simulate",
+        "Send the events of a whole fleet, with faults to order.",
+    ),
+    (
+        REPAIR,
+        "doctor",
+        "doctor:doctor",
+        "Say what is wrong with settings, database, schema and broker.",
+    ),
     (REPAIR, "guard", "guard:app", "List the groups that the fleet guard holds, and release one."),
-    (REPAIR, "silence", "silence:app", "Tell nobody of expected alerts for a while: add, list, remove."),
+    (
+        REPAIR,
+        "silence",
+        "silence:app",
+        "Tell nobody of expected alerts for a while: add, list, remove.",
+    ),
     (REPAIR, "forget", "forget:app", "Delete a worker or a server instance, to begin anew."),
     (REPAIR, "dead", "dead:app", "List, show and replay dead letters."),
 )
@@ -106,7 +133,8 @@ def run(tokens: list[str]) -> None:
         extra = EXTRAS[missing]
         fail(1, f"{tokens[0]} needs the {extra} extra: pip install 'manman-status[{extra}]'")
     except BrokenPipeError:
-        # The reader of our output (`| head`) has seen enough; Python must not try to flush the rest.
+        # The reader of our output (`| head`) has seen enough; Python must not try to flush the
+        # rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
@@ -120,7 +148,8 @@ def fail(code: int, *problems: str) -> None:
 
 
 def missing_module(error: BaseException | None) -> str:
-    """The top-level module that could not be imported, from the error or what caused it; "" if unknown."""
+    """The top-level module that could not be imported, from the error or what caused it; "" if
+    unknown."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and error.name:
             return error.name.partition(".")[0]

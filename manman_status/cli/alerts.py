@@ -1,4 +1,5 @@
-"""Alerts by command: what is wrong now, that somebody has taken it on, and whether people can be told."""
+"""Alerts by command: what is wrong now, that somebody has taken it on, and whether people can be
+told."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ from manman_status.wire.notices import AlertAcknowledged
 if TYPE_CHECKING:
     from manman_status.processor.channels import AppriseChannel
 
-TEST = Message("manman-status: a test", "`manman-status alerts test` sent this: alerts arrive here.", Tone.INFO)
+TEST = Message(
+    "manman-status: a test", "`manman-status alerts test` sent this: alerts arrive here.", Tone.INFO
+)
 
 app = App(name="alerts", help_format="plaintext")
 
@@ -32,13 +35,17 @@ app = App(name="alerts", help_format="plaintext")
 @app.command(name="list")
 def list_alerts(
     *,
-    state: Annotated[AlertSelection, Parameter(help="Unresolved are those that are open or acknowledged.")] = (
-        AlertSelection.UNRESOLVED
-    ),
+    state: Annotated[
+        AlertSelection, Parameter(help="Unresolved are those that are open or acknowledged.")
+    ] = (AlertSelection.UNRESOLVED),
     severity: Severity | None = None,
     rule: Rule = None,
-    group: Annotated[str | None, Parameter(help="The group that it is about; '' is the workers without one.")] = None,
-    worker_id: Annotated[OptionalId, Parameter(name="--worker", help="Only those about this worker.")] = None,
+    group: Annotated[
+        str | None, Parameter(help="The group that it is about; '' is the workers without one.")
+    ] = None,
+    worker_id: Annotated[
+        OptionalId, Parameter(name="--worker", help="Only those about this worker.")
+    ] = None,
     part_of: Annotated[OptionalId, Parameter(help="Only the parts of this alert.")] = None,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -78,7 +85,9 @@ def list_alerts(
 
 
 @app.command
-def show(alert_id: Annotated[Id, Parameter(name="ID")], /, *, as_json: AsJson = False, url: Url = None) -> None:
+def show(
+    alert_id: Annotated[Id, Parameter(name="ID")], /, *, as_json: AsJson = False, url: Url = None
+) -> None:
     """Show one alert, and what each channel was told of it."""
     found = client(url).get(f"/status/alerts/{alert_id}")
     if as_json:
@@ -112,7 +121,12 @@ def show(alert_id: Annotated[Id, Parameter(name="ID")], /, *, as_json: AsJson = 
     print_table(
         ("channel", "told as", "at", "of its end"),
         (
-            (each["channel"], each["severity"], since(each["told_at"]), "yes" if each["is_settled"] else None)
+            (
+                each["channel"],
+                each["severity"],
+                since(each["told_at"]),
+                "yes" if each["is_settled"] else None,
+            )
             for each in found["deliveries"]
         ),
     )
@@ -127,7 +141,11 @@ def unwatched(judged_at: str | None) -> str:
     if judged_at is None:
         return ", but nobody watches: the rules were never asked"
     age = datetime.now(UTC) - datetime.fromisoformat(judged_at)
-    return f", but nobody watches since {since(judged_at)}" if age.total_seconds() > UNJUDGED_SECONDS else ""
+    return (
+        f", but nobody watches since {since(judged_at)}"
+        if age.total_seconds() > UNJUDGED_SECONDS
+        else ""
+    )
 
 
 @app.command
@@ -139,7 +157,8 @@ def ack(
     by: By = None,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
-    """Say that somebody has taken an open alert on: people are told of it again only when it gets worse, or is over."""
+    """Say that somebody has taken an open alert on: people are told of it again only when it gets
+    worse, or is over."""
     by = login_name() if by is None else by
     say(AlertAcknowledged, rabbitmq_url=rabbitmq_url, alert_id=alert_id, by=by, why=why)
     print(
@@ -154,7 +173,10 @@ def send_test(
         str | None,
         Parameter(
             name="URL",
-            help="As apprise has it; without one, all channels that the settings name, unseen by others.",
+            help=(
+                "As apprise has it; without one, all channels that the settings name, unseen by"
+                " others."
+            ),
         ),
     ] = None,
     /,
@@ -182,9 +204,8 @@ def channels_asked(url: str | None) -> list[AppriseChannel]:
     if url is not None:
         return [given_channel(url, settings)]
     if not settings.notify_urls and not settings.notify_routes_file:
-        raise SettingsError(
-            [f"no URL is given, and neither {variable('notify_urls')} nor {variable('notify_routes_file')} is set"]
-        )
+        names = f"{variable('notify_urls')} nor {variable('notify_routes_file')}"
+        raise SettingsError([f"no URL is given, and neither {names} is set"])
     return open_channels(settings)
 
 

@@ -66,13 +66,16 @@ def send_control(settings: Settings, control: ControlMessage) -> None:
             connected(settings) as connection,
             open_publisher(connection, exchange=settings.control_exchange) as publisher,
         ):
-            await publisher.send(Report(control_key(control), control_message(control), durable=True))
+            await publisher.send(
+                Report(control_key(control), control_message(control), durable=True)
+            )
 
     try:
         asyncio.run(send())
     except Unroutable:
         raise CommandFailed(
-            f"the exchange {settings.control_exchange} is not there or has no queue: start a processor of this version"
+            f"the exchange {settings.control_exchange} is not there or has no queue: start a"
+            " processor of this version"
         ) from None
 
 

@@ -42,7 +42,9 @@ class Client:
         headers = {"user-agent": f"manman-status/{importlib.metadata.version('manman-status')}"}
         if settings.api_token:
             headers["authorization"] = f"Bearer {settings.api_token}"
-        self._http = httpx.Client(base_url=settings.url, headers=headers, timeout=ANSWER_WITHIN_SECONDS)
+        self._http = httpx.Client(
+            base_url=settings.url, headers=headers, timeout=ANSWER_WITHIN_SECONDS
+        )
 
     def get(self, path: str, query: Query | None = None) -> dict[str, Any]:
         with self._reaching():
@@ -50,10 +52,14 @@ class Client:
         return self._answer(response)
 
     @contextmanager
-    def stream(self, path: str, query: Query, *, headers: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, path: str, query: Query, *, headers: Mapping[str, str]
+    ) -> Iterator[Iterator[bytes]]:
         """An event stream's bytes as they come. That it breaks off later is Unreachable too."""
         timeout = httpx.Timeout(ANSWER_WITHIN_SECONDS, read=SILENT_SECONDS)
-        asking = self._http.stream("GET", path, params=_given(query), headers=headers, timeout=timeout)
+        asking = self._http.stream(
+            "GET", path, params=_given(query), headers=headers, timeout=timeout
+        )
         with self._reaching(), asking as response:
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 response.read()
@@ -66,7 +72,9 @@ class Client:
         try:
             yield
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise Unreachable(f"{self.where} does not answer: {str(error) or type(error).__name__}") from error
+            raise Unreachable(
+                f"{self.where} does not answer: {str(error) or type(error).__name__}"
+            ) from error
 
     def _answer(self, response: httpx.Response) -> dict[str, Any]:
         try:
@@ -78,7 +86,10 @@ class Client:
         if response.is_success:
             return answer
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            reason = f"{self.where} wants a token: {variable('api_token')} is unset or not one of its own"
+            reason = (
+                f"{self.where} wants a token: {variable('api_token')} is unset or not one of"
+                " its own"
+            )
         else:
             reason = f"{self.where}: {answer.get('detail', response.reason_phrase)}"
         raise Refused(reason, status=response.status_code, problem=answer)

@@ -1,4 +1,5 @@
-"""The dead-letter queue by command: look without taking, and send again what can be understood now."""
+"""The dead-letter queue by command: look without taking, and send again what can be understood
+now."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ from manman_status.cli.flags import RabbitmqUrl
 from manman_status.cli.tables import printable
 from manman_status.errors import CommandFailed, SettingsError
 from manman_status.reporter.alarms import alarm_of, held_back
-from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CLOSE_WITHIN_SECONDS, CONFIRM_WITHIN_SECONDS
+from manman_status.reporter.connection import (
+    ANSWER_WITHIN_SECONDS,
+    CLOSE_WITHIN_SECONDS,
+    CONFIRM_WITHIN_SECONDS,
+)
 from manman_status.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -31,8 +36,9 @@ if TYPE_CHECKING:
 app = App(name="dead")
 
 MOST = 10_000
-"""How many letters one command looks at, the oldest first. It holds all of them back meanwhile: a quorum queue puts
-what is returned behind what was never taken, so only who looks at everything leaves the order as it was."""
+"""How many letters one command looks at, the oldest first. It holds all of them back meanwhile: a
+quorum queue puts what is returned behind what was never taken, so only who looks at everything
+leaves the order as it was."""
 
 NO_MORE_AFTER_SECONDS = 2.0
 
@@ -50,11 +56,13 @@ GIVEN_BY_DEATH = frozenset(
         "x-delivery-count",
     }
 )
-"""Headers that a letter got by dying, from the processor or from the broker: one sent again goes without them."""
+"""Headers that a letter got by dying, from the processor or from the broker: one sent again goes
+without them."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """What is known about a dead letter. Its texts came from outside: print them through `printable`."""
+    """What is known about a dead letter. Its texts came from outside: print them through
+    `printable`."""
 
     id: str
     at: datetime | None
@@ -68,8 +76,12 @@ class DeadLetter(msgspec.Struct, frozen=True):
 @app.command(name="list")
 def list_letters(
     *,
-    limit: Annotated[int, Parameter(validator=validators.Number(gte=1), help="How many to show.")] = 100,
-    as_json: Annotated[bool, Parameter(name="--json", negative="", help="As a JSON array.")] = False,
+    limit: Annotated[
+        int, Parameter(validator=validators.Number(gte=1), help="How many to show.")
+    ] = 100,
+    as_json: Annotated[
+        bool, Parameter(name="--json", negative="", help="As a JSON array.")
+    ] = False,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
     """List dead letters, oldest first; they stay where they are."""
@@ -79,11 +91,17 @@ def list_letters(
         print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
     else:
         print_table(shown)
-        print(f"{len(shown)} of {len(letters)}" if len(letters) < MOST else f"{len(shown)} of {MOST} or more")
+        print(
+            f"{len(shown)} of {len(letters)}"
+            if len(letters) < MOST
+            else f"{len(shown)} of {MOST} or more"
+        )
 
 
 @app.command
-def show(letter_id: Annotated[str, Parameter(name="ID")], /, *, rabbitmq_url: RabbitmqUrl = None) -> None:
+def show(
+    letter_id: Annotated[str, Parameter(name="ID")], /, *, rabbitmq_url: RabbitmqUrl = None
+) -> None:
     """Show one dead letter with its body."""
     letter, body = asyncio.run(one_letter(settings_with(rabbitmq_url), letter_id))
     for name, value in msgspec.structs.asdict(letter).items():
@@ -97,7 +115,9 @@ def replay(
     letter_id: Annotated[str | None, Parameter(name="ID", help="The one to send.")] = None,
     /,
     *,
-    everything: Annotated[bool, Parameter(name="--all", negative="", help="Send all of them.")] = False,
+    everything: Annotated[
+        bool, Parameter(name="--all", negative="", help="Send all of them.")
+    ] = False,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
     """Send dead letters again, by the exchange and routing key they came by.
@@ -106,7 +126,9 @@ def replay(
     """
     if everything == (letter_id is not None):
         raise SettingsError(["dead replay wants one ID, or --all"])
-    sent, refused = asyncio.run(send_again(settings_with(rabbitmq_url), None if everything else letter_id))
+    sent, refused = asyncio.run(
+        send_again(settings_with(rabbitmq_url), None if everything else letter_id)
+    )
     if refused:
         raise CommandFailed(f"{sent} sent, {len(refused)} stay, the first because {refused[0]}")
     print(f"{sent} sent")
@@ -117,12 +139,18 @@ def settings_with(rabbitmq_url: str | None) -> Settings:
 
 
 async def all_letters(settings: Settings) -> list[DeadLetter]:
-    async with connected(settings) as connection, held(connection, settings.dead_letter_queue) as messages:
+    async with (
+        connected(settings) as connection,
+        held(connection, settings.dead_letter_queue) as messages,
+    ):
         return [letter_of(message) for message in messages]
 
 
 async def one_letter(settings: Settings, letter_id: str) -> tuple[DeadLetter, bytes]:
-    async with connected(settings) as connection, held(connection, settings.dead_letter_queue) as messages:
+    async with (
+        connected(settings) as connection,
+        held(connection, settings.dead_letter_queue) as messages,
+    ):
         for message in messages:
             letter = letter_of(message)
             if letter.id == letter_id:
@@ -131,10 +159,14 @@ async def one_letter(settings: Settings, letter_id: str) -> tuple[DeadLetter, by
 
 
 async def send_again(settings: Settings, letter_id: str | None) -> tuple[int, list[str]]:
-    """Send the first letter with that ID, or all. How many were sent, and why each of the others was not."""
+    """Send the first letter with that ID, or all. How many were sent, and why each of the others
+    was not."""
     sent = 0
     refused: list[str] = []
-    async with connected(settings) as connection, held(connection, settings.dead_letter_queue) as messages:
+    async with (
+        connected(settings) as connection,
+        held(connection, settings.dead_letter_queue) as messages,
+    ):
         for message in messages:
             letter = letter_of(message)
             if letter_id not in {None, letter.id}:
@@ -156,13 +188,18 @@ async def send_again(settings: Settings, letter_id: str | None) -> tuple[int, li
 
 
 @asynccontextmanager
-async def held(connection: Connection, queue_name: str) -> AsyncIterator[list[AbstractIncomingMessage]]:
-    """The letters in the queue, oldest first. At the end those not acknowledged go back, in the order they had."""
+async def held(
+    connection: Connection, queue_name: str
+) -> AsyncIterator[list[AbstractIncomingMessage]]:
+    """The letters in the queue, oldest first. At the end those not acknowledged go back, in the
+    order they had."""
     channel = await within(ANSWER_WITHIN_SECONDS, connection.channel())
     try:
         queue = await within(ANSWER_WITHIN_SECONDS, channel.get_queue(queue_name))
     except ChannelNotFoundEntity as error:
-        raise CommandFailed(f"there is no queue {queue_name}: the processor declares it when it starts") from error
+        raise CommandFailed(
+            f"there is no queue {queue_name}: the processor declares it when it starts"
+        ) from error
     waiting = min(queue.declaration_result.message_count or 0, MOST)
     await within(ANSWER_WITHIN_SECONDS, channel.set_qos(prefetch_count=max(waiting, 1)))
     messages = await taken(queue, waiting)
@@ -173,7 +210,9 @@ async def held(connection: Connection, queue_name: str) -> AsyncIterator[list[Ab
         if kept:
             # One nack for all of them: returned one by one, a quorum queue mixes them.
             await within(CLOSE_WITHIN_SECONDS, kept[-1].nack(multiple=True))
-        with suppress(TimeoutError):  # during an alarm RabbitMQ reads nothing more from whoever has published
+        with suppress(
+            TimeoutError
+        ):  # during an alarm RabbitMQ reads nothing more from whoever has published
             await within(CLOSE_WITHIN_SECONDS, channel.close())
 
 
@@ -189,13 +228,16 @@ async def taken(queue: AbstractQueue, count: int) -> list[AbstractIncomingMessag
 
 
 async def publish_again(connection: Connection, message: AbstractIncomingMessage) -> None:
-    """Returns when a queue has taken it. A channel of its own: a missing exchange closes the channel."""
+    """Returns when a queue has taken it. A channel of its own: a missing exchange closes the
+    channel."""
     letter = letter_of(message)
     if letter.exchange is None:
         raise CommandFailed("it does not say which exchange it came by")
     again = aio_pika.Message(
         message.body,
-        headers={name: value for name, value in message.headers.items() if name not in GIVEN_BY_DEATH},
+        headers={
+            name: value for name, value in message.headers.items() if name not in GIVEN_BY_DEATH
+        },
         content_type=message.content_type,
         content_encoding=message.content_encoding,
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
@@ -206,9 +248,13 @@ async def publish_again(connection: Connection, message: AbstractIncomingMessage
     )
     async with connection.channel(on_return_raises=True) as channel:
         exchange = (
-            await channel.get_exchange(letter.exchange, ensure=False) if letter.exchange else channel.default_exchange
+            await channel.get_exchange(letter.exchange, ensure=False)
+            if letter.exchange
+            else channel.default_exchange
         )
-        await exchange.publish(again, letter.routing_key, mandatory=True, timeout=CONFIRM_WITHIN_SECONDS)
+        await exchange.publish(
+            again, letter.routing_key, mandatory=True, timeout=CONFIRM_WITHIN_SECONDS
+        )
 
 
 def letter_of(message: AbstractIncomingMessage) -> DeadLetter:
@@ -216,7 +262,9 @@ def letter_of(message: AbstractIncomingMessage) -> DeadLetter:
     headers = message.headers
     death = newest_death(headers)
     routing_keys = death.get("routing-keys")
-    routing_key = routing_keys[0] if isinstance(routing_keys, list) and routing_keys else message.routing_key
+    routing_key = (
+        routing_keys[0] if isinstance(routing_keys, list) and routing_keys else message.routing_key
+    )
     at = message.timestamp or death.get("time")
     exchange = headers.get("x-manman-exchange", death.get("exchange"))
     return DeadLetter(

@@ -14,7 +14,11 @@ from yarl import URL
 from manman_status.cancellation import within
 from manman_status.cli.broker import connected, virtual_host
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role
-from manman_status.cli.rights import allowed_control_keys, may_report_any_worker, missing_for_processor
+from manman_status.cli.rights import (
+    allowed_control_keys,
+    may_report_any_worker,
+    missing_for_processor,
+)
 from manman_status.cli.tables import numbered, printable
 from manman_status.errors import (
     BrokerRefuses,
@@ -92,14 +96,18 @@ def print_findings(findings: list[Finding]) -> None:
 
 async def examine(settings: Settings, role: Role | None) -> list[Finding]:
     if role == "api":
-        return await examine_database(settings, "database_read_url" if settings.database_read_url else "database_url")
+        return await examine_database(
+            settings, "database_read_url" if settings.database_read_url else "database_url"
+        )
     database, broker = await asyncio.gather(
         examine_database(settings, "database_url", writing=True), examine_broker(settings)
     )
     return database + broker + examine_channels(settings)
 
 
-async def examine_database(settings: Settings, name: str, *, writing: bool = False) -> list[Finding]:
+async def examine_database(
+    settings: Settings, name: str, *, writing: bool = False
+) -> list[Finding]:
     from manman_status.store.faults import plain
     from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, create_pool, opened
 
@@ -108,21 +116,39 @@ async def examine_database(settings: Settings, name: str, *, writing: bool = Fal
         return [wrong("database", f"{variable(name)} is not set")]
     patience = settings.database_timeout_seconds
     # As the role connects, so that what it cannot have is found here.
-    pool = create_pool(url, application="manman-status doctor", size=1, timeout_seconds=patience, read_only=not writing)
+    pool = create_pool(
+        url,
+        application="manman-status doctor",
+        size=1,
+        timeout_seconds=patience,
+        read_only=not writing,
+    )
     try:
         async with opened(pool, close_within_seconds=0.5):
             async with asyncio.timeout(patience), pool.acquire() as connection:
                 findings = await examine_schema(connection, redacted(url), writing=writing)
-            if all(finding.is_well for finding in findings if finding.subject in {"schema", "privileges"}):
+            if all(
+                finding.is_well
+                for finding in findings
+                if finding.subject in {"schema", "privileges"}
+            ):
                 findings += await examine_counts(pool, patience)
             return findings
     except DATABASE_ERRORS as error:
-        cause = f"no answer within {patience:g} s" if isinstance(error, TimeoutError) else plain(error)
-        remedy = f"see that it runs, and {variable(name)}" if isinstance(error, CONNECTION_ERRORS) else variable(name)
+        cause = (
+            f"no answer within {patience:g} s" if isinstance(error, TimeoutError) else plain(error)
+        )
+        remedy = (
+            f"see that it runs, and {variable(name)}"
+            if isinstance(error, CONNECTION_ERRORS)
+            else variable(name)
+        )
         return [wrong("database", f"{redacted(url)}: {cause}; {remedy}")]
 
 
-async def examine_schema(connection: DatabaseConnection, url: str, *, writing: bool) -> list[Finding]:
+async def examine_schema(
+    connection: DatabaseConnection, url: str, *, writing: bool
+) -> list[Finding]:
     from manman_status.store.checkup import look_at_server, missing_privileges
     from manman_status.store.pool import require_schema
     from manman_status.store.session import is_pooled
@@ -134,16 +160,20 @@ async def examine_schema(connection: DatabaseConnection, url: str, *, writing: b
     if writing and server.read_only:
         database = wrong(
             "database",
-            f"{place} takes no writes: name the primary, not a standby, and see default_transaction_read_only",
+            f"{place} takes no writes: name the primary, not a standby, and see"
+            " default_transaction_read_only",
         )
     elif writing and not server.keeps_commits:
         database = wrong(
             "database",
-            f"{place} has synchronous_commit off: a crash of it loses events that workers were told are safe",
+            f"{place} has synchronous_commit off: a crash of it loses events that workers were told"
+            " are safe",
         )
     elif server.encoding != "UTF8":
         database = wrong(
-            "database", f"{place} has the encoding {server.encoding}: names that it cannot hold are refused; use UTF8"
+            "database",
+            f"{place} has the encoding {server.encoding}: names that it cannot hold are refused;"
+            " use UTF8",
         )
     else:
         database = well("database", place)
@@ -200,10 +230,15 @@ async def examine_outbox(connection: DatabaseConnection, missing: list[str]) -> 
     outbox = await read_outbox(connection)
     if not outbox.letters:
         return []
-    waiting = f"{numbered(outbox.letters, 'dead letter')} in the database since {outbox.oldest_at:%Y-%m-%d %H:%M:%SZ}"
+    waiting = (
+        f"{numbered(outbox.letters, 'dead letter')} in the database since"
+        f" {outbox.oldest_at:%Y-%m-%d %H:%M:%SZ}"
+    )
     return [
         wrong(
-            "letters", f"{waiting}: the dead-letter queue does not take them. See that a processor runs, and the queue"
+            "letters",
+            f"{waiting}: the dead-letter queue does not take them. See that a processor runs, and"
+            " the queue",
         )
     ]
 
@@ -224,34 +259,54 @@ async def examine_broker(settings: Settings) -> list[Finding]:
             return [
                 well("broker", f"{broker_version(connection)} at {place}"),
                 *[await examine_exchange(connection, name) for name in exchanges],
-                *[await examine_queue(connection, name) for name in topology.queues(settings.partitions)],
+                *[
+                    await examine_queue(connection, name)
+                    for name in topology.queues(settings.partitions)
+                ],
                 await examine_queue(connection, settings.dropped_queue, is_read=False),
                 await examine_queue(connection, settings.dead_letter_queue, is_dead_letters=True),
                 *await examine_leftovers(connection, topology, settings.partitions),
                 *(await examine_plugin(settings) if settings.partitions > 1 else ()),
-                # Both publish: after that, RabbitMQ reads nothing from this connection during an alarm.
+                # Both publish: after that, RabbitMQ reads nothing from this connection during an
+                # alarm.
                 *await examine_publishing(connection, settings),
             ]
     except BrokerRefuses as error:
         return [wrong("broker", f"{place}: {error}; see {variable('rabbitmq_url')}")]
     except BrokerUnavailable as error:
         cause = error.fields["cause"]
-        return [wrong("broker", f"{place}: {cause}; see that it runs, and {variable('rabbitmq_url')}")]
+        return [
+            wrong("broker", f"{place}: {cause}; see that it runs, and {variable('rabbitmq_url')}")
+        ]
 
 
 async def examine_rights(connection: Connection, settings: Settings) -> list[Finding]:
-    """What this user of the broker may do. What it may not is a problem only where a processor has to."""
+    """What this user of the broker may do. What it may not is a problem only where a processor has
+    to."""
     topology = Topology.of(settings)
     user = URL(settings.broker_url).user or "guest"
-    reports = "every worker" if await may_report_any_worker(connection, topology) else "no worker, or for some only"
+    reports = (
+        "every worker"
+        if await may_report_any_worker(connection, topology)
+        else "no worker, or for some only"
+    )
     keys = ", ".join(await allowed_control_keys(connection, topology)) or "none"
     missing = await missing_for_processor(connection, topology)
     return [
         well("rights", f"{user} may report for {reports}"),
         well("rights", f"{user} may send these control messages: {keys}"),
-        wrong("rights", f"{user} may not run a processor, which has to {', '.join(missing)}: see docs/trust.md")
-        if missing
-        else well("rights", f"{user} may run a processor, if it may also read the queues, which cannot be seen"),
+        (
+            wrong(
+                "rights",
+                f"{user} may not run a processor, which has to {', '.join(missing)}: see"
+                " docs/trust.md",
+            )
+            if missing
+            else well(
+                "rights",
+                f"{user} may run a processor, if it may also read the queues, which cannot be seen",
+            )
+        ),
     ]
 
 
@@ -266,7 +321,8 @@ def examine_channels(settings: Settings) -> list[Finding]:
     except SettingsError as error:
         return [wrong("channel", problem) for problem in error.problems]
     return [
-        well("channel", f"{each.name}: {each.service}; `manman-status alerts test` sends to it") for each in channels
+        well("channel", f"{each.name}: {each.service}; `manman-status alerts test` sends to it")
+        for each in channels
     ]
 
 
@@ -278,8 +334,8 @@ def broker_version(connection: Connection) -> str:
 async def examine_publishing(connection: Connection, settings: Settings) -> list[Finding]:
     """Whether RabbitMQ takes what is published, and if so what this user may do.
 
-    By two messages that no queue takes: RabbitMQ says that it holds back publishers only to one who publishes, and
-    it may take his first message before."""
+    By two messages that no queue takes: RabbitMQ says that it holds back publishers only to one who
+    publishes, and it may take his first message before."""
     try:
         async with open_publisher(connection, exchange=settings.inbound_exchange) as publisher:
             for _ in range(2):
@@ -291,7 +347,10 @@ async def examine_publishing(connection: Connection, settings: Settings) -> list
         publishing = wrong("publishing", str(error))
     else:
         publishing = well("publishing", "RabbitMQ takes messages")
-    return [publishing, *await within(3 * ANSWER_WITHIN_SECONDS, examine_rights(connection, settings))]
+    return [
+        publishing,
+        *await within(3 * ANSWER_WITHIN_SECONDS, examine_rights(connection, settings)),
+    ]
 
 
 async def examine_exchange(connection: Connection, name: str) -> Finding:
@@ -309,7 +368,9 @@ async def examine_exchange(connection: Connection, name: str) -> Finding:
     return well("exchange", name)
 
 
-async def examine_leftovers(connection: Connection, topology: Topology, partitions: int) -> list[Finding]:
+async def examine_leftovers(
+    connection: Connection, topology: Topology, partitions: int
+) -> list[Finding]:
     """Queues of the version before, and of partitions that there were."""
     findings = []
     further = (f"{topology.heartbeat_queue}.{number}" for number in count(partitions))
@@ -319,16 +380,24 @@ async def examine_leftovers(connection: Connection, topology: Topology, partitio
             holds = f"{name}: {numbered(found.message_count or 0, 'message')}"
             remedy = "a running processor empties and deletes it"
             if not found.consumer_count:
-                remedy = f"nobody reads it; start a processor, which empties and deletes it, or delete the queue {name}"
-            findings.append(wrong("leftover", f"{holds}, of an earlier version or number of partitions: {remedy}"))
+                remedy = (
+                    "nobody reads it; start a processor, which empties and deletes it, or delete"
+                    f" the queue {name}"
+                )
+            findings.append(
+                wrong(
+                    "leftover", f"{holds}, of an earlier version or number of partitions: {remedy}"
+                )
+            )
         elif topology.partition_of(name) is not None:
             break
     return findings
 
 
 async def examine_plugin(settings: Settings) -> list[Finding]:
-    """Whether heartbeats can be spread: by asking for an exchange that is there, as if it were of the plugin's type.
-    On a connection of its own, since RabbitMQ before version 4 closes that when it does not know the type."""
+    """Whether heartbeats can be spread: by asking for an exchange that is there, as if it were of
+    the plugin's type. On a connection of its own, since RabbitMQ before version 4 closes that when
+    it does not know the type."""
     try:
         async with connected(settings) as connection, connection.channel() as channel:
             await channel.declare_exchange("amq.topic", "x-consistent-hash", durable=True)
@@ -363,7 +432,9 @@ async def examine_queue(
     depth = f"{name}: {numbered(found.message_count or 0, 'message')}"
     if is_dead_letters:
         # Some in it are no fault of this installation, but worth a look.
-        return well("queue", f"{depth}, see `manman-status dead list`" if found.message_count else depth)
+        return well(
+            "queue", f"{depth}, see `manman-status dead list`" if found.message_count else depth
+        )
     if not found.consumer_count and is_read:
         return wrong("queue", f"{depth} and no consumer: start a processor")
     return well("queue", f"{depth}, {numbered(found.consumer_count or 0, 'consumer')}")

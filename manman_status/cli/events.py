@@ -31,19 +31,27 @@ def _is_position(_: Any, value: str | None) -> None:
 def events(
     *,
     begin: Annotated[str | None, Parameter(name="--from", validator=_is_position)] = None,
-    worker_ids: Annotated[tuple[Id, ...], Parameter(name="--worker", negative=(), show_default=False)] = (),
-    groups: Annotated[tuple[str, ...], Parameter(name="--group", negative=(), show_default=False)] = (),
+    worker_ids: Annotated[
+        tuple[Id, ...], Parameter(name="--worker", negative=(), show_default=False)
+    ] = (),
+    groups: Annotated[
+        tuple[str, ...], Parameter(name="--group", negative=(), show_default=False)
+    ] = (),
     entity: Entity | None = None,
-    statuses: Annotated[tuple[StatusType, ...], Parameter(name="--status", negative=(), show_default=False)] = (),
+    statuses: Annotated[
+        tuple[StatusType, ...], Parameter(name="--status", negative=(), show_default=False)
+    ] = (),
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """Print every change of a status as it happens, until Ctrl-C. What happens while the api is away comes later.
+    """Print every change of a status as it happens, until Ctrl-C. What happens while the api is
+    away comes later.
 
     Parameters
     ----------
     begin
-        The revision after which to begin, or `<epoch>-<revision>`; 0 for the oldest. Else with what comes next.
+        The revision after which to begin, or `<epoch>-<revision>`; 0 for the oldest. Else with what
+        comes next.
     worker_ids
         Only of this worker and its server instances. May be repeated, like the next two.
     groups
@@ -53,7 +61,13 @@ def events(
     statuses
         Only changes to this status.
     """
-    query = {"from": begin, "worker_id": worker_ids, "group": groups, "entity": entity, "new_status": statuses}
+    query = {
+        "from": begin,
+        "worker_id": worker_ids,
+        "group": groups,
+        "entity": entity,
+        "new_status": statuses,
+    }
     console = Console(soft_wrap=True, highlight=False)
     follower = Follower(client(url), query, complain=complain)
     with ended_by_signal():
@@ -67,7 +81,9 @@ def events(
             if error.status != HTTPStatus.GONE:
                 raise
             whence = error.problem.get("resume_from") or error.problem["oldest_revision"] - 1
-            raise CommandFailed(f"{error} `--from {whence}` begins with the oldest that is kept.") from error
+            raise CommandFailed(
+                f"{error} `--from {whence}` begins with the oldest that is kept."
+            ) from error
 
 
 def change_line(change: dict[str, Any]) -> Text:

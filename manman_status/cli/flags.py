@@ -1,4 +1,5 @@
-"""Flags that are settings too. The environment is read by `settings` alone, which lists every problem at once."""
+"""Flags that are settings too. The environment is read by `settings` alone, which lists every
+problem at once."""
 
 from __future__ import annotations
 

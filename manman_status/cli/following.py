@@ -25,7 +25,8 @@ def ended_by_signal() -> Iterator[None]:
 
 
 class Follower:
-    """`complain` is given a line when the api is lost, when it is found again, and when a backup was restored."""
+    """`complain` is given a line when the api is lost, when it is found again, and when a backup
+    was restored."""
 
     def __init__(self, client: Client, query: Query, *, complain: Callable[[str], None]) -> None:
         self._client = client
@@ -35,7 +36,8 @@ class Follower:
         self._lost_at: float | None = None
 
     def follow(self) -> Iterator[dict[str, Any]]:
-        """Without end. Raises CommandFailed when the api is not there at first, Refused when it will never tell."""
+        """Without end. Raises CommandFailed when the api is not there at first, Refused when it
+        will never tell."""
         backoff = Backoff()
         while True:
             try:
@@ -79,15 +81,18 @@ class Follower:
     def _begin_anew(self, position: str) -> None:
         self._last_id = position
         self._complain(
-            f"The history was restored from a backup or by a failover. Changes after {position} follow, also those that"
-            " came before."
+            f"The history was restored from a backup or by a failover. Changes after {position}"
+            " follow, also those that came before."
         )
 
     def _find(self) -> None:
         if self._lost_at is not None:
             seconds = time.monotonic() - self._lost_at
             self._lost_at = None
-            self._complain(f"{self._client.where} answers again after {seconds:.1f} s; going on after {self._last_id}")
+            self._complain(
+                f"{self._client.where} answers again after {seconds:.1f} s; going on after"
+                f" {self._last_id}"
+            )
 
 
 def blocks(chunks: Iterable[bytes]) -> Iterator[dict[str, str]]:

@@ -1,4 +1,5 @@
-"""Forgetting by command: what is known of a worker or a server instance goes, and the next event begins anew."""
+"""Forgetting by command: what is known of a worker or a server instance goes, and the next event
+begins anew."""
 
 from __future__ import annotations
 
@@ -22,9 +23,18 @@ def worker(
     by: By = None,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
-    """Delete a worker and its server instances. Their history stays; a worker that beats is back at its next beat."""
-    say(Forget, rabbitmq_url=rabbitmq_url, worker_id=worker_id, why=why, by=login_name() if by is None else by)
-    print(f"sent: a processor deletes worker {worker_id} and its server instances, if they are known")
+    """Delete a worker and its server instances. Their history stays; a worker that beats is back at
+    its next beat."""
+    say(
+        Forget,
+        rabbitmq_url=rabbitmq_url,
+        worker_id=worker_id,
+        why=why,
+        by=login_name() if by is None else by,
+    )
+    print(
+        f"sent: a processor deletes worker {worker_id} and its server instances, if they are known"
+    )
 
 
 @app.command
@@ -36,6 +46,13 @@ def server(
     by: By = None,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
-    """Delete a server instance. Its history stays; one that runs is back when its worker lists or starts it."""
-    say(Forget, rabbitmq_url=rabbitmq_url, instance_id=instance_id, why=why, by=login_name() if by is None else by)
+    """Delete a server instance. Its history stays; one that runs is back when its worker lists or
+    starts it."""
+    say(
+        Forget,
+        rabbitmq_url=rabbitmq_url,
+        instance_id=instance_id,
+        why=why,
+        by=login_name() if by is None else by,
+    )
     print(f"sent: a processor deletes server instance {instance_id}, if it is known")

@@ -1,4 +1,5 @@
-"""The guard by command: which groups it holds, and a person's word that their silent workers are to be given up."""
+"""The guard by command: which groups it holds, and a person's word that their silent workers are to
+be given up."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ app = App(name="guard", help_format="plaintext")
 
 @app.command(name="list")
 def list_groups(*, as_json: AsJson = False, url: Url = None) -> None:
-    """List the groups of which so much fell silent at once that their workers are held, not given up."""
+    """List the groups of which so much fell silent at once that their workers are held, not given
+    up."""
     held = client(url).get("/status/system")["observation"]["guard"] or []
     if as_json:
         print_json(held)
@@ -43,14 +45,18 @@ def list_groups(*, as_json: AsJson = False, url: Url = None) -> None:
 
 @app.command
 def release(
-    group: Annotated[str, Parameter(name="GROUP", help="The label `group`; '' is the workers without one.")],
+    group: Annotated[
+        str, Parameter(name="GROUP", help="The label `group`; '' is the workers without one.")
+    ],
     /,
     *,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
     """Give up the silent workers of a held group at once."""
     if len(group) > MAX_LABEL_VALUE:
-        raise SettingsError([f"GROUP: no label's value is longer than {MAX_LABEL_VALUE} characters"])
+        raise SettingsError(
+            [f"GROUP: no label's value is longer than {MAX_LABEL_VALUE} characters"]
+        )
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     send_control(settings, GuardReleased(group))
     print(

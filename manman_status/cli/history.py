@@ -23,16 +23,24 @@ from manman_status.cli.views import (
 from manman_status.domain.status import StatusType
 from manman_status.errors import SettingsError
 
-Window: TypeAlias = Annotated[str, Parameter(help="How long back: 90m, 24h or 30d; as long as transitions are kept.")]
+Window: TypeAlias = Annotated[
+    str, Parameter(help="How long back: 90m, 24h or 30d; as long as transitions are kept.")
+]
 
 
 def history(
     entity_id: Annotated[Id, Parameter(name="ID")],
     /,
     *,
-    server: Annotated[bool, Parameter(negative="", help="ID is that of a server instance.")] = False,
-    new_status: Annotated[StatusType | None, Parameter(name="--status", help="Only those to this status.")] = None,
-    since: Annotated[Time, Parameter(help="Only those since then: 2026-11-23T08:00:00Z, or 90m, 24h, 30d ago.")] = None,
+    server: Annotated[
+        bool, Parameter(negative="", help="ID is that of a server instance.")
+    ] = False,
+    new_status: Annotated[
+        StatusType | None, Parameter(name="--status", help="Only those to this status.")
+    ] = None,
+    since: Annotated[
+        Time, Parameter(help="Only those since then: 2026-11-23T08:00:00Z, or 90m, 24h, 30d ago.")
+    ] = None,
     limit: Limit = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -49,10 +57,14 @@ def history(
 
 
 def uptime(
-    worker_id: Annotated[Id | None, Parameter(name="ID", help="One worker; all of them when not given.")] = None,
+    worker_id: Annotated[
+        Id | None, Parameter(name="ID", help="One worker; all of them when not given.")
+    ] = None,
     /,
     *,
-    group: Annotated[str | None, Parameter(help="The label `group`; '' is the workers without one.")] = None,
+    group: Annotated[
+        str | None, Parameter(help="The label `group`; '' is the workers without one.")
+    ] = None,
     window: Window | None = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -66,7 +78,11 @@ def uptime(
         print_json(found)
         return
     fraction = found["fraction_active"]
-    print("nothing was to be active" if fraction is None else f"active {fraction:.4%} of the time it should have been")
+    print(
+        "nothing was to be active"
+        if fraction is None
+        else f"active {fraction:.4%} of the time it should have been"
+    )
     print(f"from {since(found['begins_at'])} until {since(found['ends_at'])}")
     print()
     print_table(("", ""), _figures(found))

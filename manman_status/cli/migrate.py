@@ -24,9 +24,11 @@ def migrate(
     Parameters
     ----------
     new_epoch
-        After a backup was restored, and before processors start: let whoever follows changes begin anew.
+        After a backup was restored, and before processors start: let whoever follows changes begin
+        anew.
     recount
-        When `doctor` says that the numbers kept of the fleet are wrong: count all rows. Writers wait meanwhile.
+        When `doctor` says that the numbers kept of the fleet are wrong: count all rows. Writers
+        wait meanwhile.
     """
     settings = load_settings(needs=("database_url",), database_url=database_url)
 
@@ -58,9 +60,14 @@ def migrate(
     except asyncpg.PostgresError as error:
         raise DatabaseRefuses(cause=plain(error)) from error
     except DBAPIError as error:
-        raise DatabaseRefuses(cause=plain((error.orig and error.orig.__cause__) or error)) from error
+        raise DatabaseRefuses(
+            cause=plain((error.orig and error.orig.__cause__) or error)
+        ) from error
     print(f"schema {after}: nothing to do" if before == after else f"schema {before} → {after}")
     if recount:
         print("the numbers kept of the fleet are counted anew")
     if epoch:
-        print(f"epoch {epoch.name} begins after revision {epoch.begins_after}: followers of changes begin anew")
+        print(
+            f"epoch {epoch.name} begins after revision {epoch.begins_after}: followers of changes"
+            " begin anew"
+        )

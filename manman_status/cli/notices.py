@@ -15,7 +15,9 @@ from manman_status.settings import load_settings
 from manman_status.wire.notices import AlertAcknowledged, Forget, SilenceAsked, SilenceEnded
 
 Why: TypeAlias = Annotated[str, Parameter(help="For whoever reads it later.")]
-By: TypeAlias = Annotated[str | None, Parameter(help="Who says so; your login name when it is not given.")]
+By: TypeAlias = Annotated[
+    str | None, Parameter(help="Who says so; your login name when it is not given.")
+]
 
 
 def _known_rule(_: Any, rule: str | None) -> None:
@@ -24,12 +26,16 @@ def _known_rule(_: Any, rule: str | None) -> None:
 
 
 Rule: TypeAlias = Annotated[
-    str | None, Parameter(validator=_known_rule, help=f"One of {', '.join(RULE_NAMES)}.", show_default=False)
+    str | None,
+    Parameter(validator=_known_rule, help=f"One of {', '.join(RULE_NAMES)}.", show_default=False),
 ]
 
 
 def say(
-    kind: type[SilenceAsked | SilenceEnded | AlertAcknowledged | Forget], *, rabbitmq_url: str | None, **fields: object
+    kind: type[SilenceAsked | SilenceEnded | AlertAcknowledged | Forget],
+    *,
+    rabbitmq_url: str | None,
+    **fields: object,
 ) -> None:
     """Returns once a queue has it. Raises SettingsError for what no processor would understand."""
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)

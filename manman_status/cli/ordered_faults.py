@@ -77,16 +77,20 @@ def _told(read: Callable[[str], object], token: Token) -> object:
     try:
         return read(token.value)
     except ValueError as error:
-        raise CoercionError(msg=f"Invalid value for {token.keyword}: {token.value}: {error}") from None
+        raise CoercionError(
+            msg=f"Invalid value for {token.keyword}: {token.value}: {error}"
+        ) from None
 
 
 Kills: TypeAlias = Annotated[
     tuple[Kill, ...], Parameter(converter=_each(kill), n_tokens=1, negative="", show_default=False)
 ]
 KillGroups: TypeAlias = Annotated[
-    tuple[KillGroup, ...], Parameter(converter=_each(kill_group), n_tokens=1, negative="", show_default=False)
+    tuple[KillGroup, ...],
+    Parameter(converter=_each(kill_group), n_tokens=1, negative="", show_default=False),
 ]
 Pauses: TypeAlias = Annotated[
-    tuple[Pause, ...], Parameter(converter=_each(pause), n_tokens=1, negative="", show_default=False)
+    tuple[Pause, ...],
+    Parameter(converter=_each(pause), n_tokens=1, negative="", show_default=False),
 ]
 Seconds: TypeAlias = Annotated[float, Parameter(converter=_only, show_default=False)]

@@ -18,7 +18,11 @@ from manman_status.reporter.messages import Incarnation, Report, RunningServer
 from manman_status.reporter.tracing import trace_headers
 from manman_status.settings import Settings, load_settings
 
-app = App(name="publish", help="Send one event by hand. Exits 1 when no queue takes it.", help_format="plaintext")
+app = App(
+    name="publish",
+    help="Send one event by hand. Exits 1 when no queue takes it.",
+    help_format="plaintext",
+)
 
 Interval: TypeAlias = Annotated[float | None, Parameter(validator=Number(gt=0))]
 
@@ -59,7 +63,8 @@ def heartbeat(
     label
         KEY:VALUE, or KEY=VALUE; may be repeated.
     server
-        ID or ID:CONFIG_ID of a server instance that it runs; may be repeated, and is all that it runs.
+        ID or ID:CONFIG_ID of a server instance that it runs; may be repeated, and is all that it
+        runs.
     """
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     worker = _worker(worker_id, life, interval, label)
@@ -112,7 +117,8 @@ def stopped(
     life: Life = WITHOUT_ORDER,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
-    """Say that a worker stopped gracefully, or with --server that one of its server instances ended.
+    """Say that a worker stopped gracefully, or with --server that one of its server instances
+    ended.
 
     Parameters
     ----------
@@ -131,7 +137,9 @@ def stopped(
         _send(settings, worker.server_stopped(server, exit_code=exit_code))
 
 
-def _worker(worker_id: int, life: Life, interval: float | None = None, label: tuple[str, ...] = ()) -> Incarnation:
+def _worker(
+    worker_id: int, life: Life, interval: float | None = None, label: tuple[str, ...] = ()
+) -> Incarnation:
     return Incarnation(
         worker_id,
         number=life.incarnation,
@@ -156,7 +164,10 @@ def _send(settings: Settings, report: Report) -> None:
         async with publishing(settings) as publisher:
             await publisher.send(msgspec.structs.replace(report, headers=trace_headers()))
 
-    with tracing(settings, "publish") as begin_span, begin_span(f"{settings.inbound_exchange} publish"):
+    with (
+        tracing(settings, "publish") as begin_span,
+        begin_span(f"{settings.inbound_exchange} publish"),
+    ):
         asyncio.run(send())
     place = f"{settings.inbound_exchange} (virtual host {virtual_host(settings)})"
     print(f"sent to {place} as {report.routing_key}: {report.body.decode()}")

@@ -38,7 +38,8 @@ def record(
     duration: Annotated[timedelta | None, Parameter(name="--for")] = None,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
-    """Write the workers' messages as JSON lines until Ctrl-C or the end of its time. The processors miss none of them.
+    """Write the workers' messages as JSON lines until Ctrl-C or the end of its time. The processors
+    miss none of them.
 
     Parameters
     ----------
@@ -49,7 +50,9 @@ def record(
     """
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     with _new_file(file) as lines:
-        tape = Tape(lines, deaf_after_seconds=DEAF_AFTER_CANARIES * settings.canary_interval_seconds)
+        tape = Tape(
+            lines, deaf_after_seconds=DEAF_AFTER_CANARIES * settings.canary_interval_seconds
+        )
         recorder = Recorder(
             lambda: connected(settings),
             exchange=settings.inbound_exchange,
@@ -82,18 +85,24 @@ def replay(
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     times = _speed(speed)
     messages = checked(file)
-    player = Player(lambda: publishing(settings), Schedule(read_lines(file), speed=times), complain=_complain)
+    player = Player(
+        lambda: publishing(settings), Schedule(read_lines(file), speed=times), complain=_complain
+    )
     asyncio.run(_play(player, messages))
     played = player.played
     print(f"{played.sent} messages sent")
     if times != math.inf and played.behind_seconds > BEHIND_SECONDS:
-        print(f"up to {played.behind_seconds:.1f} s later than they were due: a lower --speed keeps time")
+        print(
+            f"up to {played.behind_seconds:.1f} s later than they were due: a lower --speed keeps"
+            " time"
+        )
     if played.dropped:
         raise CommandFailed(f"{played.dropped} heartbeats reached no queue")
 
 
 def checked(file: Path) -> int:
-    """How many messages are in it. Raises CommandFailed or DamagedRecording before anything is done with it."""
+    """How many messages are in it. Raises CommandFailed or DamagedRecording before anything is done
+    with it."""
     try:
         messages = sum(line.gap_since is None for line in read_lines(file))
         if is_cut_off(file):

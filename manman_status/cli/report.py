@@ -20,7 +20,14 @@ from manman_status.reporter import InvalidReport, StatusReporter
 from manman_status.reporter.messages import microseconds_now
 from manman_status.settings import load_settings
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 FROM_THE_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
 SIGNALLED = 128
 """What a shell adds to the number of the signal that ended a program."""
@@ -38,10 +45,11 @@ def report(
     label: Labels = (),
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
-    """Run a program as a server instance of a worker and report its life: `report --worker-id 7 -- COMMAND ...`.
+    """Run a program as a server instance of a worker and report its life: `report --worker-id 7 --
+    COMMAND ...`.
 
-    Signals are passed on, and the exit code is the program's (128 + N when signal N ended it; 127 and 126 when it
-    cannot be run). The program never waits for the broker.
+    Signals are passed on, and the exit code is the program's (128 + N when signal N ended it; 127
+    and 126 when it cannot be run). The program never waits for the broker.
 
     Parameters
     ----------
@@ -50,17 +58,21 @@ def report(
     worker_id
         Whose server instance it is.
     server_id
-        The server instance's id; the time in µs when not given. One that ended stays ended: another run needs another.
+        The server instance's id; the time in µs when not given. One that ended stays ended: another
+        run needs another.
     config_id
         Its game server configuration.
     heartbeat
-        Without, beside another reporter of the same worker: only the program is reported, not that the worker lives.
+        Without, beside another reporter of the same worker: only the program is reported, not that
+        the worker lives.
     inventory
-        Without, heartbeats do not say that this program is all that runs: when others report more of the same worker.
+        Without, heartbeats do not say that this program is all that runs: when others report more
+        of the same worker.
     interval
         Seconds between two heartbeats.
     label
-        KEY:VALUE of the worker, or KEY=VALUE; may be repeated. `group` is the one that the fleet guard knows.
+        KEY:VALUE of the worker, or KEY=VALUE; may be repeated. `group` is the one that the fleet
+        guard knows.
     """
     if not command:
         raise SettingsError(["report needs a program: report --worker-id 7 -- COMMAND ..."])
@@ -80,7 +92,10 @@ def report(
         raise SettingsError([str(error)]) from error
     if server_id is None:
         server_id = microseconds_now()
-        print(f"manman-status: {command[0]} is server instance {server_id} of worker {worker_id}", file=sys.stderr)
+        print(
+            f"manman-status: {command[0]} is server instance {server_id} of worker {worker_id}",
+            file=sys.stderr,
+        )
     with tracing(settings, "report") as begin_span:
         code = asyncio.run(_run(command, reporter, server_id, config_id, begin_span))
     sys.exit(code)
@@ -110,7 +125,9 @@ async def _run(
         code = code if code >= 0 else SIGNALLED - code
         # A program that ends of what it was sent to end it has not crashed.
         with begin_span("server stopped"):
-            await reporter.server_stopped(server_id, exit_code=None if code - SIGNALLED in asked else code)
+            await reporter.server_stopped(
+                server_id, exit_code=None if code - SIGNALLED in asked else code
+            )
     return code
 
 
@@ -126,7 +143,8 @@ async def _forward(
 
 
 def _has_the_keyboard() -> bool:
-    """Whether a terminal's signals reach the program without us: passed on, they would come twice."""
+    """Whether a terminal's signals reach the program without us: passed on, they would come
+    twice."""
     with suppress(OSError):
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     return False

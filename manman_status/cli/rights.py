@@ -1,8 +1,8 @@
 """What the user of the broker may do there, tried in ways that change nothing.
 
-RabbitMQ checks a right before anything else: for a message within a transaction that is rolled back,
-for a declaration of what is there already, for the removal of a binding that was never there. Reading
-is the exception: only who takes messages sees whether he may.
+RabbitMQ checks a right before anything else: for a message within a transaction that is rolled
+back, for a declaration of what is there already, for the removal of a binding that was never there.
+Reading is the exception: only who takes messages sees whether he may.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ async def may(connection: AbstractConnection, attempt: Attempt) -> bool | None:
         await attempt(channel)
     except ChannelAccessRefused:
         return False
-    except ChannelPreconditionFailed:  # it is there with other arguments: the right was looked at before
+    except (
+        ChannelPreconditionFailed
+    ):  # it is there with other arguments: the right was looked at before
         return True
     except (ChannelNotFoundEntity, ChannelClosed):
         return None
@@ -47,7 +49,11 @@ def publish(exchange: str, routing_key: str) -> Attempt:
     async def attempt(channel: AbstractChannel) -> None:
         transaction = channel.transaction()
         await transaction.select()
-        to = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+        to = (
+            await channel.get_exchange(exchange, ensure=False)
+            if exchange
+            else channel.default_exchange
+        )
         await to.publish(aio_pika.Message(b""), routing_key, mandatory=False)
         await transaction.rollback()
 
@@ -121,4 +127,7 @@ async def missing_for_processor(connection: AbstractConnection, topology: Topolo
 
 
 async def may_report_any_worker(connection: AbstractConnection, topology: Topology) -> bool:
-    return await may(connection, publish(topology.inbound_exchange, worker_heartbeat_key(ANY_WORKER))) is not False
+    return (
+        await may(connection, publish(topology.inbound_exchange, worker_heartbeat_key(ANY_WORKER)))
+        is not False
+    )

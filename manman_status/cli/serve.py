@@ -15,28 +15,36 @@ NEEDS: dict[Role, Needs] = {
     "api": (("database_url", "database_read_url"),),
     "processor": ("database_url", "rabbitmq_url"),
 }
-"""What each role cannot do without. Settings of the other role do no harm: containers may share one environment."""
+"""What each role cannot do without. Settings of the other role do no harm: containers may share one
+environment."""
 
 
 def serve(
     *,
     role: Annotated[
-        Role | None, Parameter(env_var=variable("role"), show_env_var=False, help=f"What to run. [{variable('role')}]")
+        Role | None,
+        Parameter(
+            env_var=variable("role"), show_env_var=False, help=f"What to run. [{variable('role')}]"
+        ),
     ] = None,
     database_url: DatabaseUrl = None,
     rabbitmq_url: RabbitmqUrl = None,
     host: Annotated[str | None, setting("host", "api: address to listen on")] = None,
     port: Annotated[int | None, setting("port", "api: port to listen on")] = None,
     workers: Annotated[int | None, setting("workers", "api: number of processes")] = None,
-    worker_series: Annotated[bool | None, setting("worker_series", "api: series of each worker in /metrics")] = None,
+    worker_series: Annotated[
+        bool | None, setting("worker_series", "api: series of each worker in /metrics")
+    ] = None,
 ) -> int:
     """Run one role until SIGTERM or Ctrl-C.
 
-    The api answers over HTTP, on 127.0.0.1 unless tokens are set or --host says otherwise. The processor listens on
-    nothing: it turns messages into rows.
+    The api answers over HTTP, on 127.0.0.1 unless tokens are set or --host says otherwise. The
+    processor listens on nothing: it turns messages into rows.
     """
     if role is None:
-        raise SettingsError([f"--role is missing, and {variable('role')} is not set: api or processor"])
+        raise SettingsError(
+            [f"--role is missing, and {variable('role')} is not set: api or processor"]
+        )
     settings = load_settings(
         needs=NEEDS[role],
         database_url=database_url,

@@ -24,9 +24,15 @@ def add(
     *,
     duration: Annotated[timedelta, Parameter(name="--for", help="How long: 90s, 30m, 2h, 3d.")],
     why: Why,
-    group: Annotated[str | None, Parameter(help="Of this group; '' is the workers without one.")] = None,
-    worker_id: Annotated[OptionalId, Parameter(name="--worker", help="Of this worker and its servers.")] = None,
-    label: Annotated[Labels, Parameter(help="Of workers with this label, KEY:VALUE; may be repeated.")] = (),
+    group: Annotated[
+        str | None, Parameter(help="Of this group; '' is the workers without one.")
+    ] = None,
+    worker_id: Annotated[
+        OptionalId, Parameter(name="--worker", help="Of this worker and its servers.")
+    ] = None,
+    label: Annotated[
+        Labels, Parameter(help="Of workers with this label, KEY:VALUE; may be repeated.")
+    ] = (),
     rule: Rule = None,
     by: By = None,
     rabbitmq_url: RabbitmqUrl = None,
@@ -34,9 +40,13 @@ def add(
     """Tell nobody, for a while, of alerts that match all that is given. They are still listed."""
     labels_given = labels_of(label)
     if group is None and worker_id is None and rule is None and not labels_given:
-        raise SettingsError(["silence add wants one of --group, --worker, --label and --rule at least"])
+        raise SettingsError(
+            ["silence add wants one of --group, --worker, --label and --rule at least"]
+        )
     if not 0 < duration.total_seconds() <= LONGEST_SILENCE_SECONDS:
-        raise SettingsError([f"--for: must be more than nothing, and at most {LONGEST_SILENCE_SECONDS // 86_400}d"])
+        raise SettingsError(
+            [f"--for: must be more than nothing, and at most {LONGEST_SILENCE_SECONDS // 86_400}d"]
+        )
     silence_id = secrets.token_hex(4)
     say(
         SilenceAsked,
@@ -59,7 +69,9 @@ def add(
 @app.command(name="list")
 def list_silences(
     *,
-    everything: Annotated[bool, Parameter(name="--all", negative="", help="Those that have ended too.")] = False,
+    everything: Annotated[
+        bool, Parameter(name="--all", negative="", help="Those that have ended too.")
+    ] = False,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
@@ -100,10 +112,12 @@ def matched(silence: dict[str, Any]) -> str:
 
 
 @app.command
-def remove(silence_id: Annotated[str, Parameter(name="ID")], /, *, rabbitmq_url: RabbitmqUrl = None) -> None:
+def remove(
+    silence_id: Annotated[str, Parameter(name="ID")], /, *, rabbitmq_url: RabbitmqUrl = None
+) -> None:
     """End a silence now: what it covered and still lasts is told."""
     say(SilenceEnded, rabbitmq_url=rabbitmq_url, silence_id=silence_id)
     print(
-        f"sent: once a processor has taken it, silence {silence_id} ends, if there is one that lasts, and"
-        " `manman-status silence list` shows it no more"
+        f"sent: once a processor has taken it, silence {silence_id} ends, if there is one that"
+        " lasts, and `manman-status silence list` shows it no more"
     )

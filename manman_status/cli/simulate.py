@@ -41,15 +41,16 @@ def simulate(
     verify: Annotated[str | bool, Parameter(negative="", show_default=False)] = False,
     rabbitmq_url: RabbitmqUrl = None,
 ) -> None:
-    """Send the events of a whole fleet until Ctrl-C or the end of its time, then stop every worker gracefully.
+    """Send the events of a whole fleet until Ctrl-C or the end of its time, then stop every worker
+    gracefully.
 
     Parameters
     ----------
     workers
         How many workers.
     first_worker
-        The first one's id; the others' follow. A worker that is already there would be taken over, and stopped in the
-        end: `dev` has its fleet from 1 on.
+        The first one's id; the others' follow. A worker that is already there would be taken over,
+        and stopped in the end: `dev` has its fleet from 1 on.
     servers
         Server instances of each worker.
     interval
@@ -67,7 +68,8 @@ def simulate(
     duplicate
         Send each message twice, half of the copies up to 3 s later.
     reorder
-        Hold messages back for up to a fifth of the interval, at most 2 s, so that they overtake each other.
+        Hold messages back for up to a fifth of the interval, at most 2 s, so that they overtake
+        each other.
     clock_skew
         Each worker's own clock is off by up to so much, either way: 90s, 5m, 1h.
     seed
@@ -75,9 +77,10 @@ def simulate(
     duration
         How long: 90s, 5m, 1h.
     verify
-        Hold what the api says against what is true, and exit 1 when anything is wrong. With the api's URL, else that
-        of MANMAN_STATUS_URL. The processor's MANMAN_STATUS_MINIMUM_TIMEOUT_SECONDS and …_RECOVERY_GRACE_SECONDS must be
-        set here too, where they are no defaults.
+        Hold what the api says against what is true, and exit 1 when anything is wrong. With the
+        api's URL, else that of MANMAN_STATUS_URL. The processor's
+        MANMAN_STATUS_MINIMUM_TIMEOUT_SECONDS and …_RECOVERY_GRACE_SECONDS must be set here too,
+        where they are no defaults.
     """
     url = verify if isinstance(verify, str) else None
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url, url=url)
@@ -92,9 +95,15 @@ def simulate(
         faults=(*kill, *kill_group, *pause),
         seed=time.time_ns() if seed is None else seed,
     )
-    delivery = Delivery(duplicate=duplicate, reorder=reorder, interval_seconds=interval, seed=plan.seed)
+    delivery = Delivery(
+        duplicate=duplicate, reorder=reorder, interval_seconds=interval, seed=plan.seed
+    )
     ids = f"{first_worker} to {first_worker + workers - 1}"
-    print(f"workers {ids} with {servers} servers each, a beat every {interval:g} s; Ctrl-C stops them", flush=True)
+    print(
+        f"workers {ids} with {servers} servers each, a beat every {interval:g} s; Ctrl-C stops"
+        " them",
+        flush=True,
+    )
     seconds = duration.total_seconds() if duration else math.inf
     fleet = Fleet(plan, begun=datetime.now(UTC))
     asyncio.run((live_verified if verify else live)(fleet, delivery, settings, seconds=seconds))

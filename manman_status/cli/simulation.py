@@ -1,4 +1,5 @@
-"""A simulated fleet's run: connected, stopped by signals, shown on a terminal, and verified where that is asked for."""
+"""A simulated fleet's run: connected, stopped by signals, shown on a terminal, and verified where
+that is asked for."""
 
 from __future__ import annotations
 
@@ -47,13 +48,21 @@ async def live(fleet: Fleet, delivery: Delivery, settings: Settings, *, seconds:
         raise CommandFailed(f"{run.tally.dropped} heartbeats reached no queue")
 
 
-async def live_verified(fleet: Fleet, delivery: Delivery, settings: Settings, *, seconds: float) -> None:
+async def live_verified(
+    fleet: Fleet, delivery: Delivery, settings: Settings, *, seconds: float
+) -> None:
     """Raises CommandFailed when the api did not say what is true."""
-    timeout = timeout_seconds(fleet.plan.interval_seconds, minimum_seconds=settings.minimum_timeout_seconds)
-    truth = Truth(((worker.worker_id, worker.group) for worker in fleet.workers), timeout_seconds=timeout)
+    timeout = timeout_seconds(
+        fleet.plan.interval_seconds, minimum_seconds=settings.minimum_timeout_seconds
+    )
+    truth = Truth(
+        ((worker.worker_id, worker.group) for worker in fleet.workers), timeout_seconds=timeout
+    )
     observation = Observation(grace_seconds=max(timeout, settings.recovery_grace_seconds))
     judge = Judge(truth, observation, timeout_seconds=timeout)
-    run = FleetRun(fleet, delivery, truth=truth, connect=lambda: _lanes(settings), complain=_complain)
+    run = FleetRun(
+        fleet, delivery, truth=truth, connect=lambda: _lanes(settings), complain=_complain
+    )
     last_worker = fleet.workers[-1].worker_id
     async with _api(settings) as http:
         watcher = Watcher(
@@ -81,7 +90,9 @@ async def _live_watched(
     fleet.calm(run.now())
     if watcher.answered:
         print(f"settling, for {settle_seconds:g} s or longer; Ctrl-C skips it", flush=True)
-        settling = asyncio.create_task(watcher.settle(timeout_seconds=settle_seconds, groups=GROUPS))
+        settling = asyncio.create_task(
+            watcher.settle(timeout_seconds=settle_seconds, groups=GROUPS)
+        )
         settling.add_done_callback(lambda _: stop_settling.set())
         await _beside(settling, run.live(stop_settling))
     await run.finish()
@@ -113,7 +124,8 @@ def _stops() -> tuple[asyncio.Event, asyncio.Event]:
 
 @asynccontextmanager
 async def _lanes(settings: Settings) -> AsyncIterator[tuple[Publisher, Publisher]]:
-    """A connection each: the broker holds back a connection, not a channel, whose messages pile up."""
+    """A connection each: the broker holds back a connection, not a channel, whose messages pile
+    up."""
     exchange = settings.inbound_exchange
     queues = Topology.of(settings).queues(settings.partitions)
     async with (
@@ -133,7 +145,9 @@ def _api(settings: Settings) -> httpx.AsyncClient:
     headers = {"user-agent": f"manman-status/{importlib.metadata.version('manman-status')}"}
     if settings.api_token:
         headers["authorization"] = f"Bearer {settings.api_token}"
-    return httpx.AsyncClient(base_url=settings.url, headers=headers, timeout=API_ANSWERS_WITHIN_SECONDS)
+    return httpx.AsyncClient(
+        base_url=settings.url, headers=headers, timeout=API_ANSWERS_WITHIN_SECONDS
+    )
 
 
 @asynccontextmanager
@@ -168,7 +182,10 @@ def _tell(run: FleetRun, fleet: Fleet) -> None:
         struck = f"{struck}, {fleet.killed} were killed, {fleet.paused} paused"
     print(f"sent {tally.heartbeats} heartbeats and {tally.lifecycle} lifecycle events; {struck}")
     if tally.slowest_seconds > SLOW_SECONDS:
-        _complain(f"a heartbeat took {tally.slowest_seconds:.1f} s: too much for this machine or the broker")
+        _complain(
+            f"a heartbeat took {tally.slowest_seconds:.1f} s: too much for this machine or the"
+            " broker"
+        )
 
 
 def _complain(problem: str) -> None:

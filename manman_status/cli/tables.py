@@ -28,9 +28,12 @@ STYLES = {
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Without what could drive a terminal or turn its text round; on one line, unless `lines` may stay."""
+    """Without what could drive a terminal or turn its text round; on one line, unless `lines` may
+    stay."""
     text = text if lines else text.replace("\n", " ")
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return "".join(
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text
+    )
 
 
 def numbered(count: int, thing: str) -> str:

@@ -22,7 +22,9 @@ def tracing(settings: Settings, command: str) -> Iterator[BeginSpan]:
 
     from manman_status.telemetry import Telemetry
 
-    telemetry = Telemetry(settings.otlp_endpoint, service=f"manman-status-{command}", instance_id=str(uuid.uuid4()))
+    telemetry = Telemetry(
+        settings.otlp_endpoint, service=f"manman-status-{command}", instance_id=str(uuid.uuid4())
+    )
     tracer = telemetry.tracer_provider.get_tracer("manman_status")
     try:
         yield lambda name: tracer.start_as_current_span(name, kind=SpanKind.PRODUCER)

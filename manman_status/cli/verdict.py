@@ -8,13 +8,19 @@ from manman_status.simulator.judgement import Judge, Wrong
 from manman_status.simulator.watcher import Watcher
 
 FINDINGS_SHOWN = 10
-PLURAL = {Wrong.WORKER_STATUS: "wrong worker statuses", Wrong.SERVER_STATUS: "wrong server statuses"}
+PLURAL = {
+    Wrong.WORKER_STATUS: "wrong worker statuses",
+    Wrong.SERVER_STATUS: "wrong server statuses",
+}
 
 
 def print_verdict(judge: Judge, watcher: Watcher, *, where: str) -> None:
     """Raises CommandFailed when anything was wrong, or nothing could be seen."""
     if not watcher.answered:
-        raise CommandFailed(f"nothing was verified: {where} never answered: {watcher.problem or 'it observes nothing'}")
+        raise CommandFailed(
+            f"nothing was verified: {where} never answered:"
+            f" {watcher.problem or 'it observes nothing'}"
+        )
     counts = judge.counts()
     print_table(
         ("verified", f"{watcher.answered} times, {watcher.skipped} skipped"),

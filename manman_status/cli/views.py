@@ -24,7 +24,8 @@ AGO_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 Id: TypeAlias = Annotated[int, Parameter(validator=Number(gte=1, lte=LARGEST_ID))]
 Limit: TypeAlias = Annotated[
-    int | None, Parameter(validator=Number(gte=1), help="How many at most; all of them when not given.")
+    int | None,
+    Parameter(validator=Number(gte=1), help="How many at most; all of them when not given."),
 ]
 AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", negative="", help="As JSON.")]
 Time: TypeAlias = Annotated[
@@ -38,27 +39,47 @@ def workers(
     health: Health | None = None,
     status: StatusType | None = None,
     group: Annotated[str | None, Parameter(help="The label `group`.")] = None,
-    label: Annotated[list[str] | None, Parameter(negative="", help="key:value; all that are given must hold.")] = None,
+    label: Annotated[
+        list[str] | None, Parameter(negative="", help="key:value; all that are given must hold.")
+    ] = None,
     at: Time = None,
     limit: Limit = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """List workers and their health, by id."""
-    query = {"health": health, "status": status, "group": group, "label": label, "at": time_given(at)}
+    query = {
+        "health": health,
+        "status": status,
+        "group": group,
+        "label": label,
+        "at": time_given(at),
+    }
     found = list(client(url).items("/status/workers", query, limit=limit))
     if as_json:
         print_json(found)
         return
     print_table(
-        ("worker", "health", "status", "reason", "since" if at else "last beat", "servers", "labels"),
+        (
+            "worker",
+            "health",
+            "status",
+            "reason",
+            "since" if at else "last beat",
+            "servers",
+            "labels",
+        ),
         (
             (
                 worker["worker_id"],
                 worker["health"],
                 worker["status"],
                 worker["reason"],
-                since(worker["status_since"]) if at else ago(worker["last_heartbeat"], worker["as_of"]),
+                (
+                    since(worker["status_since"])
+                    if at
+                    else ago(worker["last_heartbeat"], worker["as_of"])
+                ),
                 worker["active_servers"],
                 labels(worker),
             )
@@ -102,8 +123,12 @@ def servers(
     *,
     status: StatusType | None = None,
     active: Annotated[bool, Parameter(negative="", help="Only those that run now.")] = False,
-    worker_id: Annotated[Id | None, Parameter(name="--worker", help="Only those of this worker.")] = None,
-    game_server_config_id: Annotated[Id | None, Parameter(name="--config", help="Only those of this config.")] = None,
+    worker_id: Annotated[
+        Id | None, Parameter(name="--worker", help="Only those of this worker.")
+    ] = None,
+    game_server_config_id: Annotated[
+        Id | None, Parameter(name="--config", help="Only those of this config.")
+    ] = None,
     at: Time = None,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -111,7 +136,9 @@ def servers(
 ) -> None:
     """List game server instances, by id."""
     if active and at:
-        raise SettingsError(["--at: not with --active; --status RUNNING can be asked of a past time"])
+        raise SettingsError(
+            ["--at: not with --active; --status RUNNING can be asked of a past time"]
+        )
     query = {
         "status": status,
         "worker_id": worker_id,
@@ -142,7 +169,9 @@ def system(*, at: Time = None, as_json: AsJson = False, url: Url = None) -> None
     print_table(("workers", ""), found["workers"].items())
     print()
     active = found["servers"]["total_active"]
-    print_table(("server instances", ""), (("total_active", active), *found["servers"]["by_status"].items()))
+    print_table(
+        ("server instances", ""), (("total_active", active), *found["servers"]["by_status"].items())
+    )
 
 
 def print_observation(found: dict[str, Any]) -> None:
@@ -154,7 +183,10 @@ def print_observation(found: dict[str, Any]) -> None:
 
 def guard_line(guard: dict[str, Any]) -> str:
     group = printable(guard["group"]) or "without a group"
-    return f"guard: {guard['held']} of {guard['group_size']} workers {group} held since {since(guard['opened_at'])}"
+    return (
+        f"guard: {guard['held']} of {guard['group_size']} workers {group} held since"
+        f" {since(guard['opened_at'])}"
+    )
 
 
 def alerts_line(numbers: dict[str, int]) -> str:
@@ -166,19 +198,27 @@ def observation_line(observation: dict[str, Any]) -> str:
     """How much the rest of the answer is worth."""
     state, through = observation["state"], observation["observed_through"]
     if state == ObservationState.BLIND:
-        return f"BLIND since {since(through)}: no verdicts" if through else "BLIND, nothing observed yet: no verdicts"
+        return (
+            f"BLIND since {since(through)}: no verdicts"
+            if through
+            else "BLIND, nothing observed yet: no verdicts"
+        )
     running = len(observation["processors"])
     quality = "observing well" if state == ObservationState.OK else "degraded"
     if observation.get("reason") == "clock_stepped":
         step = observation["clock_step"]
-        quality = f"degraded since the database's clock stepped by {step['seconds']:+.0f} s at {step['at']}"
+        quality = (
+            f"degraded since the database's clock stepped by {step['seconds']:+.0f} s at"
+            f" {step['at']}"
+        )
     elif observation.get("reason") == "heartbeats_dropped":
         quality = "degraded since RabbitMQ dropped heartbeats"
     elif state != ObservationState.OK and observation.get("queues"):
         quality = f"degraded, {printable(observation['queues'][0]['queue'])} is furthest behind"
     return (
         f"{quality}: everything until {datetime.fromisoformat(through):%H:%M:%SZ}"
-        f" ({observation['lag_seconds']:.1f} s ago), {running} processor{'' if running == 1 else 's'}"
+        f" ({observation['lag_seconds']:.1f} s ago), {running}"
+        f" processor{'' if running == 1 else 's'}"
     )
 
 
@@ -210,7 +250,13 @@ def print_transitions(found: list[dict[str, Any]]) -> None:
     print_table(
         ("revision", "at", "from", "to", "reason"),
         (
-            (change["revision"], since(change["at"]), change["old_status"], change["new_status"], change["reason"])
+            (
+                change["revision"],
+                since(change["at"]),
+                change["old_status"],
+                change["new_status"],
+                change["reason"],
+            )
             for change in found
         ),
     )
@@ -246,4 +292,5 @@ def ago(time: str | None, as_of: str) -> str:
     if time is None:
         return "never"
     seconds = (datetime.fromisoformat(as_of) - datetime.fromisoformat(time)).total_seconds()
-    return f"{max(seconds, 0.0):.1f} s ago"  # a beat may be newer than what all of the fleet was observed through
+    # a beat may be newer than what all of the fleet was observed through
+    return f"{max(seconds, 0.0):.1f} s ago"

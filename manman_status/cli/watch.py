@@ -32,7 +32,11 @@ BAR_STYLES = {
     ObservationState.BLIND: "bold white on red",
 }
 
-OVERALL_STYLES = {OverallStatus.HEALTHY: "green", OverallStatus.DEGRADED: "yellow", OverallStatus.DOWN: "bold red"}
+OVERALL_STYLES = {
+    OverallStatus.HEALTHY: "green",
+    OverallStatus.DEGRADED: "yellow",
+    OverallStatus.DOWN: "bold red",
+}
 
 
 class Section(NamedTuple):
@@ -45,11 +49,13 @@ class Section(NamedTuple):
 def watch(
     *,
     group: Annotated[str | None, Parameter(help="Only workers with this label `group`.")] = None,
-    interval: Annotated[float, Parameter(validator=Number(gte=0.2, lte=3_600), help="Seconds between readings.")] = 2.0,
+    interval: Annotated[
+        float, Parameter(validator=Number(gte=0.2, lte=3_600), help="Seconds between readings.")
+    ] = 2.0,
     url: Url = None,
 ) -> None:
-    """Show how good the observation is, health by group, alerts, silent workers and what changed last, until Ctrl-C.
-    Without a terminal, once."""
+    """Show how good the observation is, health by group, alerts, silent workers and what changed
+    last, until Ctrl-C. Without a terminal, once."""
     fleet = Fleet(client(url), group)
     fleet.look()
     if not sys.stdout.isatty():
@@ -73,7 +79,9 @@ def frame(fleet: Fleet, console: Console, *, height: int | None) -> Group:
     if height is not None:
         titles = 2 * len(sections)
         given = share(height - len(console.render_lines(head)) - titles, wanted)
-    shown = [shorten(section, max(lines - 1, 0)) for section, lines in zip(sections, given, strict=True)]
+    shown = [
+        shorten(section, max(lines - 1, 0)) for section, lines in zip(sections, given, strict=True)
+    ]
     return Group(head, *shown)
 
 
@@ -101,13 +109,17 @@ def shorten(section: Section, rows: int) -> Group:
         table.add_column(Text(heading, no_wrap=True, overflow="ellipsis"))
     for row in section.rows[:rows]:
         cells = ("" if value is None else printable(str(value)) for value in row)
-        table.add_row(*(cut(cell, heading) for cell, heading in zip(cells, section.headings, strict=True)))
+        table.add_row(
+            *(cut(cell, heading) for cell, heading in zip(cells, section.headings, strict=True))
+        )
     return Group(title, table)
 
 
 def cut(cell: str, heading: str) -> Text:
     """On one line, however narrow its column."""
-    return Text(cell, style=STYLES.get(cell) or STYLES.get(heading, ""), no_wrap=True, overflow="ellipsis")
+    return Text(
+        cell, style=STYLES.get(cell) or STYLES.get(heading, ""), no_wrap=True, overflow="ellipsis"
+    )
 
 
 def bar(fleet: Fleet) -> Padding | Text:
@@ -117,7 +129,10 @@ def bar(fleet: Fleet) -> Padding | Text:
     text = observation_line(observation)
     if fleet.problem:
         state = ObservationState.BLIND
-        text = f"{printable(fleet.problem)}. What stands below is what it said until {fleet.read_at:%H:%M:%SZ}"
+        text = (
+            f"{printable(fleet.problem)}. What stands below is what it said until"
+            f" {fleet.read_at:%H:%M:%SZ}"
+        )
     if state is ObservationState.OK:
         return Text(text, style=BAR_STYLES[state])
     return Padding(Text(text), (1, 2), style=BAR_STYLES[state])
@@ -125,7 +140,9 @@ def bar(fleet: Fleet) -> Padding | Text:
 
 def numbers(fleet: Fleet) -> Iterable[Text]:
     workers, servers = fleet.system["workers"], fleet.system["servers"]
-    there_are = ", ".join(f"{number} {name}" for name, number in workers.items() if name != "total_active" and number)
+    there_are = ", ".join(
+        f"{number} {name}" for name, number in workers.items() if name != "total_active" and number
+    )
     overall = fleet.system["overall_status"]
     yield Text.assemble(
         (overall, OVERALL_STYLES.get(overall, "")),
@@ -143,7 +160,10 @@ def groups(fleet: Fleet) -> Section:
     healths = (Health.UNHEALTHY, Health.LATE, Health.UNKNOWN, Health.HEALTHY)
     found = [each for each in fleet.system["groups"] if fleet.group in {None, each["group"]}]
     found.sort(key=lambda each: [-each[health] for health in healths])
-    rows = [(each["group"] or "(none)", *(each[health] or "" for health in reversed(healths))) for each in found]
+    rows = [
+        (each["group"] or "(none)", *(each[health] or "" for health in reversed(healths)))
+        for each in found
+    ]
     has_more = fleet.group is None and fleet.system.get("groups_total", 0) > len(found)
     return Section("groups", ("group", *reversed(healths)), rows, has_more)
 
@@ -152,7 +172,10 @@ def alerts(fleet: Fleet) -> Section:
     """The most severe first, of these the newest; what somebody has taken on is last."""
     found = [alert for alert in fleet.alerts["items"] if alert["part_of"] is None]
     found.sort(key=lambda alert: (alert["state"] != "open", -WEIGHT[alert["severity"]]))
-    rows = [(alert["severity"], age(alert["opened_at"], fleet), told_state(alert), alert["summary"]) for alert in found]
+    rows = [
+        (alert["severity"], age(alert["opened_at"], fleet), told_state(alert), alert["summary"])
+        for alert in found
+    ]
     title = f"alerts{unwatched(fleet.alerts['judged_at'])}"
     has_more = fleet.alerts["next_cursor"] is not None
     return Section(title, ("severity", "for", "state", "what"), rows, has_more)
@@ -169,7 +192,12 @@ def silent(fleet: Fleet) -> Section:
         )
         for worker in fleet.silent
     ]
-    return Section("silent workers", ("worker", "health", "last beat", "group", "servers"), rows, fleet.has_more_silent)
+    return Section(
+        "silent workers",
+        ("worker", "health", "last beat", "group", "servers"),
+        rows,
+        fleet.has_more_silent,
+    )
 
 
 def changes(fleet: Fleet) -> Section:

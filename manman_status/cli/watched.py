@@ -19,7 +19,8 @@ SILENT = (Health.UNHEALTHY, Health.LATE)
 
 
 class Fleet:
-    """What was read last, of one group or of all; `problem` says why nothing newer was, `notice` what else to know."""
+    """What was read last, of one group or of all; `problem` says why nothing newer was, `notice`
+    what else to know."""
 
     def __init__(self, client: Client, group: str | None) -> None:
         self._client = client
@@ -38,15 +39,20 @@ class Fleet:
     def look(self) -> None:
         """Raises CommandFailed, and then what was read before still stands."""
         system = self._client.get("/status/system")
-        # As many as there may be: those that are parts of others are among them, and the newest come first.
+        # As many as there may be: those that are parts of others are among them, and the newest
+        # come first.
         alerts = self._client.get("/status/alerts", {"group": self.group, "limit": LARGEST_PAGE})
         pages = [
-            self._client.get("/status/workers", {"group": self.group, "limit": SHOWN, "health": health})
+            self._client.get(
+                "/status/workers", {"group": self.group, "limit": SHOWN, "health": health}
+            )
             for health in SILENT
         ]
         self._read_changes()
         self.system, self.alerts, self.read_at = system, alerts, datetime.now(UTC)
-        self.silent = [{**worker, "as_of": page["as_of"]} for page in pages for worker in page["items"]]
+        self.silent = [
+            {**worker, "as_of": page["as_of"]} for page in pages for worker in page["items"]
+        ]
         self.has_more_silent = any(page["next_cursor"] is not None for page in pages)
 
     def look_again(self) -> None:
@@ -70,7 +76,10 @@ class Fleet:
                 if error.status != HTTPStatus.GONE:
                     raise
                 if "resume_from" in error.problem:
-                    self.notice = f"{datetime.now(UTC):%H:%M:%SZ} history was restored from a backup or by a failover"
+                    self.notice = (
+                        f"{datetime.now(UTC):%H:%M:%SZ} history was restored from a backup or by a"
+                        " failover"
+                    )
                     self.changes.clear()
                     self._position = None
                     continue

@@ -21,7 +21,18 @@ from manman_status.recording.what_if import Outcome, Recorded, Verdict, collect,
 from manman_status.settings import load_settings
 
 TIMEOUTS = (5.0, 10.0, 15.0, 30.0, 60.0)
-COLUMNS = ("timeout", "guard", "LOST", "true", "false", "undecided", "held", "delay median", "95 %", "longest")
+COLUMNS = (
+    "timeout",
+    "guard",
+    "LOST",
+    "true",
+    "false",
+    "undecided",
+    "held",
+    "delay median",
+    "95 %",
+    "longest",
+)
 
 
 def what_if(
@@ -34,21 +45,24 @@ def what_if(
 ) -> None:
     """Say what other thresholds would have concluded from a recording. Asks no server.
 
-    A LOST is true when the worker was never heard again, or only in a new life, and false when it was alive: the same
-    life was heard again. It is undecided when the recording ends before one more timeout has passed.
+    A LOST is true when the worker was never heard again, or only in a new life, and false when it
+    was alive: the same life was heard again. It is undecided when the recording ends before one
+    more timeout has passed.
 
     Parameters
     ----------
     file
         What `record` wrote.
     timeout
-        MANMAN_STATUS_MINIMUM_TIMEOUT_SECONDS to try, as 15s; may be repeated. Nobody is given up before three of its
-        own intervals, whatever this says.
+        MANMAN_STATUS_MINIMUM_TIMEOUT_SECONDS to try, as 15s; may be repeated. Nobody is given up
+        before three of its own intervals, whatever this says.
     guard
         MANMAN_STATUS_GUARD_PERCENT to try, as 30%; may be repeated. 100% never holds.
     """
     settings = load_settings()
-    timeouts = [limit.total_seconds() for limit in timeout] or sorted({*TIMEOUTS, settings.minimum_timeout_seconds})
+    timeouts = [limit.total_seconds() for limit in timeout] or sorted(
+        {*TIMEOUTS, settings.minimum_timeout_seconds}
+    )
     percents = [_percent(text) for text in guard] or [settings.guard_percent]
     recorded = read(file, default_interval=settings.default_interval_seconds)
     tried = []
@@ -59,7 +73,9 @@ def what_if(
                 minimum_timeout=seconds,
                 guard=msgspec.structs.replace(settings.sweep_rules.guard, percent=percent),
             )
-            standstill = msgspec.structs.replace(settings, minimum_timeout_seconds=seconds).standstill_seconds
+            standstill = msgspec.structs.replace(
+                settings, minimum_timeout_seconds=seconds
+            ).standstill_seconds
             tried.append((rules, conclude(recorded, rules, standstill_seconds=standstill)))
     if as_json:
         found = {"recording": summary(recorded), "thresholds": [as_object(*each) for each in tried]}
@@ -79,7 +95,9 @@ def read(file: Path, *, default_interval: float) -> Recorded:
     except OSError as error:
         raise CommandFailed(f"{file}: {error.strerror}") from error
     if not recorded.signs:
-        raise CommandFailed(f"{file} has no heartbeats" + (": its only line was never finished" if cut_off else ""))
+        raise CommandFailed(
+            f"{file} has no heartbeats" + (": its only line was never finished" if cut_off else "")
+        )
     return recorded
 
 
@@ -91,7 +109,9 @@ def summary(recorded: Recorded) -> dict[str, Any]:
         "messages": recorded.messages,
         "poison": recorded.poison,
         "workers": len(recorded.signs),
-        "intervals": {f"{interval:g}": number for interval, number in sorted(recorded.intervals.items())},
+        "intervals": {
+            f"{interval:g}": number for interval, number in sorted(recorded.intervals.items())
+        },
         "gaps": [{"since": since, "until": until} for since, until in recorded.gaps],
     }
 
@@ -105,9 +125,15 @@ def as_object(rules: SweepRules, outcome: Outcome) -> dict[str, Any]:
         **{verdict.value: outcome.count(verdict) for verdict in Verdict},
         "guards": outcome.guards,
         "held": outcome.held,
-        "delay_seconds": None
-        if not delays
-        else {"median": statistics.median(delays), "p95": percentile(delays, 0.95), "longest": delays[-1]},
+        "delay_seconds": (
+            None
+            if not delays
+            else {
+                "median": statistics.median(delays),
+                "p95": percentile(delays, 0.95),
+                "longest": delays[-1],
+            }
+        ),
         "losses": outcome.losses,
     }
 
@@ -128,20 +154,36 @@ def as_row(rules: SweepRules, outcome: Outcome) -> tuple[object, ...]:
 
 def told(recorded: Recorded, timeouts: list[float]) -> list[str]:
     """What the table rests on."""
-    each = ", ".join(f"{number} every {interval:g} s" for interval, number in sorted(recorded.intervals.items()))
+    each = ", ".join(
+        f"{number} every {interval:g} s" for interval, number in sorted(recorded.intervals.items())
+    )
     lines = [f"{recorded.messages} messages in {recorded.seconds:.0f} s; workers: {each}"]
     if recorded.gaps:
-        lines.append(f"{numbered(len(recorded.gaps), 'gap')} in which nobody listened: no silence counts there")
+        lines.append(
+            f"{numbered(len(recorded.gaps), 'gap')} in which nobody listened: no silence counts"
+            " there"
+        )
     if recorded.poison:
-        lines.append(f"{numbered(recorded.poison, 'event')} that nobody can understand, and that no threshold hears")
+        lines.append(
+            f"{numbered(recorded.poison, 'event')} that nobody can understand, and that no"
+            " threshold hears"
+        )
     longest = max(recorded.intervals)
     if pointless := [
-        f"{seconds:g} s" for seconds in timeouts if seconds < MISSED_BEATS_TO_EXPIRE * min(recorded.intervals)
+        f"{seconds:g} s"
+        for seconds in timeouts
+        if seconds < MISSED_BEATS_TO_EXPIRE * min(recorded.intervals)
     ]:
-        lines.append(f"{', '.join(pointless)}: shorter than three intervals of every worker, so they change nothing")
-    elif pointless := [f"{seconds:g} s" for seconds in timeouts if seconds < MISSED_BEATS_TO_EXPIRE * longest]:
         lines.append(
-            f"{', '.join(pointless)}: shorter than three intervals of some workers, for which they change nothing"
+            f"{', '.join(pointless)}: shorter than three intervals of every worker, so they change"
+            " nothing"
+        )
+    elif pointless := [
+        f"{seconds:g} s" for seconds in timeouts if seconds < MISSED_BEATS_TO_EXPIRE * longest
+    ]:
+        lines.append(
+            f"{', '.join(pointless)}: shorter than three intervals of some workers, for which they"
+            " change nothing"
         )
     return lines
 

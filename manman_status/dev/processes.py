@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     import pwd
     from collections.abc import Callable, Mapping, Sequence
 
-# The guard leads the process group that all children join. Its standard input is a pipe whose other end only we
-# hold: when we are gone, even by SIGKILL, it reads the end and takes its whole group along. Unlike PR_SET_PDEATHSIG
-# this works on every Unix, for a child with another user, for grandchildren, and whichever thread started them.
+# The guard leads the process group that all children join. Its standard input is a pipe whose other
+# end only we hold: when we are gone, even by SIGKILL, it reads the end and takes its whole group
+# along. Unlike PR_SET_PDEATHSIG this works on every Unix, for a child with another user, for
+# grandchildren, and whichever thread started them.
 GUARD: Final = """
 import os, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -39,8 +40,7 @@ LONGEST_FAULT = 200
 
 
 class ChildFailed(ManManStatusError):  # noqa: N818
-    """{name} {problem}; the end of {log}:
-    {tail}"""
+    """{name} {problem}; the end of {log}:{tail}"""
 
 
 class ServerFailed(ChildFailed):
@@ -49,7 +49,8 @@ class ServerFailed(ChildFailed):
 
 @functools.cache
 def guard() -> int:
-    """The process group for children, with its guard started. At our own orderly end whoever is left in it goes too."""
+    """The process group for children, with its guard started. At our own orderly end whoever is
+    left in it goes too."""
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-I", "-S", "-c", GUARD], stdin=subprocess.PIPE, process_group=0
     )
@@ -134,7 +135,8 @@ class Child:
             raise self.failed(f"still runs after {within_seconds:g} s") from None
 
     def wait_until_ready(self, ready: Callable[[], bool], *, within_seconds: float) -> None:
-        """Raises ChildFailed, and leaves no process, when it ends or the time passes before `ready()`."""
+        """Raises ChildFailed, and leaves no process, when it ends or the time passes before
+        `ready()`."""
         wait_until(lambda: self.returncode is not None or ready(), within_seconds=within_seconds)
         if self.returncode is not None:
             raise self.ended(self.returncode)
@@ -157,13 +159,15 @@ class Child:
         self._process.wait()
 
     def ended(self, code: int) -> ChildFailed:
-        return self.failed(f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}")
+        return self.failed(
+            f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        )
 
     def failed(self, problem: str) -> ChildFailed:
         if self._fault and (found := self._fault.search(self.log)):
             fault = shortened(found[1].strip(" ."))
             return ServerFailed(name=self.name, problem=problem, fault=fault, log=self.log_file)
-        tail = "\n    ".join(self.log.splitlines()[-15:])
+        tail = "".join(f"\n    {line}" for line in self.log.splitlines()[-15:])
         return ChildFailed(name=self.name, problem=problem, log=self.log_file, tail=tail)
 
 

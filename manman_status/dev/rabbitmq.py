@@ -21,7 +21,9 @@ NODE_NAME = "manman@localhost"
 PACKAGES = Path("/usr/lib/rabbitmq")
 
 BANNER = re.compile(r"##\s+RabbitMQ (\d+\.\d+\.\d+)")
-FAULT = re.compile(r"\[error\] <[\d.]+> +(?!\x1b|=|BOOT FAILED)(?:ERROR: |Feature flags: )?([^\x1b\n]+)")
+FAULT = re.compile(
+    r"\[error\] <[\d.]+> +(?!\x1b|=|BOOT FAILED)(?:ERROR: |Feature flags: )?([^\x1b\n]+)"
+)
 
 PLUGINS = ("rabbitmq_management", "rabbitmq_consistent_hash_exchange")
 
@@ -37,12 +39,15 @@ log.file = false
 
 
 class EmbeddedRabbitMQ:
-    """One node on ports of 127.0.0.1, with the management plugin; its data stays in `folder` for the next start.
+    """One node on ports of 127.0.0.1, with the management plugin; its data stays in `folder` for
+    the next start.
 
     It takes some 8 s to start: `launch` returns at once, `wait_until_ready` waits.
     """
 
-    def __init__(self, folder: Path, *, port: int | None = None, plugins: Sequence[str] = PLUGINS) -> None:
+    def __init__(
+        self, folder: Path, *, port: int | None = None, plugins: Sequence[str] = PLUGINS
+    ) -> None:
         self.folder = folder.resolve()
         self._plugins = plugins
         self.port = port or free_port()
@@ -81,17 +86,24 @@ class EmbeddedRabbitMQ:
         self._server = rabbitmq_server()
         self._write_files()
         environment = self._environment()
-        # The node would start a daemon of its own that outlives it; this one is there first, and ours.
+        # The node would start a daemon of its own that outlives it; this one is there first, and
+        # ours.
         epmd = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
         self._epmd = Child("epmd", epmd, log_file=self.log_file, env=environment)
         self._epmd.wait_until_ready(lambda: is_open(self._epmd_port), within_seconds=10)
         # Its folder, because that is where Erlang would leave a crash dump.
         self._node = Child(
-            "RabbitMQ", [self._server], log_file=self.log_file, env=environment, folder=self.folder, fault=FAULT
+            "RabbitMQ",
+            [self._server],
+            log_file=self.log_file,
+            env=environment,
+            folder=self.folder,
+            fault=FAULT,
         )
 
     def wait_until_ready(self) -> None:
-        """Raises CommandFailed when the node fails and another version of RabbitMQ wrote its data."""
+        """Raises CommandFailed when the node fails and another version of RabbitMQ wrote its
+        data."""
         try:
             try:
                 self.child.wait_until_ready(self._is_ready, within_seconds=60)
@@ -108,19 +120,22 @@ class EmbeddedRabbitMQ:
         wrote, runs = self._data_version(), self._server_version()
         if wrote and runs and wrote != runs:
             raise CommandFailed(
-                f"RabbitMQ {runs} does not start on the data of RabbitMQ {wrote}: delete {self.folder} and start"
-                f" again, or name RabbitMQ {wrote} in {variable('rabbitmq_server')}. {error}"
+                f"RabbitMQ {runs} does not start on the data of RabbitMQ {wrote}: delete"
+                f" {self.folder} and start again, or name RabbitMQ {wrote} in"
+                f" {variable('rabbitmq_server')}. {error}"
             ) from error
 
     def _data_version(self) -> str | None:
-        """The version that last ran on this folder's data; the log knows it where no start has recorded it yet."""
+        """The version that last ran on this folder's data; the log knows it where no start has
+        recorded it yet."""
         if self._version_file.exists():
             return self._version_file.read_text(encoding="ascii").strip()
         banners = BANNER.findall(self.log_file.read_text(encoding="utf-8", errors="replace"))
         return banners[-1] if banners else None
 
     def _server_version(self) -> str | None:
-        """The version that this node runs: its log says so, unless the node failed before its banner.
+        """The version that this node runs: its log says so, unless the node failed before its
+        banner.
 
         Call this while our epmd runs: rabbitmqctl starts a daemon of its own where there is none.
         """
@@ -172,7 +187,9 @@ class EmbeddedRabbitMQ:
         ports = {"port": self.port, "management_port": self.management_port}
         (self.folder / "rabbitmq.conf").write_text(CONFIGURATION.format(**ports), encoding="ascii")
         (self.folder / "advanced.config").write_text("[].\n", encoding="ascii")
-        (self.folder / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n", encoding="ascii")
+        (self.folder / "enabled_plugins").write_text(
+            f"[{','.join(self._plugins)}].\n", encoding="ascii"
+        )
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)
@@ -198,28 +215,32 @@ class EmbeddedRabbitMQ:
             "PATH": f"{self._server.parent}:{os.environ.get('PATH', os.defpath)}",
             "LANG": "C.UTF-8",
             "HOME": str(folder),  # where Erlang looks for its cookie
-            "RUNNING_UNDER_SYSTEMD": "1",  # so that the script becomes the node: its pid is the node's
+            # so that the script becomes the node: its pid is the node's
+            "RUNNING_UNDER_SYSTEMD": "1",
             "RABBITMQ_NODENAME": NODE_NAME,
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}"  # no spinning, no outside
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (  # no spinning, no outside
+                "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
             ),
             **{f"RABBITMQ_{name}": str(path) for name, path in files.items()},
         }
 
 
 def rabbitmq_server() -> Path:
-    """The server's script: the one that MANMAN_STATUS_RABBITMQ_SERVER names, itself or by its folder, else this
-    machine's. Debian's /usr/sbin/rabbitmq-server is not it, but a wrapper that changes the user."""
+    """The server's script: the one that MANMAN_STATUS_RABBITMQ_SERVER names, itself or by its
+    folder, else this machine's. Debian's /usr/sbin/rabbitmq-server is not it, but a wrapper that
+    changes the user."""
     if named := os.environ.get(variable("rabbitmq_server")):
         script = Path(named).absolute()
         script = script / "rabbitmq-server" if script.is_dir() else script
         if not os.access(script, os.X_OK) or not script.is_file():
             raise CommandFailed(f"{variable('rabbitmq_server')}: there is no program {script}")
         return script
-    found = shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', os.defpath)}:/opt/homebrew/sbin")
+    found = shutil.which(
+        "rabbitmq-server", path=f"{os.environ.get('PATH', os.defpath)}:/opt/homebrew/sbin"
+    )
     candidates = [
         PACKAGES / "bin/rabbitmq-server",
         *sorted(PACKAGES.glob("lib/rabbitmq_server-*/sbin/rabbitmq-server"), reverse=True),

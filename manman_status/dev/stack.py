@@ -1,4 +1,5 @@
-"""The whole system on this machine: servers, schema, both roles and a simulated fleet, all children of this process."""
+"""The whole system on this machine: servers, schema, both roles and a simulated fleet, all children
+of this process."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ QUEUES_WITHIN_SECONDS = 10
 
 
 class StackPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A server whose URL is given is used; the others are started here, with their data in `folder`."""
+    """A server whose URL is given is used; the others are started here, with their data in
+    `folder`."""
 
     folder: Path
     database_url: str = ""
@@ -62,7 +64,9 @@ def running_stack(plan: StackPlan, *, say: Callable[[str], None]) -> Iterator[St
         raise CommandFailed(f"port {plan.port} is taken: choose another with --port")
     folder = plan.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    stack = Stack(plan.database_url, plan.rabbitmq_url, f"http://{HOST}:{plan.port}", folder / "logs", [])
+    stack = Stack(
+        plan.database_url, plan.rabbitmq_url, f"http://{HOST}:{plan.port}", folder / "logs", []
+    )
     with ExitStack() as resources:
         resources.enter_context(locked(folder))
         resources.callback(say, "stopped; the data stays")
@@ -72,7 +76,9 @@ def running_stack(plan: StackPlan, *, say: Callable[[str], None]) -> Iterator[St
         yield stack
 
 
-def start_servers(stack: Stack, folder: Path, resources: ExitStack, say: Callable[[str], None]) -> None:
+def start_servers(
+    stack: Stack, folder: Path, resources: ExitStack, say: Callable[[str], None]
+) -> None:
     from manman_status.store.migrate import migrate
 
     broker = None
@@ -86,7 +92,10 @@ def start_servers(stack: Stack, folder: Path, resources: ExitStack, say: Callabl
         database = EmbeddedPostgres(folder / "postgres", port=free_port(DATABASE_PORT))
         say("starting PostgreSQL")
         if database.folder != folder / "postgres":
-            say(f"it may not run as root, and its user cannot reach {folder}: its data is in {database.folder}")
+            say(
+                f"it may not run as root, and its user cannot reach {folder}: its data is in"
+                f" {database.folder}"
+            )
         resources.callback(database.stop)
         database.start()
         stack.database_url = database.url
@@ -98,8 +107,11 @@ def start_servers(stack: Stack, folder: Path, resources: ExitStack, say: Callabl
         stack.own.append(broker.child)
 
 
-def start_roles(stack: Stack, plan: StackPlan, resources: ExitStack, say: Callable[[str], None]) -> None:
-    # By the environment, not by flags: everybody on the machine can read a command line, and URLs hold passwords.
+def start_roles(
+    stack: Stack, plan: StackPlan, resources: ExitStack, say: Callable[[str], None]
+) -> None:
+    # By the environment, not by flags: everybody on the machine can read a command line, and URLs
+    # hold passwords.
     env = os.environ | {
         "MANMAN_STATUS_DATABASE_URL": stack.database_url,
         "MANMAN_STATUS_RABBITMQ_URL": stack.rabbitmq_url,
@@ -118,7 +130,8 @@ def start_roles(stack: Stack, plan: StackPlan, resources: ExitStack, say: Callab
     api = start("api", "serve", "--role", "api")
     processor = start("processor", "serve", "--role", "processor")
     api.wait_until_ready(lambda: is_open(plan.port), within_seconds=30)
-    # Until it has declared its queues nobody takes what the fleet sends. With logs above info it does not say when.
+    # Until it has declared its queues nobody takes what the fleet sends. With logs above info it
+    # does not say when.
     wait_until(
         lambda: processor.returncode is not None or "processor_started" in processor.log,
         within_seconds=QUEUES_WITHIN_SECONDS,

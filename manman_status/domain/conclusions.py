@@ -1,4 +1,5 @@
-"""What the processor concludes from silence. Its opinions, each with its evidence: any newer report lifts them."""
+"""What the processor concludes from silence. Its opinions, each with its evidence: any newer report
+lifts them."""
 
 from __future__ import annotations
 
@@ -16,11 +17,24 @@ def lose_worker(rows: Rows, worker: Worker, at: datetime, evidence: Evidence) ->
         if instance.worker_id == worker.worker_id and instance.status in ACTIVE:
             lose_instance(rows, instance, at, {"worker_id": worker.worker_id, **evidence})
     rows.transitions.append(
-        Transition(Entity.WORKER, worker.worker_id, worker.status, StatusType.LOST, Reason.HEARTBEAT_EXPIRED, evidence)
+        Transition(
+            Entity.WORKER,
+            worker.worker_id,
+            worker.status,
+            StatusType.LOST,
+            Reason.HEARTBEAT_EXPIRED,
+            evidence,
+        )
     )
-    worker.status, worker.reason, worker.evidence = StatusType.LOST, Reason.HEARTBEAT_EXPIRED, evidence
+    worker.status, worker.reason, worker.evidence = (
+        StatusType.LOST,
+        Reason.HEARTBEAT_EXPIRED,
+        evidence,
+    )
     worker.status_since = at
-    worker.inventory_digest = 0  # the next inventory brings its instances back, however often it was repeated
+    worker.inventory_digest = (
+        0  # the next inventory brings its instances back, however often it was repeated
+    )
     rows.changed_workers.add(worker.worker_id)
 
 
@@ -34,16 +48,27 @@ def crash_missing(rows: Rows, instance: ServerInstance, at: datetime, evidence: 
     superseded = 0 < instance.claim_incarnation < worker.inventory_incarnation
     reason = Reason.SUPERSEDED if superseded else Reason.MISSING_FROM_INVENTORY
     position = (worker.inventory_incarnation, worker.inventory_seq)
-    instance.claim_incarnation, instance.claim_seq = max((instance.claim_incarnation, instance.claim_seq), position)
+    instance.claim_incarnation, instance.claim_seq = max(
+        (instance.claim_incarnation, instance.claim_seq), position
+    )
     _conclude(rows, instance, StatusType.CRASHED, reason, at, evidence)
 
 
 def _conclude(
-    rows: Rows, instance: ServerInstance, status: StatusType, reason: Reason, at: datetime, evidence: Evidence
+    rows: Rows,
+    instance: ServerInstance,
+    status: StatusType,
+    reason: Reason,
+    at: datetime,
+    evidence: Evidence,
 ) -> None:
-    catch_up_with_listing(rows, instance)  # so that only what is newer than the last listing lifts it
+    catch_up_with_listing(
+        rows, instance
+    )  # so that only what is newer than the last listing lifts it
     rows.transitions.append(
-        Transition(Entity.SERVER_INSTANCE, instance.instance_id, instance.status, status, reason, evidence)
+        Transition(
+            Entity.SERVER_INSTANCE, instance.instance_id, instance.status, status, reason, evidence
+        )
     )
     instance.status, instance.reason, instance.evidence = status, reason, evidence
     instance.status_since = at

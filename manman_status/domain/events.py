@@ -17,8 +17,9 @@ TOLERATED_INCARNATION_AHEAD = 24 * 3_600 * 1_000_000
 """µs beyond the database's clock at receipt. A host's clock may be wrong by less without harm."""
 
 Position: TypeAlias = tuple[int, int]
-"""Where an event stands among others about the same thing: `(incarnation, seq)`, or `(0, µs)` for one that has
-only a time. Positions compare as tuples, so what a worker counted outranks what it merely dated."""
+"""Where an event stands among others about the same thing: `(incarnation, seq)`, or `(0, µs)` for
+one that has only a time. Positions compare as tuples, so what a worker counted outranks what it
+merely dated."""
 
 
 class InventoryEntry(msgspec.Struct, frozen=True, gc=False):
@@ -28,7 +29,8 @@ class InventoryEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """All instances of a worker at one moment. Equal digests mean equal inventories, and 0 is none's digest.
+    """All instances of a worker at one moment. Equal digests mean equal inventories, and 0 is
+    none's digest.
 
     `list_entries` gives them by id, each once.
     """
@@ -55,7 +57,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Heartbeat(Event, frozen=True, kw_only=True, gc=False):
-    """The worker is alive; what the beat does not carry stays as the newest beat that carried it said."""
+    """The worker is alive; what the beat does not carry stays as the newest beat that carried it
+    said."""
 
     worker_id: int
     interval_seconds: float | None = None
@@ -104,8 +107,9 @@ AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 
 def as_received(event: AnyEvent, received_at: int) -> AnyEvent:
-    """The event without what lies too far in the future when it is received: such a time counts as the time of
-    receipt, and an event with such an incarnation as one that has none. So no sender outranks what is yet to come."""
+    """The event without what lies too far in the future when it is received: such a time counts as
+    the time of receipt, and an event with such an incarnation as one that has none. So no sender
+    outranks what is yet to come."""
     incarnation, sent_at = event.incarnation, event.sent_at
     if incarnation is not None and incarnation > received_at + TOLERATED_INCARNATION_AHEAD:
         event = msgspec.structs.replace(event, incarnation=None, seq=None)

@@ -19,9 +19,12 @@ class ObservationState(StrEnum):
     BLIND = "blind"
 
 
-def overall_status(state: ObservationState, *, healthy: int, late: int, unhealthy: int, unknown: int) -> OverallStatus:
-    """`down` when nobody beats, `degraded` when some do not beat in time. Ended workers do not count, and those of
-    which nothing is known neither help nor harm. Who is blind cannot tell, not even that the fleet is empty."""
+def overall_status(
+    state: ObservationState, *, healthy: int, late: int, unhealthy: int, unknown: int
+) -> OverallStatus:
+    """`down` when nobody beats, `degraded` when some do not beat in time. Ended workers do not
+    count, and those of which nothing is known neither help nor harm. Who is blind cannot tell, not
+    even that the fleet is empty."""
     if state is ObservationState.BLIND:
         return OverallStatus.UNKNOWN
     if healthy + late + unhealthy == 0:

@@ -1,9 +1,18 @@
-"""What reports make of a server instance: claims that it is active, and the end that absorbs them."""
+"""What reports make of a server instance: claims that it is active, and the end that absorbs
+them."""
 
 from __future__ import annotations
 
 from manman_status.domain.events import Position
-from manman_status.domain.rows import STATUS_RANK, Conclusion, Receipt, Rows, ServerInstance, Transition, outcome
+from manman_status.domain.rows import (
+    STATUS_RANK,
+    Conclusion,
+    Receipt,
+    Rows,
+    ServerInstance,
+    Transition,
+    outcome,
+)
 from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Reason, StatusType
 
 
@@ -11,7 +20,10 @@ def know_instance(rows: Rows, instance_id: int, receipt: Receipt) -> ServerInsta
     instance = rows.instances.get(instance_id)
     if instance is None:
         instance = ServerInstance(
-            instance_id=instance_id, created_date=receipt.at, status_since=receipt.at, received_at=receipt.at
+            instance_id=instance_id,
+            created_date=receipt.at,
+            status_since=receipt.at,
+            received_at=receipt.at,
         )
         rows.put(instance)
         rows.changed_instances.add(instance_id)
@@ -55,7 +67,13 @@ def claimed_at(instance: ServerInstance) -> Position:
 
 
 def claim(
-    rows: Rows, instance: ServerInstance, position: Position, status: StatusType, receipt: Receipt, *, new: bool
+    rows: Rows,
+    instance: ServerInstance,
+    position: Position,
+    status: StatusType,
+    receipt: Receipt,
+    *,
+    new: bool,
 ) -> None:
     """Evidence that the instance is active: the greatest position wins, then the further status."""
     rank = STATUS_RANK.get(instance.claim_status, -1) if instance.claim_status else -1
@@ -69,10 +87,17 @@ def claim(
 
 
 def claim_directly(
-    rows: Rows, instance: ServerInstance, position: Position, status: StatusType, receipt: Receipt, *, new: bool
+    rows: Rows,
+    instance: ServerInstance,
+    position: Position,
+    status: StatusType,
+    receipt: Receipt,
+    *,
+    new: bool,
 ) -> None:
-    """A claim from outside its worker's inventories. Inventories that repeat themselves leave the rows alone, so
-    the listing's position is caught up with first, and the next inventory is made to be held against the rows."""
+    """A claim from outside its worker's inventories. Inventories that repeat themselves leave the
+    rows alone, so the listing's position is caught up with first, and the next inventory is made to
+    be held against the rows."""
     if not new:
         catch_up_with_listing(rows, instance)
     claim(rows, instance, position, status, receipt, new=new)
@@ -83,7 +108,8 @@ def claim_directly(
 
 
 def catch_up_with_listing(rows: Rows, instance: ServerInstance) -> None:
-    """What is active, known, older than its worker's newest inventory and not missing is listed there."""
+    """What is active, known, older than its worker's newest inventory and not missing is listed
+    there."""
     worker = rows.workers.get(instance.worker_id or 0)
     if worker is None or instance.status not in ACTIVE or instance.missing_since is not None:
         return
@@ -95,10 +121,12 @@ def catch_up_with_listing(rows: Rows, instance: ServerInstance) -> None:
         rows.changed_instances.add(instance.instance_id)
 
 
-def _hold_against_inventory(rows: Rows, instance: ServerInstance, receipt: Receipt, *, new: bool) -> None:
-    """What is `new` to its worker and older than its newest inventory is not listed there, so it is missing from
-    the start; evidence newer than that inventory ends this. (A listed instance keeps no position of its listing:
-    that it was known and not missing says enough.)"""
+def _hold_against_inventory(
+    rows: Rows, instance: ServerInstance, receipt: Receipt, *, new: bool
+) -> None:
+    """What is `new` to its worker and older than its newest inventory is not listed there, so it is
+    missing from the start; evidence newer than that inventory ends this. (A listed instance keeps
+    no position of its listing: that it was known and not missing says enough.)"""
     worker = rows.workers.get(instance.worker_id or 0)
     if worker is None or instance.status not in ACTIVE:
         return
@@ -107,7 +135,9 @@ def _hold_against_inventory(rows: Rows, instance: ServerInstance, receipt: Recei
         instance.missing_since = receipt.at
     elif not older:
         if new:
-            worker.inventory_digest = 0  # not listed there yet: the next inventory must be looked at
+            worker.inventory_digest = (
+                0  # not listed there yet: the next inventory must be looked at
+            )
         if instance.missing_since is not None:
             instance.missing_since = None
             rows.changed_instances.add(instance.instance_id)
@@ -122,7 +152,8 @@ def end(
     exit_code: int | None,
     receipt: Receipt,
 ) -> None:
-    """A reported end absorbs everything after it: the first stands, and a counted one before a dated one."""
+    """A reported end absorbs everything after it: the first stands, and a counted one before a
+    dated one."""
     end = (position[0] == 0, *position, status, reason, exit_code is None, exit_code or 0)
     known = instance.end_status and (
         instance.end_incarnation == 0,
@@ -160,7 +191,14 @@ def settle_instance(rows: Rows, instance: ServerInstance, receipt: Receipt, *, f
     rows.changed_instances.add(instance.instance_id)
     if status != instance.status:
         rows.transitions.append(
-            Transition(Entity.SERVER_INSTANCE, instance.instance_id, instance.status, status, reason, evidence)
+            Transition(
+                Entity.SERVER_INSTANCE,
+                instance.instance_id,
+                instance.status,
+                status,
+                reason,
+                evidence,
+            )
         )
         instance.status = status
         instance.status_since = receipt.at

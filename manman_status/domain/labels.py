@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 DRAIN = "drain"
-"""The label by which a worker says that it is being emptied: that it ends or falls silent then is expected."""
+"""The label by which a worker says that it is being emptied: that it ends or falls silent then is
+expected."""
 NOT_DRAINING = frozenset({"", "0", "false", "no", "off"})
 
 

@@ -25,7 +25,9 @@ def timeout_seconds(interval_seconds: float, *, minimum_seconds: float) -> float
     return max(MISSED_BEATS_TO_EXPIRE * interval_seconds, minimum_seconds)
 
 
-def deadline(last_heartbeat: datetime, interval_seconds: float, *, minimum_timeout_seconds: float) -> datetime:
+def deadline(
+    last_heartbeat: datetime, interval_seconds: float, *, minimum_timeout_seconds: float
+) -> datetime:
     """The moment after which silence means death, given that listening is proven until then."""
     timeout = timeout_seconds(interval_seconds, minimum_seconds=minimum_timeout_seconds)
     return last_heartbeat + timedelta(seconds=timeout)
@@ -58,7 +60,8 @@ def health(
     minimum_timeout_seconds: float,
     recovery_grace_seconds: float,
 ) -> Health:
-    """A worker's health as far as it was observed. Never beaten, or nobody looks: unknown, however long ago.
+    """A worker's health as far as it was observed. Never beaten, or nobody looks: unknown, however
+    long ago.
 
     The observation stands at `observed_through` and has had no gap since `resumed_at`.
     """
@@ -71,10 +74,16 @@ def health(
         return Health.UNKNOWN
     assert observed_through is not None
     assert resumed_at is not None
-    if last_heartbeat + timedelta(seconds=MISSED_BEATS_TO_BE_LATE * interval_seconds) >= observed_through:
+    if (
+        last_heartbeat + timedelta(seconds=MISSED_BEATS_TO_BE_LATE * interval_seconds)
+        >= observed_through
+    ):
         return Health.HEALTHY
-    end = deadline(last_heartbeat, interval_seconds, minimum_timeout_seconds=minimum_timeout_seconds)
+    end = deadline(
+        last_heartbeat, interval_seconds, minimum_timeout_seconds=minimum_timeout_seconds
+    )
     timeout = timeout_seconds(interval_seconds, minimum_seconds=minimum_timeout_seconds)
     grace_ends = resumed_at + timedelta(seconds=max(timeout, recovery_grace_seconds))
-    # Overdue within the grace is late only: the gap was ours, and the sweep does not give such a worker up either.
+    # Overdue within the grace is late only: the gap was ours, and the sweep does not give such a
+    # worker up either.
     return Health.UNHEALTHY if max(end, grace_ends) < observed_through else Health.LATE

@@ -1,19 +1,20 @@
 """Lives of one worker id: which one owns the row, and how one that counts lower comes to own it.
 
-The row belongs to one incarnation, and a greater one takes it over with its first event: nothing but its position
-is needed, so the order of arrival does not matter. A position below the row's may be a late copy, or a process that
-lives now though it counts lower: its host's clock went back, its counter began again, or it counts no more (that is
-incarnation 0). Only time tells them apart.
+The row belongs to one incarnation, and a greater one takes it over with its first event: nothing
+but its position is needed, so the order of arrival does not matter. A position below the row's may
+be a late copy, or a process that lives now though it counts lower: its host's clock went back, its
+counter began again, or it counts no more (that is incarnation 0). Only time tells them apart.
 
-Such a *rival* is therefore watched, one at a time. It takes the row over when its own positions have risen for one
-timeout, never more than one timeout apart, while no beat of the row's life was received. (All by the database's
-clock at receipt.) One late beat, or many that come at once, never do that. Until then a rising rival keeps the
-worker from being marked LOST, since somebody does beat. If both beat for a timeout they are two processes with one
-id: the row stays with its life, and an alert says so (`domain/alerts/duplicate_worker.py`).
+Such a *rival* is therefore watched, one at a time. It takes the row over when its own positions
+have risen for one timeout, never more than one timeout apart, while no beat of the row's life was
+received. (All by the database's clock at receipt.) One late beat, or many that come at once, never
+do that. Until then a rising rival keeps the worker from being marked LOST, since somebody does
+beat. If both beat for a timeout they are two processes with one id: the row stays with its life,
+and an alert says so (`domain/alerts/duplicate_worker.py`).
 
-Invariant: every position in the rows of a worker and of its instances was counted by the row's own life, by an older
-one, or not counted at all. A takeover keeps it: it sets back what the former life had counted higher, and from then on
-an event of the former life counts as one of an older life.
+Invariant: every position in the rows of a worker and of its instances was counted by the row's own
+life, by an older one, or not counted at all. A takeover keeps it: it sets back what the former life
+had counted higher, and from then on an event of the former life counts as one of an older life.
 """
 
 from __future__ import annotations
@@ -50,20 +51,24 @@ def follow(worker: Worker, incarnation: int, receipt: Receipt) -> bool:
 
 
 def began_at(worker: Worker) -> int:
-    """When the row's life began, in µs: no later than it was received first, however its host's clock was."""
+    """When the row's life began, in µs: no later than it was received first, however its host's
+    clock was."""
     return worker.first_received_at or worker.incarnation
 
 
 def of_row(worker: Worker, event: AnyEvent) -> AnyEvent:
     """The event as one of an older life, when it is of the life that the row's own has passed."""
-    if event.incarnation is not None and worker.incarnation < event.incarnation == worker.passed_incarnation:
+    if (
+        event.incarnation is not None
+        and worker.incarnation < event.incarnation == worker.passed_incarnation
+    ):
         return msgspec.structs.replace(event, incarnation=max(worker.incarnation - 1, 0))
     return event
 
 
 def counts_lower(worker: Worker, event: Heartbeat) -> bool:
-    """Whether the beat is of a life below the row's, or of the one that this has passed, or goes back in it, or comes
-    after its end.
+    """Whether the beat is of a life below the row's, or of the one that this has passed, or goes
+    back in it, or comes after its end.
 
     WORKER_STARTED is never one: it waits in another queue, perhaps for hours.
     """
@@ -74,7 +79,9 @@ def counts_lower(worker: Worker, event: Heartbeat) -> bool:
     if event.incarnation == worker.incarnation:
         if event.seq is None:
             return False
-        beats_on = event.incarnation == worker.stopped_incarnation and 0 < worker.stopped_seq < event.seq
+        beats_on = (
+            event.incarnation == worker.stopped_incarnation and 0 < worker.stopped_seq < event.seq
+        )
         return event.seq < worker.seq or beats_on
     return not is_newer(worker, event.incarnation)
 
@@ -89,7 +96,8 @@ def goes_on(worker: Worker, event: Heartbeat) -> bool:
 
 
 def contend(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> Evidence | None:
-    """Watch a rival by a beat of either side. The evidence when the beat's life has taken the row over."""
+    """Watch a rival by a beat of either side. The evidence when the beat's life has taken the row
+    over."""
     timeout = receipt.patience.timeout(worker.interval_seconds, event.interval_seconds)
     rival_beat_at = worker.rival_beat_at
     # A clock that was set back makes what it said before worthless.
@@ -118,7 +126,10 @@ def contend(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> E
     worker.rival_seq = seq
     worker.rival_beat_at = max(rival_beat_at, receipt.at)
     worker.last_heartbeat = max(worker.last_heartbeat or receipt.at, receipt.at)
-    if worker.rival_beat_at - max(worker.rival_since, worker.own_beat_at or worker.rival_since) < timeout:
+    if (
+        worker.rival_beat_at - max(worker.rival_since, worker.own_beat_at or worker.rival_since)
+        < timeout
+    ):
         return None
     return _take_over(rows, worker, event, receipt)
 
@@ -139,8 +150,9 @@ def forget_rival(worker: Worker) -> None:
 def _take_over(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> Evidence:
     """Give the row to the beat's life, and set back what the former one had counted higher.
 
-    Its instances are left as they were claimed by an older incarnation, so the new life's inventories decide: what
-    they do not list is superseded. `rows` must hold those that are active or LOST.
+    Its instances are left as they were claimed by an older incarnation, so the new life's
+    inventories decide: what they do not list is superseded. `rows` must hold those that are active
+    or LOST.
     """
     incarnation = event.incarnation or 0
     evidence = {"passed_incarnation": worker.incarnation, "passed_seq": worker.seq}

@@ -1,15 +1,16 @@
 """The ordering contract: any set of reported events, in any order, any number of times, ends in the
 same rows.
 
-Each row is a set of registers that only ever keep the greatest (or, for an instance's end, the first) of what was
-said; `status`, `reason` and `evidence` are computed from the registers alone. So the order of arrival cannot matter:
-it shows only in the times at which the database saw things (`created_date`, `status_since`, `end_date`,
-`last_heartbeat`, `missing_since`). Two things need the moment of receipt, and there the order of arrival may
-matter: a life that counts lower than the one before (`domain/lives.py`), and what is dated too far ahead
-(`domain/events.py`). Among the StatusInfo of one entity it decides (`domain/status_info.py`).
+Each row is a set of registers that only ever keep the greatest (or, for an instance's end, the
+first) of what was said; `status`, `reason` and `evidence` are computed from the registers alone. So
+the order of arrival cannot matter: it shows only in the times at which the database saw things
+(`created_date`, `status_since`, `end_date`, `last_heartbeat`, `missing_since`). Two things need the
+moment of receipt, and there the order of arrival may matter: a life that counts lower than the one
+before (`domain/lives.py`), and what is dated too far ahead (`domain/events.py`). Among the
+StatusInfo of one entity it decides (`domain/status_info.py`).
 
-An instance has one worker and one configuration for life. Should two workers name it, the later position owns it;
-of two configurations the greater id stands.
+An instance has one worker and one configuration for life. Should two workers name it, the later
+position owns it; of two configurations the greater id stands.
 """
 
 from __future__ import annotations
@@ -46,15 +47,23 @@ from manman_status.domain.lives import contend, counts_lower, follow, of_row
 from manman_status.domain.rows import Receipt, Rows, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, INFERRED, TERMINAL, Reason, StatusType
 from manman_status.domain.status_info import in_arrival_order
-from manman_status.domain.workers import hear, know_worker, microseconds, report_status, settle_worker, stop
+from manman_status.domain.workers import (
+    hear,
+    know_worker,
+    microseconds,
+    report_status,
+    settle_worker,
+    stop,
+)
 
 
 class Concerned(msgspec.Struct):
     """The rows that events concern, collected by `concerns` and loaded before they are merged.
 
-    `inventories` are listings by worker: the instances that they name are concerned when they say something new.
-    `beaten` workers may bring back what had been marked LOST with them. `spoken_of` are workers whose instances an
-    event names directly. The instances in `ownerless` were named without their worker.
+    `inventories` are listings by worker: the instances that they name are concerned when they say
+    something new. `beaten` workers may bring back what had been marked LOST with them. `spoken_of`
+    are workers whose instances an event names directly. The instances in `ownerless` were named
+    without their worker.
     """
 
     workers: set[int] = msgspec.field(default_factory=set)
@@ -66,7 +75,8 @@ class Concerned(msgspec.Struct):
 
 
 def concerns(event: ReportedEvent, concerned: Concerned) -> None:
-    """Add the rows that `merge` needs for this event. A kind of event that is missing here is a type error."""
+    """Add the rows that `merge` needs for this event. A kind of event that is missing here is a
+    type error."""
     match event:
         case Heartbeat():
             concerned.beaten.add(event.worker_id)
@@ -84,7 +94,8 @@ def concerns(event: ReportedEvent, concerned: Concerned) -> None:
 
 
 def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
-    """Apply one event to the rows of `rows`, which must hold every existing row that the event concerns."""
+    """Apply one event to the rows of `rows`, which must hold every existing row that the event
+    concerns."""
     event = as_received(event, receipt.order)
     match event:
         case Heartbeat():
@@ -102,15 +113,27 @@ def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
             event = of_row(know_worker(rows, event.worker_id, receipt), event)
             instance, new = _instance_of(rows, event, receipt)
             configure(rows, instance, event.game_server_config_id)
-            claim_directly(rows, instance, event.position(receipt.order), StatusType.RUNNING, receipt, new=new)
+            claim_directly(
+                rows, instance, event.position(receipt.order), StatusType.RUNNING, receipt, new=new
+            )
         case ServerStopped():
             event = of_row(know_worker(rows, event.worker_id, receipt), event)
             instance, _ = _instance_of(rows, event, receipt)
             crashed = event.exit_code is not None and event.exit_code != 0
             status, reason = (
-                (StatusType.CRASHED, Reason.EXIT_CODE) if crashed else (StatusType.COMPLETE, Reason.GRACEFUL)
+                (StatusType.CRASHED, Reason.EXIT_CODE)
+                if crashed
+                else (StatusType.COMPLETE, Reason.GRACEFUL)
             )
-            end(rows, instance, event.position(receipt.order), status, reason, event.exit_code, receipt)
+            end(
+                rows,
+                instance,
+                event.position(receipt.order),
+                status,
+                reason,
+                event.exit_code,
+                receipt,
+            )
         case ServerStatusReported():
             instance = know_instance(rows, event.instance_id, receipt)
             instance.received_at = receipt.at
@@ -120,14 +143,19 @@ def merge(rows: Rows, event: ReportedEvent, receipt: Receipt) -> None:
             assert_never(event)
 
 
-def _report_worker_status(rows: Rows, worker: Worker, event: WorkerStatusReported, receipt: Receipt) -> None:
-    """A StatusInfo lifts LOST only when it is dated after that conclusion: one that was merely late does not."""
+def _report_worker_status(
+    rows: Rows, worker: Worker, event: WorkerStatusReported, receipt: Receipt
+) -> None:
+    """A StatusInfo lifts LOST only when it is dated after that conclusion: one that was merely late
+    does not."""
     worker.received_at = receipt.at
     rows.changed_workers.add(worker.worker_id)
     counted = in_arrival_order(worker, event, receipt.order)
     if counted is None:
         return
-    fresh = report_status(worker, counted, event.status, counted.time(receipt.order), Reason.REPORTED)
+    fresh = report_status(
+        worker, counted, event.status, counted.time(receipt.order), Reason.REPORTED
+    )
     if worker.status is StatusType.LOST:
         fresh = fresh and event.time(receipt.order) > microseconds(worker.status_since)
         if fresh:
@@ -135,8 +163,11 @@ def _report_worker_status(rows: Rows, worker: Worker, event: WorkerStatusReporte
     settle_worker(rows, worker, receipt, fresh=fresh)
 
 
-def _report_server_status(rows: Rows, instance: ServerInstance, event: ServerStatusReported, receipt: Receipt) -> None:
-    """An end is never too old for an instance, which has one life; the end that came first stands."""
+def _report_server_status(
+    rows: Rows, instance: ServerInstance, event: ServerStatusReported, receipt: Receipt
+) -> None:
+    """An end is never too old for an instance, which has one life; the end that came first
+    stands."""
     counted = in_arrival_order(instance, event, receipt.order, is_final=event.status in TERMINAL)
     if counted is None:
         return
@@ -168,7 +199,9 @@ def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:
     place = position
     if event.incarnation is not None:
         # A life that goes on changes nothing, unless it says that it begins later.
-        if (not goes_on or event.incarnation > receipt.order) and follow(worker, event.incarnation, receipt):
+        if (not goes_on or event.incarnation > receipt.order) and follow(
+            worker, event.incarnation, receipt
+        ):
             rows.changed_workers.add(worker.worker_id)
         place = (event.incarnation, event.seq or 0)
     worker.incarnation, worker.seq = max((worker.incarnation, worker.seq), place)
@@ -183,7 +216,8 @@ def _beat(rows: Rows, event: Heartbeat, receipt: Receipt) -> None:
 
 
 def _recover_instances(rows: Rows, worker: Worker, receipt: Receipt) -> None:
-    """A worker that never lists its instances cannot bring them back one by one: they were lost with it alone."""
+    """A worker that never lists its instances cannot bring them back one by one: they were lost
+    with it alone."""
     for instance_id in sorted(rows.instances_of.get(worker.worker_id, ())):
         instance = rows.instances[instance_id]
         same_life = instance.claim_incarnation in {0, worker.incarnation}
@@ -192,7 +226,8 @@ def _recover_instances(rows: Rows, worker: Worker, receipt: Receipt) -> None:
 
 
 def _begin_by_time(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> None:
-    """WORKER_STARTED begins a life at its time. A mere heartbeat begins the first one only, older than any end."""
+    """WORKER_STARTED begins a life at its time. A mere heartbeat begins the first one only, older
+    than any end."""
     if isinstance(event, WorkerStarted):
         report_status(worker, event, StatusType.RUNNING, event.time(receipt.order), Reason.REPORTED)
         rows.changed_workers.add(worker.worker_id)
@@ -201,7 +236,9 @@ def _begin_by_time(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receip
         rows.changed_workers.add(worker.worker_id)
 
 
-def _take_labels(rows: Rows, worker: Worker, labels: dict[str, str] | None, position: Position) -> None:
+def _take_labels(
+    rows: Rows, worker: Worker, labels: dict[str, str] | None, position: Position
+) -> None:
     if labels is None or position <= (worker.labels_incarnation, worker.labels_seq):
         return
     worker.labels_incarnation, worker.labels_seq = position
@@ -210,7 +247,9 @@ def _take_labels(rows: Rows, worker: Worker, labels: dict[str, str] | None, posi
         rows.changed_workers.add(worker.worker_id)
 
 
-def _take_interval(rows: Rows, worker: Worker, interval_seconds: float | None, position: Position) -> None:
+def _take_interval(
+    rows: Rows, worker: Worker, interval_seconds: float | None, position: Position
+) -> None:
     if interval_seconds is None or position <= (worker.interval_incarnation, worker.interval_seq):
         return
     worker.interval_incarnation, worker.interval_seq = position
@@ -220,7 +259,8 @@ def _take_interval(rows: Rows, worker: Worker, interval_seconds: float | None, p
 
 
 def _is_fresh(worker: Worker, event: Heartbeat) -> bool:
-    """Whether the beat tells of life now: not of an older incarnation, not one already passed by a later beat."""
+    """Whether the beat tells of life now: not of an older incarnation, not one already passed by a
+    later beat."""
     if event.incarnation is None:
         return True
     if event.incarnation != worker.incarnation:
@@ -233,7 +273,9 @@ def is_repeated(worker: Worker, inventory: Inventory) -> bool:
     return inventory.digest == worker.inventory_digest and worker.reason not in INFERRED
 
 
-def _take_inventory(rows: Rows, worker: Worker, inventory: Inventory, position: Position, receipt: Receipt) -> None:
+def _take_inventory(
+    rows: Rows, worker: Worker, inventory: Inventory, position: Position, receipt: Receipt
+) -> None:
     repeated = is_repeated(worker, inventory)
     newest = position > (worker.inventory_incarnation, worker.inventory_seq)
     if newest and not repeated:
@@ -264,8 +306,11 @@ def _take_inventory(rows: Rows, worker: Worker, inventory: Inventory, position: 
         rows.changed_workers.add(worker.worker_id)
 
 
-def _miss_unlisted(rows: Rows, worker: Worker, listed: set[int], position: Position, receipt: Receipt) -> bool:
-    """False when an instance is too young to be listed here, so that the next inventory must be looked at."""
+def _miss_unlisted(
+    rows: Rows, worker: Worker, listed: set[int], position: Position, receipt: Receipt
+) -> bool:
+    """False when an instance is too young to be listed here, so that the next inventory must be
+    looked at."""
     settled = True
     for instance_id in rows.instances_of.get(worker.worker_id, set()) - listed:
         instance = rows.instances[instance_id]
@@ -281,9 +326,11 @@ def _miss_unlisted(rows: Rows, worker: Worker, listed: set[int], position: Posit
     return settled
 
 
-def _instance_of(rows: Rows, event: ServerStarted | ServerStopped, receipt: Receipt) -> tuple[ServerInstance, bool]:
-    """The event's instance and whether its worker is new to it. The worker is made known too: a later
-    incarnation seen here begins a life."""
+def _instance_of(
+    rows: Rows, event: ServerStarted | ServerStopped, receipt: Receipt
+) -> tuple[ServerInstance, bool]:
+    """The event's instance and whether its worker is new to it. The worker is made known too: a
+    later incarnation seen here begins a life."""
     worker = know_worker(rows, event.worker_id, receipt)
     if event.incarnation is not None and follow(worker, event.incarnation, receipt):
         rows.changed_workers.add(worker.worker_id)

@@ -32,8 +32,8 @@ class Reported(msgspec.Struct, omit_defaults=True):
 
 
 class Worker(msgspec.Struct):
-    """A row of `workers`, field for column in the order of `store/writes.py`; what each register means stands in
-    `store/models.py`."""
+    """A row of `workers`, field for column in the order of `store/writes.py`; what each register
+    means stands in `store/models.py`."""
 
     worker_id: int
     created_date: datetime
@@ -116,11 +116,11 @@ class Transition(msgspec.Struct, frozen=True):
 
 
 class Rows(msgspec.Struct):
-    """The part of the fleet that a batch speaks of: rows that exist are put in before merging, new ones appear.
-    `stored_workers` and `stored_instances` are the ids of those that existed.
+    """The part of the fleet that a batch speaks of: rows that exist are put in before merging, new
+    ones appear. `stored_workers` and `stored_instances` are the ids of those that existed.
 
-    `changed_workers` and `changed_instances` are what must be written; of the workers that are only `beaten`
-    nothing but the newest beat changed. `transitions` are in the order they happened.
+    `changed_workers` and `changed_instances` are what must be written; of the workers that are only
+    `beaten` nothing but the newest beat changed. `transitions` are in the order they happened.
     """
 
     workers: dict[int, Worker] = {}
@@ -147,13 +147,15 @@ class Patience(msgspec.Struct, frozen=True, gc=False):
 
     def timeout(self, *intervals: float | None) -> timedelta:
         """The timeout of the longest of these intervals; None is the default one."""
-        longest = max(self.default_interval if interval is None else interval for interval in intervals)
+        longest = max(
+            self.default_interval if interval is None else interval for interval in intervals
+        )
         return timedelta(seconds=timeout_seconds(longest, minimum_seconds=self.minimum_timeout))
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """When the database received an event, and a µs number that differs for each event of a batch and keeps
-    their order."""
+    """When the database received an event, and a µs number that differs for each event of a batch
+    and keeps their order."""
 
     at: datetime
     order: int
@@ -164,10 +166,12 @@ STATUS_RANK = {status: rank for rank, status in enumerate(StatusType)}
 """Of two claims with one position the further one stands."""
 
 
-def outcome(row: Worker | ServerInstance, reported: Conclusion, *, fresh: bool) -> Conclusion | None:
-    """What the row must say now that the reports say this; None when it stays as it is. `fresh` evidence lifts what
-    the processor had inferred; a reported end replaces it whenever it comes. What only a newer version knows stays
-    until an end is reported."""
+def outcome(
+    row: Worker | ServerInstance, reported: Conclusion, *, fresh: bool
+) -> Conclusion | None:
+    """What the row must say now that the reports say this; None when it stays as it is. `fresh`
+    evidence lifts what the processor had inferred; a reported end replaces it whenever it comes.
+    What only a newer version knows stays until an end is reported."""
     status, reason, evidence = reported
     if row.reason in INFERRED:
         if not fresh and status not in TERMINAL:
@@ -181,7 +185,8 @@ def outcome(row: Worker | ServerInstance, reported: Conclusion, *, fresh: bool) 
 
 
 CAME_BACK = frozenset({Reason.RECOVERED, Reason.CLOCK_WENT_BACK})
-"""Why an active status stands although it was taken for something else before: kept as long as the status is."""
+"""Why an active status stands although it was taken for something else before: kept as long as the
+status is."""
 
 
 def _stays(row: Worker | ServerInstance, reported: Conclusion) -> bool:
@@ -190,5 +195,7 @@ def _stays(row: Worker | ServerInstance, reported: Conclusion) -> bool:
     if status == row.status:
         if (reason, evidence) == (row.reason, row.evidence):
             return True
-        return reason is not Reason.CLOCK_WENT_BACK and (row.reason in CAME_BACK or not row.reason.is_known)
+        return reason is not Reason.CLOCK_WENT_BACK and (
+            row.reason in CAME_BACK or not row.reason.is_known
+        )
     return row.status is not None and not row.status.is_known and status not in TERMINAL

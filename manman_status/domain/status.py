@@ -9,8 +9,8 @@ from typing import Self
 
 
 class Carried(StrEnum):
-    """Text that a newer version may have written. What this one does not know is carried as it is, as a value of its
-    own that is none of the members."""
+    """Text that a newer version may have written. What this one does not know is carried as it is,
+    as a value of its own that is none of the members."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -53,11 +53,12 @@ class Health(StrEnum):
 
 class Reason(Carried):
     """Why a status stands. `REPORTED` to `EXIT_CODE` were said by a worker, the next four are the
-    processor's own conclusions, `RECOVERED` took one of those back, `NEVER_BEAT` says why nothing is known.
+    processor's own conclusions, `RECOVERED` took one of those back, `NEVER_BEAT` says why nothing
+    is known.
 
-    `CLOCK_WENT_BACK`: a life with a lower incarnation, or the same one from its start, took the row over.
-    `FORGOTTEN` and `UNREPORTED` are only in transitions, since they delete the row: a person asked for
-    it, or nothing was received for the whole retention.
+    `CLOCK_WENT_BACK`: a life with a lower incarnation, or the same one from its start, took the row
+    over. `FORGOTTEN` and `UNREPORTED` are only in transitions, since they delete the row: a person
+    asked for it, or nothing was received for the whole retention.
     """
 
     REPORTED = "reported"
@@ -74,12 +75,16 @@ class Reason(Carried):
     UNREPORTED = "unreported"
 
 
-INFERRED = frozenset({Reason.HEARTBEAT_EXPIRED, Reason.WORKER_LOST, Reason.MISSING_FROM_INVENTORY, Reason.SUPERSEDED})
+INFERRED = frozenset(
+    {Reason.HEARTBEAT_EXPIRED, Reason.WORKER_LOST, Reason.MISSING_FROM_INVENTORY, Reason.SUPERSEDED}
+)
 
 CONCLUDED = INFERRED | {Reason.CLOCK_WENT_BACK, Reason.FORGOTTEN, Reason.UNREPORTED}
 """Reasons of the processor's own."""
 
-_STATUSES: Mapping[str, StatusType] = MappingProxyType({status.value: status for status in StatusType})
+_STATUSES: Mapping[str, StatusType] = MappingProxyType(
+    {status.value: status for status in StatusType}
+)
 _REASONS: Mapping[str, Reason] = MappingProxyType({reason.value: reason for reason in Reason})
 
 

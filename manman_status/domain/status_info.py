@@ -60,13 +60,21 @@ def in_arrival_order(
         dates = [*(one.as_of for one in known), *(one.counted_at for one in others)]
     else:
         as_of = event.ahead_at
-        known, others = [one for one in reported.ahead if one.as_of - as_of < SAME_CLOCK], reported.dated
+        known, others = (
+            [one for one in reported.ahead if one.as_of - as_of < SAME_CLOCK],
+            reported.dated,
+        )
         dates = [one.as_of for one in known]
     newest = max(dates, default=as_of)
-    if not is_final and (as_of < newest - REORDERED_WITHIN or _is_settled(known, as_of, event.status)):
+    if not is_final and (
+        as_of < newest - REORDERED_WITHIN or _is_settled(known, as_of, event.status)
+    ):
         return None
     horizon = max(newest, as_of) - REORDERED_WITHIN
-    kept = [*(one for one in known if one.as_of >= horizon), Applied(as_of, event.status, counted_at)]
+    kept = [
+        *(one for one in known if one.as_of >= horizon),
+        Applied(as_of, event.status, counted_at),
+    ]
     kept = sorted(kept, key=attrgetter("as_of"))[-REMEMBERED:]
     row.reported = Reported(kept, others) if event.ahead_at is None else Reported(others, kept)
     return msgspec.structs.replace(event, sent_at=counted_at, ahead_at=None)

@@ -1,6 +1,7 @@
 """The sweep over rows in memory: what silence leads to, given how far the fleet was observed.
 
-The same rules stand in SQL in `store/sweep.py`, which `pipeline/sweep.py` drives; a test holds the two together.
+The same rules stand in SQL in `store/sweep.py`, which `pipeline/sweep.py` drives; a test holds the
+two together.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Horizon(msgspec.Struct, frozen=True):
     resumed_at: datetime
 
     def is_silence(self, since: datetime, timeout: float, *, grace: float) -> bool:
-        """Whether nothing since then counts: observed to the end of the timeout, and long enough since observing
-        resumed."""
+        """Whether nothing since then counts: observed to the end of the timeout, and long enough
+        since observing resumed."""
         longest = max(timeout, grace)
         return (
             since + timedelta(seconds=timeout) < self.observed_through
@@ -52,8 +53,11 @@ class Horizon(msgspec.Struct, frozen=True):
 Guards = Mapping[str, GuardState]
 
 
-def sweep(rows: Rows, guards: Guards, horizon: Horizon, *, at: datetime, rules: SweepRules) -> dict[str, GuardState]:
-    """Conclude all that is due at this time of the database; the guards that hold afterwards, by group."""
+def sweep(
+    rows: Rows, guards: Guards, horizon: Horizon, *, at: datetime, rules: SweepRules
+) -> dict[str, GuardState]:
+    """Conclude all that is due at this time of the database; the guards that hold afterwards, by
+    group."""
     guards = sweep_workers(rows, guards, horizon, at=at, rules=rules)
     sweep_instances(rows, horizon, at=at, rules=rules)
     return guards
@@ -70,7 +74,9 @@ def sweep_workers(
     ]
     if not overdue and not guards:
         return {}
-    recently = at - timedelta(seconds=max(map(rules.timeout, overdue), default=rules.minimum_timeout))
+    recently = at - timedelta(
+        seconds=max(map(rules.timeout, overdue), default=rules.minimum_timeout)
+    )
     silent: dict[str, list[Worker]] = {}
     for worker in sorted(overdue, key=lambda worker: (deadline(worker, rules), worker.worker_id)):
         silent.setdefault(group_of(worker), []).append(worker)
@@ -80,8 +86,13 @@ def sweep_workers(
         groups[name].draining = sum(worker.is_draining for worker in workers)
     observed = horizon.observed_through
     verdicts = judge_groups(groups, guards, observed=observed, rules=rules.guard)
-    for worker in [one for name, verdict in verdicts.items() for one in silent.get(name, ())[: verdict.lose]]:
-        evidence: Evidence = {"last_heartbeat": worker.last_heartbeat, "deadline": deadline(worker, rules)}
+    for worker in [
+        one for name, verdict in verdicts.items() for one in silent.get(name, ())[: verdict.lose]
+    ]:
+        evidence: Evidence = {
+            "last_heartbeat": worker.last_heartbeat,
+            "deadline": deadline(worker, rules),
+        }
         if (guard := guards.get(group_of(worker))) is not None:
             evidence["held_since"] = guard.opened_at
         lose_worker(rows, worker, at, {**evidence, "observed_through": observed})
@@ -111,14 +122,21 @@ def sweep_instances(rows: Rows, horizon: Horizon, *, at: datetime, rules: SweepR
 
 def watched(workers: Iterable[Worker]) -> Iterable[Worker]:
     """Those who live and have promised to beat."""
-    return (worker for worker in workers if worker.status in ACTIVE and worker.last_heartbeat is not None)
+    return (
+        worker
+        for worker in workers
+        if worker.status in ACTIVE and worker.last_heartbeat is not None
+    )
 
 
 def has_rival(worker: Worker, horizon: Horizon, rules: SweepRules) -> bool:
-    """Whether another life of this worker beats too, or the row's own from its start (`domain/lives.py`)."""
+    """Whether another life of this worker beats too, or the row's own from its start
+    (`domain/lives.py`)."""
     if worker.rival_beat_at is None or worker.rival_beat_at == worker.rival_since:
         return False
-    return worker.rival_beat_at + timedelta(seconds=rules.timeout(worker)) >= horizon.observed_through
+    return (
+        worker.rival_beat_at + timedelta(seconds=rules.timeout(worker)) >= horizon.observed_through
+    )
 
 
 def deadline(worker: Worker, rules: SweepRules) -> datetime:
@@ -131,7 +149,9 @@ def group_of(worker: Worker) -> str:
     return worker.labels.get("group", "")
 
 
-def _count_groups(rows: Rows, horizon: Horizon, *, recently: datetime, rules: SweepRules) -> defaultdict[str, Group]:
+def _count_groups(
+    rows: Rows, horizon: Horizon, *, recently: datetime, rules: SweepRules
+) -> defaultdict[str, Group]:
     groups: defaultdict[str, Group] = defaultdict(Group)
     for worker in rows.workers.values():
         if worker.is_draining:

@@ -1,5 +1,5 @@
-"""How long something was active and how long lost, from its changes of status. All times are whole microseconds, so
-that the parts of a window add up to it exactly."""
+"""How long something was active and how long lost, from its changes of status. All times are whole
+microseconds, so that the parts of a window add up to it exactly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Span: TypeAlias = tuple[int, int, StatusType | None]
 
 
 class Figures(msgspec.Struct):
-    """Of one worker in a window, or the sums of several: `active` to `blind` add up to the window of each."""
+    """Of one worker in a window, or the sums of several: `active` to `blind` add up to the window
+    of each."""
 
     active: int = 0
     lost: int = 0
@@ -37,9 +38,16 @@ class Figures(msgspec.Struct):
     """How long those took, as far as it was in the window."""
 
     def add(
-        self, status: StatusType | None, number: int, *, total: int, longest: int, then: StatusType | None = None
+        self,
+        status: StatusType | None,
+        number: int,
+        *,
+        total: int,
+        longest: int,
+        then: StatusType | None = None,
     ) -> None:
-        """So many spans with one status, after each of which came `then`; None at the end of the window."""
+        """So many spans with one status, after each of which came `then`; None at the end of the
+        window."""
         self._lasts(status, total)
         if status is StatusType.LOST:
             self.losses += number
@@ -51,12 +59,20 @@ class Figures(msgspec.Struct):
             self.failures += number
 
     def add_changes(
-        self, old: StatusType | None, new: StatusType, number: int, *, seen: int, lost: int = 0, longest: int = 0
+        self,
+        old: StatusType | None,
+        new: StatusType,
+        number: int,
+        *,
+        seen: int,
+        lost: int = 0,
+        longest: int = 0,
     ) -> None:
-        """So many changes, without looking at which worker they are of: a span ends with each of them, and another
-        begins. `seen` is the sum of their times, on a clock that is 0 at the beginning of the window and stands still
-        while it is blind; `lost` and `longest` are about the spans before them that were LOST. The spans that last at
-        the end are still to be added, with `seen` of then."""
+        """So many changes, without looking at which worker they are of: a span ends with each of
+        them, and another begins. `seen` is the sum of their times, on a clock that is 0 at the
+        beginning of the window and stands still while it is blind; `lost` and `longest` are about
+        the spans before them that were LOST. The spans that last at the end are still to be added,
+        with `seen` of then."""
         self._lasts(old, seen)
         self._lasts(new, -seen)
         if new is StatusType.LOST:
@@ -80,8 +96,8 @@ class Figures(msgspec.Struct):
 
     @property
     def fraction_active(self) -> float | None:
-        """Of the time in which it should have been active: what had ended was ended on purpose, or by a crash that
-        was reported, and is neither."""
+        """Of the time in which it should have been active: what had ended was ended on purpose, or
+        by a crash that was reported, and is neither."""
         expected = self.active + self.lost
         return self.active / expected if expected else None
 
@@ -101,15 +117,18 @@ class Figures(msgspec.Struct):
 
 
 class Window:
-    """From `begin` until `end`. While it was `blind` nothing is said: that time is taken out of all others. The
-    intervals of blindness may touch, overlap, and reach beyond the window."""
+    """From `begin` until `end`. While it was `blind` nothing is said: that time is taken out of all
+    others. The intervals of blindness may touch, overlap, and reach beyond the window."""
 
     def __init__(self, begin: int, end: int, blind: Iterable[tuple[int, int]] = ()) -> None:
         self.begin = begin
         self.end = end
         merged: list[tuple[int, int]] = []
         for blind_from, blind_until in sorted(blind):
-            lower, upper = max(blind_from, begin, merged[-1][1] if merged else begin), min(blind_until, end)
+            lower, upper = (
+                max(blind_from, begin, merged[-1][1] if merged else begin),
+                min(blind_until, end),
+            )
             if lower < upper:
                 merged.append((lower, upper))
         self._blind = merged
@@ -140,8 +159,8 @@ class Window:
         return self.end - self.begin - self.blind_until(self.end)
 
     def seen_until(self) -> tuple[list[int], list[int], list[int]]:
-        """How much was seen until a time `t`, as `slope * t + offset`: times in ascending order, then the slopes and
-        the offsets of the pieces between them, one more of each."""
+        """How much was seen until a time `t`, as `slope * t + offset`: times in ascending order,
+        then the slopes and the offsets of the pieces between them, one more of each."""
         times, slopes, offsets = list[int](), [0], [0]
         seen, since = 0, self.begin
         for blind_from, blind_until in (*self._blind, (self.end, self.end)):
@@ -152,8 +171,8 @@ class Window:
         return times, slopes, offsets
 
     def spans(self, changes: Sequence[Change], status: StatusType | None) -> Iterator[Span]:
-        """One after another, through the whole window. `changes` are those within it, in their order; `status` is
-        what it has at the end, and so all the time when there are none."""
+        """One after another, through the whole window. `changes` are those within it, in their
+        order; `status` is what it has at the end, and so all the time when there are none."""
         since, now = self.begin, changes[0][1] if changes else status
         for at, _, new in changes:
             # The times of two transactions may be out of order by a moment; spans are not.
@@ -165,7 +184,9 @@ class Window:
     def measure(self, changes: Sequence[Change], status: StatusType | None) -> Figures:
         """Of one worker; `changes` and `status` as in `spans`."""
         figures = Figures(blind=self.blind_until(self.end))
-        for (since, until, now), then in zip_longest(self.spans(changes, status), (new for _, _, new in changes)):
+        for (since, until, now), then in zip_longest(
+            self.spans(changes, status), (new for _, _, new in changes)
+        ):
             seen = until - since - (self.blind_until(until) - self.blind_until(since))
             figures.add(now, 1, total=seen, longest=seen, then=then)
         return figures

@@ -1,8 +1,9 @@
-"""Who may say what: by the exchange and routing key of a delivery, and by the processors' signature.
+"""Who may say what: by the exchange and routing key of a delivery, and by the processors'
+signature.
 
-RabbitMQ decides who may publish to which exchange and, with topic permissions, by which routing keys.
-Both come with each delivery and cannot be forged, unlike anything in the body. So the body is held
-against them here: docs/trust.md.
+RabbitMQ decides who may publish to which exchange and, with topic permissions, by which routing
+keys. Both come with each delivery and cannot be forged, unlike anything in the body. So the body is
+held against them here: docs/trust.md.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ class Admission:
     """Decides for each event of one queue whether its sender may say it."""
 
     def __init__(
-        self, seal: Seal, *, queue: str, kind: CanaryKind, control_exchange: str, body_must_match_key: bool
+        self,
+        seal: Seal,
+        *,
+        queue: str,
+        kind: CanaryKind,
+        control_exchange: str,
+        body_must_match_key: bool,
     ) -> None:
         self._seal = seal
         self._queue = queue
@@ -74,13 +81,17 @@ class Admission:
                 queue=self._queue,
                 processor_id=canary.processor_id[:100],
                 problem="the MAC is wrong" if canary.mac else "it has no MAC",
-                meaning="an older processor still runs, or somebody forges canaries; it proves nothing",
+                meaning=(
+                    "an older processor still runs, or somebody forges canaries; it proves nothing"
+                ),
             )
         return None
 
     def _check_control(self, exchange: str, routing_key: str, key: str) -> None:
         if exchange != self._control_exchange:
-            raise PoisonMessage(f"a control message is taken from the exchange {self._control_exchange} only")
+            raise PoisonMessage(
+                f"a control message is taken from the exchange {self._control_exchange} only"
+            )
         if routing_key != key:
             raise PoisonMessage(f"this control message is taken with the routing key {key} only")
 
@@ -100,4 +111,6 @@ def check_key(event: ReportedEvent, routing_key: str) -> None:
             assert_never(event)
     if not any(entity == kind and named == str(number) for kind, number in subjects):
         about = " and ".join(f"{kind} {number}" for kind, number in subjects)
-        raise PoisonMessage(f"the event is about {about}, the routing key is not: body_must_match_key is on")
+        raise PoisonMessage(
+            f"the event is about {about}, the routing key is not: body_must_match_key is on"
+        )

@@ -1,5 +1,6 @@
-"""A person's word about alerts, workers and server instances, taken within a batch as any other message: stored with
-it, and only once. What changes nothing is not logged: whoever repeats it must not fill the log."""
+"""A person's word about alerts, workers and server instances, taken within a batch as any other
+message: stored with it, and only once. What changes nothing is not logged: whoever repeats it must
+not fill the log."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from manman_status.wire.notices import AlertAcknowledged, Forget, SilenceAsked, 
 log = structlog.get_logger()
 
 
-async def take_alert_notice(connection: Connection, notice: SilenceAsked | SilenceEnded | AlertAcknowledged) -> None:
+async def take_alert_notice(
+    connection: Connection, notice: SilenceAsked | SilenceEnded | AlertAcknowledged
+) -> None:
     match notice:
         case SilenceAsked():
             is_new = await add_silence(
@@ -32,7 +35,12 @@ async def take_alert_notice(connection: Connection, notice: SilenceAsked | Silen
                 labels=notice.labels,
             )
             if is_new:
-                log.info("alerts_silenced", silence_id=notice.silence_id, seconds=notice.seconds, by=notice.by)
+                log.info(
+                    "alerts_silenced",
+                    silence_id=notice.silence_id,
+                    seconds=notice.seconds,
+                    by=notice.by,
+                )
         case SilenceEnded():
             if await end_silence(connection, notice.silence_id):
                 log.info("silence_ended", silence_id=notice.silence_id)

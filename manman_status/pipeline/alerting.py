@@ -1,8 +1,9 @@
-"""The leader asks the alert rules about what has happened since they were last asked, and keeps what they find.
+"""The leader asks the alert rules about what has happened since they were last asked, and keeps
+what they find.
 
-What they found and how far they have looked is one transaction: a leader that dies in between has done neither, and
-the next one looks again. No transaction is open while they think: only the leader writes what they read, so it is the
-same when they are done, or the leader is another one.
+What they found and how far they have looked is one transaction: a leader that dies in between has
+done neither, and the next one looks again. No transaction is open while they think: only the leader
+writes what they read, so it is the same when they are done, or the leader is another one.
 """
 
 from __future__ import annotations
@@ -60,11 +61,13 @@ REVISIONS_AT_ONCE = 10_000
 LEAST_PAUSES = 4
 """Times as long as the look before it."""
 LONGEST_PAUSE_SECONDS = 5.0
-"""A look that hung and this pause are together far less than what is told as a time without a processor."""
+"""A look that hung and this pause are together far less than what is told as a time without a
+processor."""
 
 
 class Alerter:
-    """`wake` is called after alerts were committed; `woken` may be called from outside when there is something new."""
+    """`wake` is called after alerts were committed; `woken` may be called from outside when there
+    is something new."""
 
     def __init__(
         self,
@@ -97,7 +100,8 @@ class Alerter:
             begun = perf_counter()
             try:
                 more = await self.judge(token)
-                # With tens of thousands of alerts open a look takes long: it may not take all of a leader's time.
+                # With tens of thousands of alerts open a look takes long: it may not take all of a
+                # leader's time.
                 pause = min(LEAST_PAUSES * (perf_counter() - begun), LONGEST_PAUSE_SECONDS)
             except LeaseLost:
                 self._leadership.lost()
@@ -127,7 +131,9 @@ class Alerter:
         begun = elapsed()
         async with self._pool.acquire() as connection:
             progress = await read_progress(connection)
-            if self._clock.step_at(ClockReading(progress.now, begun, elapsed()), steps=progress.clock_steps):
+            if self._clock.step_at(
+                ClockReading(progress.now, begun, elapsed()), steps=progress.clock_steps
+            ):
                 return False
             through = min(progress.newest_revision, progress.judged_revision + REVISIONS_AT_ONCE)
             scene = await self._look(connection, progress, through)
@@ -135,7 +141,10 @@ class Alerter:
         async with self._pool.acquire() as connection, connection.transaction():
             await check_lease(connection, LEASE, token)
             if not await move_progress(
-                connection, judged=progress.judged_revision, through=through, memory=judgement.memory
+                connection,
+                judged=progress.judged_revision,
+                through=through,
+                memory=judgement.memory,
             ):
                 return True
             await open_alerts(connection, judgement.opened, promised_to=BROKER)
@@ -151,25 +160,45 @@ class Alerter:
         rows = await read_changes(connection, after=progress.judged_revision, through=through)
         subjects = [alert.subject for alert in unresolved.values()]
         changed = {worker_id for row in rows if (worker_id := worker_of(row)) is not None}
-        worker_ids = changed | {subject.worker_id for subject in subjects if subject.worker_id is not None}
-        instance_ids = {subject.instance_id for subject in subjects if subject.instance_id is not None}
+        worker_ids = changed | {
+            subject.worker_id for subject in subjects if subject.worker_id is not None
+        }
+        instance_ids = {
+            subject.instance_id for subject in subjects if subject.instance_id is not None
+        }
         workers = await read_workers(connection, worker_ids) if worker_ids else {}
         went_along = (
-            await count_lost_servers(connection, after=progress.judged_revision, through=through) if rows else {}
+            await count_lost_servers(connection, after=progress.judged_revision, through=through)
+            if rows
+            else {}
         )
         changes = [
-            change_of(row, workers.get(worker_of(row) or 0), went_along.get((row["entity_id"], row["at"]), 0))
+            change_of(
+                row,
+                workers.get(worker_of(row) or 0),
+                went_along.get((row["entity_id"], row["at"]), 0),
+            )
             for row in rows
         ]
-        instance_ids |= {change.entity_id for change in changes if change.entity is Entity.SERVER_INSTANCE}
-        lost = {c.entity_id for c in changes if c.entity is Entity.WORKER and c.new_status is StatusType.LOST}
+        instance_ids |= {
+            change.entity_id for change in changes if change.entity is Entity.SERVER_INSTANCE
+        }
+        lost = {
+            c.entity_id
+            for c in changes
+            if c.entity is Entity.WORKER and c.new_status is StatusType.LOST
+        }
         flapping = lost | {
             alert.subject.worker_id
             for alert in unresolved.values()
             if alert.rule == Flapping.name and alert.subject.worker_id is not None
         }
-        crashes = await self._crashes(connection, changes, [alert.rule for alert in unresolved.values()])
-        crashed_on = {crash.worker_id for crash in crashes if crash.worker_id is not None} - workers.keys()
+        crashes = await self._crashes(
+            connection, changes, [alert.rule for alert in unresolved.values()]
+        )
+        crashed_on = {
+            crash.worker_id for crash in crashes if crash.worker_id is not None
+        } - workers.keys()
         if crashed_on:
             workers |= await read_workers(connection, crashed_on)
         new = (
@@ -202,7 +231,9 @@ class Alerter:
             open=unresolved,
         )
 
-    async def _workers_before(self, connection: Connection, minutes: Sequence[Minute]) -> int | None:
+    async def _workers_before(
+        self, connection: Connection, minutes: Sequence[Minute]
+    ) -> int | None:
         """How many workers were known before these minutes; None when none of them brought many."""
         if busiest(minutes) <= MANY:
             return None
@@ -219,7 +250,9 @@ class Alerter:
 
 
 def _tell(judgement: Judgement) -> None:
-    for (rule, severity), number in Counter((f.rule, f.severity) for f, _ in judgement.opened).items():
+    for (rule, severity), number in Counter(
+        (f.rule, f.severity) for f, _ in judgement.opened
+    ).items():
         keys = [f.key for f, _ in judgement.opened if (f.rule, f.severity) == (rule, severity)]
         log.info("alerts_opened", rule=rule, severity=severity, alerts=number, first=keys[0])
     if judgement.over:

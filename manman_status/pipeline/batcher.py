@@ -1,4 +1,5 @@
-"""Many small things made into few big ones: a buffer that is flushed when full or when its oldest is due."""
+"""Many small things made into few big ones: a buffer that is flushed when full or when its oldest
+is due."""
 
 from __future__ import annotations
 
@@ -12,11 +13,14 @@ T = TypeVar("T")
 class Batcher(Generic[T]):
     """Hands lists of items to `flush`, one call at a time, in the order they came.
 
-    A batch goes out when its weight reaches `max_weight`, or `max_wait_ms` after its first item. Whoever adds bounds
-    what may wait. An exception of `flush` ends `run`: retrying is the flush's own business.
+    A batch goes out when its weight reaches `max_weight`, or `max_wait_ms` after its first item.
+    Whoever adds bounds what may wait. An exception of `flush` ends `run`: retrying is the flush's
+    own business.
     """
 
-    def __init__(self, flush: Callable[[list[T]], Awaitable[None]], *, max_weight: int, max_wait_ms: int) -> None:
+    def __init__(
+        self, flush: Callable[[list[T]], Awaitable[None]], *, max_weight: int, max_wait_ms: int
+    ) -> None:
         self._flush = flush
         self._max_weight = max_weight
         self._max_wait_seconds = max_wait_ms / 1000

@@ -1,7 +1,8 @@
 """Listening, proven: once a second a canary through each queue, and this processor's own row.
 
-A canary carries the database's time. One consumer reads a queue, in its order, and commits in that order. So when a
-canary has been committed, everything put on its queue before that time is in the rows.
+A canary carries the database's time. One consumer reads a queue, in its order, and commits in that
+order. So when a canary has been committed, everything put on its queue before that time is in the
+rows.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ DEAF_SECONDS = DROPPED_TTL_SECONDS * 2 / 3
 
 
 class Broker(Protocol):
-    """What is read of the broker, and canaries on it. Sending one may fail or hang while the broker is away: then
-    nothing is proven, which is the point."""
+    """What is read of the broker, and canaries on it. Sending one may fail or hang while the broker
+    is away: then nothing is proven, which is the point."""
 
     @property
     def is_connected(self) -> bool:
@@ -72,7 +73,8 @@ class Broker(Protocol):
 
     @property
     def problems(self) -> dict[str, str]:
-        """Why a queue is not read, by its name, or why nothing can be published, by `publishing`."""
+        """Why a queue is not read, by its name, or why nothing can be published, by
+        `publishing`."""
 
     def follow(self, marks: Sequence[QueueMark], *, processors: int) -> None:
         """Read these queues, which so many processors share."""
@@ -81,10 +83,12 @@ class Broker(Protocol):
         """A canary through each of the queues, to whichever processor is given it."""
 
     async def has_dropped(self) -> bool | None:
-        """Whether the broker dropped heartbeats within some 15 s; None when that cannot be asked."""
+        """Whether the broker dropped heartbeats within some 15 s; None when that cannot be
+        asked."""
 
     async def depths(self) -> tuple[dict[str, int], int | None]:
-        """How many messages wait in each queue, and how many dead letters; {} and None when that cannot be asked."""
+        """How many messages wait in each queue, and how many dead letters; {} and None when that
+        cannot be asked."""
 
 
 class _Report(NamedTuple):
@@ -96,7 +100,8 @@ class _Report(NamedTuple):
 
 
 class Observer:
-    """Keeps this processor's row, reports and sends canaries. `queues` are those that our settings ask for."""
+    """Keeps this processor's row, reports and sends canaries. `queues` are those that our settings
+    ask for."""
 
     def __init__(
         self,
@@ -135,7 +140,8 @@ class Observer:
         self._last: _Report | None = None
 
     async def register(self) -> bool:
-        """Before anything is read: the queues that are read from now on, and our row. Tries until it succeeds."""
+        """Before anything is read: the queues that are read from now on, and our row. Tries until
+        it succeeds."""
         backoff = Backoff()
         while True:
             try:
@@ -153,12 +159,19 @@ class Observer:
             self._seal.use(await shared_secret(connection))
             async with connection.transaction():
                 steps = (await read_clock(connection)).steps
-                await register_processor(connection, self._processor_id, host=self._host, version=self._version)
+                await register_processor(
+                    connection, self._processor_id, host=self._host, version=self._version
+                )
                 added, leaving = await choose_queues(connection, self._queues, steps=steps)
                 marks = await read_queues(connection)
                 await check_clock(connection, steps=steps)
         if leaving:
-            log.warning("queues_changed", added=added, leaving=leaving, meaning="another number of partitions is set")
+            log.warning(
+                "queues_changed",
+                added=added,
+                leaving=leaving,
+                meaning="another number of partitions is set",
+            )
         self._broker.follow(marks, processors=1)
 
     async def unregister(self) -> None:
@@ -166,8 +179,8 @@ class Observer:
             await forget_processor(connection, self._processor_id)
 
     async def run(self) -> None:
-        """Reports go several times as often as canaries, so that a clock that stepped, or a connection that was lost,
-        is known before the next canary."""
+        """Reports go several times as often as canaries, so that a clock that stepped, or a
+        connection that was lost, is known before the next canary."""
         backoff = Backoff()
         for turn in count():
             sends = turn % REPORTS_PER_CANARY == 0
@@ -191,7 +204,8 @@ class Observer:
             await asyncio.sleep(self._interval_seconds / REPORTS_PER_CANARY)
 
     def has_proof(self, *, within_seconds: float) -> bool:
-        """Whether the database answered and canaries came through every queue so lately, and we read or stand by."""
+        """Whether the database answered and canaries came through every queue so lately, and we
+        read or stand by."""
         return monotonic() - self._proven_at <= within_seconds and not self._broker.problems
 
     def _note_proof(self, report: _Report) -> None:
@@ -205,12 +219,18 @@ class Observer:
         ]
         if missing:
             self._unproven_since = self._unproven_since or monotonic()
-            if not self._missing_told and monotonic() - self._unproven_since > self._standstill_seconds:
+            if (
+                not self._missing_told
+                and monotonic() - self._unproven_since > self._standstill_seconds
+            ):
                 self._missing_told = missing
                 log.warning(
                     "canaries_do_not_return",
                     queues=missing,
-                    meaning="the broker, or whoever reads these queues, stands still; nobody is marked LOST meanwhile",
+                    meaning=(
+                        "the broker, or whoever reads these queues, stands still; nobody is marked"
+                        " LOST meanwhile"
+                    ),
                 )
             return
         self._proven_at, self._unproven_since = monotonic(), None
@@ -219,28 +239,40 @@ class Observer:
             self._missing_told = []
 
     async def _report(self) -> _Report:
-        """Write the row, let the observation advance, and see what is to be read; the database's time, taken before
-        any canary is sent. So no canary that was sent after a loss of the connection is seen before that loss.
+        """Write the row, let the observation advance, and see what is to be read; the database's
+        time, taken before any canary is sent. So no canary that was sent after a loss of the
+        connection is seen before that loss.
 
-        The observation advances to the watermarks of the last report, when the broker has since said what it dropped:
-        a heartbeat that was dropped was dropped before the canary behind it came.
+        The observation advances to the watermarks of the last report, when the broker has since
+        said what it dropped: a heartbeat that was dropped was dropped before the canary behind it
+        came.
         """
         losses, is_connected = self._broker.losses, self._broker.is_connected
-        self._statistics.broker_alarm, self._statistics.broker_problems = self._broker.alarm, self._broker.problems
+        self._statistics.broker_alarm, self._statistics.broker_problems = (
+            self._broker.alarm,
+            self._broker.problems,
+        )
         self._statistics.reads = self._broker.given
         asked_at = monotonic()
         dropped = await self._ask_for_dropped()
         was_deaf = monotonic() - self._asked_at > DEAF_SECONDS
         was_cut_off = losses != self._losses_told or not is_connected or was_deaf
         self._last = report = await self._write(
-            self._last if dropped is not None else None, was_cut_off=was_cut_off, dropped=bool(dropped)
+            self._last if dropped is not None else None,
+            was_cut_off=was_cut_off,
+            dropped=bool(dropped),
         )
         if dropped is not None:
             self._asked_at = asked_at
         self._statistics.watermarks = {mark.queue: mark.observed_through for mark in report.marks}
-        if is_connected and losses != self._losses_told:  # until then each report says that it is lost
+        if (
+            is_connected and losses != self._losses_told
+        ):  # until then each report says that it is lost
             self._losses_told = losses
-            log.warning("was_cut_off_from_broker", meaning="nobody is given up until a whole timeout was observed")
+            log.warning(
+                "was_cut_off_from_broker",
+                meaning="nobody is given up until a whole timeout was observed",
+            )
         return report
 
     async def _ask_for_dropped(self) -> bool | None:
@@ -248,14 +280,17 @@ class Observer:
         if dropped and not self._has_dropped:
             log.warning(
                 "heartbeats_dropped",
-                meaning="a heartbeat queue was full, or held heartbeats for too long;"
-                " nobody is marked LOST until a whole timeout was observed",
+                meaning=(
+                    "a heartbeat queue was full, or held heartbeats for too long;"
+                    " nobody is marked LOST until a whole timeout was observed"
+                ),
             )
         self._has_dropped = bool(dropped)
         return dropped
 
     async def read_marks(self, *, note_cut: bool) -> list[QueueMark]:
-        """What is to be read. `note_cut` writes down that a connection was lost. Raises one of DATABASE_ERRORS."""
+        """What is to be read. `note_cut` writes down that a connection was lost. Raises one of
+        DATABASE_ERRORS."""
         async with self._pool.acquire() as connection:
             if note_cut:
                 await resume_observation(connection)
@@ -287,7 +322,9 @@ class Observer:
                 if not marks:  # somebody emptied the tables
                     await choose_queues(connection, self._queues, steps=steps)
                     marks = await read_queues(connection)
-                processors = await reading_processors(connection, within_seconds=3 * self._interval_seconds)
+                processors = await reading_processors(
+                    connection, within_seconds=3 * self._interval_seconds
+                )
                 await check_clock(connection, steps=steps)
         self._clock.keep(reading, steps)
         self._broker.follow(marks, processors=processors)
@@ -295,13 +332,19 @@ class Observer:
             log.warning(
                 "database_clock_stepped",
                 seconds=round(step, 3),
-                meaning="no worker is marked LOST until a whole timeout was observed in the new time",
+                meaning=(
+                    "no worker is marked LOST until a whole timeout was observed in the new time"
+                ),
             )
         return _Report(read.now, steps, marks)
 
     async def _report_in(self, connection: Connection) -> None:
         """Write the row, within the caller's transaction."""
-        if not await report_processor(connection, self._processor_id, statistics=self._statistics.as_row()):
+        if not await report_processor(
+            connection, self._processor_id, statistics=self._statistics.as_row()
+        ):
             # Perhaps a backup was restored, with another secret or none.
             self._seal.use(await shared_secret(connection))
-            await register_processor(connection, self._processor_id, host=self._host, version=self._version)
+            await register_processor(
+                connection, self._processor_id, host=self._host, version=self._version
+            )

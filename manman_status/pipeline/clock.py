@@ -21,7 +21,11 @@ from manman_status.domain.clock import STEP_SECONDS, ClockReading, step_between
 
 def elapsed() -> float:
     """Monotonic seconds that go on while the machine sleeps, where the system has such a clock."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    return (
+        time.clock_gettime(time.CLOCK_BOOTTIME)
+        if hasattr(time, "CLOCK_BOOTTIME")
+        else time.monotonic()
+    )
 
 
 class DatabaseClock:
@@ -43,7 +47,9 @@ class DatabaseClock:
             return 0.0
         return step_between(self._reading, reading)
 
-    def step_to_take(self, reading: ClockReading, *, steps: int, last_read: datetime | None) -> float:
+    def step_to_take(
+        self, reading: ClockReading, *, steps: int, last_read: datetime | None
+    ) -> float:
         """The step that this processor is the first to find; 0.0 without one. `last_read` is the
         newest time that any processor has stored."""
         step = self.step_at(reading, steps=steps)

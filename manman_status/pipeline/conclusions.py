@@ -1,7 +1,9 @@
-"""What a sweep has concluded becomes rows, in transactions of a bounded size that only a leader can commit.
+"""What a sweep has concluded becomes rows, in transactions of a bounded size that only a leader can
+commit.
 
-Rows are locked in the order of their keys, as everywhere. A worker is marked LOST before its instances beyond the first
-`INSTANCES_AT_ONCE`: should the leader die in between, the next one finds these as abandoned, one timeout later.
+Rows are locked in the order of their keys, as everywhere. A worker is marked LOST before its
+instances beyond the first `INSTANCES_AT_ONCE`: should the leader die in between, the next one finds
+these as abandoned, one timeout later.
 """
 
 from __future__ import annotations
@@ -92,9 +94,12 @@ class Conclusions:
                 await check_lease(self._connection, LEASE, self.token)
                 await delete_guards(self._connection, names)
 
-    async def lose_workers(self, condemned: Sequence[Overdue], held: Mapping[str, GuardState]) -> None:
-        """Mark these LOST, at most `WORKERS_AT_ONCE`, and their active instances with them, but none that has been
-        received since. `held` are the guards that there were before the sweep."""
+    async def lose_workers(
+        self, condemned: Sequence[Overdue], held: Mapping[str, GuardState]
+    ) -> None:
+        """Mark these LOST, at most `WORKERS_AT_ONCE`, and their active instances with them, but
+        none that has been received since. `held` are the guards that there were before the
+        sweep."""
         if not condemned:
             return
         lost: dict[int, Evidence] = {}
@@ -103,7 +108,11 @@ class Conclusions:
             await lock_workers(self._connection, ids, rows)
             for silent in condemned:
                 worker = rows.workers.get(silent.worker_id)
-                if worker is None or worker.status not in ACTIVE or worker.last_heartbeat != silent.last_heartbeat:
+                if (
+                    worker is None
+                    or worker.status not in ACTIVE
+                    or worker.last_heartbeat != silent.last_heartbeat
+                ):
                     continue
                 evidence: Evidence = {
                     "last_heartbeat": silent.last_heartbeat,
@@ -122,7 +131,8 @@ class Conclusions:
             instances = await self._lose_rest(lost, now)
 
     async def _lose_rest(self, lost: Mapping[int, Evidence], at: datetime) -> list[int]:
-        """Mark further active instances LOST whose workers were marked at that time, and still are; their ids."""
+        """Mark further active instances LOST whose workers were marked at that time, and still are;
+        their ids."""
         async with self._writing("lost_to_silence") as (rows, now):
             await lock_workers(self._connection, sorted(lost), rows)
             still = [
@@ -151,7 +161,12 @@ class Conclusions:
             await self._lock(rows, found)
             for instance_id, worker_id in found:
                 worker, instance = rows.workers.get(worker_id), rows.instances.get(instance_id)
-                if worker is None or instance is None or worker.status in ACTIVE or instance.status not in ACTIVE:
+                if (
+                    worker is None
+                    or instance is None
+                    or worker.status in ACTIVE
+                    or instance.status not in ACTIVE
+                ):
                     continue
                 evidence: Evidence = {
                     "worker_id": worker_id,
@@ -170,10 +185,16 @@ class Conclusions:
 
     async def _crash_unlisted(self, found: Sequence[tuple[int, int, datetime]]) -> None:
         async with self._writing("missing_servers_crashed") as (rows, now):
-            await self._lock(rows, [(instance_id, worker_id) for instance_id, worker_id, _ in found])
+            await self._lock(
+                rows, [(instance_id, worker_id) for instance_id, worker_id, _ in found]
+            )
             for instance_id, worker_id, deadline in found:
                 instance = rows.instances.get(instance_id)
-                if instance is None or instance.missing_since is None or instance.worker_id != worker_id:
+                if (
+                    instance is None
+                    or instance.missing_since is None
+                    or instance.worker_id != worker_id
+                ):
                     continue
                 evidence: Evidence = {
                     "missing_since": instance.missing_since,
@@ -188,8 +209,8 @@ class Conclusions:
 
     @asynccontextmanager
     async def _writing(self, event: str) -> AsyncIterator[tuple[Rows, datetime]]:
-        """A transaction that only a leader can commit; what its body changed in the rows is written at its end, and
-        logged as `event`."""
+        """A transaction that only a leader can commit; what its body changed in the rows is written
+        at its end, and logged as `event`."""
         rows = Rows()
         async with self._connection.transaction():
             await check_lease(self._connection, LEASE, self.token)
@@ -199,6 +220,8 @@ class Conclusions:
             await append_transitions(self._connection, rows.transitions)
         if rows.transitions:
             entities = Counter(transition.entity for transition in rows.transitions)
-            log.info(event, workers=entities[Entity.WORKER], servers=entities[Entity.SERVER_INSTANCE])
+            log.info(
+                event, workers=entities[Entity.WORKER], servers=entities[Entity.SERVER_INSTANCE]
+            )
             self._statistics.add_transitions(rows.transitions)
             self._wake()

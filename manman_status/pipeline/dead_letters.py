@@ -1,9 +1,10 @@
 """Dead letters: safe in the database first, on the broker's queue after that.
 
-A message that nobody can understand is stored in the transaction that stores its batch, so one acknowledgement settles
-the whole batch: every message of it is committed, as rows or as letters. The leader moves the letters to the
-dead-letter queue and removes each once the broker has confirmed it. So a queue that is missing, full or unreachable
-costs nothing but waiting, and holds up no good message. A letter may reach the queue twice, under one id.
+A message that nobody can understand is stored in the transaction that stores its batch, so one
+acknowledgement settles the whole batch: every message of it is committed, as rows or as letters.
+The leader moves the letters to the dead-letter queue and removes each once the broker has confirmed
+it. So a queue that is missing, full or unreachable costs nothing but waiting, and holds up no good
+message. A letter may reach the queue twice, under one id.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ LONGEST_BODY_BYTES = 1024 * 1024
 """A longer body breaks the contract: a letter keeps its beginning."""
 KEPT_OF_LONGER_BYTES = 64 * 1024
 LONGEST_HEADERS_BYTES = 32 * 1024
-"""All headers of a message travel in one AMQP frame of 128 KiB: longer ones, and our own beside them, might not fit."""
+"""All headers of a message travel in one AMQP frame of 128 KiB: longer ones, and our own beside
+them, might not fit."""
 AT_ONCE = 200
 AT_ONCE_BYTES = 8 * 1024 * 1024
 POLL_SECONDS = 0.5
@@ -40,7 +42,8 @@ MOST_SENDERS = 10_000
 class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event that was refused, with all that is needed to look at it and to send it again.
 
-    `repeats` counts the letters of the same cause and sender that were only counted since the one before.
+    `repeats` counts the letters of the same cause and sender that were only counted since the one
+    before.
     """
 
     body: bytes
@@ -73,14 +76,17 @@ def pack(letter: Letter) -> tuple[uuid.UUID, bytes]:
         fits = len(msgspec.msgpack.encode(letter.headers)) <= LONGEST_HEADERS_BYTES
     except Exception:  # noqa: BLE001 - a stranger's headers may hold anything, nested as deep as they like
         fits = False
-    return uuid.uuid4(), msgspec.msgpack.encode(letter if fits else msgspec.structs.replace(letter, headers={}))
+    return uuid.uuid4(), msgspec.msgpack.encode(
+        letter if fits else msgspec.structs.replace(letter, headers={})
+    )
 
 
 class Sampler:
     """Decides which dead letters of one queue are kept whole, and which are only counted.
 
-    Kept in an hour are `of_one` letters for one cause and sender, and `in_all` letters or `in_all_bytes` altogether: a
-    faulty version of a worker, or an attacker, fills neither the queue nor the disk.
+    Kept in an hour are `of_one` letters for one cause and sender, and `in_all` letters or
+    `in_all_bytes` altogether: a faulty version of a worker, or an attacker, fills neither the queue
+    nor the disk.
     """
 
     def __init__(self, *, of_one: int, in_all: int, in_all_bytes: int) -> None:
@@ -94,8 +100,8 @@ class Sampler:
         self._bytes = 0
 
     def keep(self, cause: str, sender: str, size: int, *, now: float) -> int | None:
-        """None when this letter of so many bytes is only counted. Else how many were only counted since the last that
-        was kept. `now` is in seconds, of a clock that never goes back."""
+        """None when this letter of so many bytes is only counted. Else how many were only counted
+        since the last that was kept. `now` is in seconds, of a clock that never goes back."""
         if now >= self._hour_ends:
             self._hour_ends = now + HOUR_SECONDS
             self._kept.clear()
@@ -145,7 +151,9 @@ class DeadLetterRelay:
                         "dead_letters_not_moved",
                         error=describe(error),
                         waiting=self._statistics.dead_letters_unsent,
-                        meaning="they are safe in the database and are sent when the queue takes them",
+                        meaning=(
+                            "they are safe in the database and are sent when the queue takes them"
+                        ),
                     )
                 await asyncio.sleep(delay)
             else:
@@ -156,16 +164,22 @@ class DeadLetterRelay:
                     await asyncio.sleep(POLL_SECONDS)
 
     async def _relay(self) -> bool:
-        """Send the oldest, remove what was confirmed. True when there may be more. Raises BrokerUnavailable."""
+        """Send the oldest, remove what was confirmed. True when there may be more. Raises
+        BrokerUnavailable."""
         async with self._pool.acquire() as connection:
             self._statistics.dead_letters_unsent = (await read_outbox(connection)).letters
             if not self._statistics.dead_letters_unsent:
                 return False
             packed = await oldest_letters(connection, limit=AT_ONCE, max_bytes=AT_ONCE_BYTES)
         answers = await asyncio.gather(
-            *(self._send(letter_id, _decode(letter)) for letter_id, letter in packed), return_exceptions=True
+            *(self._send(letter_id, _decode(letter)) for letter_id, letter in packed),
+            return_exceptions=True,
         )
-        sent = [letter_id for (letter_id, _), answer in zip(packed, answers, strict=True) if answer is None]
+        sent = [
+            letter_id
+            for (letter_id, _), answer in zip(packed, answers, strict=True)
+            if answer is None
+        ]
         if sent:
             async with self._pool.acquire() as connection:
                 await remove_letters(connection, sent)

@@ -1,7 +1,7 @@
 """Notices that the database's history was replaced, and gives it a new name (`store/epochs.py`).
 
-Every processor looks, shortly after each of its own commits and once a second: the one that has seen
-the most may be the only one that can tell.
+Every processor looks, shortly after each of its own commits and once a second: the one that has
+seen the most may be the only one that can tell.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ class HistoryCheck:
             except DATABASE_ERRORS as error:
                 delay = backoff.failed()
                 if backoff.is_worth_saying:
-                    log.warning("history_not_checked", error=describe(error), failing_seconds=backoff.failing_seconds)
+                    log.warning(
+                        "history_not_checked",
+                        error=describe(error),
+                        failing_seconds=backoff.failing_seconds,
+                    )
                 await asyncio.sleep(delay)
             else:
                 backoff = Backoff()
@@ -60,7 +64,11 @@ class HistoryCheck:
         async with self._pool.acquire() as connection, connection.transaction():
             now, before = await look(connection), self._seen
             epoch = None
-            if before and before.epoch == now.epoch and not await continues(connection, before, now):
+            if (
+                before
+                and before.epoch == now.epoch
+                and not await continues(connection, before, now)
+            ):
                 common = await read_common(connection, before.read_at)
                 epoch = await begin_epoch(connection, after=now, begins_after=common)
         if epoch:

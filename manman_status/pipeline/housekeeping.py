@@ -1,4 +1,5 @@
-"""What the leader keeps in order: partitions, retention, and the rows of processors that are gone."""
+"""What the leader keeps in order: partitions, retention, and the rows of processors that are
+gone."""
 
 from __future__ import annotations
 
@@ -99,7 +100,11 @@ class Housekeeper:
             except DATABASE_ERRORS as error:
                 backoff.failed()
                 if backoff.is_worth_saying:
-                    log.warning("housekeeping_failed", error=describe(error), failing_seconds=backoff.failing_seconds)
+                    log.warning(
+                        "housekeeping_failed",
+                        error=describe(error),
+                        failing_seconds=backoff.failing_seconds,
+                    )
             else:
                 backoff.worked()
             await asyncio.sleep(LOOK_EVERY_SECONDS)
@@ -113,8 +118,8 @@ class Housekeeper:
             log.warning("processor_gone", processor_id=processor_id)
 
     async def _keep_queues(self, token: int) -> None:
-        """Take queues that are no longer wanted out of use, a step at a time. Each step can be done again, so whoever
-        leads next goes on where this one ended."""
+        """Take queues that are no longer wanted out of use, a step at a time. Each step can be done
+        again, so whoever leads next goes on where this one ended."""
         async with self._pool.acquire() as connection:
             marks = await read_queues(connection)
         if monotonic() >= self._strays_at:
@@ -130,8 +135,8 @@ class Housekeeper:
                 self._queue_failures = 0
 
     async def _find_strays(self, known: Collection[str], token: int) -> None:
-        """A backup was restored that is older than they are, or a processor hung between naming and binding one: part
-        of the heartbeats goes where nobody reads."""
+        """A backup was restored that is older than they are, or a processor hung between naming and
+        binding one: part of the heartbeats goes where nobody reads."""
         try:
             strays = await self._queues.strays(known)
         except BrokerUnavailable:
@@ -140,7 +145,11 @@ class Housekeeper:
             async with self._pool.acquire() as connection, connection.transaction():
                 await check_lease(connection, LEASE, token)
                 await leave_queue(connection, queue)
-            log.warning("stray_queue_found", queue=queue, meaning="it is read until it is empty, then deleted")
+            log.warning(
+                "stray_queue_found",
+                queue=queue,
+                meaning="it is read until it is empty, then deleted",
+            )
         self._strays_at = monotonic() + STRAYS_EVERY_SECONDS
 
     async def _keep_queue(self, mark: QueueMark, token: int) -> None:
@@ -151,9 +160,15 @@ class Housekeeper:
             case QueueState.LEAVING:
                 await self._queues.release(queue)
                 await self._change_queue(queue, mark.state, QueueState.RETIRED, token)
-                log.info("queue_retired", queue=queue, meaning="what is left in it is read, then it is deleted")
+                log.info(
+                    "queue_retired",
+                    queue=queue,
+                    meaning="what is left in it is read, then it is deleted",
+                )
             case QueueState.RETIRED:
-                is_there = await self._queues.release(queue)  # somebody slow may have bound it again
+                is_there = await self._queues.release(
+                    queue
+                )  # somebody slow may have bound it again
                 if is_there and await self._queues.count(queue):
                     self._waits_since.pop(queue, None)
                 elif self._has_waited(queue):
@@ -181,24 +196,32 @@ class Housekeeper:
             await forget_queue(connection, queue)
         log.info("queue_deleted", queue=queue)
 
-    async def _change_queue(self, queue: str, before: QueueState, after: QueueState, token: int) -> None:
+    async def _change_queue(
+        self, queue: str, before: QueueState, after: QueueState, token: int
+    ) -> None:
         async with self._pool.acquire() as connection, connection.transaction():
             await check_lease(connection, LEASE, token)
             await change_queue(connection, queue, before, after)
 
     async def _keep_partitions(self) -> None:
-        """No lease is checked: whoever does this does the same, and one at a time. The check would keep the lease
-        from being renewed while a lock is waited for."""
+        """No lease is checked: whoever does this does the same, and one at a time. The check would
+        keep the lease from being renewed while a lock is waited for."""
         async with self._pool.acquire() as connection:
             keeps_all = await has_stepped_within(connection, KEEP_ALL_AFTER_STEP)
             retention_days = None if keeps_all else self._retention_days
-            done = await keep_partitions(connection, days_ahead=PARTITION_DAYS_AHEAD, retention_days=retention_days)
+            done = await keep_partitions(
+                connection, days_ahead=PARTITION_DAYS_AHEAD, retention_days=retention_days
+            )
         if done.made or done.dropped:
             log.info("partitions_changed", made=done.made, dropped=done.dropped)
         if done.waiting:
             self._partitions_at = monotonic() + self._locks.failed()
             if self._locks.is_worth_saying:
-                log.info("partitions_wait", lock_held_by=done.waiting, waiting_seconds=self._locks.failing_seconds)
+                log.info(
+                    "partitions_wait",
+                    lock_held_by=done.waiting,
+                    waiting_seconds=self._locks.failing_seconds,
+                )
             return
         self._partitions_at = monotonic() + TIDY_EVERY_SECONDS
         self._locks = Backoff(longest_seconds=LOCKS_TRIED_EVERY_SECONDS)
@@ -221,7 +244,9 @@ class Housekeeper:
             gaps = await forget_gaps(connection, retention_days=self._retention_days)
         return silences + alerts + gaps
 
-    async def _delete(self, some: Callable[..., Awaitable[int]], connection: Connection, token: int) -> int:
+    async def _delete(
+        self, some: Callable[..., Awaitable[int]], connection: Connection, token: int
+    ) -> int:
         """Call `some` until it finds nothing more to delete, each time in a transaction."""
         total = 0
         while True:

@@ -1,12 +1,14 @@
-"""A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until it is stored.
+"""A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until
+it is stored.
 
 Most heartbeats say what the row of their worker says already. Those are stored by one statement,
 without reading the row.
 
-What fails is either the moment's fault or an item's. The moment's (the database is away, another processor was at the
-same rows) is tried again. An item's is not: the batch is halved until the item stands alone, its neighbours are stored,
-and it is handed back to become a dead letter. So no item stops the queue, whatever it raises, and no retry is without
-a bound unless the database itself is to blame.
+What fails is either the moment's fault or an item's. The moment's (the database is away, another
+processor was at the same rows) is tried again. An item's is not: the batch is halved until the item
+stands alone, its neighbours are stored, and it is handed back to become a dead letter. So no item
+stops the queue, whatever it raises, and no retry is without a bound unless the database itself is
+to blame.
 """
 
 from __future__ import annotations
@@ -77,13 +79,14 @@ TOO_MUCH = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalServerError,
 )
-"""More than one command has time or memory for, or a database that hangs: a smaller batch tells which."""
+"""More than one command has time or memory for, or a database that hangs: a smaller batch tells
+which."""
 
 CONFLICTS_OF_SEVERAL = 5
 CONFLICTS_OF_ONE = 25
 FAILURES_OF_ONE = 3
-"""Tries before a batch is halved, and before one item alone is refused. A failure of one item counts only when the
-database answers right after it."""
+"""Tries before a batch is halved, and before one item alone is refused. A failure of one item
+counts only when the database answers right after it."""
 
 Item: TypeAlias = ReportedEvent | Notice
 NOTICES = (CanarySent, GuardReleased, SilenceAsked, SilenceEnded, AlertAcknowledged, Forget)
@@ -106,7 +109,8 @@ class Unstorable(ManManStatusError):  # noqa: N818
 
 
 class _Batch(NamedTuple):
-    """`items` in the order they came; `traceparents` by the place of an item; `letters` are packed dead letters."""
+    """`items` in the order they came; `traceparents` by the place of an item; `letters` are packed
+    dead letters."""
 
     queue: str
     items: Sequence[Item]
@@ -115,7 +119,11 @@ class _Batch(NamedTuple):
 
     def halves(self) -> tuple[_Batch, _Batch]:
         middle = len(self.items) // 2
-        later = {place - middle: traceparent for place, traceparent in self.traceparents.items() if place >= middle}
+        later = {
+            place - middle: traceparent
+            for place, traceparent in self.traceparents.items()
+            if place >= middle
+        }
         return (
             _Batch(self.queue, self.items[:middle], self.traceparents, ()),
             _Batch(self.queue, self.items[middle:], later, self.letters),
@@ -123,7 +131,8 @@ class _Batch(NamedTuple):
 
 
 class _Tries:
-    """What came of the tries to store one batch. `owners` are further workers whose rows it concerns."""
+    """What came of the tries to store one batch. `owners` are further workers whose rows it
+    concerns."""
 
     def __init__(self) -> None:
         self.backoff = Backoff()
@@ -134,7 +143,8 @@ class _Tries:
 
 
 class Ingest:
-    """Stores batches; only cancelling it makes it give up. `wake` is called after transitions were committed."""
+    """Stores batches; only cancelling it makes it give up. `wake` is called after transitions were
+    committed."""
 
     def __init__(
         self,
@@ -159,8 +169,8 @@ class Ingest:
     ) -> list[Refused]:
         """Return after the commit of all that can be stored, with what cannot.
 
-        A canary speaks for all that came before it, so halves are stored in their order. `traceparents` are by the
-        place of an event, and kept with the transitions that it causes.
+        A canary speaks for all that came before it, so halves are stored in their order.
+        `traceparents` are by the place of an event, and kept with the transitions that it causes.
         """
         return await self._store(_Batch(queue, items, traceparents, letters))
 
@@ -171,10 +181,21 @@ class Ingest:
             if len(batch.items) > 1:
                 first, later = batch.halves()
                 refused = await self._store(first)
-                return [*refused, *(Refused(r.index + len(first.items), r.reason) for r in await self._store(later))]
+                return [
+                    *refused,
+                    *(
+                        Refused(r.index + len(first.items), r.reason)
+                        for r in await self._store(later)
+                    ),
+                ]
             if batch.letters:
                 await self._store(batch._replace(items=()))
-            log.debug("item_quarantined", queue=batch.queue, kind=type(batch.items[0]).__name__, reason=fault.reason)
+            log.debug(
+                "item_quarantined",
+                queue=batch.queue,
+                kind=type(batch.items[0]).__name__,
+                reason=fault.reason,
+            )
             return [Refused(0, fault.reason)]
         return []
 
@@ -188,14 +209,20 @@ class Ingest:
                 async with self._pool.acquire() as connection:
                     tries.is_connected = True
                     async with connection.transaction():
-                        transitions = await self._store_batch(connection, batch, events, notices, tries.owners)
+                        transitions = await self._store_batch(
+                            connection, batch, events, notices, tries.owners
+                        )
             except Exception as error:  # noqa: BLE001 - the boundary of one batch: each is judged
                 await asyncio.sleep(await self._judge(error, batch, tries))
             else:
                 if tries.backoff.failures:
                     seconds = tries.backoff.failing_seconds
                     log.info("database_back", held_events=len(batch.items), failed_seconds=seconds)
-                self._count([event for _, event in events], transitions, round((perf_counter() - begun) * 1000, 1))
+                self._count(
+                    [event for _, event in events],
+                    transitions,
+                    round((perf_counter() - begun) * 1000, 1),
+                )
                 return
 
     async def _judge(self, error: Exception, batch: _Batch, tries: _Tries) -> float:
@@ -204,12 +231,17 @@ class Ingest:
         connected, tries.is_connected = tries.is_connected, False
         match error:
             case RowAppeared() | asyncpg.TransactionRollbackError():
-                # Another processor was at the same rows, or other workers' rows are concerned too: again, at once.
+                # Another processor was at the same rows, or other workers' rows are concerned too:
+                # again, at once.
                 tries.conflicts += 1
                 if isinstance(error, RowAppeared):
                     tries.owners |= error.owners
-                if batch.items and tries.conflicts > (CONFLICTS_OF_ONE if alone else CONFLICTS_OF_SEVERAL):
-                    raise Unstorable(f"it conflicts with other rows again and again: {describe(error)}") from error
+                if batch.items and tries.conflicts > (
+                    CONFLICTS_OF_ONE if alone else CONFLICTS_OF_SEVERAL
+                ):
+                    raise Unstorable(
+                        f"it conflicts with other rows again and again: {describe(error)}"
+                    ) from error
                 return random.uniform(0, 0.01) * tries.conflicts  # noqa: S311
             case _ if isinstance(error, REFUSALS) and batch.items:
                 raise Unstorable(f"the database refuses it: {error}") from error
@@ -218,11 +250,15 @@ class Ingest:
                 if batch.items and connected and isinstance(error, TOO_MUCH):
                     tries.failures += bool(not alone or await self._answers())
                     if tries.failures >= (FAILURES_OF_ONE if alone else 1):
-                        raise Unstorable(f"it is too much for the database: {describe(error)}") from error
+                        raise Unstorable(
+                            f"it is too much for the database: {describe(error)}"
+                        ) from error
                 delay = tries.backoff.failed()
                 if tries.backoff.is_worth_saying:
                     log.warning(
-                        "database_away" if isinstance(error, CONNECTION_ERRORS) else "database_refuses_batch",
+                        "database_away"
+                        if isinstance(error, CONNECTION_ERRORS)
+                        else "database_refuses_batch",
                         error=describe(error),
                         held_events=len(batch.items),
                         failing_seconds=tries.backoff.failing_seconds,
@@ -230,11 +266,14 @@ class Ingest:
                 return delay
             case _:
                 if self._traceback.is_due():
-                    log.error("storing_failed", queue=batch.queue, items=len(batch.items), exc_info=error)
+                    log.error(
+                        "storing_failed", queue=batch.queue, items=len(batch.items), exc_info=error
+                    )
                 raise Unstorable(f"storing it fails: {describe(error)}") from error
 
     async def _answers(self) -> bool:
-        """True when the database answers what costs nothing: then it is not the database that hangs."""
+        """True when the database answers what costs nothing: then it is not the database that
+        hangs."""
         try:
             async with asyncio.timeout(1), self._pool.acquire() as connection:
                 await transaction_time(connection)
@@ -250,18 +289,23 @@ class Ingest:
         notices: Sequence[Notice],
         owners: set[int],
     ) -> list[Transition]:
-        """Merge and write these within the caller's transaction; the transitions that came of it."""
+        """Merge and write these within the caller's transaction; the transitions that came of
+        it."""
         transitions: list[Transition] = []
         caused_by: list[str | None] = []
         if events:
-            transitions, caused_by = await _store_events(connection, events, batch.traceparents, owners, self._patience)
+            transitions, caused_by = await _store_events(
+                connection, events, batch.traceparents, owners, self._patience
+            )
         if notices:
             transitions += await self._take_notices(connection, batch.queue, notices)
         await put_letters(connection, batch.letters)
         await append_transitions(connection, transitions, caused_by)
         return transitions
 
-    async def _take_notices(self, connection: Connection, queue: str, notices: Sequence[Notice]) -> list[Transition]:
+    async def _take_notices(
+        self, connection: Connection, queue: str, notices: Sequence[Notice]
+    ) -> list[Transition]:
         """The transitions that came of them."""
         transitions: list[Transition] = []
         newest: CanarySent | None = None
@@ -288,7 +332,9 @@ class Ingest:
             )
         return transitions
 
-    def _count(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], ms: float) -> None:
+    def _count(
+        self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], ms: float
+    ) -> None:
         log.debug("batch_stored", events=len(events), transitions=len(transitions), ms=ms)
         self._statistics.add_batch(events, transitions, ms=ms)
         if transitions:
@@ -338,8 +384,8 @@ async def _store_events(
 
 
 def _beats(events: Sequence[tuple[int, ReportedEvent]], now: int) -> dict[int, Heartbeat | None]:
-    """The heartbeats by worker, None for a worker of which one is not whole, or several came. `now` is
-    in µs.
+    """The heartbeats by worker, None for a worker of which one is not whole, or several came. `now`
+    is in µs.
 
     Empty where no heartbeat is left, or anything else is reported too: that may concern the same
     workers.
@@ -366,11 +412,13 @@ def _is_whole(beat: Heartbeat, now: int) -> bool:
 
 
 async def _load(connection: Connection, events: Iterable[ReportedEvent], owners: set[int]) -> Rows:
-    """Lock every row that the events concern: workers first, then the instances that must be looked at.
+    """Lock every row that the events concern: workers first, then the instances that must be looked
+    at.
 
-    A worker's instances are looked at when an inventory of it says something new, or when its instances are also
-    spoken of directly, since then the inventory is held against what that leaves. `owners` are workers whose instances
-    were found to be concerned though no event names them.
+    A worker's instances are looked at when an inventory of it says something new, or when its
+    instances are also spoken of directly, since then the inventory is held against what that
+    leaves. `owners` are workers whose instances were found to be concerned though no event names
+    them.
     """
     rows = Rows()
     concerned = Concerned()
@@ -397,5 +445,7 @@ async def _load(connection: Connection, events: Iterable[ReportedEvent], owners:
     contended = {row.worker_id for row in beaten if row.rival_since}
     if instance_ids or relisted or recovering or contended:
         active_of = relisted | contended
-        await lock_instances(connection, instance_ids, rows, active_of=active_of, lost_of=recovering | active_of)
+        await lock_instances(
+            connection, instance_ids, rows, active_of=active_of, lost_of=recovering | active_of
+        )
     return rows

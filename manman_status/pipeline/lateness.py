@@ -16,8 +16,8 @@ ROWS_AT_ONCE = 20_000
 
 
 class Pace:
-    """What costs more with the size of the fleet is done less often then: again after 20 times as long as it took, but
-    at least once a minute."""
+    """What costs more with the size of the fleet is done less often then: again after 20 times as
+    long as it took, but at least once a minute."""
 
     def __init__(self) -> None:
         self._due_at = 0.0
@@ -36,8 +36,9 @@ class Pace:
 
 
 class Lateness:
-    """Reads all workers when the watermark has come to where the next of them is late, or its deadline can have passed;
-    and, where that costs little, each time: a worker that is new may promise more heartbeats than all others."""
+    """Reads all workers when the watermark has come to where the next of them is late, or its
+    deadline can have passed; and, where that costs little, each time: a worker that is new may
+    promise more heartbeats than all others."""
 
     def __init__(self, rules: SweepRules) -> None:
         self._rules = rules
@@ -72,7 +73,11 @@ class Lateness:
                 return
 
     def _scan_is_due(self, horizon: Horizon) -> bool:
-        return self._scan_from is None or horizon.observed_through > self._scan_from or self._pace.is_due
+        return (
+            self._scan_from is None
+            or horizon.observed_through > self._scan_from
+            or self._pace.is_due
+        )
 
     async def _scan(self, connection: Connection, token: int, horizon: Horizon) -> Scanned:
         begun = perf_counter()
@@ -83,9 +88,14 @@ class Lateness:
             while after is not None:
                 async with connection.transaction():
                     await check_lease(connection, LEASE, token)
-                    added = await add_late(connection, horizon, self._rules, after=after, limit=ROWS_AT_ONCE)
+                    added = await add_late(
+                        connection, horizon, self._rules, after=after, limit=ROWS_AT_ONCE
+                    )
                 after = added.last_id if added.workers == ROWS_AT_ONCE else None
-        # A worker that the scan did not see, or saw with a longer interval, is overdue after the smallest timeout.
+        # A worker that the scan did not see, or saw with a longer interval, is overdue after the
+        # smallest timeout.
         latest = horizon.observed_through + timedelta(seconds=self._rules.minimum_timeout)
-        self._scan_from = min(latest, scanned.late_from or latest)  # in the past when it hid the next ones
+        self._scan_from = min(
+            latest, scanned.late_from or latest
+        )  # in the past when it hid the next ones
         return scanned

@@ -66,7 +66,9 @@ class Leadership:
         held: int | HeldLease | None = None
         try:
             async with asyncio.timeout(seconds), self._pool.acquire() as connection:
-                held = await hold_lease(connection, LEASE, self._holder, seconds=seconds, abandoned=abandoned)
+                held = await hold_lease(
+                    connection, LEASE, self._holder, seconds=seconds, abandoned=abandoned
+                )
         except DATABASE_ERRORS:
             pass  # whoever does reach the database may lead
         token = held if isinstance(held, int) else None

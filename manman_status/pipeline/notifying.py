@@ -1,10 +1,12 @@
-"""People and programs are told of alerts: each channel by itself, at least once, and marked only after it has taken it.
+"""People and programs are told of alerts: each channel by itself, at least once, and marked only
+after it has taken it.
 
-A channel that fails is tried again, less and less often, and keeps no other waiting. What happens meanwhile goes into
-its next message: it is told how things are then, not each step.
+A channel that fails is tried again, less and less often, and keeps no other waiting. What happens
+meanwhile goes into its next message: it is told how things are then, not each step.
 
-No transaction is open while a channel is waited for. What a channel has taken is marked in pieces, and a mark that
-fails is tried again instead of the message: only a leader that ends in between leaves a message to be sent twice.
+No transaction is open while a channel is waited for. What a channel has taken is marked in pieces,
+and a mark that fails is tried again instead of the message: only a leader that ends in between
+leaves a message to be sent twice.
 """
 
 from __future__ import annotations
@@ -36,11 +38,13 @@ log = structlog.get_logger()
 BROKER: Final = "broker"
 """The channel of whoever listens on the outbound exchange."""
 LOOK_EVERY_SECONDS = 5.0
-"""For what nobody wakes us for: silences that end, reminders that are due, another processor's acknowledgements."""
+"""For what nobody wakes us for: silences that end, reminders that are due, another processor's
+acknowledgements."""
 LONGEST_BACKOFF_SECONDS = 300.0
 ALERTS_AT_ONCE = 200
 ROWS_AT_ONCE = 1_000
-"""Read or marked in one statement: far less than the time after which the database ends what hangs in a transaction."""
+"""Read or marked in one statement: far less than the time after which the database ends what hangs
+in a transaction."""
 LONGEST_ROUND_SECONDS = 5.0
 """How long alerts are sent one by one before it is looked again which of them are still news."""
 
@@ -53,7 +57,8 @@ class NotTaken(ManManStatusError):  # noqa: N818
 
 
 class Channel(Protocol):
-    """Where people are told. `name` is what the marks are kept under: it stays the same as long as the place does."""
+    """Where people are told. `name` is what the marks are kept under: it stays the same as long as
+    the place does."""
 
     name: str
     remind_seconds: float
@@ -62,19 +67,22 @@ class Channel(Protocol):
     def wants(self, alert: ToldAlert) -> bool: ...
 
     async def tell(self, news: Sequence[tuple[News, ToldAlert]]) -> list[ToldAlert]:
-        """Returns once a message was taken, with what was told by it. Raises NotTaken: then it may have been told all
-        the same."""
+        """Returns once a message was taken, with what was told by it. Raises NotTaken: then it may
+        have been told all the same."""
 
 
 class Publish(Protocol):
     async def __call__(self, message: StatusMessage) -> None:
-        """Returns once the broker has confirmed it. Raises BrokerUnavailable: then it may have arrived all the same."""
+        """Returns once the broker has confirmed it. Raises BrokerUnavailable: then it may have
+        arrived all the same."""
 
 
 class Teller:
     """Tells one channel while we lead. `wake` says that alerts have changed."""
 
-    def __init__(self, pool: Pool, leadership: Leadership, statistics: Statistics, channel: str) -> None:
+    def __init__(
+        self, pool: Pool, leadership: Leadership, statistics: Statistics, channel: str
+    ) -> None:
         self.channel = channel
         self._woken = asyncio.Event()
         self._pool = pool
@@ -130,16 +138,21 @@ class Teller:
             except DATABASE_ERRORS as error:
                 pause = backoff.failed()
                 if backoff.is_worth_saying:
-                    log.warning("notification_not_marked", channel=self.channel, error=describe(error))
+                    log.warning(
+                        "notification_not_marked", channel=self.channel, error=describe(error)
+                    )
                 await asyncio.sleep(pause)
             else:
                 return
 
 
 class BrokerTeller(Teller):
-    """Every change of every alert, silenced or part of another or not: what listens there decides for itself."""
+    """Every change of every alert, silenced or part of another or not: what listens there decides
+    for itself."""
 
-    def __init__(self, pool: Pool, leadership: Leadership, statistics: Statistics, publish: Publish) -> None:
+    def __init__(
+        self, pool: Pool, leadership: Leadership, statistics: Statistics, publish: Publish
+    ) -> None:
         super().__init__(pool, leadership, statistics, BROKER)
         self._publish = publish
 
@@ -159,7 +172,13 @@ class ChannelTeller(Teller):
     """`wait_seconds` after the first of them, all that is news goes into one message."""
 
     def __init__(
-        self, pool: Pool, leadership: Leadership, statistics: Statistics, channel: Channel, *, wait_seconds: float
+        self,
+        pool: Pool,
+        leadership: Leadership,
+        statistics: Statistics,
+        channel: Channel,
+        *,
+        wait_seconds: float,
     ) -> None:
         super().__init__(pool, leadership, statistics, channel.name)
         self._to = channel
@@ -191,7 +210,8 @@ class ChannelTeller(Teller):
         return 0 if self._is_amid_burst else LOOK_EVERY_SECONDS
 
     async def _read_news(self, token: int) -> tuple[list[tuple[News, ToldAlert]], datetime | None]:
-        """All that is news to this channel, and the database's time; none when there is nothing to say."""
+        """All that is news to this channel, and the database's time; none when there is nothing to
+        say."""
         news: list[tuple[News, ToldAlert]] = []
         now, after = None, 0
         async with self._pool.acquire() as connection:
@@ -209,7 +229,9 @@ class ChannelTeller(Teller):
                 for alert, now in found:
                     # What was told hears its end, whatever it was about last.
                     is_wanted = alert.state is AlertState.RESOLVED or self._to.wants(alert)
-                    if is_wanted and (what := news_of(alert, now, remind_seconds=self._to.remind_seconds)):
+                    if is_wanted and (
+                        what := news_of(alert, now, remind_seconds=self._to.remind_seconds)
+                    ):
                         news.append((what, alert))
                 if len(found) < ROWS_AT_ONCE:
                     return news, now

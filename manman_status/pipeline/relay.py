@@ -1,4 +1,5 @@
-"""Every transition is told to whoever listens on the broker: at least once, and in order for each entity."""
+"""Every transition is told to whoever listens on the broker: at least once, and in order for each
+entity."""
 
 from __future__ import annotations
 
@@ -27,14 +28,16 @@ log = structlog.get_logger()
 
 class Publish(Protocol):
     async def __call__(self, message: StatusMessage) -> None:
-        """Returns once the broker has confirmed it. Raises BrokerUnavailable: then it may have arrived all the same."""
+        """Returns once the broker has confirmed it. Raises BrokerUnavailable: then it may have
+        arrived all the same."""
 
 
 class Relay:
     """Sends what is unsent while we lead, and marks it once it is confirmed.
 
-    No transition of an entity is sent before the one before it is confirmed, by us or by an earlier leader. So first
-    arrivals are in order, whatever fails and whoever else still sends. Nothing of the database is held meanwhile.
+    No transition of an entity is sent before the one before it is confirmed, by us or by an earlier
+    leader. So first arrivals are in order, whatever fails and whoever else still sends. Nothing of
+    the database is held meanwhile.
 
     `backlog` is how many transitions waited when we last looked, None while another leads.
     """
@@ -55,8 +58,9 @@ class Relay:
         self._at_once = at_once
         self._poll_seconds = poll_seconds
         self._woken = asyncio.Event()
-        # Beyond the mark: what was confirmed while something before it was not, and so is not sent again. With its
-        # time, for another transition has the same revision after a backup was restored.
+        # Beyond the mark: what was confirmed while something before it was not, and so is not sent
+        # again. With its time, for another transition has the same revision after a backup was
+        # restored.
         self._confirmed: set[tuple[int, datetime]] = set()
         self._statistics = statistics
 
@@ -65,7 +69,8 @@ class Relay:
         return self._statistics.relay_backlog
 
     def wake(self) -> None:
-        """Transitions were committed: look now. Those of other processors are found by looking often."""
+        """Transitions were committed: look now. Those of other processors are found by looking
+        often."""
         self._woken.set()
 
     async def run(self) -> None:
@@ -91,7 +96,11 @@ class Relay:
                 await asyncio.sleep(delay)
             else:
                 if backoff.failures:
-                    log.info("relay_goes_on", backlog=self.backlog, failed_seconds=backoff.failing_seconds)
+                    log.info(
+                        "relay_goes_on",
+                        backlog=self.backlog,
+                        failed_seconds=backoff.failing_seconds,
+                    )
                     backoff = Backoff()
                 if not more:
                     await self._wait_for_more()
@@ -103,8 +112,8 @@ class Relay:
         self._woken.clear()
 
     async def _relay(self, token: int) -> bool:
-        """Send the oldest that are unsent; whether there may be more. What is confirmed is marked, also when the
-        rest fails."""
+        """Send the oldest that are unsent; whether there may be more. What is confirmed is marked,
+        also when the rest fails."""
         async with self._pool.acquire() as connection:
             backlog = self._statistics.relay_backlog = await count_unsent(connection)
             unsent = await read_unsent(connection, limit=self._at_once) if backlog else []
@@ -122,7 +131,8 @@ class Relay:
         return len(unsent) == self._at_once
 
     async def _send(self, unsent: Sequence[asyncpg.Record]) -> BrokerUnavailable | None:
-        """Returns when all are confirmed, or when one failed and those that were on their way have an answer too."""
+        """Returns when all are confirmed, or when one failed and those that were on their way have
+        an answer too."""
         of_each = defaultdict(list)
         for transition in unsent:
             if _key(transition) not in self._confirmed:
@@ -133,7 +143,9 @@ class Relay:
                 tasks.create_task(self._send_in_order(transitions, failures))
         return failures[0] if failures else None
 
-    async def _send_in_order(self, transitions: Sequence[asyncpg.Record], failures: list[BrokerUnavailable]) -> None:
+    async def _send_in_order(
+        self, transitions: Sequence[asyncpg.Record], failures: list[BrokerUnavailable]
+    ) -> None:
         for transition in transitions:
             if failures:
                 return

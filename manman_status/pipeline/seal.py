@@ -11,7 +11,8 @@ from manman_status.wire.notices import CanaryKind, CanarySent, canary_mac, canar
 
 
 class Seal:
-    """Signs and checks canaries with the secret of the database. Without it every canary is false."""
+    """Signs and checks canaries with the secret of the database. Without it every canary is
+    false."""
 
     def __init__(self) -> None:
         self._secret: bytes | None = None
@@ -19,7 +20,9 @@ class Seal:
     def use(self, secret: bytes) -> None:
         self._secret = secret
 
-    def signed_canary(self, kind: CanaryKind, processor_id: str, sent_at: datetime, clock_steps: int) -> bytes:
+    def signed_canary(
+        self, kind: CanaryKind, processor_id: str, sent_at: datetime, clock_steps: int
+    ) -> bytes:
         """The message. Nobody believes one that was made without the secret."""
         canary = CanarySent(sent_at, processor_id, clock_steps=clock_steps)
         return canary_message(msgspec.structs.replace(canary, mac=self._mac(kind, canary)))

@@ -20,7 +20,8 @@ OTHER_OUTCOMES = (("command", "ignored"), ("poison", "dead_lettered"), ("poison"
 
 
 class Histogram:
-    """How many numbers were at most each bound and above the one before it, and lastly above all of them."""
+    """How many numbers were at most each bound and above the one before it, and lastly above all of
+    them."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
@@ -37,9 +38,13 @@ class Histogram:
 
 class Statistics:
     def __init__(self) -> None:
-        # What can come is there from the start: a rate is seen only where there was a number before.
+        # What can come is there from the start: a rate is seen only where there was a number
+        # before.
         self._events: Counter[tuple[str, str]] = Counter(
-            dict.fromkeys([*((kind.__name__, "stored") for kind in get_args(ReportedEvent)), *OTHER_OUTCOMES], 0)
+            dict.fromkeys(
+                [*((kind.__name__, "stored") for kind in get_args(ReportedEvent)), *OTHER_OUTCOMES],
+                0,
+            )
         )
         self._transitions_by: Counter[tuple[str, str, str]] = Counter()
         self._new_ids: Counter[str] = Counter(dict.fromkeys(Entity, 0))
@@ -76,7 +81,8 @@ class Statistics:
         self._notifications[channel, outcome] += 1
 
     def note_dead_letters(self, waiting: int | None, *, now: float) -> None:
-        """A rise counts at once, a fall when it lasts. None when the broker could not be asked; `now` in seconds."""
+        """A rise counts at once, a fall when it lasts. None when the broker could not be asked;
+        `now` in seconds."""
         seen = self._dead_letters_seen
         while seen and now - seen[0][0] > DEAD_LETTERS_FELL_SECONDS:
             seen.popleft()
@@ -85,7 +91,9 @@ class Statistics:
             waiting = max(number for _, number in seen)
         self.dead_letters_waiting = waiting
 
-    def add_batch(self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], *, ms: float) -> None:
+    def add_batch(
+        self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], *, ms: float
+    ) -> None:
         """One that is committed. One of canaries alone has no events."""
         for kind, number in Counter(map(type, events)).items():
             self._events[kind.__name__, "stored"] += number

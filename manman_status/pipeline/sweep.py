@@ -1,8 +1,10 @@
-"""Once a second the leader looks for silence that counts: behind the watermark, after the grace, past the guard.
+"""Once a second the leader looks for silence that counts: behind the watermark, after the grace,
+past the guard.
 
-Each group is judged once in a sweep. What follows is written in pieces, each a transaction of its own, so that neither
-the size of the fleet nor what workers choose makes one of them long (`pipeline/conclusions.py`). A leader may die
-between two pieces, and the next one must conclude the same from what it finds:
+Each group is judged once in a sweep. What follows is written in pieces, each a transaction of its
+own, so that neither the size of the fleet nor what workers choose makes one of them long
+(`pipeline/conclusions.py`). A leader may die between two pieces, and the next one must conclude the
+same from what it finds:
 
 - A guard that begins, or goes on to hold, is written before any worker is marked LOST. So a group
   on hold stays on hold.
@@ -107,7 +109,9 @@ class Sweeper:
             horizon = await read_horizon(connection)
             if horizon is None:
                 return
-            conclusions = Conclusions(connection, token, horizon, self._rules, self._statistics, self._wake)
+            conclusions = Conclusions(
+                connection, token, horizon, self._rules, self._statistics, self._wake
+            )
             await self._add_up(connection, token)
             await self._lateness.look(connection, token, horizon)
             await self._judge(connection, conclusions, await read_guards(connection))
@@ -141,10 +145,14 @@ class Sweeper:
                 await check_lease(connection, LEASE, token)
                 changes = await add_up_changes(connection, limit=CHANGES_AT_ONCE)
 
-    async def _judge(self, connection: Connection, conclusions: Conclusions, guards: Mapping[str, GuardState]) -> None:
+    async def _judge(
+        self, connection: Connection, conclusions: Conclusions, guards: Mapping[str, GuardState]
+    ) -> None:
         horizon = conclusions.horizon
         groups = await count_groups(connection, horizon, self._rules, guarded=guards)
-        verdicts = judge_groups(groups, guards, observed=horizon.observed_through, rules=self._rules.guard)
+        verdicts = judge_groups(
+            groups, guards, observed=horizon.observed_through, rules=self._rules.guard
+        )
         changed = {
             name: verdict.guard
             for name, verdict in verdicts.items()
@@ -171,11 +179,15 @@ class Sweeper:
         some = {name: number for name, number in losing.items() if number < groups[name].overdue}
         whole = losing.keys() - some.keys()
         if some:
-            for piece in pieces(await longest_silent(connection, horizon, rules, some), WORKERS_AT_ONCE):
+            for piece in pieces(
+                await longest_silent(connection, horizon, rules, some), WORKERS_AT_ONCE
+            ):
                 yield piece
         held, after = sorted(verdicts.keys() - whole), 0
         while whole:
-            piece = await overdue_workers(connection, horizon, rules, after=after, but_of=held, limit=WORKERS_AT_ONCE)
+            piece = await overdue_workers(
+                connection, horizon, rules, after=after, but_of=held, limit=WORKERS_AT_ONCE
+            )
             # A worker whose group has changed since was not judged in this one.
             yield [worker for worker in piece if worker.group in whole]
             if len(piece) < WORKERS_AT_ONCE:
@@ -193,18 +205,27 @@ class Sweeper:
 GUARDS_LOGGED = 20
 
 
-def _tell(guards: Mapping[str, GuardState], changed: Mapping[str, GuardState], closed: Sequence[str]) -> None:
+def _tell(
+    guards: Mapping[str, GuardState], changed: Mapping[str, GuardState], closed: Sequence[str]
+) -> None:
     """One line for each of the first groups, and one for how many more there are."""
     opened = [name for name in changed if name not in guards]
     released = [
         name
         for name, guard in changed.items()
-        if name in guards and guards[name].releasing_since is None and guard.releasing_since is not None
+        if name in guards
+        and guards[name].releasing_since is None
+        and guard.releasing_since is not None
     ]
     for name in closed[:GUARDS_LOGGED]:
         log.info("fleet_guard_closed", group=name)
     for name in opened[:GUARDS_LOGGED]:
-        log.warning("fleet_guard_holds", group=name, held=changed[name].held, group_size=changed[name].group_size)
+        log.warning(
+            "fleet_guard_holds",
+            group=name,
+            held=changed[name].held,
+            group_size=changed[name].group_size,
+        )
     for name in released[:GUARDS_LOGGED]:
         log.warning("fleet_guard_releases", group=name, held=changed[name].held)
     more = [max(len(names) - GUARDS_LOGGED, 0) for names in (closed, opened, released)]

@@ -21,9 +21,12 @@ REST_SECONDS = 0.2
 
 
 class UptimeDays:
-    """Each piece is a transaction under the lease: whoever leads next goes on with what is there."""
+    """Each piece is a transaction under the lease: whoever leads next goes on with what is
+    there."""
 
-    def __init__(self, pool: Pool, leadership: Leadership, *, retention_days: int, blind_after_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, leadership: Leadership, *, retention_days: int, blind_after_seconds: float
+    ) -> None:
         self._pool = pool
         self._leadership = leadership
         self._retention_days = retention_days
@@ -42,7 +45,11 @@ class UptimeDays:
             except DATABASE_ERRORS as error:
                 backoff.failed()
                 if backoff.is_worth_saying:
-                    log.warning("uptime_days_failed", error=describe(error), failing_seconds=backoff.failing_seconds)
+                    log.warning(
+                        "uptime_days_failed",
+                        error=describe(error),
+                        failing_seconds=backoff.failing_seconds,
+                    )
             else:
                 backoff.worked()
             await asyncio.sleep(rests_seconds)
@@ -52,5 +59,7 @@ class UptimeDays:
         async with self._pool.acquire() as connection, connection.transaction():
             await check_lease(connection, LEASE, token)
             seconds = (self._retention_days + 1) * 86_400.0
-            window = await read_window(connection, seconds, blind_after_seconds=self._blind_after_seconds)
+            window = await read_window(
+                connection, seconds, blind_after_seconds=self._blind_after_seconds
+            )
             return await make_some(connection, window, retention_days=self._retention_days)

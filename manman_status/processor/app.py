@@ -74,22 +74,26 @@ DURABLE_LETTERS = {"of_one": 1_000, "in_all": 20_000, "in_all_bytes": 256 * MIB}
 """How many dead letters of heartbeats, and of lifecycle events, a processor keeps in an hour."""
 
 STUCK_SECONDS = 120.0
-"""A task that does not move for so long is stuck: the longest of its waits, for the database, ends after a few times
-its time-out."""
+"""A task that does not move for so long is stuck: the longest of its waits, for the database, ends
+after a few times its time-out."""
 END_WITHIN_SECONDS = 2.0
 GOODBYE_SECONDS = 5.0
 
 
 def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; the exit code. Raises SettingsError, SchemaBehind and CommandFailed before anything
-    is read."""
+    """Run until SIGTERM or SIGINT; the exit code. Raises SettingsError, SchemaBehind and
+    CommandFailed before anything is read."""
     uvloop.run(run_processor(settings, _open_channels(settings)))
     return 0
 
 
 def _end_at_once() -> None:
-    """A task that takes no cancellation, of a library's, must not keep a process that was told to end."""
-    log.error("stopped_with_tasks_left", tasks=sorted(repr(task.get_coro()) for task in asyncio.all_tasks()))
+    """A task that takes no cancellation, of a library's, must not keep a process that was told to
+    end."""
+    log.error(
+        "stopped_with_tasks_left",
+        tasks=sorted(repr(task.get_coro()) for task in asyncio.all_tasks()),
+    )
     sys.stderr.flush()
     os._exit(1)
 
@@ -108,14 +112,17 @@ def _open_tracing(
     statistics: Statistics,
     stack: AsyncExitStack,
 ) -> Tracing | None:
-    """Spans and numbers are sent until the stack is left; None, and nothing loaded, without an endpoint."""
+    """Spans and numbers are sent until the stack is left; None, and nothing loaded, without an
+    endpoint."""
     if not settings.otlp_endpoint:
         return None
     from manman_status.processor.instruments import observe
     from manman_status.processor.telemetry import Tracing
     from manman_status.telemetry import Telemetry
 
-    telemetry = Telemetry(settings.otlp_endpoint, service="manman-status-processor", instance_id=processor_id)
+    telemetry = Telemetry(
+        settings.otlp_endpoint, service="manman-status-processor", instance_id=processor_id
+    )
     stack.callback(telemetry.shutdown)
     observe(telemetry.meter_provider, statistics)
     return Tracing(telemetry)
@@ -188,13 +195,23 @@ class Processor:
             given_within_seconds=max(5 * settings.canary_interval_seconds, 2.0),
         )
         self._registered = asyncio.Event()
-        canaries = BrokerCanaries(self._publishing, self._reading, topology, processor_id, self._seal)
+        canaries = BrokerCanaries(
+            self._publishing, self._reading, topology, processor_id, self._seal
+        )
         publish = StatusPublisher(self._publishing, topology, tracing)
         self._history = HistoryCheck(pool)
         self._relay = Relay(pool, publish, self._leadership, self._statistics)
-        self._tellers: list[Teller] = [BrokerTeller(pool, self._leadership, self._statistics, publish)]
+        self._tellers: list[Teller] = [
+            BrokerTeller(pool, self._leadership, self._statistics, publish)
+        ]
         self._tellers += [
-            ChannelTeller(pool, self._leadership, self._statistics, channel, wait_seconds=settings.notify_wait_seconds)
+            ChannelTeller(
+                pool,
+                self._leadership,
+                self._statistics,
+                channel,
+                wait_seconds=settings.notify_wait_seconds,
+            )
             for channel in channels
         ]
         self._alerter = Alerter(
@@ -241,7 +258,12 @@ class Processor:
             retention_days=settings.retention_days,
             blind_after_seconds=settings.blind_after_seconds,
         )
-        always: tuple[Runs, ...] = (self._publishing, self._observer, self._leadership, self._history)
+        always: tuple[Runs, ...] = (
+            self._publishing,
+            self._observer,
+            self._leadership,
+            self._history,
+        )
         self._always = [Part(each, rests_seconds=0) for each in always]
         dead_letters = DeadLetters(self._publishing, topology, tracing)
         letters = DeadLetterRelay(pool, self._leadership, self._statistics, dead_letters)
@@ -262,11 +284,15 @@ class Processor:
             wake=self._wake,
         )
 
-    def _subscribe(self, queue: str, declare: Callable[[Connection], Awaitable[None]]) -> Subscription:
+    def _subscribe(
+        self, queue: str, declare: Callable[[Connection], Awaitable[None]]
+    ) -> Subscription:
         settings = self._settings
         is_transient = self._topology.holds_heartbeats(queue)
         prefetch = settings.prefetch if is_transient else settings.lifecycle_prefetch
-        reader = QueueReader(settings.broker_url, queue, self._flow, prefetch=prefetch, declare=declare)
+        reader = QueueReader(
+            settings.broker_url, queue, self._flow, prefetch=prefetch, declare=declare
+        )
         return Subscription(
             reader,
             self._ingest,
@@ -280,7 +306,8 @@ class Processor:
                 control_exchange=self._topology.control_exchange,
                 body_must_match_key=settings.body_must_match_key,
             ),
-            # A larger batch would wait for messages that the broker does not send before this one is acknowledged.
+            # A larger batch would wait for messages that the broker does not send before this one
+            # is acknowledged.
             max_events=min(settings.batch_max_events, prefetch),
             max_wait_ms=settings.batch_max_wait_ms,
             tracing=self._tracing,
@@ -290,14 +317,16 @@ class Processor:
         return await self._observer.read_marks(note_cut=note_cut)
 
     async def _read(self) -> None:
-        """Whoever reads must be known, and what is read too. Where dead letters go is tried before."""
+        """Whoever reads must be known, and what is read too. Where dead letters go is tried
+        before."""
         await self._publishing.has_tried.wait()
         await self._observer.register()
         self._registered.set()
         await self._reading.run()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        # A batch makes thousands of objects and drops them all: looking for cycles that often finds none.
+        # A batch makes thousands of objects and drops them all: looking for cycles that often finds
+        # none.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         async with asyncio.TaskGroup() as tasks, self._bounded_end():
@@ -310,18 +339,25 @@ class Processor:
                 await stopping.wait()
             log.info("processor_stopping")
             self._reading.stop()
-            _, late = await asyncio.wait(reading, timeout=self._settings.shutdown_timeout_seconds * 0.7)
+            _, late = await asyncio.wait(
+                reading, timeout=self._settings.shutdown_timeout_seconds * 0.7
+            )
             if late:
-                log.warning("stopped_before_all_was_stored", meaning="the broker keeps it and sends it again")
+                log.warning(
+                    "stopped_before_all_was_stored",
+                    meaning="the broker keeps it and sends it again",
+                )
                 self._pool.terminate()  # a database that hangs would not let go of whoever asks it
             ending = asyncio.ensure_future(cancel(*late, *others))
             await asyncio.wait({ending}, timeout=END_WITHIN_SECONDS)
-            self._pool.terminate()  # asyncpg waits for a cancelled query's answer, which may never come
+            # asyncpg waits for a cancelled query's answer, which may never come
+            self._pool.terminate()
             await ending
 
     @asynccontextmanager
     async def _bounded_end(self) -> AsyncIterator[None]:
-        """Once it is left, in order or by a fault, the process ends within the shutdown's time and a little."""
+        """Once it is left, in order or by a fault, the process ends within the shutdown's time and
+        a little."""
         try:
             yield
         finally:
@@ -343,19 +379,28 @@ class Processor:
         return self._observer.has_proof(within_seconds=self._settings.degraded_after_seconds)
 
     def is_alive(self) -> bool:
-        """Whether every part moves. A broker or database that is away does not stop them: each wait has a bound."""
+        """Whether every part moves. A broker or database that is away does not stop them: each wait
+        has a bound."""
         if not self._registered.is_set():
             return True
-        parts = [*self._always, *(self._leaders if self._leadership.has_led_for(STUCK_SECONDS) else ())]
+        parts = [
+            *self._always,
+            *(self._leaders if self._leadership.has_led_for(STUCK_SECONDS) else ()),
+        ]
         stuck = [part.name for part in parts if part.is_stuck(for_seconds=STUCK_SECONDS)]
-        stuck += [each.queue for each in self._reading.subscriptions if each.is_stuck(for_seconds=STUCK_SECONDS)]
+        stuck += [
+            each.queue
+            for each in self._reading.subscriptions
+            if each.is_stuck(for_seconds=STUCK_SECONDS)
+        ]
         if stuck and stuck != self._stuck_said:
             log.error("processor_stuck", tasks=stuck, meaning="the probe says that it is not alive")
         self._stuck_said = stuck
         return not stuck
 
     async def leave(self) -> None:
-        """Close the connections: what we held is back in the queues then, and our row no longer stands for it."""
+        """Close the connections: what we held is back in the queues then, and our row no longer
+        stands for it."""
         await asyncio.gather(self._publishing.close(), self._reading.close())
         if not self._registered.is_set():
             return
@@ -389,7 +434,8 @@ class BrokerQueues:
 
 
 async def _prepare_database(pool: Pool) -> bool:
-    """Wait for the database, refuse an old schema, and have today's and tomorrow's partitions ready."""
+    """Wait for the database, refuse an old schema, and have today's and tomorrow's partitions
+    ready."""
     backoff = Backoff()
     while True:
         try:
@@ -406,5 +452,7 @@ async def _prepare_database(pool: Pool) -> bool:
             await asyncio.sleep(delay)
         else:
             if server.encoding != "UTF8":
-                log.warning("database_is_not_utf8", encoding=server.encoding, hint="other names are refused")
+                log.warning(
+                    "database_is_not_utf8", encoding=server.encoding, hint="other names are refused"
+                )
             return True

@@ -1,7 +1,8 @@
-"""The AsyncAPI document: what is received from the broker and what is sent to it, made by FastStream.
+"""The AsyncAPI document: what is received from the broker and what is sent to it, made by
+FastStream.
 
-`python -m manman_status.processor.asyncapi > manman_status/api/asyncapi.json` makes it anew. The api gives it out, and
-a test tells when it is out of date.
+`python -m manman_status.processor.asyncapi > manman_status/api/asyncapi.json` makes it anew. The
+api gives it out, and a test tells when it is out of date.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from manman_status.wire.notices import (
 )
 from manman_status.wire.topology import Topology
 
-DESCRIPTION = """What workers report, and what is told of them. Bodies are JSON in UTF-8, of at most 1 MiB; section 3 \
-of the contract names other forms that are understood as well. Exchanges and queues have the names that they have by \
-default; all are settings."""
+DESCRIPTION = """What workers report, and what is told of them. Bodies are JSON in UTF-8, of at \
+most 1 MiB; section 3 of the contract names other forms that are understood as well. Exchanges \
+and queues have the names that they have by default; all are settings."""
 TOPOLOGY = Topology()
 VERSION = "1"
-"""Of what the messages say. Counted up when whoever reads or writes them has to change something."""
+"""Of what the messages say. Counted up when whoever reads or writes them has to change
+something."""
 
 
 def one_or_more(shape: Any) -> Any:
@@ -60,7 +62,12 @@ RECEIVED = (
         one_or_more(shapes.ServerStarted | shapes.ServerStopped),
         "Durable, like those of workers.",
     ),
-    ("workerReports", "worker.{worker_id}.status", one_or_more(shapes.StatusInfo), "ManMan's own StatusInfo."),
+    (
+        "workerReports",
+        "worker.{worker_id}.status",
+        one_or_more(shapes.StatusInfo),
+        "ManMan's own StatusInfo.",
+    ),
     (
         "serverReports",
         "game_server_instance.{instance_id}.status",
@@ -77,11 +84,17 @@ RECEIVED = (
         for queue, key in CANARY_KEYS.items()
     ),
 )
-"""Name, routing key, body, description, of what comes by the inbound exchange. The key only chooses the queue: the body
-tells whom an event concerns, and must fit the key where the setting `body_must_match_key` says so."""
+"""Name, routing key, body, description, of what comes by the inbound exchange. The key only chooses
+the queue: the body tells whom an event concerns, and must fit the key where the setting
+`body_must_match_key` says so."""
 
 CONTROL = (
-    ("addSilence", CONTROL_KEYS[SilenceAsked], one_or_more(shapes.Silence), "`manman-status silence add` sends it."),
+    (
+        "addSilence",
+        CONTROL_KEYS[SilenceAsked],
+        one_or_more(shapes.Silence),
+        "`manman-status silence add` sends it.",
+    ),
     (
         "removeSilence",
         CONTROL_KEYS[SilenceEnded],
@@ -100,7 +113,12 @@ CONTROL = (
         one_or_more(shapes.ReleaseGuard),
         "`manman-status guard release` sends it.",
     ),
-    ("forget", CONTROL_KEYS[Forget], one_or_more(shapes.Forget), "`manman-status forget` sends it."),
+    (
+        "forget",
+        CONTROL_KEYS[Forget],
+        one_or_more(shapes.Forget),
+        "`manman-status forget` sends it.",
+    ),
 )
 """The same of what comes by the control exchange."""
 
@@ -124,15 +142,20 @@ SENT = (
         TOPOLOGY.outbound_exchange,
         "alert.{severity}.{rule}",
         shapes.Alert,
-        "At least once for each change of an alert's version. The message_id is alert-<alert_id>-<version>.",
+        (
+            "At least once for each change of an alert's version. The message_id is"
+            " alert-<alert_id>-<version>."
+        ),
     ),
     (
         "deadLetters",
         TOPOLOGY.dead_letter_exchange,
         "{routing_key}",
         Any,
-        "What was not understood: an event, or an array of those that were wrong alike. One that the broker gave up \
-has its x-death as header.",
+        (
+            "What was not understood: an event, or an array of those that were wrong alike. One"
+            " that the broker gave up has its x-death as header."
+        ),
     ),
 )
 """Name, exchange, routing key, body, description."""
@@ -149,20 +172,28 @@ DEAD_LETTER_HEADERS = {
     "x-manman-queue": "The queue it was read from.",
     "x-manman-exchange": "The exchange it came by.",
     "x-manman-routing-key": "The routing key it came by.",
-    "x-manman-repeats": "How many like it were only counted since the last that was kept; absent for none.",
+    "x-manman-repeats": (
+        "How many like it were only counted since the last that was kept; absent for none."
+    ),
 }
 TRACE_HEADERS = {"traceparent": "W3C trace context, where the sender traces."}
 
 
 def document() -> dict[str, Any]:
     """With the default names of exchanges and queues."""
-    specification = AsyncAPI(_broker(), title="manman-status", version=VERSION, description=DESCRIPTION)
+    specification = AsyncAPI(
+        _broker(), title="manman-status", version=VERSION, description=DESCRIPTION
+    )
     made: dict[str, Any] = specification.to_specification().to_jsonable()
     # FastStream keeps what is registered in no order.
     for part in ("channels", "operations"):
         made[part] = {name: made[part][name] for name, *_ in (*RECEIVED, *CONTROL, *SENT)}
-    made["components"] = {part: dict(sorted(found.items())) for part, found in made["components"].items()}
+    made["components"] = {
+        part: dict(sorted(found.items())) for part, found in made["components"].items()
+    }
     for name, schema in made["components"]["schemas"].items():
+        if "description" in schema:
+            schema["description"] = " ".join(schema["description"].split())
         if "examples" in schema:
             # In the order in which they are read: pydantic sorts their fields by name.
             schema["examples"] = getattr(shapes, name).model_config["json_schema_extra"]["examples"]
@@ -175,13 +206,16 @@ def document() -> dict[str, Any]:
             del message["correlationId"]  # FastStream's own: nobody here has one
             message["headers"] = {
                 "type": "object",
-                "properties": {each: {"type": "string", "description": text} for each, text in headers.items()},
+                "properties": {
+                    each: {"type": "string", "description": text} for each, text in headers.items()
+                },
             }
     return made
 
 
 def _broker() -> RabbitBroker:
-    """Never connected. The real subscribers take messages raw, many at once, so their bodies are told here."""
+    """Never connected. The real subscribers take messages raw, many at once, so their bodies are
+    told here."""
     broker = RabbitBroker(description="The one that MANMAN_STATUS_RABBITMQ_URL names.")
     received = [(TOPOLOGY.inbound_exchange, *each) for each in RECEIVED]
     received += [(TOPOLOGY.control_exchange, *each) for each in CONTROL]
@@ -199,7 +233,12 @@ def _broker() -> RabbitBroker:
         )(receive)
     for name, exchange, key, body, description in SENT:
         broker.publisher(
-            exchange=topic(exchange), routing_key=key, persist=True, title=name, schema=body, description=description
+            exchange=topic(exchange),
+            routing_key=key,
+            persist=True,
+            title=name,
+            schema=body,
+            description=description,
         )
     return broker
 

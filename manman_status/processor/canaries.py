@@ -32,7 +32,12 @@ class BrokerCanaries:
     """Failing to send one is no error: its absence is what tells."""
 
     def __init__(
-        self, publishing: Publishing, reading: Reading, topology: Topology, processor_id: str, seal: Seal
+        self,
+        publishing: Publishing,
+        reading: Reading,
+        topology: Topology,
+        processor_id: str,
+        seal: Seal,
     ) -> None:
         self._seal = seal
         self._publishing = publishing
@@ -43,7 +48,8 @@ class BrokerCanaries:
 
     @property
     def is_connected(self) -> bool:
-        """Of reading alone: a processor that cannot publish proves nothing, but has missed nothing either."""
+        """Of reading alone: a processor that cannot publish proves nothing, but has missed nothing
+        either."""
         return self._reading.is_connected
 
     @property
@@ -69,23 +75,31 @@ class BrokerCanaries:
     async def send(self, marks: Sequence[QueueMark], sent_at: datetime, clock_steps: int) -> None:
         """One through each queue that messages are put into."""
         active = [mark for mark in marks if mark.state is QueueState.ACTIVE]
-        heartbeats = [mark for mark in active if self._topology.partition_of(mark.queue) is not None]
-        sent: list[tuple[CanaryKind, str]] = [("heartbeats", key) for key in self._heartbeat_keys(heartbeats, sent_at)]
+        heartbeats = [
+            mark for mark in active if self._topology.partition_of(mark.queue) is not None
+        ]
+        sent: list[tuple[CanaryKind, str]] = [
+            ("heartbeats", key) for key in self._heartbeat_keys(heartbeats, sent_at)
+        ]
         if len(active) > len(heartbeats):
             sent.append(("lifecycle", CANARY_KEYS["lifecycle"]))
         bodies = {
-            kind: self._seal.signed_canary(kind, self._processor_id, sent_at, clock_steps) for kind in CANARY_KEYS
+            kind: self._seal.signed_canary(kind, self._processor_id, sent_at, clock_steps)
+            for kind in CANARY_KEYS
         }
         for kind, key in sent:
             await self._publish(bodies[kind], key)
 
     def _heartbeat_keys(self, marks: Sequence[QueueMark], now: datetime) -> list[str]:
-        """Keys that reach each of the queues. Which queue a key reaches is RabbitMQ's to decide: the one by which a
-        canary came is kept with its watermark, and any others are tried where none comes."""
+        """Keys that reach each of the queues. Which queue a key reaches is RabbitMQ's to decide:
+        the one by which a canary came is kept with its watermark, and any others are tried where
+        none comes."""
         if len(marks) == 1:
             return [CANARY_KEYS["heartbeats"]]
         lately = now - timedelta(seconds=UNPROVEN_SECONDS)
-        unproven = sum(mark.observed_through is None or mark.observed_through < lately for mark in marks)
+        unproven = sum(
+            mark.observed_through is None or mark.observed_through < lately for mark in marks
+        )
         tried = [partition_canary_key(random.randrange(KEYS)) for _ in range(TRIED_KEYS * unproven)]  # noqa: S311
         return [*dict.fromkeys([mark.canary_key for mark in marks if mark.canary_key] + tried)]
 
@@ -100,14 +114,20 @@ class BrokerCanaries:
         # By a connection that reads: of one that publishes RabbitMQ reads nothing during an alarm.
         names = (*queues, self._topology.dead_letter_queue)
         try:
-            *depths, dead_letters = await within(ASK_WITHIN_SECONDS, asyncio.gather(*map(self._depth, names)))
+            *depths, dead_letters = await within(
+                ASK_WITHIN_SECONDS, asyncio.gather(*map(self._depth, names))
+            )
         except TimeoutError:
             return {}, None
-        return {queue: depth for queue, depth in zip(queues, depths, strict=True) if depth is not None}, dead_letters
+        return {
+            queue: depth for queue, depth in zip(queues, depths, strict=True) if depth is not None
+        }, dead_letters
 
     async def _depth(self, queue: str) -> int | None:
         try:
-            found = await within(ASK_WITHIN_SECONDS, look_at(self._reading.some_connection(), queue))
+            found = await within(
+                ASK_WITHIN_SECONDS, look_at(self._reading.some_connection(), queue)
+            )
         except (*BROKER_FAULTS, BrokerUnavailable) as error:
             log.debug("queue_depth_unknown", queue=queue, error=repr(error))
             return None

@@ -1,4 +1,5 @@
-"""Where people are told of alerts: URLs as the library apprise knows them, for mail, chats, pagers and webhooks.
+"""Where people are told of alerts: URLs as the library apprise knows them, for mail, chats, pagers
+and webhooks.
 
 Loaded only where something is told: apprise brings more than a hundred services along.
 """
@@ -34,11 +35,13 @@ apprise_log.propagate = False  # what it says has URLs in it
 SEND_WITHIN_SECONDS = 30.0
 SHORTEST_SECRET = 6
 KEYS = ("dedup", "external_id", "thirdparty")
-"""Where apprise's services keep what `dedup` in their URL says: whatever has the same one is the same incident."""
+"""Where apprise's services keep what `dedup` in their URL says: whatever has the same one is the
+same incident."""
 LONGEST_KEY = 200
 """Of what a service takes, which is 255 and more, without the alert's number."""
 MARKUP_SHARE = 8
-"""One character of so many is kept for what a service makes of our text: escapes, line ends, the title in bold."""
+"""One character of so many is kept for what a service makes of our text: escapes, line ends, the
+title in bold."""
 URLS_VARIABLE, FILE_VARIABLE = "MANMAN_STATUS_NOTIFY_URLS", "MANMAN_STATUS_NOTIFY_ROUTES_FILE"
 ALL = "all"
 TYPES = {
@@ -50,8 +53,8 @@ TYPES = {
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A channel of the routes file: where, and which alerts; a list that is not given takes all. Alerts that are about
-    no one group are everybody's."""
+    """A channel of the routes file: where, and which alerts; a list that is not given takes all.
+    Alerts that are about no one group are everybody's."""
 
     urls: list[str]
     severities: list[Severity] | None = None
@@ -74,13 +77,17 @@ class Routes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AppriseChannel:
-    """One URL. Each message has a thread of its own: what hangs there keeps nobody waiting, not even the end of the
-    process. Apprise's own threads are few, shared by all, and waited for."""
+    """One URL. Each message has a thread of its own: what hangs there keeps nobody waiting, not
+    even the end of the process. Apprise's own threads are few, shared by all, and waited for."""
 
-    def __init__(self, name: str, url: str, route: Route, *, remind_seconds: float, per_hour: int) -> None:
+    def __init__(
+        self, name: str, url: str, route: Route, *, remind_seconds: float, per_hour: int
+    ) -> None:
         """Raises ValueError for a URL that is not known."""
         self.name = f"{name}-{hashlib.blake2b(url.encode(), digest_size=4).hexdigest()}"
-        self.remind_seconds = remind_seconds if route.remind_seconds is None else route.remind_seconds
+        self.remind_seconds = (
+            remind_seconds if route.remind_seconds is None else route.remind_seconds
+        )
         self.per_hour = per_hour if route.per_hour is None else route.per_hour
         self._route = route
         self._url = url
@@ -97,8 +104,8 @@ class AppriseChannel:
         return self._route.takes(alert)
 
     async def tell(self, news: Sequence[tuple[News, ToldAlert]]) -> list[ToldAlert]:
-        """In one message that the service does not refuse for its length; what was told by it, one alone where the
-        service resolves what it was told. Raises as `send`."""
+        """In one message that the service does not refuse for its length; what was told by it, one
+        alone where the service resolves what it was told. Raises as `send`."""
         key = None
         if self._has_incidents:
             news = worst_first(news)[:1]
@@ -113,12 +120,14 @@ class AppriseChannel:
         """A success resolves what has the same key, and the URL leaves that key to us."""
         is_fixed = any(getattr(self._service, name, None) for name in KEYS)
         return (
-            self._service.template_args.keys() >= {"action", "dedup"} and self._service.action == "map" and not is_fixed
+            self._service.template_args.keys() >= {"action", "dedup"}
+            and self._service.action == "map"
+            and not is_fixed
         )
 
     async def send(self, message: Message, *, key: str | None = None) -> None:
-        """Of the incident with this key, where there is one. Raises NotTaken, without anything that is secret in the
-        URL."""
+        """Of the incident with this key, where there is one. Raises NotTaken, without anything that
+        is secret in the URL."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str | None] = loop.create_future()
 
@@ -160,7 +169,8 @@ class AppriseChannel:
         return None if taken else said.last or "it was not taken"
 
     def _without_secrets(self, text: str) -> str:
-        """Whatever of the URL is not the service's or a host's name may be a password or a token."""
+        """Whatever of the URL is not the service's or a host's name may be a password or a
+        token."""
         host = getattr(self._service, "host", None) or ""
         for piece in re.split(r"[:/@?&=]+", self._url):
             if len(piece) >= SHORTEST_SECRET and piece not in host:
@@ -169,7 +179,8 @@ class AppriseChannel:
 
 
 def open_channels(settings: Settings) -> list[AppriseChannel]:
-    """One for each URL. Raises SettingsError with all that is wrong, and with nothing that is secret."""
+    """One for each URL. Raises SettingsError with all that is wrong, and with nothing that is
+    secret."""
     urls = settings.notify_urls
     problems = [
         f"{URLS_VARIABLE}: the {_ordinal(place)} is no URL that apprise knows"
@@ -180,12 +191,19 @@ def open_channels(settings: Settings) -> list[AppriseChannel]:
     if settings.notify_routes_file:
         read = _read_routes(settings.notify_routes_file, problems)
         if routes.keys() & read.keys():
-            problems.append(f"{FILE_VARIABLE}: channels.{ALL}: take another name, this is that of {URLS_VARIABLE}")
+            problems.append(
+                f"{FILE_VARIABLE}: channels.{ALL}: take another name, this is that of"
+                f" {URLS_VARIABLE}"
+            )
         routes |= read
     if problems:
         raise SettingsError(problems)
     # A place that is named twice is told once.
-    return [_channel(name, url, route, settings) for name, route in routes.items() for url in dict.fromkeys(route.urls)]
+    return [
+        _channel(name, url, route, settings)
+        for name, route in routes.items()
+        for url in dict.fromkeys(route.urls)
+    ]
 
 
 def given_channel(url: str, settings: Settings) -> AppriseChannel:
@@ -197,7 +215,11 @@ def given_channel(url: str, settings: Settings) -> AppriseChannel:
 
 def _channel(name: str, url: str, route: Route, settings: Settings) -> AppriseChannel:
     return AppriseChannel(
-        name, url, route, remind_seconds=settings.notify_remind_seconds, per_hour=settings.notify_per_hour
+        name,
+        url,
+        route,
+        remind_seconds=settings.notify_remind_seconds,
+        per_hour=settings.notify_per_hour,
     )
 
 
@@ -236,7 +258,9 @@ def _read_routes(file: str, problems: list[str]) -> dict[str, Route]:
         problems.append(f"{FILE_VARIABLE}: {error}")
         return {}
     for name, route in routes.items():
-        problems += [f"{FILE_VARIABLE}: channels.{name}: {problem}" for problem in _problems(name, route)]
+        problems += [
+            f"{FILE_VARIABLE}: channels.{name}: {problem}" for problem in _problems(name, route)
+        ]
     return routes
 
 
@@ -246,7 +270,9 @@ def _problems(name: str, route: Route) -> list[str]:
         for place, url in enumerate(route.urls, start=1)
         if not is_known(url)
     ]
-    problems += [f"there is no rule {rule!r}" for rule in route.rules or () if rule not in RULE_NAMES]
+    problems += [
+        f"there is no rule {rule!r}" for rule in route.rules or () if rule not in RULE_NAMES
+    ]
     if not route.urls:
         problems.append("urls is empty")
     if route.per_hour is not None and route.per_hour < 1:

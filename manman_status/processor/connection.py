@@ -1,12 +1,13 @@
 """Reading: a connection for each queue, made again by itself whatever becomes of the others.
 
-What is read and what is published go over different connections. While it is low on memory or disk, RabbitMQ stops
-reading from a connection that publishes, acknowledgements included, and only acknowledgements can end that.
+What is read and what is published go over different connections. While it is low on memory or disk,
+RabbitMQ stops reading from a connection that publishes, acknowledgements included, and only
+acknowledgements can end that.
 
-These connections are bare ones, without FastStream and without aio-pika's recovery. Recovery brings back everything of
-a connection or nothing, so one queue that cannot be had would keep all others from being read; it waits without a
-bound; and it goes on in the background, where it could hold a queue that nobody reads. Here any loss ends the
-connection, and all of it is made anew.
+These connections are bare ones, without FastStream and without aio-pika's recovery. Recovery brings
+back everything of a connection or nothing, so one queue that cannot be had would keep all others
+from being read; it waits without a bound; and it goes on in the background, where it could hold a
+queue that nobody reads. Here any loss ends the connection, and all of it is made anew.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from manman_status.processor.declare import BROKER_FAULTS, OtherArguments
 from manman_status.processor.flow import Flow
 from manman_status.processor.received import Received, consume
 from manman_status.reporter.causes import fault_of
-from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CLOSE_WITHIN_SECONDS, open_connection
+from manman_status.reporter.connection import (
+    ANSWER_WITHIN_SECONDS,
+    CLOSE_WITHIN_SECONDS,
+    open_connection,
+)
 from manman_status.reporter.transport import OwnTransport
 from manman_status.wire.properties import read_any_properties
 
@@ -36,11 +41,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 HEARTBEAT_SECONDS = 10
-"""Of the AMQP connections: a processor that hangs is cut off after two or three, and another is given its queues, with
-what it held first."""
+"""Of the AMQP connections: a processor that hangs is cut off after two or three, and another is
+given its queues, with what it held first."""
 SETTLED_WITHIN_SECONDS = 10.0
-"""So long a queue is kept for what was read of it, before another gets it; what is not settled by then is given again
-to the other."""
+"""So long a queue is kept for what was read of it, before another gets it; what is not settled by
+then is given again to the other."""
 
 
 class Session:
@@ -55,7 +60,8 @@ class Session:
         self.fault: BrokerUnavailable | None = None
 
     def end(self, fault: BrokerUnavailable) -> None:
-        """At once: nothing more can be acknowledged, and what was not is given again by the broker."""
+        """At once: nothing more can be acknowledged, and what was not is given again by the
+        broker."""
         if self.fault is None:
             self.fault = fault
             self.messages.put_nowait(None)
@@ -72,12 +78,13 @@ class Session:
 
 
 class QueueReader:
-    """Reads one queue while RabbitMQ gives it to us: of all who subscribe to a queue, one gets its messages, and
-    another only when that one's channel is closed. Iterating it never ends, whatever becomes of the broker.
+    """Reads one queue while RabbitMQ gives it to us: of all who subscribe to a queue, one gets its
+    messages, and another only when that one's channel is closed. Iterating it never ends, whatever
+    becomes of the broker.
 
-    So a channel with messages is never left open while nobody reads it: the consumer is not cancelled, the channel is
-    closed, and what it held goes back to where it was. `declare` is awaited before each subscription. `losses` counts
-    the connections that were lost.
+    So a channel with messages is never left open while nobody reads it: the consumer is not
+    cancelled, the channel is closed, and what it held goes back to where it was. `declare` is
+    awaited before each subscription. `losses` counts the connections that were lost.
     """
 
     def __init__(
@@ -122,9 +129,13 @@ class QueueReader:
             try:
                 session = await self._open()
                 if backoff.failures:
-                    log.info("queue_read_again", queue=self.queue, failed_seconds=backoff.failing_seconds)
+                    log.info(
+                        "queue_read_again", queue=self.queue, failed_seconds=backoff.failing_seconds
+                    )
                 began = monotonic()
-                while (message := await session.messages.get()) is not None and session.fault is None:
+                while (
+                    message := await session.messages.get()
+                ) is not None and session.fault is None:
                     self._received_at = monotonic()
                     self._unsettled += 1
                     yield message
@@ -153,7 +164,8 @@ class QueueReader:
         self._settled.set()
 
     def hand_over(self) -> None:
-        """Let another have the queue: what was read so far is settled, the channel closed, and we are last in line."""
+        """Let another have the queue: what was read so far is settled, the channel closed, and we
+        are last in line."""
         if self._session is not None and self.connection is not None:
             self._session.messages.put_nowait(None)
 
@@ -167,8 +179,8 @@ class QueueReader:
         await session.close()
 
     def give_back(self, channel: object, cause: str) -> None:
-        """Return all that this channel brought and that is not acknowledged. Nothing happens when it is closed by now:
-        it was given back then."""
+        """Return all that this channel brought and that is not acknowledged. Nothing happens when
+        it is closed by now: it was given back then."""
         if self._session is not None and channel is not None and channel is self._session.channel:
             self.end(cause)
 
@@ -212,7 +224,9 @@ class QueueReader:
         await channel.initialize()
         channel.close_callbacks.add(lambda _, error: self._lose(session, error))
         underlay = session.channel = await channel.get_underlay_channel()
-        deleted = BrokerUnavailable(cause="RabbitMQ ended the reading: the queue was deleted, or its node stopped")
+        deleted = BrokerUnavailable(
+            cause="RabbitMQ ended the reading: the queue was deleted, or its node stopped"
+        )
         underlay.on_consumer_cancel_callbacks.add(lambda _: self._lose(session, deleted))
         await channel.set_qos(prefetch_count=self._prefetch)
         await consume(underlay, self.queue, session.messages.put_nowait)

@@ -1,7 +1,7 @@
 """The topology of `wire/topology.py`, declared on the broker.
 
-Each thing is declared by itself, on a channel of its own: one that RabbitMQ refuses closes only that. A user who may
-not configure it can go on when it is there already.
+Each thing is declared by itself, on a channel of its own: one that RabbitMQ refuses closes only
+that. A user who may not configure it can go on when it is there already.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ ONE_SHARE = "1"
 
 
 class OtherArguments(ManManStatusError):  # noqa: N818
-    """{subject} exists with other arguments: {cause}. Delete it when it is empty, or name another in the settings"""
+    """{subject} exists with other arguments: {cause}. Delete it when it is empty, or name another
+    in the settings"""
 
 
 def topic(name: str) -> RabbitExchange:
@@ -64,12 +65,14 @@ def arguments_of(topology: Topology, queue: str) -> dict[str, Any]:
     return of_each[queue]
 
 
-async def declare_inbound(connection: Connection, topology: Topology, queue: str, *, partitions: int) -> None:
-    """One queue that workers' messages are put into, bound as it is when heartbeats are spread over so many queues.
-    Raises OtherArguments, PluginMissing or BrokerUnavailable.
+async def declare_inbound(
+    connection: Connection, topology: Topology, queue: str, *, partitions: int
+) -> None:
+    """One queue that workers' messages are put into, bound as it is when heartbeats are spread over
+    so many queues. Raises OtherArguments, PluginMissing or BrokerUnavailable.
 
-    Whatever it was bound to before, each message finds a queue at every step: the new way is there before the old one
-    goes. In between a heartbeat may come twice.
+    Whatever it was bound to before, each message finds a queue at every step: the new way is there
+    before the old one goes. In between a heartbeat may come twice.
     """
     await _exchange(connection, topology.inbound_exchange)
     await _exchange(connection, topology.control_exchange)
@@ -89,12 +92,16 @@ async def declare_inbound(connection: Connection, topology: Topology, queue: str
 
 
 async def declare_dropped(connection: Connection, topology: Topology) -> None:
-    """Where the broker says that it dropped heartbeats. Raises OtherArguments or BrokerUnavailable."""
-    await _queue(connection, topology, topology.dropped_queue, topology.control_exchange, [DROPPED_KEY])
+    """Where the broker says that it dropped heartbeats. Raises OtherArguments or
+    BrokerUnavailable."""
+    await _queue(
+        connection, topology, topology.dropped_queue, topology.control_exchange, [DROPPED_KEY]
+    )
 
 
 async def release(connection: Connection, topology: Topology, queue: str) -> bool:
-    """Unbind it from all that puts anything into it; whether it is there at all. Raises BrokerUnavailable."""
+    """Unbind it from all that puts anything into it; whether it is there at all. Raises
+    BrokerUnavailable."""
     if await look_at(connection, queue) is None:
         return False
     keys = {
@@ -108,8 +115,8 @@ async def release(connection: Connection, topology: Topology, queue: str) -> boo
 
 
 async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
-    """How many messages wait in it, and how many consumers it gives them to; None when it is not there. Raises
-    BrokerUnavailable."""
+    """How many messages wait in it, and how many consumers it gives them to; None when it is not
+    there. Raises BrokerUnavailable."""
 
     async def ask() -> tuple[int, int]:
         async with bare_channel(connection) as channel:
@@ -125,8 +132,8 @@ async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
 
 
 async def delete_left(connection: Connection, queue: str) -> bool:
-    """Delete a queue that is bound to nothing, if nobody reads it and it is empty: nobody can have given anything back
-    after that. False when it is not so. Raises BrokerUnavailable."""
+    """Delete a queue that is bound to nothing, if nobody reads it and it is empty: nobody can have
+    given anything back after that. False when it is not so. Raises BrokerUnavailable."""
     found = await look_at(connection, queue)
     if found is None:
         return True
@@ -147,14 +154,20 @@ async def delete_left(connection: Connection, queue: str) -> bool:
 
 async def declare_outbound(connection: Connection, topology: Topology) -> None:
     """What the processor publishes to. Raises OtherArguments or BrokerUnavailable."""
-    for exchange in (topology.inbound_exchange, topology.outbound_exchange, topology.dead_letter_exchange):
+    for exchange in (
+        topology.inbound_exchange,
+        topology.outbound_exchange,
+        topology.dead_letter_exchange,
+    ):
         await _exchange(connection, exchange)
 
 
 async def declare_dead_letters(connection: Connection, topology: Topology) -> None:
     """The dead-letter exchange and its queue, bound. Raises OtherArguments or BrokerUnavailable."""
     await _exchange(connection, topology.dead_letter_exchange)
-    await _queue(connection, topology, topology.dead_letter_queue, topology.dead_letter_exchange, ["#"])
+    await _queue(
+        connection, topology, topology.dead_letter_queue, topology.dead_letter_exchange, ["#"]
+    )
 
 
 async def _exchange(connection: Connection, name: str) -> None:
@@ -183,7 +196,9 @@ async def _bind_hash_exchange(connection: Connection, topology: Topology) -> Non
     async def bind(channel: AbstractChannel, passive: bool) -> None:
         for key in HEARTBEAT_KEYS if not passive else ():
             await channel.exchange_bind(
-                destination=topology.hash_exchange, source=topology.inbound_exchange, routing_key=key
+                destination=topology.hash_exchange,
+                source=topology.inbound_exchange,
+                routing_key=key,
             )
 
     await _declare(connection, f"exchange {topology.hash_exchange!r}", bind)
@@ -194,13 +209,17 @@ async def _leave_hash_exchange(connection: Connection, topology: Topology) -> No
         for key in HEARTBEAT_KEYS if not passive else ():
             with suppress(ChannelNotFoundEntity):
                 await channel.exchange_unbind(
-                    destination=topology.hash_exchange, source=topology.inbound_exchange, routing_key=key
+                    destination=topology.hash_exchange,
+                    source=topology.inbound_exchange,
+                    routing_key=key,
                 )
 
     await _declare(connection, f"exchange {topology.hash_exchange!r}", unbind)
 
 
-async def _queue(connection: Connection, topology: Topology, name: str, exchange: str, keys: Sequence[str]) -> None:
+async def _queue(
+    connection: Connection, topology: Topology, name: str, exchange: str, keys: Sequence[str]
+) -> None:
     async def declare(channel: AbstractChannel, passive: bool) -> None:
         arguments = arguments_of(topology, name)
         await channel.queue_declare(name, durable=True, arguments=arguments, passive=passive)
@@ -211,7 +230,9 @@ async def _queue(connection: Connection, topology: Topology, name: str, exchange
 
 async def _bind(connection: Connection, name: str, exchange: str, keys: Sequence[str]) -> None:
     async def bind(channel: AbstractChannel, passive: bool) -> None:
-        for key in keys if not passive else ():  # whether it is bound cannot be asked: canaries show it
+        for key in (
+            keys if not passive else ()
+        ):  # whether it is bound cannot be asked: canaries show it
             await channel.queue_bind(name, exchange, key)
 
     await _declare(connection, f"queue {name!r}", bind)
@@ -256,7 +277,8 @@ def _named(fault: BrokerUnavailable, subject: str) -> BrokerUnavailable:
 
 @asynccontextmanager
 async def bare_channel(connection: Connection) -> AsyncIterator[AbstractChannel]:
-    """A channel for one question: an answer of "not there" closes it, and nothing must open it again."""
+    """A channel for one question: an answer of "not there" closes it, and nothing must open it
+    again."""
     if connection.transport is None:
         raise aiormq.exceptions.ChannelInvalidStateError("not connected")
     channel = await connection.transport.connection.channel(publisher_confirms=False)

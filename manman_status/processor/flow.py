@@ -1,8 +1,8 @@
 """A bound in bytes on what was read and is not settled yet.
 
-The broker counts messages: 2,000 of them may be in flight, of any size. So the bytes are counted here, and the socket
-is not read while there are too many: TCP holds the broker back. (Pausing the transport would not do: a
-StreamReader resumes it whenever it waits for data.)
+The broker counts messages: 2,000 of them may be in flight, of any size. So the bytes are counted
+here, and the socket is not read while there are too many: TCP holds the broker back. (Pausing the
+transport would not do: a StreamReader resumes it whenever it waits for data.)
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class _Reader:
         self._at = 0
 
     async def readexactly(self, size: int) -> bytes:
-        """Exactly so many bytes, once there is room. Raises IncompleteReadError at the end of the stream."""
+        """Exactly so many bytes, once there is room. Raises IncompleteReadError at the end of the
+        stream."""
         if not self._flow.has_room:
             await self._flow.wait()
         end = self._at + size

@@ -1,4 +1,5 @@
-"""The processor's numbers as OpenTelemetry's instruments. They are read by its threads, whenever it exports."""
+"""The processor's numbers as OpenTelemetry's instruments. They are read by its threads, whenever it
+exports."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ class Numbers:
         for entity, statuses in self._statistics.as_row()["transitions_by"].items():
             for status, reasons in statuses.items():
                 for reason, number in reasons.items():
-                    yield Observation(number, {"entity": entity, "status": status, "reason": reason})
+                    yield Observation(
+                        number, {"entity": entity, "status": status, "reason": reason}
+                    )
 
     def batches(self) -> Iterator[Observation]:
         yield Observation(self._statistics.batches)
@@ -57,7 +60,12 @@ COUNTERS: tuple[tuple[str, str, Read, str], ...] = (
 GAUGES: tuple[tuple[str, str, Read, str], ...] = (
     ("lag", "s", Numbers.lag_seconds, "Age of a queue's watermark, by this host's clock."),
     ("queue.depth", "{message}", Numbers.depths, "Messages that wait in a queue."),
-    ("relay.backlog", "{transition}", Numbers.backlog, "Of a leader: changes that are not published yet."),
+    (
+        "relay.backlog",
+        "{transition}",
+        Numbers.backlog,
+        "Of a leader: changes that are not published yet.",
+    ),
 )
 
 
@@ -65,9 +73,13 @@ def observe(meter_provider: MeterProvider, statistics: Statistics) -> None:
     meter = meter_provider.get_meter("manman_status")
     numbers = Numbers(statistics)
     for name, unit, read, description in COUNTERS:
-        meter.create_observable_counter(f"manman_status.{name}", [_callback(read, numbers)], unit, description)
+        meter.create_observable_counter(
+            f"manman_status.{name}", [_callback(read, numbers)], unit, description
+        )
     for name, unit, read, description in GAUGES:
-        meter.create_observable_gauge(f"manman_status.{name}", [_callback(read, numbers)], unit, description)
+        meter.create_observable_gauge(
+            f"manman_status.{name}", [_callback(read, numbers)], unit, description
+        )
 
 
 def _callback(read: Read, numbers: Numbers) -> Callable[[CallbackOptions], Iterable[Observation]]:

@@ -1,7 +1,8 @@
 """Every message that passes the broker, as a shape for the AsyncAPI document.
 
-What is understood is decided by `wire/inbound.py`, what is sent by `wire/outbound.py`; a test holds these shapes
-against both. Of an inbound message null counts as absent, and what is not named here is ignored.
+What is understood is decided by `wire/inbound.py`, what is sent by `wire/outbound.py`; a test holds
+these shapes against both. Of an inbound message null counts as absent, and what is not named here
+is ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from manman_status.wire.values import MAX_BIGINT
 Id: TypeAlias = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
 IdOrDigits: TypeAlias = Id | Annotated[str, Field(pattern="^[0-9]{1,19}$")]
 ExitCode: TypeAlias = (
-    Annotated[int, Field(ge=-MAX_BIGINT, le=MAX_BIGINT)] | Annotated[str, Field(pattern="^-?[0-9]{1,19}$")]
+    Annotated[int, Field(ge=-MAX_BIGINT, le=MAX_BIGINT)]
+    | Annotated[str, Field(pattern="^-?[0-9]{1,19}$")]
 )
 Absent: TypeAlias = Literal["", "None", "null"] | None
 """Holds the place of an argument that is not given."""
@@ -39,16 +41,23 @@ class Event(BaseModel):
     command_type: str
     command_args: tuple[Any, ...]
     incarnation: Id | None = Field(
-        None, description="Start of the worker's process in µs since the epoch: a later start is a larger number."
+        None,
+        description=(
+            "Start of the worker's process in µs since the epoch: a later start is a larger number."
+        ),
     )
     seq: Id | None = Field(None, description="Counts this incarnation's events from 1.")
-    sent_at: datetime | None = Field(None, description="Orders what has no incarnation and seq; UTC without a zone.")
+    sent_at: datetime | None = Field(
+        None, description="Orders what has no incarnation and seq; UTC without a zone."
+    )
 
 
 class RunningServer(BaseModel):
     instance_id: Id
     game_server_config_id: Id | None = None
-    status: ReportableStatus | None = Field(None, description="RUNNING when it is not given; a terminal one ends it.")
+    status: ReportableStatus | None = Field(
+        None, description="RUNNING when it is not given; a terminal one ends it."
+    )
 
 
 class Beating(Event):
@@ -56,7 +65,9 @@ class Beating(Event):
     interval_seconds: float | None = Field(
         None, description="Between two heartbeats; 1 to 3,600, beyond that the nearer."
     )
-    servers: list[RunningServer] | None = Field(None, description="All that run: the complete inventory.")
+    servers: list[RunningServer] | None = Field(
+        None, description="All that run: the complete inventory."
+    )
     labels: dict[LabelKey, LabelValue] | None = Field(None, max_length=MAX_LABELS)
 
 
@@ -86,7 +97,12 @@ class WorkerStarted(Beating):
     command_type: Literal["WORKER_STARTED"]
 
     model_config = showing(
-        {"command_type": "WORKER_STARTED", "command_args": ["7"], "incarnation": 1763884800123456, "seq": 1}
+        {
+            "command_type": "WORKER_STARTED",
+            "command_args": ["7"],
+            "incarnation": 1763884800123456,
+            "seq": 1,
+        }
     )
 
 
@@ -103,9 +119,9 @@ class ServerStarted(Event):
     """The server instance is RUNNING."""
 
     command_type: Literal["SERVER_STARTED"]
-    command_args: tuple[IdOrDigits, IdOrDigits] | tuple[IdOrDigits, IdOrDigits, IdOrDigits | Absent] = Field(
-        description="The ids of instance, worker and, optional, game server config."
-    )
+    command_args: (
+        tuple[IdOrDigits, IdOrDigits] | tuple[IdOrDigits, IdOrDigits, IdOrDigits | Absent]
+    ) = Field(description="The ids of instance, worker and, optional, game server config.")
 
     model_config = showing({"command_type": "SERVER_STARTED", "command_args": ["31", "7", "3"]})
 
@@ -114,9 +130,9 @@ class ServerStopped(Event):
     """COMPLETE, or CRASHED when the exit code is not 0."""
 
     command_type: Literal["SERVER_STOPPED"]
-    command_args: tuple[IdOrDigits, IdOrDigits] | tuple[IdOrDigits, IdOrDigits, ExitCode | Absent] = Field(
-        description="The ids of instance and worker and, optional, the exit code."
-    )
+    command_args: (
+        tuple[IdOrDigits, IdOrDigits] | tuple[IdOrDigits, IdOrDigits, ExitCode | Absent]
+    ) = Field(description="The ids of instance and worker and, optional, the exit code.")
 
     model_config = showing({"command_type": "SERVER_STOPPED", "command_args": ["31", "7", "0"]})
 
@@ -130,7 +146,12 @@ class StatusInfo(BaseModel):
     as_of: datetime | None = Field(None, description="Its order; UTC without a zone.")
 
     model_config = showing(
-        {"entity_type": "worker", "identifier": "7", "as_of": "2026-11-23T08:00:00Z", "status_type": "RUNNING"}
+        {
+            "entity_type": "worker",
+            "identifier": "7",
+            "as_of": "2026-11-23T08:00:00Z",
+            "status_type": "RUNNING",
+        }
     )
 
 
@@ -138,13 +159,17 @@ class ReleaseGuard(BaseModel):
     """The held workers of a group are to be lost at once."""
 
     command_type: Literal["RELEASE_GUARD"]
-    command_args: tuple[LabelValue] = Field(description="The group; empty is the workers without one.")
+    command_args: tuple[LabelValue] = Field(
+        description="The group; empty is the workers without one."
+    )
 
     model_config = showing({"command_type": "RELEASE_GUARD", "command_args": ["eu-1"]})
 
 
 class SilenceWanted(BaseModel):
-    silence_id: str = Field(pattern="^[0-9a-z]{4,40}$", description="The same id again changes nothing.")
+    silence_id: str = Field(
+        pattern="^[0-9a-z]{4,40}$", description="The same id again changes nothing."
+    )
     seconds: float = Field(gt=0, le=LONGEST_SILENCE_SECONDS)
     why: str = Field(min_length=1, max_length=LONGEST_TEXT)
     by: Text | None = None
@@ -163,7 +188,9 @@ class Silence(BaseModel):
     model_config = showing(
         {
             "command_type": "SILENCE",
-            "command_args": [{"silence_id": "a1b2c3", "seconds": 7200, "group": "eu-1", "why": "new switches"}],
+            "command_args": [
+                {"silence_id": "a1b2c3", "seconds": 7200, "group": "eu-1", "why": "new switches"}
+            ],
         }
     )
 
@@ -178,7 +205,9 @@ class EndSilence(BaseModel):
     command_type: Literal["END_SILENCE"]
     command_args: tuple[SilenceNamed]
 
-    model_config = showing({"command_type": "END_SILENCE", "command_args": [{"silence_id": "a1b2c3"}]})
+    model_config = showing(
+        {"command_type": "END_SILENCE", "command_args": [{"silence_id": "a1b2c3"}]}
+    )
 
 
 class AlertTakenOn(BaseModel):
@@ -194,7 +223,10 @@ class Acknowledge(BaseModel):
     command_args: tuple[AlertTakenOn]
 
     model_config = showing(
-        {"command_type": "ACKNOWLEDGE", "command_args": [{"alert_id": 12, "by": "ann", "why": "known"}]}
+        {
+            "command_type": "ACKNOWLEDGE",
+            "command_args": [{"alert_id": 12, "by": "ann", "why": "known"}],
+        }
     )
 
 
@@ -211,13 +243,17 @@ class ForgottenServer(BaseModel):
 
 
 class Forget(BaseModel):
-    """Delete a worker with its server instances, or one server instance; nothing when it is not known."""
+    """Delete a worker with its server instances, or one server instance; nothing when it is not
+    known."""
 
     command_type: Literal["FORGET"]
     command_args: tuple[ForgottenWorker | ForgottenServer]
 
     model_config = showing(
-        {"command_type": "FORGET", "command_args": [{"worker_id": 7, "by": "ann", "why": "its host is gone"}]}
+        {
+            "command_type": "FORGET",
+            "command_args": [{"worker_id": 7, "by": "ann", "why": "its host is gone"}],
+        }
     )
 
 
@@ -227,13 +263,19 @@ class Canary(BaseModel):
     command_type: Literal["CANARY"]
     command_args: tuple[str, str, int] | None = Field(
         None,
-        description="The processor's id, the MAC that only processors can make, and how often the database's clock had"
-        " stepped. One without a MAC is ignored.",
+        description=(
+            "The processor's id, the MAC that only processors can make, and how often the"
+            " database's clock had stepped. One without a MAC is ignored."
+        ),
     )
     sent_at: datetime = Field(description="The database's time, with a zone.")
 
     model_config = showing(
-        {"command_type": "CANARY", "command_args": ["vm-e4049a17", "5f0c…", 0], "sent_at": "2026-11-23T08:00:00.5Z"}
+        {
+            "command_type": "CANARY",
+            "command_args": ["vm-e4049a17", "5f0c…", 0],
+            "sent_at": "2026-11-23T08:00:00.5Z",
+        }
     )
 
 
@@ -279,7 +321,9 @@ class Alert(BaseModel):
     state: AlertState
     version: int = Field(description="Counts its changes.")
     summary: str
-    group: str | None = Field(description="Null when it is of no one group, empty for the workers without one.")
+    group: str | None = Field(
+        description="Null when it is of no one group, empty for the workers without one."
+    )
     worker_id: int | None
     instance_id: int | None
     game_server_config_id: int | None

@@ -51,7 +51,8 @@ class ProbeFiles:
 
 @asynccontextmanager
 async def probe_files(folder: str) -> AsyncIterator[ProbeFiles]:
-    """Touched until the end, and gone then; none without a folder. Raises CommandFailed when it cannot be written."""
+    """Touched until the end, and gone then; none without a folder. Raises CommandFailed when it
+    cannot be written."""
     files = ProbeFiles(Path(folder))
     if not folder:
         yield files
@@ -60,7 +61,9 @@ async def probe_files(folder: str) -> AsyncIterator[ProbeFiles]:
         files.remove()
         files.touch()
     except OSError as error:
-        raise CommandFailed(f"cannot write into the probe folder {folder}: {error.strerror}") from error
+        raise CommandFailed(
+            f"cannot write into the probe folder {folder}: {error.strerror}"
+        ) from error
     touching = asyncio.create_task(files.keep_touching())
     try:
         yield files

@@ -1,4 +1,5 @@
-"""What the processor sends: status changes to all who listen, and dead letters with what was wrong in their headers."""
+"""What the processor sends: status changes to all who listen, and dead letters with what was wrong
+in their headers."""
 
 from __future__ import annotations
 
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from manman_status.processor.telemetry import Tracing
 
 
-def _publisher(broker: RabbitBroker, exchange: RabbitExchange, tracing: Tracing | None) -> RabbitPublisher:
-    """With a router of its own: so FastStream's telemetry sees what is sent here, but no canary and nothing read."""
+def _publisher(
+    broker: RabbitBroker, exchange: RabbitExchange, tracing: Tracing | None
+) -> RabbitPublisher:
+    """With a router of its own: so FastStream's telemetry sees what is sent here, but no canary and
+    nothing read."""
     router = RabbitRouter(middlewares=[tracing.publishing] if tracing else ())
     publisher = router.publisher(exchange=exchange, persist=True, content_type="application/json")
     broker.include_router(router)
@@ -32,9 +36,12 @@ def _publisher(broker: RabbitBroker, exchange: RabbitExchange, tracing: Tracing 
 
 
 class StatusPublisher:
-    """Publishes status changes, each confirmed by the broker before the call returns. Nobody has to listen."""
+    """Publishes status changes, each confirmed by the broker before the call returns. Nobody has to
+    listen."""
 
-    def __init__(self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None
+    ) -> None:
         self._publishing = publishing
         self._publisher = _publisher(publishing.broker, topic(topology.outbound_exchange), tracing)
         self._tracing = tracing
@@ -70,21 +77,27 @@ def kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 class DeadLetters:
     """Publishes dead letters. Their exchange and queue are made again when they are gone."""
 
-    def __init__(self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None
+    ) -> None:
         self._publishing = publishing
-        self._publisher = _publisher(publishing.broker, topic(topology.dead_letter_exchange), tracing)
+        self._publisher = _publisher(
+            publishing.broker, topic(topology.dead_letter_exchange), tracing
+        )
         self._queue = topology.dead_letter_queue
         self._origin = topology.inbound_exchange
         self._tracing = tracing
 
     async def __call__(self, letter_id: uuid.UUID, letter: Letter) -> None:
-        """Returns once the broker has put it into a queue. Raises BrokerUnavailable: then it may be there all the
-        same, under the same `letter_id`."""
+        """Returns once the broker has put it into a queue. Raises BrokerUnavailable: then it may be
+        there all the same, under the same `letter_id`."""
         if await self._publish(letter_id, letter):
             return
         await self._publishing.declare_dead_letters()
         if not await self._publish(letter_id, letter):
-            raise BrokerUnavailable(cause=f"no queue takes dead letters: {self._queue} is gone or not bound")
+            raise BrokerUnavailable(
+                cause=f"no queue takes dead letters: {self._queue} is gone or not bound"
+            )
 
     async def _publish(self, letter_id: uuid.UUID, letter: Letter) -> bool:
         """False when no queue took it."""

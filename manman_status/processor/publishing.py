@@ -1,4 +1,5 @@
-"""Publishing: one connection for all that this processor sends, canaries too, made again when it is lost."""
+"""Publishing: one connection for all that this processor sends, canaries too, made again when it is
+lost."""
 
 from __future__ import annotations
 
@@ -34,13 +35,14 @@ LOOK_EVERY_SECONDS = 0.25
 CONFIRM_SECONDS = 10.0
 CANARY_CONFIRM_SECONDS = 1.0
 CANARY_MISSING_SECONDS = 15.0
-"""A connection on which RabbitMQ confirms nothing for so long is dead: a firewall may have forgotten it without a word.
-Sooner than AMQP's own heartbeat, which needs three of them and a little."""
+"""A connection on which RabbitMQ confirms nothing for so long is dead: a firewall may have
+forgotten it without a word. Sooner than AMQP's own heartbeat, which needs three of them and a
+little."""
 
 
 class BareConnection(RobustConnection):
-    """Without the recovery that FastStream's connections have: that goes on in the background, also when nobody holds
-    the connection any more, and takes no cancellation."""
+    """Without the recovery that FastStream's connections have: that goes on in the background, also
+    when nobody holds the connection any more, and takes no cancellation."""
 
     def __init__(self, url: URL, **options: Any) -> None:
         super().__init__(url, **options)
@@ -57,7 +59,9 @@ class BareConnection(RobustConnection):
     async def leave(self) -> None:
         """Close it, or at least its socket."""
         await close_connection(self, self.own_transport)
-        if not self._closed.done():  # else its end would begin to close it again, perhaps without an event loop
+        if (
+            not self._closed.done()
+        ):  # else its end would begin to close it again, perhaps without an event loop
             self._closed.set_result(True)
 
 
@@ -84,9 +88,9 @@ class PublishingBroker(RabbitBroker):
 
 
 class Publishing:
-    """`broker` publishes while `run` keeps it connected; its publishers are made once. The first loss ends the
-    connection. `alarm` is why RabbitMQ holds back what we publish, `has_tried` is set once it has connected or could
-    not."""
+    """`broker` publishes while `run` keeps it connected; its publishers are made once. The first
+    loss ends the connection. `alarm` is why RabbitMQ holds back what we publish, `has_tried` is set
+    once it has connected or could not."""
 
     def __init__(self, url: str, topology: Topology) -> None:
         self.alarm: str | None = None
@@ -100,7 +104,11 @@ class Publishing:
         self._declare_dead_letters_at = 0.0
         self.has_tried = asyncio.Event()
         self.broker = PublishingBroker(
-            str(URL(url).update_query(name="manman-status processor: publishing", heartbeat=HEARTBEAT_SECONDS)),
+            str(
+                URL(url).update_query(
+                    name="manman-status processor: publishing", heartbeat=HEARTBEAT_SECONDS
+                )
+            ),
             timeout=ANSWER_WITHIN_SECONDS,
             app_id="manman-status",
             logger=None,
@@ -136,9 +144,11 @@ class Publishing:
                 log.warning("not_publishing", error=str(self._fault))
             await asyncio.sleep(delay)
 
-    async def confirmed(self, publishing: Coroutine[Any, Any, T], *, within_seconds: float = CONFIRM_SECONDS) -> T:
-        """Await what FastStream publishes until RabbitMQ has confirmed it. Raises BrokerUnavailable: it may have
-        arrived all the same."""
+    async def confirmed(
+        self, publishing: Coroutine[Any, Any, T], *, within_seconds: float = CONFIRM_SECONDS
+    ) -> T:
+        """Await what FastStream publishes until RabbitMQ has confirmed it. Raises
+        BrokerUnavailable: it may have arrived all the same."""
         if self._connection is None:
             publishing.close()
             raise self._fault or BrokerUnavailable(cause="not connected")
@@ -159,8 +169,8 @@ class Publishing:
             raise fault_of(error, self._url, right="write to") from error
 
     async def publish_canary(self, body: bytes, **where: Any) -> None:
-        """One that does not come through soon is worth nothing. Raises BrokerUnavailable. A connection on which
-        RabbitMQ confirms none, without an alarm, is dead: it is given up."""
+        """One that does not come through soon is worth nothing. Raises BrokerUnavailable. A
+        connection on which RabbitMQ confirms none, without an alarm, is dead: it is given up."""
         try:
             await self.confirmed(
                 self.broker.publish(body, content_type="application/json", **where),
@@ -181,8 +191,8 @@ class Publishing:
             self._lose(self._lost, BrokerUnavailable(cause=cause))
 
     async def declare_dead_letters(self) -> None:
-        """Make the dead-letter queue again: for whoever sees a dead letter come back unroutable. Raises
-        BrokerUnavailable; nothing happens when all is there."""
+        """Make the dead-letter queue again: for whoever sees a dead letter come back unroutable.
+        Raises BrokerUnavailable; nothing happens when all is there."""
         if self._connection is None:
             raise self._fault or BrokerUnavailable(cause="not connected")
         if self.alarm:
@@ -204,7 +214,8 @@ class Publishing:
         connection.close_callbacks.add(lambda _, error: self._lose(lost, error))
         default = await self.broker.declare_exchange(RabbitExchange())
         default.channel.close_callbacks.add(lambda _, error: self._lose(lost, error))
-        # Before anything can be published: during an alarm RabbitMQ reads nothing more after the first message.
+        # Before anything can be published: during an alarm RabbitMQ reads nothing more after the
+        # first message.
         await declare_outbound(connection, self._topology)
         self._declare_dead_letters_at = 0.0
         await self._keep_dead_letters(connection)
@@ -252,7 +263,10 @@ class Publishing:
             log.warning(
                 "broker_alarm",
                 reason=alarm,
-                meaning="RabbitMQ holds back what is published: no canaries, so nobody is marked LOST meanwhile",
+                meaning=(
+                    "RabbitMQ holds back what is published: no canaries, so nobody is marked LOST"
+                    " meanwhile"
+                ),
             )
         elif self.alarm and not alarm:
             log.info("broker_alarm_ended")

@@ -1,7 +1,8 @@
 """Which queues this processor reads: all that are registered, each by a subscription of its own.
 
-RabbitMQ gives a queue to one of those who subscribe to it. A processor that is given more heartbeat queues than its
-share closes the channel of one. The next in line gets that one, and does the same if it has too many then.
+RabbitMQ gives a queue to one of those who subscribe to it. A processor that is given more heartbeat
+queues than its share closes the channel of one. The next in line gets that one, and does the same
+if it has too many then.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ IN_VAIN_SECONDS = 60.0
 
 
 class Reading:
-    """`follow` says what to read, at any time. `run` ends after `stop`, when what was read is settled."""
+    """`follow` says what to read, at any time. `run` ends after `stop`, when what was read is
+    settled."""
 
     def __init__(
         self,
@@ -48,9 +50,9 @@ class Reading:
         *,
         given_within_seconds: float,
     ) -> None:
-        """`ask` reads from the database what is to be read, and writes down there, if told to, that a connection was
-        lost: before what came meanwhile is read. A queue from which nothing came for `given_within_seconds`, no canary
-        either, is another processor's."""
+        """`ask` reads from the database what is to be read, and writes down there, if told to, that
+        a connection was lost: before what came meanwhile is read. A queue from which nothing came
+        for `given_within_seconds`, no canary either, is another processor's."""
         self._topology = topology
         self._subscribe = subscribe
         self._ask = ask
@@ -78,7 +80,9 @@ class Reading:
     def given(self) -> list[str]:
         """Those that RabbitMQ gives to us."""
         within = self._given_within_seconds
-        return [each.queue for each in self.subscriptions if each.reader.is_given(within_seconds=within)]
+        return [
+            each.queue for each in self.subscriptions if each.reader.is_given(within_seconds=within)
+        ]
 
     def some_connection(self) -> Connection:
         """Raises BrokerUnavailable."""
@@ -136,7 +140,9 @@ class Reading:
     def _begin(self, tasks: asyncio.TaskGroup) -> None:
         """Retired queues last: what they are unbound from has to reach another first."""
         needed = {*self.queues}
-        are_read = all(each.reader.connection for each in self._needed) and needed <= self._running.keys()
+        are_read = (
+            all(each.reader.connection for each in self._needed) and needed <= self._running.keys()
+        )
         if are_read and needed != self._subscribed_told:
             self._subscribed_told = needed
             log.info("queues_subscribed", queues=sorted(needed))
@@ -154,7 +160,8 @@ class Reading:
                 self._declared.pop(queue, None)
 
     async def _let_go(self, subscription: Subscription, reading: asyncio.Task[None]) -> None:
-        """It is read by nobody soon, so nothing may be put into it: we may have bound it again when we were slow."""
+        """It is read by nobody soon, so nothing may be put into it: we may have bound it again when
+        we were slow."""
         connection = subscription.reader.connection
         if connection is not None:
             with suppress(BrokerUnavailable):
@@ -167,8 +174,9 @@ class Reading:
         return sum(self._topology.partition_of(queue) is not None for queue in queues)
 
     async def _declare(self, queue: str, connection: Connection) -> None:
-        """Before it is subscribed to. The database is asked before it is bound, since what we know may be old, and
-        again after that, since we may have been slow: nothing may be put into a queue that does not count."""
+        """Before it is subscribed to. The database is asked before it is bound, since what we know
+        may be old, and again after that, since we may have been slow: nothing may be put into a
+        queue that does not count."""
         was_lost = queue in self._running and self._running[queue][0].reader.is_lost
         active = await self._active_now(note_cut=was_lost)
         if queue in active:
@@ -184,14 +192,19 @@ class Reading:
         try:
             marks = await self._ask(note_cut)
         except DATABASE_ERRORS as error:
-            raise BrokerUnavailable(cause=f"the database has to be asked first: {describe(error)}") from error
+            raise BrokerUnavailable(
+                cause=f"the database has to be asked first: {describe(error)}"
+            ) from error
         return _active(marks)
 
     async def _declare_again(self) -> None:
         """Bind what is bound otherwise since the number of partitions changed."""
         for each in self._needed:
             connection = each.reader.connection
-            if connection and self._declared.get(each.queue) not in {None, self._partitions(self.queues)}:
+            if connection and self._declared.get(each.queue) not in {
+                None,
+                self._partitions(self.queues),
+            }:
                 try:
                     await self._declare(each.queue, connection)
                 except (BrokerUnavailable, OtherArguments, PluginMissing) as error:
@@ -200,11 +213,16 @@ class Reading:
     def _share(self) -> None:
         """Hand one over when we are given more than our share, at most one at a time."""
         given = [queue for queue in self.given if self._topology.partition_of(queue) is not None]
-        if len(given) <= ceil(self._partitions(self.queues) / self._processors) or monotonic() < self._hand_over_at:
+        if (
+            len(given) <= ceil(self._partitions(self.queues) / self._processors)
+            or monotonic() < self._hand_over_at
+        ):
             return
         lately = monotonic() - CAME_BACK_WITHIN_SECONDS
         came_back = any(self._handed_over.get(queue, 0.0) > lately for queue in given)
-        self._hand_over_at = monotonic() + (IN_VAIN_SECONDS if came_back else HAND_OVER_EVERY_SECONDS)
+        self._hand_over_at = monotonic() + (
+            IN_VAIN_SECONDS if came_back else HAND_OVER_EVERY_SECONDS
+        )
         if not came_back:
             queue = given[-1]
             self._handed_over[queue] = monotonic()

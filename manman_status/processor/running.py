@@ -1,10 +1,11 @@
 """Keeping the parts of a processor going, and stopping while it waits.
 
-Only our own cancellation ends a part. aiormq raises CancelledError into whoever waits for a connection that is lost; a
-TaskGroup takes a task that ends so for one that was told to, and says nothing.
+Only our own cancellation ends a part. aiormq raises CancelledError into whoever waits for a
+connection that is lost; a TaskGroup takes a task that ends so for one that was told to, and says
+nothing.
 
-A part is running, or restarting after a fault. The end of reading or storing, without which nothing is left to do, is
-the end of the process.
+A part is running, or restarting after a fault. The end of reading or storing, without which nothing
+is left to do, is the end of the process.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Pulse:
 
 
 class Part:
-    """One of the processor's tasks. `rests_seconds` is how long it may wait for something to do and not move."""
+    """One of the processor's tasks. `rests_seconds` is how long it may wait for something to do and
+    not move."""
 
     def __init__(self, runs: Runs, *, rests_seconds: float) -> None:
         self.name = type(runs).__name__
@@ -61,7 +63,8 @@ class Part:
         self._rests_seconds = rests_seconds
 
     async def keep_running(self) -> None:
-        """A fault is logged, and the part begun again: the others, and what is being stored, go on."""
+        """A fault is logged, and the part begun again: the others, and what is being stored, go
+        on."""
         backoff = Backoff()
         while True:
             began = monotonic()
@@ -86,8 +89,11 @@ class Part:
         return self.pulse.age_seconds > self._rests_seconds + for_seconds
 
 
-async def vital(work: Coroutine[Any, Any, None], name: str, *, until: asyncio.Event | None = None) -> None:
-    """Do the work. Raises PartEnded when it ends, before `until`, without our having cancelled it."""
+async def vital(
+    work: Coroutine[Any, Any, None], name: str, *, until: asyncio.Event | None = None
+) -> None:
+    """Do the work. Raises PartEnded when it ends, before `until`, without our having cancelled
+    it."""
     try:
         await work
     except asyncio.CancelledError:

@@ -1,9 +1,10 @@
 """From the broker's queues into batches, and the only place where messages are acknowledged.
 
-One subscriber reads one queue on a channel of its own, one batch at a time. Every message that was read becomes a
-`Delivery`, whatever it holds, and every delivery of a batch is committed before the batch is acknowledged: as rows, or
-as dead letters in the same database. So one `multiple` acknowledgement of a batch's last message settles exactly what
-was read up to it, and nothing is settled that is not kept. What fails before that is given by the broker again.
+One subscriber reads one queue on a channel of its own, one batch at a time. Every message that was
+read becomes a `Delivery`, whatever it holds, and every delivery of a batch is committed before the
+batch is acknowledged: as rows, or as dead letters in the same database. So one `multiple`
+acknowledgement of a batch's last message settles exactly what was read up to it, and nothing is
+settled that is not kept. What fails before that is given by the broker again.
 """
 
 from __future__ import annotations
@@ -43,16 +44,24 @@ log = structlog.get_logger()
 
 LONGEST_REASON = 200
 """In the logs, where a stranger could else write a whole message."""
-BROKER_ERRORS = (AMQPError, BrokerUnavailable, ChannelInvalidStateError, ConnectionError, TimeoutError)
+BROKER_ERRORS = (
+    AMQPError,
+    BrokerUnavailable,
+    ChannelInvalidStateError,
+    ConnectionError,
+    TimeoutError,
+)
 ACKNOWLEDGE_WITHIN_SECONDS = 10.0
 
 WEIGHTLESS_BYTES = 16 * 1024
 BYTES_PER_EVENT = 256
-"""A message beyond the first bytes weighs as many events more: one that lists 10,000 servers is a batch by itself."""
+"""A message beyond the first bytes weighs as many events more: one that lists 10,000 servers is a
+batch by itself."""
 
 
 class Delivery(msgspec.Struct):
-    """One message, whatever it holds, until it is settled. `size` is about what it takes of memory, in bytes."""
+    """One message, whatever it holds, until it is settled. `size` is about what it takes of memory,
+    in bytes."""
 
     message: Received
     decoded: Decoded
@@ -71,7 +80,8 @@ async def acknowledge(message: Received, *, multiple: bool) -> None:
 
 
 class Subscription:
-    """Reads one queue until it is stopped: `run` returns when what was read is stored and acknowledged."""
+    """Reads one queue until it is stopped: `run` returns when what was read is stored and
+    acknowledged."""
 
     def __init__(
         self,
@@ -116,7 +126,8 @@ class Subscription:
         async for message in self.reader:
             delivery = self._take(message)
             if message.redelivered and not delivery.items and not delivery.decoded.poison:
-                # At once, so that processors which crash again and again make no dead letter of a canary.
+                # At once, so that processors which crash again and again make no dead letter of a
+                # canary.
                 with suppress(*BROKER_ERRORS):  # it comes again, as the rest of its channel does
                     await acknowledge(message, multiple=False)
 
@@ -124,15 +135,20 @@ class Subscription:
         """Make the message a delivery of the next batch. Nothing that it holds makes this fail."""
         decoded = self._decode(message)
         if message.redelivered:
-            # What was given back with it may come behind it: a canary that comes for the first time proves something.
+            # What was given back with it may come behind it: a canary that comes for the first time
+            # proves something.
             decoded.notices = [each for each in decoded.notices if not isinstance(each, CanarySent)]
         size = max(decoded.json_bytes, len(message.body))
         delivery = Delivery(message, decoded, size + BYTES_OF_AN_EVENT * decoded.count)
         if self._tracing:
-            with suppress(Exception):  # a strange trace context is no reason not to store what came with it
+            with suppress(
+                Exception
+            ):  # a strange trace context is no reason not to store what came with it
                 delivery.span = self._tracing.receive(message, self.queue)
         self._flow.take(delivery.size)
-        self._batcher.add(delivery, max(decoded.count, 1) + max(0, size - WEIGHTLESS_BYTES) // BYTES_PER_EVENT)
+        self._batcher.add(
+            delivery, max(decoded.count, 1) + max(0, size - WEIGHTLESS_BYTES) // BYTES_PER_EVENT
+        )
         return delivery
 
     def _decode(self, message: Received) -> Decoded:
@@ -148,15 +164,18 @@ class Subscription:
             return Decoded(poison=[Poison(reason, message.body, cause=reason)])
 
     def is_stuck(self, *, for_seconds: float) -> bool:
-        """True when a batch is being settled, and nothing of it has moved for so long: each step of it has a bound, so
-        a database or broker that is away cannot do that."""
+        """True when a batch is being settled, and nothing of it has moved for so long: each step of
+        it has a bound, so a database or broker that is away cannot do that."""
         return self._is_settling and self.storing.age_seconds > for_seconds
 
     async def _flush(self, deliveries: list[Delivery]) -> None:
-        """What came by a channel that is closed was given back: whoever is given it now stores it, in its order."""
+        """What came by a channel that is closed was given back: whoever is given it now stores it,
+        in its order."""
         self._is_settling = True
         try:
-            if held := [delivery for delivery in deliveries if not delivery.message.channel.is_closed]:
+            if held := [
+                delivery for delivery in deliveries if not delivery.message.channel.is_closed
+            ]:
                 await self._settle(held)
             self.reader.settle(len(deliveries))
             self._flow.settle(sum(delivery.size for delivery in deliveries))
@@ -167,11 +186,15 @@ class Subscription:
         spans = [delivery.span for delivery in deliveries if delivery.span] if self._tracing else []
         await self._store(deliveries, spans)
         try:
-            if left := [delivery.message for delivery in deliveries if not delivery.message.is_acknowledged]:
+            if left := [
+                delivery.message for delivery in deliveries if not delivery.message.is_acknowledged
+            ]:
                 await acknowledge(left[-1], multiple=True)
         except BROKER_ERRORS as error:
             # The broker sends it all again, and merging it twice changes nothing.
-            log.warning("batch_requeued", queue=self.queue, messages=len(deliveries), error=describe(error))
+            log.warning(
+                "batch_requeued", queue=self.queue, messages=len(deliveries), error=describe(error)
+            )
             cause = f"a batch could not be acknowledged: {describe(error)}"
             self.reader.give_back(deliveries[-1].message.channel, cause)
         for span in spans:
@@ -181,7 +204,8 @@ class Subscription:
             self._statistics.count("command", "ignored", ignored)
 
     async def _store(self, deliveries: list[Delivery], spans: list[Span]) -> None:
-        """Return when every delivery is committed: its items as rows, what was refused as dead letters."""
+        """Return when every delivery is committed: its items as rows, what was refused as dead
+        letters."""
         items: list[Item] = []
         letters: list[tuple[UUID, bytes]] = []
         for delivery in deliveries:
@@ -195,20 +219,30 @@ class Subscription:
             of_each = [(delivery.span, len(delivery.items)) for delivery in deliveries]
             events = sum(len(delivery.decoded.events) for delivery in deliveries)
             with self._tracing.storing(self.queue, spans, events=events):
-                refused = await self._ingest.store(self.queue, items, letters, self._tracing.by_event(of_each))
+                refused = await self._ingest.store(
+                    self.queue, items, letters, self._tracing.by_event(of_each)
+                )
         else:
             refused = await self._ingest.store(self.queue, items, letters)
         if refused:
-            await self._ingest.store(self.queue, [], [self._quarantine(deliveries, each) for each in refused])
+            await self._ingest.store(
+                self.queue, [], [self._quarantine(deliveries, each) for each in refused]
+            )
         self._refusals.say()
 
     def _letters_of(self, delivery: Delivery, poison: Poison) -> list[tuple[UUID, bytes]]:
         """The dead letter of this poison, or none when enough like it are kept already."""
         cause = poison.cause or poison.reason[:LONGEST_REASON]
         repeats = self._sampler.keep(cause, poison.sender, len(poison.body), now=monotonic())
-        self._statistics.count("poison", "only_counted" if repeats is None else "dead_lettered", poison.events)
+        self._statistics.count(
+            "poison", "only_counted" if repeats is None else "dead_lettered", poison.events
+        )
         self._refusals.note(poison.reason, poison.events, is_kept=repeats is not None)
-        return [] if repeats is None else [pack(self._letter(delivery, poison.body, poison.reason, repeats))]
+        return (
+            []
+            if repeats is None
+            else [pack(self._letter(delivery, poison.body, poison.reason, repeats))]
+        )
 
     def _quarantine(self, deliveries: list[Delivery], refused: Refused) -> tuple[UUID, bytes]:
         """The dead letter of an item that was understood: such a letter is always kept."""
@@ -253,7 +287,9 @@ class RefusalLog:
         self._first_reason = ""
 
     def note(self, reason: str, events: int, *, is_kept: bool) -> None:
-        log.debug("event_refused", queue=self._queue, reason=reason[:LONGEST_REASON], is_kept=is_kept)
+        log.debug(
+            "event_refused", queue=self._queue, reason=reason[:LONGEST_REASON], is_kept=is_kept
+        )
         self._first_reason = self._first_reason or reason[:LONGEST_REASON]
         if is_kept:
             self._kept += events

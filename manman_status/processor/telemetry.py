@@ -1,8 +1,9 @@
 """What a traced message goes through here, as spans.
 
-A message is traced when it came with the context of a sampled trace; reporters give that to events, not to heartbeats.
-Its trace: what reported it → `process`, from its receipt until it is settled → `store`, its batch's transaction →
-`create` and `publish`, one each for a change that came of it, which may be later and by another processor.
+A message is traced when it came with the context of a sampled trace; reporters give that to events,
+not to heartbeats. Its trace: what reported it → `process`, from its receipt until it is settled →
+`store`, its batch's transaction → `create` and `publish`, one each for a change that came of it,
+which may be later and by another processor.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from faststream.opentelemetry import TelemetryMiddleware
 from faststream.rabbit.opentelemetry.provider import RabbitTelemetrySettingsProvider
 from faststream.rabbit.response import RabbitPublishCommand
 from opentelemetry import context
-from opentelemetry.trace import Link, Span, SpanKind, get_current_span, set_span_in_context, use_span
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanKind,
+    get_current_span,
+    set_span_in_context,
+    use_span,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
@@ -28,14 +36,16 @@ W3C = TraceContextTextMapPropagator()
 
 
 class Destinations(RabbitTelemetrySettingsProvider):
-    """FastStream names spans and metrics by the routing key too, of which there is one for each worker and server."""
+    """FastStream names spans and metrics by the routing key too, of which there is one for each
+    worker and server."""
 
     def get_publish_destination_name(self, cmd: RabbitPublishCommand) -> str:
         return cmd.exchange.name
 
 
 class Tracing:
-    """Spans of the processor. FastStream's own see what is published; of what is read in batches they see no end."""
+    """Spans of the processor. FastStream's own see what is published; of what is read in batches
+    they see no end."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._tracer = telemetry.tracer_provider.get_tracer("manman_status")
@@ -46,7 +56,8 @@ class Tracing:
         )
 
     def receive(self, message: Received, queue: str) -> Span | None:
-        """Begin the span of a message, which whoever settles it ends; None when it is not traced."""
+        """Begin the span of a message, which whoever settles it ends; None when it is not
+        traced."""
         headers = message.headers
         if not isinstance(headers.get("traceparent"), str):
             return None
@@ -61,26 +72,30 @@ class Tracing:
             "messaging.rabbitmq.destination.routing_key": message.routing_key,
             "messaging.message.body.size": len(message.body),
         }
-        return self._tracer.start_span(f"{queue} process", parent, kind=SpanKind.CONSUMER, attributes=attributes)
+        return self._tracer.start_span(
+            f"{queue} process", parent, kind=SpanKind.CONSUMER, attributes=attributes
+        )
 
     @contextmanager
     def storing(self, queue: str, spans: Sequence[Span], *, events: int) -> Iterator[None]:
-        """The current span is that of a batch: in the trace of the first of its traced messages, whose spans these
-        are, and linked with the others'."""
+        """The current span is that of a batch: in the trace of the first of its traced messages,
+        whose spans these are, and linked with the others'."""
         first, *others = spans
         links = [Link(span.get_span_context()) for span in others]
         parent = set_span_in_context(first)
         attributes = {"manman_status.batch.events": events}
         name = f"{queue} store"
-        with self._tracer.start_as_current_span(name, parent, links=links, attributes=attributes) as batch:
+        with self._tracer.start_as_current_span(
+            name, parent, links=links, attributes=attributes
+        ) as batch:
             for span in others:
                 span.add_link(batch.get_span_context())
             yield
 
     @staticmethod
     def by_event(of_each: Iterable[tuple[Span | None, int]]) -> dict[int, str]:
-        """By the place of an event in the whole batch, what the changes that come of it are kept with. `of_each` is
-        the span of each message and the number of its events."""
+        """By the place of an event in the whole batch, what the changes that come of it are kept
+        with. `of_each` is the span of each message and the number of its events."""
         found: dict[int, str] = {}
         place = 0
         for span, events in of_each:

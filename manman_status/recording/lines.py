@@ -17,8 +17,8 @@ class DamagedRecording(ManManStatusError):  # noqa: N818
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A message has a routing key, and its body as JSON, or in base64 when it is none. A gap has `gap_since`: between
-    that time and `at` nobody listened."""
+    """A message has a routing key, and its body as JSON, or in base64 when it is none. A gap has
+    `gap_since`: between that time and `at` nobody listened."""
 
     at: datetime
     routing_key: str = ""
@@ -56,7 +56,8 @@ def encode_line(line: Line) -> bytes:
 
 
 def read_lines(file: Path) -> Iterator[Line]:
-    """In their order. A last line that was cut off, as a killed recorder leaves it, is passed over (`is_cut_off`).
+    """In their order. A last line that was cut off, as a killed recorder leaves it, is passed over
+    (`is_cut_off`).
 
     Raises DamagedRecording for any other that is none, or that goes back in time.
     """
@@ -67,7 +68,9 @@ def read_lines(file: Path) -> Iterator[Line]:
                 return
             line = _read(text, file, number)
             if before is not None and line.at < before:
-                raise DamagedRecording(file=file, line=number, reason="it is older than the line before it")
+                raise DamagedRecording(
+                    file=file, line=number, reason="it is older than the line before it"
+                )
             before = line.at
             yield line
 

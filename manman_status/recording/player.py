@@ -22,8 +22,8 @@ Due: TypeAlias = tuple[float, Report]
 
 
 class Schedule:
-    """Seconds from the beginning at which each message is due. `speed` is how many recorded seconds pass in one; with
-    infinity everything is due at once."""
+    """Seconds from the beginning at which each message is due. `speed` is how many recorded seconds
+    pass in one; with infinity everything is due at once."""
 
     def __init__(self, lines: Iterable[Line], *, speed: float) -> None:
         self._speed = speed
@@ -52,8 +52,8 @@ class Schedule:
 
 
 class Played(msgspec.Struct):
-    """`behind_seconds` is the longest that a message was sent after its time; `dropped` are heartbeats, or others that
-    were not persistent, whose time came while the broker was away."""
+    """`behind_seconds` is the longest that a message was sent after its time; `dropped` are
+    heartbeats, or others that were not persistent, whose time came while the broker was away."""
 
     sent: int = 0
     dropped: int = 0
@@ -61,7 +61,9 @@ class Played(msgspec.Struct):
 
 
 class Player:
-    def __init__(self, connect: Connect, schedule: Schedule, *, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self, connect: Connect, schedule: Schedule, *, complain: Callable[[str], None]
+    ) -> None:
         self.played = Played()
         self._connect = connect
         self._schedule = schedule
@@ -70,8 +72,8 @@ class Player:
         self._began = math.inf
 
     async def play(self) -> None:
-        """What must arrive waits for a broker that is away. Raises BrokerUnavailable or Unroutable until the first
-        message was taken."""
+        """What must arrive waits for a broker that is away. Raises BrokerUnavailable or Unroutable
+        until the first message was taken."""
         backoff = Backoff()
         while not self._is_over():
             try:

@@ -1,4 +1,5 @@
-"""Writes down what passes on the inbound exchange, from a queue of its own: nothing is taken from the processors."""
+"""Writes down what passes on the inbound exchange, from a queue of its own: nothing is taken from
+the processors."""
 
 from __future__ import annotations
 
@@ -25,22 +26,26 @@ if TYPE_CHECKING:
     Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
 
 MOST_WAITING = 500_000
-"""What the recorder's queue holds at most when the recorder is too slow. Beyond it the oldest are gone."""
+"""What the recorder's queue holds at most when the recorder is too slow. Beyond it the oldest are
+gone."""
 FLUSH_EVERY_SECONDS = 0.5
 
 
 class Recorder:
     """Listens until it is stopped, through outages of the broker, each of which leaves a gap."""
 
-    def __init__(self, connect: Connect, *, exchange: str, tape: Tape, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self, connect: Connect, *, exchange: str, tape: Tape, complain: Callable[[str], None]
+    ) -> None:
         self._connect = connect
         self._exchange = exchange
         self._tape = tape
         self._complain = complain
 
     async def record(self, stop: asyncio.Event, *, listening: Callable[[], None]) -> None:
-        """`listening` is called once, when nothing more is missed. Raises BrokerUnavailable when the broker is away at
-        the start, and CommandFailed when nobody has ever declared the exchange."""
+        """`listening` is called once, when nothing more is missed. Raises BrokerUnavailable when
+        the broker is away at the start, and CommandFailed when nobody has ever declared the
+        exchange."""
         backoff = Backoff()
         has_listened = False
 
@@ -71,7 +76,10 @@ class Recorder:
             try:
                 await within(ANSWER_WITHIN_SECONDS, self._subscribe(connection))
             except ChannelNotFoundEntity:
-                reason = f"there is no exchange {self._exchange}: the processor declares it when it starts"
+                reason = (
+                    f"there is no exchange {self._exchange}: the processor declares it when it"
+                    " starts"
+                )
                 raise CommandFailed(reason) from None
             except CONNECTION_EXCEPTIONS as error:
                 raise fault_of(error, str(connection.url)) from error

@@ -21,10 +21,13 @@ class Tally(msgspec.Struct):
 
 
 class Tape:
-    """A gap begins with what was last heard, not when we found out: a broker that hangs does not say so. Where
-    canaries pass, that nothing at all came for `deaf_after_seconds` is a gap too, though no connection was lost."""
+    """A gap begins with what was last heard, not when we found out: a broker that hangs does not
+    say so. Where canaries pass, that nothing at all came for `deaf_after_seconds` is a gap too,
+    though no connection was lost."""
 
-    def __init__(self, file: FileIO, *, deaf_after_seconds: float, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, file: FileIO, *, deaf_after_seconds: float, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self.tally = Tally()
         self._file = file
         self._deaf_after_seconds = deaf_after_seconds
@@ -42,7 +45,11 @@ class Tape:
 
     def take(self, routing_key: str, body: bytes, *, persistent: bool) -> None:
         before, self._heard_at = self._heard_at, self._now()
-        if before and self._hears_canaries and (self._heard_at - before).total_seconds() > self._deaf_after_seconds:
+        if (
+            before
+            and self._hears_canaries
+            and (self._heard_at - before).total_seconds() > self._deaf_after_seconds
+        ):
             self._add_gap(before, self._heard_at)
         if is_canary_key(routing_key):
             self._hears_canaries = True

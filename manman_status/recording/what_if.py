@@ -1,7 +1,8 @@
-"""What other thresholds would have concluded from a recording: the pure domain, and the recorded time for a clock.
+"""What other thresholds would have concluded from a recording: the pure domain, and the recorded
+time for a clock.
 
-The recorder's listening stands for the observation: taken to be complete while it listened, and to stand still in a
-gap, after which the recovery grace holds as ever.
+The recorder's listening stands for the observation: taken to be complete while it listened, and to
+stand still in a gap, after which the recovery grace holds as ever.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ from manman_status.wire.inbound import decode
 
 SWEEP_EVERY = timedelta(seconds=1)
 NO_GAP = datetime.min.replace(tzinfo=UTC)
-"""Before its first recorded beat a worker is not known, so to have listened no earlier proves no less."""
+"""Before its first recorded beat a worker is not known, so to have listened no earlier proves no
+less."""
 
 
 class Sign(msgspec.Struct, frozen=True):
-    """A worker was heard: in this incarnation, 0 for one without. Only of those without one does what they said tell
-    whether it `begins` another life; only of the others does `seq` tell whether it is news."""
+    """A worker was heard: in this incarnation, 0 for one without. Only of those without one does
+    what they said tell whether it `begins` another life; only of the others does `seq` tell whether
+    it is news."""
 
     at: datetime
     incarnation: int
@@ -66,13 +69,19 @@ class Recorded(msgspec.Struct):
         self.events.append((at, event))
         if isinstance(event, Heartbeat | WorkerStopped):
             begins = event.incarnation is None and isinstance(event, WorkerStarted)
-            seq = event.seq if isinstance(event, Heartbeat) else None  # an end is one, whatever its number
+            seq = (
+                event.seq if isinstance(event, Heartbeat) else None
+            )  # an end is one, whatever its number
             sign = Sign(at, event.incarnation or 0, seq, begins)
             self.signs.setdefault(event.worker_id, []).append(sign)
 
     @property
     def seconds(self) -> float:
-        return 0.0 if self.began is None or self.ended is None else (self.ended - self.began).total_seconds()
+        return (
+            0.0
+            if self.began is None or self.ended is None
+            else (self.ended - self.began).total_seconds()
+        )
 
     def listened_after(self, time: datetime) -> timedelta:
         """How long, gaps not counted."""
@@ -82,7 +91,8 @@ class Recorded(msgspec.Struct):
 
 
 def collect(lines: Iterable[Line], *, default_interval: float) -> Recorded:
-    """Server instances are left out: of workers an inventory says nothing more than the beat itself."""
+    """Server instances are left out: of workers an inventory says nothing more than the beat
+    itself."""
     recorded = Recorded()
     intervals: dict[int, float] = {}
     for line in lines:
@@ -106,8 +116,8 @@ def collect(lines: Iterable[Line], *, default_interval: float) -> Recorded:
 
 
 class Verdict(StrEnum):
-    """False when the same life was heard again; true when only a later one was, or none while we listened for as long
-    again as the timeout. Undecided when the recording ends before that."""
+    """False when the same life was heard again; true when only a later one was, or none while we
+    listened for as long again as the timeout. Undecided when the recording ends before that."""
 
     TRUE = "true"
     FALSE = "false"
@@ -126,7 +136,8 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """`held` workers were overdue while a guard held their group: the most of each guard, added up."""
+    """`held` workers were overdue while a guard held their group: the most of each guard, added
+    up."""
 
     losses: list[Loss]
     guards: int
@@ -184,7 +195,8 @@ class _Watch:
         self._now = until
 
     def pass_gap(self, since: datetime, until: datetime, *, standstill_seconds: float) -> None:
-        """Nothing is concluded meanwhile, and after a long one nobody is given up before the grace is over."""
+        """Nothing is concluded meanwhile, and after a long one nobody is given up before the grace
+        is over."""
         self.pass_time(since)
         self._now = until
         self._sweep_at = max(self._sweep_at, until)
@@ -199,13 +211,17 @@ class _Watch:
         if self._guards:
             return self._now
         soonest = self._now + timedelta(seconds=self._rules.minimum_timeout)
-        deadlines = (deadline(worker, self._rules) for worker in watched(self.rows.workers.values()))
+        deadlines = (
+            deadline(worker, self._rules) for worker in watched(self.rows.workers.values())
+        )
         return min(soonest, min(deadlines, default=soonest))
 
     def _sweep(self) -> None:
         self.rows.transitions.clear()
         horizon = Horizon(self._now, self._resumed_at)
-        self._guards = sweep_workers(self.rows, self._guards, horizon, at=self._now, rules=self._rules)
+        self._guards = sweep_workers(
+            self.rows, self._guards, horizon, at=self._now, rules=self._rules
+        )
         self._count_held()
         for transition in self.rows.transitions:
             if transition.entity is Entity.WORKER and transition.new_status is StatusType.LOST:

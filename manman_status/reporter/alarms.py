@@ -1,4 +1,5 @@
-"""RabbitMQ holds back whoever publishes while it is low on memory or disk (`connection.blocked`)."""
+"""RabbitMQ holds back whoever publishes while it is low on memory or disk
+(`connection.blocked`)."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ def learn_reasons() -> None:
 
 
 async def alarm_of(connection: Connection) -> str | None:
-    """Why RabbitMQ holds back what this connection publishes; None while it does not. RabbitMQ says so at the first
-    message that comes during an alarm, not before."""
+    """Why RabbitMQ holds back what this connection publishes; None while it does not. RabbitMQ says
+    so at the first message that comes during an alarm, not before."""
     if connection.transport is None:
         return None
     underlay = connection.transport.connection

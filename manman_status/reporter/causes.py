@@ -22,11 +22,14 @@ from manman_status.errors import BrokerRefuses, BrokerUnavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REFUSED = re.compile(r"access to (?P<what>\S+ '[^']*') in vhost '[^']*' refused for user '(?P<user>[^']*)'")
+REFUSED = re.compile(
+    r"access to (?P<what>\S+ '[^']*') in vhost '[^']*' refused for user '(?P<user>[^']*)'"
+)
 
 
 def fault_of(error: BaseException, url: str, *, right: str = "use") -> BrokerUnavailable:
-    """Say what went wrong at this broker. `right` is what was asked for: to configure, write to, read from."""
+    """Say what went wrong at this broker. `right` is what was asked for: to configure, write to,
+    read from."""
     at = URL(url)
     if refusal := _refusal(error, at, right):
         return BrokerRefuses(cause=refusal)
@@ -58,8 +61,9 @@ def _virtual_host_refused(text: str, virtual_host: str, user: str) -> str:
 
 
 def _why_closed(error: BaseException) -> str | None:
-    """Why RabbitMQ closed the connection, in its own words. Where it refuses a virtual host, aiormq expects another
-    frame and drops this one into an InvalidFrameError without its text: only the traceback's frames still have it."""
+    """Why RabbitMQ closed the connection, in its own words. Where it refuses a virtual host, aiormq
+    expects another frame and drops this one into an InvalidFrameError without its text: only the
+    traceback's frames still have it."""
     if isinstance(error, ConnectionNotAllowed):
         return str(error)
     trace = error.__traceback__ if isinstance(error, InvalidFrameError) else None
@@ -90,12 +94,16 @@ def _fault_in(error: BaseException, at: URL, place: str) -> str | None:  # noqa:
         case TimeoutError():
             return str(error) or f"no answer from {place}"
         case _ if "unexpectedly closed" in str(error):
-            return f"{place} closed the connection; if it does so each time, is it RabbitMQ's port for {at.scheme}?"
+            return (
+                f"{place} closed the connection; if it does so each time, is it RabbitMQ's port for"
+                f" {at.scheme}?"
+            )
     return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what caused it. aiormq keeps an OSError's arguments and drops its class, but not the cause."""
+    """The error and what caused it. aiormq keeps an OSError's arguments and drops its class, but
+    not the cause."""
     found: BaseException | None = error
     while found is not None:
         yield found

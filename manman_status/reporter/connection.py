@@ -1,4 +1,5 @@
-"""Sending reports so that none is lost without a word: confirmed by the broker, refused where no queue takes it."""
+"""Sending reports so that none is lost without a word: confirmed by the broker, refused where no
+queue takes it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import aio_pika
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, DeliveryError, PublishError
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
+    ChannelNotFoundEntity,
+    DeliveryError,
+    PublishError,
+)
 from yarl import URL
 
 from manman_status.cancellation import answered, within
@@ -43,29 +49,37 @@ class Publisher:
         self._exchange = exchange
 
     async def send(self, report: Report) -> None:
-        """Returns once the broker answers for it, or within `CONFIRM_WITHIN_SECONDS`. Raises Unroutable, or
-        BrokerUnavailable: then it may have arrived."""
+        """Returns once the broker answers for it, or within `CONFIRM_WITHIN_SECONDS`. Raises
+        Unroutable, or BrokerUnavailable: then it may have arrived."""
         message = aio_pika.Message(
             report.body,
             headers={**report.headers},
             content_type="application/json",
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT if report.durable else aio_pika.DeliveryMode.NOT_PERSISTENT,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT
+            if report.durable
+            else aio_pika.DeliveryMode.NOT_PERSISTENT,
         )
         try:
             async with asyncio.timeout(CONFIRM_WITHIN_SECONDS):
                 await answered(self._exchange.publish(message, report.routing_key, mandatory=True))
         except (PublishError, ChannelNotFoundEntity) as error:
-            raise Unroutable(routing_key=report.routing_key, exchange=self._exchange.name) from error
+            raise Unroutable(
+                routing_key=report.routing_key, exchange=self._exchange.name
+            ) from error
         except TimeoutError as error:
             if alarm := await alarm_of(self._connection):
                 raise held_back(alarm) from error
-            raise BrokerUnavailable(cause=f"no confirmation within {CONFIRM_WITHIN_SECONDS:g} s") from error
+            raise BrokerUnavailable(
+                cause=f"no confirmation within {CONFIRM_WITHIN_SECONDS:g} s"
+            ) from error
         except (DeliveryError, *CONNECTION_EXCEPTIONS) as error:
             raise fault_of(error, str(self._connection.url), right="write to") from error
 
-    async def send_all(self, reports: Sequence[Report]) -> list[Unroutable | BrokerUnavailable | None]:
-        """In their order, each with what went wrong with it. After one that went wrong the next `IN_FLIGHT` may still
-        arrive; what comes later is not sent then, and has the same error."""
+    async def send_all(
+        self, reports: Sequence[Report]
+    ) -> list[Unroutable | BrokerUnavailable | None]:
+        """In their order, each with what went wrong with it. After one that went wrong the next
+        `IN_FLIGHT` may still arrive; what comes later is not sent then, and has the same error."""
         errors: list[Unroutable | BrokerUnavailable | None] = []
         for start in range(0, len(reports), IN_FLIGHT):
             errors += await asyncio.gather(*map(self._attempt, reports[start : start + IN_FLIGHT]))
@@ -85,8 +99,8 @@ class Publisher:
 async def open_connection(
     url: str, *, name: str, transport: OwnTransport | None = None, **options: int
 ) -> AsyncIterator[Connection]:
-    """Not a robust one: whoever loses it is told, and opens another. `options` go into the URL's query. Raises
-    BrokerUnavailable, after `ANSWER_WITHIN_SECONDS` at the latest."""
+    """Not a robust one: whoever loses it is told, and opens another. `options` go into the URL's
+    query. Raises BrokerUnavailable, after `ANSWER_WITHIN_SECONDS` at the latest."""
     transport = transport or OwnTransport(url)
     to = URL(url).update_query(options) if options else URL(url)
     connection = aio_pika.Connection(to, client_properties={"connection_name": name})
@@ -103,8 +117,8 @@ async def open_connection(
 
 @asynccontextmanager
 async def open_publisher(connection: Connection, *, exchange: str) -> AsyncIterator[Publisher]:
-    """Until the connection is closed. The exchange is not declared here: a sender needs no right to configure. Raises
-    BrokerUnavailable."""
+    """Until the connection is closed. The exchange is not declared here: a sender needs no right to
+    configure. Raises BrokerUnavailable."""
     channel = connection.channel(publisher_confirms=True, on_return_raises=True)
     try:
         await within(ANSWER_WITHIN_SECONDS, channel.initialize())
@@ -114,8 +128,8 @@ async def open_publisher(connection: Connection, *, exchange: str) -> AsyncItera
 
 
 async def close_connection(connection: Connection, transport: OwnTransport) -> None:
-    """A broker that hangs says no goodbye. Then the socket is closed first: aio-pika's closing takes no cancellation,
-    but ends with the socket."""
+    """A broker that hangs says no goodbye. Then the socket is closed first: aio-pika's closing
+    takes no cancellation, but ends with the socket."""
     closing = asyncio.ensure_future(connection.close())
     try:
         await asyncio.wait({closing}, timeout=CLOSE_WITHIN_SECONDS)

@@ -1,4 +1,5 @@
-"""Keeps one worker's connection: its events in order until each is confirmed, its heartbeats in time."""
+"""Keeps one worker's connection: its events in order until each is confirmed, its heartbeats in
+time."""
 
 from __future__ import annotations
 
@@ -12,7 +13,13 @@ from typing import TypeVar
 
 from manman_status.backoff import LONGEST_SECONDS, Backoff
 from manman_status.errors import BrokerUnavailable
-from manman_status.reporter.connection import IN_FLIGHT, Publisher, Unroutable, open_connection, open_publisher
+from manman_status.reporter.connection import (
+    IN_FLIGHT,
+    Publisher,
+    Unroutable,
+    open_connection,
+    open_publisher,
+)
 from manman_status.reporter.life import WorkerLife
 from manman_status.reporter.messages import Report
 from manman_status.reporter.quiet import quiet_own_connections
@@ -23,15 +30,19 @@ log = logging.getLogger("manman_status.reporter")
 Answer = TypeVar("Answer")
 
 ALL_CONFIRMED_WITHIN_SECONDS = 10.0
-"""Of all that is sent together. Each message alone has less time, and its error says more about why."""
+"""Of all that is sent together. Each message alone has less time, and its error says more about
+why."""
 JITTER = (0.9, 1.0)
-"""Of the interval: workers that started together drift apart, and none is ever later than it promised."""
+"""Of the interval: workers that started together drift apart, and none is ever later than it
+promised."""
 
 
 class Delivery:
     """Runs in one event loop; `wake` and `close` are called there too."""
 
-    def __init__(self, life: WorkerLife, url: str, *, exchange: str, interval_seconds: float) -> None:
+    def __init__(
+        self, life: WorkerLife, url: str, *, exchange: str, interval_seconds: float
+    ) -> None:
         self._life = life
         self._url = url
         self._exchange = exchange
@@ -108,7 +119,8 @@ class Delivery:
                             await self._woken.wait()
 
     async def _send(self, publisher: Publisher, waiting: list[tuple[int, Report]]) -> None:
-        """What comes after one that failed is sent again too, so that the last copies are in order."""
+        """What comes after one that failed is sent again too, so that the last copies are in
+        order."""
         errors = await _answered(publisher.send_all([report for _, report in waiting]))
         for (number, _), error in zip(waiting, errors, strict=True):
             if error:
@@ -119,7 +131,11 @@ class Delivery:
     def _succeeded(self) -> None:
         if not self.is_connected:
             self.is_connected = True
-            after = f" again after {self._backoff.failing_seconds:g} s" if self._backoff.failures else ""
+            after = (
+                f" again after {self._backoff.failing_seconds:g} s"
+                if self._backoff.failures
+                else ""
+            )
             log.info("worker %d reports%s", self._life.worker_id, after)
         self._backoff = self._new_backoff()
 
@@ -134,4 +150,6 @@ async def _answered(sending: Awaitable[Answer]) -> Answer:
         async with asyncio.timeout(ALL_CONFIRMED_WITHIN_SECONDS):
             return await sending
     except TimeoutError:
-        raise BrokerUnavailable(cause=f"no confirmation within {ALL_CONFIRMED_WITHIN_SECONDS:g} s") from None
+        raise BrokerUnavailable(
+            cause=f"no confirmation within {ALL_CONFIRMED_WITHIN_SECONDS:g} s"
+        ) from None

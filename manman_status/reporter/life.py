@@ -1,4 +1,5 @@
-"""What one worker has to say, before anything is sent: its life, its servers, and the events not yet confirmed."""
+"""What one worker has to say, before anything is sent: its life, its servers, and the events not
+yet confirmed."""
 
 from __future__ import annotations
 
@@ -23,9 +24,11 @@ class InvalidReport(ManManStatusError, ValueError):  # noqa: N818
 
 
 class Outbox:
-    """Reports that must arrive, oldest first, from when they are made until the broker has confirmed them.
+    """Reports that must arrive, oldest first, from when they are made until the broker has
+    confirmed them.
 
-    More than `size` push out the oldest. (That one may be under way just then, and arrive all the same.)
+    More than `size` push out the oldest. (That one may be under way just then, and arrive all the
+    same.)
     """
 
     def __init__(self, size: int) -> None:
@@ -53,10 +56,11 @@ class Outbox:
 
 
 class WorkerLife:
-    """Safe to use from several threads: an event's number, its place in the outbox and the inventory change together.
+    """Safe to use from several threads: an event's number, its place in the outbox and the
+    inventory change together.
 
-    Whatever the processor would refuse is refused here, with InvalidReport: once sent it would only be a dead letter,
-    and a heartbeat that is one is silence.
+    Whatever the processor would refuse is refused here, with InvalidReport: once sent it would only
+    be a dead letter, and a heartbeat that is one is silence.
     """
 
     def __init__(
@@ -78,7 +82,10 @@ class WorkerLife:
         # Beside another reporter of the same worker it is that one's life: ours would supersede it.
         self.incarnation = microseconds_now() if heartbeats else None
         self._events = Incarnation(
-            worker_id, number=self.incarnation, interval_seconds=interval_seconds, labels=dict(labels or {})
+            worker_id,
+            number=self.incarnation,
+            interval_seconds=interval_seconds,
+            labels=dict(labels or {}),
         )
         self._servers: dict[int, RunningServer] | None = {} if inventory else None
         self._outbox = Outbox(outbox_size)
@@ -116,7 +123,9 @@ class WorkerLife:
     def start_server(self, instance_id: int, game_server_config_id: int | None) -> None:
         self._put(
             f"the start of server instance {instance_id!r}",
-            lambda: self._events.server_started(instance_id, game_server_config_id=game_server_config_id),
+            lambda: self._events.server_started(
+                instance_id, game_server_config_id=game_server_config_id
+            ),
         )
 
     def stop_server(self, instance_id: int, exit_code: int | None) -> None:
@@ -152,6 +161,8 @@ class WorkerLife:
     def _understood(self, report: Report, what: str) -> ReportedEvent:
         understood = decode(report.body)
         if understood.poison:
-            reason = understood.poison[0].reason.removesuffix(LEFT_OUT)  # a reporter sends all or nothing
+            reason = understood.poison[0].reason.removesuffix(
+                LEFT_OUT
+            )  # a reporter sends all or nothing
             raise InvalidReport(worker_id=self.worker_id, what=what, reason=reason)
         return understood.events[0]

@@ -9,12 +9,16 @@ from datetime import UTC, datetime
 import msgspec
 
 from manman_status.domain.status import StatusType
-from manman_status.wire.topology import instance_lifecycle_key, worker_heartbeat_key, worker_lifecycle_key
+from manman_status.wire.topology import (
+    instance_lifecycle_key,
+    worker_heartbeat_key,
+    worker_lifecycle_key,
+)
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One message. A durable one (lifecycle) must arrive; a heartbeat that is lost costs nothing. `headers` are the
-    trace context of whoever reported it."""
+    """One message. A durable one (lifecycle) must arrive; a heartbeat that is lost costs nothing.
+    `headers` are the trace context of whoever reported it."""
 
     routing_key: str
     body: bytes
@@ -48,8 +52,8 @@ def utc_now() -> datetime:
 class Incarnation:
     """One life of a worker: builds its events, numbered in the order in which they are asked for.
 
-    `number` is the start of that life in µs since the epoch; a later life needs a larger one. With None the events
-    carry neither incarnation nor number, and stand in the order of their times.
+    `number` is the start of that life in µs since the epoch; a later life needs a larger one. With
+    None the events carry neither incarnation nor number, and stand in the order of their times.
     """
 
     def __init__(
@@ -75,12 +79,16 @@ class Incarnation:
 
     def worker_started(self) -> Report:
         command = self._command(
-            "WORKER_STARTED", self.worker_id, interval_seconds=self._interval_seconds, labels=self._labels
+            "WORKER_STARTED",
+            self.worker_id,
+            interval_seconds=self._interval_seconds,
+            labels=self._labels,
         )
         return _durable(worker_lifecycle_key(self.worker_id), command)
 
     def heartbeat(self, servers: Iterable[RunningServer] | None = None) -> Report:
-        """`servers` is the complete inventory: what it does not list has ended. None says nothing about servers."""
+        """`servers` is the complete inventory: what it does not list has ended. None says nothing
+        about servers."""
         command = self._command(
             "HEARTBEAT",
             self.worker_id,
@@ -88,18 +96,28 @@ class Incarnation:
             servers=None if servers is None else tuple(servers),
             labels=self._labels,
         )
-        return Report(worker_heartbeat_key(self.worker_id), msgspec.json.encode(command), durable=False)
+        return Report(
+            worker_heartbeat_key(self.worker_id), msgspec.json.encode(command), durable=False
+        )
 
     def worker_stopped(self) -> Report:
-        return _durable(worker_lifecycle_key(self.worker_id), self._command("WORKER_STOPPED", self.worker_id))
+        return _durable(
+            worker_lifecycle_key(self.worker_id), self._command("WORKER_STOPPED", self.worker_id)
+        )
 
-    def server_started(self, instance_id: int, *, game_server_config_id: int | None = None) -> Report:
+    def server_started(
+        self, instance_id: int, *, game_server_config_id: int | None = None
+    ) -> Report:
         arguments = _given(instance_id, self.worker_id, game_server_config_id)
-        return _durable(instance_lifecycle_key(instance_id), self._command("SERVER_STARTED", *arguments))
+        return _durable(
+            instance_lifecycle_key(instance_id), self._command("SERVER_STARTED", *arguments)
+        )
 
     def server_stopped(self, instance_id: int, *, exit_code: int | None = None) -> Report:
         arguments = _given(instance_id, self.worker_id, exit_code)
-        return _durable(instance_lifecycle_key(instance_id), self._command("SERVER_STOPPED", *arguments))
+        return _durable(
+            instance_lifecycle_key(instance_id), self._command("SERVER_STOPPED", *arguments)
+        )
 
     def _command(
         self,

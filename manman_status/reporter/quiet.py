@@ -1,5 +1,5 @@
-"""The AMQP library logs at each retry, as errors, what the reporter says once. The worker's other connections are not
-touched: only what is logged from the reporter's own context is left out."""
+"""The AMQP library logs at each retry, as errors, what the reporter says once. The worker's other
+connections are not touched: only what is logged from the reporter's own context is left out."""
 
 from __future__ import annotations
 

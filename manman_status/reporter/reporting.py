@@ -1,4 +1,5 @@
-"""What both reporters do: take a worker's word at once, whatever becomes of it, and never fail the worker for it."""
+"""What both reporters do: take a worker's word at once, whatever becomes of it, and never fail the
+worker for it."""
 
 from __future__ import annotations
 
@@ -24,14 +25,15 @@ CLOSE_WITHIN_SECONDS = 5.0
 class Reporting:
     """One life of one worker, from `start` to `close`. A later life is another object.
 
-    `labels` go with every heartbeat; `group` is the one that the fleet guard and filters know. With `inventory`, the
-    heartbeats list all server instances of the worker: those that this reporter was told of and no others, so that one
-    it does not know is taken for gone. Give False when others report them. Without `heartbeats`, for use beside another
-    reporter of the same worker, only events of server instances are sent, ordered by their times. `buffer_size` events
-    wait for a broker that is away; beyond that the oldest are dropped.
+    `labels` go with every heartbeat; `group` is the one that the fleet guard and filters know. With
+    `inventory`, the heartbeats list all server instances of the worker: those that this reporter
+    was told of and no others, so that one it does not know is taken for gone. Give False when
+    others report them. Without `heartbeats`, for use beside another reporter of the same worker,
+    only events of server instances are sent, ordered by their times. `buffer_size` events wait for
+    a broker that is away; beyond that the oldest are dropped.
 
-    Raises InvalidReport (a ValueError) for what the processor would refuse. Once it is started nothing raises: what
-    is wrong later is logged as `manman_status.reporter`.
+    Raises InvalidReport (a ValueError) for what the processor would refuse. Once it is started
+    nothing raises: what is wrong later is logged as `manman_status.reporter`.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Reporting:
     ) -> None:
         if URL(rabbitmq_url).scheme not in {"amqp", "amqps"}:
             raise InvalidReport(
-                worker_id=worker_id, what="it", reason="rabbitmq_url must begin with amqp:// or amqps://"
+                worker_id=worker_id,
+                what="it",
+                reason="rabbitmq_url must begin with amqp:// or amqps://",
             )
         self._life = WorkerLife(
             worker_id,
@@ -58,7 +62,9 @@ class Reporting:
             inventory=inventory,
             outbox_size=buffer_size,
         )
-        self._delivery = Delivery(self._life, rabbitmq_url, exchange=exchange, interval_seconds=interval_seconds)
+        self._delivery = Delivery(
+            self._life, rabbitmq_url, exchange=exchange, interval_seconds=interval_seconds
+        )
         self._was_started = False
         self._is_open = False
         self._is_child = False
@@ -112,7 +118,11 @@ class Reporting:
             return
         try:
             if not self._is_open:
-                raise InvalidReport(worker_id=self._life.worker_id, what="anything", reason="its reporter is not open")
+                raise InvalidReport(
+                    worker_id=self._life.worker_id,
+                    what="anything",
+                    reason="its reporter is not open",
+                )
             put()
             self._wake()
         except Exception as error:  # whatever it is, the worker goes on
@@ -122,18 +132,29 @@ class Reporting:
     def _say_nothing_as_child(self) -> None:
         if not self._complained_as_child:
             self._complained_as_child = True
-            log.warning("this is a forked child: worker %d is reported by its parent alone", self._life.worker_id)
+            log.warning(
+                "this is a forked child: worker %d is reported by its parent alone",
+                self._life.worker_id,
+            )
 
     def _tell_of_dropped(self) -> None:
         """At the first, and whenever there are twice as many."""
         if self.dropped > 2 * self._dropped_before:
             self._dropped_before = self.dropped
             worker = self._life.worker_id
-            log.error("worker %d: too many events wait for RabbitMQ, the oldest %d were dropped", worker, self.dropped)
+            log.error(
+                "worker %d: too many events wait for RabbitMQ, the oldest %d were dropped",
+                worker,
+                self.dropped,
+            )
 
     def _tell_of_unsent(self) -> None:
         if self.waiting:
-            log.error("worker %d: %d events were not sent before the end", self._life.worker_id, self.waiting)
+            log.error(
+                "worker %d: %d events were not sent before the end",
+                self._life.worker_id,
+                self.waiting,
+            )
 
     def _become_child(self) -> None:
         self._is_child = True
@@ -142,20 +163,23 @@ class Reporting:
 
 
 class Terminated(SystemExit):
-    """SIGTERM, within the block of a reporter: the block is left in order, and the process ends with this code."""
+    """SIGTERM, within the block of a reporter: the block is left in order, and the process ends
+    with this code."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 
 def may_take_sigterm() -> bool:
-    """True where SIGTERM would end Python at once, as if the worker had died, and we can do something about it."""
+    """True where SIGTERM would end Python at once, as if the worker had died, and we can do
+    something about it."""
     is_main = threading.current_thread() is threading.main_thread()
     return is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def is_asked_for(error: BaseException | None) -> bool:
-    """Whether who leaves a block with this was asked to leave. Everything else is a crash, of which silence tells."""
+    """Whether who leaves a block with this was asked to leave. Everything else is a crash, of which
+    silence tells."""
     if isinstance(error, SystemExit):
         return not error.code or isinstance(error, Terminated)
     return error is None or isinstance(error, KeyboardInterrupt | CancelledError | GeneratorExit)

@@ -8,7 +8,13 @@ from types import TracebackType
 from typing import Self
 
 from manman_status.cancellation import cancel
-from manman_status.reporter.reporting import CLOSE_WITHIN_SECONDS, Reporting, Terminated, is_asked_for, may_take_sigterm
+from manman_status.reporter.reporting import (
+    CLOSE_WITHIN_SECONDS,
+    Reporting,
+    Terminated,
+    is_asked_for,
+    may_take_sigterm,
+)
 
 
 class StatusReporter(Reporting):
@@ -19,20 +25,23 @@ class StatusReporter(Reporting):
             ...
             await report.server_stopped(31, exit_code=0)
 
-    Leaving the block says that the worker stopped; leaving it with an exception says nothing, as a crash would. (Being
-    cancelled or interrupted is no crash.) SIGTERM leaves the block, unless the program handles it.
+    Leaving the block says that the worker stopped; leaving it with an exception says nothing, as a
+    crash would. (Being cancelled or interrupted is no crash.) SIGTERM leaves the block, unless the
+    program handles it.
     """
 
     _loop_of_sigterm: asyncio.AbstractEventLoop | None = None
     _is_terminated = False
 
     async def start(self) -> None:
-        """Say that the worker started, and keep saying that it lives. Does not wait for the broker."""
+        """Say that the worker started, and keep saying that it lives. Does not wait for the
+        broker."""
         self._begin()
         self._task = asyncio.create_task(self._delivery.run(), name="manman-status reporter")
 
     async def close(self, *, graceful: bool = True) -> None:
-        """Send what waits, for some seconds at most. Unless `graceful`, without a word that the worker stopped."""
+        """Send what waits, for some seconds at most. Unless `graceful`, without a word that the
+        worker stopped."""
         if not self._end(graceful=graceful):
             return
         self._delivery.close()
@@ -40,16 +49,20 @@ class StatusReporter(Reporting):
         await cancel(self._task)
         self._tell_of_unsent()
 
-    async def server_started(self, instance_id: int, *, game_server_config_id: int | None = None) -> None:
+    async def server_started(
+        self, instance_id: int, *, game_server_config_id: int | None = None
+    ) -> None:
         """It runs now. Returns at once and never fails."""
         self._say(lambda: self._life.start_server(instance_id, game_server_config_id))
 
     async def server_stopped(self, instance_id: int, *, exit_code: int | None = None) -> None:
-        """It ended: in order, or crashed when the exit code is not 0. Returns at once and never fails."""
+        """It ended: in order, or crashed when the exit code is not 0. Returns at once and never
+        fails."""
         self._say(lambda: self._life.stop_server(instance_id, exit_code))
 
     async def drain(self) -> None:
-        """It is being emptied: from its next heartbeat on, that it ends or falls silent alerts nobody."""
+        """It is being emptied: from its next heartbeat on, that it ends or falls silent alerts
+        nobody."""
         self._say(self._life.drain)
 
     async def __aenter__(self) -> Self:
@@ -61,7 +74,10 @@ class StatusReporter(Reporting):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         try:
             await self.close(graceful=is_asked_for(error))

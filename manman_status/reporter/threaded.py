@@ -10,7 +10,13 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from manman_status.reporter.connection import CLOSE_WITHIN_SECONDS as LET_GO_WITHIN_SECONDS
-from manman_status.reporter.reporting import CLOSE_WITHIN_SECONDS, Reporting, Terminated, is_asked_for, may_take_sigterm
+from manman_status.reporter.reporting import (
+    CLOSE_WITHIN_SECONDS,
+    Reporting,
+    Terminated,
+    is_asked_for,
+    may_take_sigterm,
+)
 
 
 def _terminate(_: int, __: FrameType | None) -> None:
@@ -25,21 +31,28 @@ class ThreadedStatusReporter(Reporting):
             ...
             report.server_stopped(31, exit_code=0)
 
-    Leaving the block says that the worker stopped; leaving it with an exception says nothing, as a crash would. (Being
-    interrupted is no crash.) SIGTERM leaves the block, unless the program handles it. The thread is a daemon, so it
-    does not keep the process alive, and it has the context variables of whoever called `start`.
+    Leaving the block says that the worker stopped; leaving it with an exception says nothing, as a
+    crash would. (Being interrupted is no crash.) SIGTERM leaves the block, unless the program
+    handles it. The thread is a daemon, so it does not keep the process alive, and it has the
+    context variables of whoever called `start`.
     """
 
     def start(self) -> None:
-        """Say that the worker started, and keep saying that it lives. Does not wait for the broker."""
+        """Say that the worker started, and keep saying that it lives. Does not wait for the
+        broker."""
         self._begin()
         self._loop = asyncio.new_event_loop()
-        self._task = self._loop.create_task(self._delivery.run(), context=contextvars.copy_context())
-        self._thread = threading.Thread(target=self._run, name="manman-status reporter", daemon=True)
+        self._task = self._loop.create_task(
+            self._delivery.run(), context=contextvars.copy_context()
+        )
+        self._thread = threading.Thread(
+            target=self._run, name="manman-status reporter", daemon=True
+        )
         self._thread.start()
 
     def close(self, *, graceful: bool = True) -> None:
-        """Send what waits, for some seconds at most. Unless `graceful`, without a word that the worker stopped."""
+        """Send what waits, for some seconds at most. Unless `graceful`, without a word that the
+        worker stopped."""
         if not self._end(graceful=graceful):
             return
         self._loop.call_soon_threadsafe(self._delivery.close)
@@ -54,11 +67,13 @@ class ThreadedStatusReporter(Reporting):
         self._say(lambda: self._life.start_server(instance_id, game_server_config_id))
 
     def server_stopped(self, instance_id: int, *, exit_code: int | None = None) -> None:
-        """It ended: in order, or crashed when the exit code is not 0. Returns at once and never fails."""
+        """It ended: in order, or crashed when the exit code is not 0. Returns at once and never
+        fails."""
         self._say(lambda: self._life.stop_server(instance_id, exit_code))
 
     def drain(self) -> None:
-        """It is being emptied: from its next heartbeat on, that it ends or falls silent alerts nobody."""
+        """It is being emptied: from its next heartbeat on, that it ends or falls silent alerts
+        nobody."""
         self._say(self._life.drain)
 
     def __enter__(self) -> Self:
@@ -68,7 +83,10 @@ class ThreadedStatusReporter(Reporting):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         try:
             self.close(graceful=is_asked_for(error))

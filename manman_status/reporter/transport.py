@@ -14,16 +14,24 @@ from yarl import URL
 
 
 class OwnTransport(TransportFactory):
-    """Makes connections, and remembers the newest. `reads` gives what is read from instead of the stream."""
+    """Makes connections, and remembers the newest. `reads` gives what is read from instead of the
+    stream."""
 
     def __init__(
-        self, url: str, *, reads: Callable[[asyncio.StreamReader], asyncio.StreamReader] = lambda stream: stream
+        self,
+        url: str,
+        *,
+        reads: Callable[[asyncio.StreamReader], asyncio.StreamReader] = lambda stream: stream,
     ) -> None:
         self._reads = reads
-        self._factory = TLSTransportFactory() if URL(url).scheme == "amqps" else TCPTransportFactory()
+        self._factory = (
+            TLSTransportFactory() if URL(url).scheme == "amqps" else TCPTransportFactory()
+        )
         self._writer: asyncio.StreamWriter | None = None
 
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def create(
+        self, url: URL, **kwargs: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, self._writer = await self._factory.create(url, **kwargs)
         return self._reads(reader), self._writer
 
@@ -34,10 +42,12 @@ class OwnTransport(TransportFactory):
             self._writer = None
 
     def let_go(self) -> None:
-        """In a forked child: what is written there would reach the broker in the middle of the parent's words, and as
-        long as the child held it the parent's death would not end the connection.
+        """In a forked child: what is written there would reach the broker in the middle of the
+        parent's words, and as long as the child held it the parent's death would not end the
+        connection.
 
-        Its number is kept taken, by nothing: objects of the parent's that end in the child still close it.
+        Its number is kept taken, by nothing: objects of the parent's that end in the child still
+        close it.
         """
         if self._writer is None:
             return

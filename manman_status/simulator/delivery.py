@@ -1,4 +1,5 @@
-"""What lies between a worker and the broker: messages that come twice, and messages that overtake each other."""
+"""What lies between a worker and the broker: messages that come twice, and messages that overtake
+each other."""
 
 from __future__ import annotations
 
@@ -18,15 +19,22 @@ LATE_COPIES = 0.5
 
 
 def longest_hold_seconds(interval_seconds: float) -> float:
-    """By how much reordering delays a message at most. A worker is late after 1.5 intervals, and this adds 0.2."""
+    """By how much reordering delays a message at most. A worker is late after 1.5 intervals, and
+    this adds 0.2."""
     return min(HOLD_SHARE_OF_INTERVAL * interval_seconds, LONGEST_HOLD_SECONDS)
 
 
 class Delivery:
-    """Without I/O: messages are put in when they are said, and taken out when they are to be sent."""
+    """Without I/O: messages are put in when they are said, and taken out when they are to be
+    sent."""
 
     def __init__(
-        self, *, duplicate: bool = False, reorder: bool = False, interval_seconds: float, seed: int = 0
+        self,
+        *,
+        duplicate: bool = False,
+        reorder: bool = False,
+        interval_seconds: float,
+        seed: int = 0,
     ) -> None:
         self._duplicate = duplicate
         self._hold_seconds = longest_hold_seconds(interval_seconds) if reorder else 0.0
@@ -40,7 +48,9 @@ class Delivery:
             self._hold(at, message)
             if self._duplicate:
                 late = self._random.random() < LATE_COPIES
-                self._hold(at + (self._random.uniform(0, COPIES_WITHIN_SECONDS) if late else 0.0), message)
+                self._hold(
+                    at + (self._random.uniform(0, COPIES_WITHIN_SECONDS) if late else 0.0), message
+                )
 
     def next_due(self) -> float:
         return self._held[0][0] if self._held else math.inf

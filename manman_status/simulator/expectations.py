@@ -1,4 +1,5 @@
-"""What the service must show, by the truth, once it has observed all that was sent before `as_of`."""
+"""What the service must show, by the truth, once it has observed all that was sent before
+`as_of`."""
 
 from __future__ import annotations
 
@@ -12,12 +13,15 @@ from manman_status.simulator.truth import ServerTruth, Silence, WorkerTruth
 MARGIN_SECONDS = 1.0
 """How far the two clocks, and the moments of sending and confirming, are trusted."""
 ALLOWED_DELAY_SECONDS = 10.0
-"""For a conclusion, after it is due: an observation counts as good up to 5 s behind, and when the leader dies another
-follows within 5 s."""
+"""For a conclusion, after it is due: an observation counts as good up to 5 s behind, and when the
+leader dies another follows within 5 s."""
 
 Accepted: TypeAlias = tuple[StatusType, frozenset[Reason]]
 
-RUNS: Accepted = (StatusType.RUNNING, frozenset({Reason.REPORTED, Reason.RECOVERED, Reason.CLOCK_WENT_BACK}))
+RUNS: Accepted = (
+    StatusType.RUNNING,
+    frozenset({Reason.REPORTED, Reason.RECOVERED, Reason.CLOCK_WENT_BACK}),
+)
 LOST_WITH_ITS_WORKER: Accepted = (StatusType.LOST, frozenset({Reason.WORKER_LOST}))
 SUPERSEDED: Accepted = (StatusType.CRASHED, frozenset({Reason.SUPERSEDED}))
 REPORTED_ENDS: dict[StatusType, Accepted] = {
@@ -36,7 +40,9 @@ class Moment(msgspec.Struct, frozen=True):
 
 def must_live(worker: WorkerTruth, moment: Moment) -> bool:
     heard = worker.heard_since is not None and worker.heard_since < moment.as_of - MARGIN_SECONDS
-    return heard and not worker.is_ending and not is_overdue(worker, moment, seconds=-MARGIN_SECONDS)
+    return (
+        heard and not worker.is_ending and not is_overdue(worker, moment, seconds=-MARGIN_SECONDS)
+    )
 
 
 def is_overdue(worker: WorkerTruth, moment: Moment, *, seconds: float = 0.0) -> bool:
@@ -46,14 +52,17 @@ def is_overdue(worker: WorkerTruth, moment: Moment, *, seconds: float = 0.0) -> 
 
 def must_be_lost(worker: WorkerTruth, moment: Moment) -> bool:
     ready = moment.ready_at + ALLOWED_DELAY_SECONDS < moment.as_of
-    return ready and not worker.is_ending and is_overdue(worker, moment, seconds=ALLOWED_DELAY_SECONDS)
+    return (
+        ready and not worker.is_ending and is_overdue(worker, moment, seconds=ALLOWED_DELAY_SECONDS)
+    )
 
 
 def explaining_silence(
     worker: WorkerTruth, lost_at: float, *, timeout_seconds: float, lag_seconds: float
 ) -> Silence | None:
-    """The silence that a LOST of that time was concluded from; None when there was none. It was concluded from what had
-    been observed, so the silence may have ended up to `lag_seconds` before."""
+    """The silence that a LOST of that time was concluded from; None when there was none. It was
+    concluded from what had been observed, so the silence may have ended up to `lag_seconds`
+    before."""
     shortest = timeout_seconds - MARGIN_SECONDS
     for silence in worker.all_silences():
         if silence.seconds >= shortest and (
@@ -64,7 +73,8 @@ def explaining_silence(
 
 
 def accepted(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[Accepted, ...]:
-    """What may be shown now, and nothing else. Of several the last is what it will be, if nothing more happens."""
+    """What may be shown now, and nothing else. Of several the last is what it will be, if nothing
+    more happens."""
     if server.status in REPORTED_ENDS:
         return (REPORTED_ENDS[server.status],)
     if server.life < worker.life:
@@ -73,12 +83,16 @@ def accepted(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[
         return (RUNS,)
     if _is_lost_with_worker(server, worker, moment):
         return (LOST_WITH_ITS_WORKER,)
-    return (RUNS, LOST_WITH_ITS_WORKER) if is_overdue(worker, moment) else (LOST_WITH_ITS_WORKER, RUNS)
+    return (
+        (RUNS, LOST_WITH_ITS_WORKER) if is_overdue(worker, moment) else (LOST_WITH_ITS_WORKER, RUNS)
+    )
 
 
-def _accepted_of_orphan(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[Accepted, ...]:
-    """Left behind by a life that ended without a word: LOST with it or not yet, and given up one timeout after the
-    next life's inventories began."""
+def _accepted_of_orphan(
+    server: ServerTruth, worker: WorkerTruth, moment: Moment
+) -> tuple[Accepted, ...]:
+    """Left behind by a life that ended without a word: LOST with it or not yet, and given up one
+    timeout after the next life's inventories began."""
     ends = (LOST_WITH_ITS_WORKER, SUPERSEDED)
     if must_live(worker, moment) and worker.listing_since is not None:
         begun = max(worker.listing_since, moment.ready_at)
@@ -88,11 +102,12 @@ def _accepted_of_orphan(server: ServerTruth, worker: WorkerTruth, moment: Moment
 
 
 def _is_lost_with_worker(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> bool:
-    """Its start may have arrived when the worker was lost already: then it is given up one timeout later."""
+    """Its start may have arrived when the worker was lost already: then it is given up one timeout
+    later."""
     if not must_be_lost(worker, moment):
         return False
     lost_at = worker.silent_since() + moment.timeout_seconds
     came_late = server.since is not None and server.since > lost_at - MARGIN_SECONDS
-    return not came_late or max(server.since or 0.0, lost_at) + moment.timeout_seconds + ALLOWED_DELAY_SECONDS < (
-        moment.as_of
-    )
+    return not came_late or max(
+        server.since or 0.0, lost_at
+    ) + moment.timeout_seconds + ALLOWED_DELAY_SECONDS < (moment.as_of)

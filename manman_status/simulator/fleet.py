@@ -30,9 +30,9 @@ STARTS_PER_SECOND = 2_000
 
 
 class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """`churn` is the chance per beat and server that it stops and another starts in its place; `crash` the chance
-    per beat that the worker ends without a word, to come back later as a new incarnation. `clock_skew_seconds` is how
-    far a worker's own clock may be off, either way."""
+    """`churn` is the chance per beat and server that it stops and another starts in its place;
+    `crash` the chance per beat that the worker ends without a word, to come back later as a new
+    incarnation. `clock_skew_seconds` is how far a worker's own clock may be off, either way."""
 
     workers: int
     first_worker: int = 1
@@ -46,13 +46,13 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Worker:
-    """`incarnation` is None while it is down. `clock_off_seconds` is the same in every run, since a worker whose clock
-    went back would begin a life that is older than its last one."""
+    """`incarnation` is None while it is down. `clock_off_seconds` is the same in every run, since a
+    worker whose clock went back would begin a life that is older than its last one."""
 
     def __init__(self, worker_id: int, *, begun: datetime, clock_skew_seconds: float = 0.0) -> None:
         self.worker_id = worker_id
-        # By worker: fleets side by side share none. By time: an ended instance stays ended, and a later run on the
-        # same database needs others.
+        # By worker: fleets side by side share none. By time: an ended instance stays ended, and a
+        # later run on the same database needs others.
         milliseconds = int(begun.timestamp() * 1_000) % INSTANCES_OF_A_WORKER
         self.instance_ids = itertools.count(worker_id * INSTANCES_OF_A_WORKER + milliseconds)
         self.group = group_of(worker_id)
@@ -68,7 +68,9 @@ class Worker:
         self.incarnation, self.servers = incarnation, servers
         self._lives += 1
 
-    def says(self, said: Said, report: Report, *, instance_id: int = 0, exit_code: int = 0) -> Message:
+    def says(
+        self, said: Said, report: Report, *, instance_id: int = 0, exit_code: int = 0
+    ) -> Message:
         return Message(
             report=report,
             said=said,
@@ -85,7 +87,8 @@ def group_of(worker_id: int) -> str:
 
 
 class Fleet:
-    """Times are seconds since `begun`. The same plan and `begun` give the same messages, bit for bit."""
+    """Times are seconds since `begun`. The same plan and `begun` give the same messages, bit for
+    bit."""
 
     def __init__(self, plan: FleetPlan, *, begun: datetime) -> None:
         self.plan = plan
@@ -99,12 +102,19 @@ class Fleet:
         self._is_calm = False
         self._faults = deque(sorted(plan.faults, key=by_time))
         self._random = random.Random(plan.seed)  # noqa: S311
-        beginning = max(plan.interval_seconds, plan.workers * (plan.servers + 1) / STARTS_PER_SECOND)
-        self._due = [(self._random.uniform(0, beginning), worker.worker_id) for worker in self.workers]
+        beginning = max(
+            plan.interval_seconds, plan.workers * (plan.servers + 1) / STARTS_PER_SECOND
+        )
+        self._due = [
+            (self._random.uniform(0, beginning), worker.worker_id) for worker in self.workers
+        ]
         heapq.heapify(self._due)
 
     def next_due(self) -> float:
-        return min(self._faults[0].at if self._faults else math.inf, self._due[0][0] if self._due else math.inf)
+        return min(
+            self._faults[0].at if self._faults else math.inf,
+            self._due[0][0] if self._due else math.inf,
+        )
 
     def due(self, now: float) -> list[Message]:
         """All messages up to and including `now`, in their order."""
@@ -138,7 +148,11 @@ class Fleet:
         return [message for worker in self.workers for message in self._stopped(worker)]
 
     def _strike(self, fault: Fault) -> None:
-        living = [worker for worker in self.workers if worker.incarnation and worker.paused_until <= self._now]
+        living = [
+            worker
+            for worker in self.workers
+            if worker.incarnation and worker.paused_until <= self._now
+        ]
         match fault:
             case Kill():
                 self._kill(living, fault.count)
@@ -159,7 +173,8 @@ class Fleet:
             self.killed += 1
 
     def _live(self, worker: Worker, messages: list[Message]) -> float | None:
-        """One beat, or what happens instead of it. Seconds until the worker's next one; None when there is none."""
+        """One beat, or what happens instead of it. Seconds until the worker's next one; None when
+        there is none."""
         interval = self.plan.interval_seconds
         if worker.is_dead or (self._is_calm and worker.incarnation is None):
             return None
@@ -179,7 +194,9 @@ class Fleet:
 
     def _started(self, worker: Worker) -> Iterator[Message]:
         def clock() -> datetime:
-            return (self._begun + timedelta(seconds=self._now + worker.clock_off_seconds)).astimezone(UTC)
+            return (
+                self._begun + timedelta(seconds=self._now + worker.clock_off_seconds)
+            ).astimezone(UTC)
 
         incarnation = Incarnation(
             worker.worker_id,
@@ -197,7 +214,9 @@ class Fleet:
         for place, server in enumerate(worker.servers):
             if self._random.random() < self.plan.churn:
                 crashed = self._random.random() < CRASHED_SERVER_CHANCE
-                yield _server_stopped(worker, incarnation, server, CRASHED_SERVER_EXIT_CODE if crashed else 0)
+                yield _server_stopped(
+                    worker, incarnation, server, CRASHED_SERVER_EXIT_CODE if crashed else 0
+                )
                 worker.servers[place] = self._new_server(worker)
                 yield _server_started(worker, incarnation, worker.servers[place])
 
@@ -214,10 +233,16 @@ class Fleet:
 
 
 def _server_started(worker: Worker, incarnation: Incarnation, server: RunningServer) -> Message:
-    report = incarnation.server_started(server.instance_id, game_server_config_id=server.game_server_config_id)
+    report = incarnation.server_started(
+        server.instance_id, game_server_config_id=server.game_server_config_id
+    )
     return worker.says(Said.SERVER_BEGUN, report, instance_id=server.instance_id)
 
 
-def _server_stopped(worker: Worker, incarnation: Incarnation, server: RunningServer, exit_code: int) -> Message:
+def _server_stopped(
+    worker: Worker, incarnation: Incarnation, server: RunningServer, exit_code: int
+) -> Message:
     report = incarnation.server_stopped(server.instance_id, exit_code=exit_code)
-    return worker.says(Said.SERVER_ENDED, report, instance_id=server.instance_id, exit_code=exit_code)
+    return worker.says(
+        Said.SERVER_ENDED, report, instance_id=server.instance_id, exit_code=exit_code
+    )

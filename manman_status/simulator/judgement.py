@@ -33,10 +33,11 @@ class Wrong(StrEnum):
 
 
 class Judge:
-    """`pending` counts what could not be judged since it was last set to 0: it is not yet what it will be.
+    """`pending` counts what could not be judged since it was last set to 0: it is not yet what it
+    will be.
 
-    `delays` are the seconds from the end of its timeout until each worker was given up, where neither grace nor guard
-    held it back; `rightly_lost` counts all of them.
+    `delays` are the seconds from the end of its timeout until each worker was given up, where
+    neither grace nor guard held it back; `rightly_lost` counts all of them.
     """
 
     def __init__(self, truth: Truth, observation: Observation, *, timeout_seconds: float) -> None:
@@ -53,7 +54,8 @@ class Judge:
         return Counter(wrong for wrong, _ in self.findings.values())
 
     def judge_worker(self, seen: SeenWorker, as_of: float) -> None:
-        """One that is not ours is left alone. Everything sent before `as_of` is in what was seen."""
+        """One that is not ours is left alone. Everything sent before `as_of` is in what was
+        seen."""
         worker = self._truth.workers.get(seen.worker_id)
         if worker is None:
             return
@@ -63,18 +65,29 @@ class Judge:
             self._judge_ending(worker, seen, moment)
         elif must_live(worker, moment):
             if seen.status is StatusType.LOST:
-                words = f"worker {seen.worker_id}: still LOST {_at(as_of)}, though it beats {_since(worker)}"
+                words = (
+                    f"worker {seen.worker_id}: still LOST {_at(as_of)}, though it beats"
+                    f" {_since(worker)}"
+                )
                 self._note(Wrong.FALSE_LOST, (seen.worker_id, seen.status_since), words)
             elif seen.status is not StatusType.RUNNING:
-                self._find(Wrong.WORKER_STATUS, seen, f"{_said(seen)}, though it beats {_since(worker)}")
+                self._find(
+                    Wrong.WORKER_STATUS, seen, f"{_said(seen)}, though it beats {_since(worker)}"
+                )
         elif seen.status is StatusType.LOST:
             self.pending += not is_overdue(worker, moment)
         elif not must_be_lost(worker, moment):
             self.pending += 1
         elif seen.status in ACTIVE:
-            self._find(Wrong.MISSED_LOST, seen, f"{_said(seen)} {_at(as_of)}, though silent {_silent(worker)}")
+            self._find(
+                Wrong.MISSED_LOST,
+                seen,
+                f"{_said(seen)} {_at(as_of)}, though silent {_silent(worker)}",
+            )
         else:
-            self._find(Wrong.WORKER_STATUS, seen, f"{_said(seen)}, though it fell silent {_silent(worker)}")
+            self._find(
+                Wrong.WORKER_STATUS, seen, f"{_said(seen)}, though it fell silent {_silent(worker)}"
+            )
 
     def judge_server(self, seen: SeenServer, as_of: float) -> None:
         server = self._truth.servers.get(seen.instance_id)
@@ -87,32 +100,51 @@ class Judge:
         allowed = accepted(server, worker, self._moment(as_of, worker))
         if not any(seen.status is status and seen.reason in reasons for status, reasons in allowed):
             wanted = " or ".join(status for status, _ in allowed)
-            self._find(Wrong.SERVER_STATUS, seen, f"{_said(seen)} {_at(as_of)}; true is {wanted}{_why(server, worker)}")
+            self._find(
+                Wrong.SERVER_STATUS,
+                seen,
+                f"{_said(seen)} {_at(as_of)}; true is {wanted}{_why(server, worker)}",
+            )
         elif allowed == (RUNS,) and seen.evidence.get("was") in NEVER_UNLISTED:
-            self._find(Wrong.SERVER_STATUS, seen, f"it was given up as {seen.evidence['was']}, though always listed")
+            self._find(
+                Wrong.SERVER_STATUS,
+                seen,
+                f"it was given up as {seen.evidence['was']}, though always listed",
+            )
         elif not worker.is_ending:
             self.pending += RUNS in allowed[:-1] and seen.status is RUNS[0]
             self.pending += len(allowed) > 1 and allowed[-1] is RUNS
 
     def judge_unseen_workers(self, seen: set[int], as_of: float) -> None:
-        """Those of ours that a whole list did not have: everything that was there before `as_of` must be in it."""
+        """Those of ours that a whole list did not have: everything that was there before `as_of`
+        must be in it."""
         for worker_id in self._truth.workers.keys() - seen:
             known_since = self._truth.workers[worker_id].heard_since
             if known_since is not None and known_since < as_of - MARGIN_SECONDS:
-                self._note(Wrong.WORKER_STATUS, worker_id, f"worker {worker_id}: not known {_at(as_of)}")
+                self._note(
+                    Wrong.WORKER_STATUS, worker_id, f"worker {worker_id}: not known {_at(as_of)}"
+                )
 
     def judge_unseen_servers(self, seen: set[int], as_of: float) -> None:
         for instance_id in self._truth.servers.keys() - seen:
             since = self._truth.servers[instance_id].since
             if since is not None and since < as_of - MARGIN_SECONDS:
-                self._note(Wrong.SERVER_STATUS, instance_id, f"server {instance_id}: not known {_at(as_of)}")
+                self._note(
+                    Wrong.SERVER_STATUS,
+                    instance_id,
+                    f"server {instance_id}: not known {_at(as_of)}",
+                )
             else:
                 self.pending += 1
 
     def _judge_conclusion(self, worker: WorkerTruth, seen: SeenWorker) -> None:
         """Each LOST is judged once, also one that was taken back before anybody looked."""
         since = _concluded_at(seen)
-        if since is None or not self._observation.is_dated or (worker.worker_id, since) in self._concluded:
+        if (
+            since is None
+            or not self._observation.is_dated
+            or (worker.worker_id, since) in self._concluded
+        ):
             return
         self._concluded.add((worker.worker_id, since))
         lost_at = self._observation.fleet_time(since)
@@ -126,9 +158,12 @@ class Judge:
         )
         if silence is None:
             words = (
-                f"LOST {_at(lost_at)} after a timeout of {self._timeout_seconds:g} s, though {_heard(worker, lost_at)}"
+                f"LOST {_at(lost_at)} after a timeout of {self._timeout_seconds:g} s, though"
+                f" {_heard(worker, lost_at)}"
             )
-            self._note(Wrong.FALSE_LOST, (worker.worker_id, since), f"worker {worker.worker_id}: {words}")
+            self._note(
+                Wrong.FALSE_LOST, (worker.worker_id, since), f"worker {worker.worker_id}: {words}"
+            )
             return
         if math.isinf(silence.begun):
             return  # an earlier run's worker, which this one has taken over
@@ -141,7 +176,11 @@ class Judge:
         if worker.ended_at is None or worker.ended_at > moment.as_of - MARGIN_SECONDS:
             self.pending += 1
         elif (seen.status, seen.reason) != (StatusType.COMPLETE, Reason.GRACEFUL):
-            self._find(Wrong.WORKER_STATUS, seen, f"{_said(seen)}, though it stopped in order {_at(worker.ended_at)}")
+            self._find(
+                Wrong.WORKER_STATUS,
+                seen,
+                f"{_said(seen)}, though it stopped in order {_at(worker.ended_at)}",
+            )
 
     def _moment(self, as_of: float, worker: WorkerTruth) -> Moment:
         return Moment(as_of, self._observation.ready_at(worker.group), self._timeout_seconds)
@@ -163,7 +202,11 @@ def _concluded_at(seen: SeenWorker) -> datetime | None:
 
 
 def _heard(worker: WorkerTruth, lost_at: float) -> str:
-    known = [silence for silence in worker.all_silences() if silence.begun < lost_at and not math.isinf(silence.begun)]
+    known = [
+        silence
+        for silence in worker.all_silences()
+        if silence.begun < lost_at and not math.isinf(silence.begun)
+    ]
     if not known:
         return "it was heard of all the time"
     until = f" to {_at(known[-1].ended)[3:]}" if known[-1].ended < math.inf else " on"
@@ -189,4 +232,7 @@ def _silent(worker: WorkerTruth) -> str:
 def _why(server: ServerTruth, worker: WorkerTruth) -> str:
     if server.life < worker.life:
         return f", left behind by a life of worker {worker.worker_id} that is over"
-    return f", reported {_at(server.since)}, its worker {worker.worker_id} heard of until {worker.silent_since():.1f} s"
+    return (
+        f", reported {_at(server.since)}, its worker {worker.worker_id} heard of until"
+        f" {worker.silent_since():.1f} s"
+    )

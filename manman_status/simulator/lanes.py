@@ -17,7 +17,8 @@ ANSWER_WITHIN_SECONDS = 5.0
 
 
 class Tally(msgspec.Struct):
-    """`slowest_seconds` is the longest that a heartbeat took, from when it was due until the broker had it."""
+    """`slowest_seconds` is the longest that a heartbeat took, from when it was due until the broker
+    had it."""
 
     heartbeats: int = 0
     lifecycle: int = 0
@@ -26,8 +27,8 @@ class Tally(msgspec.Struct):
 
 
 class Lane:
-    """Messages of one kind, in their order. What could not be sent stays at the front if it must arrive, else it is
-    dropped and counted."""
+    """Messages of one kind, in their order. What could not be sent stays at the front if it must
+    arrive, else it is dropped and counted."""
 
     def __init__(self, *, clock: Callable[[], float], truth: Truth | None, tally: Tally) -> None:
         self._clock = clock
@@ -46,7 +47,8 @@ class Lane:
         return len(self._waiting) + self._busy
 
     async def send(self, publisher: Publisher) -> None:
-        """Sends until something goes wrong: never returns. Raises BrokerUnavailable or Unroutable."""
+        """Sends until something goes wrong: never returns. Raises BrokerUnavailable or
+        Unroutable."""
         while True:
             while not self._waiting:
                 self._filled.clear()
@@ -86,7 +88,11 @@ class Lane:
         except TimeoutError:
             raise BrokerUnavailable(cause=f"nothing within {ANSWER_WITHIN_SECONDS:g} s") from None
 
-    def _count(self, batch: list[tuple[float, Message]], errors: list[Unroutable | BrokerUnavailable | None]) -> None:
+    def _count(
+        self,
+        batch: list[tuple[float, Message]],
+        errors: list[Unroutable | BrokerUnavailable | None],
+    ) -> None:
         now = self._clock()
         for (put_at, message), error in zip(batch, errors, strict=True):
             if error is not None:

@@ -1,4 +1,5 @@
-"""Reports as the fleet hands them on: with what a worker says by them, for whoever keeps the truth."""
+"""Reports as the fleet hands them on: with what a worker says by them, for whoever keeps the
+truth."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ class SeenSystem(msgspec.Struct, frozen=True):
 class Observation:
     """How well the service could observe, and its clock by ours.
 
-    `longest_lag_seconds` is how far it ever was behind. `ready_at` is since when it must give up who is silent.
+    `longest_lag_seconds` is how far it ever was behind. `ready_at` is since when it must give up
+    who is silent.
     """
 
     def __init__(self, *, grace_seconds: float) -> None:
@@ -81,8 +82,8 @@ class Observation:
         self._offsets: deque[float] = deque(maxlen=CLOCK_SAMPLES)
 
     def answered(self, system: SeenSystem, at: float) -> None:
-        """`at` is when the answer was here. Its time is older than that by the way it took, and by how long the api
-        keeps an answer: so of several the largest offset is the nearest."""
+        """`at` is when the answer was here. Its time is older than that by the way it took, and by
+        how long the api keeps an answer: so of several the largest offset is the nearest."""
         seen = system.observation
         self.is_ok = seen.state is ObservationState.OK
         if seen.observed_through is not None and seen.lag_seconds is not None:
@@ -105,7 +106,8 @@ class Observation:
         return time.timestamp() - max(self._offsets)
 
     def ready_at(self, group: str) -> float:
-        """Before this a silence may be held back: by the grace after a gap, or by the guard of the group."""
+        """Before this a silence may be held back: by the grace after a gap, or by the guard of the
+        group."""
         return max(self._resumed_at + self._grace_seconds, self._held_at.get(group, -math.inf))
 
     def is_held(self, group: str) -> bool:

@@ -18,7 +18,8 @@ ASK_EVERY_SECONDS = 5.0
 async def tell_unread(
     connection: AbstractConnection, queues: Iterable[str], *, complain: Callable[[str], None]
 ) -> None:
-    """Says it once of each queue that is there without a consumer, until there is one. Ends with the connection."""
+    """Says it once of each queue that is there without a consumer, until there is one. Ends with
+    the connection."""
     told: set[str] = set()
     while not connection.is_closed:
         for queue in queues:

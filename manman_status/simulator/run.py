@@ -28,7 +28,8 @@ LONGEST_TICK_SECONDS = 0.5
 
 
 class FleetRun:
-    """Lifecycle events wait for a broker that is away; heartbeats of that time are dropped, as workers do it."""
+    """Lifecycle events wait for a broker that is away; heartbeats of that time are dropped, as
+    workers do it."""
 
     def __init__(
         self,
@@ -48,7 +49,9 @@ class FleetRun:
         self._away: ManManStatusError | None = None
         self._sending: asyncio.Task[None] | None = None
         self._began = time.monotonic()
-        self._beats, self._lifecycle = (Lane(clock=self.now, truth=truth, tally=self.tally) for _ in range(2))
+        self._beats, self._lifecycle = (
+            Lane(clock=self.now, truth=truth, tally=self.tally) for _ in range(2)
+        )
 
     def now(self) -> float:
         """Seconds since the fleet began."""
@@ -100,7 +103,9 @@ class FleetRun:
     async def _tick(self, stop: asyncio.Event, *, until: float) -> None:
         wait = min(until, self._delivery.next_due()) - self.now()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), min(max(wait, SHORTEST_TICK_SECONDS), LONGEST_TICK_SECONDS))
+            await asyncio.wait_for(
+                stop.wait(), min(max(wait, SHORTEST_TICK_SECONDS), LONGEST_TICK_SECONDS)
+            )
 
     async def _keep_sending(self) -> None:
         while True:
@@ -116,7 +121,10 @@ class FleetRun:
 
     async def _send(self, beats: Publisher, lifecycle: Publisher) -> None:
         self._away = None
-        sending = [asyncio.create_task(self._beats.send(beats)), asyncio.create_task(self._lifecycle.send(lifecycle))]
+        sending = [
+            asyncio.create_task(self._beats.send(beats)),
+            asyncio.create_task(self._lifecycle.send(lifecycle)),
+        ]
         try:
             done, _ = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

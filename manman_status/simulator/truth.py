@@ -1,7 +1,8 @@
-"""What the workers truly did, told from what was sent and when. Times are seconds since the fleet began.
+"""What the workers truly did, told from what was sent and when. Times are seconds since the fleet
+began.
 
-A sign of life counts when a worker tried to send it: a broker that is away makes nobody silent. What the service must
-know of it counts from when the broker confirmed it.
+A sign of life counts when a worker tried to send it: a broker that is away makes nobody silent.
+What the service must know of it counts from when the broker confirmed it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from manman_status.domain.status import StatusType
 from manman_status.simulator.messages import SIGNS_OF_LIFE, Message, Said
 
 LONG_SILENCE_TIMEOUTS = 0.7
-"""From this share of the timeout on a silence is kept: in a shorter one nobody can have been given up, and one that was
-too short for it tells more than none."""
+"""From this share of the timeout on a silence is kept: in a shorter one nobody can have been given
+up, and one that was too short for it tells more than none."""
 
 
 class Silence(msgspec.Struct):
@@ -31,8 +32,8 @@ class Silence(msgspec.Struct):
 
 
 class WorkerTruth(msgspec.Struct):
-    """`heard_since` is when the broker confirmed the first sign of life of its life, or after its last long silence;
-    `listing_since` the same for a beat, which lists its servers."""
+    """`heard_since` is when the broker confirmed the first sign of life of its life, or after its
+    last long silence; `listing_since` the same for a beat, which lists its servers."""
 
     worker_id: int
     group: str
@@ -56,8 +57,8 @@ class WorkerTruth(msgspec.Struct):
 
 
 class ServerTruth(msgspec.Struct):
-    """What was last reported of it, and since when the broker has it: None while that is on its way. An instance whose
-    worker is in a later life is an orphan, which nobody reports any more."""
+    """What was last reported of it, and since when the broker has it: None while that is on its
+    way. An instance whose worker is in a later life is an orphan, which nobody reports any more."""
 
     instance_id: int
     worker_id: int
@@ -90,11 +91,14 @@ class Truth:
                     pass
 
     def tried(self, message: Message, at: float) -> None:
-        """It is being sent, whatever becomes of it. One that others have overtaken tells nothing new."""
+        """It is being sent, whatever becomes of it. One that others have overtaken tells nothing
+        new."""
         worker = self.workers[message.worker_id]
         if message.said not in SIGNS_OF_LIFE or message.number <= worker.number:
             return
-        silent = at - worker.silent_since() >= self._long_seconds  # also before its first sign: nobody knew it
+        silent = (
+            at - worker.silent_since() >= self._long_seconds
+        )  # also before its first sign: nobody knew it
         if silent:
             worker.silences.append(Silence(worker.silent_since(), at))
         if silent or message.life > worker.life:
@@ -109,7 +113,9 @@ class Truth:
                 self._heard(message, at)
             case Said.SERVER_BEGUN | Said.SERVER_ENDED:
                 server = self.servers[message.instance_id]
-                is_newest = (message.said is Said.SERVER_BEGUN) == (server.status is StatusType.RUNNING)
+                is_newest = (message.said is Said.SERVER_BEGUN) == (
+                    server.status is StatusType.RUNNING
+                )
                 if is_newest and server.since is None:
                     server.since = at
             case Said.ENDED:

@@ -12,7 +12,14 @@ import msgspec
 
 from manman_status.simulator.expectations import ALLOWED_DELAY_SECONDS
 from manman_status.simulator.judgement import Judge
-from manman_status.simulator.observed import Observation, Page, Seen, SeenServer, SeenSystem, SeenWorker
+from manman_status.simulator.observed import (
+    Observation,
+    Page,
+    Seen,
+    SeenServer,
+    SeenSystem,
+    SeenWorker,
+)
 
 LARGEST_PAGE = 1000
 ASK_EVERY_SECONDS = 1.0
@@ -40,8 +47,8 @@ UNANSWERED = (Refused, httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, 
 
 
 class Watcher:
-    """`answered` and `skipped` count looks at the api; `problem` is why the last one was skipped. `last_instance` is
-    the largest id that can be ours."""
+    """`answered` and `skipped` count looks at the api; `problem` is why the last one was skipped.
+    `last_instance` is the largest id that can be ours."""
 
     def __init__(
         self,
@@ -76,8 +83,8 @@ class Watcher:
             await asyncio.sleep(max(ASK_EVERY_SECONDS - (self._clock() - begun), 0.1))
 
     async def settle(self, *, timeout_seconds: float, groups: Iterable[str]) -> None:
-        """Looks until all is as it will be in the end: one timeout at least, and longer while a grace or a guard holds
-        workers back."""
+        """Looks until all is as it will be in the end: one timeout at least, and longer while a
+        grace or a guard holds workers back."""
         begun = self._clock()
         known = tuple(groups)
 
@@ -106,9 +113,11 @@ class Watcher:
                 return
             await asyncio.sleep(max(ASK_EVERY_SECONDS, 2 * (self._clock() - begun)))
 
-    async def _look(self, *, workers: bool = True, servers: bool = True, at_last: bool = False) -> bool:
-        """False when the api did not answer, or does not know yet until when it has observed. `at_last` all must be
-        right that was sent until now, observed or not."""
+    async def _look(
+        self, *, workers: bool = True, servers: bool = True, at_last: bool = False
+    ) -> bool:
+        """False when the api did not answer, or does not know yet until when it has observed.
+        `at_last` all must be right that was sent until now, observed or not."""
         try:
             self._observation.answered(await self._get("/status/system", SYSTEM), self._clock())
             if not (self._observation.is_dated or at_last):
@@ -116,10 +125,14 @@ class Watcher:
             as_of = self._clock() if at_last else None
             judge = self._judge
             if workers:
-                seen = await self._read("/status/workers", WORKERS, judge.judge_worker, self._last_worker, as_of)
+                seen = await self._read(
+                    "/status/workers", WORKERS, judge.judge_worker, self._last_worker, as_of
+                )
                 judge.judge_unseen_workers(*seen)
             if servers:
-                seen = await self._read("/status/servers", SERVERS, judge.judge_server, self._last_instance, as_of)
+                seen = await self._read(
+                    "/status/servers", SERVERS, judge.judge_server, self._last_instance, as_of
+                )
                 judge.judge_unseen_servers(*seen)
         except UNANSWERED as error:
             self.skipped += 1
@@ -152,9 +165,14 @@ class Watcher:
             query["cursor"] = page.next_cursor
 
     async def _get(
-        self, path: str, decoder: msgspec.json.Decoder[Answer], query: dict[str, str | int] | None = None
+        self,
+        path: str,
+        decoder: msgspec.json.Decoder[Answer],
+        query: dict[str, str | int] | None = None,
     ) -> Answer:
         response = await self._http.get(path, params=query or {})
         if response.status_code != httpx.codes.OK:
-            raise Refused(f"{path} is answered with {response.status_code} {response.reason_phrase}")
+            raise Refused(
+                f"{path} is answered with {response.status_code} {response.reason_phrase}"
+            )
         return decoder.decode(response.content)

@@ -1,6 +1,8 @@
-"""Alerts and silences for whoever asks, the newest first, as JSON that PostgreSQL writes: one statement an answer."""
+"""Alerts and silences for whoever asks, the newest first, as JSON that PostgreSQL writes: one
+statement an answer."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -46,19 +48,23 @@ class AlertDetail(Detail, frozen=True):
     judged_at: datetime | None
 
 
-ALERT_ITEM = f"""alert_id, key, rule, severity, state, summary, group_name AS "group", worker_id, instance_id,
+ALERT_ITEM = f"""alert_id, key, rule, severity, state, summary, group_name AS "group", worker_id,
+    instance_id,
     game_server_config_id, labels, evidence, part_of,
     (SELECT count(*) FROM alerts part WHERE part.part_of = a.alert_id) AS parts,
     CASE WHEN resolved_at IS NULL THEN {SILENCED_BY} END AS silenced_by,
     {utc("opened_at")} AS opened_at,
     {utc("acknowledged_at")} AS acknowledged_at, acknowledged_by, acknowledged_why,
     {utc("resolved_at")} AS resolved_at, resolution"""
-SILENCE_ITEM = f"""silence_id, {utc("created_at")} AS created_at, {utc("ends_at")} AS ends_at, created_by, why,
+SILENCE_ITEM = f"""silence_id, {utc("created_at")} AS created_at, {utc("ends_at")} AS ends_at,
+    created_by, why,
     group_name AS "group", worker_id, rule, labels, ends_at > now() AS is_active,
-    (SELECT count(*) FROM alerts a WHERE s.ends_at > now() AND a.resolved_at IS NULL AND {COVERS}) AS covers"""
+    (SELECT count(*) FROM alerts a WHERE s.ends_at > now() AND a.resolved_at IS NULL AND {COVERS})
+        AS covers"""
 
 PAGE = """WITH {observation}
-SELECT as_of, lag_seconds, revision, epoch, (SELECT judged_at FROM alert_progress) AS judged_at, ids, items
+SELECT as_of, lag_seconds, revision, epoch, (SELECT judged_at FROM alert_progress) AS judged_at,
+    ids, items
 FROM observed, (
     SELECT array_agg(id) AS ids, array_agg(item) AS items
     FROM (
@@ -66,7 +72,8 @@ FROM observed, (
         FROM (SELECT * FROM {rows} ORDER BY {key} DESC LIMIT $2) {alias}
     ) listed
 ) page"""
-"""$1 is the id to begin below, $2 the limit. Filled in with the constants of this module and nothing else."""
+"""$1 is the id to begin below, $2 the limit. Filled in with the constants of this module and
+nothing else."""
 
 # Each names `resolved_at`, by which the index of those that are not resolved is found.
 ALERTS_SELECTED = {
@@ -84,10 +91,14 @@ def alerts_query(state: AlertSelection, given: tuple[str, ...]) -> str:
     conditions = [ALERTS_SELECTED[state], "alert_id < $1"]
     conditions += [f"{column} = ${number}" for number, column in enumerate(given, start=3)]
     rows = f"alerts WHERE {' AND '.join(conditions)}"
-    return PAGE.format(observation=OBSERVATION, key="alert_id", item=ALERT_ITEM, rows=rows, alias="a")
+    return PAGE.format(
+        observation=OBSERVATION, key="alert_id", item=ALERT_ITEM, rows=rows, alias="a"
+    )
 
 
-async def list_alerts(connection: Connection, filters: AlertFilters, *, before: int, limit: int) -> AlertPage:
+async def list_alerts(
+    connection: Connection, filters: AlertFilters, *, before: int, limit: int
+) -> AlertPage:
     """Alerts whose id is less than `before`, the newest first."""
     values = {
         column: value
@@ -137,7 +148,9 @@ SILENCES = {
 }
 
 
-async def list_silences(connection: Connection, filters: SilenceFilters, *, before: int, limit: int) -> Page:
+async def list_silences(
+    connection: Connection, filters: SilenceFilters, *, before: int, limit: int
+) -> Page:
     """Silences whose number is less than `before`, the newest first."""
     (row,) = await connection.fetch(SILENCES[filters.state], before, limit + 1)
     return page_of(row, limit)

@@ -1,4 +1,5 @@
-"""What the alert rules look at, as rows. Each query has a bound, or its rows are bounded by those it asks about."""
+"""What the alert rules look at, as rows. Each query has a bound, or its rows are bounded by those
+it asks about."""
 
 from __future__ import annotations
 
@@ -47,14 +48,17 @@ class Progress(msgspec.Struct, frozen=True):
     dead_letters_unsent_since: datetime | None
 
 
-# Each processor counts the dead letters at another moment: of several numbers, the older might seem to be the newer.
+# Each processor counts the dead letters at another moment: of several numbers, the older might seem
+# to be the newer.
 PROGRESS = """
 SELECT now() AS now, judged_revision, memory, revision AS newest_revision,
        extract(epoch FROM now() - judged_at)::float8
-           - CASE WHEN judged_at < clock_stepped_at THEN greatest(clock_step_seconds, 0) ELSE 0 END AS unjudged_seconds,
+           - CASE WHEN judged_at < clock_stepped_at THEN greatest(clock_step_seconds, 0) ELSE 0 END
+               AS unjudged_seconds,
        abs(extract(epoch FROM now() - observed_through))::float8 AS lag_seconds, clock_steps,
        CASE WHEN clock_stepped_at IS NOT NULL
-            THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS clock_step,
+            THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS
+                clock_step,
        (SELECT (statistics ->> 'dead_letters_waiting')::bigint FROM processors, leases
          WHERE leases.name = 'leader' AND processor_id = holder) AS dead_letters,
        (SELECT min(at) FROM dead_letter_outbox) AS dead_letters_unsent_since
@@ -70,11 +74,14 @@ async def read_progress(connection: Connection) -> Progress:
 
 
 MOVE_PROGRESS = """
-UPDATE alert_progress SET judged_revision = $2, judged_at = now(), memory = $3 WHERE id = 1 AND judged_revision = $1
+UPDATE alert_progress SET judged_revision = $2, judged_at = now(), memory = $3 WHERE id = 1 AND
+    judged_revision = $1
 """
 
 
-async def move_progress(connection: Connection, *, judged: int, through: int, memory: Memory) -> bool:
+async def move_progress(
+    connection: Connection, *, judged: int, through: int, memory: Memory
+) -> bool:
     """False when others have judged meanwhile: then nothing changes."""
     done = await connection.execute(MOVE_PROGRESS, judged, through, msgspec.to_builtins(memory))
     return done.endswith(" 1")
@@ -107,7 +114,8 @@ SELECT count(*) AS workers, count(DISTINCT coalesce(labels ->> 'group', '')) AS 
   FROM workers w
  WHERE status = ANY($1::text[]) AND lower(coalesce(labels ->> 'drain', '')) = ANY($2::text[])
    AND status_since > $3::timestamptz - interval '1 hour'
-   AND NOT EXISTS (SELECT FROM alerts a WHERE a.resolved_at IS NULL AND a.key = 'worker_lost:' || w.worker_id)
+   AND NOT EXISTS (SELECT FROM alerts a WHERE a.resolved_at IS NULL AND a.key = 'worker_lost:' ||
+       w.worker_id)
 """
 
 
@@ -118,7 +126,8 @@ async def count_unlisted(connection: Connection, since: datetime) -> Unlisted:
     return Unlisted(*row)
 
 
-# Of those to LOST the workers', and the servers' whose worker had ended by itself: others went with their worker.
+# Of those to LOST the workers', and the servers' whose worker had ended by itself: others went with
+# their worker.
 CHANGES = """
 SELECT t.at, t.entity, t.entity_id, t.old_status, t.new_status, t.reason,
        t.evidence ->> 'worker_status' IN ('COMPLETE', 'CRASHED') AS was_left,
@@ -162,7 +171,8 @@ def change_of(row: asyncpg.Record, worker: WorkerNow | None, lost_servers: int) 
     )
 
 
-# In the transaction of their worker and just before it: perhaps before the revision that was judged last.
+# In the transaction of their worker and just before it: perhaps before the revision that was judged
+# last.
 LOST_SERVERS = """
 SELECT (evidence ->> 'worker_id')::bigint AS worker_id, at, count(*) AS number
   FROM transitions
@@ -172,7 +182,9 @@ SELECT (evidence ->> 'worker_id')::bigint AS worker_id, at, count(*) AS number
 """
 
 
-async def count_lost_servers(connection: Connection, *, after: int, through: int) -> dict[tuple[int, datetime], int]:
+async def count_lost_servers(
+    connection: Connection, *, after: int, through: int
+) -> dict[tuple[int, datetime], int]:
     """By worker and time: how many servers were lost with it."""
     rows = await connection.fetch(LOST_SERVERS, after, through)
     return {(row["worker_id"], row["at"]): row["number"] for row in rows}
@@ -183,13 +195,18 @@ WORKERS = "SELECT worker_id, status, labels FROM workers WHERE worker_id = ANY($
 
 async def read_workers(connection: Connection, worker_ids: Iterable[int]) -> dict[int, WorkerNow]:
     rows = await connection.fetch(WORKERS, list(worker_ids))
-    return {row["worker_id"]: WorkerNow(row["worker_id"], StatusType(row["status"]), row["labels"]) for row in rows}
+    return {
+        row["worker_id"]: WorkerNow(row["worker_id"], StatusType(row["status"]), row["labels"])
+        for row in rows
+    }
 
 
 INSTANCES = "SELECT instance_id, status FROM server_instances WHERE instance_id = ANY($1::bigint[])"
 
 
-async def read_instances(connection: Connection, instance_ids: Iterable[int]) -> dict[int, StatusType]:
+async def read_instances(
+    connection: Connection, instance_ids: Iterable[int]
+) -> dict[int, StatusType]:
     rows = await connection.fetch(INSTANCES, list(instance_ids))
     return {row["instance_id"]: StatusType(row["status"]) for row in rows}
 
@@ -206,7 +223,9 @@ SELECT (evidence ->> 'at')::timestamptz AS at, worker_id, game_server_config_id,
 
 async def read_crashes(connection: Connection, *, within: timedelta) -> list[Crash]:
     """Those that an alert was opened for, oldest first; of very many the newest."""
-    crashes = [Crash(*row) for row in await connection.fetch(CRASHES, within, SAID, 2 * OPEN_AT_ONCE)]
+    crashes = [
+        Crash(*row) for row in await connection.fetch(CRASHES, within, SAID, 2 * OPEN_AT_ONCE)
+    ]
     return sorted(crashes, key=lambda crash: crash.at)
 
 
@@ -219,7 +238,9 @@ SELECT entity_id, at, new_status <> 'LOST' AS is_up
 """
 
 
-async def read_flips(connection: Connection, worker_ids: Iterable[int], *, within: timedelta) -> dict[int, list[Flip]]:
+async def read_flips(
+    connection: Connection, worker_ids: Iterable[int], *, within: timedelta
+) -> dict[int, list[Flip]]:
     """By worker, oldest first."""
     flips: dict[int, list[Flip]] = {}
     for row in await connection.fetch(FLIPS, list(worker_ids), within):
@@ -245,13 +266,15 @@ DUPLICATES = """
 SELECT worker_id, status, labels, incarnation, rival_incarnation, rival_labels, rival_since
   FROM (
         SELECT *, least(rival_beat_at, own_beat_at) AS both_until,
-               greatest(3 * coalesce(interval_seconds, $1::float8), $2::float8) * interval '1 second' AS timeout
+               greatest(3 * coalesce(interval_seconds, $1::float8), $2::float8) * interval
+                   '1 second' AS timeout
           FROM workers
          WHERE rival_since IS NOT NULL AND own_beat_at IS NOT NULL
            AND rival_incarnation <> incarnation AND least(rival_incarnation, incarnation) > 0
        ) AS rivals
  WHERE both_until - rival_since >= timeout
-   AND both_until + timeout >= coalesce((SELECT observed_through FROM observation WHERE id = 1), now())
+   AND both_until + timeout >= coalesce((SELECT observed_through FROM observation WHERE id = 1),
+       now())
  ORDER BY rival_since, worker_id
  LIMIT $3
 """
@@ -259,7 +282,9 @@ SELECT worker_id, status, labels, incarnation, rival_incarnation, rival_labels, 
 
 async def read_duplicates(connection: Connection, patience: Patience) -> dict[int, Duplicate]:
     """By worker; of very many the oldest: those that have an alert already."""
-    rows = await connection.fetch(DUPLICATES, patience.default_interval, patience.minimum_timeout, 2 * OPEN_AT_ONCE)
+    rows = await connection.fetch(
+        DUPLICATES, patience.default_interval, patience.minimum_timeout, 2 * OPEN_AT_ONCE
+    )
     return {
         row["worker_id"]: Duplicate(
             WorkerNow(row["worker_id"], StatusType(row["status"]), row["labels"]),
@@ -284,7 +309,8 @@ SELECT alert_id, key, rule, severity, summary, opened_at, part_of,
 async def read_unresolved(connection: Connection) -> dict[str, OpenAlert]:
     """By key, oldest first."""
     rows = await connection.fetch(UNRESOLVED)
-    # A cause is unresolved as long as it has parts that are: they are joined here, in SQL it can take minutes.
+    # A cause is unresolved as long as it has parts that are: they are joined here, in SQL it can
+    # take minutes.
     keys = {row["alert_id"]: row["key"] for row in rows}
     return {row["key"]: _open_alert(row, keys.get(row["part_of"])) for row in rows}
 

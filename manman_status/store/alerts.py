@@ -1,4 +1,5 @@
-"""Alerts as rows: what came of the rules, and of a person's word. The caller owns the transaction."""
+"""Alerts as rows: what came of the rules, and of a person's word. The caller owns the
+transaction."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from manman_status.domain.alerts.alert import Finding, Subject
 from manman_status.store.pool import Connection
 
 OPEN = """
-INSERT INTO alerts (key, rule, severity, summary, group_name, worker_id, instance_id, game_server_config_id,
+INSERT INTO alerts (key, rule, severity, summary, group_name, worker_id, instance_id,
+    game_server_config_id,
                     labels, evidence, opened_at)
 SELECT given.*, now()
-  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+      $7::bigint[], $8::bigint[],
               $9::jsonb[], $10::jsonb[]) AS given
     ON CONFLICT (key) WHERE resolved_at IS NULL DO NOTHING
 """
@@ -34,8 +37,9 @@ SELECT alert_id, $1 FROM alerts WHERE key = ANY($2::text[]) AND resolved_at IS N
 async def open_alerts(
     connection: Connection, opened: Sequence[tuple[Finding, str | None]], *, promised_to: str
 ) -> None:
-    """Each with the key of its cause, causes first. One whose key is open already is left as it is. The channel
-    `promised_to` is told of every one; the others of those that are still open when they come to it."""
+    """Each with the key of its cause, causes first. One whose key is open already is left as it is.
+    The channel `promised_to` is told of every one; the others of those that are still open when
+    they come to it."""
     if not opened:
         return
     findings = [finding for finding, _ in opened]
@@ -61,16 +65,22 @@ def _columns(subjects: Sequence[Subject]) -> list[list[Any]]:
 
 UPDATE = """
 UPDATE alerts AS kept
-   SET severity = given.severity, summary = given.summary, group_name = given.group_name, worker_id = given.worker_id,
-       instance_id = given.instance_id, game_server_config_id = given.game_server_config_id, labels = given.labels,
+   SET severity = given.severity, summary = given.summary, group_name = given.group_name, worker_id
+       = given.worker_id,
+       instance_id = given.instance_id, game_server_config_id = given.game_server_config_id, labels
+           = given.labels,
        evidence = given.evidence, version = version + (kept.severity <> given.severity)::int
-  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::jsonb[],
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],
+      $7::bigint[], $8::jsonb[],
               $9::jsonb[])
-       AS given (key, severity, summary, group_name, worker_id, instance_id, game_server_config_id, labels, evidence)
+       AS given (key, severity, summary, group_name, worker_id, instance_id, game_server_config_id,
+           labels, evidence)
  WHERE kept.key = given.key AND kept.resolved_at IS NULL
-   AND (kept.severity, kept.summary, kept.group_name, kept.worker_id, kept.instance_id, kept.game_server_config_id,
+   AND (kept.severity, kept.summary, kept.group_name, kept.worker_id, kept.instance_id,
+       kept.game_server_config_id,
         kept.labels)
-       IS DISTINCT FROM (given.severity, given.summary, given.group_name, given.worker_id, given.instance_id,
+       IS DISTINCT FROM (given.severity, given.summary, given.group_name, given.worker_id,
+           given.instance_id,
                          given.game_server_config_id, given.labels)
 """
 
@@ -98,7 +108,9 @@ UPDATE alerts AS kept
 RETURNING alert_id
 """
 # A part that outlives its cause stands for itself from then on.
-FREE_PARTS = "UPDATE alerts SET part_of = NULL WHERE part_of = ANY($1::bigint[]) AND resolved_at IS NULL"
+FREE_PARTS = (
+    "UPDATE alerts SET part_of = NULL WHERE part_of = ANY($1::bigint[]) AND resolved_at IS NULL"
+)
 
 
 async def resolve_alerts(connection: Connection, over: Mapping[str, str]) -> None:
@@ -124,7 +136,8 @@ async def acknowledge_alert(connection: Connection, alert_id: int, *, by: str, w
 
 FORGET = """
 DELETE FROM alerts
- WHERE alert_id IN (SELECT alert_id FROM alerts WHERE resolved_at < now() - make_interval(days => $1)
+ WHERE alert_id IN (SELECT alert_id FROM alerts WHERE resolved_at < now() - make_interval(days =>
+     $1)
                      ORDER BY resolved_at LIMIT 5000)
 """
 

@@ -88,7 +88,8 @@ async def look_at_server(connection: Connection) -> Server:
 
 
 async def require_writes(connection: Connection) -> Server:
-    """Raise ReadOnlySQLTransactionError, as the first write would, where the database only reads."""
+    """Raise ReadOnlySQLTransactionError, as the first write would, where the database only
+    reads."""
     server = await look_at_server(connection)
     if server.read_only:
         raise asyncpg.ReadOnlySQLTransactionError("name the primary, not a standby")
@@ -114,7 +115,11 @@ async def missing_privileges(connection: Connection, *, writing: bool) -> list[s
     """What the user may not do but must, as "UPDATE on workers". The schema must be there."""
     needed = [(relation, "SELECT") for relation in READ_BY_THE_API]
     if writing:
-        needed += [(relation, verb) for relation, verbs in WRITTEN_BY_THE_PROCESSOR.items() for verb in verbs]
+        needed += [
+            (relation, verb)
+            for relation, verbs in WRITTEN_BY_THE_PROCESSOR.items()
+            for verb in verbs
+        ]
     relations, privileges = zip(*needed, strict=True)
     rows = await connection.fetch(MISSING_PRIVILEGES, relations, privileges)
     if writing:

@@ -37,7 +37,8 @@ class StepToSettle(msgspec.Struct, frozen=True):
 
 
 READ = """
-SELECT clock_steps AS steps, clock_stepped_at AS stepped_at, coalesce(clock_step_seconds, 0) AS seconds,
+SELECT clock_steps AS steps, clock_stepped_at AS stepped_at, coalesce(clock_step_seconds, 0) AS
+    seconds,
        clock_steps_settled < clock_steps AS is_new,
        coalesce(now() < clock_stepped_at + make_interval(secs => $1), false) AS is_recent
   FROM observation
@@ -51,7 +52,9 @@ async def read_step(connection: Connection) -> StepToSettle:
     return StepToSettle(**row)
 
 
-STEPPED_WITHIN = "SELECT coalesce(clock_stepped_at > now() - $1::interval, false) FROM observation WHERE id = 1"
+STEPPED_WITHIN = (
+    "SELECT coalesce(clock_stepped_at > now() - $1::interval, false) FROM observation WHERE id = 1"
+)
 
 
 async def has_stepped_within(connection: Connection, time: timedelta) -> bool:
@@ -60,7 +63,8 @@ async def has_stepped_within(connection: Connection, time: timedelta) -> bool:
 
 
 def _back(column: str) -> str:
-    return f"""CASE WHEN {column} > now() THEN least({column} + make_interval(secs => $1), now()) ELSE {column} END"""
+    moved = f"least({column} + make_interval(secs => $1), now())"
+    return f"CASE WHEN {column} > now() THEN {moved} ELSE {column} END"
 
 
 def _move(table: str, key: str, *columns: str, to_now: str | None = None) -> str:
@@ -68,7 +72,9 @@ def _move(table: str, key: str, *columns: str, to_now: str | None = None) -> str
     ahead = " OR ".join(f"{column} > now()" for column in (*columns, to_now) if column)
     moved = ", ".join(f"{column} = {_back(f'kept.{column}')}" for column in columns)
     if to_now:
-        moved += f", {to_now} = least(kept.{to_now}, CASE WHEN kept.{to_now} IS NOT NULL THEN now() END)"
+        moved += (
+            f", {to_now} = least(kept.{to_now}, CASE WHEN kept.{to_now} IS NOT NULL THEN now() END)"
+        )
     return f"""
 WITH ahead AS (SELECT {key} FROM {table} WHERE {ahead} ORDER BY {key} FOR UPDATE)
 UPDATE {table} AS kept SET {moved} FROM ahead WHERE kept.{key} = ahead.{key}"""
@@ -87,12 +93,13 @@ def _squeeze(table: str, key: str, incarnation: str, *columns: str) -> str:
     """$1 is when the clock stepped, $2 by how many seconds."""
     ahead = " OR ".join(f"{column} > {NOW}" for column in columns)
     squeezed = ", ".join(
-        f"{column} = CASE WHEN kept.{column} > {NOW}"
-        f" THEN {STEPPED} - greatest({OLD_TIME_ENDED} - kept.{column}, 0) / 10000 ELSE kept.{column} END"
+        f"{column} = CASE WHEN kept.{column} > {NOW} THEN {STEPPED} - greatest({OLD_TIME_ENDED} -"
+        f" kept.{column}, 0) / 10000 ELSE kept.{column} END"
         for column in columns
     )
     return f"""
-WITH ahead AS (SELECT {key} FROM {table} WHERE {incarnation} = 0 AND ({ahead}) ORDER BY {key} FOR UPDATE)
+WITH ahead AS (SELECT {key} FROM {table} WHERE {incarnation} = 0 AND ({ahead}) ORDER BY {key} FOR
+    UPDATE)
 UPDATE {table} AS kept SET {squeezed} FROM ahead WHERE kept.{key} = ahead.{key}"""
 
 
@@ -110,7 +117,13 @@ MOVE_FLEET = (
         to_now="last_heartbeat",
     ),
     _move(
-        "server_instances", "instance_id", "created_date", "status_since", "end_date", "missing_since", "received_at"
+        "server_instances",
+        "instance_id",
+        "created_date",
+        "status_since",
+        "end_date",
+        "missing_since",
+        "received_at",
     ),
 )
 SQUEEZE_POSITIONS = (
@@ -150,7 +163,8 @@ MOVE_ALERTS = (
 UPDATE alert_progress
    SET memory = memory || jsonb_build_object(
            'dead_letters_grew_at',
-           least((memory ->> 'dead_letters_grew_at')::timestamptz + make_interval(secs => $1), now())
+           least((memory ->> 'dead_letters_grew_at')::timestamptz + make_interval(secs => $1),
+               now())
        )
  WHERE id = 1 AND (memory ->> 'dead_letters_grew_at')::timestamptz > now()
 """,
@@ -163,14 +177,16 @@ UPDATE alerts
 """,
     _move("alerts", "alert_id", "opened_at", "acknowledged_at", "resolved_at"),
     """
-UPDATE deliveries SET told_at = least(told_at + make_interval(secs => $1), now()) WHERE told_at > now()
+UPDATE deliveries SET told_at = least(told_at + make_interval(secs => $1), now()) WHERE told_at >
+    now()
 """,
 )
 LOCK_PROGRESS = "SELECT FROM alert_progress WHERE id = 1 FOR UPDATE"
 
 
 async def settle_alerts(connection: Connection, step: StepToSettle) -> None:
-    """Ages of alerts and what was sent of them, so that none waits for the clock to come by again."""
+    """Ages of alerts and what was sent of them, so that none waits for the clock to come by
+    again."""
     await connection.execute(LOCK_PROGRESS)
     for statement in MOVE_ALERTS:
         await connection.execute(statement, step.seconds)

@@ -1,7 +1,8 @@
-"""How many workers and server instances there are: kept by triggers, so that nobody has to count the rows.
+"""How many workers and server instances there are: kept by triggers, so that nobody has to count
+the rows.
 
-The triggers append changes (`fleet_count_changes`); the leader adds them to `fleet_counts`. The sum of both tables is
-what a count of the rows in the same snapshot gives.
+The triggers append changes (`fleet_count_changes`); the leader adds them to `fleet_counts`. The sum
+of both tables is what a count of the rows in the same snapshot gives.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants
@@ -16,7 +17,8 @@ KEY = "entity, group_name, status, has_beat, is_draining"
 
 KEPT = f"""kept AS (
     SELECT {KEY}, sum(number)::bigint AS number
-    FROM (SELECT {KEY}, number FROM fleet_counts UNION ALL SELECT {KEY}, number FROM fleet_count_changes) c
+    FROM (SELECT {KEY}, number FROM fleet_counts UNION ALL SELECT {KEY}, number FROM
+        fleet_count_changes) c
     GROUP BY {KEY}
 )"""
 
@@ -25,17 +27,20 @@ ADD_UP = f"""
 WITH taken AS (
     DELETE FROM fleet_count_changes
      WHERE change_id IN (
-               SELECT change_id FROM fleet_count_changes ORDER BY change_id LIMIT $1 FOR UPDATE SKIP LOCKED
+               SELECT change_id FROM fleet_count_changes ORDER BY change_id LIMIT $1 FOR UPDATE SKIP
+                   LOCKED
            )
     RETURNING {KEY}, number
 ),
 added AS (
     INSERT INTO fleet_counts AS counts ({KEY}, number)
-    SELECT {KEY}, sum(number)::bigint FROM taken GROUP BY {KEY} HAVING sum(number) <> 0 ORDER BY {KEY}
+    SELECT {KEY}, sum(number)::bigint FROM taken GROUP BY {KEY} HAVING sum(number) <> 0 ORDER BY
+        {KEY}
     ON CONFLICT ({KEY}) DO UPDATE SET number = counts.number + excluded.number
     RETURNING counts.number
 )
-SELECT (SELECT count(*) FROM taken) AS changes, EXISTS (SELECT FROM added WHERE number = 0) AS has_none_left
+SELECT (SELECT count(*) FROM taken) AS changes, EXISTS (SELECT FROM added WHERE number = 0) AS
+    has_none_left
 """
 FORGET_NOBODY = "DELETE FROM fleet_counts WHERE number = 0"
 
@@ -57,10 +62,12 @@ SELECT 'worker' AS entity, {GROUP} AS group_name, status, last_heartbeat IS NOT 
        {DRAINS} AS is_draining, count(*) AS number
   FROM workers GROUP BY 1, 2, 3, 4, 5
  UNION ALL
-SELECT 'game_server_instance', '', status, false, false, count(*) FROM server_instances GROUP BY status
+SELECT 'game_server_instance', '', status, false, false, count(*) FROM server_instances GROUP BY
+    status
 """
 UNWATCHED = """
-SELECT worker_id FROM workers WHERE last_heartbeat IS NULL AND status NOT IN ('LOST', 'COMPLETE', 'CRASHED')
+SELECT worker_id FROM workers WHERE last_heartbeat IS NULL AND status NOT IN ('LOST', 'COMPLETE',
+    'CRASHED')
 """
 
 
@@ -76,12 +83,15 @@ class Miscount(msgspec.Struct, frozen=True):
 
 COMPARE = f"""
 WITH {KEPT}, counted AS ({COUNTED})
-SELECT entity, group_name, status, coalesce(kept.number, 0) AS kept, coalesce(counted.number, 0) AS counted
+SELECT entity, group_name, status, coalesce(kept.number, 0) AS kept, coalesce(counted.number, 0) AS
+    counted
   FROM kept FULL JOIN counted USING ({KEY})
  WHERE coalesce(kept.number, 0) <> coalesce(counted.number, 0)
  UNION ALL
-SELECT 'unwatched', '', '', (SELECT count(*) FROM unwatched_workers), (SELECT count(*) FROM ({UNWATCHED}) u)
- WHERE EXISTS (TABLE unwatched_workers EXCEPT ({UNWATCHED})) OR EXISTS (({UNWATCHED}) EXCEPT TABLE unwatched_workers)
+SELECT 'unwatched', '', '', (SELECT count(*) FROM unwatched_workers), (SELECT count(*) FROM
+    ({UNWATCHED}) u)
+ WHERE EXISTS (TABLE unwatched_workers EXCEPT ({UNWATCHED})) OR EXISTS (({UNWATCHED}) EXCEPT TABLE
+     unwatched_workers)
  ORDER BY entity DESC, group_name, status
 """
 
@@ -103,6 +113,7 @@ RECOUNT = (
 
 
 async def recount(connection: Connection) -> None:
-    """Count all rows anew. The caller owns the transaction; nothing is written to the rows until it ends."""
+    """Count all rows anew. The caller owns the transaction; nothing is written to the rows until it
+    ends."""
     for statement in RECOUNT:
         await connection.execute(statement)

@@ -10,7 +10,10 @@ import msgspec
 
 from manman_status.store.pool import Connection
 
-PUT = "INSERT INTO dead_letter_outbox (letter_id, letter) SELECT * FROM unnest($1::uuid[], $2::bytea[])"
+PUT = (
+    "INSERT INTO dead_letter_outbox (letter_id, letter) SELECT * FROM unnest($1::uuid[],"
+    " $2::bytea[])"
+)
 
 
 async def put_letters(connection: Connection, letters: Sequence[tuple[uuid.UUID, bytes]]) -> None:
@@ -23,17 +26,25 @@ async def put_letters(connection: Connection, letters: Sequence[tuple[uuid.UUID,
 OLDEST = """
 SELECT letter_id, letter
   FROM (
-        SELECT letter_id, letter, at, sum(octet_length(letter)) OVER (ORDER BY at, letter_id) AS bytes_so_far
-          FROM (SELECT letter_id, letter, at FROM dead_letter_outbox ORDER BY at, letter_id LIMIT $1) AS oldest
+        SELECT letter_id, letter, at, sum(octet_length(letter)) OVER (ORDER BY at, letter_id) AS
+            bytes_so_far
+          FROM (SELECT letter_id, letter, at FROM dead_letter_outbox ORDER BY at, letter_id LIMIT
+              $1) AS oldest
        ) AS measured
  WHERE bytes_so_far - octet_length(letter) < $2
  ORDER BY at, letter_id
 """
 
 
-async def oldest_letters(connection: Connection, *, limit: int, max_bytes: int) -> list[tuple[uuid.UUID, bytes]]:
-    """The oldest letters, at most `limit` and about `max_bytes` of them, but at least one if there is any."""
-    return [(row["letter_id"], row["letter"]) for row in await connection.fetch(OLDEST, limit, max_bytes)]
+async def oldest_letters(
+    connection: Connection, *, limit: int, max_bytes: int
+) -> list[tuple[uuid.UUID, bytes]]:
+    """The oldest letters, at most `limit` and about `max_bytes` of them, but at least one if there
+    is any."""
+    return [
+        (row["letter_id"], row["letter"])
+        for row in await connection.fetch(OLDEST, limit, max_bytes)
+    ]
 
 
 REMOVE = "DELETE FROM dead_letter_outbox WHERE letter_id = ANY($1::uuid[])"

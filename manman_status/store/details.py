@@ -1,6 +1,7 @@
 """One worker, one server instance: each with its history, in one statement and so of one moment."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ SELECT as_of, lag_seconds, revision, epoch, (
 
 
 async def get_worker(connection: Connection, worker_id: int, *, timeouts: Timeouts) -> Detail:
-    """With all its active server instances, its newest ended ones and its newest transitions, newest first."""
+    """With all its active server instances, its newest ended ones and its newest transitions,
+    newest first."""
     (row,) = await connection.fetch(WORKER, *timeouts.values, worker_id)
     if row["item"] is None:
         raise UnknownWorker(worker_id=worker_id)

@@ -33,11 +33,13 @@ class Epoch(msgspec.Struct, frozen=True):
     begins_after: int
 
     def has(self, epoch: str) -> bool:
-        """Whether revisions of that epoch are those of this one. Another api may have suspected a restore."""
+        """Whether revisions of that epoch are those of this one. Another api may have suspected a
+        restore."""
         return epoch == self.name or epoch.partition(SUSPECTED)[0] == self.name
 
     def common(self, epoch: str, revision: int) -> int:
-        """The last revision up to `revision` of that epoch that means the same in this one, as far as is known."""
+        """The last revision up to `revision` of that epoch that means the same in this one, as far
+        as is known."""
         is_previous = self.previous in (epoch, epoch.partition(SUSPECTED)[0])
         return min(revision, self.begins_after) if is_previous else 0
 
@@ -48,7 +50,8 @@ class Epoch(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What a look found. `at` is the time of the newest transition; both are null when there is none."""
+    """What a look found. `at` is the time of the newest transition; both are null when there is
+    none."""
 
     epoch: str
     read_at: datetime
@@ -70,7 +73,8 @@ async def look(connection: Connection) -> Seen:
     return Seen(**row)
 
 
-# Retention drops the oldest first: a transition that is gone while an older one is kept was replaced.
+# Retention drops the oldest first: a transition that is gone while an older one is kept was
+# replaced.
 HAS_CHANGED = """
 SELECT NOT EXISTS (SELECT 1 FROM transitions WHERE revision = $1 AND at = $2)
        AND EXISTS (SELECT 1 FROM transitions WHERE revision <= $1)
@@ -86,11 +90,13 @@ async def continues(connection: Connection, before: Seen, now: Seen) -> bool:
     return not await connection.fetchval(HAS_CHANGED, before.revision, before.at)
 
 
-COMMON = f"SELECT coalesce(max(revision), 0) FROM transitions WHERE at <= $1::timestamptz - {CLOCK_MARGIN}"  # noqa: S608
+COMMON = f"""SELECT coalesce(max(revision), 0) FROM transitions
+ WHERE at <= $1::timestamptz - {CLOCK_MARGIN}"""  # noqa: S608
 
 
 async def read_common(connection: Connection, read_at: datetime) -> int:
-    """The greatest revision that surely was there at the last look, at `read_at`, at the history before."""
+    """The greatest revision that surely was there at the last look, at `read_at`, at the history
+    before."""
     revision: int = await connection.fetchval(COMMON, read_at)
     return revision
 

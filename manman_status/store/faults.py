@@ -13,7 +13,10 @@ CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.InvalidCatalogNameError, "no such database"),
     (asyncpg.InsufficientPrivilegeError, "a privilege is missing"),
     (asyncpg.TooManyConnectionsError, "no connection is free"),
-    (asyncpg.ReadOnlySQLTransactionError, "takes no writes: a standby, or default_transaction_read_only is on"),
+    (
+        asyncpg.ReadOnlySQLTransactionError,
+        "takes no writes: a standby, or default_transaction_read_only is on",
+    ),
     (asyncpg.TargetServerAttributeNotMatched, "not what target_session_attrs asks for"),
     (ssl.SSLError, "TLS failed"),
 )
@@ -22,7 +25,9 @@ CAUSES: tuple[tuple[type[BaseException], str], ...] = (
 def plain(error: BaseException) -> str:
     """One line for people: what is wrong with the database, in words that say where to look."""
     words = " ".join(str(error).split())
-    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in words:  # asyncpg's words, in English always
+    if (
+        isinstance(error, ConnectionError) and "rejected SSL upgrade" in words
+    ):  # asyncpg's words, in English always
         return f"TLS refused: the server offers none, but sslmode asks for it: {words}"
     for kind, cause in CAUSES:
         if isinstance(error, kind):

@@ -1,6 +1,7 @@
 """Transitions in their order, for those who watch."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -29,20 +30,25 @@ class RevisionDropped(ManManStatusError):  # noqa: N818
 
 
 class BeginAnew(ManManStatusError):  # noqa: N818
-    """Position {position} is of a history that a restore replaced: read the fleet anew, or go on after {resume_from}"""
+    """Position {position} is of a history that a restore replaced: read the fleet anew, or go on
+    after {resume_from}"""
 
-    def __init__(self, *, position: Position, resume_from: Position, oldest: int, **more: object) -> None:
+    def __init__(
+        self, *, position: Position, resume_from: Position, oldest: int, **more: object
+    ) -> None:
         self.resume_from = resume_from
         self.oldest = oldest
         super().__init__(position=position, resume_from=resume_from, **more)
 
 
 class NotGivenOut(BeginAnew):
-    """Revision {position} is not given out yet, the newest is {newest}: begin anew, or go on after {resume_from}"""
+    """Revision {position} is not given out yet, the newest is {newest}: begin anew, or go on after
+    {resume_from}"""
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Where a reader stands: it has all up to `revision` of the history `epoch`. None is the one of now."""
+    """Where a reader stands: it has all up to `revision` of the history `epoch`. None is the one of
+    now."""
 
     epoch: str | None
     revision: int
@@ -52,7 +58,8 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class Latest(msgspec.Struct, frozen=True):
-    """The newest revision that was given out, until when the fleet was observed, and who says so."""
+    """The newest revision that was given out, until when the fleet was observed, and who says
+    so."""
 
     observation: Observation
     epoch: Epoch
@@ -97,7 +104,9 @@ async def read_latest(connection: Connection) -> Latest:
     return Latest(observation_of(row), epoch, row["is_replica"], row["read_at"])
 
 
-OLDEST = "SELECT coalesce((SELECT min(revision) FROM transitions), revision + 1) FROM revision_counter"
+OLDEST = (
+    "SELECT coalesce((SELECT min(revision) FROM transitions), revision + 1) FROM revision_counter"
+)
 
 
 async def read_oldest(connection: Connection) -> int:
@@ -106,8 +115,10 @@ async def read_oldest(connection: Connection) -> int:
     return oldest
 
 
-# The limit is innermost: rows of the day's partition, in the order of their index, and only these are looked up.
-CHANGES = f"""SELECT revision, entity, new_status, worker_id, "group", row_to_json(c)::text AS item FROM (
+# The limit is innermost: rows of the day's partition, in the order of their index, and only these
+# are looked up.
+CHANGES = f"""SELECT revision, entity, new_status, worker_id, "group", row_to_json(c)::text AS item
+    FROM (
     SELECT {TRANSITION_ITEM}, worker_id,
         (SELECT labels ->> 'group' FROM workers w WHERE w.worker_id = o.worker_id) AS "group"
     FROM (
@@ -119,11 +130,14 @@ CHANGES = f"""SELECT revision, entity, new_status, worker_id, "group", row_to_js
 ) c ORDER BY revision"""
 
 
-async def read_changes(connection: Connection, *, after: int, limit: int) -> tuple[Latest, list[Change]]:
-    """The first that follow `after`, in order and up to where one is missing; and what `read_latest` said before.
+async def read_changes(
+    connection: Connection, *, after: int, limit: int
+) -> tuple[Latest, list[Change]]:
+    """The first that follow `after`, in order and up to where one is missing; and what
+    `read_latest` said before.
 
-    Worker and group are those that the subject has now. Raises RevisionDropped when the very next one is missing:
-    revisions have no gaps, and retention drops days.
+    Worker and group are those that the subject has now. Raises RevisionDropped when the very next
+    one is missing: revisions have no gaps, and retention drops days.
     """
     latest = await read_latest(connection)
     if latest.revision <= after:
@@ -133,7 +147,13 @@ async def read_changes(connection: Connection, *, after: int, limit: int) -> tup
     if oldest != after + 1:
         raise RevisionDropped(revision=after + 1, oldest=oldest)
     return latest, [
-        Change(latest.epoch.name, row["revision"], Entity(row["entity"]), StatusType(row["new_status"]), *row[3:])
+        Change(
+            latest.epoch.name,
+            row["revision"],
+            Entity(row["entity"]),
+            StatusType(row["new_status"]),
+            *row[3:],
+        )
         for place, row in enumerate(rows, start=after + 1)
         if row["revision"] == place
     ]

@@ -16,20 +16,29 @@ DELETE_INSTANCES = """
 DELETE FROM server_instances WHERE worker_id = $1
 RETURNING 'game_server_instance' AS entity, instance_id AS entity_id, status
 """
-DELETE_WORKER = "DELETE FROM workers WHERE worker_id = $1 RETURNING 'worker' AS entity, worker_id AS entity_id, status"
+DELETE_WORKER = (
+    "DELETE FROM workers WHERE worker_id = $1 RETURNING 'worker' AS entity, worker_id AS entity_id,"
+    " status"
+)
 
 
-async def forget_worker(connection: Connection, worker_id: int, evidence: Evidence) -> list[Transition] | None:
-    """Delete the worker and all its server instances. The ends of those that had none; None if it is not known."""
+async def forget_worker(
+    connection: Connection, worker_id: int, evidence: Evidence
+) -> list[Transition] | None:
+    """Delete the worker and all its server instances. The ends of those that had none; None if it
+    is not known."""
     if not await connection.fetchval(LOCK_WORKER, worker_id):
         return None
     rows = await connection.fetch(DELETE_INSTANCES, worker_id)
     rows = sorted(rows, key=lambda row: row["entity_id"])
     await set_apart(connection, [worker_id])
-    return ends_of([*rows, *await connection.fetch(DELETE_WORKER, worker_id)], Reason.FORGOTTEN, evidence)
+    return ends_of(
+        [*rows, *await connection.fetch(DELETE_WORKER, worker_id)], Reason.FORGOTTEN, evidence
+    )
 
 
-# An inventory that repeats itself is not looked at: the next one must be, if it lists the instance still.
+# An inventory that repeats itself is not looked at: the next one must be, if it lists the instance
+# still.
 DISTRUST_INVENTORY = """
 UPDATE workers SET inventory_digest = 0
  WHERE worker_id = (SELECT worker_id FROM server_instances WHERE instance_id = $1)
@@ -40,7 +49,9 @@ RETURNING 'game_server_instance' AS entity, instance_id AS entity_id, status
 """
 
 
-async def forget_instance(connection: Connection, instance_id: int, evidence: Evidence) -> list[Transition] | None:
+async def forget_instance(
+    connection: Connection, instance_id: int, evidence: Evidence
+) -> list[Transition] | None:
     """Delete one server instance. Its end if it had none; None if it is not known."""
     await connection.execute(DISTRUST_INVENTORY, instance_id)
     rows = await connection.fetch(DELETE_INSTANCE, instance_id)
@@ -51,7 +62,12 @@ def ends_of(rows: Iterable[asyncpg.Record], reason: Reason, evidence: Evidence) 
     """The transitions that end these rows, which are deleted; none for those that had ended."""
     return [
         Transition(
-            Entity(row["entity"]), row["entity_id"], StatusType(row["status"]), StatusType.COMPLETE, reason, evidence
+            Entity(row["entity"]),
+            row["entity_id"],
+            StatusType(row["status"]),
+            StatusType.COMPLETE,
+            reason,
+            evidence,
         )
         for row in rows
         if row["status"] not in TERMINAL

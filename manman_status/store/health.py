@@ -1,7 +1,8 @@
-"""Health by time, in SQL: decided here alone, by the rules of `domain/liveness.py`; a test holds the two together.
+"""Health by time, in SQL: decided here alone, by the rules of `domain/liveness.py`; a test holds
+the two together.
 
-The fragments read columns of `workers` and `OBSERVATION`; `Timeouts.values` are the first parameters of a query that
-has them.
+The fragments read columns of `workers` and `OBSERVATION`; `Timeouts.values` are the first
+parameters of a query that has them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import msgspec
 
 from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState
-from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, MISSED_BEATS_TO_EXPIRE, observation_state
+from manman_status.domain.liveness import (
+    MISSED_BEATS_TO_BE_LATE,
+    MISSED_BEATS_TO_EXPIRE,
+    observation_state,
+)
 from manman_status.domain.status import ACTIVE, TERMINAL, Health, StatusType
 
 Doubt: TypeAlias = Literal["clock_stepped", "heartbeats_dropped"]
@@ -93,7 +98,8 @@ OBSERVATION = """observed AS (
     SELECT observed_through, resumed_at, coalesce(observed_through, now()) AS as_of,
         abs(extract(epoch FROM now() - observed_through))::float8 AS lag_seconds, revision, epoch,
         CASE WHEN clock_stepped_at IS NOT NULL
-            THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS clock_step,
+            THEN jsonb_build_object('at', clock_stepped_at, 'seconds', clock_step_seconds) END AS
+                clock_step,
         dropped_at
     FROM observation, revision_counter WHERE observation.id = 1 AND revision_counter.id = 1
 )"""
@@ -103,7 +109,8 @@ OBSERVED_THROUGH = "(SELECT observed_through FROM observed)"
 RESUMED_AT = "(SELECT resumed_at FROM observed)"
 IS_BLIND = "(SELECT coalesce(lag_seconds > $4::float8, true) FROM observed)"
 # Whether a leader sweeps, so that `late_workers` is true; while none did for longer, rows are read.
-IS_SWEPT = """(SELECT coalesce(abs(extract(epoch FROM observed_through - swept_through)) < 10, false)
+IS_SWEPT = """(SELECT coalesce(abs(extract(epoch FROM observed_through - swept_through)) < 10,
+    false)
     FROM observed, sweeps WHERE sweeps.id = 1)"""
 
 INTERVAL = "coalesce(interval_seconds, $1::float8)"

@@ -45,7 +45,8 @@ FROM observed, (
 
 @cache
 def history_query(entity: Entity, given: tuple[str, ...]) -> str:
-    """$1 is the id, $2 the revision to begin below, $3 the limit, $4… the values of the conditions `given`."""
+    """$1 is the id, $2 the revision to begin below, $3 the limit, $4… the values of the conditions
+    `given`."""
     conditions = [f"entity = '{entity}'", "entity_id = $1", "revision < $2"]
     conditions += [CONDITIONS[name].format(number) for number, name in enumerate(given, start=4)]
     return HISTORY.format(
@@ -57,9 +58,11 @@ def history_query(entity: Entity, given: tuple[str, ...]) -> str:
     )
 
 
-async def list_transitions(connection: Connection, filters: HistoryFilters, *, before: int, limit: int) -> Page:
-    """Of one worker or server instance, those with a revision less than `before`, the newest first. Raises
-    UnknownWorker and UnknownServerInstance."""
+async def list_transitions(
+    connection: Connection, filters: HistoryFilters, *, before: int, limit: int
+) -> Page:
+    """Of one worker or server instance, those with a revision less than `before`, the newest first.
+    Raises UnknownWorker and UnknownServerInstance."""
     values = {name: value for name in CONDITIONS if (value := getattr(filters, name)) is not None}
     query = history_query(filters.entity, tuple(values))
     (row,) = await connection.fetch(query, filters.entity_id, before, limit + 1, *values.values())

@@ -1,8 +1,9 @@
-"""Who is late, kept by the leader: being late is the passing of time, and so no change of a row tells it.
+"""Who is late, kept by the leader: being late is the passing of time, and so no change of a row
+tells it.
 
-`late_workers` are the active workers that had missed a heartbeat at `sweeps.swept_through`, in observed time. Each
-sweep forgets those that are late no more, or otherwise than is noted, by their keys. All workers are read only when
-another one can have become late.
+`late_workers` are the active workers that had missed a heartbeat at `sweeps.swept_through`, in
+observed time. Each sweep forgets those that are late no more, or otherwise than is noted, by their
+keys. All workers are read only when another one can have become late.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants
@@ -41,13 +42,15 @@ WITH gone AS (
     SELECT late.worker_id, found.late_from
       FROM late_workers late
       LEFT JOIN LATERAL (
-               SELECT last_heartbeat, {GROUP} AS group_name, {DRAINS} AS is_draining, {TIMEOUT} AS timeout,
+               SELECT last_heartbeat, {GROUP} AS group_name, {DRAINS} AS is_draining, {TIMEOUT} AS
+                   timeout,
                       {LATE_FROM} AS late_from
                  FROM workers
                 WHERE workers.worker_id = late.worker_id AND {WATCHED}
            ) found ON true
      WHERE (found.last_heartbeat, found.group_name, found.is_draining, found.timeout)
-           IS DISTINCT FROM (late.last_heartbeat, late.group_name, late.is_draining, late.timeout_seconds)
+           IS DISTINCT FROM (late.last_heartbeat, late.group_name, late.is_draining,
+               late.timeout_seconds)
         OR found.late_from >= $1
      LIMIT $4
 ),
@@ -56,7 +59,9 @@ SELECT count(*) AS workers, min(late_from) AS late_from FROM gone
 """
 
 
-async def forget_late(connection: Connection, horizon: Horizon, rules: SweepRules, *, limit: int) -> Forgotten:
+async def forget_late(
+    connection: Connection, horizon: Horizon, rules: SweepRules, *, limit: int
+) -> Forgotten:
     """Some of those that are late no more, or otherwise than is noted."""
     row = await connection.fetchrow(FORGET, *_given(horizon, rules), limit)
     assert row is not None
@@ -64,8 +69,8 @@ async def forget_late(connection: Connection, horizon: Horizon, rules: SweepRule
 
 
 class Scanned(msgspec.Struct, frozen=True):
-    """Of the watched workers that are not known to be late: when the first of them is late, and the oldest last
-    heartbeat; None without any."""
+    """Of the watched workers that are not known to be late: when the first of them is late, and the
+    oldest last heartbeat; None without any."""
 
     late_from: datetime | None
     oldest_heartbeat: datetime | None
@@ -77,7 +82,8 @@ SELECT min({LATE_FROM.replace("$2", "$1")}) AS late_from, min(last_heartbeat) AS
   FROM (
         SELECT interval_seconds, min(workers.last_heartbeat) AS last_heartbeat
           FROM workers LEFT JOIN late_workers late USING (worker_id)
-         WHERE {WATCHED.replace("last_heartbeat", "workers.last_heartbeat")} AND late.worker_id IS NULL
+         WHERE {WATCHED.replace("last_heartbeat", "workers.last_heartbeat")} AND late.worker_id IS
+             NULL
          GROUP BY interval_seconds
        ) of_interval
 """
@@ -97,15 +103,18 @@ class Added(msgspec.Struct, frozen=True):
 
 ADD = f"""
 WITH found AS (
-    SELECT worker_id, {GROUP} AS group_name, {DRAINS} AS is_draining, last_heartbeat, {TIMEOUT} AS timeout
+    SELECT worker_id, {GROUP} AS group_name, {DRAINS} AS is_draining, last_heartbeat, {TIMEOUT} AS
+        timeout
       FROM workers
      WHERE worker_id > $5 AND {WATCHED} AND {LATE_FROM} < $1
      ORDER BY worker_id
      LIMIT $4
 ),
 added AS (
-    INSERT INTO late_workers (worker_id, group_name, is_draining, last_heartbeat, deadline, timeout_seconds)
-    SELECT worker_id, group_name, is_draining, last_heartbeat, last_heartbeat + timeout * interval '1 second', timeout
+    INSERT INTO late_workers (worker_id, group_name, is_draining, last_heartbeat, deadline,
+        timeout_seconds)
+    SELECT worker_id, group_name, is_draining, last_heartbeat, last_heartbeat + timeout * interval
+        '1 second', timeout
       FROM found
         ON CONFLICT DO NOTHING
 )
@@ -113,15 +122,19 @@ SELECT count(*) AS workers, max(worker_id) AS last_id FROM found
 """
 
 
-async def add_late(connection: Connection, horizon: Horizon, rules: SweepRules, *, after: int, limit: int) -> Added:
-    """Note those that are late and whose id is greater than `after`, by id. Some of those it counts were noted."""
+async def add_late(
+    connection: Connection, horizon: Horizon, rules: SweepRules, *, after: int, limit: int
+) -> Added:
+    """Note those that are late and whose id is greater than `after`, by id. Some of those it counts
+    were noted."""
     row = await connection.fetchrow(ADD, *_given(horizon, rules), limit, after)
     assert row is not None
     return Added(**row)
 
 
 SWEPT = """
-UPDATE sweeps SET swept_through = $1, oldest_heartbeat = CASE WHEN $3 THEN $2::timestamptz ELSE oldest_heartbeat END
+UPDATE sweeps SET swept_through = $1, oldest_heartbeat = CASE WHEN $3 THEN $2::timestamptz ELSE
+    oldest_heartbeat END
  WHERE id = 1
 """
 

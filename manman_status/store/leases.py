@@ -1,7 +1,9 @@
-"""Leadership by lease: a row with a holder, an expiry in database time, and a token that grows with each holder.
+"""Leadership by lease: a row with a holder, an expiry in database time, and a token that grows with
+each holder.
 
-A session lock would stay with a process that is frozen; a lease expires. Whoever writes as leader calls `check_lease`
-in the same transaction, so that one that was frozen and wakes up writes nothing.
+A session lock would stay with a process that is frozen; a lease expires. Whoever writes as leader
+calls `check_lease` in the same transaction, so that one that was frozen and wakes up writes
+nothing.
 
 The database's clock may step back, and then a lease that nobody renews would not expire for as
 long. A renewal always changes `expires_at`, so a follower may also take over a lease that it has
@@ -37,19 +39,30 @@ ON CONFLICT (name) DO UPDATE
        token = CASE WHEN kept.holder = $2 AND kept.expires_at > clock_timestamp() THEN kept.token
                     ELSE kept.token + 1 END,
        expires_at = clock_timestamp() + make_interval(secs => $3)
- WHERE kept.holder = $2 OR kept.expires_at <= clock_timestamp() OR (kept.token, kept.expires_at) = ($4, $5)
+ WHERE kept.holder = $2 OR kept.expires_at <= clock_timestamp() OR (kept.token, kept.expires_at) =
+     ($4, $5)
 RETURNING token
 """
 SEE_LEASE = "SELECT token, expires_at FROM leases WHERE name = $1"
 
 
 async def hold_lease(
-    connection: Connection, name: str, holder: str, *, seconds: float, abandoned: HeldLease | None = None
+    connection: Connection,
+    name: str,
+    holder: str,
+    *,
+    seconds: float,
+    abandoned: HeldLease | None = None,
 ) -> int | HeldLease | None:
     """Take the lease when it is free, expired or still the `abandoned` one, or renew our own; its
     token. While another holds it, that lease; None if it was dropped meanwhile."""
     token: int | None = await connection.fetchval(
-        HOLD_LEASE, name, holder, seconds, abandoned and abandoned.token, abandoned and abandoned.expires_at
+        HOLD_LEASE,
+        name,
+        holder,
+        seconds,
+        abandoned and abandoned.token,
+        abandoned and abandoned.expires_at,
     )
     if token is not None:
         return token
@@ -64,7 +77,8 @@ SELECT 1 FROM leases WHERE name = $1 AND token = $2 AND expires_at > clock_times
 
 
 async def check_lease(connection: Connection, name: str, token: int) -> None:
-    """Raise LeaseLost unless the lease is held with this token now; it stays so until the transaction ends."""
+    """Raise LeaseLost unless the lease is held with this token now; it stays so until the
+    transaction ends."""
     if await connection.fetchval(CHECK_LEASE, name, token) is None:
         raise LeaseLost(name=name, token=token)
 

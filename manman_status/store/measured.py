@@ -1,6 +1,8 @@
-"""The fleet in numbers as Prometheus and the page have them every few seconds, and each worker for itself."""
+"""The fleet in numbers as Prometheus and the page have them every few seconds, and each worker for
+itself."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -24,15 +26,17 @@ class Measured(msgspec.Struct, frozen=True):
     active_by_health: dict[Health, int]
     """Of the workers that have not ended; only what there is."""
     workers: list[tuple[str, Health, int]]
-    """Group, health, and how many; only what there is, and of the groups that are shown: `LARGEST_SHOWN`, and the
-    `WORST_SHOWN` with the most workers that are not healthy."""
+    """Group, health, and how many; only what there is, and of the groups that are shown:
+    `LARGEST_SHOWN`, and the `WORST_SHOWN` with the most workers that are not healthy."""
     groups_total: int
     terminated_workers: int
     servers_by_status: dict[StatusType, int]
     oldest_heartbeat_age_seconds: float | None
-    """Of the active workers; None when none of them has ever beaten. Read up to 20 times as seldom as that takes."""
+    """Of the active workers; None when none of them has ever beaten. Read up to 20 times as seldom
+    as that takes."""
     processors: list[dict[str, Any]]
-    """As in `Fleet`, but only those that reported within the time after which nobody counts as observed."""
+    """As in `Fleet`, but only those that reported within the time after which nobody counts as
+    observed."""
     guards: list[dict[str, Any]]
     """As in `Fleet`."""
     guards_total: int
@@ -73,7 +77,8 @@ async def read_measured(connection: Connection, *, timeouts: Timeouts) -> Measur
 
 
 class WorkerSigns(msgspec.Struct, frozen=True):
-    """Of each worker that has not ended, by id: its health, and how long before now its last beat was, None without."""
+    """Of each worker that has not ended, by id: its health, and how long before now its last beat
+    was, None without."""
 
     ids: list[int]
     healths: list[Health]
@@ -81,7 +86,8 @@ class WorkerSigns(msgspec.Struct, frozen=True):
 
 
 WORKER_SIGNS = f"""WITH {OBSERVATION}
-SELECT coalesce(array_agg(worker_id), '{{}}') AS ids, coalesce(array_agg({HEALTH}), '{{}}') AS healths,
+SELECT coalesce(array_agg(worker_id), '{{}}') AS ids, coalesce(array_agg({HEALTH}), '{{}}') AS
+    healths,
     coalesce(array_agg(extract(epoch FROM now() - last_heartbeat)::float8), '{{}}') AS ages
 FROM (SELECT * FROM workers WHERE {IS_NOT_TERMINAL} ORDER BY worker_id) w"""
 

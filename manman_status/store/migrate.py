@@ -1,7 +1,8 @@
 """The schema to head. Safe to run twice, or by two at once: an advisory lock makes the second wait.
 
-A migration runs beside a fleet that lives. A lock that it waits for stands in the way of everybody who comes after it,
-so it waits `LOCK_WAIT_MS` at most, takes everything back, and begins anew a little later.
+A migration runs beside a fleet that lives. A lock that it waits for stands in the way of everybody
+who comes after it, so it waits `LOCK_WAIT_MS` at most, takes everything back, and begins anew a
+little later.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ MIGRATION_SESSION = Session(
     statement_seconds=None,  # an index on a large table takes its time
     idle_in_transaction_ms=60_000,
 )
-ENCODING = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
+ENCODING = (
+    "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
+)
 
 
 def migrations_folder() -> Path:
@@ -53,8 +56,9 @@ def migrate(
     say: Callable[[str], None] = lambda _: None,
     gives_up_after_seconds: float = GIVES_UP_AFTER_SECONDS,
 ) -> None:
-    """Bring the database at `dsn` to the newest schema. Blocks; runs its own event loop. `say` is given a line now and
-    then while a lock is waited for. Raises CommandFailed when it was not had in time."""
+    """Bring the database at `dsn` to the newest schema. Blocks; runs its own event loop. `say` is
+    given a line now and then while a lock is waited for. Raises CommandFailed when it was not had
+    in time."""
     backoff = Backoff()
     while True:
         try:
@@ -65,17 +69,21 @@ def migrate(
             delay = backoff.failed()
             if backoff.failing_seconds > gives_up_after_seconds:
                 raise CommandFailed(
-                    f"gave up after {backoff.failing_seconds:g} s, nothing is changed: others hold locks on the tables;"
-                    " end what has been reading them for so long (pg_stat_activity), or migrate again later"
+                    f"gave up after {backoff.failing_seconds:g} s, nothing is changed: others hold"
+                    " locks on the tables; end what has been reading them for so long"
+                    " (pg_stat_activity), or migrate again later"
                 ) from error
             if backoff.is_worth_saying:
-                say("waiting: others hold locks on the tables, or migrate too; nothing is changed yet")
+                say(
+                    "waiting: others hold locks on the tables, or migrate too; nothing is"
+                    " changed yet"
+                )
             time.sleep(delay)
 
 
 async def found_revision(dsn: str) -> str:
-    """The schema's revision, or "empty". Raises CommandFailed where an empty database has an encoding that cannot hold
-    every name."""
+    """The schema's revision, or "empty". Raises CommandFailed where an empty database has an
+    encoding that cannot hold every name."""
     connection = await connect(dsn, MIGRATION_SESSION)
     try:
         try:

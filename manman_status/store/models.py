@@ -1,7 +1,9 @@
-"""The tables, described once. Migrations are made from here; the hot SQL beside it names the same columns.
+"""The tables, described once. Migrations are made from here; the hot SQL beside it names the same
+columns.
 
-Positions are pairs `(…_incarnation, …_seq)`: an event with both as sent, one without as `(0, µs since the
-epoch)`. Every register below keeps the value at the greatest position, whatever order events come in.
+Positions are pairs `(…_incarnation, …_seq)`: an event with both as sent, one without as `(0, µs
+since the epoch)`. Every register below keeps the value at the greatest position, whatever order
+events come in.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.status import ACTIVE, Entity, StatusType
 
 
-def _one_of(column: str, values: type[StatusType | Entity | Severity | AlertState]) -> CheckConstraint:
+def _one_of(
+    column: str, values: type[StatusType | Entity | Severity | AlertState]
+) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
@@ -69,14 +73,20 @@ def _json() -> Any:
 
 
 class Worker(SQLModel, table=True):
-    """One row a worker. Each heartbeat updates it in place (HOT): no index may name a column that a beat changes."""
+    """One row a worker. Each heartbeat updates it in place (HOT): no index may name a column that a
+    beat changes."""
 
     __tablename__ = "workers"
     __table_args__ = (
         _one_of("status", StatusType),
         Index("workers_by_status", "status", "worker_id"),
         Index("workers_with_rival", "worker_id", postgresql_where=text("rival_since IS NOT NULL")),
-        Index("workers_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
+        Index(
+            "workers_by_label",
+            "labels",
+            postgresql_using="gin",
+            postgresql_ops={"labels": "jsonb_path_ops"},
+        ),
         {"postgresql_with": {"fillfactor": "60"}},
     )
 
@@ -100,8 +110,8 @@ class Worker(SQLModel, table=True):
     inventory_incarnation: int = Field(sa_column=_bigint(0))
     inventory_seq: int = Field(sa_column=_bigint(0))
     inventory_digest: int = Field(sa_column=_bigint(0))
-    # Lives: an incarnation is begun by its first event and ended by its own WORKER_STOPPED; events without
-    # incarnation begin and end lives by time (µs since the epoch).
+    # Lives: an incarnation is begun by its first event and ended by its own WORKER_STOPPED; events
+    # without incarnation begin and end lives by time (µs since the epoch).
     stopped_incarnation: int = Field(sa_column=_bigint(0))
     stopped_at: int = Field(sa_column=_bigint(0))
     begun_at: int | None = Field(sa_column=_bigint(nullable=True))
@@ -109,16 +119,19 @@ class Worker(SQLModel, table=True):
     ended_at: int | None = Field(sa_column=_bigint(nullable=True))
     ended_status: str | None = Field(sa_column=Column(Text, nullable=True))
     ended_reason: str | None = Field(sa_column=Column(Text, nullable=True))
-    # The `seq` of that WORKER_STOPPED, 0 without one: a beat that is counted after it was sent after it.
+    # The `seq` of that WORKER_STOPPED, 0 without one: a beat that is counted after it was sent
+    # after it.
     stopped_seq: int = Field(sa_column=_bigint(0))
-    # The greatest date of an event that was too far ahead when it was received: copies of it count no more.
+    # The greatest date of an event that was too far ahead when it was received: copies of it count
+    # no more.
     ahead_at: int = Field(sa_column=_bigint(0))
     # When the incarnation was first received, if it says that it begins later (µs); else 0.
     first_received_at: int = Field(sa_column=_bigint(0))
-    # The life before, when that had counted higher: its events are those of an older life (`domain/lives.py`).
+    # The life before, when that had counted higher: its events are those of an older life
+    # (`domain/lives.py`).
     passed_incarnation: int = Field(sa_column=_bigint(0))
-    # A life that counts lower and beats nevertheless: its newest beat, and when its first and its newest were received;
-    # when the newest of the row's own life was received since then.
+    # A life that counts lower and beats nevertheless: its newest beat, and when its first and its
+    # newest were received; when the newest of the row's own life was received since then.
     rival_incarnation: int = Field(sa_column=_bigint(0))
     rival_seq: int = Field(sa_column=_bigint(0))
     rival_labels: dict[str, str] = Field(sa_column=_json())
@@ -132,7 +145,8 @@ class Worker(SQLModel, table=True):
 
 
 class ServerInstance(SQLModel, table=True):
-    """One row a game server instance. Touched when something about it changes, not by each heartbeat."""
+    """One row a game server instance. Touched when something about it changes, not by each
+    heartbeat."""
 
     __tablename__ = "server_instances"
     __table_args__ = (
@@ -142,8 +156,14 @@ class ServerInstance(SQLModel, table=True):
         Index("server_instances_by_config", "game_server_config_id", "instance_id"),
         Index("server_instances_active", "instance_id", postgresql_where=text(ACTIVE_SQL)),
         Index("server_instances_active_by_worker", "worker_id", postgresql_where=text(ACTIVE_SQL)),
-        Index("server_instances_lost_by_worker", "worker_id", postgresql_where=text("status = 'LOST'")),
-        Index("server_instances_missing", "missing_since", postgresql_where=text("missing_since IS NOT NULL")),
+        Index(
+            "server_instances_lost_by_worker", "worker_id", postgresql_where=text("status = 'LOST'")
+        ),
+        Index(
+            "server_instances_missing",
+            "missing_since",
+            postgresql_where=text("missing_since IS NOT NULL"),
+        ),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 
@@ -156,7 +176,8 @@ class ServerInstance(SQLModel, table=True):
     status_since: datetime = Field(sa_column=_time(nullable=False))
     reason: str = Field(sa_column=Column(Text, nullable=False))
     evidence: dict[str, Any] = Field(sa_column=_json())
-    # Since when its worker's newest inventory has not listed it; null while listed or not known to be missing.
+    # Since when its worker's newest inventory has not listed it; null while listed or not known to
+    # be missing.
     missing_since: datetime | None = Field(sa_column=_time())
     # The latest position at which a worker named it: that worker owns it.
     owner_incarnation: int = Field(sa_column=_bigint(0))
@@ -195,34 +216,45 @@ class Transition(SQLModel, table=True):
     new_status: str = Field(sa_column=Column(Text, nullable=False))
     reason: str = Field(sa_column=Column(Text, nullable=False))
     evidence: dict[str, Any] = Field(sa_column=_json())
-    # W3C trace context of the message that caused it, when that was traced: whoever is told goes on with it.
+    # W3C trace context of the message that caused it, when that was traced: whoever is told goes on
+    # with it.
     traceparent: str | None = Field(sa_column=Column(Text, nullable=True))
 
 
 class RevisionCounter(SQLModel, table=True):
-    """The one row whose lock gives revisions their commit order: it is taken last and held until commit."""
+    """The one row whose lock gives revisions their commit order: it is taken last and held until
+    commit."""
 
     __tablename__ = "revision_counter"
-    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+    __table_args__ = (
+        CheckConstraint("id = 1", name="only_one"),
+        {"postgresql_with": {"fillfactor": "10"}},
+    )
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     revision: int = Field(sa_column=_bigint(0))
-    # The history that revisions belong to, and the one before, which it shares transitions with (`store/epochs.py`).
+    # The history that revisions belong to, and the one before, which it shares transitions with
+    # (`store/epochs.py`).
     epoch: str = Field(sa_column=Column(Text, nullable=False, server_default=""))
     previous_epoch: str | None = Field(sa_column=Column(Text, nullable=True))
     epoch_begins_after: int = Field(sa_column=_bigint(0))
 
 
 class Observation(SQLModel, table=True):
-    """The one row that says how far the fleet was observed: silence before `observed_through` is real silence."""
+    """The one row that says how far the fleet was observed: silence before `observed_through` is
+    real silence."""
 
     __tablename__ = "observation"
-    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+    __table_args__ = (
+        CheckConstraint("id = 1", name="only_one"),
+        {"postgresql_with": {"fillfactor": "10"}},
+    )
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     # The least of the queues' watermarks; null until each has one.
     observed_through: datetime | None = Field(sa_column=_time())
-    # When it last moved, and when it last moved again after it had stood still for longer than the smallest timeout.
+    # When it last moved, and when it last moved again after it had stood still for longer than the
+    # smallest timeout.
     advanced_at: datetime | None = Field(sa_column=_time())
     resumed_at: datetime | None = Field(sa_column=_time())
     # How often the database's clock stepped, and up to which step a leader has brought the rows'
@@ -236,8 +268,9 @@ class Observation(SQLModel, table=True):
 
 
 class ObservationGap(SQLModel, table=True):
-    """A time in which nothing could be told: `observed_through` stood at `began_at`, or went on too far behind, until
-    it had caught up at `ended_at`. Gaps do not overlap; the one that still lasts is no row yet."""
+    """A time in which nothing could be told: `observed_through` stood at `began_at`, or went on too
+    far behind, until it had caught up at `ended_at`. Gaps do not overlap; the one that still lasts
+    is no row yet."""
 
     __tablename__ = "observation_gaps"
 
@@ -246,9 +279,10 @@ class ObservationGap(SQLModel, table=True):
 
 
 class Watermark(SQLModel, table=True):
-    """One row for each queue that is read: what was put on it before `observed_through` is in the rows. `state` is one
-    of `store/observation.QueueState`, `canary_key` a routing key that has reached the queue, `clock_steps` the number
-    of steps of the database's clock that the time is of."""
+    """One row for each queue that is read: what was put on it before `observed_through` is in the
+    rows. `state` is one of `store/observation.QueueState`, `canary_key` a routing key that has
+    reached the queue, `clock_steps` the number of steps of the database's clock that the time is
+    of."""
 
     __tablename__ = "watermarks"
     __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
@@ -294,7 +328,8 @@ class Processor(SQLModel, table=True):
 
 
 class Lease(SQLModel, table=True):
-    """Who leads. Whoever writes as leader checks its `token` in the same transaction: it grows with each holder."""
+    """Who leads. Whoever writes as leader checks its `token` in the same transaction: it grows with
+    each holder."""
 
     __tablename__ = "leases"
     __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
@@ -306,7 +341,8 @@ class Lease(SQLModel, table=True):
 
 
 class Guard(SQLModel, table=True):
-    """A group of which too much fell silent at once: its workers are held, not lost, while this row is there."""
+    """A group of which too much fell silent at once: its workers are held, not lost, while this row
+    is there."""
 
     __tablename__ = "guards"
 
@@ -321,9 +357,10 @@ class Guard(SQLModel, table=True):
 
 
 class FleetCount(SQLModel, table=True):
-    """How many workers of a group, and how many server instances, there are of a status. Triggers of `workers` and
-    `server_instances` append each change to `fleet_count_changes`, in the transaction that makes it, so that nobody
-    waits for another's count; the leader adds them up here. What there is now is the sum of both tables.
+    """How many workers of a group, and how many server instances, there are of a status. Triggers
+    of `workers` and `server_instances` append each change to `fleet_count_changes`, in the
+    transaction that makes it, so that nobody waits for another's count; the leader adds them up
+    here. What there is now is the sum of both tables.
 
     Of a server instance the group is empty, and the two flags are false."""
 
@@ -353,7 +390,8 @@ class FleetCountChange(SQLModel, table=True):
 
 
 class UnwatchedWorker(SQLModel, table=True):
-    """The active workers of which no heartbeat was ever received. Kept by the triggers of `workers`."""
+    """The active workers of which no heartbeat was ever received. Kept by the triggers of
+    `workers`."""
 
     __tablename__ = "unwatched_workers"
 
@@ -361,7 +399,8 @@ class UnwatchedWorker(SQLModel, table=True):
 
 
 class LateWorker(SQLModel, table=True):
-    """The active workers that had missed a heartbeat when the leader swept last, each as it was then."""
+    """The active workers that had missed a heartbeat when the leader swept last, each as it was
+    then."""
 
     __tablename__ = "late_workers"
 
@@ -374,11 +413,14 @@ class LateWorker(SQLModel, table=True):
 
 
 class Sweep(SQLModel, table=True):
-    """The one row that says up to where in observed time `late_workers` is true, and the oldest last heartbeat of the
-    other active workers, as it was when all of them were read last."""
+    """The one row that says up to where in observed time `late_workers` is true, and the oldest
+    last heartbeat of the other active workers, as it was when all of them were read last."""
 
     __tablename__ = "sweeps"
-    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+    __table_args__ = (
+        CheckConstraint("id = 1", name="only_one"),
+        {"postgresql_with": {"fillfactor": "10"}},
+    )
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     swept_through: datetime | None = Field(sa_column=_time())
@@ -386,43 +428,66 @@ class Sweep(SQLModel, table=True):
 
 
 class Relay(SQLModel, table=True):
-    """The one row that says up to which revision the broker has confirmed the republished transitions."""
+    """The one row that says up to which revision the broker has confirmed the republished
+    transitions."""
 
     __tablename__ = "relay"
-    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+    __table_args__ = (
+        CheckConstraint("id = 1", name="only_one"),
+        {"postgresql_with": {"fillfactor": "10"}},
+    )
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     sent_revision: int = Field(sa_column=_bigint(0))
 
 
 class DeadLetterOutbox(SQLModel, table=True):
-    """Messages that nobody can understand, stored in the transaction of their batch and kept until the broker's
-    dead-letter queue has taken them."""
+    """Messages that nobody can understand, stored in the transaction of their batch and kept until
+    the broker's dead-letter queue has taken them."""
 
     __tablename__ = "dead_letter_outbox"
     __table_args__ = (Index("dead_letter_outbox_by_age", "at"),)
 
     letter_id: UUID = Field(sa_column=Column(Uuid, primary_key=True))
-    at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False, server_default=text("now()")))
+    at: datetime = Field(
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=text("now()"))
+    )
     # `pipeline/dead_letters.py`'s Letter, as bytes: its texts may hold what no text column takes.
     letter: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class Alert(SQLModel, table=True):
-    """What a person should know of: one row from when it opens until long after it is resolved, one that is not
-    resolved for each key. `version` grows with each change that somebody may have to be told of."""
+    """What a person should know of: one row from when it opens until long after it is resolved, one
+    that is not resolved for each key. `version` grows with each change that somebody may have to be
+    told of."""
 
     __tablename__ = "alerts"
     __table_args__ = (
         _one_of("severity", Severity),
         _one_of("state", AlertState),
-        CheckConstraint("(state = 'resolved') = (resolved_at IS NOT NULL)", name="resolved_has_time"),
-        Index("alerts_one_unresolved_a_key", "key", unique=True, postgresql_where=text("resolved_at IS NULL")),
+        CheckConstraint(
+            "(state = 'resolved') = (resolved_at IS NOT NULL)", name="resolved_has_time"
+        ),
+        Index(
+            "alerts_one_unresolved_a_key",
+            "key",
+            unique=True,
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
         Index("alerts_unresolved", "alert_id", postgresql_where=text("resolved_at IS NULL")),
-        Index("alerts_to_tell", "alert_id", postgresql_where=text("resolved_at IS NULL AND part_of IS NULL")),
+        Index(
+            "alerts_to_tell",
+            "alert_id",
+            postgresql_where=text("resolved_at IS NULL AND part_of IS NULL"),
+        ),
         Index("alerts_by_rule", "rule", "opened_at"),
         Index("alerts_by_part", "part_of", postgresql_where=text("part_of IS NOT NULL")),
-        Index("alerts_by_worker", "worker_id", "alert_id", postgresql_where=text("worker_id IS NOT NULL")),
+        Index(
+            "alerts_by_worker",
+            "worker_id",
+            "alert_id",
+            postgresql_where=text("worker_id IS NOT NULL"),
+        ),
         Index("alerts_by_end", "resolved_at", postgresql_where=text("resolved_at IS NOT NULL")),
     )
 
@@ -435,9 +500,12 @@ class Alert(SQLModel, table=True):
     summary: str = Field(sa_column=Column(Text, nullable=False))
     # The alert that is the cause of this one, which is then not told by itself.
     part_of: int | None = Field(
-        sa_column=Column(BigInteger, ForeignKey("alerts.alert_id", ondelete="SET NULL"), nullable=True)
+        sa_column=Column(
+            BigInteger, ForeignKey("alerts.alert_id", ondelete="SET NULL"), nullable=True
+        )
     )
-    # What it is about, as far as it is about one: null group is the whole fleet, an empty one the workers without.
+    # What it is about, as far as it is about one: null group is the whole fleet, an empty one the
+    # workers without.
     group_name: str | None = Field(sa_column=Column(Text, nullable=True))
     worker_id: int | None = Field(sa_column=_bigint(nullable=True))
     instance_id: int | None = Field(sa_column=_bigint(nullable=True))
@@ -453,16 +521,21 @@ class Alert(SQLModel, table=True):
 
 
 class Delivery(SQLModel, table=True):
-    """What of an alert a channel has taken: written after it did, so that nothing is told less than once."""
+    """What of an alert a channel has taken: written after it did, so that nothing is told less than
+    once."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        Index("deliveries_unsettled", "channel", "alert_id", postgresql_where=text("NOT is_settled")),
+        Index(
+            "deliveries_unsettled", "channel", "alert_id", postgresql_where=text("NOT is_settled")
+        ),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 
     alert_id: int = Field(
-        sa_column=Column(BigInteger, ForeignKey("alerts.alert_id", ondelete="CASCADE"), primary_key=True)
+        sa_column=Column(
+            BigInteger, ForeignKey("alerts.alert_id", ondelete="CASCADE"), primary_key=True
+        )
     )
     channel: str = Field(sa_column=Column(Text, primary_key=True))
     # The version and severity that were told last; 0 and null before the first time.
@@ -470,18 +543,23 @@ class Delivery(SQLModel, table=True):
     severity: str | None = Field(sa_column=Column(Text, nullable=True))
     told_at: datetime | None = Field(sa_column=_time())
     # Nothing more is to be told: its end was.
-    is_settled: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=text("false")))
+    is_settled: bool = Field(
+        sa_column=Column(Boolean, nullable=False, server_default=text("false"))
+    )
 
 
 class Silence(SQLModel, table=True):
-    """Alerts that match all that is given are not told before `ends_at`. Removing one ends it now."""
+    """Alerts that match all that is given are not told before `ends_at`. Removing one ends it
+    now."""
 
     __tablename__ = "silences"
     __table_args__ = (Index("silences_by_end", "ends_at"),)
 
     silence_id: str = Field(sa_column=Column(Text, primary_key=True))
     # In the order in which they came, for lists.
-    number: int = Field(sa_column=Column(BigInteger, Identity(always=True), nullable=False, unique=True))
+    number: int = Field(
+        sa_column=Column(BigInteger, Identity(always=True), nullable=False, unique=True)
+    )
     created_at: datetime = Field(sa_column=_time(nullable=False))
     ends_at: datetime = Field(sa_column=_time(nullable=False))
     created_by: str = Field(sa_column=Column(Text, nullable=False))
@@ -493,10 +571,14 @@ class Silence(SQLModel, table=True):
 
 
 class AlertProgress(SQLModel, table=True):
-    """The one row that says up to which transition, and when last, the rules were asked; and what they remember."""
+    """The one row that says up to which transition, and when last, the rules were asked; and what
+    they remember."""
 
     __tablename__ = "alert_progress"
-    __table_args__ = (CheckConstraint("id = 1", name="only_one"), {"postgresql_with": {"fillfactor": "10"}})
+    __table_args__ = (
+        CheckConstraint("id = 1", name="only_one"),
+        {"postgresql_with": {"fillfactor": "10"}},
+    )
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     judged_revision: int = Field(sa_column=_bigint(0))
@@ -505,9 +587,9 @@ class AlertProgress(SQLModel, table=True):
 
 
 class UptimeDay(SQLModel, table=True):
-    """How far a past UTC day is summed up, for workers in the order of their ids (`store/uptime_days.py`). It holds
-    for transitions up to `through_revision`, and while the fleet was `blind` in these parts of the day alone: pairs
-    of µs since the epoch."""
+    """How far a past UTC day is summed up, for workers in the order of their ids
+    (`store/uptime_days.py`). It holds for transitions up to `through_revision`, and while the fleet
+    was `blind` in these parts of the day alone: pairs of µs since the epoch."""
 
     __tablename__ = "uptime_days"
 
@@ -517,12 +599,15 @@ class UptimeDay(SQLModel, table=True):
     done_through: int | None = Field(sa_column=_bigint(nullable=True))
     is_complete: bool = Field(sa_column=_flag())
     made_at: datetime = Field(
-        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()"))
+        sa_column=Column(
+            DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")
+        )
     )
 
 
 class UptimeChanges(SQLModel, table=True):
-    """The changes of a day from one status to another, of all workers (`is_fleet`) or of a group. Times are µs."""
+    """The changes of a day from one status to another, of all workers (`is_fleet`) or of a group.
+    Times are µs."""
 
     __tablename__ = "uptime_changes"
 
@@ -538,7 +623,8 @@ class UptimeChanges(SQLModel, table=True):
     # How long those were LOST that began this day, in all and at most.
     lost: int = Field(sa_column=_bigint(0))
     longest: int = Field(sa_column=_bigint(0))
-    # When those began that were LOST at the end of the day; begin and end of those that began on a day before.
+    # When those began that were LOST at the end of the day; begin and end of those that began on a
+    # day before.
     opened: list[int] = Field(sa_column=_us_times())
     crossed_begun: list[int] = Field(sa_column=_us_times())
     crossed_ended: list[int] = Field(sa_column=_us_times())
@@ -556,15 +642,19 @@ class UptimeLoss(SQLModel, table=True):
 
 
 class UptimeMove(SQLModel, table=True):
-    """A worker that went to another group, written by a trigger on `workers`; or one that is taken out of all days
-    (`is_apart`) since it was deleted, or since its history is not in order. Until it is taken, the days in which
-    the worker changed do not count."""
+    """A worker that went to another group, written by a trigger on `workers`; or one that is taken
+    out of all days (`is_apart`) since it was deleted, or since its history is not in order. Until
+    it is taken, the days in which the worker changed do not count."""
 
     __tablename__ = "uptime_moves"
-    __table_args__ = (Index("uptime_moves_to_take", "move_id", postgresql_where=text("NOT is_taken")),)
+    __table_args__ = (
+        Index("uptime_moves_to_take", "move_id", postgresql_where=text("NOT is_taken")),
+    )
 
     move_id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
     worker_id: int = Field(sa_column=_bigint())
-    at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False, server_default=text("now()")))
+    at: datetime = Field(
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=text("now()"))
+    )
     is_apart: bool = Field(sa_column=_flag())
     is_taken: bool = Field(sa_column=_flag())

@@ -14,15 +14,19 @@ from manman_status.domain.alerts.telling import ToldAlert
 from manman_status.store.pool import Connection
 
 ALERT = """
-SELECT a.alert_id, a.key, a.rule, a.severity, a.state, a.version, a.summary, a.evidence, a.part_of, a.opened_at,
+SELECT a.alert_id, a.key, a.rule, a.severity, a.state, a.version, a.summary, a.evidence, a.part_of,
+    a.opened_at,
        a.acknowledged_at, a.acknowledged_by, a.resolved_at, a.resolution,
-       json_build_object('group', a.group_name, 'worker_id', a.worker_id, 'instance_id', a.instance_id,
-                         'game_server_config_id', a.game_server_config_id, 'labels', a.labels) AS subject,
+       json_build_object('group', a.group_name, 'worker_id', a.worker_id, 'instance_id',
+           a.instance_id,
+                         'game_server_config_id', a.game_server_config_id, 'labels', a.labels) AS
+                             subject,
        (SELECT count(*) FROM alerts part WHERE part.part_of = a.alert_id) AS parts,
        NULL AS silenced_by, now() AS now,
        coalesce(d.version, 0) AS told_version, d.severity AS told_severity, d.told_at
 """
-# What is open and may be news, unless it is part of another; and what the channel took that is over by now.
+# What is open and may be news, unless it is part of another; and what the channel took that is over
+# by now.
 FOR_PEOPLE = f"""
 ({ALERT}
    FROM alerts a LEFT JOIN deliveries d ON d.alert_id = a.alert_id AND d.channel = $1
@@ -47,15 +51,23 @@ PROMISED = f"""{ALERT}
 
 
 async def read_for_people(
-    connection: Connection, channel: str, silences: Silences, *, after: int, limit: int, remind_seconds: float
+    connection: Connection,
+    channel: str,
+    silences: Silences,
+    *,
+    after: int,
+    limit: int,
+    remind_seconds: float,
 ) -> list[tuple[ToldAlert, datetime]]:
-    """What this channel may have to be told of, each with the database's time: of the alerts whose ids are greater
-    than `after` the first `limit`, oldest first."""
+    """What this channel may have to be told of, each with the database's time: of the alerts whose
+    ids are greater than `after` the first `limit`, oldest first."""
     rows = await connection.fetch(FOR_PEOPLE, channel, after, limit, remind_seconds)
     return [(_told_alert(row, silences), row["now"]) for row in rows]
 
 
-async def read_promised(connection: Connection, channel: str, silences: Silences, *, limit: int) -> list[ToldAlert]:
+async def read_promised(
+    connection: Connection, channel: str, silences: Silences, *, limit: int
+) -> list[ToldAlert]:
     """The alerts that the channel does not know as they are now, oldest first."""
     return [_told_alert(row, silences) for row in await connection.fetch(PROMISED, channel, limit)]
 
@@ -66,13 +78,16 @@ def _told_alert(row: asyncpg.Record, silences: Silences) -> ToldAlert:
     return alert if silence_id is None else msgspec.structs.replace(alert, silenced_by=silence_id)
 
 
-# The end of what was told settles it. A version that was told meanwhile by a later leader is not taken back.
+# The end of what was told settles it. A version that was told meanwhile by a later leader is not
+# taken back.
 MARK_TOLD = """
 INSERT INTO deliveries AS kept (alert_id, channel, version, severity, told_at, is_settled)
 SELECT given.alert_id, $1, given.version, given.severity, now(), given.is_over
-  FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bool[]) AS given (alert_id, version, severity, is_over)
+  FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bool[]) AS given (alert_id, version,
+      severity, is_over)
     ON CONFLICT (alert_id, channel) DO UPDATE
-   SET version = excluded.version, severity = excluded.severity, told_at = now(), is_settled = excluded.is_settled
+   SET version = excluded.version, severity = excluded.severity, told_at = now(), is_settled =
+       excluded.is_settled
  WHERE kept.version <= excluded.version
 """
 

@@ -1,9 +1,9 @@
-"""How far the fleet was observed: a watermark for each queue, the least of them, and who reads. All times are the
-database's.
+"""How far the fleet was observed: a watermark for each queue, the least of them, and who reads. All
+times are the database's.
 
-The table `watermarks` is also the list of the queues that are to be read. A queue is `active`; then `leaving`, while it
-may still be bound; then `retired`, when nothing is put into it any more and what is left is read; then `closing`, when
-everybody lets go of it so that it can be deleted.
+The table `watermarks` is also the list of the queues that are to be read. A queue is `active`; then
+`leaving`, while it may still be bound; then `retired`, when nothing is put into it any more and
+what is left is read; then `closing`, when everybody lets go of it so that it can be deleted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ SELECT now() AS now, clock_steps AS steps,
 
 
 async def read_clock(connection: Connection) -> Clock:
-    """Must be the transaction's first statement, so that what it reads is of the moment it is sent."""
+    """Must be the transaction's first statement, so that what it reads is of the moment it is
+    sent."""
     row = await connection.fetchrow(READ_CLOCK)
     assert row is not None
     return Clock(**row)
@@ -69,7 +70,8 @@ UPDATE processors AS kept
 """,
     """
 UPDATE silences
-   SET created_at = created_at + make_interval(secs => $1), ends_at = ends_at + make_interval(secs => $1)
+   SET created_at = created_at + make_interval(secs => $1), ends_at = ends_at + make_interval(secs
+       => $1)
  WHERE ends_at > now() - make_interval(secs => $1)
 """,
     """
@@ -111,18 +113,23 @@ async def take_step(connection: Connection, seconds: float) -> None:
 
 
 REGISTER = """
-INSERT INTO processors (processor_id, host, version, started_at, last_seen) VALUES ($1, $2, $3, now(), now())
+INSERT INTO processors (processor_id, host, version, started_at, last_seen) VALUES ($1, $2, $3,
+    now(), now())
 """
 
 
-async def register_processor(connection: Connection, processor_id: str, *, host: str, version: str) -> None:
+async def register_processor(
+    connection: Connection, processor_id: str, *, host: str, version: str
+) -> None:
     await connection.execute(REGISTER, processor_id, host, version)
 
 
 REPORT = "UPDATE processors SET last_seen = now(), statistics = $2::jsonb WHERE processor_id = $1"
 
 
-async def report_processor(connection: Connection, processor_id: str, *, statistics: Mapping[str, Any]) -> bool:
+async def report_processor(
+    connection: Connection, processor_id: str, *, statistics: Mapping[str, Any]
+) -> bool:
     """False when its row is gone: it was thought dead, and must register again."""
     done = await connection.execute(REPORT, processor_id, statistics)
     return done.endswith(" 1")
@@ -133,12 +140,14 @@ WITH silent AS (
     SELECT processor_id FROM processors WHERE last_seen < now() - make_interval(secs => $1)
      ORDER BY processor_id FOR UPDATE
 )
-DELETE FROM processors AS kept USING silent WHERE kept.processor_id = silent.processor_id RETURNING kept.processor_id
+DELETE FROM processors AS kept USING silent WHERE kept.processor_id = silent.processor_id RETURNING
+    kept.processor_id
 """
 
 
 async def forget_silent_processors(connection: Connection, *, silent_seconds: float) -> list[str]:
-    """Delete the rows of those that have not reported for so long: dead, hung, or cut off from the database."""
+    """Delete the rows of those that have not reported for so long: dead, hung, or cut off from the
+    database."""
     return sorted(row["processor_id"] for row in await connection.fetch(FORGET, silent_seconds))
 
 
@@ -165,7 +174,8 @@ class QueueState(StrEnum):
 
 
 class QueueMark(msgspec.Struct, frozen=True):
-    """One queue that is to be read, and how far it was read. `canary_key` is a routing key that has reached it."""
+    """One queue that is to be read, and how far it was read. `canary_key` is a routing key that has
+    reached it."""
 
     queue: str
     state: QueueState
@@ -175,7 +185,11 @@ class QueueMark(msgspec.Struct, frozen=True):
 
 def least_watermark(marks: Sequence[QueueMark]) -> datetime | None:
     """Of the queues that messages may be put into; None when one of them has none yet."""
-    times = [mark.observed_through for mark in marks if mark.state in {QueueState.ACTIVE, QueueState.LEAVING}]
+    times = [
+        mark.observed_through
+        for mark in marks
+        if mark.state in {QueueState.ACTIVE, QueueState.LEAVING}
+    ]
     return None if None in times else min(times, default=None)  # type: ignore[type-var]
 
 
@@ -184,7 +198,9 @@ READ_QUEUES = "SELECT queue, state, observed_through, canary_key FROM watermarks
 
 async def read_queues(connection: Connection) -> list[QueueMark]:
     return [
-        QueueMark(row["queue"], QueueState(row["state"]), row["observed_through"], row["canary_key"])
+        QueueMark(
+            row["queue"], QueueState(row["state"]), row["observed_through"], row["canary_key"]
+        )
         for row in await connection.fetch(READ_QUEUES)
     ]
 
@@ -200,18 +216,22 @@ RETURNING queue
 """
 LEAVE_QUEUES = """
 WITH locked AS (
-    SELECT queue FROM watermarks WHERE state = 'active' AND queue <> ALL ($1::text[]) ORDER BY queue FOR UPDATE
+    SELECT queue FROM watermarks WHERE state = 'active' AND queue <> ALL ($1::text[]) ORDER BY queue
+        FOR UPDATE
 )
-UPDATE watermarks AS kept SET state = 'leaving' FROM locked WHERE kept.queue = locked.queue RETURNING kept.queue
+UPDATE watermarks AS kept SET state = 'leaving' FROM locked WHERE kept.queue = locked.queue
+    RETURNING kept.queue
 """
 
 
-async def choose_queues(connection: Connection, queues: Sequence[str], *, steps: int) -> tuple[list[str], list[str]]:
+async def choose_queues(
+    connection: Connection, queues: Sequence[str], *, steps: int
+) -> tuple[list[str], list[str]]:
     """Let these be the active queues; which were added, and which are on their way out.
 
-    One that is added has no watermark, so nothing is proven until a canary has come through it: it is here before
-    anything can be put into it. `steps` counts the steps of the database's clock; the caller ends its transaction with
-    `check_clock`.
+    One that is added has no watermark, so nothing is proven until a canary has come through it: it
+    is here before anything can be put into it. `steps` counts the steps of the database's clock;
+    the caller ends its transaction with `check_clock`.
     """
     added = [row["queue"] for row in await connection.fetch(ADD_QUEUES, sorted(queues), steps)]
     leaving = [row["queue"] for row in await connection.fetch(LEAVE_QUEUES, sorted(queues))]
@@ -221,19 +241,24 @@ async def choose_queues(connection: Connection, queues: Sequence[str], *, steps:
 CHANGE_STATE = "UPDATE watermarks SET state = $3 WHERE queue = $1 AND state = $2"
 
 
-async def change_queue(connection: Connection, queue: str, before: QueueState, after: QueueState) -> None:
-    """Nothing happens when it is not in the state `before`. A queue that is retired no longer holds up the observation,
-    though beats may still lie in it: a recovery grace begins, within which whoever lives beats again, by another."""
+async def change_queue(
+    connection: Connection, queue: str, before: QueueState, after: QueueState
+) -> None:
+    """Nothing happens when it is not in the state `before`. A queue that is retired no longer holds
+    up the observation, though beats may still lie in it: a recovery grace begins, within which
+    whoever lives beats again, by another."""
     done = await connection.execute(CHANGE_STATE, queue, before, after)
     if done.endswith(" 1") and after is QueueState.RETIRED:
         await resume_observation(connection)
 
 
 async def leave_queue(connection: Connection, queue: str) -> None:
-    """One that was found on the broker; nothing happens when it is known by now. It has no watermark, so nothing is
-    proven until it is retired."""
+    """One that was found on the broker; nothing happens when it is known by now. It has no
+    watermark, so nothing is proven until it is retired."""
     await connection.execute(
-        "INSERT INTO watermarks (queue, state) VALUES ($1, 'leaving') ON CONFLICT (queue) DO NOTHING", queue
+        "INSERT INTO watermarks (queue, state) VALUES ($1, 'leaving') ON CONFLICT (queue) DO"
+        " NOTHING",
+        queue,
     )
 
 
@@ -274,8 +299,8 @@ SELECT began_at, now() FROM gap WHERE NOT EXISTS (SELECT 1 FROM lengthened)
 async def move_watermark(
     connection: Connection, queue: str, *, sent_at: datetime, clock_steps: int, canary_key: str
 ) -> None:
-    """Everything that was put on the queue before `sent_at` is in the rows, with this transaction. One consumer reads
-    the queue, first in, first out, and commits in that order: docs/liveness.md.
+    """Everything that was put on the queue before `sent_at` is in the rows, with this transaction.
+    One consumer reads the queue, first in, first out, and commits in that order: docs/liveness.md.
 
     A canary of another number of steps of the database's clock proves nothing.
     """
@@ -283,16 +308,20 @@ async def move_watermark(
 
 
 async def advance_observation(
-    connection: Connection, through: datetime, *, standstill_seconds: float, blind_after_seconds: float
+    connection: Connection,
+    through: datetime,
+    *,
+    standstill_seconds: float,
+    blind_after_seconds: float,
 ) -> None:
-    """Let `observed_through` follow the least of the watermarks, which was `through` before the broker was asked what
-    it dropped.
+    """Let `observed_through` follow the least of the watermarks, which was `through` before the
+    broker was asked what it dropped.
 
-    One that stood still for longer than `standstill_seconds` is marked as resumed now. So is one that is twice as far
-    behind: workers may have had to reconnect meanwhile.
+    One that stood still for longer than `standstill_seconds` is marked as resumed now. So is one
+    that is twice as far behind: workers may have had to reconnect meanwhile.
 
-    When it was more than `blind_after_seconds` behind, that is kept as a gap. While it moves, and still is, the gap
-    grows.
+    When it was more than `blind_after_seconds` behind, that is kept as a gap. While it moves, and
+    still is, the gap grows.
     """
     await connection.execute(ADVANCE, through, standstill_seconds, blind_after_seconds)
 
@@ -306,8 +335,9 @@ UPDATE observation
 
 
 async def resume_observation(connection: Connection, *, because_dropped: bool = False) -> None:
-    """Beats may be missing that were sent: the broker dropped some, or a processor was cut off from it, and so perhaps
-    were the workers. From now on a whole timeout has to be observed before anybody is given up."""
+    """Beats may be missing that were sent: the broker dropped some, or a processor was cut off from
+    it, and so perhaps were the workers. From now on a whole timeout has to be observed before
+    anybody is given up."""
     await connection.execute(RESUME, because_dropped)
 
 

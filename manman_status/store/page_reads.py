@@ -1,6 +1,7 @@
 """What the web page alone asks: the whole fleet in little room, and one worker's last day."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -10,7 +11,14 @@ import msgspec
 
 from manman_status.domain.status import Entity, Health, Reason, StatusType
 from manman_status.errors import UnknownWorker
-from manman_status.store.health import HEALTH, IS_ACTIVE, IS_NOT_TERMINAL, OBSERVATION, SLOWEST_QUEUE, Observation
+from manman_status.store.health import (
+    HEALTH,
+    IS_ACTIVE,
+    IS_NOT_TERMINAL,
+    OBSERVATION,
+    SLOWEST_QUEUE,
+    Observation,
+)
 from manman_status.store.reads import observation_of
 
 if TYPE_CHECKING:
@@ -21,12 +29,14 @@ HEALTHS, STATUSES, REASONS = tuple(Health), tuple(StatusType), tuple(Reason)
 
 
 class FleetMap(msgspec.Struct, frozen=True):
-    """`groups` is a JSON array of `[group, ids, healths, statuses, reasons]` by group: the ids of its workers that have
-    not ended, ascending, with a space between; then for each of them one letter, `a` for the first of `HEALTHS`, of
-    `STATUSES`, of `REASONS`. Ids are text: JavaScript has no integers beyond 2^53. Of more than `GROUPS_ON_MAP`
-    groups, those with the most workers that are not healthy, and the largest.
+    """`groups` is a JSON array of `[group, ids, healths, statuses, reasons]` by group: the ids of
+    its workers that have not ended, ascending, with a space between; then for each of them one
+    letter, `a` for the first of `HEALTHS`, of `STATUSES`, of `REASONS`. Ids are text: JavaScript
+    has no integers beyond 2^53. Of more than `GROUPS_ON_MAP` groups, those with the most workers
+    that are not healthy, and the largest.
 
-    It is a piece of the fleet: at most `WORKERS_A_PIECE`, by id. More follow after `last_id`, unless it is None."""
+    It is a piece of the fleet: at most `WORKERS_A_PIECE`, by id. More follow after `last_id`,
+    unless it is None."""
 
     groups: str
     more_groups: int
@@ -46,8 +56,10 @@ FLEET_MAP = f"""WITH {OBSERVATION},
 piece AS MATERIALIZED (
     SELECT * FROM (
         SELECT coalesce(labels ->> 'group', '') AS "group", worker_id, status, {HEALTH} AS health,
-            CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason END AS reason
-        FROM workers WHERE {IS_NOT_TERMINAL} AND worker_id > $8 AND ($9::jsonb IS NULL OR labels @> $9)
+            CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason
+                END AS reason
+        FROM workers WHERE {IS_NOT_TERMINAL} AND worker_id > $8 AND ($9::jsonb IS NULL OR labels @>
+            $9)
         ORDER BY worker_id OFFSET 0
     ) w
     WHERE $10::text IS NULL OR health = $10
@@ -71,7 +83,12 @@ FROM observed"""
 
 
 async def read_fleet_map(
-    connection: Connection, *, after: int, group: str | None, health: Health | None, timeouts: Timeouts
+    connection: Connection,
+    *,
+    after: int,
+    group: str | None,
+    health: Health | None,
+    timeouts: Timeouts,
 ) -> FleetMap:
     """Workers whose ids are greater than `after`, all or those of a group or of a health."""
     labels = None if group is None else {"group": group}
@@ -81,7 +98,8 @@ async def read_fleet_map(
 
 
 class Day(msgspec.Struct, frozen=True):
-    """One worker from `begins` to `ends`, the moment it is known of. Times are seconds since the epoch."""
+    """One worker from `begins` to `ends`, the moment it is known of. Times are seconds since the
+    epoch."""
 
     begins: float
     ends: float
@@ -111,24 +129,29 @@ statuses AS (
     UNION ALL SELECT revision, at, new_status FROM changes
 ),
 instances AS (
-    SELECT created_date, CASE WHEN NOT {IS_ACTIVE} THEN coalesce(end_date, status_since) END AS ended
+    SELECT created_date, CASE WHEN NOT {IS_ACTIVE} THEN coalesce(end_date, status_since) END AS
+        ended
     FROM server_instances WHERE worker_id = $1
 ),
 steps AS (
     SELECT at, sum(step)::bigint AS step FROM (
-        SELECT greatest(created_date, begins) AS at, 1 AS step FROM instances, day WHERE coalesce(ended > begins, true)
+        SELECT greatest(created_date, begins) AS at, 1 AS step FROM instances, day WHERE
+            coalesce(ended > begins, true)
         UNION ALL SELECT ended, -1 FROM instances, day WHERE ended > begins
         UNION ALL SELECT begins, 0 FROM day
     ) s GROUP BY at
 )
 SELECT extract(epoch FROM begins)::float8 AS begins, extract(epoch FROM ends)::float8 AS ends,
     EXISTS (SELECT FROM known) AS is_known,
-    (SELECT json_agg(json_build_array(extract(epoch FROM at), status) ORDER BY revision) FROM statuses) AS statuses,
+    (SELECT json_agg(json_build_array(extract(epoch FROM at), status) ORDER BY revision) FROM
+        statuses) AS statuses,
     (SELECT json_agg(json_build_array(extract(epoch FROM at), running) ORDER BY at) FROM (
         SELECT at, sum(step) OVER (ORDER BY at) AS running FROM steps
     ) r) AS servers,
-    (SELECT json_agg(json_build_array(extract(epoch FROM greatest(blind_from, begins)), extract(epoch FROM ended_at)))
-        FROM (SELECT began_at + make_interval(secs => $2) AS blind_from, ended_at FROM observation_gaps) g
+    (SELECT json_agg(json_build_array(extract(epoch FROM greatest(blind_from, begins)),
+        extract(epoch FROM ended_at)))
+        FROM (SELECT began_at + make_interval(secs => $2) AS blind_from, ended_at FROM
+            observation_gaps) g
         WHERE ended_at > greatest(blind_from, begins)) AS blind
 FROM day"""
 
@@ -138,4 +161,6 @@ async def read_day(connection: Connection, worker_id: int, *, blind_after_second
     (row,) = await connection.fetch(DAY, worker_id, blind_after_seconds)
     if not row["is_known"]:
         raise UnknownWorker(worker_id=worker_id)
-    return Day(row["begins"], row["ends"], row["statuses"] or [], row["servers"], row["blind"] or [])
+    return Day(
+        row["begins"], row["ends"], row["statuses"] or [], row["servers"], row["blind"] or []
+    )

@@ -1,12 +1,12 @@
 """The daily partitions of `transitions`. Days are UTC.
 
-A change of partitions needs a lock that conflicts with every reader: PostgreSQL attaches a partition beside
-a default one, and drops one, under ACCESS EXCLUSIVE. While such a lock is waited for, everybody who comes
-later waits behind it. So each change is a short transaction of its own that waits `LOCK_WAIT_MS` at most for
-a lock, and is tried again later: behind `pg_dump` nothing is made or dropped until it is done, and nobody
-notices. No change is urgent: partitions are made days ahead, and a transition without one falls into the
-default partition. (DETACH … CONCURRENTLY would wait for readers without a lock; PostgreSQL refuses it where
-there is a default partition.)
+A change of partitions needs a lock that conflicts with every reader: PostgreSQL attaches a
+partition beside a default one, and drops one, under ACCESS EXCLUSIVE. While such a lock is waited
+for, everybody who comes later waits behind it. So each change is a short transaction of its own
+that waits `LOCK_WAIT_MS` at most for a lock, and is tried again later: behind `pg_dump` nothing is
+made or dropped until it is done, and nobody notices. No change is urgent: partitions are made days
+ahead, and a transition without one falls into the default partition. (DETACH … CONCURRENTLY would
+wait for readers without a lock; PostgreSQL refuses it where there is a default partition.)
 
 Here, and nowhere else in `store`, a function begins transactions itself: each partition has one.
 """
@@ -36,13 +36,14 @@ SELECT child.relname AS name
 """
 SCHEMA = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'transitions'::regclass"
 MOVED_AT_MOST = 10_000
-"""Rows that are moved from the default partition while all readers wait. A day with more stays there."""
+"""Rows that are moved from the default partition while all readers wait. A day with more stays
+there."""
 DELETED_AT_ONCE = 10_000
 
 
 class Partitions(msgspec.Struct):
-    """What was done, by name, oldest first. `waiting` is who holds the lock that the rest waits for; "" if nothing
-    waits."""
+    """What was done, by name, oldest first. `waiting` is who holds the lock that the rest waits
+    for; "" if nothing waits."""
 
     made: list[str] = msgspec.field(default_factory=list)
     dropped: list[str] = msgspec.field(default_factory=list)
@@ -53,9 +54,12 @@ def partition_name(day: date) -> str:
     return f"transitions_{day:%Y%m%d}"
 
 
-async def keep_partitions(connection: Connection, *, days_ahead: int, retention_days: int | None) -> Partitions:
-    """Make the partitions of today and the days after it that are missing. Drop the days that ended longer ago than
-    the retention, if one is given, but none with a transition still to be republished.
+async def keep_partitions(
+    connection: Connection, *, days_ahead: int, retention_days: int | None
+) -> Partitions:
+    """Make the partitions of today and the days after it that are missing. Drop the days that ended
+    longer ago than the retention, if one is given, but none with a transition still to be
+    republished.
 
     Stops where somebody else holds a lock: call it again later.
     """
@@ -75,8 +79,8 @@ async def keep_partitions(connection: Connection, *, days_ahead: int, retention_
 
 
 async def prepare_partitions(connection: Connection) -> None:
-    """Have the partitions of today and tomorrow, before anything is stored. Waits a moment for a lock, no longer: a
-    transition without its partition is stored all the same."""
+    """Have the partitions of today and tomorrow, before anything is stored. Waits a moment for a
+    lock, no longer: a transition without its partition is stored all the same."""
     for _ in range(PREPARED_WITHIN_TRIES):
         if not await _missing_days(connection, 1):
             return
@@ -111,7 +115,8 @@ async def _change(connection: Connection) -> AsyncIterator[None]:
 
 
 async def _make_partition(connection: Connection, day: date) -> bool:
-    """Whether it was made. A few rows in the default partition are moved; none is added there meanwhile.
+    """Whether it was made. A few rows in the default partition are moved; none is added there
+    meanwhile.
 
     Names and bounds are dates, made here: nothing in this SQL comes from outside.
     """
@@ -126,12 +131,16 @@ async def _make_partition(connection: Connection, day: date) -> bool:
         rows = f"SELECT count(*) FROM (SELECT FROM {of_the_day} LIMIT {MOVED_AT_MOST + 1}) AS found"  # noqa: S608
         if await connection.fetchval(rows) > MOVED_AT_MOST:
             return False
-        await connection.execute(f"CREATE TABLE {name} (LIKE transitions INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
         await connection.execute(
-            f"WITH moved AS (DELETE FROM {of_the_day} RETURNING *) INSERT INTO {name} SELECT * FROM moved"  # noqa: S608
+            f"CREATE TABLE {name} (LIKE transitions INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
         )
         await connection.execute(
-            f"ALTER TABLE transitions ATTACH PARTITION {name} FOR VALUES FROM ({lower}) TO ({upper})"
+            f"""WITH moved AS (DELETE FROM {of_the_day} RETURNING *)
+                INSERT INTO {name} SELECT * FROM moved"""  # noqa: S608
+        )
+        await connection.execute(
+            f"ALTER TABLE transitions ATTACH PARTITION {name} FOR VALUES FROM ({lower}) TO"
+            f" ({upper})"
         )
     return True
 
@@ -173,13 +182,15 @@ async def _drop_partition(connection: Connection, name: str) -> bool:
 
 
 LOCK_HOLDERS = """
-SELECT DISTINCT coalesce(nullif(application_name, ''), 'a client') || ' (pid ' || activity.pid || ')' AS holder
+SELECT DISTINCT coalesce(nullif(application_name, ''), 'a client') || ' (pid ' || activity.pid ||
+    ')' AS holder
   FROM pg_locks AS lock
   JOIN pg_stat_activity AS activity ON activity.pid = lock.pid
  WHERE lock.granted AND lock.pid <> pg_backend_pid()
    AND coalesce(activity.xact_start < clock_timestamp() - make_interval(secs => $1), true)
    AND (lock.relation = 'transitions'::regclass
-        OR lock.relation IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'transitions'::regclass))
+        OR lock.relation IN (SELECT inhrelid FROM pg_inherits WHERE inhparent =
+            'transitions'::regclass))
  ORDER BY holder
  LIMIT 3
 """

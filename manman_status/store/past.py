@@ -1,11 +1,13 @@
 """The fleet as it was at a past time, as far as rows and transitions tell.
 
-A row that has not changed since says what it was; of another the first transition after that time does, by its old
-status. A row's own times bound in which days' partitions either is looked for. Numbers of the whole fleet are those of
-now without what has changed since. Who was deleted by the retention is gone from past times too.
+A row that has not changed since says what it was; of another the first transition after that time
+does, by its old status. A row's own times bound in which days' partitions either is looked for.
+Numbers of the whole fleet are those of now without what has changed since. Who was deleted by the
+retention is gone from past times too.
 """
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -47,11 +49,13 @@ class WorkerNotKnownThen(UnknownWorker):
 
 
 class ServerInstanceNotKnownThen(UnknownServerInstance):
-    """Nothing was known of game server instance {instance_id} at that time, or nothing is kept of it."""
+    """Nothing was known of game server instance {instance_id} at that time, or nothing is kept of
+    it."""
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """A past time that may be asked for. `is_settled`: nothing that is dated before it can come any more."""
+    """A past time that may be asked for. `is_settled`: nothing that is dated before it can come any
+    more."""
 
     at: datetime
     is_blind: bool
@@ -59,20 +63,24 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 LONGEST_TRANSACTION = "1 minute"
-"""No transaction takes so long. Its transitions are dated by its beginning, and may be out of order by as much."""
+"""No transaction takes so long. Its transitions are dated by its beginning, and may be out of order
+by as much."""
 
 UNDER_WAY = "1 minute"
-"""Who asks for all of the retention is answered from its beginning on, though that has gone on a little since."""
+"""Who asks for all of the retention is answered from its beginning on, though that has gone on a
+little since."""
 
 # Settled by what was observed, since now() of a replica may be past what has reached it.
 MOMENT = f"""
 SELECT now() AS now, oldest, at,
     coalesce(at < observed_through - interval '{LONGEST_TRANSACTION}', false) AS settled,
     coalesce(observed_through + make_interval(secs => $3) < at, true) OR EXISTS (
-        SELECT 1 FROM observation_gaps WHERE began_at + make_interval(secs => $3) < at AND at < ended_at
+        SELECT 1 FROM observation_gaps WHERE began_at + make_interval(secs => $3) < at AND at <
+            ended_at
     ) AS blind
 FROM observation, (SELECT now() - $2::interval AS oldest) kept,
-    LATERAL (SELECT CASE WHEN $1 < oldest - interval '{UNDER_WAY}' THEN $1 ELSE greatest($1, oldest) END AS at) asked
+    LATERAL (SELECT CASE WHEN $1 < oldest - interval '{UNDER_WAY}' THEN $1 ELSE greatest($1, oldest)
+        END AS at) asked
 WHERE id = 1"""
 
 
@@ -112,14 +120,17 @@ SERVER_STATUS_THEN = STATUS_THEN.format(entity=Entity.SERVER_INSTANCE, key="inst
 ACTIVE_THEN = IS_ACTIVE.replace("status", "status_then", 1)
 
 # OFFSET 0: else the status would be looked for once to be compared and once to be shown.
-THEN = """SELECT r.*, status_then FROM {table} r, LATERAL (SELECT {status_then} AS status_then OFFSET 0) s
+THEN = """SELECT r.*, status_then FROM {table} r, LATERAL (SELECT {status_then} AS status_then
+    OFFSET 0) s
     WHERE {where}"""
-# A row's reason and evidence may be newer than its status: the transition has those of then. Where the row has not
-# changed since, it is in the partition of one day.
+# A row's reason and evidence may be newer than its status: the transition has those of then. Where
+# the row has not changed since, it is in the partition of one day.
 WITH_REASON = f"""SELECT {{columns}}, created_date, status_then AS status,
         coalesce(t.at, CASE WHEN status_since <= $1 THEN status_since END) AS status_since,
-        CASE WHEN t.at IS NOT NULL THEN t.reason WHEN status_since <= $1 THEN r.reason END AS reason,
-        CASE WHEN t.at IS NOT NULL THEN t.evidence WHEN status_since <= $1 THEN r.evidence END AS evidence
+        CASE WHEN t.at IS NOT NULL THEN t.reason WHEN status_since <= $1 THEN r.reason END AS
+            reason,
+        CASE WHEN t.at IS NOT NULL THEN t.evidence WHEN status_since <= $1 THEN r.evidence END AS
+            evidence
     FROM ({{rows}}) r LEFT JOIN LATERAL (
         SELECT at, reason, evidence FROM transitions
         WHERE entity = '{{entity}}' AND entity_id = r.{{key}} AND new_status = status_then
@@ -132,21 +143,27 @@ WITH_REASON = f"""SELECT {{columns}}, created_date, status_then AS status,
 
 def _servers_then(rows: str) -> str:
     columns = "instance_id, worker_id, game_server_config_id"
-    return WITH_REASON.format(columns=columns, rows=rows, entity=Entity.SERVER_INSTANCE, key="instance_id")
+    return WITH_REASON.format(
+        columns=columns, rows=rows, entity=Entity.SERVER_INSTANCE, key="instance_id"
+    )
 
 
 def _workers_then(rows: str) -> str:
-    return WITH_REASON.format(columns="worker_id, labels", rows=rows, entity=Entity.WORKER, key="worker_id")
+    return WITH_REASON.format(
+        columns="worker_id, labels", rows=rows, entity=Entity.WORKER, key="worker_id"
+    )
 
 
 END_THEN = f"CASE WHEN {IS_TERMINAL} THEN {utc('status_since')} END"
 SERVER_ITEM_THEN = f"""instance_id, worker_id, game_server_config_id,
     {utc("created_date")} AS created_date, {END_THEN} AS end_date,
     status, {IS_ACTIVE} AS is_active, {utc("status_since")} AS status_since, reason, evidence"""
-# $2 is whether the observation was blind. No beats are kept, so nothing tells how well one was that was active.
+# $2 is whether the observation was blind. No beats are kept, so nothing tells how well one was that
+# was active.
 WORKER_ITEM_THEN = f"""worker_id,
     {utc("created_date")} AS created_date, {END_THEN} AS end_date,
-    CASE WHEN {IS_TERMINAL} THEN '{Health.TERMINATED}' WHEN NOT {IS_ACTIVE} THEN '{Health.UNHEALTHY}'
+    CASE WHEN {IS_TERMINAL} THEN '{Health.TERMINATED}' WHEN NOT {IS_ACTIVE} THEN
+        '{Health.UNHEALTHY}'
         WHEN $2::bool THEN '{Health.UNKNOWN}' END AS health,
     status, {utc("status_since")} AS status_since, reason, evidence,
     labels,
@@ -161,11 +178,14 @@ FROM (SELECT {item} FROM ({rows}) w ORDER BY {key}) i"""
 
 @cache
 def workers_then_query(given: tuple[str, ...]) -> str:
-    """$2 is whether it was blind, $3 the id to begin after, $4 the limit, $5… the values `given`."""
+    """$2 is whether it was blind, $3 the id to begin after, $4 the limit, $5… the values
+    `given`."""
     conditions = ["worker_id > $3", "status_then IS NOT NULL"]
     hold = LABELS_HOLD | {"status": "status_then = {}"}
     conditions += [hold[name].format(f"${number}") for number, name in enumerate(given, start=5)]
-    rows = THEN.format(table="workers", status_then=WORKER_STATUS_THEN, where=" AND ".join(conditions))
+    rows = THEN.format(
+        table="workers", status_then=WORKER_STATUS_THEN, where=" AND ".join(conditions)
+    )
     rows = _workers_then(f"{rows} ORDER BY worker_id LIMIT $4")
     return PAGE_THEN.format(key="worker_id", item=WORKER_ITEM_THEN, rows=rows)
 
@@ -173,10 +193,13 @@ def workers_then_query(given: tuple[str, ...]) -> str:
 async def list_workers_then(
     connection: Connection, filters: WorkerFilters, moment: Moment, *, after: int, limit: int
 ) -> PastPage:
-    """Workers that were known then and whose id is greater than `after`, by id. `filters.health` is not looked at."""
+    """Workers that were known then and whose id is greater than `after`, by id. `filters.health` is
+    not looked at."""
     values = labels_given(filters.labels) | ({"status": filters.status} if filters.status else {})
     query = workers_then_query(tuple(values))
-    (row,) = await connection.fetch(query, moment.at, moment.is_blind, after, limit + 1, *values.values())
+    (row,) = await connection.fetch(
+        query, moment.at, moment.is_blind, after, limit + 1, *values.values()
+    )
     return _past_page(row, limit)
 
 
@@ -185,11 +208,14 @@ def servers_then_query(given: tuple[str, ...], *, active: bool) -> str:
     """$2 is the id to begin after, $3 the limit, $4… the values of the columns `given`."""
     conditions = ["instance_id > $2", "status_then IS NOT NULL"]
     conditions += [
-        f"{'status_then' if column == 'status' else column} = ${number}" for number, column in enumerate(given, start=4)
+        f"{'status_then' if column == 'status' else column} = ${number}"
+        for number, column in enumerate(given, start=4)
     ]
     if active:
         conditions.append(ACTIVE_THEN)
-    rows = THEN.format(table="server_instances", status_then=SERVER_STATUS_THEN, where=" AND ".join(conditions))
+    rows = THEN.format(
+        table="server_instances", status_then=SERVER_STATUS_THEN, where=" AND ".join(conditions)
+    )
     rows = _servers_then(f"{rows} ORDER BY instance_id LIMIT $3")
     return PAGE_THEN.format(key="instance_id", item=SERVER_ITEM_THEN, rows=rows)
 
@@ -219,17 +245,17 @@ TRANSITIONS_THEN = f"""SELECT coalesce(json_agg(t), '[]') FROM (
     ORDER BY revision DESC LIMIT {TRANSITIONS_SHOWN}
 ) t"""
 SERVERS_OF_WORKER_THEN = """WITH known AS ({known})
-SELECT coalesce(json_agg(s), '[]') FROM (SELECT {item} FROM ({rows}) i ORDER BY instance_id DESC) s""".format(
+SELECT coalesce(json_agg(s), '[]') FROM (SELECT {item} FROM ({rows}) i ORDER BY instance_id DESC)
+    s""".format(
     known=THEN.format(
         table="server_instances",
         status_then=SERVER_STATUS_THEN,
         where="worker_id = $3 AND status_then IS NOT NULL",
     ),
     item=SERVER_ITEM_THEN,
-    rows=_servers_then(
-        f"""(SELECT * FROM known WHERE {ACTIVE_THEN}) UNION ALL
-        (SELECT * FROM known WHERE NOT {ACTIVE_THEN} ORDER BY instance_id DESC LIMIT {ENDED_INSTANCES_SHOWN})"""
-    ),
+    rows=_servers_then(f"""(SELECT * FROM known WHERE {ACTIVE_THEN}) UNION ALL
+        (SELECT * FROM known WHERE NOT {ACTIVE_THEN} ORDER BY instance_id DESC LIMIT
+            {ENDED_INSTANCES_SHOWN})"""),
 )
 WORKER_DETAIL_THEN = """SELECT row_to_json(d)::text FROM (
     SELECT {item}, ({servers}) AS server_instances, ({transitions}) AS transitions FROM ({rows}) w
@@ -238,14 +264,20 @@ WORKER_DETAIL_THEN = """SELECT row_to_json(d)::text FROM (
     servers=SERVERS_OF_WORKER_THEN,
     transitions=TRANSITIONS_THEN.format(entity=Entity.WORKER, id="$3"),
     rows=_workers_then(
-        THEN.format(table="workers", status_then=WORKER_STATUS_THEN, where="worker_id = $3 AND status_then IS NOT NULL")
+        THEN.format(
+            table="workers",
+            status_then=WORKER_STATUS_THEN,
+            where="worker_id = $3 AND status_then IS NOT NULL",
+        )
     ),
 )
 
 
 async def get_worker_then(connection: Connection, worker_id: int, moment: Moment) -> str:
     """A JSON object, as of `get_worker`. Raises WorkerNotKnownThen."""
-    item: str | None = await connection.fetchval(WORKER_DETAIL_THEN, moment.at, moment.is_blind, worker_id)
+    item: str | None = await connection.fetchval(
+        WORKER_DETAIL_THEN, moment.at, moment.is_blind, worker_id
+    )
     if item is None:
         raise WorkerNotKnownThen(worker_id=worker_id)
     return item
@@ -296,7 +328,9 @@ COUNTED_THEN = """(SELECT json_object_agg(status, number) FROM (
 ) counted)"""
 FLEET_THEN = """SELECT {workers} AS workers, {servers} AS servers""".format(
     workers=COUNTED_THEN.format(table="workers", key="worker_id", entity=Entity.WORKER),
-    servers=COUNTED_THEN.format(table="server_instances", key="instance_id", entity=Entity.SERVER_INSTANCE),
+    servers=COUNTED_THEN.format(
+        table="server_instances", key="instance_id", entity=Entity.SERVER_INSTANCE
+    ),
 )
 
 

@@ -25,7 +25,8 @@ else:
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 SCHEMA_REVISION = "0015"
-"""The alembic revision that the SQL in this package is written for; a test compares it with `migrations/`."""
+"""The alembic revision that the SQL in this package is written for; a test compares it with
+`migrations/`."""
 
 SESSION_ERRORS = (
     asyncpg.ReadOnlySQLTransactionError,
@@ -41,8 +42,8 @@ SESSION_ERRORS = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
 )
-"""What may be the fault of the server behind a connection, or of its session, and so will not pass while the connection
-lasts: after a failover it may lead to a server that only reads."""
+"""What may be the fault of the server behind a connection, or of its session, and so will not pass
+while the connection lasts: after a failover it may lead to a server that only reads."""
 
 CONNECTION_ERRORS = (
     OSError,
@@ -52,8 +53,9 @@ CONNECTION_ERRORS = (
     asyncpg.InternalClientError,
     *SESSION_ERRORS,
 )
-"""What is raised while the database is away, starting, stopping or full: try again later. (asyncpg's internal error is
-what a connection raises between the server's last word on it and its end.)"""
+"""What is raised while the database is away, starting, stopping or full: try again later.
+(asyncpg's internal error is what a connection raises between the server's last word on it and its
+end.)"""
 
 DATABASE_ERRORS = (*CONNECTION_ERRORS, asyncpg.PostgresError)
 """And whatever else the server itself answers with."""
@@ -75,8 +77,8 @@ async def _leave(connection: Connection) -> None:
 
 class _Acquired(BaseAcquireContext):
     async def __aexit__(self, *exc: object) -> None:
-        """Close the connection when it will not serve us any more. One to a server that only reads is not the only
-        one: all are made anew."""
+        """Close the connection when it will not serve us any more. One to a server that only reads
+        is not the only one: all are made anew."""
         if isinstance(exc[1], SESSION_ERRORS) and self.connection is not None:
             self.connection.terminate()
             if isinstance(exc[1], asyncpg.ReadOnlySQLTransactionError):
@@ -85,17 +87,21 @@ class _Acquired(BaseAcquireContext):
 
 
 class Pool(BasePool):
-    """asyncpg's, which never hands out a connection again that has turned out to lead to the wrong server."""
+    """asyncpg's, which never hands out a connection again that has turned out to lead to the wrong
+    server."""
 
     def acquire(self, *, timeout: float | None = None) -> _Acquired:
         return _Acquired(self, timeout)
 
 
-def create_pool(dsn: str, *, application: str, size: int, timeout_seconds: float, read_only: bool = False) -> Pool:
+def create_pool(
+    dsn: str, *, application: str, size: int, timeout_seconds: float, read_only: bool = False
+) -> Pool:
     """A pool that connects when first used: opening it needs no database.
 
-    `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`. Neither role leaves
-    anything behind in its session, so a connection goes back to the pool as it is.
+    `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`.
+    Neither role leaves anything behind in its session, so a connection goes back to the pool as it
+    is.
     """
     session = Session(
         application=application,
@@ -142,7 +148,8 @@ SCHEMA_REVISION_FOUND = "SELECT version_num FROM alembic_version"
 async def require_schema(connection: Connection) -> None:
     """Raise SchemaBehind unless the database is at `SCHEMA_REVISION` or beyond it.
 
-    A newer schema is fine: migrations only add within one release, so that roles can be replaced one by one.
+    A newer schema is fine: migrations only add within one release, so that roles can be replaced
+    one by one.
     """
     try:
         found: str = await connection.fetchval(SCHEMA_REVISION_FOUND) or "empty"

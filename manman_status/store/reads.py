@@ -1,10 +1,12 @@
-"""Lists and details, as JSON that PostgreSQL writes: one statement an answer, so all of it is of one moment.
+"""Lists and details, as JSON that PostgreSQL writes: one statement an answer, so all of it is of
+one moment.
 
-Measured for 100 workers: the JSON from here costs the api 0.1 ms of processor time, records into structs into JSON
-0.5 ms; the database pays 0.3 ms more.
+Measured for 100 workers: the JSON from here costs the api 0.1 ms of processor time, records into
+structs into JSON 0.5 ms; the database pays 0.3 ms more.
 """
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ STATUSES_OF_HEALTH: dict[Health, frozenset[StatusType]] = {
     Health.TERMINATED: TERMINAL,
     Health.UNKNOWN: ACTIVE,
 }
-"""Where a health is to be found, so that nobody who looks for the living reads through all that ever ended."""
+"""Where a health is to be found, so that nobody who looks for the living reads through all that
+ever ended."""
 
 
 def utc(time: str) -> str:
@@ -73,7 +76,8 @@ def utc(time: str) -> str:
     return f"""to_char({time}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
-WORKER_COLUMNS = f"""worker_id, created_date, end_date, last_heartbeat, status, status_since, reason, evidence,
+WORKER_COLUMNS = f"""worker_id, created_date, end_date, last_heartbeat, status, status_since,
+    reason, evidence,
     interval_seconds, labels, {HEALTH} AS health"""
 WORKER_ITEM = f"""worker_id,
     {utc("created_date")} AS created_date,
@@ -83,12 +87,14 @@ WORKER_ITEM = f"""worker_id,
     health,
     status,
     {utc("status_since")} AS status_since,
-    CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason END AS reason,
+    CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason END AS
+        reason,
     evidence,
     {INTERVAL} AS interval_seconds,
     CASE WHEN NOT {IS_TERMINAL} THEN {utc(DEADLINE)} END AS deadline,
     labels,
-    (SELECT count(*) FROM server_instances s WHERE s.worker_id = w.worker_id AND s.{IS_ACTIVE}) AS active_servers"""
+    (SELECT count(*) FROM server_instances s WHERE s.worker_id = w.worker_id AND s.{IS_ACTIVE}) AS
+        active_servers"""
 SERVER_ITEM = f"""instance_id,
     worker_id,
     game_server_config_id,
@@ -99,7 +105,9 @@ SERVER_ITEM = f"""instance_id,
     {utc("status_since")} AS status_since,
     reason,
     evidence"""
-TRANSITION_ITEM = f"""revision, {utc("at")} AS at, entity, entity_id, old_status, new_status, reason, evidence"""
+TRANSITION_ITEM = (
+    f"""revision, {utc("at")} AS at, entity, entity_id, old_status, new_status, reason, evidence"""
+)
 
 PAGE = """WITH {observation}
 SELECT as_of, lag_seconds, revision, epoch, ids, items
@@ -107,7 +115,8 @@ FROM observed, (
     SELECT array_agg({key}) AS ids, array_agg(row_to_json(i)::text) AS items
     FROM (SELECT {item} FROM ({rows}) w ORDER BY {key}) i
 ) p"""
-"""Filled in with the constants of this module and nothing else: what a request says is always a parameter."""
+"""Filled in with the constants of this module and nothing else: what a request says is always a
+parameter."""
 
 
 def labels_given(labels: Mapping[str, str] | None) -> dict[str, Any]:
@@ -125,19 +134,32 @@ WORKERS_MERGED = "SELECT * FROM ({branches}) b ORDER BY worker_id LIMIT $6"
 
 @cache
 def workers_query(given: tuple[str, ...], statuses: int | None) -> str:
-    """$5 is the id to begin after, $6 the limit, $7… the values `given`, then the `statuses` to look in.
+    """$5 is the id to begin after, $6 the limit, $7… the values `given`, then the `statuses` to
+    look in.
 
-    Those are merged: the rows of each come in order from `workers_by_status`, and nothing is sorted.
+    Those are merged: the rows of each come in order from `workers_by_status`, and nothing is
+    sorted.
     """
     conditions = ["worker_id > $5"]
     hold = LABELS_HOLD | {"health": f"{HEALTH} = {{}}"}
     conditions += [hold[name].format(f"${number}") for number, name in enumerate(given, start=7)]
     first = 7 + len(given)
-    ends = [[]] if statuses is None else [[f"status = ${n}"] for n in range(first, first + statuses)] or [["false"]]
+    ends = (
+        [[]]
+        if statuses is None
+        else [[f"status = ${n}"] for n in range(first, first + statuses)] or [["false"]]
+    )
     branches = [
-        "({})".format(WORKERS.format(columns=WORKER_COLUMNS, where=" AND ".join([*conditions, *end]))) for end in ends
+        "({})".format(
+            WORKERS.format(columns=WORKER_COLUMNS, where=" AND ".join([*conditions, *end]))
+        )
+        for end in ends
     ]
-    rows = branches[0] if len(branches) == 1 else WORKERS_MERGED.format(branches=" UNION ALL ".join(branches))
+    rows = (
+        branches[0]
+        if len(branches) == 1
+        else WORKERS_MERGED.format(branches=" UNION ALL ".join(branches))
+    )
     return PAGE.format(observation=OBSERVATION, key="worker_id", item=WORKER_ITEM, rows=rows)
 
 
@@ -150,24 +172,29 @@ KEPT_IDS = {
     Health.UNHEALTHY: f"(SELECT worker_id FROM late_workers WHERE deadline < {OBSERVED_THROUGH})",
     Health.UNKNOWN: "unwatched_workers",
 }
-"""Where the active workers of a health are to be found while a leader sweeps and the observation is not blind."""
+"""Where the active workers of a health are to be found while a leader sweeps and the observation is
+not blind."""
 
 
 @cache
 def kept_workers_query(health: Health, given: tuple[str, ...]) -> str:
-    """As `workers_query`, of workers of which there are few: $7… the values `given`, then the statuses to look in.
-    `is_kept` tells whether they are found like this."""
+    """As `workers_query`, of workers of which there are few: $7… the values `given`, then the
+    statuses to look in. `is_kept` tells whether they are found like this."""
     hold = LABELS_HOLD | {"health": f"{HEALTH} = {{}}"}
     conditions = [hold[name].format(f"${number}") for number, name in enumerate(given, start=7)]
     in_statuses = f"status = ANY(${7 + len(given)}::text[])"
     branches = [
         WORKERS_OF.format(
-            ids=KEPT_IDS[health], columns=WORKER_COLUMNS, where=" AND ".join([*conditions, in_statuses, IS_ACTIVE])
+            ids=KEPT_IDS[health],
+            columns=WORKER_COLUMNS,
+            where=" AND ".join([*conditions, in_statuses, IS_ACTIVE]),
         )
     ]
     if health is Health.UNHEALTHY:
         lost = ["worker_id > $5", *conditions, in_statuses, f"status = '{StatusType.LOST}'"]
-        branches.append("({})".format(WORKERS.format(columns=WORKER_COLUMNS, where=" AND ".join(lost))))
+        branches.append(
+            "({})".format(WORKERS.format(columns=WORKER_COLUMNS, where=" AND ".join(lost)))
+        )
     rows = WORKERS_MERGED.format(branches=" UNION ALL ".join(branches))
     page = PAGE.format(observation=OBSERVATION, key="worker_id", item=WORKER_ITEM, rows=rows)
     is_kept = f"{IS_SWEPT} AND NOT {IS_BLIND}" if health is Health.UNKNOWN else IS_SWEPT
@@ -200,14 +227,19 @@ SERVERS = "SELECT * FROM server_instances WHERE {where} ORDER BY instance_id LIM
 @cache
 def servers_query(given: tuple[str, ...], *, active: bool) -> str:
     """$1 is the id to begin after, $2 the limit, $3… the values of the columns `given`."""
-    conditions = ["instance_id > $1", *(f"{column} = ${number}" for number, column in enumerate(given, start=3))]
+    conditions = [
+        "instance_id > $1",
+        *(f"{column} = ${number}" for number, column in enumerate(given, start=3)),
+    ]
     if active:
         conditions.append(IS_ACTIVE)
     rows = SERVERS.format(where=" AND ".join(conditions))
     return PAGE.format(observation=OBSERVATION, key="instance_id", item=SERVER_ITEM, rows=rows)
 
 
-async def list_servers(connection: Connection, filters: ServerFilters, *, after: int, limit: int) -> Page:
+async def list_servers(
+    connection: Connection, filters: ServerFilters, *, after: int, limit: int
+) -> Page:
     """Server instances whose id is greater than `after`, by id."""
     values = {
         column: value

@@ -1,4 +1,5 @@
-"""Which transitions the broker has confirmed. All SQL of the relay; the caller owns the transaction."""
+"""Which transitions the broker has confirmed. All SQL of the relay; the caller owns the
+transaction."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ async def read_unsent(connection: Connection, *, limit: int) -> list[asyncpg.Rec
     return await connection.fetch(UNSENT, limit)
 
 
-# A backup may have been restored since: its revisions are of other transitions, which nobody has sent.
+# A backup may have been restored since: its revisions are of other transitions, which nobody has
+# sent.
 MARK_SENT = """
 UPDATE relay SET sent_revision = $1
  WHERE sent_revision < $1 AND EXISTS (SELECT 1 FROM transitions WHERE revision = $1 AND at = $2)

@@ -17,7 +17,8 @@ DELETE_INSTANCES = """
 DELETE FROM server_instances
  WHERE instance_id IN (
            SELECT instance_id FROM server_instances
-            WHERE status IN ('LOST', 'COMPLETE', 'CRASHED') AND status_since < now() - make_interval(days => $1)
+            WHERE status IN ('LOST', 'COMPLETE', 'CRASHED') AND status_since < now() -
+                make_interval(days => $1)
             ORDER BY instance_id LIMIT $2
               FOR UPDATE SKIP LOCKED
        )
@@ -27,8 +28,10 @@ DELETE_WORKERS = """
 DELETE FROM workers
  WHERE worker_id IN (
            SELECT worker_id FROM workers
-            WHERE status IN ('LOST', 'COMPLETE', 'CRASHED') AND status_since < now() - make_interval(days => $1)
-              AND NOT EXISTS (SELECT 1 FROM server_instances WHERE server_instances.worker_id = workers.worker_id)
+            WHERE status IN ('LOST', 'COMPLETE', 'CRASHED') AND status_since < now() -
+                make_interval(days => $1)
+              AND NOT EXISTS (SELECT 1 FROM server_instances WHERE server_instances.worker_id =
+                  workers.worker_id)
             ORDER BY worker_id LIMIT $2
               FOR UPDATE SKIP LOCKED
        )
@@ -36,7 +39,8 @@ DELETE FROM workers
 
 
 async def delete_ended(connection: Connection, *, retention_days: int) -> int:
-    """Delete some of what ended longer ago than the retention, workers only without instances; how many rows."""
+    """Delete some of what ended longer ago than the retention, workers only without instances; how
+    many rows."""
     deleted = 0
     for sql in (DELETE_INSTANCES, DELETE_WORKERS):
         done = await connection.execute(sql, retention_days, AT_ONCE)
@@ -51,7 +55,8 @@ DELETE FROM server_instances
            SELECT instance_id FROM server_instances s
             WHERE status NOT IN ('LOST', 'COMPLETE', 'CRASHED')
               AND greatest(status_since, received_at)
-                  < (SELECT observed_through FROM observation WHERE id = 1) - make_interval(days => $1)
+                  < (SELECT observed_through FROM observation WHERE id = 1) - make_interval(days =>
+                      $1)
               AND NOT EXISTS (
                       SELECT 1 FROM workers w
                        WHERE w.worker_id = s.worker_id AND w.last_heartbeat IS NOT NULL
@@ -68,9 +73,11 @@ DELETE FROM workers
            SELECT worker_id FROM workers
             WHERE status NOT IN ('LOST', 'COMPLETE', 'CRASHED')
               AND greatest(status_since, received_at, last_heartbeat)
-                  < (SELECT observed_through FROM observation WHERE id = 1) - make_interval(days => $1)
+                  < (SELECT observed_through FROM observation WHERE id = 1) - make_interval(days =>
+                      $1)
               AND (last_heartbeat IS NULL OR status NOT IN ('CREATED', 'INITIALIZING', 'RUNNING'))
-              AND NOT EXISTS (SELECT 1 FROM server_instances WHERE server_instances.worker_id = workers.worker_id)
+              AND NOT EXISTS (SELECT 1 FROM server_instances WHERE server_instances.worker_id =
+                  workers.worker_id)
             ORDER BY worker_id LIMIT $2
               FOR UPDATE SKIP LOCKED
        )
@@ -79,8 +86,8 @@ RETURNING 'worker' AS entity, worker_id AS entity_id, status
 
 
 async def delete_unreported(connection: Connection, *, retention_days: int) -> int:
-    """Delete some of what has not ended, is not watched, and was not reported for the retention; how many rows. The
-    transaction's last write, since each appends its end."""
+    """Delete some of what has not ended, is not watched, and was not reported for the retention;
+    how many rows. The transaction's last write, since each appends its end."""
     transitions = []
     for sql in (DELETE_UNREPORTED_INSTANCES, DELETE_UNREPORTED_WORKERS):
         rows = await connection.fetch(sql, retention_days, AT_ONCE)

@@ -1,12 +1,15 @@
-"""One way to connect, for both roles, `migrate` and `doctor`: what works for one of them works for all.
+"""One way to connect, for both roles, `migrate` and `doctor`: what works for one of them works for
+all.
 
-What an administrator has set for the role, the database or the server must change nothing here: isolation, time-outs,
-time zone. A connection of our own is given all of it once. Behind a pooler (pgbouncer in transaction mode) a session
-is shared with strangers, and each transaction may run in another one: nothing may be set in it, prepared in it or
-left in it. There every statement runs within a transaction, which sets for itself what it needs. A pooler in session
-mode is treated alike, since nothing tells the two apart.
+What an administrator has set for the role, the database or the server must change nothing here:
+isolation, time-outs, time zone. A connection of our own is given all of it once. Behind a pooler
+(pgbouncer in transaction mode) a session is shared with strangers, and each transaction may run in
+another one: nothing may be set in it, prepared in it or left in it. There every statement runs
+within a transaction, which sets for itself what it needs. A pooler in session mode is treated
+alike, since nothing tells the two apart.
 
-A pooler is found by the process id: PostgreSQL announces that of its own process, a pooler makes one up.
+A pooler is found by the process id: PostgreSQL announces that of its own process, a pooler makes
+one up.
 """
 
 from __future__ import annotations
@@ -34,17 +37,19 @@ else:
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 HUNG_AFTER_MS = 3_000
-"""A process that hangs, or whose machine is gone, within a transaction must not keep its locks: the server ends it."""
+"""A process that hangs, or whose machine is gone, within a transaction must not keep its locks: the
+server ends it."""
 
 CANCELLED_BY_US_MS = 1_000
-"""The server's time-out comes so much later than our own, and ends what our request to cancel did not reach."""
+"""The server's time-out comes so much later than our own, and ends what our request to cancel did
+not reach."""
 
 READ_COMMITTED = " SET LOCAL transaction_isolation = 'read committed'; "
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """What a connection is for. `application` is what `pg_stat_activity` shows. A statement is given up after
-    `statement_seconds`; None lets it take its time."""
+    """What a connection is for. `application` is what `pg_stat_activity` shows. A statement is
+    given up after `statement_seconds`; None lets it take its time."""
 
     application: str
     connect_seconds: float
@@ -54,10 +59,13 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def statement_ms(self) -> int:
-        return int(self.statement_seconds * 1000) + CANCELLED_BY_US_MS if self.statement_seconds else 0
+        return (
+            int(self.statement_seconds * 1000) + CANCELLED_BY_US_MS if self.statement_seconds else 0
+        )
 
     def lasting(self) -> dict[str, str]:
-        """For a session that is ours alone. A server that is too old for a setting does without it."""
+        """For a session that is ours alone. A server that is too old for a setting does without
+        it."""
         return {
             "default_transaction_isolation": "read committed",
             "default_transaction_deferrable": "off",
@@ -101,12 +109,19 @@ class Pooled(BaseConnection):
     set_type_codec = _in_transaction(BaseConnection.set_type_codec)
     _execute_in_transaction = _in_transaction(BaseConnection.execute)
 
-    async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> PreparedStatement:  # type: ignore[override]
-        """Only `migrate` prepares, within its one transaction. Its names must not meet those of others."""
-        return await super().prepare(query, name=name or f"manman_status_{uuid.uuid4().hex}", **options)
+    async def prepare(  # type: ignore[override]
+        self, query: str, *, name: str | None = None, **options: Any
+    ) -> PreparedStatement:
+        """Only `migrate` prepares, within its one transaction. Its names must not meet those of
+        others."""
+        return await super().prepare(
+            query, name=name or f"manman_status_{uuid.uuid4().hex}", **options
+        )
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
-        if query.startswith("BEGIN"):  # of asyncpg's own Transaction, which names the isolation if one is asked for
+        if query.startswith(
+            "BEGIN"
+        ):  # of asyncpg's own Transaction, which names the isolation if one is asked for
             isolation = "" if "ISOLATION" in query else READ_COMMITTED
             return await super().execute(query + isolation + self.at_begin, *args, **options)
         return await self._execute_in_transaction(query, *args, **options)
@@ -118,13 +133,17 @@ def is_pooled(connection: object) -> bool:
 
 
 async def connect(url: str, session: Session) -> BaseConnection:
-    """A connection in which everything is set. Raises what asyncpg raises; ConnectionError that names each host when
-    there are several and none will do."""
+    """A connection in which everything is set. Raises what asyncpg raises; ConnectionError that
+    names each host when there are several and none will do."""
     target = parse_database_url(url)
     if target.prepared_statements is not False:
-        connection = await _connect(target, session, kind=asyncpg.Connection, statement_cache_size=100)
+        connection = await _connect(
+            target, session, kind=asyncpg.Connection, statement_cache_size=100
+        )
         try:
-            if await _settle(connection, session, is_surely_ours=target.prepared_statements is True):
+            if await _settle(
+                connection, session, is_surely_ours=target.prepared_statements is True
+            ):
                 return connection
         except BaseException:
             connection.terminate()
@@ -136,7 +155,8 @@ async def connect(url: str, session: Session) -> BaseConnection:
 
 
 async def _settle(connection: BaseConnection, session: Session, *, is_surely_ours: bool) -> bool:
-    """Set what lasts, if the session is ours alone; whether it is. One round trip, nothing prepared."""
+    """Set what lasts, if the session is ours alone; whether it is. One round trip, nothing
+    prepared."""
     wanted = ", ".join(f"('{name}', '{value}')" for name, value in session.lasting().items())
     condition = "" if is_surely_ours else f"pg_backend_pid() = {connection.get_server_pid()} AND "
     done = await connection.execute(
@@ -150,8 +170,8 @@ async def _settle(connection: BaseConnection, session: Session, *, is_surely_our
 async def _connect(
     target: DatabaseUrl, session: Session, *, kind: type[BaseConnection], statement_cache_size: int
 ) -> BaseConnection:
-    """To the first host that answers and is what was asked for. Of several hosts each has its share of the time, so
-    that one that swallows everything does not keep us from the next."""
+    """To the first host that answers and is what was asked for. Of several hosts each has its share
+    of the time, so that one that swallows everything does not keep us from the next."""
     patience = session.connect_seconds
     if target.connect_seconds:
         patience = min(patience, target.connect_seconds * max(1, len(target.places)))
@@ -161,7 +181,10 @@ async def _connect(
         "connection_class": kind,
         "statement_cache_size": statement_cache_size,
         # Poolers know these two, and keep them for us.
-        "server_settings": {"application_name": target.application_name or session.application, "timezone": "UTC"},
+        "server_settings": {
+            "application_name": target.application_name or session.application,
+            "timezone": "UTC",
+        },
     }
     if target.trusts_system:
         arguments["ssl"] = ssl.create_default_context()
@@ -169,7 +192,9 @@ async def _connect(
     if wanted is None and target.places and not session.is_read_only:
         wanted = "read-write"
     if not target.places:
-        return await asyncpg.connect(target.dsn, target_session_attrs=_attribute(wanted), **arguments)
+        return await asyncpg.connect(
+            target.dsn, target_session_attrs=_attribute(wanted), **arguments
+        )
     failures: list[str] = []
     for attribute in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
         failures = []

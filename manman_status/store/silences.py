@@ -1,7 +1,7 @@
 """Silences as rows, and which alerts one covers. The caller owns the transaction.
 
-Of one alert `SILENCED_BY` asks in SQL: it goes through all that last, so it is for a page of alerts.
-Whoever looks at all alerts reads all silences, and asks `Silences`.
+Of one alert `SILENCED_BY` asks in SQL: it goes through all that last, so it is for a page of
+alerts. Whoever looks at all alerts reads all silences, and asks `Silences`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ LASTING_AT_ONCE = 5_000
 
 
 class TooManySilences(ManManStatusError):  # noqa: N818
-    """there are {limit} silences that last, and no more are taken: end some, or let one cover more"""
+    """there are {limit} silences that last, and no more are taken: end some, or let one cover
+    more"""
 
     def __init__(self) -> None:
         super().__init__(limit=LASTING_AT_ONCE)
 
 
 ADD = """
-INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name, worker_id, rule, labels)
+INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name, worker_id, rule,
+    labels)
 SELECT $1, now(), now() + make_interval(secs => $2), $3, $4, $5, $6, $7, $8
  WHERE (SELECT count(*) FROM silences WHERE ends_at > now()) < $9
     ON CONFLICT (silence_id) DO NOTHING
@@ -41,9 +43,11 @@ async def add_silence(
     rule: str | None,
     labels: dict[str, str],
 ) -> bool:
-    """From now on, by the database's clock. False when there is one of this id already: then nothing changes.
-    Raises TooManySilences when as many last as may."""
-    done = await connection.execute(ADD, silence_id, seconds, by, why, group, worker_id, rule, labels, LASTING_AT_ONCE)
+    """From now on, by the database's clock. False when there is one of this id already: then
+    nothing changes. Raises TooManySilences when as many last as may."""
+    done = await connection.execute(
+        ADD, silence_id, seconds, by, why, group, worker_id, rule, labels, LASTING_AT_ONCE
+    )
     if done.endswith(" 1"):
         return True
     if not await connection.fetchval(KNOWN, silence_id):
@@ -52,7 +56,8 @@ async def add_silence(
 
 
 LASTING = """
-SELECT silence_id, group_name, worker_id, rule, labels FROM silences WHERE ends_at > now() ORDER BY ends_at DESC
+SELECT silence_id, group_name, worker_id, rule, labels FROM silences WHERE ends_at > now() ORDER BY
+    ends_at DESC
 """
 
 

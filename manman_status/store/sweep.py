@@ -36,7 +36,8 @@ class Overdue(msgspec.Struct, frozen=True):
 OVERDUE = """overdue AS (
     SELECT worker_id, group_name, last_heartbeat, deadline, timeout_seconds, is_draining
       FROM late_workers
-     WHERE deadline < $1 AND $2::timestamptz + greatest(timeout_seconds, $3::float8) * interval '1 second' < $1
+     WHERE deadline < $1 AND $2::timestamptz + greatest(timeout_seconds, $3::float8) * interval
+         '1 second' < $1
 )"""
 
 
@@ -57,7 +58,8 @@ SILENT = "SELECT group_name, count(*) FROM late_workers WHERE NOT is_draining GR
 ALIVE = f"""
 WITH {KEPT}
 SELECT group_name, sum(number)::bigint FROM kept
- WHERE entity = 'worker' AND status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND has_beat AND NOT is_draining
+ WHERE entity = 'worker' AND status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND has_beat AND NOT
+     is_draining
    AND group_name = ANY($1::text[])
  GROUP BY group_name
 """
@@ -72,10 +74,12 @@ SELECT {GROUP} AS group_name, count(*) FROM workers
 async def count_groups(
     connection: Connection, horizon: Horizon, rules: SweepRules, *, guarded: Iterable[str]
 ) -> dict[str, Group]:
-    """The groups with overdue workers, and those `guarded`. Nobody is overdue until one timeout, at least the grace,
-    was observed since the observation resumed."""
+    """The groups with overdue workers, and those `guarded`. Nobody is overdue until one timeout, at
+    least the grace, was observed since the observation resumed."""
     found = await connection.fetch(OVERDUE_GROUPS, *_overdue(horizon, rules))
-    groups = {row["group_name"]: Group(overdue=row["overdue"], draining=row["draining"]) for row in found}
+    groups = {
+        row["group_name"]: Group(overdue=row["overdue"], draining=row["draining"]) for row in found
+    }
     window = max((row["longest_timeout"] for row in found), default=rules.minimum_timeout)
     groups |= {name: Group() for name in guarded if name not in groups}
     if not groups:
@@ -144,13 +148,19 @@ SELECT instance_id FROM server_instances
 """
 
 
-async def active_instances(connection: Connection, worker_ids: Iterable[int], *, limit: int) -> list[int]:
+async def active_instances(
+    connection: Connection, worker_ids: Iterable[int], *, limit: int
+) -> list[int]:
     """Ids, ascending. No more can appear while their workers are locked."""
-    return [row["instance_id"] for row in await connection.fetch(ACTIVE_INSTANCES, list(worker_ids), limit)]
+    return [
+        row["instance_id"]
+        for row in await connection.fetch(ACTIVE_INSTANCES, list(worker_ids), limit)
+    ]
 
 
 GUARDS = """
-SELECT group_name, opened_at, held, group_size, releasing_since, released_by_hand_at FROM guards ORDER BY group_name
+SELECT group_name, opened_at, held, group_size, releasing_since, released_by_hand_at FROM guards
+    ORDER BY group_name
 """
 
 
@@ -162,12 +172,14 @@ WRITE_GUARDS = """
 INSERT INTO guards AS kept (group_name, opened_at, held, group_size, releasing_since)
 SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bigint[], $4::bigint[], $5::timestamptz[])
 ON CONFLICT (group_name) DO UPDATE
-   SET held = excluded.held, group_size = excluded.group_size, releasing_since = excluded.releasing_since
+   SET held = excluded.held, group_size = excluded.group_size, releasing_since =
+       excluded.releasing_since
 """
 
 
 async def write_guards(connection: Connection, guards: Mapping[str, GuardState]) -> None:
-    """What a person has asked for is never overwritten. `guards` must be in the order of their names."""
+    """What a person has asked for is never overwritten. `guards` must be in the order of their
+    names."""
     states = list(guards.values())
     fields = ("opened_at", "held", "group_size", "releasing_since")
     await connection.execute(
@@ -177,7 +189,8 @@ async def write_guards(connection: Connection, guards: Mapping[str, GuardState])
 
 DELETE_GUARDS = """
 DELETE FROM guards
- WHERE group_name IN (SELECT group_name FROM guards WHERE group_name = ANY($1::text[]) ORDER BY group_name FOR UPDATE)
+ WHERE group_name IN (SELECT group_name FROM guards WHERE group_name = ANY($1::text[]) ORDER BY
+     group_name FOR UPDATE)
 """
 
 
@@ -185,7 +198,10 @@ async def delete_guards(connection: Connection, groups: Iterable[str]) -> None:
     await connection.execute(DELETE_GUARDS, list(groups))
 
 
-RELEASE_GUARD = "UPDATE guards SET released_by_hand_at = now() WHERE group_name = $1 AND released_by_hand_at IS NULL"
+RELEASE_GUARD = (
+    "UPDATE guards SET released_by_hand_at = now() WHERE group_name = $1 AND released_by_hand_at IS"
+    " NULL"
+)
 
 
 async def release_guard(connection: Connection, group: str) -> bool:
@@ -222,7 +238,8 @@ ABANDONED = """
 WITH abandoned AS MATERIALIZED (
     SELECT instance_id, worker_id
       FROM (
-            SELECT instance_id, worker_id, greatest(workers.status_since, server_instances.status_since) AS since,
+            SELECT instance_id, worker_id, greatest(workers.status_since,
+                server_instances.status_since) AS since,
                    greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
               FROM workers JOIN server_instances USING (worker_id)
              WHERE workers.status IN ('LOST', 'COMPLETE', 'CRASHED')
@@ -238,8 +255,9 @@ SELECT instance_id, worker_id FROM abandoned WHERE instance_id > $6 ORDER BY ins
 async def unlisted_instances(
     connection: Connection, horizon: Horizon, rules: SweepRules, *, after: int, limit: int
 ) -> list[tuple[int, int, datetime]]:
-    """Instance, worker and deadline of those that have been missing from the inventories for one timeout, by id and
-    greater than `after`. While two lives of a worker beat, what one does not list may run on the other."""
+    """Instance, worker and deadline of those that have been missing from the inventories for one
+    timeout, by id and greater than `after`. While two lives of a worker beat, what one does not
+    list may run on the other."""
     found = await connection.fetch(UNLISTED, *_given(horizon, rules), after, limit)
     return [(row["instance_id"], row["worker_id"], row["deadline"]) for row in found]
 
@@ -247,6 +265,7 @@ async def unlisted_instances(
 async def abandoned_instances(
     connection: Connection, horizon: Horizon, rules: SweepRules, *, after: int, limit: int
 ) -> list[tuple[int, int]]:
-    """Instance and worker of those still active one timeout after their worker ended or was lost; likewise."""
+    """Instance and worker of those still active one timeout after their worker ended or was lost;
+    likewise."""
     found = await connection.fetch(ABANDONED, *_given(horizon, rules), after, limit)
     return [(row["instance_id"], row["worker_id"]) for row in found]

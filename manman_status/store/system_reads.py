@@ -1,6 +1,7 @@
 """The fleet in numbers, all of them of one moment."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
 AlertNumber: TypeAlias = tuple[str, Severity, AlertState, int]
-"""Rule, severity, state, and how many that are not resolved nor part of another; only what there is."""
+"""Rule, severity, state, and how many that are not resolved nor part of another; only what there
+is."""
 
 
 class Fleet(msgspec.Struct, frozen=True):
@@ -41,33 +43,43 @@ class Fleet(msgspec.Struct, frozen=True):
     active_by_health: dict[Health, int]
     """Of the workers that have not ended; only what there is."""
     workers: list[tuple[str, Health, int]]
-    """Group, health, and how many that have not ended; only what there is, and of the groups that are shown."""
+    """Group, health, and how many that have not ended; only what there is, and of the groups that
+    are shown."""
     groups_total: int
     terminated_workers: int
     servers_by_status: dict[StatusType, int]
     queues: list[dict[str, Any]]
-    """Columns of `watermarks`, and how far each is behind in seconds: the one that is furthest behind first."""
+    """Columns of `watermarks`, and how far each is behind in seconds: the one that is furthest
+    behind first."""
     processors: list[dict[str, Any]]
-    """Those that reported lately: columns of `processors`, and beside them what is in `statistics`."""
+    """Those that reported lately: columns of `processors`, and beside them what is in
+    `statistics`."""
     guards: list[dict[str, Any]]
-    """Columns of `guards`, `group_name` as `group`: those that hold the most workers, at most `GUARDS_SHOWN`."""
+    """Columns of `guards`, `group_name` as `group`: those that hold the most workers, at most
+    `GUARDS_SHOWN`."""
     guards_total: int
     alerts: list[AlertNumber]
     observation: Observation
 
     @property
     def workers_by_health(self) -> dict[Health, int]:
-        return dict.fromkeys(Health, 0) | self.active_by_health | {Health.TERMINATED: self.terminated_workers}
+        return (
+            dict.fromkeys(Health, 0)
+            | self.active_by_health
+            | {Health.TERMINATED: self.terminated_workers}
+        )
 
 
 PROCESSORS_SHOWN = "5 minutes"
 GROUPS_SHOWN = 100
 GUARDS_SHOWN = 100
 
-# Workers choose their groups, and there may be as many as workers: what is read of them is bounded. Needs
-# `workers_counted`; the largest groups are `shown`, and beside them those with the most workers that are not healthy.
+# Workers choose their groups, and there may be as many as workers: what is read of them is bounded.
+# Needs `workers_counted`; the largest groups are `shown`, and beside them those with the most
+# workers that are not healthy.
 GROUPS = """sizes AS (
-    SELECT "group", sum(number) AS size, coalesce(sum(number) FILTER (WHERE health <> '{healthy}'), 0) AS ill
+    SELECT "group", sum(number) AS size, coalesce(sum(number) FILTER (WHERE health <> '{healthy}'),
+        0) AS ill
     FROM workers_counted GROUP BY "group"
 ),
 shown AS (
@@ -86,7 +98,8 @@ QUEUES = """SELECT json_agg(w) FROM (
             extract(epoch FROM now() - observed_through)::float8 AS lag_seconds
         FROM watermarks ORDER BY observed_through NULLS FIRST, queue
     ) w"""
-PROCESSORS = """SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORDER BY started_at, processor_id)
+PROCESSORS = """SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORDER BY started_at,
+        processor_id)
         FROM processors p WHERE last_seen > now() - {shown}"""
 GUARDS = f"""SELECT json_agg(g) FROM (
         SELECT group_name AS "group", opened_at, held, group_size, releasing_since FROM (
@@ -101,26 +114,31 @@ ALERTS = """SELECT json_agg(json_build_array(rule, severity, state, number)) FRO
 IS_STANDING = f"{IS_NOT_TERMINAL} AND status <> '{StatusType.LOST}'"
 # As of the leader's last sweep. An overdue worker within the grace is late only.
 LATE = f"""late AS (
-    SELECT group_name, count(*) FILTER (WHERE NOT is_overdue) AS late, count(*) FILTER (WHERE is_overdue) AS overdue,
+    SELECT group_name, count(*) FILTER (WHERE NOT is_overdue) AS late, count(*) FILTER (WHERE
+        is_overdue) AS overdue,
         min(last_heartbeat) AS oldest
     FROM (
         SELECT group_name, last_heartbeat,
-            greatest(deadline, {RESUMED_AT} + greatest(timeout_seconds, $3::float8) * interval '1 second')
+            greatest(deadline, {RESUMED_AT} + greatest(timeout_seconds, $3::float8) * interval
+                '1 second')
                 < {OBSERVED_THROUGH} AS is_overdue
         FROM late_workers
     ) l GROUP BY group_name
 )"""
 BY_COUNTS = f"""{LATE},
 of_group AS (
-    SELECT group_name, coalesce(sum(number) FILTER (WHERE {IS_STANDING} AND has_beat), 0) AS watched,
+    SELECT group_name, coalesce(sum(number) FILTER (WHERE {IS_STANDING} AND has_beat), 0) AS
+        watched,
         coalesce(sum(number) FILTER (WHERE {IS_STANDING} AND NOT has_beat), 0) AS unwatched,
         coalesce(sum(number) FILTER (WHERE status = '{StatusType.LOST}'), 0) AS lost
     FROM kept WHERE entity = '{Entity.WORKER}' GROUP BY group_name
 ),
 judged AS (
-    SELECT group_name, unwatched, lost, watched, CASE WHEN {IS_BLIND} THEN watched ELSE 0 END AS unseen,
+    SELECT group_name, unwatched, lost, watched, CASE WHEN {IS_BLIND} THEN watched ELSE 0 END AS
+        unseen,
         CASE WHEN {IS_BLIND} THEN 0 ELSE least(coalesce(late, 0), watched) END AS late,
-        CASE WHEN {IS_BLIND} THEN 0 ELSE least(coalesce(overdue, 0), watched - least(coalesce(late, 0), watched)) END
+        CASE WHEN {IS_BLIND} THEN 0 ELSE least(coalesce(overdue, 0), watched - least(coalesce(late,
+            0), watched)) END
             AS overdue
     FROM of_group LEFT JOIN late USING (group_name)
 ),
@@ -132,12 +150,14 @@ workers_counted AS (
     ) of_health (health, number)
     WHERE number > 0
 ),
-oldest AS (SELECT least((SELECT min(oldest) FROM late), oldest_heartbeat) AS at FROM sweeps WHERE id = 1)"""
+oldest AS (SELECT least((SELECT min(oldest) FROM late), oldest_heartbeat) AS at FROM sweeps WHERE id
+    = 1)"""
 # While nobody sweeps. OFFSET 0: else PostgreSQL expects a group of each worker, and sorts them all.
 BY_ROWS = f"""workers_read AS (
     SELECT "group", health, count(*) AS number, min(last_heartbeat) FILTER (WHERE active) AS oldest
     FROM (
-        SELECT coalesce(labels ->> 'group', '') AS "group", last_heartbeat, {IS_ACTIVE} AS active, {HEALTH} AS health
+        SELECT coalesce(labels ->> 'group', '') AS "group", last_heartbeat, {IS_ACTIVE} AS active,
+            {HEALTH} AS health
         FROM workers WHERE {IS_NOT_TERMINAL} OFFSET 0
     ) w
     GROUP BY "group", health
@@ -147,21 +167,26 @@ oldest AS (SELECT min(oldest) AS at FROM workers_read)"""
 
 
 def fleet_query(columns: str, *, largest: int, worst: int, by_rows: bool = False) -> str:
-    """The numbers of the fleet and of its largest and worst groups, with further columns; all of one moment."""
+    """The numbers of the fleet and of its largest and worst groups, with further columns; all of
+    one moment."""
     # Both are given the same parameters: those that are not needed have their types here.
     return f"""WITH {OBSERVATION},
 given AS (SELECT $1::float8, $2::float8),
 {KEPT},
 {BY_ROWS if by_rows else BY_COUNTS},
 {GROUPS.format(healthy=Health.HEALTHY, largest=largest, worst=worst)}
-SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, {SLOWEST_QUEUE}, {IS_SWEPT} AS is_swept,
+SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, {SLOWEST_QUEUE}, {IS_SWEPT} AS
+    is_swept,
     {GROUP_NUMBERS},
     (SELECT extract(epoch FROM as_of - at)::float8 FROM oldest) AS oldest_age,
-    (SELECT coalesce(sum(number), 0)::bigint FROM kept WHERE entity = '{Entity.WORKER}' AND {IS_ACTIVE})
+    (SELECT coalesce(sum(number), 0)::bigint FROM kept WHERE entity = '{Entity.WORKER}' AND
+        {IS_ACTIVE})
         AS active_workers,
-    (SELECT coalesce(sum(number), 0)::bigint FROM kept WHERE entity = '{Entity.WORKER}' AND {IS_TERMINAL})
+    (SELECT coalesce(sum(number), 0)::bigint FROM kept WHERE entity = '{Entity.WORKER}' AND
+        {IS_TERMINAL})
         AS terminated_workers,
-    (SELECT json_object_agg(status, number) FROM kept WHERE entity = '{Entity.SERVER_INSTANCE}' AND number > 0)
+    (SELECT json_object_agg(status, number) FROM kept WHERE entity = '{Entity.SERVER_INSTANCE}' AND
+        number > 0)
         AS servers,
     ({GUARDS}) AS guards, (SELECT count(*) FROM guards) AS guards_total,
     ({ALERTS}) AS alerts,
@@ -169,15 +194,19 @@ SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, {SLOWEST_QUE
 FROM observed"""
 
 
-async def read_numbers(connection: Connection, queries: tuple[str, str], *, timeouts: Timeouts) -> asyncpg.Record:
-    """Of a query by counts and the same by rows: by counts as long as a leader sweeps, which knows who is late."""
+async def read_numbers(
+    connection: Connection, queries: tuple[str, str], *, timeouts: Timeouts
+) -> asyncpg.Record:
+    """Of a query by counts and the same by rows: by counts as long as a leader sweeps, which knows
+    who is late."""
     (row,) = await connection.fetch(queries[0], *timeouts.values)
     if not row["is_swept"]:
         (row,) = await connection.fetch(queries[1], *timeouts.values)
     return row
 
 
-COLUMNS = f"""({QUEUES}) AS queues, ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors"""
+COLUMNS = f"""({QUEUES}) AS queues,
+    ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors"""
 FLEET = (
     fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0),
     fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0, by_rows=True),

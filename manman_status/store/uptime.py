@@ -1,7 +1,8 @@
-"""What uptime is reckoned from: changes of status within a window, and when nobody could see them. Times are
-microseconds since the epoch."""
+"""What uptime is reckoned from: changes of status within a window, and when nobody could see them.
+Times are microseconds since the epoch."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ WINDOW = f"""WITH {OBSERVATION}
 SELECT as_of, lag_seconds, revision, epoch, {WINDOW_COLUMNS} FROM observed"""
 WORKER_CHANGES = f"""SELECT status, ARRAY(
     SELECT json_build_array({microseconds("at")}, old_status, new_status) FROM transitions
-    WHERE entity = '{Entity.WORKER}' AND entity_id = worker_id AND at > {_time("$2")} ORDER BY revision
+    WHERE entity = '{Entity.WORKER}' AND entity_id = worker_id AND at > {_time("$2")} ORDER BY
+        revision
 ) AS changes
 FROM workers WHERE worker_id = $1"""
 
@@ -69,9 +71,9 @@ async def read_worker_uptime(
     return Uptime(window, 1, window.measure(changes, status_of(row["status"])), observation)
 
 
-# As `Window.measure`, of many workers at once; a test holds the two together. A change ends a span, and the last one of
-# a worker begins another, which lasts until the end of the window. $3 to $5 are `Window.seen_until`, $6 `Window.seen`,
-# $7 the workers it is about, or null.
+# As `Window.measure`, of many workers at once; a test holds the two together. A change ends a span,
+# and the last one of a worker begins another, which lasts until the end of the window. $3 to $5 are
+# `Window.seen_until`, $6 `Window.seen`, $7 the workers it is about, or null.
 FLEET_SPANS = f"""WITH chosen AS (
     SELECT worker_id, status FROM workers
     WHERE ($1::text IS NULL OR coalesce(labels ->> 'group', '') = $1)
@@ -79,17 +81,21 @@ FLEET_SPANS = f"""WITH chosen AS (
 ),
 changes AS (
     SELECT entity_id, revision, old_status, new_status,
-        round(date_part('epoch', max(at) OVER (PARTITION BY entity_id ORDER BY revision ROWS UNBOUNDED PRECEDING))
+        round(date_part('epoch', max(at) OVER (PARTITION BY entity_id ORDER BY revision ROWS
+            UNBOUNDED PRECEDING))
             * 1000000)::bigint AS at
     FROM transitions
-    WHERE entity = '{Entity.WORKER}' AND at > {_time("$2")} AND entity_id IN (SELECT worker_id FROM chosen)
+    WHERE entity = '{Entity.WORKER}' AND at > {_time("$2")} AND entity_id IN (SELECT worker_id FROM
+        chosen)
 ),
 seen AS (
-    SELECT entity_id, revision, old_status, new_status, ($4::bigint[])[piece] * at + ($5::bigint[])[piece] AS seen
+    SELECT entity_id, revision, old_status, new_status, ($4::bigint[])[piece] * at +
+        ($5::bigint[])[piece] AS seen
     FROM changes, LATERAL (SELECT width_bucket(at, $3::bigint[]) + 1 AS piece OFFSET 0) p
 ),
 spans AS (
-    SELECT old_status, new_status, seen - lag(seen, 1, 0::bigint) OVER life AS length, $6::bigint - seen AS rest,
+    SELECT old_status, new_status, seen - lag(seen, 1, 0::bigint) OVER life AS length, $6::bigint -
+        seen AS rest,
         lead(seen) OVER life IS NULL AS is_last
     FROM seen WINDOW life AS (PARTITION BY entity_id ORDER BY revision)
 )
@@ -99,9 +105,11 @@ SELECT
         SELECT status, count(*) AS number FROM chosen
         WHERE NOT EXISTS (SELECT FROM changes WHERE entity_id = worker_id) GROUP BY status
     ) c) AS unchanged,
-    (SELECT json_agg(json_build_array(old_status, new_status, is_last, number, length, longest, rest, longest_rest))
+    (SELECT json_agg(json_build_array(old_status, new_status, is_last, number, length, longest,
+        rest, longest_rest))
         FROM (
-            SELECT old_status, new_status, is_last, count(*) AS number, sum(length)::bigint AS length,
+            SELECT old_status, new_status, is_last, count(*) AS number, sum(length)::bigint AS
+                length,
                 max(length) AS longest, sum(rest)::bigint AS rest, max(rest) AS longest_rest
             FROM spans GROUP BY old_status, new_status, is_last
         ) s) AS spans"""
@@ -128,14 +136,22 @@ async def read_fleet_uptime(
 
 
 async def _add_spans(
-    connection: Connection, figures: Figures, group: str | None, window: Window, among: Sequence[int] | None
+    connection: Connection,
+    figures: Figures,
+    group: str | None,
+    window: Window,
+    among: Sequence[int] | None,
 ) -> int:
     """From `transitions` alone; how many workers."""
     if among is not None and not among:
         return 0
-    (row,) = await connection.fetch(FLEET_SPANS, group, window.begin, *window.seen_until(), window.seen, among)
+    (row,) = await connection.fetch(
+        FLEET_SPANS, group, window.begin, *window.seen_until(), window.seen, among
+    )
     for old, new, is_last, number, length, longest, rest, longest_rest in row["spans"] or ():
-        figures.add(old and status_of(old), number, total=length, longest=longest, then=status_of(new))
+        figures.add(
+            old and status_of(old), number, total=length, longest=longest, then=status_of(new)
+        )
         if is_last:
             figures.add(status_of(new), number, total=rest, longest=longest_rest)
     unchanged: Mapping[str, int] = row["unchanged"] or {}
@@ -150,8 +166,9 @@ MOST_MOVES = 1_000
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Which `days` of a window are taken as they were summed up, and when each was made; the others are read from
-    `transitions`. `of_begin` is the day in which the window begins: what is out of order there must be known."""
+    """Which `days` of a window are taken as they were summed up, and when each was made; the others
+    are read from `transitions`. `of_begin` is the day in which the window begins: what is out of
+    order there must be known."""
 
     days: dict[date, int]
     of_begin: dict[date, int]
@@ -172,7 +189,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 NO_END = us_of(date(9999, 1, 1))
 PLAN = f"""
-SELECT (SELECT coalesce(json_agg(json_build_array(day, {microseconds("made_at")}, blind) ORDER BY day), '[]')
+SELECT (SELECT coalesce(json_agg(json_build_array(day, {microseconds("made_at")}, blind) ORDER BY
+    day), '[]')
         FROM uptime_days WHERE is_complete AND day >= $1 AND day < $2) AS days,
     ARRAY({APART} ORDER BY worker_id) AS apart,
     ARRAY(SELECT worker_id FROM uptime_moves WHERE NOT is_taken LIMIT {MOST_MOVES + 1}) AS moves
@@ -201,9 +219,10 @@ COUNTED = f"""SELECT status, sum(number)::bigint AS number FROM (
         UNION ALL SELECT entity, group_name, status, number FROM fleet_count_changes
     ) kept
     WHERE entity = '{Entity.WORKER}' AND ($4::text IS NULL OR group_name = $4) GROUP BY status"""
-# $1 to $3 are `Window.seen_until`, $4 the group, $5 and $6 the ranges, $7 who is apart, $8 the days and $9 the one in
-# which the window begins, $10 when that was. `first_open` is when the loss began that is not over and is the oldest,
-# of the `open` ones that began within the window: all that began, without those that ended.
+# $1 to $3 are `Window.seen_until`, $4 the group, $5 and $6 the ranges, $7 who is apart, $8 the days
+# and $9 the one in which the window begins, $10 when that was. `first_open` is when the loss began
+# that is not over and is the oldest, of the `open` ones that began within the window: all that
+# began, without those that ended.
 BY_DAYS = f"""WITH counted AS (
     {COUNTED}
     UNION ALL
@@ -242,30 +261,36 @@ open AS (
 )
 SELECT
     (SELECT json_object_agg(status, number) FROM (
-        SELECT status, sum(number)::bigint AS number FROM counted GROUP BY status HAVING sum(number) > 0
+        SELECT status, sum(number)::bigint AS number FROM counted GROUP BY status HAVING sum(number)
+            > 0
     ) c) AS workers,
     (SELECT json_agg(json_build_array(old_status, new_status, number, seen, lost, longest)) FROM (
         SELECT old_status, new_status, count(*) AS number, sum(seen)::bigint AS seen,
             coalesce(sum(length), 0)::bigint AS lost, coalesce(max(length), 0) AS longest
         FROM read GROUP BY old_status, new_status
     ) r) AS read,
-    (SELECT json_agg(json_build_array(day, nullif(old_status, ''), new_status, changes, seen, lost, longest))
+    (SELECT json_agg(json_build_array(day, nullif(old_status, ''), new_status, changes, seen, lost,
+        longest))
         FROM made) AS made,
     (SELECT json_agg(json_build_array(old_status, new_status, lost, longest)) FROM (
         SELECT old_status, new_status, sum(length)::bigint AS lost, max(length) AS longest
         FROM crossed GROUP BY old_status, new_status
     ) c) AS crossed,
-    (SELECT min(begun) FROM open) AS first_open, (SELECT coalesce(sum(number), 0) FROM open)::bigint AS open,
-    (SELECT json_object_agg(day, {microseconds("made_at")}) FROM uptime_days WHERE day = ANY($8)) AS days,
-    (SELECT json_object_agg(day, {microseconds("made_at")}) FROM uptime_days WHERE day = $9) AS of_begin,
+    (SELECT min(begun) FROM open) AS first_open, (SELECT coalesce(sum(number), 0) FROM open)::bigint
+        AS open,
+    (SELECT json_object_agg(day, {microseconds("made_at")}) FROM uptime_days WHERE day = ANY($8)) AS
+        days,
+    (SELECT json_object_agg(day, {microseconds("made_at")}) FROM uptime_days WHERE day = $9) AS
+        of_begin,
     EXISTS (SELECT FROM uptime_days WHERE {IS_LATE}) AS is_late"""
 
 
 async def _add_by_days(
     connection: Connection, figures: Figures, group: str | None, window: Window, plan: Plan
 ) -> int | None:
-    """By the days of the plan, and from `transitions` beside them; how many workers. None, and nothing added, when
-    a day of the plan was made anew since, or something came late: its workers are not known yet to be out of order."""
+    """By the days of the plan, and from `transitions` beside them; how many workers. None, and
+    nothing added, when a day of the plan was made anew since, or something came late: its workers
+    are not known yet to be out of order."""
     (row,) = await connection.fetch(
         BY_DAYS,
         *window.seen_until(),
@@ -280,10 +305,14 @@ async def _add_by_days(
     if row["is_late"] or made_at != [plan.days, plan.of_begin]:
         return None
     for old, new, number, total, lost, longest in row["read"] or ():
-        figures.add_changes(old and status_of(old), status_of(new), number, seen=total, lost=lost, longest=longest)
+        figures.add_changes(
+            old and status_of(old), status_of(new), number, seen=total, lost=lost, longest=longest
+        )
     for day, old, new, number, of_day, lost, longest in row["made"] or ():
         total = of_day + number * window.seen_at(us_of(date.fromisoformat(day)))
-        figures.add_changes(old and status_of(old), status_of(new), number, seen=total, lost=lost, longest=longest)
+        figures.add_changes(
+            old and status_of(old), status_of(new), number, seen=total, lost=lost, longest=longest
+        )
     for old, new, lost, longest in row["crossed"] or ():
         figures.add_changes(status_of(old), status_of(new), 0, seen=0, lost=lost, longest=longest)
     workers: Mapping[str, int] = row["workers"] or {}

@@ -1,14 +1,15 @@
 """Changes of workers' status, summed up by UTC day and group, for uptime over long windows.
 
-Time in a status is additive: each change adds its time to the total of the status before it and takes
-it from the total of the one after it, so a day needs one row for each pair of statuses. Only losses
-have to be known from begin to end: those within a day are summed up, those that were not over at its
-end are listed, with their workers in `uptime_losses`, and listed again on the day they ended.
+Time in a status is additive: each change adds its time to the total of the status before it and
+takes it from the total of the one after it, so a day needs one row for each pair of statuses. Only
+losses have to be known from begin to end: those within a day are summed up, those that were not
+over at its end are listed, with their workers in `uptime_losses`, and listed again on the day they
+ended.
 
-Uptime is that of the workers that are known now, by the group they have now. So a day counts no more
-once a worker that changed in it has gone to another group or was deleted (`uptime_moves`), has
-received a change since (a clock stepped), or was blind at other times than it was made with. Whoever
-reads looks for all of that, and reads such a day from `transitions` until it is made anew.
+Uptime is that of the workers that are known now, by the group they have now. So a day counts no
+more once a worker that changed in it has gone to another group or was deleted (`uptime_moves`), has
+received a change since (a clock stepped), or was blind at other times than it was made with.
+Whoever reads looks for all of that, and reads such a day from `transitions` until it is made anew.
 
 A history is not in order when a change is dated before an earlier one, or begins anew after the
 worker was deleted. Such a worker is kept apart: no day has it, and its changes are read one by one.
@@ -17,7 +18,8 @@ A day is made in pieces, of some thousand changes each, in the order of the work
 oldest day first.
 """
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter, always
+# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
+# always
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ from manman_status.store.pool import Connection
 
 ONE_DAY = timedelta(days=1)
 SETTLED_AFTER = timedelta(minutes=5)
-"""No transaction takes so long: after that nothing is dated into the day, unless the clock steps."""
+"""No transaction takes so long: after that nothing is dated into the day, unless the clock
+steps."""
 CHANGES_AT_ONCE = 10_000
 MOVES_AT_ONCE = 500
 
@@ -42,14 +45,17 @@ def microseconds(time: str) -> str:
     return f"(extract(epoch FROM {time}) * 1000000)::bigint"
 
 
-# $1 is the length of the window, $2 from when on a gap blinds, in seconds. The last gap is not over.
+# $1 is the length of the window, $2 from when on a gap blinds, in seconds. The last gap is not
+# over.
 WINDOW_COLUMNS = f"""
     {microseconds("now() - make_interval(secs => $1)")} AS begins, {microseconds("now()")} AS ends,
     ARRAY(
-        SELECT ARRAY[{microseconds("began_at + make_interval(secs => $2)")}, {microseconds("ended_at")}]
+        SELECT ARRAY[{microseconds("began_at + make_interval(secs => $2)")},
+            {microseconds("ended_at")}]
         FROM observation_gaps WHERE ended_at > now() - make_interval(secs => $1)
         UNION ALL
-        SELECT ARRAY[{microseconds("observed_through + make_interval(secs => $2)")}, {microseconds("now()")}]
+        SELECT ARRAY[{microseconds("observed_through + make_interval(secs => $2)")},
+            {microseconds("now()")}]
         WHERE observed_through IS NOT NULL
     ) AS blind"""
 WINDOW = f"SELECT {WINDOW_COLUMNS} FROM observation WHERE id = 1"
@@ -59,7 +65,9 @@ def window_of(row: asyncpg.Record) -> Window:
     return Window(row["begins"], row["ends"], map(tuple, row["blind"]))
 
 
-async def read_window(connection: Connection, seconds: float, *, blind_after_seconds: float) -> Window:
+async def read_window(
+    connection: Connection, seconds: float, *, blind_after_seconds: float
+) -> Window:
     """The last so many seconds, and when they were blind."""
     (row,) = await connection.fetch(WINDOW, seconds, blind_after_seconds)
     return window_of(row)
@@ -88,10 +96,12 @@ def seen(time: str, first: int) -> str:
 
 
 # Of `changes`, in the order of each worker: of two that are out of order by a moment the later one
-# counts from when the earlier did. A loss began with the change before, on this day or on one before.
+# counts from when the earlier did. A loss began with the change before, on this day or on one
+# before.
 CHANGES_OF_LIVES = f"""ordered AS (
     SELECT entity_id, revision, old_status, new_status, "group", lower_at,
-        round(date_part('epoch', max(at) OVER (PARTITION BY entity_id ORDER BY revision ROWS UNBOUNDED PRECEDING))
+        round(date_part('epoch', max(at) OVER (PARTITION BY entity_id ORDER BY revision ROWS
+            UNBOUNDED PRECEDING))
             * 1000000)::bigint AS at
     FROM changes
 ),
@@ -111,12 +121,17 @@ lives AS (
 APART = "SELECT DISTINCT worker_id FROM uptime_moves WHERE is_apart"
 SET_APART = """
 INSERT INTO uptime_moves (worker_id, is_apart, is_taken, at)
-SELECT DISTINCT worker_id, true, $2::bool, greatest(now(), $3) FROM unnest($1::bigint[]) AS worker_id
+SELECT DISTINCT worker_id, true, $2::bool, greatest(now(), $3) FROM unnest($1::bigint[]) AS
+    worker_id
 """
 
 
 async def set_apart(
-    connection: Connection, worker_ids: Iterable[int], *, is_taken: bool = False, until: datetime | None = None
+    connection: Connection,
+    worker_ids: Iterable[int],
+    *,
+    is_taken: bool = False,
+    until: datetime | None = None,
 ) -> None:
     """From now on their changes are in no day. `is_taken`: the days that have them were deleted."""
     if ids := sorted(worker_ids):
@@ -142,7 +157,8 @@ class Day(msgspec.Struct, frozen=True):
 
 # The oldest day stands for all that is before it, too.
 OF_THE_DAY = f"""at < {midnight("day + 1")}
-        AND at >= CASE WHEN day > (SELECT min(day) FROM uptime_days) THEN {midnight("day")} ELSE '-infinity' END"""
+        AND at >= CASE WHEN day > (SELECT min(day) FROM uptime_days) THEN {midnight("day")} ELSE
+            '-infinity' END"""
 IS_LATE = f"EXISTS (SELECT FROM transitions WHERE {OF_THE_DAY} AND revision > through_revision)"
 DAYS = f"""
 SELECT day, through_revision, blind, done_through, is_complete, {IS_LATE} AS is_late,
@@ -161,14 +177,21 @@ SELECT DISTINCT entity_id FROM uptime_days, LATERAL (
 
 
 async def make_some(
-    connection: Connection, window: Window, *, retention_days: int, changes_at_once: int = CHANGES_AT_ONCE
+    connection: Connection,
+    window: Window,
+    *,
+    retention_days: int,
+    changes_at_once: int = CHANGES_AT_ONCE,
 ) -> bool:
-    """Do a piece of what is to be done, in the caller's transaction; False when all past days are made. `window` is
-    the retention's, at least, and ends now."""
+    """Do a piece of what is to be done, in the caller's transaction; False when all past days are
+    made. `window` is the retention's, at least, and ends now."""
     if await _take_moves(connection):
         return True
     now = datetime.fromtimestamp(window.end // 1_000_000, UTC)
-    oldest, newest = now.date() - timedelta(days=retention_days), (now - SETTLED_AFTER).date() - ONE_DAY
+    oldest, newest = (
+        now.date() - timedelta(days=retention_days),
+        (now - SETTLED_AFTER).date() - ONE_DAY,
+    )
     known = {row["day"]: Day(**row) for row in await connection.fetch(DAYS)}
     if beyond := [day for day in known if not oldest <= day <= newest]:
         await _reset_days(connection, beyond)
@@ -176,10 +199,14 @@ async def make_some(
         await connection.execute(FORGET_APART, midnight_of(oldest))
         return True
     if late := [day for day, made in known.items() if made.is_late]:
-        await set_apart(connection, (row["entity_id"] for row in await connection.fetch(LATE_IN, late)))
+        await set_apart(
+            connection, (row["entity_id"] for row in await connection.fetch(LATE_IN, late))
+        )
         await _reset_days(connection, late, through_revision=known[late[0]].revision)
         return True
-    if changed := [day for day, made in known.items() if made.is_begun and made.blind != blind_of(window, day)]:
+    if changed := [
+        day for day, made in known.items() if made.is_begun and made.blind != blind_of(window, day)
+    ]:
         await _reset_days(connection, changed)
         return True
     for back in range((newest - oldest).days, -1, -1):
@@ -199,7 +226,10 @@ def midnight_of(day: date) -> datetime:
 
 
 # A day later, so that no window reaches what was odd about them.
-FORGET_APART = "DELETE FROM uptime_moves WHERE is_apart AND is_taken AND at < $1::timestamptz - interval '1 day'"
+FORGET_APART = (
+    "DELETE FROM uptime_moves WHERE is_apart AND is_taken AND at < $1::timestamptz - interval '1"
+    " day'"
+)
 TO_TAKE = """
 SELECT move_id, worker_id FROM uptime_moves WHERE NOT is_taken ORDER BY move_id LIMIT $1
 """
@@ -213,7 +243,9 @@ async def _take_moves(connection: Connection) -> bool:
     moves = await connection.fetch(TO_TAKE, MOVES_AT_ONCE)
     if not moves:
         return False
-    await _reset_days(connection, await changed_on(connection, {move["worker_id"] for move in moves}))
+    await _reset_days(
+        connection, await changed_on(connection, {move["worker_id"] for move in moves})
+    )
     for statement in TAKE:
         await connection.execute(statement, [move["move_id"] for move in moves])
     return True
@@ -235,14 +267,20 @@ async def changed_on(connection: Connection, worker_ids: Iterable[int]) -> list[
 
 
 RESET_DAYS = """
-UPDATE uptime_days SET done_through = NULL, is_complete = false, through_revision = coalesce($2, through_revision)
+UPDATE uptime_days SET done_through = NULL, is_complete = false, through_revision = coalesce($2,
+    through_revision)
  WHERE day = ANY($1::date[])
 """
-DELETE_SUMS = tuple(f"DELETE FROM {table} WHERE day = ANY($1::date[])" for table in ("uptime_changes", "uptime_losses"))
+DELETE_SUMS = tuple(
+    f"DELETE FROM {table} WHERE day = ANY($1::date[])"
+    for table in ("uptime_changes", "uptime_losses")
+)
 DELETE_DAYS = "DELETE FROM uptime_days WHERE day = ANY($1::date[])"
 
 
-async def _reset_days(connection: Connection, days: Sequence[date], *, through_revision: int | None = None) -> None:
+async def _reset_days(
+    connection: Connection, days: Sequence[date], *, through_revision: int | None = None
+) -> None:
     """They are to be made anew. Their rows stay, so that what comes late meanwhile is seen."""
     await connection.execute(RESET_DAYS, days, through_revision)
     for statement in DELETE_SUMS:
@@ -261,7 +299,10 @@ SELECT count(*) AS found, max(entity_id) AS last FROM (
 ) piece
 """
 # $1 and $2 are the bounds of the day, $3 and $4 of the ids.
-OF_PIECE = f"entity = '{Entity.WORKER}' AND entity_id > $3 AND entity_id <= $4 AND entity_id NOT IN ({APART})"
+OF_PIECE = (
+    f"entity = '{Entity.WORKER}' AND entity_id > $3 AND entity_id <= $4 AND entity_id NOT IN"
+    f" ({APART})"
+)
 OUT_OF_ORDER = f"""
 SELECT entity_id, max(seen_at) AS until FROM (
     SELECT entity_id, at, max(at) OVER life AS seen_at, old_status, row_number() OVER life AS number
@@ -279,14 +320,16 @@ WHERE {OF_PIECE} AND later.at >= $2
     AND revision < (SELECT max(revision) FROM transitions WHERE at >= $1 AND at < $2)
     AND EXISTS (
         SELECT FROM transitions c
-        WHERE c.entity = '{Entity.WORKER}' AND c.entity_id = later.entity_id AND c.revision > later.revision
+        WHERE c.entity = '{Entity.WORKER}' AND c.entity_id = later.entity_id AND c.revision >
+            later.revision
             AND c.at >= $1 AND c.at < $2
     )
 GROUP BY entity_id
 """
 # $5 to $7 are `Window.seen_until` of the day.
 MAKE_PIECE = f"""WITH changes AS (
-    SELECT entity_id, revision, old_status, new_status, at, coalesce(labels ->> 'group', '') AS "group",
+    SELECT entity_id, revision, old_status, new_status, at, coalesce(labels ->> 'group', '') AS
+        "group",
         {microseconds("$1::timestamptz")} AS lower_at
     FROM transitions JOIN workers ON worker_id = entity_id
     WHERE {OF_PIECE} AND at >= $1 AND at < $2
@@ -295,7 +338,8 @@ MAKE_PIECE = f"""WITH changes AS (
 summed AS (
     SELECT "group", old_status, new_status, count(*) AS changes, sum(seen)::bigint AS seen,
         coalesce(sum(length), 0)::bigint AS lost, coalesce(max(length), 0) AS longest,
-        coalesce(array_agg(at) FILTER (WHERE new_status = '{StatusType.LOST}' AND is_last), '{{}}') AS opened,
+        coalesce(array_agg(at) FILTER (WHERE new_status = '{StatusType.LOST}' AND is_last), '{{}}')
+            AS opened,
         coalesce(array_agg(begun) FILTER (WHERE crossed), '{{}}') AS crossed_begun,
         coalesce(array_agg(at) FILTER (WHERE crossed), '{{}}') AS crossed_ended
     FROM (
@@ -312,19 +356,23 @@ open AS (
     ON CONFLICT DO NOTHING
 )
 INSERT INTO uptime_changes AS kept
-    (day, is_fleet, group_name, old_status, new_status, changes, seen, lost, longest, opened, crossed_begun,
+    (day, is_fleet, group_name, old_status, new_status, changes, seen, lost, longest, opened,
+        crossed_begun,
      crossed_ended)
-SELECT ($1::timestamptz AT TIME ZONE 'UTC')::date, "group" IS NULL, coalesce("group", ''), coalesce(old_status, ''),
+SELECT ($1::timestamptz AT TIME ZONE 'UTC')::date, "group" IS NULL, coalesce("group", ''),
+    coalesce(old_status, ''),
     new_status, changes, seen, lost, longest, opened, crossed_begun, crossed_ended
 FROM summed
 ON CONFLICT (day, is_fleet, group_name, old_status, new_status) DO UPDATE
-   SET changes = kept.changes + excluded.changes, seen = kept.seen + excluded.seen, lost = kept.lost + excluded.lost,
+   SET changes = kept.changes + excluded.changes, seen = kept.seen + excluded.seen, lost = kept.lost
+       + excluded.lost,
        longest = greatest(kept.longest, excluded.longest), opened = kept.opened || excluded.opened,
        crossed_begun = kept.crossed_begun || excluded.crossed_begun,
        crossed_ended = kept.crossed_ended || excluded.crossed_ended
 """
 END_PIECE = """
-UPDATE uptime_days SET done_through = $2, is_complete = $3, made_at = clock_timestamp() WHERE day = $1
+UPDATE uptime_days SET done_through = $2, is_complete = $3, made_at = clock_timestamp() WHERE day =
+    $1
 """
 LEAST_ID, GREATEST_ID = -(2**63), 2**63 - 1
 
@@ -343,7 +391,9 @@ async def _make_piece(
     odd = {row["entity_id"]: row["until"] for row in await connection.fetch(OUT_OF_ORDER, *bounds)}
     if odd:  # the days before, which tell when losses began, may have to be made anew
         await set_apart(connection, odd, is_taken=True, until=max(odd.values()))
-        await _reset_days(connection, [other for other in await changed_on(connection, odd) if other != day])
+        await _reset_days(
+            connection, [other for other in await changed_on(connection, odd) if other != day]
+        )
         return
     pairs = list(zip(blind[::2], blind[1::2], strict=True))
     of_day = Window(us_of(day), us_of(day) + DAY_US, pairs)

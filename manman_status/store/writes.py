@@ -101,8 +101,8 @@ INSTANCE_COLUMNS = {
 class RowAppeared(ManManStatusError):  # noqa: N818
     """The rows are not those that this transaction has locked: load them again, and merge again.
 
-    Another processor made a row meanwhile, or an instance belongs to a worker that no event named. `owners` are the
-    ids of such workers, to be locked from the start the next time.
+    Another processor made a row meanwhile, or an instance belongs to a worker that no event named.
+    `owners` are the ids of such workers, to be locked from the start the next time.
     """
 
     def __init__(self, owners: Iterable[int] = ()) -> None:
@@ -116,7 +116,8 @@ def _arrays(columns: dict[str, str]) -> str:
 
 def _insert(table: str, columns: dict[str, str]) -> str:
     names = ", ".join(columns)
-    return f"INSERT INTO {table} ({names}) SELECT * FROM unnest({_arrays(columns)}) ON CONFLICT DO NOTHING"  # noqa: S608
+    return f"""INSERT INTO {table} ({names}) SELECT * FROM unnest({_arrays(columns)})
+               ON CONFLICT DO NOTHING"""  # noqa: S608
 
 
 def _update(table: str, columns: dict[str, str]) -> str:
@@ -136,7 +137,8 @@ async def transaction_time(connection: Connection) -> datetime:
 
 
 OWNERS = (
-    "SELECT DISTINCT worker_id FROM server_instances WHERE instance_id = ANY($1::bigint[]) AND worker_id IS NOT NULL"
+    "SELECT DISTINCT worker_id FROM server_instances WHERE instance_id = ANY($1::bigint[]) AND"
+    " worker_id IS NOT NULL"
 )
 
 
@@ -159,7 +161,10 @@ async def lock_workers(connection: Connection, worker_ids: Iterable[int], rows: 
     for record in await connection.fetch(LOCK_WORKERS, list(worker_ids)):
         worker = Worker(*record)
         worker.status, worker.reason = status_of(record["status"]), reason_of(record["reason"])
-        worker.begun_status, worker.ended_status = _status(record["begun_status"]), _status(record["ended_status"])
+        worker.begun_status, worker.ended_status = (
+            _status(record["begun_status"]),
+            _status(record["ended_status"]),
+        )
         worker.ended_reason = _reason(record["ended_reason"])
         worker.reported = _reported(record["reported"])
         rows.workers[worker.worker_id] = worker
@@ -191,16 +196,21 @@ async def lock_instances(
     active_of: Iterable[int] = (),
     lost_of: Iterable[int] = (),
 ) -> None:
-    """Put the rows that exist of these instances, of all active ones of some workers and of all lost ones of some,
-    into `rows`, locked.
+    """Put the rows that exist of these instances, of all active ones of some workers and of all
+    lost ones of some, into `rows`, locked.
 
     Raises RowAppeared when some belong to workers that are not in `rows`.
     """
     missing: set[int] = set()
-    for record in await connection.fetch(LOCK_INSTANCES, list(instance_ids), list(active_of), list(lost_of)):
+    for record in await connection.fetch(
+        LOCK_INSTANCES, list(instance_ids), list(active_of), list(lost_of)
+    ):
         instance = ServerInstance(*record)
         instance.status, instance.reason = status_of(record["status"]), reason_of(record["reason"])
-        instance.claim_status, instance.end_status = _status(record["claim_status"]), _status(record["end_status"])
+        instance.claim_status, instance.end_status = (
+            _status(record["claim_status"]),
+            _status(record["end_status"]),
+        )
         instance.end_reason = _reason(record["end_reason"])
         instance.reported = _reported(record["reported"])
         if instance.worker_id is not None and instance.worker_id not in rows.workers:
@@ -233,12 +243,13 @@ UPDATE_INSTANCES = _update("server_instances", INSTANCE_COLUMNS)
 # The one thing that nearly every heartbeat does, decided and done where the row is. `is_steady` is
 # true exactly where merging the heartbeat would change nothing but when and where the worker was
 # received last: it is running and settled, its life goes on, it has no rival, and interval, labels
-# and inventory are those of the row. A test holds it against merging. All rows are locked, the others
-# too: taken in one order, so that nothing locked later can deadlock.
+# and inventory are those of the row. A test holds it against merging. All rows are locked, the
+# others too: taken in one order, so that nothing locked later can deadlock.
 ADVANCE_STEADY = """
 WITH given AS (
     SELECT *
-      FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::double precision[], $6::jsonb[], $7::bigint[])
+      FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::double precision[], $6::jsonb[],
+          $7::bigint[])
            AS given (worker_id, incarnation, seq, interval_seconds, labels, inventory_digest)
 ), locked AS (
     SELECT worker_id, given.seq,
@@ -274,31 +285,50 @@ RETURNING kept.worker_id
 """
 
 
-async def advance_steady(connection: Connection, beats: Mapping[int, Heartbeat | None], now: datetime) -> set[int]:
-    """Lock these workers, and store each heartbeat that changes nothing but that it was received. The
-    ids of those workers; the others' heartbeats are to be merged.
+async def advance_steady(
+    connection: Connection, beats: Mapping[int, Heartbeat | None], now: datetime
+) -> set[int]:
+    """Lock these workers, and store each heartbeat that changes nothing but that it was received.
+    The ids of those workers; the others' heartbeats are to be merged.
 
     `beats` are by worker, and have incarnation, seq, interval, labels and servers. A worker without
     one is only locked. `now` is the transaction's time.
     """
     given: list[tuple[object, ...]] = [
-        (worker_id, beat.incarnation, beat.seq, beat.interval_seconds, beat.labels, beat.servers.digest)
-        if beat and beat.servers
-        else (worker_id, None, None, None, None, None)
+        (
+            (
+                worker_id,
+                beat.incarnation,
+                beat.seq,
+                beat.interval_seconds,
+                beat.labels,
+                beat.servers.digest,
+            )
+            if beat and beat.servers
+            else (worker_id, None, None, None, None, None)
+        )
         for worker_id, beat in beats.items()
     ]
-    return {worker_id for (worker_id,) in await connection.fetch(ADVANCE_STEADY, now, *zip(*given, strict=True))}
+    return {
+        worker_id
+        for (worker_id,) in await connection.fetch(ADVANCE_STEADY, now, *zip(*given, strict=True))
+    }
 
 
 async def store_rows(connection: Connection, rows: Rows) -> None:
-    """Write what merging changed, by key. Raises RowAppeared when a new row's key is taken by now."""
+    """Write what merging changed, by key. Raises RowAppeared when a new row's key is taken by
+    now."""
     workers = [rows.workers[key] for key in sorted(rows.changed_workers)]
     beaten = [rows.workers[key] for key in sorted(rows.beaten - rows.changed_workers)]
     instances = [rows.instances[key] for key in sorted(rows.changed_instances)]
     new_workers = [worker for worker in workers if worker.worker_id not in rows.stored_workers]
     old_workers = [worker for worker in workers if worker.worker_id in rows.stored_workers]
-    new_instances = [instance for instance in instances if instance.instance_id not in rows.stored_instances]
-    old_instances = [instance for instance in instances if instance.instance_id in rows.stored_instances]
+    new_instances = [
+        instance for instance in instances if instance.instance_id not in rows.stored_instances
+    ]
+    old_instances = [
+        instance for instance in instances if instance.instance_id in rows.stored_instances
+    ]
     await _write(connection, UPDATE_BEATS, BEAT_COLUMNS, beaten)
     await _write(connection, UPDATE_WORKERS, WORKER_COLUMNS, old_workers)
     await _write(connection, INSERT_WORKERS, WORKER_COLUMNS, new_workers)
@@ -307,34 +337,45 @@ async def store_rows(connection: Connection, rows: Rows) -> None:
 
 
 async def _write(
-    connection: Connection, sql: str, columns: dict[str, str], rows: Sequence[Worker] | Sequence[ServerInstance]
+    connection: Connection,
+    sql: str,
+    columns: dict[str, str],
+    rows: Sequence[Worker] | Sequence[ServerInstance],
 ) -> None:
     if not rows:
         return
-    done = await connection.execute(sql, *([getattr(row, name) for row in rows] for name in columns))
+    done = await connection.execute(
+        sql, *([getattr(row, name) for row in rows] for name in columns)
+    )
     if int(done.rpartition(" ")[2]) != len(rows):
         raise RowAppeared
 
 
-# The counter's lock is held until commit, so revisions become visible in their order. Taken last, it is held briefly.
+# The counter's lock is held until commit, so revisions become visible in their order. Taken last,
+# it is held briefly.
 INSERT_TRANSITIONS = """
 WITH counter AS (
     UPDATE revision_counter SET revision = revision + cardinality($1::text[]) RETURNING revision
 )
-INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason, evidence, traceparent)
-SELECT counter.revision - cardinality($1::text[]) + given.place, now(), given.entity, given.entity_id,
+INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason, evidence,
+    traceparent)
+SELECT counter.revision - cardinality($1::text[]) + given.place, now(), given.entity,
+    given.entity_id,
        given.old_status, given.new_status, given.reason, given.evidence, given.traceparent
   FROM counter,
        unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[])
-       WITH ORDINALITY AS given (entity, entity_id, old_status, new_status, reason, evidence, traceparent, place)
+       WITH ORDINALITY AS given (entity, entity_id, old_status, new_status, reason, evidence,
+           traceparent, place)
 """
 
 
 async def append_transitions(
-    connection: Connection, transitions: Sequence[Transition], traceparents: Sequence[str | None] = ()
+    connection: Connection,
+    transitions: Sequence[Transition],
+    traceparents: Sequence[str | None] = (),
 ) -> None:
-    """Append these in their order under the next revisions. Must be the transaction's last write. `traceparents` stand
-    beside the first of them; the others have none."""
+    """Append these in their order under the next revisions. Must be the transaction's last write.
+    `traceparents` stand beside the first of them; the others have none."""
     if transitions:
         fields = ("entity", "entity_id", "old_status", "new_status", "reason", "evidence")
         await connection.execute(

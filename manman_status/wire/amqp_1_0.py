@@ -1,8 +1,8 @@
 """AMQP 1.0 bodies, as RabbitMQ hands them to AMQP 0-9-1 consumers such as this program.
 
-A `data` section arrives as its plain bytes. An `amqp-value` or `amqp-sequence` section arrives as it
-was encoded, from RabbitMQ 3's plugin and from RabbitMQ 4 alike. Text or binary in it is the JSON that
-was sent; a map or a list stands for the JSON object or array of the same content.
+A `data` section arrives as its plain bytes. An `amqp-value` or `amqp-sequence` section arrives as
+it was encoded, from RabbitMQ 3's plugin and from RabbitMQ 4 alike. Text or binary in it is the JSON
+that was sent; a map or a list stands for the JSON object or array of the same content.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ FORMS = (
 )
 FIXED = {code: struct.Struct(f">{form}") for form, *codes in FORMS for code in codes}
 """By format code: unsigned and signed integers, floats, and times, which are ms since the epoch."""
-BINARY, TEXTS, LISTS, MAPS, ARRAYS = (0xA0, 0xB0), (0xA1, 0xB1, 0xA3, 0xB3), (0xC0, 0xD0), (0xC1, 0xD1), (0xE0, 0xF0)
+BINARY, TEXTS, LISTS, MAPS, ARRAYS = (
+    (0xA0, 0xB0),
+    (0xA1, 0xB1, 0xA3, 0xB3),
+    (0xC0, 0xD0),
+    (0xC1, 0xD1),
+    (0xE0, 0xF0),
+)
 EMPTY_LIST = 0x45
 DESCRIBED = 0x00
 
@@ -44,12 +50,15 @@ def is_amqp_1_0(body: bytes) -> bool:
 
 
 def json_of(body: bytes) -> bytes:
-    """The JSON of a body for which `is_amqp_1_0` holds. Raises PoisonMessage, naming the section."""
+    """The JSON of a body for which `is_amqp_1_0` holds. Raises PoisonMessage, naming the
+    section."""
     section = "amqp-value" if body.startswith(AMQP_VALUE) else "amqp-sequence"
     try:
         content = _content(body)
     except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
-        raise PoisonMessage(f"an AMQP 1.0 {section} section that cannot be read", found=f"{error}:") from None
+        raise PoisonMessage(
+            f"an AMQP 1.0 {section} section that cannot be read", found=f"{error}:"
+        ) from None
     match content:
         case bytes():
             return content
@@ -77,7 +86,8 @@ def _content(body: bytes) -> Any:
 
 
 class _Reader:
-    """Reads encoded values one after the other. Raises ValueError or struct.error for what is none."""
+    """Reads encoded values one after the other. Raises ValueError or struct.error for what is
+    none."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -131,7 +141,9 @@ class _Reader:
         if code in ARRAYS:
             element = self._take(1)[0]
             if element in CONSTANTS or element == EMPTY_LIST:
-                raise ValueError("an array of constants")  # some bytes could stand for billions of them
+                raise ValueError(
+                    "an array of constants"
+                )  # some bytes could stand for billions of them
             return [self._of_type(element, depth) for _ in range(count)]
         values = [self._value(depth) for _ in range(count)]
         if code in LISTS:

@@ -11,14 +11,17 @@ from manman_status.wire.amqp_1_0 import is_amqp_1_0, json_of
 MAX_BODY_BYTES = 1024 * 1024
 
 COMPRESSED = (b"\x1f\x8b", b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
-"""How gzip and zlib begin, and JSON never does: so `content_encoding` need not be there, nor be true."""
+"""How gzip and zlib begin, and JSON never does: so `content_encoding` need not be there, nor be
+true."""
 EITHER_FORMAT = zlib.MAX_WBITS | 32
 
 
 def unpack(body: bytes) -> bytes:
     """The JSON in a body, of at most MAX_BODY_BYTES. Raises PoisonMessage."""
     if len(body) > MAX_BODY_BYTES:
-        raise PoisonMessage(f"a body has at most {MAX_BODY_BYTES} bytes", found=f"body of {len(body)} bytes:")
+        raise PoisonMessage(
+            f"a body has at most {MAX_BODY_BYTES} bytes", found=f"body of {len(body)} bytes:"
+        )
     if body.startswith(COMPRESSED):
         body = _decompress(body)
     if is_amqp_1_0(body):

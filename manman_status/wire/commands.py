@@ -76,7 +76,8 @@ class WireServer(msgspec.Struct, gc=False):
 
 
 class WireEvent(msgspec.Struct, gc=False):
-    """A Command or a StatusInfo: which one is told by the fields that are there. Null counts as absent."""
+    """A Command or a StatusInfo: which one is told by the fields that are there. Null counts as
+    absent."""
 
     command_type: str | None = None
     command_args: list[Any] | None = None
@@ -105,13 +106,17 @@ def understand(wired: WireEvent) -> ReportedEvent | Notice | None:
         return build(wired, _order(wired))
     if build_notice := NOTICES.get(wired.command_type):
         return build_notice(wired)
-    raise PoisonMessage("unknown command_type", at="$.command_type", found=f"{shown(wired.command_type)}:")
+    raise PoisonMessage(
+        "unknown command_type", at="$.command_type", found=f"{shown(wired.command_type)}:"
+    )
 
 
 def _order(wired: WireEvent) -> dict[str, Any]:
     incarnation, seq = wired.incarnation, wired.seq
     return {
-        "incarnation": None if incarnation is None else epoch_microseconds(counter(incarnation, "$.incarnation")),
+        "incarnation": None
+        if incarnation is None
+        else epoch_microseconds(counter(incarnation, "$.incarnation")),
         "seq": None if seq is None else counter(seq, "$.seq"),
         "sent_at": microseconds(wired.sent_at),
     }
@@ -127,7 +132,8 @@ def counter(value: int, at: str) -> int | None:
 
 
 def epoch_microseconds(number: int | None) -> int | None:
-    """A time since the epoch in s, ms, µs or ns, as its size says, in µs. A number of another size stays as it is."""
+    """A time since the epoch in s, ms, µs or ns, as its size says, in µs. A number of another size
+    stays as it is."""
     if number is None or 10**14 <= number < 10**18:
         return number
     if 10**9 <= number < 10**11:
@@ -138,12 +144,16 @@ def epoch_microseconds(number: int | None) -> int | None:
 
 
 def microseconds(time: datetime | None) -> int | None:
-    """µs since the epoch; a time without a zone is UTC, which is what Python's `utcnow().isoformat()` sends.
-    What lies outside 1970 to 9999 counts as the nearer of the two."""
+    """µs since the epoch; a time without a zone is UTC, which is what Python's
+    `utcnow().isoformat()` sends. What lies outside 1970 to 9999 counts as the nearer of the two."""
     if time is None:
         return None
     since_epoch = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000)
-    return since_epoch if 0 < since_epoch < LAST_MICROSECOND else min(max(since_epoch, 1), LAST_MICROSECOND)
+    return (
+        since_epoch
+        if 0 < since_epoch < LAST_MICROSECOND
+        else min(max(since_epoch, 1), LAST_MICROSECOND)
+    )
 
 
 def identity(value: Any, at: str) -> int:
@@ -185,22 +195,31 @@ def _labels(labels: dict[str, str] | None) -> dict[str, str] | None:
 
 def check_label_count(labels: dict[str, Any]) -> None:
     if len(labels) > MAX_LABELS:
-        raise PoisonMessage(f"labels are more than {MAX_LABELS}", at="$.labels", found=str(len(labels)))
+        raise PoisonMessage(
+            f"labels are more than {MAX_LABELS}", at="$.labels", found=str(len(labels))
+        )
 
 
 def check_label(key: str, value: str) -> None:
     if not 1 <= len(key) <= MAX_LABEL_KEY:
         raise PoisonMessage(
-            f"is no key of a label, which has 1 to {MAX_LABEL_KEY} characters", at="$.labels", found=shown(key)
+            f"is no key of a label, which has 1 to {MAX_LABEL_KEY} characters",
+            at="$.labels",
+            found=shown(key),
         )
     if len(value) > MAX_LABEL_VALUE:
-        raise PoisonMessage(f"has a value of more than {MAX_LABEL_VALUE} characters", at="$.labels", found=shown(key))
+        raise PoisonMessage(
+            f"has a value of more than {MAX_LABEL_VALUE} characters",
+            at="$.labels",
+            found=shown(key),
+        )
     if "\0" in key or "\0" in value:
         raise PoisonMessage("has a NUL character", at="$.labels", found=shown(key))
 
 
 def inventory(servers: msgspec.Raw) -> Inventory | None:
-    """Checked now, but only taken apart when it says something new: most inventories repeat the one before."""
+    """Checked now, but only taken apart when it says something new: most inventories repeat the one
+    before."""
     raw = bytes(servers)
     if not raw:
         return None
@@ -217,7 +236,9 @@ def inventory(servers: msgspec.Raw) -> Inventory | None:
 def _entries(servers: list[WireServer]) -> tuple[InventoryEntry, ...]:
     entries = {
         server.instance_id: InventoryEntry(
-            server.instance_id, StatusType(server.status or StatusType.RUNNING), server.game_server_config_id
+            server.instance_id,
+            StatusType(server.status or StatusType.RUNNING),
+            server.game_server_config_id,
         )
         for server in servers
     }
@@ -280,7 +301,9 @@ def _canary_sent(wired: WireEvent) -> CanarySent:
         raise PoisonMessage("a canary needs a time with a zone", at="$.sent_at")
     given = wired.command_args or []
     processor_id, mac, clock_steps = [*given, *("", "", 0)[len(given) :]][:3]
-    if not (isinstance(processor_id, str) and isinstance(mac, str) and isinstance(clock_steps, int)):
+    if not (
+        isinstance(processor_id, str) and isinstance(mac, str) and isinstance(clock_steps, int)
+    ):
         raise PoisonMessage("a canary needs two strings and a number", at="$.command_args")
     try:
         sent_at = wired.sent_at.astimezone(UTC)
@@ -322,10 +345,16 @@ def _status_info(wired: WireEvent) -> WorkerStatusReported | ServerStatusReporte
     identifier = identity(wired.identifier, "$.identifier")
     as_of = microseconds(wired.as_of)
     if wired.entity_type == Entity.WORKER:
-        return WorkerStatusReported(sent_at=as_of, worker_id=identifier, status=StatusType(wired.status_type))
+        return WorkerStatusReported(
+            sent_at=as_of, worker_id=identifier, status=StatusType(wired.status_type)
+        )
     if wired.entity_type == Entity.SERVER_INSTANCE:
-        return ServerStatusReported(sent_at=as_of, instance_id=identifier, status=StatusType(wired.status_type))
-    raise PoisonMessage("unknown entity_type", at="$.entity_type", found=f"{shown(wired.entity_type)}:")
+        return ServerStatusReported(
+            sent_at=as_of, instance_id=identifier, status=StatusType(wired.status_type)
+        )
+    raise PoisonMessage(
+        "unknown entity_type", at="$.entity_type", found=f"{shown(wired.entity_type)}:"
+    )
 
 
 EVENTS: dict[str, Callable[[WireEvent, dict[str, Any]], ReportedEvent]] = {

@@ -1,8 +1,8 @@
 """Bytes from the broker to events. What cannot be understood becomes a reason, never an exception.
 
-A message is read strictly first, which is fast and what nearly all of them need. One that is refused is
-taken apart and read again, event by event and liberally (`liberal.py`): only what is refused then, or had
-to be left out, is poison.
+A message is read strictly first, which is fast and what nearly all of them need. One that is
+refused is taken apart and read again, event by event and liberally (`liberal.py`): only what is
+refused then, or had to be left out, is poison.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ LEFT_OUT = " (left out, the rest was taken)"
 
 
 class Poison(msgspec.Struct, frozen=True):
-    """Events that were not understood, or not whole, and their bytes: of one as they came, of several as an array.
+    """Events that were not understood, or not whole, and their bytes: of one as they came, of
+    several as an array.
 
-    `cause` is what all of them have in common, without their values. `sender` is `worker 7`, or empty when
-    it cannot be told or they differ. They are `partial` when the rest of them was taken.
+    `cause` is what all of them have in common, without their values. `sender` is `worker 7`, or
+    empty when it cannot be told or they differ. They are `partial` when the rest of them was taken.
     """
 
     reason: str
@@ -49,7 +50,8 @@ Admit: TypeAlias = Callable[[Meaning], Meaning | None]
 
 
 class Decoded(msgspec.Struct):
-    """`json_bytes` is the size of the JSON that was read: a compressed body is far smaller than what comes of it."""
+    """`json_bytes` is the size of the JSON that was read: a compressed body is far smaller than
+    what comes of it."""
 
     json_bytes: int = 0
     events: list[ReportedEvent] = msgspec.field(default_factory=list)
@@ -100,13 +102,15 @@ def decode(
     content_encoding: str | None = None,
     content_type: str | None = None,
 ) -> Decoded:
-    """One message's events in their order. Never raises: what is wrong with a body, or with an element of
-    an array, is poison. `admit`, when given, sees each event. The content's encoding and type are for the
-    reason: the bytes say what they are."""
+    """One message's events in their order. Never raises: what is wrong with a body, or with an
+    element of an array, is poison. `admit`, when given, sees each event. The content's encoding and
+    type are for the reason: the bytes say what they are."""
     try:
         return _decode_usual(body, admit)
     except Exception:  # noqa: BLE001 - whatever it is, the second reading names it
-        return decode_liberally(body, admit, content_encoding=content_encoding, content_type=content_type)
+        return decode_liberally(
+            body, admit, content_encoding=content_encoding, content_type=content_type
+        )
 
 
 def decode_liberally(
@@ -116,7 +120,8 @@ def decode_liberally(
     content_encoding: str | None = None,
     content_type: str | None = None,
 ) -> Decoded:
-    """The second reading alone: `decode` is faster where the body has the usual form, and no different."""
+    """The second reading alone: `decode` is faster where the body has the usual form, and no
+    different."""
     try:
         text = unpack(body)
         return _read_parts(_parts(text), admit, json_bytes=len(text))
@@ -152,7 +157,8 @@ def _decode_usual(body: bytes, admit: Admit | None) -> Decoded:
 
 
 def _parts(text: bytes) -> list[bytes]:
-    """The events of a body. Raises what msgspec does for a body that is not JSON, and PoisonMessage."""
+    """The events of a body. Raises what msgspec does for a body that is not JSON, and
+    PoisonMessage."""
     if not text.lstrip().startswith(b"["):
         _decode_raw(text)
         return [text]
@@ -163,14 +169,16 @@ def _parts(text: bytes) -> list[bytes]:
 
 def _check_count(events: Sequence[object]) -> None:
     if not 1 <= len(events) <= MAX_EVENTS:
-        raise PoisonMessage(f"an array has 1 to {MAX_EVENTS}", found=f"array of {len(events)} events:")
+        raise PoisonMessage(
+            f"an array has 1 to {MAX_EVENTS}", found=f"array of {len(events)} events:"
+        )
 
 
 def _read_parts(parts: list[bytes], admit: Admit | None, *, json_bytes: int) -> Decoded:
     decoded = Decoded(json_bytes)
     problems: list[Problem] = []
-    # What is alike is refused alike, and what is no object by its first byte: a thousand elements of two bytes cost as
-    # little as they look.
+    # What is alike is refused alike, and what is no object by its first byte: a thousand elements
+    # of two bytes cost as little as they look.
     refused: dict[bytes, Problem] = {}
     for part in parts:
         key = part if part.startswith(b"{") else part[:1]
@@ -206,7 +214,8 @@ def _partial(left_out: list[PoisonMessage], part: bytes) -> Problem:
 
 
 def _gather(problems: list[Problem]) -> list[Poison]:
-    """One poison for all events of a message with the same cause: an array of a thousand bad events is a few."""
+    """One poison for all events of a message with the same cause: an array of a thousand bad events
+    is a few."""
     alike: dict[tuple[str, bool], list[Problem]] = {}
     for problem in problems:
         alike.setdefault((problem.cause, problem.partial), []).append(problem)

@@ -1,16 +1,18 @@
 """The second reading of an event, for those that the strict decoder refuses.
 
-It is liberal where nothing is lost by it, and it leaves out alone what cannot be understood: a worker
-with one bad label in every heartbeat is alive, and must not end as LOST. What may be left out is decided
-by what a wrong guess would cost:
+It is liberal where nothing is lost by it, and it leaves out alone what cannot be understood: a
+worker with one bad label in every heartbeat is alive, and must not end as LOST. What may be left
+out is decided by what a wrong guess would cost:
 
 - Of a HEARTBEAT every field may. The next one corrects it.
-- Of a lifecycle event or StatusInfo, what merely describes may (config id, interval, labels, servers).
-  What decides its status or its place in the order may not (exit code, incarnation, seq, time): of two
-  ends the first stands, so a half-understood one would stand for good. The whole event waits as a dead
-  letter for `dead replay` instead.
+- Of a lifecycle event or StatusInfo, what merely describes may (config id, interval, labels,
+servers).
+  What decides its status or its place in the order may not (exit code, incarnation, seq, time): of
+  two ends the first stands, so a half-understood one would stand for good. The whole event waits as
+  a dead letter for `dead replay` instead.
 - An inventory is taken whole or not at all: what it does not list counts as ended.
-- A label is left out alone, but a bad `group` takes the others with it, so that the worker stays in the
+- A label is left out alone, but a bad `group` takes the others with it, so that the worker stays in
+the
   group it was in.
 
 Control messages are never read liberally: they come from our own programs.
@@ -48,7 +50,13 @@ Value = TypeVar("Value")
 
 NOTHING = b"null"
 GROUP = "group"
-PLACE_OF_WORKER = {"HEARTBEAT": 0, "WORKER_STARTED": 0, "WORKER_STOPPED": 0, "SERVER_STARTED": 1, "SERVER_STOPPED": 1}
+PLACE_OF_WORKER = {
+    "HEARTBEAT": 0,
+    "WORKER_STARTED": 0,
+    "WORKER_STOPPED": 0,
+    "SERVER_STARTED": 1,
+    "SERVER_STOPPED": 1,
+}
 """The place of the worker's id among the arguments."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -81,7 +89,8 @@ def read_liberally(event: bytes, refusal: PoisonMessage) -> Read:
 
 
 def find_sender(event: bytes) -> str:
-    """Who sent an event that was refused, as far as it can be told: `worker 7`, or an empty text."""
+    """Who sent an event that was refused, as far as it can be told: `worker 7`, or an empty
+    text."""
     try:
         reading = _Reading(_decode_fields(event))
         kind = reading.take("command_type", _text)
@@ -96,15 +105,18 @@ def find_sender(event: bytes) -> str:
 
 
 class _Reading:
-    """The fields of an event, each decoded by itself, so that one that cannot be leaves the others alone."""
+    """The fields of an event, each decoded by itself, so that one that cannot be leaves the others
+    alone."""
 
     def __init__(self, fields: dict[str, msgspec.Raw]) -> None:
         self._fields = fields
         self.left_out: list[PoisonMessage] = []
 
-    def take(self, name: str, read: Callable[[Any, str], Value], *, is_optional: bool = False) -> Value | None:
-        """The field as `read` understands it, None when it is absent. One that is optional is left out when it
-        cannot be understood; another raises PoisonMessage."""
+    def take(
+        self, name: str, read: Callable[[Any, str], Value], *, is_optional: bool = False
+    ) -> Value | None:
+        """The field as `read` understands it, None when it is absent. One that is optional is left
+        out when it cannot be understood; another raises PoisonMessage."""
         raw = self._fields.get(name)
         if raw is None or bytes(raw) == NOTHING:
             return None
@@ -135,11 +147,17 @@ def _command(reading: _Reading, kind: str) -> WireEvent:
     wired.sent_at = reading.take("sent_at", instant, is_optional=is_heartbeat or is_counted)
     if kind in {"HEARTBEAT", "WORKER_STARTED"}:
         wired.interval_seconds = reading.take("interval_seconds", _interval, is_optional=True)
-        wired.labels = reading.take("labels", lambda labels, _: _labels(labels, reading), is_optional=True)
-        servers = reading.take("servers", lambda servers, at: _servers(servers, at, reading), is_optional=True)
+        wired.labels = reading.take(
+            "labels", lambda labels, _: _labels(labels, reading), is_optional=True
+        )
+        servers = reading.take(
+            "servers", lambda servers, at: _servers(servers, at, reading), is_optional=True
+        )
         wired.servers = msgspec.Raw(b"" if servers is None else msgspec.json.encode(servers))
     if kind == "SERVER_STARTED" and wired.command_args is not None and len(wired.command_args) > 2:
-        wired.command_args[2] = reading.take_optional(wired.command_args[2], identity, "$.command_args[2]")
+        wired.command_args[2] = reading.take_optional(
+            wired.command_args[2], identity, "$.command_args[2]"
+        )
     return wired
 
 
@@ -193,7 +211,9 @@ def _status(value: Any, at: str) -> ReportableStatus:
     try:
         return ReportableStatus(_text(value, at).upper())
     except ValueError:
-        raise PoisonMessage("is no status that can be reported", at=at, found=shown(value)) from None
+        raise PoisonMessage(
+            "is no status that can be reported", at=at, found=shown(value)
+        ) from None
 
 
 def _labels(value: Any, reading: _Reading) -> dict[str, str]:
@@ -206,7 +226,9 @@ def _labels(value: Any, reading: _Reading) -> dict[str, str]:
         try:
             text = label_text(content)
             if text is None:
-                raise PoisonMessage("is a label whose value is no text", at="$.labels", found=shown(key))
+                raise PoisonMessage(
+                    "is a label whose value is no text", at="$.labels", found=shown(key)
+                )
             check_label(key, text)
         except PoisonMessage as problem:
             if key == GROUP:
@@ -218,7 +240,9 @@ def _labels(value: Any, reading: _Reading) -> dict[str, str]:
 
 
 def _servers(value: Any, at: str, reading: _Reading) -> list[WireServer]:
-    return [_server(entry, f"{at}[{place}]", reading) for place, entry in enumerate(_array(value, at))]
+    return [
+        _server(entry, f"{at}[{place}]", reading) for place, entry in enumerate(_array(value, at))
+    ]
 
 
 def _server(value: Any, at: str, reading: _Reading) -> WireServer:
@@ -226,6 +250,8 @@ def _server(value: Any, at: str, reading: _Reading) -> WireServer:
     status = entry.get("status")
     return WireServer(
         identity(entry.get("instance_id"), f"{at}.instance_id"),
-        reading.take_optional(entry.get("game_server_config_id"), identity, f"{at}.game_server_config_id"),
+        reading.take_optional(
+            entry.get("game_server_config_id"), identity, f"{at}.game_server_config_id"
+        ),
         None if status is None else _status(status, f"{at}.status"),
     )

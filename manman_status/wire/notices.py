@@ -1,7 +1,7 @@
 """Control messages: the processors' own canaries, and what operators send about guard and alerts.
 
-Canaries go by the inbound exchange, since they prove that the workers' way works, and each carries a
-MAC that only processors can make. What operators send goes by an exchange of its own, to which
+Canaries go by the inbound exchange, since they prove that the workers' way works, and each carries
+a MAC that only processors can make. What operators send goes by an exchange of its own, to which
 workers have no right.
 """
 
@@ -23,7 +23,10 @@ FORGET = "FORGET"
 CanaryKind: TypeAlias = Literal["heartbeats", "lifecycle"]
 """Part of the MAC: a canary of one kind of queue proves nothing of the other."""
 
-CANARY_KEYS: dict[CanaryKind, str] = {"heartbeats": "worker.canary.heartbeat", "lifecycle": "worker.canary.lifecycle"}
+CANARY_KEYS: dict[CanaryKind, str] = {
+    "heartbeats": "worker.canary.heartbeat",
+    "lifecycle": "worker.canary.lifecycle",
+}
 """Routing keys that the queues' bindings take like any worker's."""
 
 
@@ -41,8 +44,8 @@ LONGEST_TEXT = 500
 
 
 class CanarySent(msgspec.Struct, frozen=True, tag=True):
-    """A processor's own message, sent at this database time, after so many steps of the database's clock, through the
-    workers' exchange. `came_by` is the routing key that it was delivered with.
+    """A processor's own message, sent at this database time, after so many steps of the database's
+    clock, through the workers' exchange. `came_by` is the routing key that it was delivered with.
 
     An empty `mac`: the sender is of a version before there were any, or no processor at all.
     """
@@ -65,7 +68,8 @@ LabelValue: TypeAlias = Annotated[str, msgspec.Meta(max_length=255)]
 
 
 class SilenceAsked(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Alerts that match all that is given are not to be told for so long. The same id is the same silence."""
+    """Alerts that match all that is given are not to be told for so long. The same id is the same
+    silence."""
 
     silence_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-z]{4,40}$")]
     seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_SILENCE_SECONDS)]
@@ -82,7 +86,8 @@ class SilenceEnded(msgspec.Struct, frozen=True, tag=True):
 
 
 class AlertAcknowledged(msgspec.Struct, frozen=True, tag=True):
-    """A person has taken an alert on: it is not told again, but that it gets worse and that it is over."""
+    """A person has taken an alert on: it is not told again, but that it gets worse and that it is
+    over."""
 
     alert_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     by: Text = ""
@@ -90,7 +95,8 @@ class AlertAcknowledged(msgspec.Struct, frozen=True, tag=True):
 
 
 class Forget(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Delete a worker with its server instances, or one server instance: what is received next begins anew."""
+    """Delete a worker with its server instances, or one server instance: what is received next
+    begins anew."""
 
     worker_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
     instance_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
@@ -127,7 +133,9 @@ def canary_mac(secret: bytes, kind: CanaryKind, canary: CanarySent) -> str:
 
 def canary_message(canary: CanarySent) -> bytes:
     arguments = [canary.processor_id, canary.mac, canary.clock_steps]
-    return msgspec.json.encode({"command_type": CANARY, "command_args": arguments, "sent_at": canary.sent_at})
+    return msgspec.json.encode(
+        {"command_type": CANARY, "command_args": arguments, "sent_at": canary.sent_at}
+    )
 
 
 def guard_release(group: str) -> bytes:
@@ -136,13 +144,22 @@ def guard_release(group: str) -> bytes:
 
 def alert_notice(notice: SilenceAsked | SilenceEnded | AlertAcknowledged | Forget) -> bytes:
     """One argument, an object with the notice's fields."""
-    kinds = {SilenceAsked: SILENCE, SilenceEnded: END_SILENCE, AlertAcknowledged: ACKNOWLEDGE, Forget: FORGET}
+    kinds = {
+        SilenceAsked: SILENCE,
+        SilenceEnded: END_SILENCE,
+        AlertAcknowledged: ACKNOWLEDGE,
+        Forget: FORGET,
+    }
     fields = {name: getattr(notice, name) for name in notice.__struct_fields__}
     return msgspec.json.encode({"command_type": kinds[type(notice)], "command_args": [fields]})
 
 
 def control_message(control: ControlMessage) -> bytes:
-    return guard_release(control.group) if isinstance(control, GuardReleased) else alert_notice(control)
+    return (
+        guard_release(control.group)
+        if isinstance(control, GuardReleased)
+        else alert_notice(control)
+    )
 
 
 def control_key(control: ControlMessage) -> str:

@@ -1,4 +1,5 @@
-"""Transitions to messages on the outbound exchange, in the shape of ManMan's `ExternalStatusInfo`."""
+"""Transitions to messages on the outbound exchange, in the shape of ManMan's
+`ExternalStatusInfo`."""
 
 from __future__ import annotations
 
@@ -12,12 +13,13 @@ from manman_status.domain.status import CONCLUDED as CONCLUDED_REASONS
 from manman_status.domain.status import Entity
 
 CONCLUDED = "StatusEventProcessor"
-"""What ManMan's own status processor names as the `class_name` of what it concluded by itself; what was reported to
-it has the entity there."""
+"""What ManMan's own status processor names as the `class_name` of what it concluded by itself; what
+was reported to it has the entity there."""
 
 
 class StatusMessage(msgspec.Struct, frozen=True):
-    """`message_id` is epoch and revision, or alert and version: the same news, sent again, is the same message."""
+    """`message_id` is epoch and revision, or alert and version: the same news, sent again, is the
+    same message."""
 
     routing_key: str
     body: bytes
@@ -54,7 +56,9 @@ def status_message(
         "evidence": evidence,
     }
     message_id = f"{epoch}-{revision}"
-    return StatusMessage(f"{entity}.{entity_id}.status", msgspec.json.encode(body), message_id, at, traceparent)
+    return StatusMessage(
+        f"{entity}.{entity_id}.status", msgspec.json.encode(body), message_id, at, traceparent
+    )
 
 
 def alert_message(alert: ToldAlert) -> StatusMessage:
@@ -82,4 +86,6 @@ def alert_message(alert: ToldAlert) -> StatusMessage:
         "resolution": alert.resolution,
     }
     key = f"alert.{alert.severity}.{alert.rule}"
-    return StatusMessage(key, msgspec.json.encode(body), f"alert-{alert.alert_id}-{alert.version}", alert.since)
+    return StatusMessage(
+        key, msgspec.json.encode(body), f"alert-{alert.alert_id}-{alert.version}", alert.since
+    )

@@ -50,7 +50,11 @@ def unreadable(error: Exception, *, at: str = "") -> PoisonMessage:
             return PoisonMessage("nested too deeply", at=at)
         case msgspec.ValidationError():
             problem, has_path, path = str(error).partition("`$")  # msgspec does not name the root
-            return PoisonMessage(f"{problem}`{at or '$'}{path}") if has_path else PoisonMessage(problem, at=at)
+            return (
+                PoisonMessage(f"{problem}`{at or '$'}{path}")
+                if has_path
+                else PoisonMessage(problem, at=at)
+            )
         case msgspec.DecodeError():
             return PoisonMessage("not JSON", at=at, found=f"{error}:")
         case _:

@@ -1,4 +1,5 @@
-"""The names on the broker, as data. Who declares them is `processor/`; who only sends needs the exchanges' names."""
+"""The names on the broker, as data. Who declares them is `processor/`; who only sends needs the
+exchanges' names."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
-    """Queues are numbered: `heartbeat_queue` and `lifecycle_queue` are what their names begin with. Versions that had
-    one queue of each, without a number and without a single active consumer, called it by that name."""
+    """Queues are numbered: `heartbeat_queue` and `lifecycle_queue` are what their names begin with.
+    Versions that had one queue of each, without a number and without a single active consumer,
+    called it by that name."""
 
     inbound_exchange: str = "internal_service_events"
     outbound_exchange: str = "external_service_events"
@@ -40,7 +42,10 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     def queues(self, partitions: int) -> list[str]:
         """Those that are read when heartbeats are spread over so many: the lifecycle queue last."""
-        return [*(f"{self.heartbeat_queue}.{number}" for number in range(partitions)), self.lifecycle]
+        return [
+            *(f"{self.heartbeat_queue}.{number}" for number in range(partitions)),
+            self.lifecycle,
+        ]
 
     @property
     def lifecycle(self) -> str:
@@ -62,8 +67,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def heartbeat_arguments(self) -> dict[str, Any]:
-        """Transient: an old beat is worth nothing, so it expires, and a full queue drops its oldest. What is dropped
-        either way reaches the dropped queue."""
+        """Transient: an old beat is worth nothing, so it expires, and a full queue drops its
+        oldest. What is dropped either way reaches the dropped queue."""
         return {
             "x-single-active-consumer": True,
             "x-dead-letter-exchange": self.control_exchange,
@@ -87,13 +92,18 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dropped_arguments(self) -> dict[str, Any]:
-        """That something was dropped lately is all that counts, so one message is kept. Nobody takes it out: whoever
-        hung with it would hide it from all others."""
-        return {"x-max-length": 1, "x-overflow": "drop-head", "x-message-ttl": DROPPED_TTL_SECONDS * 1000}
+        """That something was dropped lately is all that counts, so one message is kept. Nobody
+        takes it out: whoever hung with it would hide it from all others."""
+        return {
+            "x-max-length": 1,
+            "x-overflow": "drop-head",
+            "x-message-ttl": DROPPED_TTL_SECONDS * 1000,
+        }
 
     @property
     def dead_letter_arguments(self) -> dict[str, Any]:
-        """Looking at a dead letter is a delivery too, and RabbitMQ 4 would drop it at the twentieth."""
+        """Looking at a dead letter is a delivery too, and RabbitMQ 4 would drop it at the
+        twentieth."""
         return {"x-delivery-limit": 1_000_000_000}
 
 

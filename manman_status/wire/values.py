@@ -22,7 +22,8 @@ LEAP_SECOND = re.compile(r"(:[0-5][0-9]):60")
 LONGEST_TIME = 64
 
 UNITS = ((10**9, 10**12, 1_000_000), (10**12, 10**15, 1_000), (10**15, 10**18, 1))
-"""Which numbers are seconds, milliseconds and microseconds since the epoch, and how many µs each is.
+"""Which numbers are seconds, milliseconds and microseconds since the epoch, and how many µs each
+is.
 
 A number of one unit, from 2001 on, is larger than any of this millennium in the unit before."""
 
@@ -86,7 +87,11 @@ def _microseconds(counted: float, at: str) -> int:
             return _within_bounds(round(counted * factor))
     if 10**18 <= counted <= MAX_BIGINT:
         return _within_bounds(int(counted) // 1_000)
-    raise PoisonMessage("is no time: numbers count from the epoch, from 10^9 (seconds) on", at=at, found=shown(counted))
+    raise PoisonMessage(
+        "is no time: numbers count from the epoch, from 10^9 (seconds) on",
+        at=at,
+        found=shown(counted),
+    )
 
 
 def _within_bounds(microseconds: int) -> int:
@@ -94,7 +99,8 @@ def _within_bounds(microseconds: int) -> int:
 
 
 def label_text(value: Any) -> str | None:
-    """A label's value as text: numbers and booleans as JSON writes them; None for arrays and objects."""
+    """A label's value as text: numbers and booleans as JSON writes them; None for arrays and
+    objects."""
     match value:
         case str():
             return value

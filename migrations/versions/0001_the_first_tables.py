@@ -38,7 +38,9 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("missing_since", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("claim_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "claim_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False
+        ),
         sa.Column("claim_seq", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("claim_status", sa.Text(), nullable=True),
         sa.Column("end_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
@@ -73,8 +75,12 @@ def upgrade() -> None:
         ["game_server_config_id", "instance_id"],
         unique=False,
     )
-    op.create_index("server_instances_by_status", "server_instances", ["status", "instance_id"], unique=False)
-    op.create_index("server_instances_by_worker", "server_instances", ["worker_id", "instance_id"], unique=False)
+    op.create_index(
+        "server_instances_by_status", "server_instances", ["status", "instance_id"], unique=False
+    )
+    op.create_index(
+        "server_instances_by_worker", "server_instances", ["worker_id", "instance_id"], unique=False
+    )
     op.create_table(
         "transitions",
         sa.Column("revision", sa.BigInteger(), nullable=False),
@@ -98,7 +104,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("revision", "at"),
         postgresql_partition_by="RANGE (at)",
     )
-    op.create_index("transitions_by_entity", "transitions", ["entity", "entity_id", "revision"], unique=False)
+    op.create_index(
+        "transitions_by_entity", "transitions", ["entity", "entity_id", "revision"], unique=False
+    )
     op.create_table(
         "workers",
         sa.Column("worker_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -114,18 +122,31 @@ def upgrade() -> None:
             server_default=sa.text("'{}'"),
             nullable=False,
         ),
-        sa.Column("labels", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column(
+            "labels",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
         sa.Column("interval_seconds", sa.Double(), nullable=True),
         sa.Column("incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("seq", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("labels_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "labels_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False
+        ),
         sa.Column("labels_seq", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("interval_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "interval_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False
+        ),
         sa.Column("interval_seq", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("inventory_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "inventory_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False
+        ),
         sa.Column("inventory_seq", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("inventory_digest", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("stopped_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "stopped_incarnation", sa.BigInteger(), server_default=sa.text("0"), nullable=False
+        ),
         sa.Column("stopped_at", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("begun_at", sa.BigInteger(), nullable=True),
         sa.Column("begun_status", sa.Text(), nullable=True),
@@ -149,7 +170,8 @@ def upgrade() -> None:
     )
     op.create_index("workers_by_status", "workers", ["status", "worker_id"], unique=False)
     op.execute("INSERT INTO revision_counter (id, revision) VALUES (1, 0)")
-    # No transition is ever refused for want of a partition; the daily ones are made ahead by the processor.
+    # No transition is ever refused for want of a partition; the daily ones are made ahead by the
+    # processor.
     op.execute("CREATE TABLE transitions_default PARTITION OF transitions DEFAULT")
 
 

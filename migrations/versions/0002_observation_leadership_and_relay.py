@@ -50,10 +50,16 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_seen", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
-            "settled_through", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False
+            "settled_through",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
         ),
         sa.Column(
-            "statistics", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False
+            "statistics",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
         ),
         sa.PrimaryKeyConstraint("processor_id"),
         postgresql_with={"fillfactor": "10"},
@@ -90,7 +96,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index(
-        "server_instances_missing", table_name="server_instances", postgresql_where=sa.text("missing_since IS NOT NULL")
+        "server_instances_missing",
+        table_name="server_instances",
+        postgresql_where=sa.text("missing_since IS NOT NULL"),
     )
     op.drop_table("watermarks")
     op.drop_table("relay")

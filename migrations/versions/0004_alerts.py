@@ -37,22 +37,39 @@ def upgrade() -> None:
         sa.Column("resolution", sa.Text(), nullable=True),
         sa.CheckConstraint("severity IN ('critical', 'warning', 'info')", name="severity_known"),
         sa.CheckConstraint("state IN ('open', 'acknowledged', 'resolved')", name="state_known"),
-        sa.CheckConstraint("(state = 'resolved') = (resolved_at IS NOT NULL)", name="resolved_has_time"),
+        sa.CheckConstraint(
+            "(state = 'resolved') = (resolved_at IS NOT NULL)", name="resolved_has_time"
+        ),
         sa.PrimaryKeyConstraint("alert_id"),
         sa.ForeignKeyConstraint(["part_of"], ["alerts.alert_id"], ondelete="SET NULL"),
     )
     unresolved = sa.text("resolved_at IS NULL")
-    op.create_index("alerts_one_unresolved_a_key", "alerts", ["key"], unique=True, postgresql_where=unresolved)
+    op.create_index(
+        "alerts_one_unresolved_a_key", "alerts", ["key"], unique=True, postgresql_where=unresolved
+    )
     op.create_index("alerts_unresolved", "alerts", ["alert_id"], postgresql_where=unresolved)
     op.create_index(
-        "alerts_to_tell", "alerts", ["alert_id"], postgresql_where=sa.text("resolved_at IS NULL AND part_of IS NULL")
+        "alerts_to_tell",
+        "alerts",
+        ["alert_id"],
+        postgresql_where=sa.text("resolved_at IS NULL AND part_of IS NULL"),
     )
     op.create_index("alerts_by_rule", "alerts", ["rule", "opened_at"])
-    op.create_index("alerts_by_part", "alerts", ["part_of"], postgresql_where=sa.text("part_of IS NOT NULL"))
     op.create_index(
-        "alerts_by_worker", "alerts", ["worker_id", "alert_id"], postgresql_where=sa.text("worker_id IS NOT NULL")
+        "alerts_by_part", "alerts", ["part_of"], postgresql_where=sa.text("part_of IS NOT NULL")
     )
-    op.create_index("alerts_by_end", "alerts", ["resolved_at"], postgresql_where=sa.text("resolved_at IS NOT NULL"))
+    op.create_index(
+        "alerts_by_worker",
+        "alerts",
+        ["worker_id", "alert_id"],
+        postgresql_where=sa.text("worker_id IS NOT NULL"),
+    )
+    op.create_index(
+        "alerts_by_end",
+        "alerts",
+        ["resolved_at"],
+        postgresql_where=sa.text("resolved_at IS NOT NULL"),
+    )
     op.create_table(
         "deliveries",
         sa.Column("alert_id", sa.BigInteger(), nullable=False),
@@ -66,7 +83,10 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": "80"},
     )
     op.create_index(
-        "deliveries_unsettled", "deliveries", ["channel", "alert_id"], postgresql_where=sa.text("NOT is_settled")
+        "deliveries_unsettled",
+        "deliveries",
+        ["channel", "alert_id"],
+        postgresql_where=sa.text("NOT is_settled"),
     )
     op.create_table(
         "silences",
@@ -95,7 +115,9 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": "10"},
     )
     # What happened before there were alerts is history, not news.
-    op.execute("INSERT INTO alert_progress (id, judged_revision) SELECT 1, revision FROM revision_counter")
+    op.execute(
+        "INSERT INTO alert_progress (id, judged_revision) SELECT 1, revision FROM revision_counter"
+    )
     op.add_column("transitions", sa.Column("traceparent", sa.Text(), nullable=True))
 
 

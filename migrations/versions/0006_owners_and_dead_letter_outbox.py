@@ -1,6 +1,7 @@
 """owners of server instances, and the outbox of dead letters
 
-Adds columns with constant defaults and one table: each lock lasts milliseconds, whatever the size of the tables.
+Adds columns with constant defaults and one table: each lock lasts milliseconds, whatever the size
+of the tables.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ depends_on = None
 
 def upgrade() -> None:
     for name in ("owner_incarnation", "owner_seq"):
-        op.add_column("server_instances", sa.Column(name, sa.BigInteger(), server_default="0", nullable=False))
+        op.add_column(
+            "server_instances", sa.Column(name, sa.BigInteger(), server_default="0", nullable=False)
+        )
     op.create_table(
         "dead_letter_outbox",
         sa.Column("letter_id", sa.Uuid(), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
         sa.Column("letter", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("letter_id"),
     )

@@ -12,7 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # A new table: no lock that anybody waits for. A processor of the release before does not look at it.
+    # A new table: no lock that anybody waits for. A processor of the release before does not look
+    # at it.
     op.create_table(
         "canary_key",
         sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),

@@ -17,9 +17,16 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("observation", sa.Column("clock_steps", sa.BigInteger(), server_default="0", nullable=False))
-    op.add_column("observation", sa.Column("clock_steps_settled", sa.BigInteger(), server_default="0", nullable=False))
-    op.add_column("observation", sa.Column("clock_stepped_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column(
+        "observation", sa.Column("clock_steps", sa.BigInteger(), server_default="0", nullable=False)
+    )
+    op.add_column(
+        "observation",
+        sa.Column("clock_steps_settled", sa.BigInteger(), server_default="0", nullable=False),
+    )
+    op.add_column(
+        "observation", sa.Column("clock_stepped_at", sa.DateTime(timezone=True), nullable=True)
+    )
     op.add_column("observation", sa.Column("clock_step_seconds", sa.Double(), nullable=True))
 
 

@@ -1,9 +1,10 @@
 """counts of the fleet, kept by triggers, and who is late
 
-Adds tables, and triggers that count workers and server instances in the transaction that changes them,
-whoever does it: code of the release before too, which goes on beside it. The triggers take SHARE ROW
-EXCLUSIVE on both tables, and it is held while what is there is counted: nothing is written to them for
-one scan of each, a few seconds at 1,000,000 workers with 3,000,000 server instances. Reading goes on.
+Adds tables, and triggers that count workers and server instances in the transaction that changes
+them, whoever does it: code of the release before too, which goes on beside it. The triggers take
+SHARE ROW EXCLUSIVE on both tables, and it is held while what is there is counted: nothing is
+written to them for one scan of each, a few seconds at 1,000,000 workers with 3,000,000 server
+instances. Reading goes on.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants
@@ -26,8 +27,9 @@ ENDED_OR_LOST = "('LOST', 'COMPLETE', 'CRASHED')"
 def _of(row: str) -> str:
     """The key of a worker's count, from a row of `workers`."""
     return (
-        f"'worker', coalesce({row}labels ->> 'group', ''), {row}status, {row}last_heartbeat IS NOT NULL,"
-        f" lower(coalesce({row}labels ->> 'drain', '')) NOT IN ('', '0', 'false', 'no', 'off')"
+        f"'worker', coalesce({row}labels ->> 'group', ''), {row}status, {row}last_heartbeat IS NOT"
+        f" NULL, lower(coalesce({row}labels ->> 'drain', '')) NOT IN ('', '0', 'false', 'no',"
+        " 'off')"
     )
 
 
@@ -40,7 +42,8 @@ def _unwatched(row: str) -> str:
 
 def _function(name: str, body: str) -> str:
     """As its owner: whoever may write the rows need not be granted the counts."""
-    return f"""CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+    return f"""CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET
+        search_path FROM CURRENT
         AS $$ BEGIN {body} RETURN NULL; END $$"""
 
 
@@ -50,48 +53,67 @@ def _add(source: str, key: str, *, sign: str = "") -> str:
 
 
 FUNCTIONS = {
-    "count_new_workers": f"""{_add("new_rows", _of(""))}
-        INSERT INTO unwatched_workers SELECT worker_id FROM new_rows WHERE {_unwatched("")} ON CONFLICT DO NOTHING;""",
-    "count_gone_workers": f"""{_add("old_rows", _of(""), sign="-")}
-        DELETE FROM unwatched_workers WHERE worker_id IN (SELECT worker_id FROM old_rows);""",
-    "count_changed_worker": f"""
+    "count_new_workers": (
+        f"""{_add("new_rows", _of(""))}
+        INSERT INTO unwatched_workers SELECT worker_id FROM new_rows WHERE {_unwatched("")} ON
+            CONFLICT DO NOTHING;"""
+    ),
+    "count_gone_workers": (
+        f"""{_add("old_rows", _of(""), sign="-")}
+        DELETE FROM unwatched_workers WHERE worker_id IN (SELECT worker_id FROM old_rows);"""
+    ),
+    "count_changed_worker": (
+        f"""
         INSERT INTO fleet_count_changes ({COLUMNS}) VALUES ({_of("OLD.")}, -1), ({_of("NEW.")}, 1);
         IF {_unwatched("NEW.")} THEN
             INSERT INTO unwatched_workers VALUES (NEW.worker_id) ON CONFLICT DO NOTHING;
         ELSIF {_unwatched("OLD.")} THEN
             DELETE FROM unwatched_workers WHERE worker_id = NEW.worker_id;
-        END IF;""",
+        END IF;"""
+    ),
     "count_new_instances": _add("new_rows", INSTANCE),
     "count_gone_instances": _add("old_rows", INSTANCE, sign="-"),
-    "count_changed_instances": f"""
+    "count_changed_instances": (
+        f"""
         INSERT INTO fleet_count_changes ({COLUMNS}) SELECT {INSTANCE}, sum(step) FROM (
             SELECT status, 1 AS step FROM new_rows UNION ALL SELECT status, -1 FROM old_rows
-        ) changed GROUP BY status HAVING sum(step) <> 0;""",
+        ) changed GROUP BY status HAVING sum(step) <> 0;"""
+    ),
 }
-# A worker's row is updated with each heartbeat: for each row, then, since a trigger for the statement is
-# given all rows of it. Those that neither begin nor stop to count as something are passed over in C.
+# A worker's row is updated with each heartbeat: for each row, then, since a trigger for the
+# statement is given all rows of it. Those that neither begin nor stop to count as something are
+# passed over in C.
 TRIGGERS = (
     """CREATE TRIGGER count_new_workers AFTER INSERT ON workers REFERENCING NEW TABLE AS new_rows
         FOR EACH STATEMENT EXECUTE FUNCTION count_new_workers()""",
     """CREATE TRIGGER count_gone_workers AFTER DELETE ON workers REFERENCING OLD TABLE AS old_rows
         FOR EACH STATEMENT EXECUTE FUNCTION count_gone_workers()""",
     """CREATE TRIGGER count_changed_worker AFTER UPDATE OF status, labels ON workers FOR EACH ROW
-        WHEN (OLD.status <> NEW.status OR OLD.labels <> NEW.labels) EXECUTE FUNCTION count_changed_worker()""",
+        WHEN (OLD.status <> NEW.status OR OLD.labels <> NEW.labels) EXECUTE FUNCTION
+            count_changed_worker()""",
     """CREATE TRIGGER count_first_beat AFTER UPDATE OF last_heartbeat ON workers FOR EACH ROW
         WHEN ((OLD.last_heartbeat IS NULL) <> (NEW.last_heartbeat IS NULL)
               AND OLD.status = NEW.status AND OLD.labels = NEW.labels)
         EXECUTE FUNCTION count_changed_worker()""",
-    """CREATE TRIGGER count_new_instances AFTER INSERT ON server_instances REFERENCING NEW TABLE AS new_rows
+    """CREATE TRIGGER count_new_instances AFTER INSERT ON server_instances REFERENCING NEW TABLE AS
+        new_rows
         FOR EACH STATEMENT EXECUTE FUNCTION count_new_instances()""",
-    """CREATE TRIGGER count_gone_instances AFTER DELETE ON server_instances REFERENCING OLD TABLE AS old_rows
+    """CREATE TRIGGER count_gone_instances AFTER DELETE ON server_instances REFERENCING OLD TABLE AS
+        old_rows
         FOR EACH STATEMENT EXECUTE FUNCTION count_gone_instances()""",
     """CREATE TRIGGER count_changed_instances AFTER UPDATE ON server_instances
         REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
         FOR EACH STATEMENT EXECUTE FUNCTION count_changed_instances()""",
 )
 FILL = (
-    f"INSERT INTO fleet_counts ({COLUMNS}) SELECT {_of('')}, count(*) FROM workers GROUP BY 1, 2, 3, 4, 5",
-    f"INSERT INTO fleet_counts ({COLUMNS}) SELECT {INSTANCE}, count(*) FROM server_instances GROUP BY 1, 2, 3, 4, 5",
+    (
+        f"INSERT INTO fleet_counts ({COLUMNS}) SELECT {_of('')}, count(*) FROM workers GROUP BY 1,"
+        " 2, 3, 4, 5"
+    ),
+    (
+        f"INSERT INTO fleet_counts ({COLUMNS}) SELECT {INSTANCE}, count(*) FROM server_instances"
+        " GROUP BY 1, 2, 3, 4, 5"
+    ),
     f"INSERT INTO unwatched_workers SELECT worker_id FROM workers WHERE {_unwatched('')}",
 )
 
@@ -99,7 +121,10 @@ FILL = (
 def _count() -> list[sa.Column[object]]:
     """And the number."""
     kinds = (sa.Text(), sa.Text(), sa.Text(), sa.Boolean(), sa.Boolean(), sa.BigInteger())
-    return [sa.Column(name, kind, nullable=False) for name, kind in zip((*KEY, "number"), kinds, strict=True)]
+    return [
+        sa.Column(name, kind, nullable=False)
+        for name, kind in zip((*KEY, "number"), kinds, strict=True)
+    ]
 
 
 def _worker_id() -> sa.Column[object]:
@@ -151,5 +176,11 @@ def downgrade() -> None:
         op.execute(f"DROP TRIGGER {name} ON {table}")
     for name in FUNCTIONS:
         op.execute(f"DROP FUNCTION {name}()")
-    for table in ("sweeps", "late_workers", "unwatched_workers", "fleet_count_changes", "fleet_counts"):
+    for table in (
+        "sweeps",
+        "late_workers",
+        "unwatched_workers",
+        "fleet_count_changes",
+        "fleet_counts",
+    ):
         op.drop_table(table)

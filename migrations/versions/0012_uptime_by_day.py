@@ -1,9 +1,9 @@
 """uptime by day
 
-New tables, and a trigger on `workers` that notes when a worker goes to another group: it takes SHARE
-ROW EXCLUSIVE on `workers` for the moment of the catalogue change. The release before goes on beside
-it, and its writes are noted too. The leader fills the tables little by little; until it has, uptime
-is read from `transitions` as before.
+New tables, and a trigger on `workers` that notes when a worker goes to another group: it takes
+SHARE ROW EXCLUSIVE on `workers` for the moment of the catalogue change. The release before goes on
+beside it, and its writes are noted too. The leader fills the tables little by little; until it has,
+uptime is read from `transitions` as before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ depends_on = None
 
 # As its owner: whoever may write the rows need not be granted the moves.
 NOTE_MOVE = """
-CREATE FUNCTION note_uptime_move() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION note_uptime_move() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path
+    FROM CURRENT AS $$
 BEGIN
     INSERT INTO uptime_moves (worker_id) VALUES (NEW.worker_id);
     RETURN NULL;
@@ -43,7 +44,12 @@ def _times(name: str) -> sa.Column[list[int]]:
 
 
 def _now(name: str) -> sa.Column[sa.DateTime]:
-    return sa.Column(name, sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False)
+    return sa.Column(
+        name,
+        sa.DateTime(timezone=True),
+        server_default=sa.text("clock_timestamp()"),
+        nullable=False,
+    )
 
 
 def upgrade() -> None:
@@ -85,12 +91,19 @@ def upgrade() -> None:
         "uptime_moves",
         sa.Column("move_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("worker_id", sa.BigInteger(), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
         sa.Column("is_apart", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("is_taken", sa.Boolean(), server_default="false", nullable=False),
         sa.PrimaryKeyConstraint("move_id"),
     )
-    op.create_index("uptime_moves_to_take", "uptime_moves", ["move_id"], postgresql_where=sa.text("NOT is_taken"))
+    op.create_index(
+        "uptime_moves_to_take",
+        "uptime_moves",
+        ["move_id"],
+        postgresql_where=sa.text("NOT is_taken"),
+    )
     op.execute(NOTE_MOVE)
     op.execute(ON_MOVE)
 

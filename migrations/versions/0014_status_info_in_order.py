@@ -1,8 +1,8 @@
 """the StatusInfo that was applied, so that the order of arrival decides
 
-Adds a column without a default to each of two tables: ACCESS EXCLUSIVE on both for the catalogue change
-alone, no row is rewritten. Code of the release before goes on beside it: it neither reads nor writes
-the columns, and rows without them are judged by date until their first StatusInfo.
+Adds a column without a default to each of two tables: ACCESS EXCLUSIVE on both for the catalogue
+change alone, no row is rewritten. Code of the release before goes on beside it: it neither reads
+nor writes the columns, and rows without them are judged by date until their first StatusInfo.
 """
 
 from __future__ import annotations

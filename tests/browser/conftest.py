@@ -1,4 +1,5 @@
-"""A real Chromium, and pages in it that are watched: what a page must never do fails the test that opened it."""
+"""A real Chromium, and pages in it that are watched: what a page must never do fails the test that
+opened it."""
 
 from __future__ import annotations
 
@@ -28,18 +29,24 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-VIOLATIONS = "addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
+VIOLATIONS = (
+    "addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective,"
+    " e.blockedURI))"
+)
 
 WORKERS = 10_000
 FILL = f"""
-    INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
+    INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
+        labels)
     SELECT n, now(), CASE WHEN n % 97 > 0 THEN now() - (n % 89 / 88) * interval '20 s' END,
         CASE WHEN n % 101 = 0 THEN 'LOST' ELSE 'RUNNING' END, now(),
         CASE WHEN n % 101 = 0 THEN 'heartbeat_expired' ELSE 'reported' END,
         CASE WHEN n % 7 > 0 THEN jsonb_build_object('group', 'g' || n % 7) ELSE '{{}}' END
     FROM generate_series(1, {WORKERS}) n;
-    INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since, reason)
-    SELECT n, 1 + n % 100, now() - interval '1 h', CASE WHEN n % 3 = 0 THEN 'COMPLETE' ELSE 'RUNNING' END,
+    INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since,
+        reason)
+    SELECT n, 1 + n % 100, now() - interval '1 h', CASE WHEN n % 3 = 0 THEN 'COMPLETE' ELSE
+        'RUNNING' END,
         now() - interval '1 min', CASE WHEN n % 3 = 0 THEN 'graceful' ELSE 'reported' END
     FROM generate_series(1, 900) n;
     INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
@@ -47,13 +54,16 @@ FILL = f"""
         (2, now() - interval '1 h', 'worker', 7, 'LOST', 'RUNNING', 'recovered');
     UPDATE revision_counter SET revision = 2;
     INSERT INTO alerts (key, rule, severity, summary, group_name, worker_id, opened_at)
-    SELECT 'worker_lost:' || n, 'worker_lost', CASE WHEN n % 2 = 0 THEN 'critical' ELSE 'warning' END,
+    SELECT 'worker_lost:' || n, 'worker_lost', CASE WHEN n % 2 = 0 THEN 'critical' ELSE 'warning'
+        END,
         'Worker ' || n || ' fell silent', 'g1', n, now() FROM generate_series(1, 150) n;
     INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name)
     VALUES ('a-deploy', now(), now() + interval '1 h', 'ann', 'a deploy', 'g2');
-    UPDATE observation SET observed_through = now(), advanced_at = now(), resumed_at = now() - interval '1 day'
+    UPDATE observation SET observed_through = now(), advanced_at = now(), resumed_at = now() -
+        interval '1 day'
 """
-"""Some workers of each health, in seven groups, one of which has no name; and something for each table."""
+"""Some workers of each health, in seven groups, one of which has no name; and something for each
+table."""
 UNHURRIED = {"degraded_after_seconds": 3600, "blind_after_seconds": 7200}
 """Nothing moves the watermark of what was filled in."""
 
@@ -67,7 +77,9 @@ async def crowded(
         await run_sql(url, FILL)
         port = free_port()
         command = [sys.executable, "-m", "manman_status", "serve", "--role", "api"]
-        env = role_environment(database_url=url, host="127.0.0.1", port=port, database_timeout_seconds=60, **UNHURRIED)
+        env = role_environment(
+            database_url=url, host="127.0.0.1", port=port, database_timeout_seconds=60, **UNHURRIED
+        )
         api = Role("api", command, log_file=server_folder / "crowded.log", env=env)
         api.url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=api.url) as http:
@@ -106,7 +118,9 @@ class Window:
     async def open(self, path: str) -> Page:
         page = await self.context.new_page()
         await page.add_init_script(VIOLATIONS)
-        page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
+        page.on(
+            "console", lambda message: message.type == "error" and self.faults.append(message.text)
+        )
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("request", lambda request: self._asked(request.url))
         await page.goto(self.url + path)
@@ -129,10 +143,13 @@ async def hindrances(page: Page) -> list[tuple[str, str]]:
 
 @pytest.fixture
 async def window(chromium: Browser) -> AsyncIterator[Callable[..., Awaitable[Window]]]:
-    """A fresh one, of a size and with a theme where that is told. At the end of the test it must be without fault."""
+    """A fresh one, of a size and with a theme where that is told. At the end of the test it must be
+    without fault."""
     opened: list[Window] = []
 
-    async def open_window(url: str, *, width: int = 1440, height: int = 900, dark: bool = False) -> Window:
+    async def open_window(
+        url: str, *, width: int = 1440, height: int = 900, dark: bool = False
+    ) -> Window:
         context = await chromium.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )

@@ -34,12 +34,14 @@ SEEN = """async () => {
         pane.scrollTop = top;
         await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
         // Now, since the page may just have gone from dark to light.
-        const shades = Object.fromEntries(Object.entries(drawing.colours).map(([health, colour]) => [colour, health]));
+        const shades = Object.fromEntries(Object.entries(drawing.colours).map(([health, colour]) =>
+            [colour, health]));
         for (let place = 0; place < grid.count; place++) {
             const { x, y } = grid.corner(place);
             const fromTop = y - pane.scrollTop + 12;
             if (fromTop < 0 || fromTop + grid.size > drawing.height) continue;
-            const cell = context.getImageData(x * ratio, fromTop * ratio, grid.size * ratio, grid.size * ratio);
+            const cell = context.getImageData(x * ratio, fromTop * ratio, grid.size * ratio,
+                grid.size * ratio);
             const colour = commonest(cell.data);
             seen[fleet.ids[places[place]]] = shades[colour] ?? colour;
         }
@@ -75,15 +77,20 @@ async def test_of_ten_thousand_workers_each_has_the_colour_of_its_health(
 
 
 async def test_a_map_of_too_many_workers_says_how_many_are_not_drawn(
-    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+    start_api: Callable[..., Awaitable[Role]],
+    database: str,
+    window: Callable[..., Awaitable[Window]],
 ) -> None:
     """A filter that leaves fewer has all of them, of the whole fleet."""
-    await run_sql(database, FILL.replace(f"generate_series(1, {WORKERS})", "generate_series(1, 110000)"))
+    await run_sql(
+        database, FILL.replace(f"generate_series(1, {WORKERS})", "generate_series(1, 110000)")
+    )
     api = await start_api(**UNHURRIED)
     page = await (await window(api.url)).open("/")
     shown = page.locator("#shown")
     await expect(shown).to_have_text(
-        "100,000 workers, and 10,000 more that are not drawn: choose a group or a health", timeout=60_000
+        "100,000 workers, and 10,000 more that are not drawn: choose a group or a health",
+        timeout=60_000,
     )
     await page.select_option("select[name=group]", "g1")
     await expect(shown).to_have_text("15,715 workers", timeout=60_000)
@@ -125,7 +132,9 @@ async def test_a_pointer_over_a_cell_says_why_and_a_click_opens_the_worker(
 
 
 async def test_what_is_told_of_a_cell_changes_with_its_worker(
-    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+    start_api: Callable[..., Awaitable[Role]],
+    database: str,
+    window: Callable[..., Awaitable[Window]],
 ) -> None:
     await run_sql(database, FILL)
     page = await (await window((await start_api(**UNHURRIED)).url)).open("/?group=g3")
@@ -137,11 +146,13 @@ async def test_what_is_told_of_a_cell_changes_with_its_worker(
     await run_sql(
         database,
         """WITH lost AS (
-               UPDATE workers SET status = 'LOST', status_since = now(), reason = 'heartbeat_expired'
+               UPDATE workers SET status = 'LOST', status_since = now(), reason =
+                   'heartbeat_expired'
                WHERE worker_id = 3 RETURNING worker_id
            ), counted AS (UPDATE revision_counter SET revision = 3)
            INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
-           SELECT 3, now(), 'worker', worker_id, 'RUNNING', 'LOST', 'heartbeat_expired' FROM lost""",
+           SELECT 3, now(), 'worker', worker_id, 'RUNNING', 'LOST', 'heartbeat_expired' FROM
+               lost""",
     )
     await expect(tip).to_contain_text("Worker 3: unhealthy")
     await expect(tip).to_contain_text("Lost since")
@@ -163,7 +174,9 @@ async def test_the_map_is_walked_by_keys_and_tells_what_it_comes_to(
     await page.wait_for_url("**/workers/8")
 
 
-async def test_scrolling_takes_little_of_each_frame(crowded: Role, window: Callable[..., Awaitable[Window]]) -> None:
+async def test_scrolling_takes_little_of_each_frame(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
     page = await (await window(crowded.url)).open("/")
     await loaded(page)
     devtools = await page.context.new_cdp_session(page)
@@ -191,7 +204,9 @@ async def test_scrolling_takes_little_of_each_frame(crowded: Role, window: Calla
 
 
 async def test_blind_the_page_says_so_and_shows_nobody_as_dead(
-    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+    start_api: Callable[..., Awaitable[Role]],
+    database: str,
+    window: Callable[..., Awaitable[Window]],
 ) -> None:
     await run_sql(database, FILL)
     api = await start_api(**UNHURRIED)
@@ -219,20 +234,25 @@ COLOUR_AT = """async (id) => {
     const { context, ratio, colours } = map.drawing;
     const colour = () => {
         const { x, y } = map.grid.corner(place);
-        const [r, g, b] = context.getImageData((x + 1) * ratio, (y - map.pane.scrollTop + 13) * ratio, 1, 1).data;
+        const [r, g, b] = context.getImageData((x + 1) * ratio, (y - map.pane.scrollTop + 13) *
+            ratio, 1, 1).data;
         return "#" + ((r << 16) | (g << 8) | b).toString(16).padStart(6, "0");
     };
     const deadline = Date.now() + 60_000;
-    while (colour() !== colours.unhealthy && Date.now() < deadline) await new Promise(requestAnimationFrame);
+    while (colour() !== colours.unhealthy && Date.now() < deadline) await new
+        Promise(requestAnimationFrame);
     return Date.now() / 1000;
 }"""
-"""When the cell of this worker has the colour of the lost, or it is given up; in seconds since the epoch."""
+"""When the cell of this worker has the colour of the lost, or it is given up; in seconds since the
+epoch."""
 
 
 async def beat_once(broker: str) -> None:
     """Of 10,000 workers that beat once an hour."""
     async with await aio_pika.connect(broker) as connection:
-        exchange = await (await connection.channel()).get_exchange("internal_service_events", ensure=False)
+        exchange = await (await connection.channel()).get_exchange(
+            "internal_service_events", ensure=False
+        )
         for first in range(1, WORKERS + 1, IN_A_MESSAGE):
             beats = [
                 {
@@ -243,7 +263,9 @@ async def beat_once(broker: str) -> None:
                 }
                 for worker_id in range(first, first + IN_A_MESSAGE)
             ]
-            await exchange.publish(aio_pika.Message(json.dumps(beats).encode()), f"worker.{first}.heartbeat")
+            await exchange.publish(
+                aio_pika.Message(json.dumps(beats).encode()), f"worker.{first}.heartbeat"
+            )
 
 
 ATTEMPTS = 3
@@ -277,7 +299,9 @@ async def test_among_ten_thousand_a_killed_worker_changes_colour_within_a_second
     fleet.add(*others)
     page = await (await window(api.url)).open("/")
     await loaded(page, WORKERS + len(others))
-    await eventually(lambda: page.evaluate(f"async () => {{ {MODULE} return map.fleet.state === 'ok' }}"))
+    await eventually(
+        lambda: page.evaluate(f"async () => {{ {MODULE} return map.fleet.state === 'ok' }}")
+    )
     # The next reload would tell it too, a little later: here only the stream may.
     await page.evaluate(f"async () => {{ {MODULE} map.fleet.loading = true }}")
     took = [float("inf")]

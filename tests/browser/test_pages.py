@@ -1,4 +1,5 @@
-"""Every page in a real browser: filters, pages, themes, sizes, and what a person with a screen reader meets."""
+"""Every page in a real browser: filters, pages, themes, sizes, and what a person with a screen
+reader meets."""
 
 from __future__ import annotations
 
@@ -81,11 +82,14 @@ async def test_a_list_goes_on_page_by_page_and_back_to_the_first(
 
 
 async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
-    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+    start_api: Callable[..., Awaitable[Role]],
+    database: str,
+    window: Callable[..., Awaitable[Window]],
 ) -> None:
     await run_sql(
         database,
-        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason)
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
+           reason)
            VALUES (7, now(), now(), 'RUNNING', now(), 'reported')""",
         "UPDATE observation SET observed_through = now(), resumed_at = now()",
     )
@@ -93,7 +97,9 @@ async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
 
     async def without_its_poll(route: Route) -> None:
         answer = await route.fetch()
-        await route.fulfill(response=answer, body=(await answer.text()).replace("renew, every 5s", "renew"))
+        await route.fulfill(
+            response=answer, body=(await answer.text()).replace("renew, every 5s", "renew")
+        )
 
     await opened.context.route("**/workers/7", without_its_poll)
     page = await opened.open("/workers/7")
@@ -102,8 +108,10 @@ async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
     await run_sql(
         database,
         """WITH lost AS (
-               UPDATE workers SET status = 'LOST', status_since = now(), reason = 'heartbeat_expired', evidence =
-                   jsonb_build_object('observed_through', now() + interval '32 s') RETURNING worker_id
+               UPDATE workers SET status = 'LOST', status_since = now(), reason =
+                   'heartbeat_expired', evidence =
+                   jsonb_build_object('observed_through', now() + interval '32 s') RETURNING
+                       worker_id
            ), counted AS (UPDATE revision_counter SET revision = 1)
            INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
            SELECT 1, now(), 'worker', worker_id, 'RUNNING', 'LOST', 'worker_lost' FROM lost""",
@@ -113,12 +121,15 @@ async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
 
 
 async def test_a_worker_page_is_renewed_when_a_backup_was_restored(
-    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+    start_api: Callable[..., Awaitable[Role]],
+    database: str,
+    window: Callable[..., Awaitable[Window]],
 ) -> None:
     """Revisions are lower than the one that the page was loaded at, and it does not poll."""
     await run_sql(
         database,
-        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason)
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
+            reason)
         VALUES (7, now(), now(), 'RUNNING', now(), 'reported')""",
         "UPDATE observation SET observed_through = now(), resumed_at = now()",
         "UPDATE revision_counter SET revision = 50",
@@ -127,7 +138,9 @@ async def test_a_worker_page_is_renewed_when_a_backup_was_restored(
 
     async def without_its_poll(route: Route) -> None:
         answer = await route.fetch()
-        await route.fulfill(response=answer, body=(await answer.text()).replace("renew, every 5s", "renew"))
+        await route.fulfill(
+            response=answer, body=(await answer.text()).replace("renew, every 5s", "renew")
+        )
 
     await opened.context.route("**/workers/7", without_its_poll)
     page = await opened.open("/workers/7")
@@ -138,7 +151,8 @@ async def test_a_worker_page_is_renewed_when_a_backup_was_restored(
         """WITH restored AS (
                UPDATE revision_counter
                SET revision = 0, previous_epoch = epoch, epoch = 'ee', epoch_begins_after = 0
-           ) UPDATE workers SET status = 'LOST', status_since = now(), reason = 'heartbeat_expired', evidence =
+           ) UPDATE workers SET status = 'LOST', status_since = now(), reason = 'heartbeat_expired',
+               evidence =
                jsonb_build_object('observed_through', now() + interval '32 s')""",
     )
     await expect(page.locator(".verdict")).to_contain_text("three beats of 10 s missed")
@@ -156,7 +170,9 @@ async def test_when_nothing_answers_any_more_the_bar_says_since_when(
 
 
 async def test_when_the_api_hangs_the_bar_says_so_too(
-    process_tree: ProcessTree, start_api: Callable[..., Awaitable[Role]], window: Callable[..., Awaitable[Window]]
+    process_tree: ProcessTree,
+    start_api: Callable[..., Awaitable[Role]],
+    window: Callable[..., Awaitable[Window]],
 ) -> None:
     api = await start_api()
     opened = await window(api.url)
@@ -179,7 +195,9 @@ async def test_since_when_nothing_answers_stands_still_while_it_is_refused(
     opened = await window(crowded.url)
     page = await opened.open("/silences")
     for path in ("**/page/bar", "**/silences"):
-        await page.route(path, lambda route: route.fulfill(status=503, json={"detail": "The database is away"}))
+        await page.route(
+            path, lambda route: route.fulfill(status=503, json={"detail": "The database is away"})
+        )
     await expect(page.locator("#bar")).to_contain_text("no answer from the api since")
     since = await page.locator(".observation span").text_content()
     for _ in range(2):
@@ -205,11 +223,15 @@ async def test_a_field_that_was_filled_in_wrongly_is_no_outage_and_says_what_is_
     opened.faults.clear()
 
 
-async def test_what_a_proxy_refuses_is_no_answer(crowded: Role, window: Callable[..., Awaitable[Window]]) -> None:
+async def test_what_a_proxy_refuses_is_no_answer(
+    crowded: Role, window: Callable[..., Awaitable[Window]]
+) -> None:
     opened = await window(crowded.url)
     page = await opened.open("/workers")
     for path in ("**/page/bar", "**/workers"):
-        await page.route(path, lambda route: route.fulfill(status=404, body="<html>no such backend"))
+        await page.route(
+            path, lambda route: route.fulfill(status=404, body="<html>no such backend")
+        )
     await expect(page.locator("#bar")).to_contain_text("no answer from the api since")
     opened.faults.clear()
 
@@ -219,7 +241,9 @@ ENDED = """INSERT INTO workers (worker_id, created_date, end_date, status, statu
 
 
 async def test_a_worker_that_is_no_longer_known_is_no_outage(
-    start_api: Callable[..., Awaitable[Role]], database: str, window: Callable[..., Awaitable[Window]]
+    start_api: Callable[..., Awaitable[Role]],
+    database: str,
+    window: Callable[..., Awaitable[Window]],
 ) -> None:
     await run_sql(database, ENDED)
     opened = await window((await start_api()).url)
@@ -241,7 +265,9 @@ async def test_a_filter_holds_though_the_rows_are_asked_for_again_meanwhile(
 
     async def after_a_poll(route: Route) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(polled.wait(), 8)  # what is asked for after this would have been asked for in it
+            await asyncio.wait_for(
+                polled.wait(), 8
+            )  # what is asked for after this would have been asked for in it
         await route.continue_()
 
     await page.route("**/workers?health=unhealthy", after_a_poll)
@@ -262,7 +288,9 @@ async def test_a_table_stays_where_it_was_scrolled_to_and_keeps_the_focus(
     async with page.expect_response("**/workers"):
         pass
     await table.evaluate("table => new Promise(requestAnimationFrame)")
-    assert await table.evaluate("table => [table.scrollLeft, document.activeElement === table]") == [120, True]
+    assert await table.evaluate(
+        "table => [table.scrollLeft, document.activeElement === table]"
+    ) == [120, True]
 
 
 async def test_the_last_day_is_drawn_though_it_was_first_asked_for_in_vain(
@@ -278,7 +306,9 @@ async def test_the_last_day_is_drawn_though_it_was_first_asked_for_in_vain(
     await opened.context.route("**/day.json", once_in_vain)
     page = await opened.open("/workers/7")
     await asyncio.wait_for(asked.wait(), 30)
-    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # as who comes back to it
+    await page.evaluate(
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )  # as who comes back to it
     await expect(page.locator("#day canvas")).to_be_visible()
     assert all("ERR_FAILED" in fault for fault in opened.faults)
     opened.faults.clear()
@@ -296,7 +326,16 @@ async def test_of_many_tabs_those_that_nobody_sees_take_nothing_from_the_others(
     """A browser has six connections to a host in all."""
     opened = await window(crowded.url)
     pages = []
-    for path in ("/workers/7", "/workers/8", "/", "/workers/9", "/workers/101", "/", "/workers/102", "/workers/103"):
+    for path in (
+        "/workers/7",
+        "/workers/8",
+        "/",
+        "/workers/9",
+        "/workers/101",
+        "/",
+        "/workers/102",
+        "/workers/103",
+    ):
         page = await opened.open(path)
         await expect(page.locator(".observation")).to_contain_text("observed until")
         await page.evaluate(HIDE, True)

@@ -52,10 +52,15 @@ def chart() -> Chart:
 
 
 def render(
-    values: dict[str, Any] | None = None, *, release: str = "manman-status", namespace: str = "fleet"
+    values: dict[str, Any] | None = None,
+    *,
+    release: str = "manman-status",
+    namespace: str = "fleet",
 ) -> Objects:
     objects = Objects()
-    for path, text in sorted(chart().render(values or {}, name=release, namespace=namespace).items()):
+    for path, text in sorted(
+        chart().render(values or {}, name=release, namespace=namespace).items()
+    ):
         if path.endswith("NOTES.txt"):
             objects.notes = text
         else:
@@ -82,7 +87,10 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 
 def environment(pod: dict[str, Any]) -> dict[str, Any]:
     """By name: a text, or where it comes from."""
-    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container(pod).get("env", [])}
+    return {
+        each["name"]: each.get("value", each.get("valueFrom"))
+        for each in container(pod).get("env", [])
+    }
 
 
 def decoded(secret: dict[str, Any]) -> dict[str, str]:

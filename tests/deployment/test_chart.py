@@ -1,4 +1,5 @@
-"""What the Helm chart makes: objects that Kubernetes takes, sides that stay apart, and secrets in Secrets alone."""
+"""What the Helm chart makes: objects that Kubernetes takes, sides that stay apart, and secrets in
+Secrets alone."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ NEWEST = kubernetes_validate.latest_version().removesuffix(".0")
 LABELLED = {
     "type": "object",
     "required": ["name", "namespace", "labels"],
-    "properties": {"name": {"type": "string"}, "namespace": {"const": "fleet"}, "labels": {"type": "object"}},
+    "properties": {
+        "name": {"type": "string"},
+        "namespace": {"const": "fleet"},
+        "labels": {"type": "object"},
+    },
 }
 
 
@@ -79,7 +84,12 @@ CUSTOM = {
                     "type": "array",
                     "minItems": 1,
                     "items": closed(
-                        {"port": TEXT, "path": TEXT, "interval": DURATION, "scrapeTimeout": DURATION},
+                        {
+                            "port": TEXT,
+                            "path": TEXT,
+                            "interval": DURATION,
+                            "scrapeTimeout": DURATION,
+                        },
                         authorization=closed({"credentials": closed({"name": TEXT, "key": TEXT})}),
                     ),
                 },
@@ -105,7 +115,10 @@ CUSTOM = {
                                         "expr": TEXT,
                                         "for": DURATION,
                                         "labels": {"type": "object", "additionalProperties": TEXT},
-                                        "annotations": {"type": "object", "additionalProperties": TEXT},
+                                        "annotations": {
+                                            "type": "object",
+                                            "additionalProperties": TEXT,
+                                        },
                                     }
                                 ),
                             },
@@ -118,7 +131,14 @@ CUSTOM = {
     "TriggerAuthentication": custom(
         "keda.sh/v1alpha1",
         "TriggerAuthentication",
-        closed({"secretTargetRef": {"type": "array", "items": closed({"parameter": TEXT, "name": TEXT, "key": TEXT})}}),
+        closed(
+            {
+                "secretTargetRef": {
+                    "type": "array",
+                    "items": closed({"parameter": TEXT, "name": TEXT, "key": TEXT}),
+                }
+            }
+        ),
     ),
     "ScaledObject": custom(
         "keda.sh/v1alpha1",
@@ -187,7 +207,9 @@ def test_helm_itself_lints_and_renders_the_same(name: str) -> None:
     command = ["helm", "template", "manman-status", FOLDER, "--namespace", "fleet", *given]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     engine = render(yaml.safe_load(file.read_text("utf-8")) if file else {})
-    in_order = [sorted(map(str, objects)) for objects in (engine, filter(None, yaml.safe_load_all(shown)))]
+    in_order = [
+        sorted(map(str, objects)) for objects in (engine, filter(None, yaml.safe_load_all(shown)))
+    ]
     assert in_order[0] == in_order[1]
 
 
@@ -202,7 +224,10 @@ def test_kubernetes_takes_every_object(release: Objects, version: str) -> None:
 
 
 def test_the_default_release_is_two_sides_and_a_migration() -> None:
-    kinds = sorted(f"{each['kind']}/{each['metadata']['name'].removeprefix('manman-status-')}" for each in render())
+    kinds = sorted(
+        f"{each['kind']}/{each['metadata']['name'].removeprefix('manman-status-')}"
+        for each in render()
+    )
     assert kinds == [
         "Deployment/api",
         "Deployment/processor",
@@ -225,7 +250,9 @@ def test_nobody_can_connect_to_a_processor(release: Objects) -> None:
         if component_of(pod) == "processor":
             assert "ports" not in container(pod), name
             probes = [probe for key, probe in container(pod).items() if key.endswith("Probe")]
-            assert [set(probe) & {"exec", "httpGet", "tcpSocket", "grpc"} for probe in probes] == [{"exec"}] * 3
+            assert [set(probe) & {"exec", "httpGet", "tcpSocket", "grpc"} for probe in probes] == [
+                {"exec"}
+            ] * 3
             for service in release.of("Service"):
                 assert not selects(service["spec"]["selector"], pod)
     for policy in release.of("NetworkPolicy"):
@@ -271,23 +298,31 @@ def test_secrets_are_in_secrets_alone() -> None:
     assert secrets == {
         "manman-status-database": {"database-url": url, "database-read-url": read_url},
         "manman-status-migrate": {"database-url": url},
-        "manman-status-rabbitmq": {"rabbitmq-url": "amqps://manman:s3cret-broker@rabbitmq.example.com:5671/manman"},
+        "manman-status-rabbitmq": {
+            "rabbitmq-url": "amqps://manman:s3cret-broker@rabbitmq.example.com:5671/manman"
+        },
         "manman-status-api-tokens": {"api-tokens": tokens, "one-token": "s3cret-token-one"},
         "manman-status-notifications": {"notify-urls": channels, "routes.toml": routes},
     }
     others = [each for each in objects if each["kind"] != "Secret"]
-    for hidden in ("s3cret", *(value for each in objects.of("Secret") for value in each["data"].values())):
+    for hidden in (
+        "s3cret",
+        *(value for each in objects.of("Secret") for value in each["data"].values()),
+    ):
         assert hidden not in f"{others}{objects.notes}"
 
 
 def test_what_a_pod_refers_to_is_there(release: Objects, values: dict[str, Any]) -> None:
-    """The release's own Secrets, those that the values name, and accounts; for the Job only what comes before it."""
+    """The release's own Secrets, those that the values name, and accounts; for the Job only what
+    comes before it."""
     parts = ("database", "rabbitmq", "apiTokens", "notifications")
     named = {values.get(part, {}).get("existingSecret", "manman-status") for part in parts}
     for name, pod in release.pods().items():
         early = name.startswith("Job/")
         there = [each for each in release if is_hook(each) == early]
-        secrets = {each["metadata"]["name"]: each["data"] for each in there if each["kind"] == "Secret"}
+        secrets = {
+            each["metadata"]["name"]: each["data"] for each in there if each["kind"] == "Secret"
+        }
         for secret, key in (*secret_references(pod).values(), *secret_files(pod).values()):
             assert secret in named or key in secrets[secret], name
         accounts = {each["metadata"]["name"] for each in there if each["kind"] == "ServiceAccount"}
@@ -304,7 +339,8 @@ def test_what_selects_pods_selects_those_it_is_for(release: Objects) -> None:
         for each in release.of("Deployment", "PodDisruptionBudget")
     ]
     selectors += [
-        (component_of(each), each["spec"]["podSelector"]["matchLabels"]) for each in release.of("NetworkPolicy")
+        (component_of(each), each["spec"]["podSelector"]["matchLabels"])
+        for each in release.of("NetworkPolicy")
     ]
     for component, selector in selectors:
         assert {component_of(pod) for pod in pods if selects(selector, pod)} <= {component}
@@ -337,15 +373,20 @@ def test_every_pod_keeps_to_the_restricted_standard(release: Objects) -> None:
 
 
 def test_kubernetes_adds_no_variables_that_are_no_settings(release: Objects) -> None:
-    """It would name some after a Service `manman-status-api`, and manman-status refuses what it does not know."""
+    """It would name some after a Service `manman-status-api`, and manman-status refuses what it
+    does not know."""
     assert {pod["spec"]["enableServiceLinks"] for pod in release.pods().values()} == {False}
 
 
 def test_the_image_s_user_is_the_pods_and_can_be_left_to_the_cluster() -> None:
     pod = render().one("Deployment", "api")["spec"]["template"]
-    user = {key: pod["spec"]["securityContext"][key] for key in ("runAsUser", "runAsGroup", "fsGroup")}
+    user = {
+        key: pod["spec"]["securityContext"][key] for key in ("runAsUser", "runAsGroup", "fsGroup")
+    }
     assert set(user.values()) == {10001}
-    left = render({"podSecurityContext": dict.fromkeys(user)}).one("Deployment", "api")["spec"]["template"]
+    left = render({"podSecurityContext": dict.fromkeys(user)}).one("Deployment", "api")["spec"][
+        "template"
+    ]
     assert user.keys().isdisjoint(left["spec"]["securityContext"])
     assert left["spec"]["securityContext"]["runAsNonRoot"] is True
 
@@ -361,13 +402,17 @@ def test_manman_status_understands_what_its_pods_are_given(release: Objects) -> 
     }
     for name, pod in release.pods().items():
         given = {
-            key: value if isinstance(value, str) else secret.get(key, "") for key, value in environment(pod).items()
+            key: value if isinstance(value, str) else secret.get(key, "")
+            for key, value in environment(pod).items()
         }
         settings = load_settings(environ=given)
         needs = ("database_url", "rabbitmq_url") if component_of(pod) == "processor" else ()
         assert all(getattr(settings, need) for need in needs), name
         if component_of(pod) == "api":
-            assert (settings.host, settings.port) == ("0.0.0.0", container(pod)["ports"][0]["containerPort"])
+            assert (settings.host, settings.port) == (
+                "0.0.0.0",
+                container(pod)["ports"][0]["containerPort"],
+            )
 
 
 def test_the_commands_exist(release: Objects) -> None:
@@ -375,7 +420,9 @@ def test_the_commands_exist(release: Objects) -> None:
     for pod in release.pods().values():
         match container(pod):
             case {"command": ["start-status-api"], "args": arguments}:
-                app.parse_args(["serve", "--role", "api", *arguments], print_error=False, exit_on_error=False)
+                app.parse_args(
+                    ["serve", "--role", "api", *arguments], print_error=False, exit_on_error=False
+                )
             case {"command": [script, *_]}:
                 assert script in {*scripts, "python"}
             case {"args": arguments}:
@@ -398,13 +445,24 @@ def test_a_pod_has_longer_to_end_than_manman_status_takes(release: Objects) -> N
         pod = deployment["spec"]["template"]
         given = {key: value for key, value in environment(pod).items() if isinstance(value, str)}
         flush = load_settings(environ=given).shutdown_timeout_seconds
-        before = container(pod).get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", "0"])[1]
+        before = (
+            container(pod)
+            .get("lifecycle", {})
+            .get("preStop", {})
+            .get("exec", {})
+            .get("command", ["", "0"])[1]
+        )
         assert pod["spec"]["terminationGracePeriodSeconds"] >= flush + int(before) + 10
 
 
 def test_readiness_waits_longer_than_the_database_may_take() -> None:
     objects = render(nested("settings.MANMAN_STATUS_DATABASE_TIMEOUT_SECONDS", 7.5))
-    assert container(objects.one("Deployment", "api")["spec"]["template"])["readinessProbe"]["timeoutSeconds"] >= 9
+    assert (
+        container(objects.one("Deployment", "api")["spec"]["template"])["readinessProbe"][
+            "timeoutSeconds"
+        ]
+        >= 9
+    )
 
 
 @pytest.mark.parametrize("side", ["apis", "processors"])
@@ -412,7 +470,10 @@ def test_pods_are_spread_over_nodes_and_zones(side: str) -> None:
     component = {"apis": "api", "processors": "processor"}[side]
     pod = render().one("Deployment", component)["spec"]["template"]
     spread = pod["spec"]["topologySpreadConstraints"]
-    assert [each["topologyKey"] for each in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    assert [each["topologyKey"] for each in spread] == [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    ]
     assert all(selects(each["labelSelector"]["matchLabels"], pod) for each in spread)
 
 
@@ -424,13 +485,22 @@ def test_pods_are_spread_over_nodes_and_zones(side: str) -> None:
         (nested("processors.status.replicas", 3), ["processor"]),
         ({"apis": {"status": {"replicas": 2, "podDisruptionBudget": {"enabled": False}}}}, []),
         # How many there are is then for the autoscaler to say.
-        ({"apis": {"status": {"replicas": 5, "autoscaling": {"enabled": True, "minReplicas": 1}}}}, []),
+        (
+            {
+                "apis": {
+                    "status": {"replicas": 5, "autoscaling": {"enabled": True, "minReplicas": 1}}
+                }
+            },
+            [],
+        ),
         ({"apis": {"status": {"autoscaling": {"enabled": True}}}}, ["api"]),
         ({"processors": {"status": {"keda": {"enabled": True}}}}, []),
         ({"processors": {"status": {"keda": {"enabled": True, "minReplicas": 2}}}}, ["processor"]),
     ],
 )
-def test_a_disruption_budget_needs_more_than_one_replica(values: dict[str, Any], budgets: list[str]) -> None:
+def test_a_disruption_budget_needs_more_than_one_replica(
+    values: dict[str, Any], budgets: list[str]
+) -> None:
     assert [component_of(each) for each in render(values).of("PodDisruptionBudget")] == budgets
 
 
@@ -443,10 +513,17 @@ def test_an_autoscaler_s_number_is_not_overwritten_by_an_upgrade() -> None:
 def test_keda_looks_at_every_queue_by_the_names_they_have() -> None:
     for values, queues in (
         ({}, ["manman.status.heartbeats.0", "manman.status.lifecycle.0"]),
-        (nested("settings.MANMAN_STATUS_HEARTBEAT_QUEUE", "mine"), ["mine.0", "manman.status.lifecycle.0"]),
+        (
+            nested("settings.MANMAN_STATUS_HEARTBEAT_QUEUE", "mine"),
+            ["mine.0", "manman.status.lifecycle.0"],
+        ),
         (
             nested("settings.MANMAN_STATUS_PARTITIONS", 2),
-            ["manman.status.heartbeats.0", "manman.status.heartbeats.1", "manman.status.lifecycle.0"],
+            [
+                "manman.status.heartbeats.0",
+                "manman.status.heartbeats.1",
+                "manman.status.lifecycle.0",
+            ],
         ),
     ):
         objects = render(merged(values, nested("processors.status.keda.enabled", True)))
@@ -456,12 +533,17 @@ def test_keda_looks_at_every_queue_by_the_names_they_have() -> None:
         assert host == {"parameter": "host", "name": "manman-status", "key": "rabbitmq-url"}
 
 
-def test_the_migration_runs_before_anything_of_the_release_and_brings_what_it_needs(release: Objects) -> None:
+def test_the_migration_runs_before_anything_of_the_release_and_brings_what_it_needs(
+    release: Objects,
+) -> None:
     hooks = [each for each in release if is_hook(each) and component_of(each) == "migrate"]
     weights = {each["kind"]: int(annotations_of(each)["helm.sh/hook-weight"]) for each in hooks}
     for each in hooks:
         assert annotations_of(each)["helm.sh/hook"] == "pre-install,pre-upgrade"
-        assert annotations_of(each)["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+        assert (
+            annotations_of(each)["helm.sh/hook-delete-policy"]
+            == "before-hook-creation,hook-succeeded"
+        )
         assert each["kind"] == "Job" or weights[each["kind"]] < weights["Job"]
 
 
@@ -474,7 +556,10 @@ def test_a_skipped_migration_leaves_nothing_and_is_told() -> None:
 def test_a_new_secret_replaces_the_pods_that_use_it_and_no_others() -> None:
     def annotations(**values: Any) -> list[dict[str, str]]:
         objects = render(values)
-        return [annotations_of(objects.one("Deployment", side)["spec"]["template"]) for side in ("api", "processor")]
+        return [
+            annotations_of(objects.one("Deployment", side)["spec"]["template"])
+            for side in ("api", "processor")
+        ]
 
     database = {"url": "postgresql://one"}
     api, processor = annotations(database=database, rabbitmq={"url": "amqp://one"})
@@ -483,8 +568,15 @@ def test_a_new_secret_replaces_the_pods_that_use_it_and_no_others() -> None:
     assert processor != other_processor
     third_api, _ = annotations(database={"url": "postgresql://two"}, rabbitmq={"url": "amqp://one"})
     assert api != third_api
-    for told in ({"urls": "json://one"}, {"urls": "json://two"}, {"routes": "one"}, {"routes": "two"}):
-        told_api, told_processor = annotations(database=database, rabbitmq={"url": "amqp://one"}, notifications=told)
+    for told in (
+        {"urls": "json://one"},
+        {"urls": "json://two"},
+        {"routes": "one"},
+        {"routes": "two"},
+    ):
+        told_api, told_processor = annotations(
+            database=database, rabbitmq={"url": "amqp://one"}, notifications=told
+        )
         assert api == told_api
         assert processor != told_processor
         processor = told_processor
@@ -501,7 +593,9 @@ def test_a_new_secret_replaces_the_pods_that_use_it_and_no_others() -> None:
         ({"url": "postgresql://w", "readKey": "replica"}, None),
     ],
 )
-def test_the_api_alone_may_read_by_another_url(values: dict[str, Any], source: tuple[str, str] | None) -> None:
+def test_the_api_alone_may_read_by_another_url(
+    values: dict[str, Any], source: tuple[str, str] | None
+) -> None:
     """Of a replica, or of a user that may only read: then it is not given the other one."""
     objects = render({"database": values})
     found = {name: secret_references(pod) for name, pod in objects.pods().items()}
@@ -529,7 +623,11 @@ def test_in_production_each_side_reaches_only_the_servers_that_are_named() -> No
         ({"existingSecret": "mine", "key": "a", "routesKey": "b"}, ("mine", "a"), ("mine", "b")),
         ({"existingSecret": "mine", "key": "", "routesKey": "1"}, None, ("mine", "1")),
         ({"urls": "json://h"}, ("manman-status-notifications", "notify-urls"), None),
-        ({"existingSecret": "mine", "routes": "x"}, None, ("manman-status-notifications", "routes.toml")),
+        (
+            {"existingSecret": "mine", "routes": "x"},
+            None,
+            ("manman-status-notifications", "routes.toml"),
+        ),
         (
             {"urls": "json://h", "routes": "x"},
             ("manman-status-notifications", "notify-urls"),
@@ -572,8 +670,11 @@ def test_helm_test_shows_a_token_where_one_is_needed() -> None:
     assert secret_references(tested(value="one two")) == {
         "MANMAN_STATUS_API_TOKEN": ("manman-status-api-tokens", "one-token")
     }
-    # Several tokens in one key are no token, and that for metrics opens nothing else; readiness asks for none.
-    assert "/readyz" in str(container(tested(existingSecret="mine", metricsKey="metrics"))["command"])
+    # Several tokens in one key are no token, and that for metrics opens nothing else; readiness
+    # asks for none.
+    assert "/readyz" in str(
+        container(tested(existingSecret="mine", metricsKey="metrics"))["command"]
+    )
 
 
 def test_the_api_knows_the_token_for_metrics_as_one_that_opens_nothing_else() -> None:
@@ -586,7 +687,9 @@ def test_the_api_knows_the_token_for_metrics_as_one_that_opens_nothing_else() ->
 def ports_out(objects: Objects) -> dict[str, set[int]]:
     """That a NetworkPolicy leaves open, by component."""
     return {
-        component_of(policy): {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+        component_of(policy): {
+            port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]
+        }
         for policy in objects.of("NetworkPolicy")
     }
 
@@ -599,7 +702,10 @@ def test_network_policies_let_each_side_go_where_it_must() -> None:
         "processor": {53, 5432, 5672, 5671},
         "test": {53, 5432, 5672, 5671, 8000},
     }
-    assert all(policy["spec"]["policyTypes"] == ["Ingress", "Egress"] for policy in objects.of("NetworkPolicy"))
+    assert all(
+        policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        for policy in objects.of("NetworkPolicy")
+    )
     (entry,) = objects.one("NetworkPolicy", "api")["spec"]["ingress"]
     assert entry == {"ports": [{"port": "http", "protocol": "TCP"}]}
 
@@ -607,20 +713,27 @@ def test_network_policies_let_each_side_go_where_it_must() -> None:
 def test_network_policies_let_both_sides_reach_a_collector_that_is_named() -> None:
     endpoint = nested("settings.MANMAN_STATUS_OTLP_ENDPOINT", "http://collector:4318")
     objects = render(merged(endpoint, nested("networkPolicy.enabled", True)))
-    assert {name for name, ports in ports_out(objects).items() if {4318, 443} <= ports} == {"api", "processor"}
+    assert {name for name, ports in ports_out(objects).items() if {4318, 443} <= ports} == {
+        "api",
+        "processor",
+    }
 
 
 def test_network_policies_keep_telemetry_and_notifications_to_the_peers_that_are_given() -> None:
     objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
     telemetry = {
         "ports": [{"port": 4318, "protocol": "TCP"}],
-        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "telemetry"}}}],
+        "to": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "telemetry"}}}
+        ],
     }
     channels = {
         "ports": [{"port": 443, "protocol": "TCP"}, {"port": 587, "protocol": "TCP"}],
         "to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}],
     }
-    api, processor = (objects.one("NetworkPolicy", side)["spec"]["egress"] for side in ("api", "processor"))
+    api, processor = (
+        objects.one("NetworkPolicy", side)["spec"]["egress"] for side in ("api", "processor")
+    )
     assert telemetry in api
     assert channels not in api
     assert processor[-2:] == [telemetry, channels]
@@ -632,25 +745,35 @@ def test_whoever_may_ask_the_api_does_not_shut_out_helm_test() -> None:
     (entry,) = objects.one("NetworkPolicy", "api")["spec"]["ingress"]
     first, second = entry["from"]
     assert first == people
-    assert selects(second["podSelector"]["matchLabels"], objects.pods()["Pod/manman-status-api-test"])
+    assert selects(
+        second["podSelector"]["matchLabels"], objects.pods()["Pod/manman-status-api-test"]
+    )
 
 
 def test_an_ingress_lets_in_questions_and_nothing_else() -> None:
-    objects = render({"ingress": {"enabled": True, "host": "status.example.com", "tls": {"enabled": True}}})
+    objects = render(
+        {"ingress": {"enabled": True, "host": "status.example.com", "tls": {"enabled": True}}}
+    )
     ingress = objects.one("Ingress")["spec"]
     assert [path["path"] for path in ingress["rules"][0]["http"]["paths"]] == ["/status"]
-    assert ingress["tls"] == [{"secretName": "manman-status-api-tls", "hosts": ["status.example.com"]}]
+    assert ingress["tls"] == [
+        {"secretName": "manman-status-api-tls", "hosts": ["status.example.com"]}
+    ]
     assert "https://status.example.com/status" in objects.notes
     assert "lets in whoever finds" in objects.notes
 
 
 def test_in_production_where_all_asks_for_a_token_the_ingress_lets_in_the_page() -> None:
     objects = render(yaml.safe_load(VALUES["production"].read_text("utf-8")))
-    assert [path["path"] for path in objects.one("Ingress")["spec"]["rules"][0]["http"]["paths"]] == ["/"]
+    assert [
+        path["path"] for path in objects.one("Ingress")["spec"]["rules"][0]["http"]["paths"]
+    ] == ["/"]
     assert "https://status.example.com/\n" in objects.notes
 
 
-@pytest.mark.parametrize("name", ["r", "x" * 53, "manman-status-of-a-team-with-quite-a-long-name-indeed"])
+@pytest.mark.parametrize(
+    "name", ["r", "x" * 53, "manman-status-of-a-team-with-quite-a-long-name-indeed"]
+)
 def test_names_fit_and_two_releases_share_none(name: str) -> None:
     values = yaml.safe_load(VALUES["all-on"].read_text("utf-8"))
     first, second = (
@@ -701,7 +824,9 @@ def test_what_users_add_arrives() -> None:
     assert "podAntiAffinity" in pod["spec"]["affinity"]
     assert [each["maxSkew"] for each in pod["spec"]["topologySpreadConstraints"]] == [2]
     assert {each["metadata"]["labels"]["team"] for each in objects} == {"fleet"}
-    assert {str(each["spec"]["imagePullSecrets"]) for each in objects.pods().values()} == {"[{'name': 'registry'}]"}
+    assert {str(each["spec"]["imagePullSecrets"]) for each in objects.pods().values()} == {
+        "[{'name': 'registry'}]"
+    }
     assert objects.one("ServiceMonitor")["metadata"]["labels"]["release"] == "prometheus"
 
 

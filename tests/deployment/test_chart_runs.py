@@ -1,7 +1,8 @@
-"""The rendered chart, run: its own containers in the pods of `podman kube play`. Part of `make test-containers`.
+"""The rendered chart, run: its own containers in the pods of `podman kube play`. Part of `make
+test-containers`.
 
-podman knows no Services, Jobs and probes as Kubernetes has them. A Job's pod is played as a pod, and probes are run
-here, as they are written.
+podman knows no Services, Jobs and probes as Kubernetes has them. A Job's pod is played as a pod,
+and probes are run here, as they are written.
 """
 
 from __future__ import annotations
@@ -33,14 +34,25 @@ IMAGE = "manman-status:0.1.0"
 NAME = "chart-runs"
 TOKEN = "second-token"
 WRITES_JSON_SECRETS = (4, 4)
-"""Before this version podman wants a Secret as JSON where it fills a variable, and itself writes YAML."""
+"""Before this version podman wants a Secret as JSON where it fills a variable, and itself writes
+YAML."""
 
 
-def podman(*arguments: str, given: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+def podman(
+    *arguments: str, given: str | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     ran = subprocess.run(
-        ["podman", *arguments], cwd=ROOT, input=given, text=True, capture_output=True, check=False, timeout=600
+        ["podman", *arguments],
+        cwd=ROOT,
+        input=given,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=600,
     )
-    assert ran.returncode == 0 or not check, f"podman {' '.join(arguments)}:\n{ran.stdout}\n{ran.stderr}"
+    assert ran.returncode == 0 or not check, (
+        f"podman {' '.join(arguments)}:\n{ran.stdout}\n{ran.stderr}"
+    )
     return ran
 
 
@@ -56,12 +68,20 @@ class Cluster:
         podman("network", "create", self.network)
 
     def play(
-        self, name: str, pod: dict[str, Any], *, port: int | None = None, hosts: dict[str, str] | None = None
+        self,
+        name: str,
+        pod: dict[str, Any],
+        *,
+        port: int | None = None,
+        hosts: dict[str, str] | None = None,
     ) -> None:
-        """`port` of this machine leads to the pod's first; `hosts` are names that Services would be."""
+        """`port` of this machine leads to the pod's first; `hosts` are names that Services would
+        be."""
         spec = json.loads(json.dumps(pod["spec"]))
         (inner,) = spec["containers"]
-        inner["image"] = inner["image"].replace(f"manman-status:{IMAGE.partition(':')[2]}", f"localhost/{IMAGE}")
+        inner["image"] = inner["image"].replace(
+            f"manman-status:{IMAGE.partition(':')[2]}", f"localhost/{IMAGE}"
+        )
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             inner.pop(probe, None)
         ports = inner.pop("ports", [])
@@ -70,11 +90,16 @@ class Cluster:
         # One name would be one volume for all pods.
         for volume in (*spec.get("volumes", []), *inner.get("volumeMounts", [])):
             volume["name"] = f"{self.network}-{name}-{volume['name']}"
-        spec["hostAliases"] = [{"ip": ip, "hostnames": [host]} for host, ip in (hosts or {}).items()]
+        spec["hostAliases"] = [
+            {"ip": ip, "hostnames": [host]} for host, ip in (hosts or {}).items()
+        ]
         played = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": f"{self.network}-{name}", "labels": pod["metadata"].get("labels", {})},
+            "metadata": {
+                "name": f"{self.network}-{name}",
+                "labels": pod["metadata"].get("labels", {}),
+            },
             "spec": spec,
         }
         self.pods.append(f"{self.network}-{name}")
@@ -97,11 +122,15 @@ class Cluster:
         """On the network: of the pod's container that is there for it."""
         pod = podman("inspect", "-f", "{{.Pod}}", self.container(name, inner)).stdout.strip()
         infra = podman("pod", "inspect", "-f", "{{.InfraContainerID}}", pod).stdout.strip()
-        networks = json.loads(podman("inspect", "-f", "{{json .NetworkSettings.Networks}}", infra).stdout)
+        networks = json.loads(
+            podman("inspect", "-f", "{{json .NetworkSettings.Networks}}", infra).stdout
+        )
         return networks[self.network]["IPAddress"]
 
     def state(self, name: str, inner: str) -> dict[str, Any]:
-        return json.loads(podman("inspect", "-f", "{{json .State}}", self.container(name, inner)).stdout)
+        return json.loads(
+            podman("inspect", "-f", "{{json .State}}", self.container(name, inner)).stdout
+        )
 
     def logs(self, name: str, inner: str) -> str:
         ran = podman("logs", self.container(name, inner))
@@ -111,7 +140,9 @@ class Cluster:
         """Whether the probe's own command succeeds."""
         command = container(pod)[f"{kind}Probe"]["exec"]["command"]
         into = self.container(name, container(pod)["name"])
-        return (await asyncio.to_thread(podman, "exec", into, *command, check=False)).returncode == 0
+        return (
+            await asyncio.to_thread(podman, "exec", into, *command, check=False)
+        ).returncode == 0
 
     def remove(self) -> None:
         for name in self.pods:
@@ -119,7 +150,13 @@ class Cluster:
         for name in self.secrets:
             podman("secret", "rm", name, check=False)
         volumes = podman("volume", "ls", "-q", check=False).stdout.split()
-        podman("volume", "rm", "--force", *[each for each in volumes if each.startswith(self.network)], check=False)
+        podman(
+            "volume",
+            "rm",
+            "--force",
+            *[each for each in volumes if each.startswith(self.network)],
+            check=False,
+        )
         podman("network", "rm", "--force", self.network, check=False)
 
 
@@ -140,18 +177,26 @@ def cluster() -> Iterator[Cluster]:
 async def servers(cluster: Cluster, eventually: Eventually) -> dict[str, dict[str, Any]]:
     """The pods of PostgreSQL and RabbitMQ as `tilt up` has them, ready as their own probes say."""
     documents = yaml.safe_load_all((ROOT / "helm" / "tilt" / "servers.yaml").read_text("utf-8"))
-    pods = {each["metadata"]["name"]: each["spec"]["template"] for each in documents if each["kind"] == "Deployment"}
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"]
+        for each in documents
+        if each["kind"] == "Deployment"
+    }
     for name, pod in pods.items():
         cluster.play(name, pod)
     for name, pod in pods.items():
-        await eventually(lambda name=name, pod=pod: cluster.probe(name, pod, "readiness"), within_seconds=60)
+        await eventually(
+            lambda name=name, pod=pod: cluster.probe(name, pod, "readiness"), within_seconds=60
+        )
     return pods
 
 
 @pytest.fixture(scope="module")
 def values(cluster: Cluster, servers: dict[str, Any]) -> dict[str, Any]:
     return {
-        "database": {"url": f"postgresql://manman:manman@{cluster.network}-postgres:5432/manman_status"},
+        "database": {
+            "url": f"postgresql://manman:manman@{cluster.network}-postgres:5432/manman_status"
+        },
         "rabbitmq": {"url": f"amqp://manman:manman@{cluster.network}-rabbitmq:5672/"},
         "apiTokens": {"value": f"first-token {TOKEN}"},
     }
@@ -188,7 +233,9 @@ async def api(cluster: Cluster, pods: dict[str, Any], eventually: Eventually) ->
     port = free_port()
     cluster.play("api", pods["api"], port=port)
     url = f"http://127.0.0.1:{port}"
-    await eventually(lambda: answers(url + container(pods["api"])["readinessProbe"]["httpGet"]["path"]))
+    await eventually(
+        lambda: answers(url + container(pods["api"])["readinessProbe"]["httpGet"]["path"])
+    )
     return url
 
 
@@ -224,7 +271,9 @@ async def test_the_api_answers_whoever_shows_a_token(api: str, eventually: Event
 
 
 @pytest.mark.parametrize("name", ["api", "processor"])
-async def test_a_pod_is_nobody_who_could_change_its_image(cluster: Cluster, api: str, name: str) -> None:
+async def test_a_pod_is_nobody_who_could_change_its_image(
+    cluster: Cluster, api: str, name: str
+) -> None:
     shell = ("exec", cluster.container(name, name), "sh", "-c")
     assert podman(*shell, "id -u; id -g").stdout.split() == ["10001", "10001"]
     refused = podman(*shell, "touch /opt/manman-status/x", check=False)
@@ -238,11 +287,15 @@ async def test_a_pod_is_nobody_who_could_change_its_image(cluster: Cluster, api:
 async def test_helm_test_finds_all_well(
     cluster: Cluster, objects: Any, api: str, eventually: Eventually, name: str
 ) -> None:
-    (found,) = [pod for pod in objects.of("Pod") if pod["metadata"]["name"].endswith(f"-{name}-test")]
+    (found,) = [
+        pod for pod in objects.of("Pod") if pod["metadata"]["name"].endswith(f"-{name}-test")
+    ]
     service = objects.one("Service")["metadata"]["name"]
     cluster.play(f"{name}-test", found, hosts={service: cluster.address("api", "api")})
     await eventually(lambda: cluster.state(f"{name}-test", "test")["Status"] == "exited")
-    assert cluster.state(f"{name}-test", "test")["ExitCode"] == 0, cluster.logs(f"{name}-test", "test")
+    assert cluster.state(f"{name}-test", "test")["ExitCode"] == 0, cluster.logs(
+        f"{name}-test", "test"
+    )
 
 
 async def test_a_processor_without_its_broker_lives_and_is_not_ready(
@@ -284,7 +337,9 @@ async def test_a_live_update_of_tilt_reaches_the_running_api(
     await eventually(lambda: answers(f"{url}/lives"))
 
 
-async def test_both_end_in_order_within_their_grace(cluster: Cluster, pods: dict[str, Any], api: str) -> None:
+async def test_both_end_in_order_within_their_grace(
+    cluster: Cluster, pods: dict[str, Any], api: str
+) -> None:
     for name, pod in pods.items():
         grace = pod["spec"]["terminationGracePeriodSeconds"]
         await asyncio.to_thread(podman, "stop", "--time", str(grace), cluster.container(name, name))
@@ -335,8 +390,10 @@ tests:
     input_series:
       - {series: 'up{API}', values: '1x40'}
       - {series: 'manman_status_database_up{API}', values: '0x40'}
-      - {series: 'manman_status_http_requests_total{API,path="/status/workers",status_code="503"}', values: '0+10x40'}
-      - {series: 'manman_status_http_requests_total{API,path="/status/workers",status_code="200"}', values: '0+90x40'}
+      - series: 'manman_status_http_requests_total{API,path="/status/workers",status_code="503"}'
+        values: '0+10x40'
+      - series: 'manman_status_http_requests_total{API,path="/status/workers",status_code="200"}'
+        values: '0+90x40'
     promql_expr_test:
       - expr: 'count by (alertname) (ALERTS{alertstate="firing"})'
         eval_time: 15m
@@ -349,7 +406,8 @@ tests:
       - {series: 'up{API}', values: '1x40'}
       - {series: 'manman_status_database_up{API}', values: '1x40'}
       - {series: 'manman_status_observation_lag_seconds{API}', values: '9x40'}
-      - {series: 'manman_status_observation_lag_seconds{job="other",namespace="fleet"}', values: '99x40'}
+      - series: 'manman_status_observation_lag_seconds{job="other",namespace="fleet"}'
+        values: '99x40'
     promql_expr_test:
       - expr: 'count by (alertname) (ALERTS{alertstate="firing"})'
         eval_time: 15m
@@ -358,7 +416,9 @@ tests:
 """
 
 
-def test_prometheus_fires_each_alert_when_it_should_and_no_other(cluster: Cluster, tmp_path: Path) -> None:
+def test_prometheus_fires_each_alert_when_it_should_and_no_other(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     prometheus = "docker.io/prom/prometheus:v3"
     if podman("image", "exists", prometheus, check=False).returncode:
         pytest.skip(f"there is no image {prometheus}")
@@ -369,7 +429,20 @@ def test_prometheus_fires_each_alert_when_it_should_and_no_other(cluster: Cluste
     )
     tests = RULE_TESTS.replace("{API", "{" + api).replace("{PROCESSOR", "{" + processor)
     script = (
-        "mkdir /tmp/t && cd /tmp/t && echo $1 | base64 -d >rules.yaml && echo $2 | base64 -d >tests.yaml && promtool "
+        "mkdir /tmp/t && cd /tmp/t && echo $1 | base64 -d >rules.yaml && echo $2 | base64 -d"
+        " >tests.yaml && promtool "
     )
-    files = [base64.b64encode(text.encode()).decode() for text in (yaml.safe_dump(rule["spec"]), tests)]
-    podman("run", "--rm", "--entrypoint", "sh", prometheus, "-c", script + "test rules tests.yaml", "sh", *files)
+    files = [
+        base64.b64encode(text.encode()).decode() for text in (yaml.safe_dump(rule["spec"]), tests)
+    ]
+    podman(
+        "run",
+        "--rm",
+        "--entrypoint",
+        "sh",
+        prometheus,
+        "-c",
+        script + "test rules tests.yaml",
+        "sh",
+        *files,
+    )

@@ -1,4 +1,5 @@
-"""Which values the chart takes: each is documented, and what cannot work is refused before anything is installed."""
+"""Which values the chart takes: each is documented, and what cannot work is refused before anything
+is installed."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def refusal(values: dict[str, Any]) -> str:
 
 
 def expected_property(field: msgspec.structs.FieldInfo) -> dict[str, Any]:
-    """As JSON schema has it: what `manman-status` itself would refuse at its start is refused here already."""
+    """As JSON schema has it: what `manman-status` itself would refuse at its start is refused here
+    already."""
     if typing.get_origin(field.type) is typing.Literal:
         return {"enum": list(typing.get_args(field.type))}
     kind = {int: "integer", float: "number", bool: "boolean", str: "string"}[field.type]
@@ -67,7 +69,9 @@ def test_settings_are_those_of_manman_status_with_its_limits() -> None:
         if field.name not in OF_THE_CHART
     }
     found = SCHEMA["properties"]["settings"]["properties"]
-    assert found == expected, f"`settings` of values.schema.json should be\n{json.dumps(expected, indent=2)}"
+    assert found == expected, (
+        f"`settings` of values.schema.json should be\n{json.dumps(expected, indent=2)}"
+    )
 
 
 def test_every_default_of_a_setting_is_allowed() -> None:
@@ -100,7 +104,10 @@ def test_what_the_chart_sets_itself_is_no_setting(name: str) -> None:
     ],
 )
 def test_a_secret_cannot_come_in_as_plain_environment(name: str, side: str) -> None:
-    given = nested(f"{side}.status.extraEnv", [{"name": f"MANMAN_STATUS_{name}", "value": "postgresql://u:p@h/d"}])
+    given = nested(
+        f"{side}.status.extraEnv",
+        [{"name": f"MANMAN_STATUS_{name}", "value": "postgresql://u:p@h/d"}],
+    )
     assert f"/{side}/status/extraEnv/0/name" in refusal(given)
 
 
@@ -201,12 +208,15 @@ def test_a_wrong_value_is_refused_by_its_name(path: str, value: Any) -> None:
     told = refusal(nested(path, value))
     parts = path.split(".")
     unknown = (
-        f"at '{'/'.join(['', *parts[:known]])}': additional properties '{parts[known]}'" for known in range(len(parts))
+        f"at '{'/'.join(['', *parts[:known]])}': additional properties '{parts[known]}'"
+        for known in range(len(parts))
     )
     assert any(place in told for place in (f"at '/{'/'.join(parts)}", *unknown))
 
 
-@pytest.mark.parametrize("path", ["commonLabels", "apis.status.podLabels", "processors.status.podLabels"])
+@pytest.mark.parametrize(
+    "path", ["commonLabels", "apis.status.podLabels", "processors.status.podLabels"]
+)
 @pytest.mark.parametrize("label", ["app.kubernetes.io/component", "helm.sh/chart"])
 def test_a_label_that_tells_pods_apart_is_not_for_choice(path: str, label: str) -> None:
     assert f"invalid propertyName '{label}'" in refusal(nested(path, {label: "other"}))
@@ -214,7 +224,9 @@ def test_a_label_that_tells_pods_apart_is_not_for_choice(path: str, label: str) 
 
 def test_an_alert_has_a_name_as_prometheus_wants_it() -> None:
     rule = {"expr": "up", "for": "1m", "severity": "info", "summary": "x"}
-    assert "invalid propertyName 'not-a-name'" in refusal(nested("prometheusRule.rules", {"not-a-name": rule}))
+    assert "invalid propertyName 'not-a-name'" in refusal(
+        nested("prometheusRule.rules", {"not-a-name": rule})
+    )
 
 
 def test_an_ingress_needs_a_host() -> None:
@@ -225,7 +237,11 @@ def test_an_ingress_needs_a_host() -> None:
     ("values", "told"),
     [
         (
-            {"apis": {"status": {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 2}}}},
+            {
+                "apis": {
+                    "status": {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 2}}
+                }
+            },
             "apis.status.autoscaling: minReplicas is more than maxReplicas",
         ),
         (
@@ -246,7 +262,9 @@ def test_an_ingress_needs_a_host() -> None:
         ),
     ],
 )
-def test_values_that_do_not_go_together_are_refused_in_words(values: dict[str, Any], told: str) -> None:
+def test_values_that_do_not_go_together_are_refused_in_words(
+    values: dict[str, Any], told: str
+) -> None:
     chart().validate_schema(values)
     with pytest.raises(HelmRenderError, match=told):
         render(values)
@@ -255,7 +273,9 @@ def test_values_that_do_not_go_together_are_refused_in_words(values: dict[str, A
 def keys(values: Any, path: str = "") -> set[str]:
     if not isinstance(values, dict):
         return set()
-    return {f"{path}{name}" for name in values}.union(*(keys(each, f"{path}{name}.") for name, each in values.items()))
+    return {f"{path}{name}" for name in values}.union(
+        *(keys(each, f"{path}{name}.") for name, each in values.items())
+    )
 
 
 def known(schema: dict[str, Any], path: str = "") -> set[str]:
@@ -282,7 +302,9 @@ def test_every_value_has_a_word_about_it() -> None:
     lines = (FOLDER / "values.yaml").read_text("utf-8").splitlines()
     key = re.compile(r"^ *(?!cpu|memory|expr|for|severity|summary)\w+: *\S")
     bare = [
-        line for before, line in itertools.pairwise(lines) if key.match(line) and not before.strip().startswith("#")
+        line
+        for before, line in itertools.pairwise(lines)
+        if key.match(line) and not before.strip().startswith("#")
     ]
     assert bare == []
 
@@ -297,7 +319,9 @@ def test_alerts_are_about_this_release_alone() -> None:
     for expression in rules().values():
         selectors = re.findall(r"\{(.*?)\}", expression)
         assert all('namespace="fleet"' in selector for selector in selectors)
-        assert all(re.search(r'="manman-status-(api|processor)"', selector) for selector in selectors)
+        assert all(
+            re.search(r'="manman-status-(api|processor)"', selector) for selector in selectors
+        )
         assert "@" not in expression
 
 
@@ -307,7 +331,9 @@ def test_an_alert_can_be_dropped_changed_and_added() -> None:
     changed = rules(prometheusRule={"rules": given})
     assert changed.keys() - rules().keys() == {"Mine"}
     assert rules().keys() - changed.keys() == {"ManManStatusBlind"}
-    (group,) = render({"prometheusRule": {"enabled": True, "rules": given}}).one("PrometheusRule")["spec"]["groups"]
+    (group,) = render({"prometheusRule": {"enabled": True, "rules": given}}).one("PrometheusRule")[
+        "spec"
+    ]["groups"]
     by_name = {rule["alert"]: rule for rule in group["rules"]}
     assert by_name["ManManStatusApiDown"]["for"] == "9m"
     assert by_name["Mine"]["annotations"]["summary"] == "{{ $value }}"

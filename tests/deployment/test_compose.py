@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 
 def compose_command():
     """The one of this machine's docker, else the one that comes with the development packages."""
-    if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], check=False).returncode == 0:
+    if (
+        shutil.which("docker")
+        and subprocess.run(["docker", "compose", "version"], check=False).returncode == 0
+    ):
         return ["docker", "compose"]
     if found := importlib.util.find_spec("compose"):
         binary = Path(found.submodule_search_locations[0]) / "docker-compose"
@@ -94,7 +97,9 @@ def test_each_is_given_the_secrets_that_it_needs_and_no_other(read_compose):
 
 
 def test_nothing_may_take_all_memory(services):
-    assert [name for name, service in services.items() if not int(service.get("mem_limit", 0))] == []
+    assert [
+        name for name, service in services.items() if not int(service.get("mem_limit", 0))
+    ] == []
 
 
 def test_every_image_can_be_named_by_digest(read_compose):
@@ -105,7 +110,9 @@ def test_every_image_can_be_named_by_digest(read_compose):
     built = {services[name]["image"] for name in OWN}
     args = {f"{name}_IMAGE": pinned[f"{name}_IMAGE"] for name in ("PYTHON", "UV")}
     assert [services[name]["build"]["args"] for name in OWN] == [args] * len(OWN)
-    assert {service["image"] for service in services.values()} - built == set(pinned.values()) - set(args.values())
+    assert {service["image"] for service in services.values()} - built == set(
+        pinned.values()
+    ) - set(args.values())
 
 
 def test_a_setting_in_the_env_file_reaches_every_role(read_compose):
@@ -136,7 +143,10 @@ def test_our_own_containers_are_hardened_and_given_time_to_end(services):
 
 def test_who_needs_another_waits_until_it_is_of_use(services):
     conditions = {
-        name: {needed: need["condition"] for needed, need in services[name].get("depends_on", {}).items()}
+        name: {
+            needed: need["condition"]
+            for needed, need in services[name].get("depends_on", {}).items()
+        }
         for name in services
     }
     healthy, done = "service_healthy", "service_completed_successfully"

@@ -1,4 +1,5 @@
-"""The image and compose.yaml, for real: `make test-containers`. Skipped where no container engine answers."""
+"""The image and compose.yaml, for real: `make test-containers`. Skipped where no container engine
+answers."""
 
 from __future__ import annotations
 
@@ -23,11 +24,13 @@ BROKER_AWAY_SECONDS = 20
 
 GATEWAY_OF_DEBIAN = """
 FROM debian:bookworm-slim
-RUN apt-get -q update && apt-get -q install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
+RUN apt-get -q update && apt-get -q install -y --no-install-recommends haproxy && rm -rf
+    /var/lib/apt/lists/*
 USER haproxy
 CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
 """
-"""Where no registry is reached: the same program from another place, under the name that compose.yaml asks for."""
+"""Where no registry is reached: the same program from another place, under the name that
+compose.yaml asks for."""
 
 
 def docker(*arguments, given=None, check=True, **environment):
@@ -41,7 +44,9 @@ def docker(*arguments, given=None, check=True, **environment):
         check=False,
         timeout=600,
     )
-    assert ran.returncode == 0 or not check, f"docker {' '.join(arguments)}:\n{ran.stdout}\n{ran.stderr}"
+    assert ran.returncode == 0 or not check, (
+        f"docker {' '.join(arguments)}:\n{ran.stdout}\n{ran.stderr}"
+    )
     return ran
 
 
@@ -68,7 +73,14 @@ class Stack:
 
     def compose(self, *arguments, check=True):
         return docker(
-            "compose", "-p", PROJECT, "--profile", "demo", *arguments, check=check, MANMAN_STATUS_PORT=str(self.port)
+            "compose",
+            "-p",
+            PROJECT,
+            "--profile",
+            "demo",
+            *arguments,
+            check=check,
+            MANMAN_STATUS_PORT=str(self.port),
         )
 
     def containers(self, service):
@@ -98,17 +110,23 @@ def stack(image):
 
 
 def test_the_image_runs_as_nobody_in_particular_and_writes_nothing(image):
-    user, entrypoint = docker("image", "inspect", "-f", "{{.Config.User}} {{.Config.Entrypoint}}", image).stdout.split()
+    user, entrypoint = docker(
+        "image", "inspect", "-f", "{{.Config.User}} {{.Config.Entrypoint}}", image
+    ).stdout.split()
     assert user == "10001:10001"
     assert entrypoint == "[manman-status]"
     assert docker("run", "--rm", "--read-only", image, "--version").stdout.strip() == "0.1.0"
-    refused = docker("run", "--rm", "--entrypoint", "sh", image, "-c", "touch /opt/manman-status/x", check=False)
+    refused = docker(
+        "run", "--rm", "--entrypoint", "sh", image, "-c", "touch /opt/manman-status/x", check=False
+    )
     assert "Permission denied" in refused.stderr
 
 
 def test_the_image_says_what_is_missing(image):
     # Not by the code of `docker run`: podman's, with --rm, is 0 when the container was the faster.
-    container = docker("create", "--read-only", image, "serve", "--role", "processor").stdout.strip()
+    container = docker(
+        "create", "--read-only", image, "serve", "--role", "processor"
+    ).stdout.strip()
     docker("start", container)
     code = docker("wait", container).stdout.strip()
     told = docker("logs", container).stderr
@@ -125,15 +143,40 @@ async def test_the_fleet_is_seen_through_one_port_whichever_api_answers(stack, e
 def test_containers_run_as_they_are_hardened(stack):
     for service in ("api", "processor"):
         for container in stack.containers(service):
-            shown = docker("inspect", "-f", "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}}", container).stdout.split()
+            shown = docker(
+                "inspect", "-f", "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}}", container
+            ).stdout.split()
             assert shown == ["10001:10001", "true"]
             assert docker("exec", container, "touch", "/x", check=False).returncode != 0
 
 
 async def test_a_killed_processor_and_a_stopped_broker_lose_nobody(stack, eventually):
     """`simulate --verify` knows who lives, and fails when anybody is told otherwise."""
-    arguments = ("--workers", "50", "--first-worker", "500001", "--interval", "2", "--crash", "0", "--churn", "0.02")
-    command = ["docker", "compose", "-p", PROJECT, "--profile", "demo", "run", "--rm", "--no-deps", "-T", "fleet"]
+    arguments = (
+        "--workers",
+        "50",
+        "--first-worker",
+        "500001",
+        "--interval",
+        "2",
+        "--crash",
+        "0",
+        "--churn",
+        "0.02",
+    )
+    command = [
+        "docker",
+        "compose",
+        "-p",
+        PROJECT,
+        "--profile",
+        "demo",
+        "run",
+        "--rm",
+        "--no-deps",
+        "-T",
+        "fleet",
+    ]
     verifying = await asyncio.create_subprocess_exec(
         *(*command, "simulate", *arguments, "--for", "75s", "--verify"),
         cwd=ROOT,
@@ -151,7 +194,10 @@ async def test_a_killed_processor_and_a_stopped_broker_lose_nobody(stack, eventu
     await asyncio.to_thread(docker, "kill", "-s", "KILL", killed)
     await asyncio.to_thread(stack.compose, "stop", "rabbitmq")
     stopped = time.monotonic()
-    await eventually(lambda: time.monotonic() - stopped > BROKER_AWAY_SECONDS, within_seconds=BROKER_AWAY_SECONDS + 5)
+    await eventually(
+        lambda: time.monotonic() - stopped > BROKER_AWAY_SECONDS,
+        within_seconds=BROKER_AWAY_SECONDS + 5,
+    )
     assert stack.system()["observation"]["state"] != "ok"
     await asyncio.to_thread(stack.compose, "start", "rabbitmq")
     async with asyncio.timeout(240):

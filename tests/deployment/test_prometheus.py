@@ -1,6 +1,8 @@
-"""A real Prometheus reads the real api, as compose.yaml has it do, and a real Alertmanager is told what our rules find.
+"""A real Prometheus reads the real api, as compose.yaml has it do, and a real Alertmanager is told
+what our rules find.
 
-Intervals and thresholds are shorter, and nothing else is different. Debian's packages are enough: `make prometheus`.
+Intervals and thresholds are shorter, and nothing else is different. Debian's packages are enough:
+`make prometheus`.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ def hasty_rules():
 
 
 def config_of_compose(token):
-    content = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["configs"]["prometheus"]["content"]
+    content = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["configs"]["prometheus"][
+        "content"
+    ]
     variable = "${PROMETHEUS_TOKEN:-${MANMAN_STATUS_API_TOKENS:-}}"
     assert variable in content
     return yaml.safe_load(content.replace(variable, token))
@@ -129,7 +133,9 @@ async def query(prometheus, expression):
 
 
 async def firing(alertmanager):
-    return {each["labels"]["alertname"] for each in (await alertmanager.get("/api/v2/alerts")).json()}
+    return {
+        each["labels"]["alertname"] for each in (await alertmanager.get("/api/v2/alerts")).json()
+    }
 
 
 async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_observed(
@@ -137,9 +143,14 @@ async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_obser
 ):
     processor = await start_processor()
     api = await start_api(
-        api_tokens=f"{TOKEN} another", degraded_after_seconds=1, blind_after_seconds=BLIND_AFTER_SECONDS
+        api_tokens=f"{TOKEN} another",
+        degraded_after_seconds=1,
+        blind_after_seconds=BLIND_AFTER_SECONDS,
     )
-    await publish({"command_type": "HEARTBEAT", "command_args": ["7"], "interval_seconds": 3600}, "worker.7.heartbeat")
+    await publish(
+        {"command_type": "HEARTBEAT", "command_args": ["7"], "interval_seconds": 3600},
+        "worker.7.heartbeat",
+    )
     async with start_prometheus(apis=[api], token=TOKEN) as prometheus:
 
         async def is_well():
@@ -164,12 +175,17 @@ async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_obser
 
         async def told():
             fires = await firing(alertmanager)
-            return {"ManManStatusBlind", "ManManStatusProcessorMissing"} <= fires and "ManManStatusApiDown" not in fires
+            return {
+                "ManManStatusBlind",
+                "ManManStatusProcessorMissing",
+            } <= fires and "ManManStatusApiDown" not in fires
 
         await eventually(told)
 
 
-async def test_prometheus_has_a_token_to_show_only_where_the_api_wants_one(start_api, start_prometheus, eventually):
+async def test_prometheus_has_a_token_to_show_only_where_the_api_wants_one(
+    start_api, start_prometheus, eventually
+):
     apis = [await start_api(), await start_api(api_tokens="a-token")]
     async with start_prometheus(apis=apis, token="") as prometheus:
 

@@ -1,5 +1,5 @@
-"""Alerts and the dashboard: compose and the chart have the same, Prometheus understands them, and what they ask for is
-what there is."""
+"""Alerts and the dashboard: compose and the chart have the same, Prometheus understands them, and
+what they ask for is what there is."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ OF_REQUESTS = {"method", "path", "status_code", "app_name"}
 def rules_of_compose():
     [group] = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
     return {
-        rule["alert"]: (rule["expr"], rule["for"], rule["labels"]["severity"], rule["annotations"]["summary"])
+        rule["alert"]: (
+            rule["expr"],
+            rule["for"],
+            rule["labels"]["severity"],
+            rule["annotations"]["summary"],
+        )
         for rule in group["rules"]
     }
 
@@ -70,7 +75,10 @@ def exposed():
     statistics.relay_backlog, statistics.sweep_ms = 1, 1.0
     row = {"processor_id": "p", "host": "h", "version": "1"}
     row |= dict.fromkeys(("started_at", "last_seen"), "2026-11-24T12:00:00Z")
-    row |= {"transitions_by": {"worker": {"LOST": {"heartbeat_expired": 1}}}, "notifications": {"c": {"sent": 1}}}
+    row |= {
+        "transitions_by": {"worker": {"LOST": {"heartbeat_expired": 1}}},
+        "notifications": {"c": {"sent": 1}},
+    }
     measured = msgspec.convert(
         {
             "active_by_health": {"healthy": 1},
@@ -84,12 +92,21 @@ def exposed():
             "guards_total": 0,
             "guards_held": 0,
             "alerts": [],
-            "observation": {"as_of": datetime.now(UTC), "lag_seconds": 1.0, "revision": 1, "epoch": "e"},
+            "observation": {
+                "as_of": datetime.now(UTC),
+                "lag_seconds": 1.0,
+                "revision": 1,
+                "epoch": "e",
+            },
             "alerts_judged_age_seconds": 1.0,
         },
         Measured,
     )
-    found = {"up": set(), "manman_status_database_up": set(), "kube_deployment_status_replicas_ready": {"deployment"}}
+    found = {
+        "up": set(),
+        "manman_status_database_up": set(),
+        "kube_deployment_status_replicas_ready": {"deployment"},
+    }
     found |= {"process_cpu_seconds_total": set(), "process_resident_memory_bytes": set()}
     found |= {f"{http_metrics.prefix}_requests_total": OF_REQUESTS}
     found |= {f"{http_metrics.prefix}_request_duration_seconds_bucket": {*OF_REQUESTS, "le"}}
@@ -102,7 +119,9 @@ def exposed():
 def promtool(*arguments):
     if not shutil.which("promtool"):
         pytest.skip("there is no promtool; `make prometheus` brings it")
-    ran = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        ["promtool", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 
@@ -123,19 +142,29 @@ def test_each_alert_fires_when_it_should_and_none_when_all_is_well():
     cases = ROOT / "monitoring/rules.test.yaml"
     promtool("test", "rules", cases)
     tests = yaml.safe_load(cases.read_text("utf-8"))["tests"]
-    fired = {each["alertname"] for test in tests for each in test.get("alert_rule_test", ()) if each["exp_alerts"]}
+    fired = {
+        each["alertname"]
+        for test in tests
+        for each in test.get("alert_rule_test", ())
+        if each["exp_alerts"]
+    }
     assert fired == rules_of_compose().keys()
 
 
 def test_prometheus_understands_the_dashboard(tmp_path):
-    rules = [{"record": f"panel_{n}", "expr": expr} for n, (_, expr) in enumerate(dashboard_expressions())]
+    rules = [
+        {"record": f"panel_{n}", "expr": expr}
+        for n, (_, expr) in enumerate(dashboard_expressions())
+    ]
     file = tmp_path / "dashboard.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), "utf-8")
     promtool("check", "rules", file)
 
 
 def asked():
-    of_the_chart = render({"prometheusRule": {"enabled": True}}).one("PrometheusRule")["spec"]["groups"][0]["rules"]
+    of_the_chart = render({"prometheusRule": {"enabled": True}}).one("PrometheusRule")["spec"][
+        "groups"
+    ][0]["rules"]
     yield from ((rule["alert"], rule["expr"]) for rule in of_the_chart)
     yield from dashboard_expressions()
 
@@ -157,7 +186,9 @@ def test_the_dashboard_is_in_the_chart_when_it_is_asked_for():
     assert not render().of("ConfigMap")
     [shown] = render({"dashboard": {"enabled": True}}).of("ConfigMap")
     assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert json.loads(shown["data"]["manman-status.json"]) == json.loads(DASHBOARD.read_text("utf-8"))
+    assert json.loads(shown["data"]["manman-status.json"]) == json.loads(
+        DASHBOARD.read_text("utf-8")
+    )
     [mine] = render({"dashboard": {"enabled": True, "labels": {"mine": "yes"}}}).of("ConfigMap")
     assert mine["metadata"]["labels"]["mine"] == "yes"
     assert "grafana_dashboard" not in mine["metadata"]["labels"]

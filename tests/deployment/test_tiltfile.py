@@ -1,4 +1,5 @@
-"""The Tiltfile, evaluated as Tilt would, with stubs in place of what Tilt does: they note what it is asked for."""
+"""The Tiltfile, evaluated as Tilt would, with stubs in place of what Tilt does: they note what it
+is asked for."""
 
 from __future__ import annotations
 
@@ -30,13 +31,17 @@ class Tilt:
         self.images: dict[str, dict[str, Any]] = {}
         self.resources: dict[str, dict[str, Any]] = {}
 
-    def docker_build(self, ref: str, context: str, *, only: list[str], live_update: list[Any]) -> None:
+    def docker_build(
+        self, ref: str, context: str, *, only: list[str], live_update: list[Any]
+    ) -> None:
         self.images[ref] = {"context": context, "only": only, "live_update": live_update}
 
     def helm(self, path: str, *, name: str, namespace: str, values: list[str]) -> str:
         assert (ROOT / path) == FOLDER
         (file,) = values
-        objects = render(yaml.safe_load((ROOT / file).read_text("utf-8")), release=name, namespace=namespace)
+        objects = render(
+            yaml.safe_load((ROOT / file).read_text("utf-8")), release=name, namespace=namespace
+        )
         # Tilt leaves out what only `helm test` runs; other hooks are objects like any other.
         return yaml.safe_dump_all([each for each in objects if each["kind"] != "Pod"])
 
@@ -54,7 +59,10 @@ class Tilt:
         labels: list[str] | None = None,
     ) -> None:
         assert workload not in self.resources
-        self.resources[workload] = {"port_forwards": port_forwards or [], "resource_deps": resource_deps or []}
+        self.resources[workload] = {
+            "port_forwards": port_forwards or [],
+            "resource_deps": resource_deps or [],
+        }
 
     @staticmethod
     def fall_back_on(files: list[str]) -> tuple[str, ...]:
@@ -80,7 +88,10 @@ def tilt() -> Tilt:
 
 
 def workloads(tilt: Tilt) -> dict[str, dict[str, Any]]:
-    return {each["metadata"]["name"]: each["spec"]["template"] for each in tilt.objects.of("Deployment", "Job")}
+    return {
+        each["metadata"]["name"]: each["spec"]["template"]
+        for each in tilt.objects.of("Deployment", "Job")
+    }
 
 
 def test_both_services_and_what_they_need_are_deployed(tilt: Tilt) -> None:
@@ -105,7 +116,9 @@ def test_kubernetes_takes_the_servers_too(tilt: Tilt) -> None:
 def test_the_api_is_forwarded_to_port_8000(tilt: Tilt) -> None:
     assert tilt.resources["manman-status-api"]["port_forwards"] == ["8000:8000"]
     for name, resource in tilt.resources.items():
-        ports = {port["containerPort"] for port in container(workloads(tilt)[name]).get("ports", [])}
+        ports = {
+            port["containerPort"] for port in container(workloads(tilt)[name]).get("ports", [])
+        }
         assert {int(each.partition(":")[2]) for each in resource["port_forwards"]} <= ports
     assert tilt.resources["manman-status-processor"]["port_forwards"] == []
 
@@ -122,16 +135,31 @@ def test_the_urls_lead_to_the_servers_beside_them(tilt: Tilt) -> None:
     postgres, rabbitmq = (environment(workloads(tilt)[name]) for name in ("postgres", "rabbitmq"))
     user, password, database = (postgres[f"POSTGRES_{name}"] for name in ("USER", "PASSWORD", "DB"))
     url = f"postgresql://{user}:{password}@postgres:5432/{database}"
-    assert {secrets[f"manman-status-{name}"]["database-url"] for name in ("database", "migrate")} == {url}
+    assert {
+        secrets[f"manman-status-{name}"]["database-url"] for name in ("database", "migrate")
+    } == {url}
     user, password = (rabbitmq[f"RABBITMQ_DEFAULT_{name}"] for name in ("USER", "PASS"))
-    assert secrets["manman-status-rabbitmq"]["rabbitmq-url"] == f"amqp://{user}:{password}@rabbitmq:5672/"
-    services = {each["metadata"]["name"]: each["spec"]["ports"] for each in tilt.objects.of("Service")}
-    assert {port["port"] for name in ("postgres", "rabbitmq") for port in services[name]} == {5432, 5672, 15672}
+    assert (
+        secrets["manman-status-rabbitmq"]["rabbitmq-url"]
+        == f"amqp://{user}:{password}@rabbitmq:5672/"
+    )
+    services = {
+        each["metadata"]["name"]: each["spec"]["ports"] for each in tilt.objects.of("Service")
+    }
+    assert {port["port"] for name in ("postgres", "rabbitmq") for port in services[name]} == {
+        5432,
+        5672,
+        15672,
+    }
 
 
 def test_the_image_that_is_built_is_the_one_that_runs(tilt: Tilt) -> None:
     ((ref, image),) = tilt.images.items()
-    ours = {container(pod)["image"].partition(":")[0] for name, pod in workloads(tilt).items() if "manman" in name}
+    ours = {
+        container(pod)["image"].partition(":")[0]
+        for name, pod in workloads(tilt).items()
+        if "manman" in name
+    }
     assert ours == {ref}
     assert image["context"] == "."
     copied = {
@@ -155,7 +183,8 @@ def test_what_cannot_be_updated_live_is_built_again(tilt: Tilt) -> None:
 async def test_a_live_update_begins_anew_with_the_new_files(
     tilt: Tilt, eventually: Eventually, tmp_path: Path, name: str
 ) -> None:
-    """The pod's own command, on this machine: its folders are others, and its program says which files it has."""
+    """The pod's own command, on this machine: its folders are others, and its program says which
+    files it has."""
     _, (_, local, remote), (_, restart) = tilt.images["manman-status"]["live_update"]
     assert (ROOT / local / "__init__.py").is_file()
     image, live, said = tmp_path / "image", tmp_path / "live", tmp_path / "said"
@@ -164,8 +193,8 @@ async def test_a_live_update_begins_anew_with_the_new_files(
     (package / "__init__.py").write_text("word = 'image'\n")
     program = tmp_path / "program"
     program.write_text(
-        f"#!{sys.executable}\nimport time, manman_status\nopen({str(said)!r}, 'a').write(manman_status.word + ' ')\n"
-        "time.sleep(60)\n"
+        f"#!{sys.executable}\nimport time, manman_status\nopen({str(said)!r},"
+        " 'a').write(manman_status.word + ' ')\ntime.sleep(60)\n"
     )
     program.chmod(0o755)
 
@@ -175,9 +204,15 @@ async def test_a_live_update_begins_anew_with_the_new_files(
     pod = workloads(tilt)[name]
     command = [here(each) for each in (*container(pod)["command"], *container(pod)["args"])]
     assert command[-1] == f"start-status-{name.removeprefix('manman-status-')}"
-    # Without bytecode, as in the image: Python would take two files of one second and one length for the same.
+    # Without bytecode, as in the image: Python would take two files of one second and one length
+    # for the same.
     given = {"PYTHONPATH": here(environment(pod)["PYTHONPATH"]), "PYTHONDONTWRITEBYTECODE": "1"}
-    child = Child(name, [*command[:-1], str(program)], log_file=tmp_path / "log", env={"PATH": os.defpath, **given})
+    child = Child(
+        name,
+        [*command[:-1], str(program)],
+        log_file=tmp_path / "log",
+        env={"PATH": os.defpath, **given},
+    )
     try:
         await eventually(lambda: said.exists() and said.read_text() == "image ")
         (Path(here(remote)) / "__init__.py").write_text("word = 'saved'\n")

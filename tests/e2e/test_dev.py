@@ -53,12 +53,24 @@ def start_dev(server_folder: Path) -> Iterator[Callable[..., Dev]]:
         port = free_port()
         given = {"--folder": str(server_folder / name), "--port": str(port)}
         given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
-        command = [sys.executable, "-m", "manman_status", "dev", *(part for flag in given.items() for part in flag)]
+        command = [
+            sys.executable,
+            "-m",
+            "manman_status",
+            "dev",
+            *(part for flag in given.items() for part in flag),
+        ]
         env = role_environment()
         if server := os.environ.get("MANMAN_STATUS_RABBITMQ_SERVER"):  # the suite runs on this one
             env["MANMAN_STATUS_RABBITMQ_SERVER"] = server
         env |= {f"MANMAN_STATUS_{name.upper()}": value for name, value in settings.items()}
-        dev = Dev("dev", command, log_file=server_folder / f"{name}.log", env=env, stop_signal=signal.SIGINT)
+        dev = Dev(
+            "dev",
+            command,
+            log_file=server_folder / f"{name}.log",
+            env=env,
+            stop_signal=signal.SIGINT,
+        )
         dev.url = f"http://127.0.0.1:{given['--port']}"
         started.append(dev)
         return dev
@@ -70,7 +82,10 @@ def start_dev(server_folder: Path) -> Iterator[Callable[..., Dev]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_it_shows_a_living_fleet_and_leaves_no_process_behind(
-    number: signal.Signals, start_dev: Callable[..., Dev], process_tree: ProcessTree, eventually: Eventually
+    number: signal.Signals,
+    start_dev: Callable[..., Dev],
+    process_tree: ProcessTree,
+    eventually: Eventually,
 ) -> None:
     dev = start_dev("--workers", "4", "--servers", "2")
 
@@ -93,14 +108,20 @@ async def test_killed_while_it_starts_it_leaves_no_process_behind(
     start_dev: Callable[..., Dev], process_tree: ProcessTree, eventually: Eventually
 ) -> None:
     dev = start_dev()
-    await eventually(lambda: re.search("initdb|postgres", "\n".join(process_tree(dev.pid).values())))
+    await eventually(
+        lambda: re.search("initdb|postgres", "\n".join(process_tree(dev.pid).values()))
+    )
     tree = process_tree(dev.pid)
     dev.kill()
     await eventually(lambda: not tree.keys() & process_tree().keys())
 
 
 async def test_it_uses_the_servers_that_it_is_told(
-    start_dev: Callable[..., Dev], database: str, broker: str, process_tree: ProcessTree, eventually: Eventually
+    start_dev: Callable[..., Dev],
+    database: str,
+    broker: str,
+    process_tree: ProcessTree,
+    eventually: Eventually,
 ) -> None:
     dev = start_dev(database_url=database, rabbitmq_url=broker)
     await eventually(lambda: dev.items("/status/workers"))
@@ -110,7 +131,11 @@ async def test_it_uses_the_servers_that_it_is_told(
 
 
 async def test_when_one_of_its_processes_is_killed_all_end_and_it_says_which(
-    start_dev: Callable[..., Dev], database: str, broker: str, process_tree: ProcessTree, eventually: Eventually
+    start_dev: Callable[..., Dev],
+    database: str,
+    broker: str,
+    process_tree: ProcessTree,
+    eventually: Eventually,
 ) -> None:
     dev = start_dev(database_url=database, rabbitmq_url=broker)
     await eventually(lambda: dev.items("/status/workers"))
@@ -123,10 +148,16 @@ async def test_when_one_of_its_processes_is_killed_all_end_and_it_says_which(
 
 
 async def test_its_fleet_reports_no_sooner_than_somebody_listens(
-    start_dev: Callable[..., Dev], server_folder: Path, database: str, broker: str, eventually: Eventually
+    start_dev: Callable[..., Dev],
+    server_folder: Path,
+    database: str,
+    broker: str,
+    eventually: Eventually,
 ) -> None:
     """On a broker without any queue, too."""
-    dev = start_dev("--folder", str(server_folder / "dev-first"), database_url=database, rabbitmq_url=broker)
+    dev = start_dev(
+        "--folder", str(server_folder / "dev-first"), database_url=database, rabbitmq_url=broker
+    )
     await eventually(lambda: dev.items("/status/workers"))
     assert dev.stop() == 0
     said = (server_folder / "dev-first/logs/fleet.log").read_text()
@@ -143,7 +174,11 @@ async def test_a_taken_port_is_told_at_once(start_dev: Callable[..., Dev]) -> No
 
 
 async def test_two_do_not_share_a_folder(
-    start_dev: Callable[..., Dev], server_folder: Path, database: str, broker: str, eventually: Eventually
+    start_dev: Callable[..., Dev],
+    server_folder: Path,
+    database: str,
+    broker: str,
+    eventually: Eventually,
 ) -> None:
     folder = str(server_folder / "dev-shared")
     first = start_dev("--folder", folder, database_url=database, rabbitmq_url=broker)

@@ -22,7 +22,8 @@ QUICK = {
 class Observed:
     """What the database says, on a connection that is made again when the server was stopped.
 
-    While the database does not answer it raises AssertionError, which `eventually` takes for "not yet".
+    While the database does not answer it raises AssertionError, which `eventually` takes for "not
+    yet".
     """
 
     def __init__(self, database):
@@ -49,14 +50,18 @@ class Observed:
         return await self.value("SELECT observed_through FROM observation")
 
     async def lag(self):
-        return await self.value("SELECT extract(epoch FROM now() - observed_through)::float8 FROM observation")
+        return await self.value(
+            "SELECT extract(epoch FROM now() - observed_through)::float8 FROM observation"
+        )
 
     async def has_passed(self, time):
         return await self.through() > time
 
     async def lost(self):
         """Every LOST that ever was: entity and id, oldest first."""
-        sql = "SELECT entity, entity_id FROM transitions WHERE new_status = 'LOST' ORDER BY revision"
+        sql = (
+            "SELECT entity, entity_id FROM transitions WHERE new_status = 'LOST' ORDER BY revision"
+        )
         return [tuple(row) for row in await self.rows(sql)]
 
     async def healthy(self):
@@ -69,10 +74,14 @@ class Observed:
         )
 
     async def worker(self, worker_id):
-        return await self._status("SELECT status, reason FROM workers WHERE worker_id = $1", worker_id)
+        return await self._status(
+            "SELECT status, reason FROM workers WHERE worker_id = $1", worker_id
+        )
 
     async def server(self, instance_id):
-        return await self._status("SELECT status, reason FROM server_instances WHERE instance_id = $1", instance_id)
+        return await self._status(
+            "SELECT status, reason FROM server_instances WHERE instance_id = $1", instance_id
+        )
 
     async def _status(self, sql, key):
         """Status and reason; None of what is not known."""

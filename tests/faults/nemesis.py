@@ -1,5 +1,5 @@
-"""What a nemesis does to the write side: servers that fail at each step of a message's way, clocks that step, senders
-that mean no good, and bounds that are full."""
+"""What a nemesis does to the write side: servers that fail at each step of a message's way, clocks
+that step, senders that mean no good, and bounds that are full."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ CREATE TRIGGER refuse BEFORE INSERT ON server_instances FOR EACH ROW
 """
 ACCEPT = "DROP TRIGGER refuse ON server_instances; DROP FUNCTION refuse"
 
-# Each is a step of a message's way: its rows, its history, its letter, the commit itself, and what a leader does then.
+# Each is a step of a message's way: its rows, its history, its letter, the commit itself, and what
+# a leader does then.
 STEPS = {
     "its worker": "BEFORE UPDATE ON workers",
     "its new rows": "BEFORE INSERT ON server_instances",
@@ -61,12 +62,14 @@ PASSING = ["40001", "40P01", "53100", "53200", "55P03", "57P01"]
 """Codes of what passes: a message is none the worse for it."""
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
- WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'manman-status%'
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE
+     'manman-status%'
 """
 CANCEL = TERMINATE.replace("pg_terminate_backend", "pg_cancel_backend")
 MANY_SILENCES = """
 INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name)
-SELECT 'silence' || n, now(), now() + interval '1 hour', '', 'many', 'gone' || n FROM generate_series(1, {silences}) n
+SELECT 'silence' || n, now(), now() + interval '1 hour', '', 'many', 'gone' || n FROM
+    generate_series(1, {silences}) n
     ON CONFLICT (silence_id) DO UPDATE SET ends_at = excluded.ends_at
 """
 
@@ -90,7 +93,11 @@ class Nemesis:
 
     @property
     def strikes(self):
-        return {name.removeprefix("_strike_"): getattr(self, name) for name in dir(self) if name.startswith("_strike_")}
+        return {
+            name.removeprefix("_strike_"): getattr(self, name)
+            for name in dir(self)
+            if name.startswith("_strike_")
+        }
 
     async def _strike_kill(self):
         self.processors.pop(0).kill()
@@ -171,7 +178,9 @@ class Nemesis:
         array = json.dumps([[]] * 1_000).encode()
         deep = b'{"command_type":"HEARTBEAT","command_args":' + b"[" * 990 + b"]" * 990 + b"}"
         bodies = [single] * 2_000 + [array] * 100 + [deep] * 100
-        await self._publish.many([(body, self._rng.choice((HEARTBEAT, LIFECYCLE))) for body in bodies])
+        await self._publish.many(
+            [(body, self._rng.choice((HEARTBEAT, LIFECYCLE))) for body in bodies]
+        )
 
     async def _strike_disown(self):
         for worker in self._rng.sample([*FLEET], 3):
@@ -182,7 +191,8 @@ class Nemesis:
         await self._publish.many([(forged, key) for key in KEYS])
 
     async def _strike_impersonate(self):
-        """As the fleet's workers, by incarnations of long ago and of years ahead, and with the end of one in 9999."""
+        """As the fleet's workers, by incarnations of long ago and of years ahead, and with the end
+        of one in 9999."""
         now = int(time.time() * 1_000_000)
         for worker in FLEET:
             for incarnation in (now - 10**15, now + 10**14):
@@ -211,7 +221,9 @@ class Nemesis:
     async def _strike_silence(self):
         await run_sql(self._database, MANY_SILENCES.format(silences=LASTING_AT_ONCE))
         for number in range(20):
-            await self._publish.control(SilenceAsked(silence_id=f"more{number}", seconds=60, why="x", group="none"))
+            await self._publish.control(
+                SilenceAsked(silence_id=f"more{number}", seconds=60, why="x", group="none")
+            )
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ from manman_status.dev.ports import free_port
 
 
 class Proxy:
-    """Listens on a port of its own and passes everything on to the server of a URL, until it is told otherwise."""
+    """Listens on a port of its own and passes everything on to the server of a URL, until it is
+    told otherwise."""
 
     def __init__(self, url):
         self._to = urlsplit(url)
@@ -54,8 +55,8 @@ class Proxy:
         self._pairs.clear()
 
     def swallow(self):
-        """As a firewall does that has forgotten them: nothing of what is open passes any more, in neither direction,
-        and nobody is told. New connections pass."""
+        """As a firewall does that has forgotten them: nothing of what is open passes any more, in
+        neither direction, and nobody is told. New connections pass."""
         for pair in self._pairs:
             pair.swallows = True
 

@@ -15,7 +15,17 @@ def start_standby(primary, folder):
     if standby._user:
         os.chown(data, standby._user.pw_uid, standby._user.pw_gid)
     copying = standby._command(
-        *("pg_basebackup", standby._binaries() / "pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", primary.url)
+        *(
+            "pg_basebackup",
+            standby._binaries() / "pg_basebackup",
+            "-D",
+            data,
+            "-R",
+            "-c",
+            "fast",
+            "-d",
+            primary.url,
+        )
     )
     assert copying.wait(within_seconds=60) == 0, copying.log
     return standby.start()

@@ -29,7 +29,9 @@ class SteppingPostgres:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
-        self.server = EmbeddedPostgres(folder / "postgres", options=CHEAP, environment=environment).start()
+        self.server = EmbeddedPostgres(
+            folder / "postgres", options=CHEAP, environment=environment
+        ).start()
 
     def step_to(self, seconds):
         """The clock is ahead of the true one by these from now on."""

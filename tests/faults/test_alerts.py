@@ -1,4 +1,5 @@
-"""An operator is told of trouble once, with its cause, and never because the observer itself was ill."""
+"""An operator is told of trouble once, with its cause, and never because the observer itself was
+ill."""
 
 from __future__ import annotations
 
@@ -34,7 +35,12 @@ def dies(broker, eventually):
     """SIGKILL, and until the broker has noticed."""
 
     async def nobody_consumes():
-        return not any([await consumers(broker, f"manman.status.{name}.0") for name in ("heartbeats", "lifecycle")])
+        return not any(
+            [
+                await consumers(broker, f"manman.status.{name}.0")
+                for name in ("heartbeats", "lifecycle")
+            ]
+        )
 
     async def kill(processor):
         processor.kill()
@@ -63,7 +69,12 @@ async def is_judged_past(observed, time):
 def worker_said(worker_id, status):
     """Its StatusInfo, as of now."""
     now = datetime.now(UTC).isoformat()
-    return {"entity_type": "worker", "identifier": str(worker_id), "status_type": status, "as_of": now}
+    return {
+        "entity_type": "worker",
+        "identifier": str(worker_id),
+        "status_type": status,
+        "as_of": now,
+    }
 
 
 async def test_a_worker_that_dies_with_its_servers_is_told_once_and_once_that_it_is_back(
@@ -97,7 +108,8 @@ async def test_who_is_told_of_the_critical_alone_hears_the_end_of_it(
     await publish(worker_said(7, "CRASHED"), "worker.7.status")
 
     async def is_judged():
-        sql = """SELECT judged_revision >= (SELECT revision FROM transitions WHERE entity = 'worker' AND entity_id = 7
+        sql = """SELECT judged_revision >= (SELECT revision FROM transitions WHERE entity = 'worker'
+                                             AND entity_id = 7
                                              AND new_status = 'CRASHED') FROM alert_progress"""
         return await observed.value(sql)
 
@@ -108,7 +120,9 @@ async def test_who_is_told_of_the_critical_alone_hears_the_end_of_it(
     assert sink.titles == [f"[critical] {alert}", f"[over] {alert}"]
 
 
-async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(start_telling, fleet, observed, eventually, sink):
+async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(
+    start_telling, fleet, observed, eventually, sink
+):
     await start_telling()
     fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -142,12 +156,21 @@ async def test_a_worker_that_says_it_crashed_is_one_alert_with_its_servers(
         return await observed.value(sql) == len(SERVERS)
 
     await eventually(servers_are_part_of_it)
-    await eventually(lambda: [title for title in sink.titles if "crashed, and 40 of its servers with it" in title])
+    await eventually(
+        lambda: [
+            title for title in sink.titles if "crashed, and 40 of its servers with it" in title
+        ]
+    )
     fleet.workers[7].servers = []
     fleet.workers[7].start()
     await eventually(lambda: none_open(observed))
-    await eventually(lambda: sink.titles[-1] == "[over] worker 7 crashed, and 40 of its servers with it")
-    assert len(sink.messages) in {2, 3}, "as a warning, if that came first; as critical; and its end"
+    await eventually(
+        lambda: sink.titles[-1] == "[over] worker 7 crashed, and 40 of its servers with it"
+    )
+    assert len(sink.messages) in {
+        2,
+        3,
+    }, "as a warning, if that came first; as critical; and its end"
     assert await observed.value("SELECT count(*) FROM alerts WHERE part_of IS NULL") == 1
 
 
@@ -192,7 +215,9 @@ async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_wor
     assert sink.messages[2]["type"] == "success"
 
 
-async def test_a_worker_that_never_returns_hides_nothing_of_its_group(start_telling, fleet, observed, eventually, sink):
+async def test_a_worker_that_never_returns_hides_nothing_of_its_group(
+    start_telling, fleet, observed, eventually, sink
+):
     await start_telling(guard_hold_seconds=1, **GUARDED)
     fleet.beat_every = INTERVAL_SECONDS
     fleet.recruit(10, group="eu")
@@ -214,16 +239,27 @@ async def test_a_worker_that_never_returns_hides_nothing_of_its_group(start_tell
 
     await eventually(one_is_missing)
     fleet.workers[9].fall_silent()
-    await eventually(lambda: sink.titles[1:] == ["[critical] eu: worker 9 is silent, and 1 of its servers with it"])
+    await eventually(
+        lambda: (
+            sink.titles[1:] == ["[critical] eu: worker 9 is silent, and 1 of its servers with it"]
+        )
+    )
     fleet.workers[9].go_on()
     await eventually(lambda: len(sink.messages) == 3)
     for number in (2, 3, 4, 5):
         fleet.workers[number].fall_silent()
     await eventually(lambda: len(sink.messages) == 4)
-    assert ["of group eu fell silent at once" in title for title in sink.titles] == [True, False, False, True]
+    assert ["of group eu fell silent at once" in title for title in sink.titles] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
-async def outage_is_one_alert_about_the_observer(fleet, observed, rabbitmq, eventually, sink, *, seconds):
+async def outage_is_one_alert_about_the_observer(
+    fleet, observed, rabbitmq, eventually, sink, *, seconds
+):
     await eventually(lambda: all_healthy(fleet, observed))
     await asyncio.to_thread(rabbitmq.stop)
 
@@ -249,17 +285,22 @@ async def test_an_outage_of_the_broker_is_one_alert_about_the_observer(
 ):
     await start_telling(degraded_after_seconds=1, blind_after_seconds=4)
     fleet.recruit(10)
-    await outage_is_one_alert_about_the_observer(fleet, observed, rabbitmq, eventually, sink, seconds=8)
+    await outage_is_one_alert_about_the_observer(
+        fleet, observed, rabbitmq, eventually, sink, seconds=8
+    )
 
 
 @pytest.mark.slow
 async def test_a_minute_without_broker_is_one_alert_about_the_observer(
     start_telling, fleet, observed, rabbitmq, eventually, sink
 ):
-    """With the thresholds that are shipped: it is told as late first, or at once as blind, and once."""
+    """With the thresholds that are shipped: it is told as late first, or at once as blind, and
+    once."""
     await start_telling(notify_wait_seconds=20)
     fleet.recruit(10)
-    await outage_is_one_alert_about_the_observer(fleet, observed, rabbitmq, eventually, sink, seconds=60)
+    await outage_is_one_alert_about_the_observer(
+        fleet, observed, rabbitmq, eventually, sink, seconds=60
+    )
 
 
 async def test_a_leader_that_dies_before_it_told_is_followed_by_one_that_tells_once(
@@ -296,7 +337,9 @@ async def test_a_leader_that_dies_does_not_tell_again_what_it_told(
     await eventually(lambda: len(sink.messages) == 1)
 
     async def is_marked():
-        return await observed.value("SELECT count(*) FROM deliveries WHERE channel <> 'broker' AND told_at IS NOT NULL")
+        return await observed.value(
+            "SELECT count(*) FROM deliveries WHERE channel <> 'broker' AND told_at IS NOT NULL"
+        )
 
     await eventually(is_marked)
     await dies(first)
@@ -310,7 +353,9 @@ async def test_a_silenced_group_stays_quiet_and_says_so(
     start_telling, fleet, observed, eventually, sink, publish, rows
 ):
     await start_telling()
-    await publish.control(SilenceAsked(silence_id="maintenance1", seconds=3600, why="new switches", group="eu"))
+    await publish.control(
+        SilenceAsked(silence_id="maintenance1", seconds=3600, why="new switches", group="eu")
+    )
     fleet.add(*(Worker(i, group="eu" if i < 3 else "us") for i in range(1, 11)))
     await eventually(lambda: all_healthy(fleet, observed))
     fleet.workers[1].fall_silent()
@@ -376,7 +421,9 @@ async def test_a_worker_that_is_drained_may_end(start_telling, fleet, observed, 
     assert sink.titles == ["[warning] eu: worker 2 is silent"]
 
 
-async def test_much_of_a_group_that_is_drained_may_end(start_telling, fleet, observed, eventually, sink):
+async def test_much_of_a_group_that_is_drained_may_end(
+    start_telling, fleet, observed, eventually, sink
+):
     await start_telling(guard_percent=30, guard_hold_seconds=600)
     fleet.add(*(Worker(i, group="eu") for i in range(1, 11)))
     for number in range(1, 5):
@@ -418,27 +465,36 @@ async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_tol
 async def test_a_pager_is_told_of_each_alert_and_resolves_each_when_it_is_over(
     start_telling, fleet, observed, eventually, sink
 ):
-    await start_telling(notify_urls=sink.pager_url, notify_per_hour=2)  # bursts: the deaths and the returns
+    await start_telling(
+        notify_urls=sink.pager_url, notify_per_hour=2
+    )  # bursts: the deaths and the returns
     fleet.add(*(Worker(i) for i in range(1, 11)))
     await eventually(lambda: all_healthy(fleet, observed))
 
     def incidents():
         opened = {message["dedup"] for message in sink.messages if "action" not in message}
-        return opened, {message["dedup"] for message in sink.messages if message.get("action") == "close"}
+        return opened, {
+            message["dedup"] for message in sink.messages if message.get("action") == "close"
+        }
 
     silent = range(1, 4)
     for number in silent:
         fleet.workers[number].fall_silent()
     await eventually(lambda: len(sink.messages) == len(silent))
     opened, closed = incidents()
-    assert ({key.partition(" #")[0] for key in opened}, closed) == ({f"worker_lost:{n}" for n in silent}, set())
+    assert ({key.partition(" #")[0] for key in opened}, closed) == (
+        {f"worker_lost:{n}" for n in silent},
+        set(),
+    )
     for number in silent:
         fleet.workers[number].go_on()
     await eventually(lambda: incidents() == (opened, opened))
     assert len(sink.messages) == 2 * len(silent)
 
 
-async def test_a_channel_that_hangs_does_not_hold_up_the_end(start_telling, fleet, observed, eventually, sink):
+async def test_a_channel_that_hangs_does_not_hold_up_the_end(
+    start_telling, fleet, observed, eventually, sink
+):
     sink.hangs.set()
     processor = await start_telling()
     fleet.add(*(Worker(i) for i in range(1, 6)))
@@ -448,7 +504,9 @@ async def test_a_channel_that_hangs_does_not_hold_up_the_end(start_telling, flee
     processor.stop(within_seconds=10)
 
 
-async def test_what_was_acknowledged_is_not_reminded_of(start_telling, fleet, observed, eventually, sink, publish):
+async def test_what_was_acknowledged_is_not_reminded_of(
+    start_telling, fleet, observed, eventually, sink, publish
+):
     await start_telling(notify_remind_seconds=2)
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -473,7 +531,9 @@ async def test_what_was_acknowledged_is_not_reminded_of(start_telling, fleet, ob
     assert await observed.value(marks, alert_id) - told <= timedelta(seconds=3)
 
 
-async def test_crashes_of_one_config_are_told_as_a_loop(start_telling, fleet, observed, eventually, sink):
+async def test_crashes_of_one_config_are_told_as_a_loop(
+    start_telling, fleet, observed, eventually, sink
+):
     await start_telling()
     fleet.add(*(Worker(i, group="eu") for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -486,7 +546,10 @@ async def test_crashes_of_one_config_are_told_as_a_loop(start_telling, fleet, ob
     await eventually(lambda: sink.messages)
 
     async def all_are_part_of_it():
-        sql = "SELECT count(*) FROM alerts WHERE part_of = (SELECT alert_id FROM alerts WHERE rule = 'crash_loop')"
+        sql = (
+            "SELECT count(*) FROM alerts WHERE part_of = (SELECT alert_id FROM alerts WHERE rule ="
+            " 'crash_loop')"
+        )
         return await observed.value(sql) >= 1
 
     await eventually(all_are_part_of_it)
@@ -507,7 +570,8 @@ async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
     async def crash(instance_id, on):
         life = fleet.workers[on].life
         await fleet.report(
-            life.server_started(instance_id, game_server_config_id=3), life.server_stopped(instance_id, exit_code=137)
+            life.server_started(instance_id, game_server_config_id=3),
+            life.server_stopped(instance_id, exit_code=137),
         )
 
     for instance_id in (101, 102, 103):
@@ -521,8 +585,13 @@ async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
     await eventually(lambda: sink.messages)
     assert sink.titles == ["[warning] us: worker 5 is silent"]
     await crash(104, on=2)
-    await eventually(lambda: [title for title in sink.titles[1:] if "4 crashes within 10 minutes" in title])
-    assert await observed.value("SELECT group_name FROM alerts WHERE key = 'crash_loop:config:3'") is None
+    await eventually(
+        lambda: [title for title in sink.titles[1:] if "4 crashes within 10 minutes" in title]
+    )
+    assert (
+        await observed.value("SELECT group_name FROM alerts WHERE key = 'crash_loop:config:3'")
+        is None
+    )
 
 
 async def test_whoever_was_told_hears_the_end_although_it_is_about_another_group_by_then(
@@ -548,7 +617,9 @@ async def test_dead_letters_are_told_and_over_when_somebody_took_them(
     await publish({"command_type": "NONSENSE"}, "worker.1.lifecycle")
     await eventually(lambda: sink.titles == ["[warning] 1 dead letter in the queue"])
     assert len(await dead_letters()) == 1
-    await eventually(lambda: sink.titles[1:] == ["[over] 1 dead letter in the queue"], within_seconds=60)
+    await eventually(
+        lambda: sink.titles[1:] == ["[over] 1 dead letter in the queue"], within_seconds=60
+    )
 
 
 async def test_a_time_without_any_processor_is_told_with_its_length(
@@ -558,7 +629,9 @@ async def test_a_time_without_any_processor_is_told_with_its_length(
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
     await dies(first)
-    await rows("UPDATE alert_progress SET judged_at = judged_at - interval '10 minutes' RETURNING 1")
+    await rows(
+        "UPDATE alert_progress SET judged_at = judged_at - interval '10 minutes' RETURNING 1"
+    )
     await start_telling()
     await eventually(lambda: sink.messages)
     assert sink.titles[0].startswith("[critical] no processor was at work for 6")

@@ -1,4 +1,5 @@
-"""RabbitMQ runs low on memory: it holds back whoever publishes, and only what is read from it can help."""
+"""RabbitMQ runs low on memory: it holds back whoever publishes, and only what is read from it can
+help."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ async def memory_alarm(rabbitmq, eventually):
     async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
 
         async def set_off(low):
-            await asyncio.to_thread(rabbitmqctl, rabbitmq, "set_vm_memory_high_watermark", "0.00001" if low else "0.4")
+            await asyncio.to_thread(
+                rabbitmqctl, rabbitmq, "set_vm_memory_high_watermark", "0.00001" if low else "0.4"
+            )
             await eventually(lambda: rings(low))
 
         async def rings(low):
@@ -35,25 +38,35 @@ async def memory_alarm(rabbitmq, eventually):
 
 def rabbitmqctl(rabbitmq, *arguments):
     command = [rabbitmq_server().with_name("rabbitmqctl"), *arguments]
-    subprocess.run(command, env=rabbitmq._environment(), check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        command, env=rabbitmq._environment(), check=True, capture_output=True, timeout=120
+    )
 
 
 async def test_a_backlog_is_drained_during_the_alarm_and_all_goes_on_after_it(
     start_quick, memory_alarm, publish, rows, eventually
 ):
     (await start_quick()).stop()
-    await publish.many([(started(i), f"game_server_instance.{i}.lifecycle") for i in range(1, WAITING + 1)])
+    await publish.many(
+        [(started(i), f"game_server_instance.{i}.lifecycle") for i in range(1, WAITING + 1)]
+    )
     await memory_alarm(low=True)
     processor = await start_quick()
     await eventually(lambda: rows("SELECT FROM server_instances HAVING count(*) = $1", WAITING))
     await eventually(lambda: "broker_alarm" in processor.log and "low on memory" in processor.log)
     alarm = "SELECT 1 FROM processors WHERE statistics ->> 'broker_alarm' LIKE '%memory%'"
     await eventually(lambda: rows(alarm))
-    assert not await rows("SELECT 1 FROM observation WHERE observed_through > now() - interval '1 s'")
+    assert not await rows(
+        "SELECT 1 FROM observation WHERE observed_through > now() - interval '1 s'"
+    )
     await memory_alarm(low=False)
-    await eventually(lambda: rows("SELECT 1 FROM observation WHERE observed_through > now() - interval '1 s'"))
+    await eventually(
+        lambda: rows("SELECT 1 FROM observation WHERE observed_through > now() - interval '1 s'")
+    )
     await eventually(lambda: "broker_alarm_ended" in processor.log)
-    await eventually(lambda: rows("SELECT 1 FROM processors WHERE statistics ->> 'broker_alarm' IS NULL"))
+    await eventually(
+        lambda: rows("SELECT 1 FROM processors WHERE statistics ->> 'broker_alarm' IS NULL")
+    )
     assert "was_cut_off_from_broker" not in processor.log
     processor.stop()
 
@@ -66,7 +79,9 @@ async def test_a_backlog_is_drained_during_the_alarm_and_all_goes_on_after_it(
         ("doctor", "--role", "processor"),
     ],
 )
-async def test_the_commands_name_the_alarm(command, processor, memory_alarm, broker, database, manman_status):
+async def test_the_commands_name_the_alarm(
+    command, processor, memory_alarm, broker, database, manman_status
+):
     await memory_alarm(low=True)
     code, said, took = await manman_status(*command, rabbitmq_url=broker, database_url=database)
     assert code == 1, said

@@ -93,7 +93,9 @@ async def lost_workers(observed, *expected):
     return lost == set(expected)
 
 
-async def test_a_step_forward_is_no_outage(start_quick, fleet, observed, eventually, clock, system, all_healthy):
+async def test_a_step_forward_is_no_outage(
+    start_quick, fleet, observed, eventually, clock, system, all_healthy
+):
     processors = [await start_quick(**SETTINGS), await start_quick(**SETTINGS)]
     fleet.recruit(5)
     await all_healthy()

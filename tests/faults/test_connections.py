@@ -1,4 +1,5 @@
-"""Connections that break as networks break them: whatever happens to one, the fleet is observed again by itself."""
+"""Connections that break as networks break them: whatever happens to one, the fleet is observed
+again by itself."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ async def is_observed(observed):
 
 @pytest.fixture
 async def proxied(proxy, broker, database, start_quick, observed, eventually):
-    """A processor that reaches both servers through proxies; with it that of the broker, and that of the database."""
+    """A processor that reaches both servers through proxies; with it that of the broker, and that
+    of the database."""
     to_broker, to_database = await proxy(broker), await proxy(database)
     processor = await start_quick(rabbitmq_url=to_broker.url, database_url=to_database.url)
     await eventually(lambda: is_observed(observed))
@@ -32,7 +34,8 @@ async def proxied(proxy, broker, database, start_quick, observed, eventually):
 
 
 async def cut(kind, to, seconds):
-    """One fault of this kind on all connections that are open now; it is over after these seconds."""
+    """One fault of this kind on all connections that are open now; it is over after these
+    seconds."""
     match kind:
         case "reset":
             to.reset()
@@ -55,13 +58,22 @@ async def observed_again_after_each(cuts, proxied, observed, eventually):
         over = time.monotonic()
         cut_at = await observed.value("SELECT now()")
         await eventually(lambda at=cut_at: observed.has_passed(at), within_seconds=WITHIN_SECONDS)
-        await eventually(lambda: is_observed(observed), within_seconds=WITHIN_SECONDS - time.monotonic() + over)
+        await eventually(
+            lambda: is_observed(observed), within_seconds=WITHIN_SECONDS - time.monotonic() + over
+        )
         assert processor.returncode is None, (server, kind)
 
 
 async def test_after_each_kind_of_cut_the_fleet_is_observed_again(proxied, observed, eventually):
     """Of the broker's connections, and of the database's."""
-    cuts = [(0, "half-open", 0), (1, "half-open", 0), (0, "mute", 3), (1, "mute", 3), (0, "refuse", 1), (1, "reset", 0)]
+    cuts = [
+        (0, "half-open", 0),
+        (1, "half-open", 0),
+        (0, "mute", 3),
+        (1, "mute", 3),
+        (0, "refuse", 1),
+        (1, "reset", 0),
+    ]
     await observed_again_after_each(cuts, proxied, observed, eventually)
     assert proxied[0].stop(within_seconds=10) == 0
     assert await observed.lost() == []
@@ -85,7 +97,9 @@ async def test_after_random_cuts_and_freezes_the_fleet_is_observed_again(
             await asyncio.sleep(rng.uniform(0.2, 8))
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
-        await observed_again_after_each([(server, kind, rng.uniform(0, 5))], proxied, observed, eventually)
+        await observed_again_after_each(
+            [(server, kind, rng.uniform(0, 5))], proxied, observed, eventually
+        )
     assert proxied[0].stop(within_seconds=10) == 0
     assert await observed.lost() == []
 
@@ -133,8 +147,13 @@ async def test_a_queue_that_cannot_be_had_keeps_no_other_from_being_read(
 
         publish = await publish_when_there()
         await eventually(stored)
-        await eventually(lambda: "queue_not_read" in processor.log and "RESOURCE_LOCKED" in processor.log)
-        problems = "SELECT 1 FROM processors WHERE statistics -> 'broker_problems' ? 'manman.status.heartbeats.0'"
+        await eventually(
+            lambda: "queue_not_read" in processor.log and "RESOURCE_LOCKED" in processor.log
+        )
+        problems = (
+            "SELECT 1 FROM processors WHERE statistics -> 'broker_problems' ?"
+            " 'manman.status.heartbeats.0'"
+        )
         await eventually(lambda: rows(problems))
 
     async def beats():
@@ -142,11 +161,15 @@ async def test_a_queue_that_cannot_be_had_keeps_no_other_from_being_read(
         return await rows("SELECT 1 FROM workers WHERE worker_id = 8")
 
     await eventually(beats)
-    await eventually(lambda: rows("SELECT 1 FROM processors WHERE statistics ->> 'broker_problems' = '{}'"))
+    await eventually(
+        lambda: rows("SELECT 1 FROM processors WHERE statistics ->> 'broker_problems' = '{}'")
+    )
     assert processor.log.count("queue_not_read") == 1
 
 
-async def test_a_queue_that_is_deleted_later_is_declared_again(processor, broker, publish, rows, eventually, depth):
+async def test_a_queue_that_is_deleted_later_is_declared_again(
+    processor, broker, publish, rows, eventually, depth
+):
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         await channel.queue_delete("manman.status.lifecycle.0")
@@ -188,8 +211,11 @@ def key(instance):
 
 
 @pytest.mark.slow
-async def test_a_living_fleet_is_never_lost_by_half_open_connections(proxied, fleet, observed, eventually):
-    """What the old connection still holds at the broker counts until the broker has let go of it."""
+async def test_a_living_fleet_is_never_lost_by_half_open_connections(
+    proxied, fleet, observed, eventually
+):
+    """What the old connection still holds at the broker counts until the broker has let go of
+    it."""
     _, to_broker, _ = proxied
     fleet.recruit(10)
 

@@ -40,7 +40,9 @@ async def own_database(own_postgres):
 
 
 async def append(pool, entity_id, count, evidence=None):
-    made = Transition(Entity.WORKER, entity_id, None, StatusType.RUNNING, Reason.REPORTED, evidence or {})
+    made = Transition(
+        Entity.WORKER, entity_id, None, StatusType.RUNNING, Reason.REPORTED, evidence or {}
+    )
     async with pool.acquire() as connection, connection.transaction():
         await append_transitions(connection, [made] * count)
 
@@ -58,7 +60,8 @@ async def write(database, total, *, pause=0.0):
 
 
 async def follow(where, reader, seen, *, total):
-    """Come again, whatever happened, until all was told. `where()` is the url of the api that runs now."""
+    """Come again, whatever happened, until all was told. `where()` is the url of the api that runs
+    now."""
     while len(seen) < total:
         with contextlib.suppress(httpx.TransportError):
             async with httpx.AsyncClient(base_url=where(), timeout=20) as http:
@@ -69,7 +72,9 @@ async def follow(where, reader, seen, *, total):
         await asyncio.sleep(0.02)
 
 
-async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_order(database, start_api, eventually):
+async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_order(
+    database, start_api, eventually
+):
     """And the reader is killed too: all that is left of it is the last id."""
     apis = [await start_api()]
     seen = []
@@ -81,7 +86,9 @@ async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_o
 
     reading = read_on(reader)
     for kills in range(1, 4):
-        await eventually(lambda kills=kills: len(seen) > kills * TRANSITIONS // 6, within_seconds=60)
+        await eventually(
+            lambda kills=kills: len(seen) > kills * TRANSITIONS // 6, within_seconds=60
+        )
         apis[-1].kill()
         apis.append(await start_api())
         before = len(seen)
@@ -113,7 +120,9 @@ async def test_each_of_several_processes_tells_all_of_it(database, start_api, ev
     assert everything == [list(range(1, 501))] * len(everything)
 
 
-async def test_streams_outlive_their_database_without_a_gap(own_postgres, own_database, start_api, eventually):
+async def test_streams_outlive_their_database_without_a_gap(
+    own_postgres, own_database, start_api, eventually
+):
     """One that began with what was new, and one with history."""
     api = await start_api(database_url=own_database)
     await write(own_database, 1_000)
@@ -136,8 +145,11 @@ async def test_streams_outlive_their_database_without_a_gap(own_postgres, own_da
     assert readers[0].streams == readers[1].streams == 1, "neither was ended"
 
 
-async def test_a_client_that_reads_too_slowly_is_overrun_and_misses_nothing(database, start_api, eventually):
-    """What it was sent and has not read is the operating system's; what it was not sent, it asks for again."""
+async def test_a_client_that_reads_too_slowly_is_overrun_and_misses_nothing(
+    database, start_api, eventually
+):
+    """What it was sent and has not read is the operating system's; what it was not sent, it asks
+    for again."""
     api = await start_api()
     parts = urlsplit(api.url)
     evidence, total = {"text": "x" * 2_000}, 14_000

@@ -1,4 +1,5 @@
-"""The database moves to another server, or takes no writes for a while: no connection stays with the wrong one."""
+"""The database moves to another server, or takes no writes for a while: no connection stays with
+the wrong one."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from tests.faults.standby import start_standby
 
 END_CONNECTIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
- WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'manman-status%'
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE
+     'manman-status%'
 """
 
 
@@ -34,20 +36,26 @@ async def primary_and_standby(server_folder, tmp_path):
 async def test_roles_move_to_the_host_that_takes_writes(
     primary_and_standby, start_quick, start_api, fleet, eventually, process_tree
 ):
-    """The first host of the URL hangs for ever, as one does whose machine is gone; the second is promoted."""
+    """The first host of the URL hangs for ever, as one does whose machine is gone; the second is
+    promoted."""
     primary, standby = primary_and_standby
     url = f"postgresql://manman@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/postgres"
     await asyncio.to_thread(migrate, url)
     processor = await start_quick(database_url=url)
     fleet.recruit(3)
     api = await start_api(
-        database_url=f"{url}?target_session_attrs=read-write", answer_cache_ms=0, database_timeout_seconds=3
+        database_url=f"{url}?target_session_attrs=read-write",
+        answer_cache_ms=0,
+        database_timeout_seconds=3,
     )
     observed = Observed(standby.url)
 
     async def sees_all():
         system = (await client.get("/status/system")).json()
-        return "workers" in system and (system["observation"]["state"], system["workers"]["healthy"]) == ("ok", 3)
+        return "workers" in system and (
+            system["observation"]["state"],
+            system["workers"]["healthy"],
+        ) == ("ok", 3)
 
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
         await eventually(sees_all)
@@ -58,7 +66,9 @@ async def test_roles_move_to_the_host_that_takes_writes(
             await observed.rows("SELECT pg_promote()")
             fleet.recruit(5)
             await eventually(lambda: observed.value("SELECT count(*) = 5 FROM workers"))
-            await eventually(lambda: observed.value("SELECT now() - observed_through < '3 s' FROM observation"))
+            await eventually(
+                lambda: observed.value("SELECT now() - observed_through < '3 s' FROM observation")
+            )
 
             async def sees_five():
                 system = (await client.get("/status/system")).json()
@@ -84,19 +94,24 @@ async def lost(url):
 async def test_connections_made_while_nothing_could_be_written_are_not_kept(
     start_quick, fleet, observed, database, eventually
 ):
-    """Such a session refuses to write for as long as it lives, however long ago the switch was over."""
+    """Such a session refuses to write for as long as it lives, however long ago the switch was
+    over."""
     processor = await start_quick()
     fleet.recruit(3)
     await eventually(lambda: observed.value("SELECT count(*) = 3 FROM workers"))
     name = database.rpartition("/")[2]
     await observed.rows(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     await observed.rows(END_CONNECTIONS)
-    await eventually(lambda: "takes no writes" in processor.log or "ReadOnlySQLTransactionError" in processor.log)
+    await eventually(
+        lambda: "takes no writes" in processor.log or "ReadOnlySQLTransactionError" in processor.log
+    )
     await observed.rows("SET default_transaction_read_only = off")
     await observed.rows(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     fleet.recruit(6)
     await eventually(lambda: observed.value("SELECT count(*) = 6 FROM workers"), within_seconds=60)
-    await eventually(lambda: observed.value("SELECT now() - observed_through < '3 s' FROM observation"))
+    await eventually(
+        lambda: observed.value("SELECT now() - observed_through < '3 s' FROM observation")
+    )
     assert not await observed.lost()
 
 
@@ -106,7 +121,11 @@ async def test_a_processor_that_starts_on_a_standby_says_so_in_a_line_and_waits(
     name = database.rpartition("/")[2]
     await observed.rows(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     processor = start_role("processor", database_url=database, rabbitmq_url=broker)
-    await eventually(lambda: "takes no writes: a standby, or default_transaction_read_only is on" in processor.log)
+    await eventually(
+        lambda: (
+            "takes no writes: a standby, or default_transaction_read_only is on" in processor.log
+        )
+    )
     await observed.rows(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     await eventually(lambda: "processor_started" in processor.log)
     assert "Traceback" not in processor.log

@@ -1,4 +1,5 @@
-"""Whatever stands still for a while, and goes on: no event is lost, and every processor still ends in order."""
+"""Whatever stands still for a while, and goes on: no event is lost, and every processor still ends
+in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Replicas lag: an api takes that for no restore, but notices when one that lacks changes is promoted."""
+"""Replicas lag: an api takes that for no restore, but notices when one that lacks changes is
+promoted."""
 
 from __future__ import annotations
 
@@ -34,7 +35,10 @@ async def pair(server_folder, tmp_path):
 
 
 async def change(url, *worker_ids):
-    made = [Transition(Entity.WORKER, number, None, StatusType.RUNNING, Reason.REPORTED, {}) for number in worker_ids]
+    made = [
+        Transition(Entity.WORKER, number, None, StatusType.RUNNING, Reason.REPORTED, {})
+        for number in worker_ids
+    ]
     async with (
         create_pool(url, application="test", size=1, timeout_seconds=10) as pool,
         pool.acquire() as connection,
@@ -43,7 +47,9 @@ async def change(url, *worker_ids):
         await append_transitions(connection, made)
 
 
-async def test_a_lag_is_no_restore_and_a_promotion_without_the_newest_is_one(pair, start_api, eventually):
+async def test_a_lag_is_no_restore_and_a_promotion_without_the_newest_is_one(
+    pair, start_api, eventually
+):
     primary, standby = pair
     hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
     url = f"postgresql://manman@{hosts}/postgres?target_session_attrs=any"
@@ -62,7 +68,9 @@ async def test_a_lag_is_no_restore_and_a_promotion_without_the_newest_is_one(pai
         # The api goes over to the standby, which lacks the newest.
         primary.kill()
         found = await eventually(lambda: _answers(http, reader.parser.last_id))
-        assert (found["items"], found["revision"]) == ([], 4), "it waits for what the replica will have"
+        assert (found["items"], found["revision"]) == ([], 4), (
+            "it waits for what the replica will have"
+        )
         await asyncio.sleep(6)
         assert [event.kind for event in events] == ["transition"] * 4
         await at_standby.execute("SELECT pg_promote()")

@@ -18,7 +18,9 @@ async def test_one_worker_killed_among_a_thousand_is_the_one_that_is_lost_with_i
     fleet.workers[500].servers += [7001, 7002]
 
     async def all_healthy():
-        return await observed.healthy() == 1000 and await observed.value("SELECT count(*) = 1002 FROM server_instances")
+        return await observed.healthy() == 1000 and await observed.value(
+            "SELECT count(*) = 1002 FROM server_instances"
+        )
 
     await eventually(all_healthy)
     fleet.workers[500].fall_silent()
@@ -60,7 +62,9 @@ async def test_a_silent_worker_is_late_then_lost_and_neither_once_it_beats_again
     await eventually(lambda: health_of_one(3, 0, 0, 0))
 
 
-async def test_clocks_that_are_an_hour_off_make_no_difference(start_quick, fleet, observed, eventually):
+async def test_clocks_that_are_an_hour_off_make_no_difference(
+    start_quick, fleet, observed, eventually
+):
     await start_quick()
     hour = timedelta(hours=1)
     offs = [-hour, timedelta(0), hour]
@@ -113,7 +117,9 @@ async def is_so(asked, *expected):
     return await asked == expected
 
 
-async def test_a_server_that_a_new_incarnation_does_not_list_is_superseded(start_quick, fleet, observed, eventually):
+async def test_a_server_that_a_new_incarnation_does_not_list_is_superseded(
+    start_quick, fleet, observed, eventually
+):
     await start_quick()
     worker = Worker(1, servers=[11, 12])
     fleet.add(worker)
@@ -125,7 +131,7 @@ async def test_a_server_that_a_new_incarnation_does_not_list_is_superseded(start
     assert await observed.lost() == []
 
 
-async def test_what_a_lost_life_left_behind_is_superseded_whichever_word_of_the_next_life_comes_first(
+async def test_the_next_life_supersedes_what_a_lost_life_left_behind(
     start_quick, fleet, observed, eventually
 ):
     await start_quick()
@@ -144,7 +150,9 @@ async def test_what_a_lost_life_left_behind_is_superseded_whichever_word_of_the_
     assert await observed.server(12) == ("RUNNING", "reported")
 
 
-async def test_a_server_left_behind_by_a_worker_that_stopped_in_order_is_lost(start_quick, fleet, observed, eventually):
+async def test_a_server_left_behind_by_a_worker_that_stopped_in_order_is_lost(
+    start_quick, fleet, observed, eventually
+):
     await start_quick()
     worker = Worker(1)
     fleet.add(worker)
@@ -182,9 +190,17 @@ async def test_silence_of_a_worker_that_never_promised_to_beat_means_nothing(
     start_quick, publish, fleet, observed, eventually
 ):
     await start_quick()
-    said = {"entity_type": "worker", "identifier": "9", "as_of": "2026-11-23T08:00:00Z", "status_type": "RUNNING"}
+    said = {
+        "entity_type": "worker",
+        "identifier": "9",
+        "as_of": "2026-11-23T08:00:00Z",
+        "status_type": "RUNNING",
+    }
     await publish(said, "worker.9.status")
-    await publish({"command_type": "SERVER_STARTED", "command_args": ["31", "8"]}, "game_server_instance.31.lifecycle")
+    await publish(
+        {"command_type": "SERVER_STARTED", "command_args": ["31", "8"]},
+        "game_server_instance.31.lifecycle",
+    )
     await eventually(lambda: observed.worker(9))
     fleet.add(Worker(1))
     await eventually(lambda: observed.worker(1))

@@ -1,4 +1,5 @@
-"""Much of a group silent at once: held, then lost little by little, unless a person or the workers say otherwise."""
+"""Much of a group silent at once: held, then lost little by little, unless a person or the workers
+say otherwise."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ async def all_lost(observed):
     return sorted(lost_workers(await observed.lost())) == SILENT
 
 
-async def test_after_the_hold_they_are_lost_at_the_limited_rate(start_guarded, fleet, observed, eventually):
+async def test_after_the_hold_they_are_lost_at_the_limited_rate(
+    start_guarded, fleet, observed, eventually
+):
     processor = await start_guarded(guard_hold_seconds=HOLD_SECONDS)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))
@@ -72,12 +75,18 @@ async def test_after_the_hold_they_are_lost_at_the_limited_rate(start_guarded, f
     await eventually(lambda: is_open(observed))
     sweeps = Counter(
         row["at"]
-        for row in await observed.rows("SELECT at FROM transitions WHERE entity = 'worker' AND new_status = 'LOST'")
+        for row in await observed.rows(
+            "SELECT at FROM transitions WHERE entity = 'worker' AND new_status = 'LOST'"
+        )
     )
     assert min(sweeps) >= opened + timedelta(seconds=HOLD_SECONDS)
     assert set(sweeps.values()) == {2}, "10 % of 20 a sweep"
     # Told once, and again only where the observer stood still and began anew.
-    await eventually(lambda: processor.log.count("fleet_guard_holds") == processor.log.count("fleet_guard_closed"))
+    await eventually(
+        lambda: (
+            processor.log.count("fleet_guard_holds") == processor.log.count("fleet_guard_closed")
+        )
+    )
     await eventually(lambda: all_healthy(observed, 30 - len(SILENT)))
 
 
@@ -106,7 +115,9 @@ async def test_a_person_releases_all_at_once(start_guarded, fleet, publish, obse
 
 
 @pytest.mark.slow
-async def test_workers_that_return_open_the_guard_and_were_never_lost(start_guarded, fleet, observed, eventually):
+async def test_workers_that_return_open_the_guard_and_were_never_lost(
+    start_guarded, fleet, observed, eventually
+):
     await start_guarded(guard_hold_seconds=600)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))
@@ -117,7 +128,9 @@ async def test_workers_that_return_open_the_guard_and_were_never_lost(start_guar
 
 
 @pytest.mark.slow
-async def test_when_most_return_the_rest_are_held_until_the_hold_is_over(start_guarded, fleet, observed, eventually):
+async def test_when_most_return_the_rest_are_held_until_the_hold_is_over(
+    start_guarded, fleet, observed, eventually
+):
     await start_guarded(guard_hold_seconds=HOLD_SECONDS)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))

@@ -1,4 +1,5 @@
-"""One sweeps at a time: another follows when it is killed or hangs, and what it had in hand is not written."""
+"""One sweeps at a time: another follows when it is killed or hangs, and what it had in hand is not
+written."""
 
 from __future__ import annotations
 
@@ -93,8 +94,11 @@ async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothin
 
 
 @pytest.mark.slow
-async def test_a_leader_whose_lease_ran_out_unnoticed_writes_nothing(start_quick, fleet, observed, eventually):
-    """As after a sleep. The next leader is one that sweeps rarely, to tell its writing from the first one's."""
+async def test_a_leader_whose_lease_ran_out_unnoticed_writes_nothing(
+    start_quick, fleet, observed, eventually
+):
+    """As after a sleep. The next leader is one that sweeps rarely, to tell its writing from the
+    first one's."""
     first = await start_quick(lease_seconds=60)
     second = await start_quick(sweep_interval_seconds=7)
     fleet.recruit(5)

@@ -27,7 +27,10 @@ SELECT instance_id, instance_id / 10, status, 'reported', now() - age, now() - a
                (41, 'LOST', interval '40 days'),
                (51, 'CRASHED', interval '20 days')) AS old (instance_id, status, age)
 """
-PARTITION_NAMES = "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'transitions'::regclass"
+PARTITION_NAMES = (
+    "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent ="
+    " 'transitions'::regclass"
+)
 
 
 @pytest.fixture
@@ -53,7 +56,9 @@ async def make_old_partition(connection, days_ago, revision):
     return name
 
 
-async def test_old_days_and_ended_rows_go_and_active_ones_stay(start_quick, connection, observed, eventually):
+async def test_old_days_and_ended_rows_go_and_active_ones_stay(
+    start_quick, connection, observed, eventually
+):
     old = await make_old_partition(connection, 40, revision=1)
     kept = await make_old_partition(connection, 20, revision=2)
     await connection.execute("UPDATE relay SET sent_revision = 2")
@@ -67,7 +72,9 @@ async def test_old_days_and_ended_rows_go_and_active_ones_stay(start_quick, conn
     await eventually(gone)
     ids = "SELECT array_agg(worker_id ORDER BY 1) FROM workers"
     assert await observed.value(ids) == [1, 3, 5], "3 has a server that still runs"
-    assert await observed.value("SELECT array_agg(instance_id ORDER BY 1) FROM server_instances") == [12, 31, 51]
+    assert await observed.value(
+        "SELECT array_agg(instance_id ORDER BY 1) FROM server_instances"
+    ) == [12, 31, 51]
 
     async def partitions_are_kept():
         names = {row["name"] for row in await observed.rows(PARTITION_NAMES)}

@@ -1,4 +1,5 @@
-"""Lives of a worker through a real processor: each once left a worker that beats LOST, or one that stopped alive."""
+"""Lives of a worker through a real processor: each once left a worker that beats LOST, or one that
+stopped alive."""
 
 from __future__ import annotations
 
@@ -70,7 +71,9 @@ def now_us():
     return time.time_ns() // 1_000
 
 
-async def test_an_incarnation_that_goes_back_is_a_new_life(start_quick, sender, observed, eventually):
+async def test_an_incarnation_that_goes_back_is_a_new_life(
+    start_quick, sender, observed, eventually
+):
     await start_quick()
     first = sender(2000, 30, group="a").start()
     await eventually(lambda: observed.worker(1))
@@ -89,30 +92,45 @@ async def test_an_incarnation_that_goes_back_is_a_new_life(start_quick, sender, 
     assert json.loads(await observed.value("SELECT labels FROM workers")) == {"group": "b"}
 
 
-async def test_the_same_incarnation_from_its_start_is_a_new_life(start_quick, sender, observed, eventually):
+async def test_the_same_incarnation_from_its_start_is_a_new_life(
+    start_quick, sender, observed, eventually
+):
     await start_quick()
     first = sender(2000, 30, seq=500).start()
     await eventually(lambda: observed.worker(1))
     first.stop()
     sender(2000, 30).start()
-    await eventually(lambda: observed.rows("SELECT 1 FROM workers WHERE reason = 'clock_went_back'"))
+    await eventually(
+        lambda: observed.rows("SELECT 1 FROM workers WHERE reason = 'clock_went_back'")
+    )
     assert await observed.server(30) == ("RUNNING", "reported")
 
 
-async def test_one_beat_with_the_greatest_number_changes_nothing(start_quick, sender, observed, eventually):
+async def test_one_beat_with_the_greatest_number_changes_nothing(
+    start_quick, sender, observed, eventually
+):
     await start_quick()
     await sender(2**63 - 1, seq=2**62).beat()
     await eventually(lambda: observed.worker(1))
     life = sender(now_us(), 31).start()
-    await eventually(lambda: observed.rows("SELECT 1 FROM workers WHERE incarnation = $1", life.incarnation))
+    await eventually(
+        lambda: observed.rows("SELECT 1 FROM workers WHERE incarnation = $1", life.incarnation)
+    )
     assert await observed.worker(1) == ("RUNNING", "reported")
 
 
-async def test_status_info_dated_a_day_ahead_masks_nothing(start_quick, publish, observed, eventually):
+async def test_status_info_dated_a_day_ahead_masks_nothing(
+    start_quick, publish, observed, eventually
+):
     await start_quick()
 
     def info(status, at):
-        return {"entity_type": "worker", "identifier": "1", "status_type": status, "as_of": at.isoformat()}
+        return {
+            "entity_type": "worker",
+            "identifier": "1",
+            "status_type": status,
+            "as_of": at.isoformat(),
+        }
 
     ahead = info("CRASHED", datetime.now(UTC) + timedelta(days=1))
     await publish(ahead, "worker.1.status")
@@ -139,5 +157,7 @@ async def test_a_copied_host_is_an_alert_of_its_own(start_quick, sender, observe
     assert await observed.server(30) == await observed.server(31) == ("RUNNING", "reported")
     older.stop()
     await eventually(lambda: observed.rows(sql + " AND state = 'resolved'"))
-    await eventually(lambda: observed.rows("SELECT 1 FROM server_instances WHERE reason = 'superseded'"))
+    await eventually(
+        lambda: observed.rows("SELECT 1 FROM server_instances WHERE reason = 'superseded'")
+    )
     assert await observed.lost() == []

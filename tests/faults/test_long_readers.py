@@ -1,4 +1,5 @@
-"""Somebody reads `transitions` for long, as `pg_dump` does, while partitions or the schema are to change."""
+"""Somebody reads `transitions` for long, as `pg_dump` does, while partitions or the schema are to
+change."""
 
 from __future__ import annotations
 
@@ -48,23 +49,38 @@ async def test_nobody_notices_a_reader_that_outlasts_a_change_of_partitions(
         await eventually(lambda: "partitions_wait" in processor.log)
         until = time.monotonic() + 10
         while time.monotonic() < until or not stored:
-            answers = [await client.get(path) for path in ("/status/changes?since=0", "/status/workers/1/transitions")]
-            failures += [answer for answer in answers if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR]
+            answers = [
+                await client.get(path)
+                for path in ("/status/changes?since=0", "/status/workers/1/transitions")
+            ]
+            failures += [
+                answer
+                for answer in answers
+                if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+            ]
             stored = bool(await observed.value("SELECT count(*) = 3 FROM workers"))
             worst_lag = max(worst_lag, await observed.lag() or 0)
         assert not failures
         assert worst_lag < 15, worst_lag
         assert "lock_held_by" in processor.log
         assert "pg_dump (pid " in processor.log
-        assert not await observed.value(TOMORROW, partition_name(datetime.now(UTC).date() + timedelta(days=7)))
-    await eventually(lambda: observed.value(TOMORROW, partition_name(datetime.now(UTC).date() + timedelta(days=7))))
+        assert not await observed.value(
+            TOMORROW, partition_name(datetime.now(UTC).date() + timedelta(days=7))
+        )
+    await eventually(
+        lambda: observed.value(
+            TOMORROW, partition_name(datetime.now(UTC).date() + timedelta(days=7))
+        )
+    )
     await eventually(lambda: observed.value(f"SELECT to_regclass('{partition_name(old)}') IS NULL"))
     assert await observed.value("SELECT count(*) FROM transitions_default") == 0
     assert await observed.value("SELECT count(*) FROM transitions WHERE entity = 'worker'") == 3
     assert not await observed.lost()
 
 
-async def test_a_migration_that_waits_for_a_reader_lets_everybody_else_pass(empty_database, eventually):
+async def test_a_migration_that_waits_for_a_reader_lets_everybody_else_pass(
+    empty_database, eventually
+):
     """And it says that it waits, and is done when the reader is."""
     await asyncio.to_thread(command.upgrade, alembic_config(empty_database), "0003")
     other = await asyncpg.connect(empty_database)

@@ -1,4 +1,5 @@
-"""More alerts, groups and silences than anybody can look at: people are notified all the same, and once."""
+"""More alerts, groups and silences than anybody can look at: people are notified all the same, and
+once."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ from tests.odd_messages import HEARTBEAT, command
 # Two workers a group, as if the sweep had just marked them LOST: too few in each for the guard.
 ALL_ARE_LOST = """
 INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
-SELECT 1000 + n, now(), now(), 'LOST', now(), 'heartbeat_expired', jsonb_build_object('group', 'g' || n / 2)
+SELECT 1000 + n, now(), now(), 'LOST', now(), 'heartbeat_expired', jsonb_build_object('group', 'g'
+    || n / 2)
   FROM generate_series(0, {workers} - 1) n;
 WITH counter AS (
-    UPDATE revision_counter SET revision = revision + {workers} RETURNING revision - {workers} AS before
+    UPDATE revision_counter SET revision = revision + {workers} RETURNING revision - {workers} AS
+        before
 )
 INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
 SELECT before + 1 + n, now(), 'worker', 1000 + n, 'RUNNING', 'LOST', 'heartbeat_expired'
@@ -27,10 +30,12 @@ SELECT before + 1 + n, now(), 'worker', 1000 + n, 'RUNNING', 'LOST', 'heartbeat_
 END = "UPDATE workers SET status = 'COMPLETE', status_since = now(), end_date = now()"
 KNOWN_FOR_AN_HOUR = """
 INSERT INTO workers (worker_id, created_date, status, status_since, reason)
-SELECT n, now() - interval '1 hour', 'COMPLETE', now() - interval '1 hour', 'graceful' FROM generate_series(1, 100) n
+SELECT n, now() - interval '1 hour', 'COMPLETE', now() - interval '1 hour', 'graceful' FROM
+    generate_series(1, 100) n
 """
 SILENCES = """
-INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name, worker_id, labels)
+INSERT INTO silences (silence_id, created_at, ends_at, created_by, why, group_name, worker_id,
+    labels)
 SELECT 'silence' || n, now(), now() + interval '1 hour', '', 'many',
        CASE WHEN n % 3 = 0 THEN 'gone' || n END,
        CASE WHEN n % 3 = 1 THEN 10000000 + n END,
@@ -68,7 +73,8 @@ async def is_told(observed):
 async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
     workers, start_telling, observed, eventually, sink, database
 ):
-    """However many there are, each message is sent once, and what has no alert of its own is counted by one."""
+    """However many there are, each message is sent once, and what has no alert of its own is
+    counted by one."""
     processor = await start_telling(notify_wait_seconds=5)
     memory = psutil.Process(processor.pid).memory_info
     await eventually(lambda: observed.value("SELECT judged_at IS NOT NULL FROM alert_progress"))
@@ -76,12 +82,19 @@ async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
     await run_sql(database, ALL_ARE_LOST.format(workers=workers))
     await eventually(lambda: is_told(observed), within_seconds=300)
     assert await observed.value("SELECT count(*) FROM alerts") == OPEN_AT_ONCE + 1
-    [fold] = await observed.rows("SELECT summary, severity FROM alerts WHERE key = 'worker_lost:more:0'")
+    [fold] = await observed.rows(
+        "SELECT summary, severity FROM alerts WHERE key = 'worker_lost:more:0'"
+    )
     more = workers - OPEN_AT_ONCE
 
     async def counts_all():
-        evidence = "SELECT (evidence ->> 'workers')::int, (evidence ->> 'groups')::int FROM alerts WHERE key = $1"
-        return [tuple(row) for row in await observed.rows(evidence, "worker_lost:more:0")] == [(more, more // 2)]
+        evidence = (
+            "SELECT (evidence ->> 'workers')::int, (evidence ->> 'groups')::int FROM alerts WHERE"
+            " key = $1"
+        )
+        return [tuple(row) for row in await observed.rows(evidence, "worker_lost:more:0")] == [
+            (more, more // 2)
+        ]
 
     await eventually(counts_all)
     assert fold["summary"].startswith("and ")
@@ -92,18 +105,22 @@ async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
     assert memory().rss - before < 150 * 2**20
     assert "idle" not in processor.log
     await run_sql(database, END)
-    await eventually(lambda: observed.value("SELECT count(*) = 0 FROM alerts WHERE resolved_at IS NULL"))
+    await eventually(
+        lambda: observed.value("SELECT count(*) = 0 FROM alerts WHERE resolved_at IS NULL")
+    )
 
 
 async def test_a_flood_of_new_ids_is_one_alert_until_it_has_passed(
     start_telling, observed, eventually, sink, publish, database
 ):
-    """Of a fleet that has been known for longer. While the rules are behind, what they have not seen yet is no part of
-    the fleet that was known before."""
+    """Of a fleet that has been known for longer. While the rules are behind, what they have not
+    seen yet is no part of the fleet that was known before."""
     await start_telling()
     await run_sql(database, KNOWN_FOR_AN_HOUR)
     for first in range(1_000_000, 1_012_000, 1_000):
-        beats = [command("HEARTBEAT", str(i), interval_seconds=600) for i in range(first, first + 1_000)]
+        beats = [
+            command("HEARTBEAT", str(i), interval_seconds=600) for i in range(first, first + 1_000)
+        ]
         await publish(beats, HEARTBEAT)
     await eventually(lambda: sink.messages)
     assert "new workers within a minute" in sink.titles[0]
@@ -155,17 +172,24 @@ async def test_a_kill_between_message_and_mark_repeats_that_message_alone(
 async def test_people_are_notified_beside_as_many_silences_as_may_be(
     start_telling, observed, eventually, sink, publish, database, dead_letters
 ):
-    """Of a group that none of them covers, at once; and no more are taken, by a reason that says so."""
+    """Of a group that none of them covers, at once; and no more are taken, by a reason that says
+    so."""
     await start_telling()
     await run_sql(database, SILENCES.format(silences=LASTING_AT_ONCE - 1))
     covers = SilenceAsked(silence_id="covers", seconds=600, why="known", group="g0")
     await publish.control(covers)
-    await eventually(lambda: observed.value("SELECT count(*) = 1 FROM silences WHERE silence_id = 'covers'"))
-    await publish.control(SilenceAsked(silence_id="onemore", seconds=600, why="one more", group="g1"))
+    await eventually(
+        lambda: observed.value("SELECT count(*) = 1 FROM silences WHERE silence_id = 'covers'")
+    )
+    await publish.control(
+        SilenceAsked(silence_id="onemore", seconds=600, why="one more", group="g1")
+    )
     await run_sql(database, ALL_ARE_LOST.format(workers=4_000))
     await eventually(lambda: len(sink.messages))
     untold = f"{UNTOLD} AND coalesce(group_name, '') <> 'g0'"
-    await eventually(lambda: observed.value(untold.replace("SELECT count(*)", "SELECT count(*) = 0")))
+    await eventually(
+        lambda: observed.value(untold.replace("SELECT count(*)", "SELECT count(*) = 0"))
+    )
     assert await observed.value(UNTOLD) == 2, "those of the silenced group"
     assert not await observed.value("SELECT count(*) FROM silences WHERE silence_id = 'onemore'")
 

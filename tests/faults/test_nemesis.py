@@ -1,7 +1,8 @@
 """Faults drawn at random against the whole write side: whatever comes, the promises hold.
 
-Good events are stored, each change of a status is republished, no living worker is marked LOST, what is odd is kept or
-counted, and where monitoring says that it is ok a worker that dies now is LOST in time.
+Good events are stored, each change of a status is republished, no living worker is marked LOST,
+what is odd is kept or counted, and where monitoring says that it is ok a worker that dies now is
+LOST in time.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ SELECT observed_through > now() - interval '2 s'
    AND resumed_at + make_interval(secs => $1) < observed_through FROM observation
 """
 STATUS = "SELECT status FROM workers WHERE worker_id = $1"
-DELAY = "SELECT extract(epoch FROM status_since - last_heartbeat)::float8 FROM workers WHERE worker_id = $1"
+DELAY = (
+    "SELECT extract(epoch FROM status_since - last_heartbeat)::float8 FROM workers WHERE worker_id"
+    " = $1"
+)
 STORED = "SELECT count(*) FROM server_instances WHERE instance_id >= 20000000"
 SETTLED = """
 SELECT sum((statistics -> 'events' -> 'poison' ->> 'dead_lettered')::bigint)
@@ -75,7 +79,18 @@ async def republished(broker):
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_whatever_comes_the_promises_hold(
-    seed, start_processor, publish, broker, database, clock, channel, fleet, observed, eventually, proxy, depth
+    seed,
+    start_processor,
+    publish,
+    broker,
+    database,
+    clock,
+    channel,
+    fleet,
+    observed,
+    eventually,
+    proxy,
+    depth,
 ):
     to_broker = await proxy(broker)
 
@@ -107,7 +122,9 @@ async def test_whatever_comes_the_promises_hold(
             done.append(name)
             await nemesis.strikes[name]()
             first = 20_000_000 + 50 * turn
-            await publish.many([(command("SERVER_STARTED", str(first + i), "9"), LIFECYCLE) for i in range(50)])
+            await publish.many(
+                [(command("SERVER_STARTED", str(first + i), "9"), LIFECYCLE) for i in range(50)]
+            )
             await eventually(partial(is_value, observed, 50 * turn, STORED))
             await eventually(partial(observed.value, READY, float(GRACE_SECONDS)))
             await eventually(partial(is_value, observed, "RUNNING", STATUS, victim.worker_id))
@@ -115,7 +132,9 @@ async def test_whatever_comes_the_promises_hold(
             victim.fall_silent()
             await eventually(partial(is_value, observed, "LOST", STATUS, victim.worker_id))
             dead.append(victim.worker_id)
-            assert await observed.value(DELAY, victim.worker_id) < LOST_WITHIN_SECONDS + STALLS_SECONDS, done
+            assert (
+                await observed.value(DELAY, victim.worker_id) < LOST_WITHIN_SECONDS + STALLS_SECONDS
+            ), done
         for worker_id in FLEET:
             await eventually(partial(is_value, observed, "RUNNING", STATUS, worker_id))
         await eventually(partial(all_are_republished, observed, came))
@@ -126,13 +145,19 @@ async def test_whatever_comes_the_promises_hold(
         assert processor.returncode is None, done
         assert "storing_failed" not in processor.log, done
     assert await observed.value(SETTLED), done
-    letters = await depth(DEAD_LETTER_QUEUE) + await observed.value("SELECT count(*) FROM dead_letter_outbox")
+    letters = await depth(DEAD_LETTER_QUEUE) + await observed.value(
+        "SELECT count(*) FROM dead_letter_outbox"
+    )
     assert letters <= nemesis.started * KEPT_BY_A_PROCESSOR, done
 
 
 async def lost_workers(observed):
     """Of those that exist."""
-    return [number for entity, number in await observed.lost() if entity == "worker" and number < INVENTED]
+    return [
+        number
+        for entity, number in await observed.lost()
+        if entity == "worker" and number < INVENTED
+    ]
 
 
 async def all_are_republished(observed, came):

@@ -1,4 +1,5 @@
-"""Heartbeats spread over several queues, each read by one processor at a time: nobody is lost for it."""
+"""Heartbeats spread over several queues, each read by one processor at a time: nobody is lost for
+it."""
 
 from __future__ import annotations
 
@@ -33,11 +34,17 @@ async def read_by_each(observed):
 
 async def is_spread(observed, processors):
     reads = await read_by_each(observed)
-    return len(reads) == processors and set.union(*reads) == queues(4) - queues(0) and sum(map(len, reads)) == 4
+    return (
+        len(reads) == processors
+        and set.union(*reads) == queues(4) - queues(0)
+        and sum(map(len, reads)) == 4
+    )
 
 
 async def is_even(observed):
-    return await is_spread(observed, 2) and all(len(reads) == 2 for reads in await read_by_each(observed))
+    return await is_spread(observed, 2) and all(
+        len(reads) == 2 for reads in await read_by_each(observed)
+    )
 
 
 @pytest.fixture
@@ -62,7 +69,9 @@ async def test_queues_are_handed_over_to_whoever_comes_and_taken_from_whoever_go
     assert stays.returncode is None
 
 
-@pytest.mark.parametrize("fault", ["killed", "cut off", pytest.param("frozen", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "fault", ["killed", "cut off", pytest.param("frozen", marks=pytest.mark.slow)]
+)
 async def test_whatever_becomes_of_one_reader_nobody_is_lost_and_a_death_is_noticed(
     fault, two_of_four, fleet, observed, rabbitmq, broker, eventually
 ):
@@ -127,7 +136,10 @@ async def test_what_the_version_before_left_in_its_queues_is_read_and_the_queues
 ):
     topology = Topology()
     old = {
-        topology.heartbeat_queue: {"x-max-length-bytes": HEARTBEAT_MAX_BYTES, "x-message-ttl": 60_000},
+        topology.heartbeat_queue: {
+            "x-max-length-bytes": HEARTBEAT_MAX_BYTES,
+            "x-message-ttl": 60_000,
+        },
         topology.lifecycle_queue: {"x-queue-type": "quorum", "x-delivery-limit": 100},
     }
     async with await aio_pika.connect(broker) as connection:
@@ -135,14 +147,22 @@ async def test_what_the_version_before_left_in_its_queues_is_read_and_the_queues
         exchange = await channel.declare_exchange(topology.inbound_exchange, "topic", durable=True)
         for name, arguments in old.items():
             queue = await channel.declare_queue(name, durable=True, arguments=arguments)
-            await queue.bind(exchange, "worker.*.heartbeat" if "heartbeat" in name else "worker.*.lifecycle")
+            await queue.bind(
+                exchange, "worker.*.heartbeat" if "heartbeat" in name else "worker.*.lifecycle"
+            )
         for instance in range(100):
-            body = json.dumps({"command_type": "SERVER_STARTED", "command_args": [str(instance + 1), "700"]}).encode()
+            body = json.dumps(
+                {"command_type": "SERVER_STARTED", "command_args": [str(instance + 1), "700"]}
+            ).encode()
             await exchange.publish(aio_pika.Message(body, delivery_mode=2), "worker.700.lifecycle")
-    await observed.rows("INSERT INTO watermarks (queue, state) SELECT unnest($1::text[]), 'retired'", [*old])
+    await observed.rows(
+        "INSERT INTO watermarks (queue, state) SELECT unnest($1::text[]), 'retired'", [*old]
+    )
     fleet.recruit(WORKERS)
     await start_quick()
-    await eventually(lambda: observed.value("SELECT count(*) = 100 FROM server_instances WHERE worker_id = 700"))
+    await eventually(
+        lambda: observed.value("SELECT count(*) = 100 FROM server_instances WHERE worker_id = 700")
+    )
     await eventually(lambda: observed.value("SELECT count(*) = 2 FROM watermarks"))
     for name in old:
         assert not await is_there(broker, name)
@@ -153,11 +173,14 @@ async def test_what_the_version_before_left_in_its_queues_is_read_and_the_queues
 async def test_beats_that_the_broker_drops_make_no_silence(
     start_quick, fleet, observed, publisher_at, broker, eventually
 ):
-    """A full queue drops its oldest beats within a moment, so the watermark never stands still. Whoever falls silent
-    beside it is marked LOST after a grace, for his beats may have been among them."""
+    """A full queue drops its oldest beats within a moment, so the watermark never stands still.
+    Whoever falls silent beside it is marked LOST after a grace, for his beats may have been among
+    them."""
     grace_seconds = 10
     settings = {"heartbeat_max_length": 1_000, "prefetch": 10, "minimum_timeout_seconds": 5}
-    processor = await start_quick(**settings, canary_interval_seconds=1, recovery_grace_seconds=grace_seconds)
+    processor = await start_quick(
+        **settings, canary_interval_seconds=1, recovery_grace_seconds=grace_seconds
+    )
     fleet.recruit(WORKERS)
     await eventually(lambda: all_healthy(fleet, observed))
     began = await observed.through()
@@ -169,11 +192,16 @@ async def test_beats_that_the_broker_drops_make_no_silence(
         exchange = await channel.get_exchange(Topology().inbound_exchange, ensure=False)
         for _ in range(20):
             await asyncio.gather(
-                *(exchange.publish(aio_pika.Message(flood), "worker.999.heartbeat") for _ in range(1_000))
+                *(
+                    exchange.publish(aio_pika.Message(flood), "worker.999.heartbeat")
+                    for _ in range(1_000)
+                )
             )
     dropped_at = await eventually(lambda: observed.value("SELECT dropped_at FROM observation"))
     await eventually(observed.lost)
-    lost = await observed.rows("SELECT entity_id, at FROM transitions WHERE entity = 'worker' AND new_status = 'LOST'")
+    lost = await observed.rows(
+        "SELECT entity_id, at FROM transitions WHERE entity = 'worker' AND new_status = 'LOST'"
+    )
     assert 1 in {worker for worker, _ in lost}
     assert {worker for worker, _ in lost} <= {1, 999}
     assert min(at for _, at in lost) > dropped_at + timedelta(seconds=grace_seconds - 1)
@@ -181,14 +209,18 @@ async def test_beats_that_the_broker_drops_make_no_silence(
 
 
 @pytest.mark.slow
-async def test_without_the_plugin_a_processor_says_what_to_do(start_role, database, tmp_path, eventually):
+async def test_without_the_plugin_a_processor_says_what_to_do(
+    start_role, database, tmp_path, eventually
+):
     node = EmbeddedRabbitMQ(tmp_path, plugins=["rabbitmq_management"])
     await asyncio.to_thread(node.start)
     try:
         role = start_role("processor", database_url=database, rabbitmq_url=node.url, partitions=2)
         await eventually(lambda: role.returncode is not None)
         assert role.returncode == 1
-        assert "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange" in role.log.splitlines()[-1]
+        assert (
+            "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange" in role.log.splitlines()[-1]
+        )
         assert "Traceback" not in role.log
     finally:
         await asyncio.to_thread(node.kill)

@@ -1,4 +1,5 @@
-"""Messages made to stop the service, on real servers: each is kept or stored, and nothing else is affected."""
+"""Messages made to stop the service, on real servers: each is kept or stored, and nothing else is
+affected."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ async def test_a_server_that_a_second_worker_names_belongs_to_the_later(
     assert "item_quarantined" not in processor.log
 
 
-async def test_the_worker_of_the_earlier_position_does_not_take_a_server_back(processor, publish, rows, eventually):
+async def test_the_worker_of_the_earlier_position_does_not_take_a_server_back(
+    processor, publish, rows, eventually
+):
     await publish(command("SERVER_STARTED", "31", "7", incarnation=2_000, seq=9), key(31))
     await publish(command("SERVER_STARTED", "31", "8", incarnation=1_000, seq=1), key(31))
     await publish(command("SERVER_STARTED", "32", "8", incarnation=1_000, seq=2), key(32))
@@ -63,7 +66,13 @@ async def test_bodies_nested_to_the_edge_of_the_stack_are_dead_letters(
     await start_processor()
     await start_processor()
     for deep in range(940, 1_000):
-        body = '{"command_type":"HEARTBEAT","command_args":[' + '{"a":' * deep + "1" + "}" * deep + "]}"
+        body = (
+            '{"command_type":"HEARTBEAT","command_args":['
+            + '{"a":' * deep
+            + "1"
+            + "}" * deep
+            + "]}"
+        )
         await publish(body.encode(), LIFECYCLE)
     await publish(command("HEARTBEAT", "7"), HEARTBEAT)
     await eventually(lambda: rows("SELECT 1 FROM workers WHERE worker_id = 7"))
@@ -81,7 +90,11 @@ async def test_a_control_message_that_cannot_be_stored_takes_nothing_with_it(
     for turn in range(50):
         for sent_at in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
             await publish(
-                [command("SERVER_STARTED", str(41 + turn), "7"), command("CANARY", "x", sent_at=sent_at)], LIFECYCLE
+                [
+                    command("SERVER_STARTED", str(41 + turn), "7"),
+                    command("CANARY", "x", sent_at=sent_at),
+                ],
+                LIFECYCLE,
             )
     await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 50"))
     await eventually(lambda: is_observed(rows))
@@ -96,7 +109,9 @@ async def test_a_control_message_that_cannot_be_stored_takes_nothing_with_it(
     assert len(processor.log) < 20_000
 
 
-async def test_dead_letters_outlast_the_loss_of_their_queue(processor, publish, rows, depth, eventually, channel):
+async def test_dead_letters_outlast_the_loss_of_their_queue(
+    processor, publish, rows, depth, eventually, channel
+):
     """Deleted while it runs: letters wait in the database, and the queue is made again for them."""
     await channel.queue_delete("manman.status.dead")
     for turn in range(10):
@@ -116,7 +131,9 @@ async def test_dead_letters_outlast_the_loss_of_their_queue(processor, publish, 
     await eventually(none_waits)
 
 
-async def test_a_dead_letter_keeps_the_properties_of_its_message(processor, channel, dead_letters, eventually):
+async def test_a_dead_letter_keeps_the_properties_of_its_message(
+    processor, channel, dead_letters, eventually
+):
     exchange = await channel.get_exchange("internal_service_events", ensure=False)
     headers = {"tenant": "blue", "x-manman-error": "forged", "CC": ["worker.1.heartbeat"]}
     message = aio_pika.Message(
@@ -130,13 +147,23 @@ async def test_a_dead_letter_keeps_the_properties_of_its_message(processor, chan
     await exchange.publish(message, LIFECYCLE)
     queue = await channel.get_queue("manman.status.dead", ensure=False)
     letter = await eventually(lambda: queue.get(no_ack=True, fail=False))
-    assert (letter.body, letter.content_encoding, letter.content_type) == (b"\x01\x02", "rot13", "text/x")
-    assert (letter.correlation_id, letter.type, letter.headers["tenant"]) == ("c-1", "greeting", "blue")
+    assert (letter.body, letter.content_encoding, letter.content_type) == (
+        b"\x01\x02",
+        "rot13",
+        "text/x",
+    )
+    assert (letter.correlation_id, letter.type, letter.headers["tenant"]) == (
+        "c-1",
+        "greeting",
+        "blue",
+    )
     assert letter.headers["x-manman-error"] != "forged"
     assert "CC" not in letter.headers
 
 
-async def test_a_flood_of_poison_is_sampled_and_holds_nothing_up(processor, publish, rows, depth, eventually):
+async def test_a_flood_of_poison_is_sampled_and_holds_nothing_up(
+    processor, publish, rows, depth, eventually
+):
     """5,000 beats that nobody understands, of one faulty worker, between good ones."""
     for part in range(50):
         await publish.many([(command("HEARTBEAT", "x"), HEARTBEAT)] * 100)
@@ -158,13 +185,18 @@ async def test_a_flood_of_poison_is_sampled_and_holds_nothing_up(processor, publ
     await eventually(lambda: is_observed(rows))
 
 
-async def test_large_messages_do_not_fill_the_memory(start_processor, publish, rows, eventually, broker):
-    """400 valid beats, each with 1 MB of a field that is ignored, waiting when the processor begins."""
+async def test_large_messages_do_not_fill_the_memory(
+    start_processor, publish, rows, eventually, broker
+):
+    """400 valid beats, each with 1 MB of a field that is ignored, waiting when the processor
+    begins."""
     first = await start_processor()
     first.stop()
     filler = "x" * 1_000_000
     for worker in range(1, 401):
-        await publish(command("HEARTBEAT", str(worker), ignored=filler), f"worker.{worker}.lifecycle")
+        await publish(
+            command("HEARTBEAT", str(worker), ignored=filler), f"worker.{worker}.lifecycle"
+        )
     processor = await start_processor()
     process = psutil.Process(processor.pid)
     most = 0
@@ -187,7 +219,9 @@ async def test_beats_with_too_many_servers_for_one_transaction_are_stored_in_sma
     first.stop()
     for worker in range(1, 31):
         servers = [{"instance_id": worker * 100_000 + number} for number in range(10_000)]
-        await publish(command("HEARTBEAT", str(worker), servers=servers), f"worker.{worker}.heartbeat")
+        await publish(
+            command("HEARTBEAT", str(worker), servers=servers), f"worker.{worker}.heartbeat"
+        )
     processor = await start_processor(heartbeat_ttl_seconds=60)
     process = psutil.Process(processor.pid)
     await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 300_000"))
@@ -196,17 +230,26 @@ async def test_beats_with_too_many_servers_for_one_transaction_are_stored_in_sma
 
 
 @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
-async def test_mutated_messages_leave_the_processors_reading(count, start_processor, publish, rows, depth, eventually):
+async def test_mutated_messages_leave_the_processors_reading(
+    count, start_processor, publish, rows, depth, eventually
+):
     processors = [await start_processor(), await start_processor()]
     rng = random.Random(count)
     for start in range(0, count, 500):
         await publish.many([(mutated(rng), rng.choice(KEYS)) for _ in range(500)])
-        await publish.many([(command("SERVER_STARTED", str(10**6 + start), "9"), key(10**6 + start))])
-    good = "SELECT 1 FROM server_instances WHERE instance_id >= 1000000 AND worker_id = 9 HAVING count(*) = $1"
+        await publish.many(
+            [(command("SERVER_STARTED", str(10**6 + start), "9"), key(10**6 + start))]
+        )
+    good = (
+        "SELECT 1 FROM server_instances WHERE instance_id >= 1000000 AND worker_id = 9 HAVING"
+        " count(*) = $1"
+    )
     await eventually(lambda: rows(good, count // 500), within_seconds=600)
 
     async def all_settled():
-        return not await depth("manman.status.heartbeats.0") and not await depth("manman.status.lifecycle.0")
+        return not await depth("manman.status.heartbeats.0") and not await depth(
+            "manman.status.lifecycle.0"
+        )
 
     await eventually(all_settled)
     await eventually(lambda: is_observed(rows))
@@ -220,7 +263,8 @@ async def test_mutated_messages_leave_the_processors_reading(count, start_proces
 async def test_conflicting_owners_among_many_good_events_lose_none_and_never_blind(
     start_processor, publish, rows, observed, eventually
 ):
-    """A hundred times two workers name one server, and a body is too deep, among 10,000 good events."""
+    """A hundred times two workers name one server, and a body is too deep, among 10,000 good
+    events."""
     await start_processor()
     await start_processor()
     await eventually(lambda: is_observed(rows))
@@ -234,20 +278,30 @@ async def test_conflicting_owners_among_many_good_events_lose_none_and_never_bli
             await asyncio.sleep(0.1)
 
     watching = asyncio.create_task(watch())
-    deep = b'{"command_type":"HEARTBEAT","command_args":[' + b'{"a":' * 990 + b"1" + b"}" * 990 + b"]}"
+    deep = (
+        b'{"command_type":"HEARTBEAT","command_args":[' + b'{"a":' * 990 + b"1" + b"}" * 990 + b"]}"
+    )
     for turn in range(100):
-        good = [(command("SERVER_STARTED", str(i), "5"), key(i)) for i in range(turn * 100 + 1, turn * 100 + 101)]
+        good = [
+            (command("SERVER_STARTED", str(i), "5"), key(i))
+            for i in range(turn * 100 + 1, turn * 100 + 101)
+        ]
         await publish.many(
             [
                 *good[:50],
                 (command("SERVER_STARTED", "900031", "7"), key(900031)),
                 (command("SERVER_STARTED", "900031", "8"), key(900031)),
-                (command("HEARTBEAT", "8", servers=[{"instance_id": 900031}]), "worker.8.heartbeat"),
+                (
+                    command("HEARTBEAT", "8", servers=[{"instance_id": 900031}]),
+                    "worker.8.heartbeat",
+                ),
                 (deep, LIFECYCLE),
                 *good[50:],
             ]
         )
-    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE worker_id = 5 HAVING count(*) = 10000"))
+    await eventually(
+        lambda: rows("SELECT 1 FROM server_instances WHERE worker_id = 5 HAVING count(*) = 10000")
+    )
     done.set()
     await watching
     assert worst < 5
@@ -256,7 +310,8 @@ async def test_conflicting_owners_among_many_good_events_lose_none_and_never_bli
 RAISES = """
 CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE EXCEPTION 'injected' USING ERRCODE = '{code}'; END $$;
-CREATE TRIGGER fail BEFORE {when} ON {table} FOR EACH ROW WHEN (NEW.{column} = 666) EXECUTE FUNCTION fail();
+CREATE TRIGGER fail BEFORE {when} ON {table} FOR EACH ROW WHEN (NEW.{column} = 666) EXECUTE FUNCTION
+    fail();
 """
 STEPS = {
     "a new worker": ("INSERT", "workers", "worker_id"),
@@ -270,7 +325,10 @@ CODES = ("22000", "23514", "54000", "P0001", "XX000", "57014", "40001")
 
 @pytest.mark.parametrize(
     ("step", "code"),
-    [*((step, "P0001") for step in STEPS), *(("a new server", code) for code in CODES if code != "P0001")],
+    [
+        *((step, "P0001") for step in STEPS),
+        *(("a new server", code) for code in CODES if code != "P0001"),
+    ],
 )
 async def test_a_failure_at_any_step_costs_the_message_that_causes_it_alone(
     step, code, processor, database, publish, rows, dead_letters, eventually
@@ -291,7 +349,9 @@ async def test_a_failure_at_any_step_costs_the_message_that_causes_it_alone(
             *((command("SERVER_STARTED", str(i), "7"), key(i)) for i in range(21, 41)),
         ]
     )
-    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE instance_id <= 40 HAVING count(*) = 40"))
+    await eventually(
+        lambda: rows("SELECT 1 FROM server_instances WHERE instance_id <= 40 HAVING count(*) = 40")
+    )
     letters = []
 
     async def one_letter():

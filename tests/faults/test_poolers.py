@@ -20,7 +20,9 @@ from manman_status.store.pool import SCHEMA_REVISION, create_pool, opened
 from tests.conftest import role_environment
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-pytestmark = pytest.mark.skipif(not PGBOUNCER, reason="there is no pgbouncer: apt-get install pgbouncer")
+pytestmark = pytest.mark.skipif(
+    not PGBOUNCER, reason="there is no pgbouncer: apt-get install pgbouncer"
+)
 
 CONFIGURATION = """
 [databases]
@@ -47,7 +49,8 @@ AWKWARD = (
 
 @pytest.fixture
 def pooled(postgres, server_folder, tmp_path):
-    """Starts a pgbouncer and gives the URL that leads through it to the database of the given one."""
+    """Starts a pgbouncer and gives the URL that leads through it to the database of the given
+    one."""
     started = []
 
     def start(url, mode="transaction", more=""):
@@ -60,7 +63,9 @@ def pooled(postgres, server_folder, tmp_path):
             CONFIGURATION.format(server=postgres.port, port=port, users=users, mode=mode, more=more)
         )
         nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        started.append(Child("pgbouncer", [PGBOUNCER, configuration], log_file=folder / "log", user=nobody))
+        started.append(
+            Child("pgbouncer", [PGBOUNCER, configuration], log_file=folder / "log", user=nobody)
+        )
         started[-1].wait_until_ready(lambda: is_open(port), within_seconds=30)
         return url.replace(f":{urlsplit(url).port}/", f":{port}/")
 
@@ -94,7 +99,10 @@ async def execute(url, *statements):
     [
         ("transaction", ""),
         ("session", ""),
-        ("transaction", "ignore_startup_parameters = extra_float_digits, options, statement_timeout"),
+        (
+            "transaction",
+            "ignore_startup_parameters = extra_float_digits, options, statement_timeout",
+        ),
     ],
 )
 async def test_everything_works_through_pgbouncer_whatever_is_set_for_the_database(
@@ -115,7 +123,9 @@ async def test_everything_works_through_pgbouncer_whatever_is_set_for_the_databa
 
     async with httpx.AsyncClient(base_url=api.url) as client:
         await eventually(lambda: sees(20, 0))
-        answers = await asyncio.gather(*(client.get(f"/status/workers/{1 + n % 20}") for n in range(100)))
+        answers = await asyncio.gather(
+            *(client.get(f"/status/workers/{1 + n % 20}") for n in range(100))
+        )
         assert {answer.status_code for answer in answers} == {200}
         fleet.workers[1].fall_silent()
         await eventually(lambda: sees(19, 1))
@@ -129,7 +139,8 @@ async def test_everything_works_through_pgbouncer_whatever_is_set_for_the_databa
 
 @pytest.mark.parametrize("through", ["nothing", "transaction", "session"])
 async def test_what_is_set_for_the_database_changes_no_session_of_ours(through, pooled, database):
-    """The default isolation alone would make leaders lose their lease, and a time-out repeat each batch for ever."""
+    """The default isolation alone would make leaders lose their lease, and a time-out repeat each
+    batch for ever."""
     await execute(database, *AWKWARD, "ALTER DATABASE {name} SET lock_timeout = '1ms'")
     url = database if through == "nothing" else pooled(database, through)
     if through == "nothing":
@@ -144,7 +155,9 @@ async def test_what_is_set_for_the_database_changes_no_session_of_ours(through, 
         "transaction_read_only": "off",
     } | ({"idle_session_timeout": "0"} if through == "nothing" else {})
     for is_read_only in (False, True):
-        pool = create_pool(url, application="a test", size=4, timeout_seconds=10, read_only=is_read_only)
+        pool = create_pool(
+            url, application="a test", size=4, timeout_seconds=10, read_only=is_read_only
+        )
         expected["transaction_read_only"] = "on" if is_read_only else "off"
         async with opened(pool, close_within_seconds=5):
 
@@ -157,7 +170,10 @@ async def test_what_is_set_for_the_database_changes_no_session_of_ours(through, 
                     )
                     alone = await connection.fetchval(ask, names)
                     async with connection.transaction(isolation="repeatable_read"):
-                        assert await connection.fetchval("SHOW transaction_isolation") == "repeatable read"
+                        assert (
+                            await connection.fetchval("SHOW transaction_isolation")
+                            == "repeatable read"
+                        )
                     async with connection.transaction():
                         return [alone, await connection.fetchval(ask, names)]
 

@@ -51,14 +51,26 @@ async def test_a_processor_is_alive_while_it_runs_and_ready_while_it_is_of_use(
     assert list(probed.iterdir()) == []
 
 
-async def test_while_it_waits_for_its_database_it_is_alive_and_not_ready(start_role, broker, probed, eventually):
-    start_role("processor", database_url="postgresql://127.0.0.1:9/none", rabbitmq_url=broker, probe_folder=probed)
+async def test_while_it_waits_for_its_database_it_is_alive_and_not_ready(
+    start_role, broker, probed, eventually
+):
+    start_role(
+        "processor",
+        database_url="postgresql://127.0.0.1:9/none",
+        rabbitmq_url=broker,
+        probe_folder=probed,
+    )
     await eventually(lambda: is_fresh(probed / "alive"))
     assert not (probed / "ready").exists()
 
 
 async def test_a_folder_that_it_cannot_write_into_is_told_at_once(start_role, database, broker):
-    role = start_role("processor", database_url=database, rabbitmq_url=broker, probe_folder="/no/such/folder")
+    role = start_role(
+        "processor", database_url=database, rabbitmq_url=broker, probe_folder="/no/such/folder"
+    )
     assert role.wait(within_seconds=60) == 1
-    told = "manman-status: cannot write into the probe folder /no/such/folder: No such file or directory"
+    told = (
+        "manman-status: cannot write into the probe folder /no/such/folder: No such file or"
+        " directory"
+    )
     assert told in role.log

@@ -1,4 +1,5 @@
-"""A broker that goes away under a recorder leaves a gap in the recording, of which it says that it is one."""
+"""A broker that goes away under a recorder leaves a gap in the recording, of which it says that it
+is one."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def beats(file):
     return file.read_text("utf-8").count("HEARTBEAT")
 
 
-async def test_an_outage_of_the_broker_is_a_gap(start_quick, fleet, start_recording, rabbitmq, eventually):
+async def test_an_outage_of_the_broker_is_a_gap(
+    start_quick, fleet, start_recording, rabbitmq, eventually
+):
     await start_quick()
     process, file = await start_recording()
     fleet.recruit(3)

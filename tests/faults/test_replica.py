@@ -1,4 +1,5 @@
-"""An api that reads from a replica tells the truth of that replica: older when it lags, never wrong."""
+"""An api that reads from a replica tells the truth of that replica: older when it lags, never
+wrong."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ async def test_the_api_on_a_replica_shows_the_fleet_and_is_blind_when_the_replic
         connection = await asyncpg.connect(replica_url)
         await connection.execute("SELECT pg_wal_replay_pause()")
         await eventually(lambda: sees("blind", "unknown"))
-        healths = [worker["health"] for worker in (await client.get("/status/workers")).json()["items"]]
+        healths = [
+            worker["health"] for worker in (await client.get("/status/workers")).json()["items"]
+        ]
         assert healths == ["unknown"] * 5
         await connection.execute("SELECT pg_wal_replay_resume()")
         await connection.close()

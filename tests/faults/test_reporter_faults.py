@@ -1,4 +1,5 @@
-"""A worker that embeds the reporter dies, comes back, loses its broker or forks: what is told stays true."""
+"""A worker that embeds the reporter dies, comes back, loses its broker or forks: what is told stays
+true."""
 
 from __future__ import annotations
 
@@ -23,12 +24,20 @@ from tests.fleet import TIMEOUT_SECONDS
 
 @pytest.fixture
 def start_worker(broker, server_folder):
-    """Starts a worker with an embedded reporter, as a process of its own; its log is `worker.log_file`."""
+    """Starts a worker with an embedded reporter, as a process of its own; its log is
+    `worker.log_file`."""
     started = []
 
     def start(worker_id, *instance_ids):
         log_file = server_folder / f"worker-{worker_id}-{len(started)}.log"
-        command = [sys.executable, "-m", "tests.faults.worker_program", broker, str(worker_id), *map(str, instance_ids)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.faults.worker_program",
+            broker,
+            str(worker_id),
+            *map(str, instance_ids),
+        ]
         with log_file.open("wb") as log:
             worker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
         worker.log_file = log_file
@@ -51,7 +60,9 @@ def worker_is(observed):
     return is_so
 
 
-async def test_of_a_killed_worker_its_silence_tells(start_quick, start_worker, observed, worker_is, eventually):
+async def test_of_a_killed_worker_its_silence_tells(
+    start_quick, start_worker, observed, worker_is, eventually
+):
     await start_quick()
     worker = start_worker(7, 31)
     await eventually(lambda: observed.server(31))
@@ -83,7 +94,9 @@ async def test_a_restarted_worker_is_a_new_incarnation_and_its_old_servers_are_g
     assert await observed.server(32) == ("RUNNING", "reported")
 
 
-async def test_a_worker_that_is_told_to_end_ends_in_order(start_quick, start_worker, worker_is, observed, eventually):
+async def test_a_worker_that_is_told_to_end_ends_in_order(
+    start_quick, start_worker, worker_is, observed, eventually
+):
     await start_quick()
     worker = start_worker(7)
     await eventually(lambda: worker_is(7, "RUNNING", "reported"))
@@ -94,7 +107,9 @@ async def test_a_worker_that_is_told_to_end_ends_in_order(start_quick, start_wor
 
 def is_connected_to(process, url):
     port = URL(url).port
-    return [link for link in process.net_connections("tcp") if link.raddr and link.raddr.port == port]
+    return [
+        link for link in process.net_connections("tcp") if link.raddr and link.raddr.port == port
+    ]
 
 
 async def test_a_forked_child_says_so_once_keeps_silent_and_holds_no_connection(
@@ -188,7 +203,8 @@ async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_eac
 
 
 async def arrived_in_order(broker):
-    """What was said of each instance, each event at its first arrival: one that was not confirmed may come again."""
+    """What was said of each instance, each event at its first arrival: one that was not confirmed
+    may come again."""
     said = collections.defaultdict(dict)
     async with await aio_pika.connect(broker) as connection:
         queue = await (await connection.channel()).get_queue("watched")

@@ -1,4 +1,5 @@
-"""`simulate --verify` against real servers: quiet when the service tells the truth, loud when it does not."""
+"""`simulate --verify` against real servers: quiet when the service tells the truth, loud when it
+does not."""
 
 from __future__ import annotations
 
@@ -68,8 +69,8 @@ QUICK = {"minimum_timeout_seconds": 3, "recovery_grace_seconds": 0}
 async def test_a_fleet_with_faults_is_told_as_it_is(simulate, start_processor, api):
     await start_processor(recovery_grace_seconds=0)
     verdict = await simulate(
-        "--workers 200 --servers 3 --interval 2 --churn 0.02 --crash 0.005 --kill 4@4s --pause 2@5s:3s"
-        " --duplicate --reorder --clock-skew 1h --for 8s --seed 1",
+        "--workers 200 --servers 3 --interval 2 --churn 0.02 --crash 0.005 --kill 4@4s --pause"
+        " 2@5s:3s --duplicate --reorder --clock-skew 1h --for 8s --seed 1",
         api,
         recovery_grace_seconds=0,
     )
@@ -81,8 +82,8 @@ async def test_a_fleet_with_faults_is_told_as_it_is(simulate, start_processor, a
 @pytest.mark.slow
 async def test_a_large_fleet_with_faults_is_told_as_it_is(simulate, processor, api):
     verdict = await simulate(
-        "--workers 2000 --servers 5 --interval 2 --churn 0.02 --crash 0.005 --kill 5@20s --duplicate --reorder"
-        " --for 60s",
+        "--workers 2000 --servers 5 --interval 2 --churn 0.02 --crash 0.005 --kill 5@20s"
+        " --duplicate --reorder --for 60s",
         api,
     )
     assert (verdict.wrong, verdict.code) == (RIGHT, 0), verdict
@@ -90,20 +91,37 @@ async def test_a_large_fleet_with_faults_is_told_as_it_is(simulate, processor, a
 
 
 @pytest.mark.slow
-async def test_a_pause_longer_than_the_timeout_is_lost_and_back_again(simulate, start_processor, api):
+async def test_a_pause_longer_than_the_timeout_is_lost_and_back_again(
+    simulate, start_processor, api
+):
     await start_processor(**QUICK)
     verdict = await simulate(
-        "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --pause 3@3s:7s --for 12s", api, **QUICK
+        "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --pause 3@3s:7s --for 12s",
+        api,
+        **QUICK,
     )
     assert (verdict.wrong, verdict.code) == (RIGHT, 0), verdict
     assert verdict.number("rightly LOST") == 3
     assert "0 were killed, 3 paused" in verdict.out
 
 
-async def test_the_first_signal_ends_the_run_and_the_second_one_the_settling(processor, api, broker, rows, eventually):
+async def test_the_first_signal_ends_the_run_and_the_second_one_the_settling(
+    processor, api, broker, rows, eventually
+):
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "manman_status", "simulate", "--workers", "5", "--interval", "1", "--crash", "0", "--verify"),
+        *(
+            "-m",
+            "manman_status",
+            "simulate",
+            "--workers",
+            "5",
+            "--interval",
+            "1",
+            "--crash",
+            "0",
+            "--verify",
+        ),
         env=role_environment(rabbitmq_url=broker, url=api.url),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -122,7 +140,9 @@ async def test_the_first_signal_ends_the_run_and_the_second_one_the_settling(pro
 
 
 @pytest.mark.slow
-async def test_who_the_guard_holds_is_not_missed_and_lost_in_the_end(simulate, start_processor, api, rows, eventually):
+async def test_who_the_guard_holds_is_not_missed_and_lost_in_the_end(
+    simulate, start_processor, api, rows, eventually
+):
     await start_processor(guard_hold_seconds=20, **QUICK)
     held = asyncio.Event()
 
@@ -131,7 +151,8 @@ async def test_who_the_guard_holds_is_not_missed_and_lost_in_the_end(simulate, s
         held.set()
 
     verdict = await simulate(
-        "--workers 80 --servers 2 --interval 1 --churn 0 --crash 0 --kill-group eu-1@40%@3s --for 20s",
+        "--workers 80 --servers 2 --interval 1 --churn 0 --crash 0 --kill-group eu-1@40%@3s"
+        " --for 20s",
         api,
         meanwhile=look,
         **QUICK,
@@ -141,10 +162,15 @@ async def test_who_the_guard_holds_is_not_missed_and_lost_in_the_end(simulate, s
     assert verdict.number("rightly LOST") == 8
 
 
-async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(simulate, start_processor, api):
+async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(
+    simulate, start_processor, api
+):
     """Paused for 9 s: lost after 3 s by the processor, while 12 s were promised."""
     await start_processor(
-        minimum_timeout_seconds=0.5, recovery_grace_seconds=0, canary_interval_seconds=0.2, sweep_interval_seconds=0.2
+        minimum_timeout_seconds=0.5,
+        recovery_grace_seconds=0,
+        canary_interval_seconds=0.2,
+        sweep_interval_seconds=0.2,
     )
     verdict = await simulate(
         "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --pause 3@2s:9s --for 13s",
@@ -163,29 +189,39 @@ async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(simulate
 async def test_a_timeout_that_is_too_long_is_found(simulate, start_processor, api):
     await start_processor(minimum_timeout_seconds=60, recovery_grace_seconds=0)
     verdict = await simulate(
-        "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --kill 3@2s --for 6s", api, **QUICK
+        "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --kill 3@2s --for 6s",
+        api,
+        **QUICK,
     )
     assert verdict.code == 1
     assert verdict.wrong == (0, 3, 0, 6), verdict
 
 
-async def test_rows_that_were_tampered_with_are_found(simulate, start_processor, api, rows, eventually):
+async def test_rows_that_were_tampered_with_are_found(
+    simulate, start_processor, api, rows, eventually
+):
     await start_processor(**QUICK)
 
     async def tamper():
         all_beat = (
-            "SELECT 1 FROM workers, observation WHERE last_heartbeat > created_date + interval '4 s'"
-            " AND observed_through > now() - interval '2 s' HAVING count(*) = 40"
+            "SELECT 1 FROM workers, observation WHERE last_heartbeat > created_date + interval '4"
+            " s' AND observed_through > now() - interval '2 s' HAVING count(*) = 40"
         )
         await eventually(lambda: rows(all_beat))
-        await rows("UPDATE server_instances SET status = 'CRASHED', reason = 'exit_code' WHERE worker_id = 1001")
+        await rows(
+            "UPDATE server_instances SET status = 'CRASHED', reason = 'exit_code' WHERE worker_id ="
+            " 1001"
+        )
         await rows(
             "UPDATE workers SET status = 'LOST', reason = 'heartbeat_expired', status_since = now()"
             " WHERE worker_id = 1002"
         )
 
     verdict = await simulate(
-        "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --for 10s", api, meanwhile=tamper, **QUICK
+        "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --for 10s",
+        api,
+        meanwhile=tamper,
+        **QUICK,
     )
     assert verdict.code == 1
     assert verdict.number("wrong server statuses") >= 1
@@ -215,7 +251,9 @@ async def test_a_processor_that_is_gone_is_found(simulate, start_processor, api,
 
 
 @pytest.mark.slow
-async def test_a_broker_that_was_away_makes_nobody_lost(simulate, start_processor, api, rows, rabbitmq, eventually):
+async def test_a_broker_that_was_away_makes_nobody_lost(
+    simulate, start_processor, api, rows, rabbitmq, eventually
+):
     settings = {"minimum_timeout_seconds": 6, "recovery_grace_seconds": 6}
     await start_processor(**settings)
 

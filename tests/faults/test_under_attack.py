@@ -1,8 +1,9 @@
 """Beside each attack the probes, the hot reads and the watermark stay within a second.
 
-Attackers work in this process as long as the attack lasts. Whoever measures does so in a thread of its own, with a
-connection for each request, as an orchestrator's probe has. Of the samples most must be within the limit: a shared
-machine stands still now and then, and so a measurement that fails is made again, up to three times.
+Attackers work in this process as long as the attack lasts. Whoever measures does so in a thread of
+its own, with a connection for each request, as an orchestrator's probe has. Of the samples most
+must be within the limit: a shared machine stands still now and then, and so a measurement that
+fails is made again, up to three times.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ INSERT INTO workers (worker_id, created_date, status, status_since, reason)
 SELECT n, now() - interval '20 days', 'COMPLETE', now() - interval '1 hour', 'graceful'
   FROM generate_series(10001, 10000 + {workers}) n;
 WITH counter AS (
-    UPDATE revision_counter SET revision = revision + {transitions} RETURNING revision - {transitions} AS before
+    UPDATE revision_counter SET revision = revision + {transitions} RETURNING revision -
+        {transitions} AS before
 )
 INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
 SELECT before + n, now() - interval '20 days' + n * interval '20 days' / {transitions}, 'worker',
@@ -87,12 +89,16 @@ def poison_flood(per_second):
         arrays = [json.dumps([what] * 1_000).encode() for what in ({}, [], "x")]
         arrays.append(json.dumps([*range(1_000)]).encode())
         deep = b'{"command_type":"HEARTBEAT","command_args":' + b"[" * 990 + b"]" * 990 + b"}"
-        large = json.dumps(command("HEARTBEAT", "7", servers=[{"instance_id": "x" * 900_000}])).encode()
+        large = json.dumps(
+            command("HEARTBEAT", "7", servers=[{"instance_id": "x" * 900_000}])
+        ).encode()
 
         async def flood():
             for number in itertools.count():
                 bodies = [*arrays, deep] * (per_second // 50)
-                await target.publish.many([(body, (HEARTBEAT, LIFECYCLE)[number % 2]) for body in bodies])
+                await target.publish.many(
+                    [(body, (HEARTBEAT, LIFECYCLE)[number % 2]) for body in bodies]
+                )
                 if number % 10 == 0:
                     await target.publish(large, HEARTBEAT)
                 await asyncio.sleep(0.1)
@@ -128,7 +134,9 @@ def slow_headers(number):
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
                     writers.append(writer)
-                    for byte in b"GET /status/workers HTTP/1.1\r\nHost: api\r\n" + b"X-A: b\r\n" * 100:
+                    for byte in (
+                        b"GET /status/workers HTTP/1.1\r\nHost: api\r\n" + b"X-A: b\r\n" * 100
+                    ):
                         writer.write(bytes([byte]))
                         await writer.drain()
                         await asyncio.sleep(0.5)
@@ -171,14 +179,20 @@ def requests(ask, askers):
 def expensive_reads(transitions):
     @asynccontextmanager
     async def attack(target):
-        await run_sql(target.database, HISTORY.format(transitions=transitions, workers=transitions // 20))
+        await run_sql(
+            target.database, HISTORY.format(transitions=transitions, workers=transitions // 20)
+        )
 
         async def ask(http, number):
             past = datetime.now(UTC) - timedelta(seconds=3_600 + 60 * number)
-            path = ("/status/workers", "/status/system", "/status/uptime", "/status/badge.svg")[number % 4]
+            path = ("/status/workers", "/status/system", "/status/uptime", "/status/badge.svg")[
+                number % 4
+            ]
             windows = {"/status/uptime": f"{20 * 1_440 - number}m", "/status/badge.svg": "30d"}
             given = {"window": windows[path]} if path in windows else {"at": past.isoformat()}
-            answer = await http.get(path, params=given, headers={"authorization": f"Bearer {TOKEN}"})
+            answer = await http.get(
+                path, params=given, headers={"authorization": f"Bearer {TOKEN}"}
+            )
             assert answer.status_code in {200, 503}, answer.text
 
         async with requests(ask, 20)(target):
@@ -190,11 +204,15 @@ def expensive_reads(transitions):
 def replaying_streams(transitions):
     @asynccontextmanager
     async def attack(target):
-        await run_sql(target.database, HISTORY.format(transitions=transitions, workers=transitions // 20))
+        await run_sql(
+            target.database, HISTORY.format(transitions=transitions, workers=transitions // 20)
+        )
 
         async def ask(http, _):
             shown = {"authorization": f"Bearer {TOKEN}"}
-            async with http.stream("GET", "/status/events", params={"from": 0}, headers=shown) as response:
+            async with http.stream(
+                "GET", "/status/events", params={"from": 0}, headers=shown
+            ) as response:
                 taken = 0
                 async for piece in response.aiter_raw():
                     taken += len(piece)
@@ -213,7 +231,8 @@ async def guess(http, number):
 
 
 def new_ids(number):
-    """In half as many groups, 2,500 a second, and silent afterwards: each is a worker that is lost a little later."""
+    """In half as many groups, 2,500 a second, and silent afterwards: each is a worker that is lost
+    a little later."""
 
     @asynccontextmanager
     async def attack(target):
@@ -221,7 +240,8 @@ def new_ids(number):
             for first in range(1_000_000, 1_000_000 + number, 500):
                 await asyncio.sleep(0.2)
                 beats = [
-                    command("HEARTBEAT", str(i), labels={"group": f"g{i // 2}"}) for i in range(first, first + 500)
+                    command("HEARTBEAT", str(i), labels={"group": f"g{i // 2}"})
+                    for i in range(first, first + 500)
                 ]
                 await target.publish(beats, HEARTBEAT)
             await asyncio.Event().wait()
@@ -235,11 +255,15 @@ def new_ids(number):
 def silences(number, workers):
     @asynccontextmanager
     async def attack(target):
-        await run_sql(target.database, SILENCES.format(silences=number), ALL_ARE_LOST.format(workers=workers))
+        await run_sql(
+            target.database, SILENCES.format(silences=number), ALL_ARE_LOST.format(workers=workers)
+        )
 
         async def ask(http, number):
             path = ("/status/alerts", "/status/silences")[number % 2]
-            await http.get(path, params={"limit": 100}, headers={"authorization": f"Bearer {TOKEN}"})
+            await http.get(
+                path, params={"limit": 100}, headers={"authorization": f"Bearer {TOKEN}"}
+            )
 
         async with requests(ask, 2)(target):
             yield
@@ -251,13 +275,25 @@ def silences(number, workers):
 @asynccontextmanager
 async def names_with_markup(target):
     """As long as a label may be, in every group's name."""
-    names = ["<script>alert(1)</script>", "@everyone [x](http://x)", "\x1b[31m\r\nBcc: x", "ʘ\u202e" * 60, "%s{0}" * 40]
+    names = [
+        "<script>alert(1)</script>",
+        "@everyone [x](http://x)",
+        "\x1b[31m\r\nBcc: x",
+        "ʘ\u202e" * 60,
+        "%s{0}" * 40,
+    ]
 
     async def flood():
         for number in itertools.count():
-            labels = {"group": f"{names[number % 5]}{number % 500}"[:255], "version": names[number % 5]}
+            labels = {
+                "group": f"{names[number % 5]}{number % 500}"[:255],
+                "version": names[number % 5],
+            }
             await target.publish.many(
-                [(command("HEARTBEAT", str(5_000 + i), labels=labels), HEARTBEAT) for i in range(100)]
+                [
+                    (command("HEARTBEAT", str(5_000 + i), labels=labels), HEARTBEAT)
+                    for i in range(100)
+                ]
             )
             await asyncio.sleep(0.1)
 
@@ -323,9 +359,13 @@ def measured(api, database):
 
 
 def too_slow(samples):
-    """What is not within the limit most of the time, with a few of its samples from the least to the greatest."""
+    """What is not within the limit most of the time, with a few of its samples from the least to
+    the greatest."""
     return {
-        what: [round(sorted(seconds)[int(share * (len(seconds) - 1))], 2) for share in (0, 0.25, 0.5, 0.75, 0.9, 1)]
+        what: [
+            round(sorted(seconds)[int(share * (len(seconds) - 1))], 2)
+            for share in (0, 0.25, 0.5, 0.75, 0.9, 1)
+        ]
         for what, seconds in samples.items()
         if sum(each <= WITHIN_SECONDS for each in seconds) < MOST * len(seconds)
     }
@@ -336,10 +376,15 @@ async def test_probes_reads_and_watermark_stay_within_a_second(
     attack, start_quick, start_api, publish, observed, database, sink, eventually
 ):
     processor = await start_quick(
-        notify_urls=sink.url, notify_wait_seconds=1, minimum_timeout_seconds=3, database_timeout_seconds=10
+        notify_urls=sink.url,
+        notify_wait_seconds=1,
+        minimum_timeout_seconds=3,
+        database_timeout_seconds=10,
     )
     api = await start_api(api_tokens=TOKEN, database_timeout_seconds=5)
-    await publish([command("HEARTBEAT", str(i), interval_seconds=600) for i in range(1, 101)], HEARTBEAT)
+    await publish(
+        [command("HEARTBEAT", str(i), interval_seconds=600) for i in range(1, 101)], HEARTBEAT
+    )
     await eventually(lambda: observed.value("SELECT count(*) = 100 FROM workers"))
     async with attack(Target(api, publish, database, sink, eventually)):
         for _ in range(MEASURED_TIMES):

@@ -1,6 +1,8 @@
-"""A worker as people write one, on threads: `python -m tests.faults.worker_program URL WORKER_ID INSTANCE_ID ...`.
+"""A worker as people write one, on threads: `python -m tests.faults.worker_program URL WORKER_ID
+INSTANCE_ID ...`.
 
-Lines on its standard input: `fork` makes a child that tries to report too; anything else ends it in order.
+Lines on its standard input: `fork` makes a child that tries to report too; anything else ends it in
+order.
 """
 
 from __future__ import annotations

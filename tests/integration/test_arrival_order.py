@@ -1,4 +1,5 @@
-"""StatusInfo keeps its order: each status of an entity is stored and published again, in the order in which it came."""
+"""StatusInfo keeps its order: each status of an entity is stored and published again, in the order
+in which it came."""
 
 from __future__ import annotations
 
@@ -12,7 +13,11 @@ import pytest
 
 LIVES = 60
 LIFE = ("CREATED", "INITIALIZING", "RUNNING", "COMPLETE")
-ENTITIES = [(kind, 100 + number) for number in range(LIVES // 2) for kind in ("worker", "game_server_instance")]
+ENTITIES = [
+    (kind, 100 + number)
+    for number in range(LIVES // 2)
+    for kind in ("worker", "game_server_instance")
+]
 EVERY_LIFE = {f"{kind}.{identifier}.status": list(LIFE) for kind, identifier in ENTITIES}
 
 PROCESSORS = [1, 2, 3]
@@ -24,7 +29,8 @@ DATES = {
     "mixed by threads": (1, 0, 3, 2),
     "far ahead": (3_600_000, 3_600_000, 3_600_001, 3_600_000),
 }
-"""ms by which each status of a life is dated after the first one, as clocks and threads of a client may do it."""
+"""ms by which each status of a life is dated after the first one, as clocks and threads of a client
+may do it."""
 
 
 def life(kind, identifier, offsets=DATES["rising"]):
@@ -45,8 +51,9 @@ def life(kind, identifier, offsets=DATES["rising"]):
 
 
 class PlainClient:
-    """Publishes as ManMan's workers do: one message after another on one channel. `arrived` is what an outside consumer
-    of the changes got, in its order, each message once: `(routing key, status)`."""
+    """Publishes as ManMan's workers do: one message after another on one channel. `arrived` is what
+    an outside consumer of the changes got, in its order, each message once: `(routing key,
+    status)`."""
 
     def __init__(self, channel):
         self._channel = channel
@@ -54,7 +61,9 @@ class PlainClient:
         self.arrived = []
 
     async def listen(self):
-        exchange = await self._channel.declare_exchange("external_service_events", "topic", durable=True)
+        exchange = await self._channel.declare_exchange(
+            "external_service_events", "topic", durable=True
+        )
         queue = await self._channel.declare_queue("outside", durable=True)
         for key in ("worker.*.status", "game_server_instance.*.status"):
             await queue.bind(exchange, key)
@@ -68,7 +77,9 @@ class PlainClient:
     async def send(self, messages):
         exchange = await self._channel.get_exchange("internal_service_events", ensure=False)
         for key, body in messages:
-            message = aio_pika.Message(json.dumps(body).encode(), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+            message = aio_pika.Message(
+                json.dumps(body).encode(), delivery_mode=aio_pika.DeliveryMode.PERSISTENT
+            )
             await exchange.publish(message, routing_key=key)
 
     @property
@@ -88,17 +99,23 @@ async def client(broker):
 
 
 async def stored(rows):
-    """The statuses of each entity in the order of their revisions, by the key that they are published with."""
+    """The statuses of each entity in the order of their revisions, by the key that they are
+    published with."""
     of_each = defaultdict(list)
-    for row in await rows("SELECT entity, entity_id, new_status FROM transitions ORDER BY revision"):
+    for row in await rows(
+        "SELECT entity, entity_id, new_status FROM transitions ORDER BY revision"
+    ):
         of_each[f"{row['entity']}.{row['entity_id']}.status"].append(row["new_status"])
     return dict(of_each)
 
 
 @pytest.mark.parametrize("dates", DATES)
 @pytest.mark.parametrize("processors", PROCESSORS)
-async def test_every_status_is_published_again_in_order(processors, dates, start_processor, client, rows, eventually):
-    """Also when its date is not after that of the status before it; and once more sent, it changes nothing."""
+async def test_every_status_is_published_again_in_order(
+    processors, dates, start_processor, client, rows, eventually
+):
+    """Also when its date is not after that of the status before it; and once more sent, it changes
+    nothing."""
     for _ in range(processors):
         await start_processor()
     lives = [life(*entity, DATES[dates]) for entity in ENTITIES]
@@ -112,7 +129,9 @@ async def test_every_status_is_published_again_in_order(processors, dates, start
 
 
 @pytest.mark.parametrize("processors", PROCESSORS)
-async def test_no_status_is_swallowed_when_processors_are_killed(processors, start_processor, client, rows, eventually):
+async def test_no_status_is_swallowed_when_processors_are_killed(
+    processors, start_processor, client, rows, eventually
+):
     """Each of them once, in the middle of its work, and another is started in its place."""
     running = [await start_processor() for _ in range(processors)]
     for number, role in enumerate(running):

@@ -17,7 +17,8 @@ OWN_QUEUES = r"^manman\.status\.(heartbeats|lifecycle)\..+"
 
 @pytest.fixture
 async def user(rabbitmq, broker):
-    """Makes a user of the test's virtual host with these permissions; the URL for it, and its name."""
+    """Makes a user of the test's virtual host with these permissions; the URL for it, and its
+    name."""
     async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
         names = []
 
@@ -58,10 +59,18 @@ async def test_a_missing_virtual_host_is_named(start_role, eventually, database,
 
 async def test_a_refused_login_is_named(start_role, eventually, database, broker):
     url = broker.replace("guest:guest", "guest:wrong")
-    await says(start_role, eventually, "RabbitMQ refused the login of user 'guest'", database=database, url=url)
+    await says(
+        start_role,
+        eventually,
+        "RabbitMQ refused the login of user 'guest'",
+        database=database,
+        url=url,
+    )
 
 
-async def test_a_virtual_host_that_a_user_may_not_use_is_named(start_role, eventually, database, rabbitmq, user):
+async def test_a_virtual_host_that_a_user_may_not_use_is_named(
+    start_role, eventually, database, rabbitmq, user
+):
     url, name = await user(configure=".*")
     url = f"{url.rpartition('/')[0]}/%2F"
     sentence = f"user '{name}' may not use the virtual host '/'"
@@ -90,8 +99,8 @@ async def test_a_port_that_is_not_rabbitmq_is_named(start_role, eventually, data
         role = start_role("processor", database_url=database, rabbitmq_url=url)
         await eventually(
             lambda: (
-                f"127.0.0.1:{port} closed the connection; if it does so each time, is it RabbitMQ's port for amqp?"
-                in role.log
+                f"127.0.0.1:{port} closed the connection; if it does so each time, is it RabbitMQ's"
+                " port for amqp?" in role.log
             )
         )
         role.stop(within_seconds=10)
@@ -105,19 +114,27 @@ async def test_a_user_who_may_configure_only_his_own_queues_runs_when_all_is_the
     url, _ = await user(configure=OWN_QUEUES)
     processor = await start_processor(rabbitmq_url=url)
     await publish(
-        {"command_type": "SERVER_STARTED", "command_args": ["1", "7", "3"]}, "game_server_instance.1.lifecycle"
+        {"command_type": "SERVER_STARTED", "command_args": ["1", "7", "3"]},
+        "game_server_instance.1.lifecycle",
     )
     await publish(b"{", "worker.7.lifecycle")
     await eventually(lambda: rows("SELECT 1 FROM server_instances"))
-    await eventually(lambda: rows("SELECT 1 FROM observation WHERE observed_through > now() - interval '5 s'"))
+    await eventually(
+        lambda: rows("SELECT 1 FROM observation WHERE observed_through > now() - interval '5 s'")
+    )
     await eventually(dead_letters)
     assert processor.returncode is None
 
 
-async def test_a_queue_with_other_arguments_is_refused_at_the_start(start_processor, start_role, database, broker):
+async def test_a_queue_with_other_arguments_is_refused_at_the_start(
+    start_processor, start_role, database, broker
+):
     (await start_processor()).stop()
-    role = start_role("processor", database_url=database, rabbitmq_url=broker, heartbeat_ttl_seconds=61)
+    role = start_role(
+        "processor", database_url=database, rabbitmq_url=broker, heartbeat_ttl_seconds=61
+    )
     assert role.wait(within_seconds=60) == 1
     assert (
-        "manman-status: queue 'manman.status.heartbeats.0' exists with other arguments: PRECONDITION_FAILED" in role.log
+        "manman-status: queue 'manman.status.heartbeats.0' exists with other arguments:"
+        " PRECONDITION_FAILED" in role.log
     )

@@ -1,4 +1,5 @@
-"""What a step of the database's clock does to the rows, and what does not move until it was taken."""
+"""What a step of the database's clock does to the rows, and what does not move until it was
+taken."""
 
 from __future__ import annotations
 
@@ -58,13 +59,14 @@ async def observe(connection, *, ahead=timedelta(0)):
     await register_processor(connection, "one", host="", version="")
     await connection.execute("UPDATE processors SET last_seen = now() + $1::interval", ahead)
     await connection.execute(
-        "INSERT INTO watermarks (queue, observed_through) SELECT unnest($1::text[]), now() + $2::interval",
+        "INSERT INTO watermarks (queue, observed_through) SELECT unnest($1::text[]), now() +"
+        " $2::interval",
         QUEUES,
         ahead,
     )
     await connection.execute(
-        "UPDATE observation SET observed_through = now() + $1::interval, advanced_at = now() + $1::interval,"
-        " resumed_at = now() - interval '1 day'",
+        "UPDATE observation SET observed_through = now() + $1::interval, advanced_at = now() +"
+        " $1::interval, resumed_at = now() - interval '1 day'",
         ahead,
     )
 
@@ -81,8 +83,8 @@ async def test_the_observation_keeps_its_age_and_begins_a_grace(connection):
     async with connection.transaction():
         await take_step(connection, STEP_BACK)
     row = await connection.fetchrow(
-        "SELECT extract(epoch FROM now() - observed_through)::float8 AS lag,"
-        " extract(epoch FROM now() - resumed_at)::float8 AS resumed, clock_steps, clock_step_seconds FROM observation"
+        "SELECT extract(epoch FROM now() - observed_through)::float8 AS lag, extract(epoch FROM"
+        " now() - resumed_at)::float8 AS resumed, clock_steps, clock_step_seconds FROM observation"
     )
     assert row["lag"] == pytest.approx(2, abs=1.5)
     assert 0 <= row["resumed"] < 1.5
@@ -94,7 +96,10 @@ async def test_the_observation_keeps_its_age_and_begins_a_grace(connection):
 async def test_what_was_never_observed_stays_so(connection):
     async with connection.transaction():
         await take_step(connection, STEP_BACK)
-    unset = "SELECT observed_through IS NULL AND advanced_at IS NULL AND resumed_at IS NULL FROM observation"
+    unset = (
+        "SELECT observed_through IS NULL AND advanced_at IS NULL AND resumed_at IS NULL FROM"
+        " observation"
+    )
     assert await connection.fetchval(unset)
 
 
@@ -130,9 +135,11 @@ async def test_a_queue_that_was_found_and_comes_back_counts_from_the_clock_of_to
 
 
 WORKER = """
-INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, incarnation, seq,
+INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
+    incarnation, seq,
                      begun_at, ended_at)
-VALUES ($1, now() - interval '1 day', now() + $2::interval, 'RUNNING', now() + $2::interval, 'reported', $3,
+VALUES ($1, now() - interval '1 day', now() + $2::interval, 'RUNNING', now() + $2::interval,
+    'reported', $3,
         $4, $5, $6)
 """
 
@@ -142,9 +149,9 @@ async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection):
     await connection.execute(WORKER, 1, timedelta(minutes=50), 1, 7, None, None)
     await connection.execute(WORKER, 2, -timedelta(minutes=50), 1, 7, None, None)
     await connection.execute(
-        "INSERT INTO server_instances"
-        " (instance_id, worker_id, created_date, status, status_since, reason, missing_since) VALUES (11, 1,"
-        " now() - interval '1 day', 'RUNNING', now() - interval '1 day', 'reported', now() + interval '59 min')"
+        "INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since,"
+        " reason, missing_since) VALUES (11, 1, now() - interval '1 day', 'RUNNING', now() -"
+        " interval '1 day', 'reported', now() + interval '59 min')"
     )
     await connection.execute(
         "INSERT INTO alerts (key, rule, severity, summary, opened_at, evidence)"
@@ -152,7 +159,8 @@ async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection):
         "         jsonb_build_object('at', now() + interval '58 min'))"
     )
     await connection.execute(
-        "INSERT INTO deliveries (alert_id, channel, version, told_at) SELECT alert_id, 'log', 1, opened_at FROM alerts"
+        "INSERT INTO deliveries (alert_id, channel, version, told_at) SELECT alert_id, 'log', 1,"
+        " opened_at FROM alerts"
     )
     async with connection.transaction():
         await take_step(connection, STEP_BACK)
@@ -166,7 +174,16 @@ async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection):
         UNION ALL SELECT opened_at FROM alerts
         UNION ALL SELECT (evidence ->> 'at')::timestamptz FROM alerts
         UNION ALL SELECT told_at FROM deliveries) t"""
-    assert [int(row[0]) for row in await connection.fetch(minutes_ago)] == [0, 10, 50, 1, 1440, 2, 2, 2]
+    assert [int(row[0]) for row in await connection.fetch(minutes_ago)] == [
+        0,
+        10,
+        50,
+        1,
+        1440,
+        2,
+        2,
+        2,
+    ]
 
 
 async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(connection):
@@ -179,7 +196,9 @@ async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(con
         await take_step(connection, STEP_BACK)
     await connection.execute("UPDATE observation SET clock_stepped_at = now() - interval '40 s'")
     await settle(connection)
-    first, never = await connection.fetch("SELECT now() - last_heartbeat AS age FROM workers ORDER BY worker_id")
+    first, never = await connection.fetch(
+        "SELECT now() - last_heartbeat AS age FROM workers ORDER BY worker_id"
+    )
     assert timedelta(0) <= first["age"] < timedelta(seconds=30)
     assert never["age"] is None
 
@@ -194,7 +213,9 @@ async def test_a_step_forward_right_after_a_greater_one_back_leaves_nothing_ahea
     assert await connection.fetchval("SELECT last_heartbeat <= now() FROM workers")
 
 
-async def test_positions_of_the_databases_time_keep_their_order_and_come_before_what_is_received_next(connection):
+async def test_positions_of_the_databases_time_keep_their_order(
+    connection,
+):
     await observe(connection, ahead=HOUR)
     now_us = await connection.fetchval("SELECT (extract(epoch FROM now()) * 1000000)::bigint")
     minute = 60_000_000
@@ -206,7 +227,9 @@ async def test_positions_of_the_databases_time_keep_their_order_and_come_before_
         await take_step(connection, STEP_BACK)
     await settle(connection)
     await settle(connection)
-    first, counted, unbegun = await connection.fetch("SELECT seq, begun_at, ended_at FROM workers ORDER BY worker_id")
+    first, counted, unbegun = await connection.fetch(
+        "SELECT seq, begun_at, ended_at FROM workers ORDER BY worker_id"
+    )
     received_next = await connection.fetchval(
         "SELECT (extract(epoch FROM clock_stepped_at) * 1000000)::bigint FROM observation"
     )
@@ -224,8 +247,14 @@ async def test_a_silence_lasts_as_long_as_was_asked_for(connection):
     )
     async with connection.transaction():
         await take_step(connection, 3600.0)  # these two are what a step forward leaves
-    minutes = "SELECT silence_id, round(extract(epoch FROM ends_at - now()) / 60) FROM silences ORDER BY 1"
-    assert [(name, int(left)) for name, left in await connection.fetch(minutes)] == [("lasting", 30), ("over", -120)]
+    minutes = (
+        "SELECT silence_id, round(extract(epoch FROM ends_at - now()) / 60) FROM silences ORDER"
+        " BY 1"
+    )
+    assert [(name, int(left)) for name, left in await connection.fetch(minutes)] == [
+        ("lasting", 30),
+        ("over", -120),
+    ]
 
 
 async def test_a_lease_that_nobody_renews_is_taken_over_though_it_expires_in_an_hour(connection):
@@ -242,7 +271,9 @@ async def test_a_lease_that_nobody_renews_is_taken_over_though_it_expires_in_an_
 
 
 @pytest.mark.parametrize("stepped", [True, False])
-async def test_retention_keeps_everything_for_a_day_after_a_step(pool, connection, eventually, stepped):
+async def test_retention_keeps_everything_for_a_day_after_a_step(
+    pool, connection, eventually, stepped
+):
     """The clock may be years ahead by mistake."""
     await connection.execute(
         "INSERT INTO workers (worker_id, created_date, status, status_since, reason)"
@@ -250,15 +281,17 @@ async def test_retention_keeps_everything_for_a_day_after_a_step(pool, connectio
     )
     if stepped:
         await connection.execute(
-            "UPDATE observation"
-            " SET clock_steps = 1, clock_stepped_at = now() - interval '23 h', clock_step_seconds = 3e7"
+            "UPDATE observation SET clock_steps = 1, clock_stepped_at = now() - interval '23 h',"
+            " clock_step_seconds = 3e7"
         )
     leadership = Leadership(pool, "test", lease_seconds=60)
 
     housekeeper = Housekeeper(pool, leadership, NoQueues(), retention_days=30, silent_seconds=60)
     running = [asyncio.create_task(part.run()) for part in (leadership, housekeeper)]
     try:
-        partitions = "SELECT count(*) > 1 FROM pg_inherits WHERE inhparent = 'transitions'::regclass"
+        partitions = (
+            "SELECT count(*) > 1 FROM pg_inherits WHERE inhparent = 'transitions'::regclass"
+        )
         await eventually(lambda: connection.fetchval(partitions))
         is_there = "SELECT count(*) FROM workers"
         if not stepped:

@@ -24,13 +24,22 @@ from manman_status.store.writes import (
     transaction_time,
 )
 
-LABELS = ({}, {"group": "eu"}, {"group": "us"}, {"group": "us", "drain": "true"}, {"drain": "off", "host": "a"})
+LABELS = (
+    {},
+    {"group": "eu"},
+    {"group": "us"},
+    {"group": "us", "drain": "true"},
+    {"drain": "off", "host": "a"},
+)
 CHANGES = "SELECT count(*) FROM fleet_count_changes"
 
 
 @pytest.fixture
 async def connection(database):
-    async with create_pool(database, application="test", size=1, timeout_seconds=30) as pool, pool.acquire() as one:
+    async with (
+        create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
+        pool.acquire() as one,
+    ):
         yield one
 
 
@@ -41,7 +50,9 @@ async def change_rows(connection, chance):
     await lock_workers(connection, ids, rows)
     await lock_instances(connection, [], rows, active_of=ids, lost_of=ids)
     for worker_id in ids:
-        worker = rows.workers.setdefault(worker_id, Worker(worker_id, now, now, status=StatusType.RUNNING))
+        worker = rows.workers.setdefault(
+            worker_id, Worker(worker_id, now, now, status=StatusType.RUNNING)
+        )
         beat = chance.choice((None, now))
         worker.last_heartbeat = worker.last_heartbeat or beat
         if worker_id in rows.stored_workers and chance.random() < 0.4:
@@ -61,7 +72,9 @@ async def change_rows(connection, chance):
 
 
 async def known(connection, instance_id):
-    return await connection.fetchval("SELECT 1 FROM server_instances WHERE instance_id = $1", instance_id)
+    return await connection.fetchval(
+        "SELECT 1 FROM server_instances WHERE instance_id = $1", instance_id
+    )
 
 
 async def end_rows(connection, chance):
@@ -96,13 +109,16 @@ async def test_whatever_is_written_the_counts_are_those_of_the_rows(connection, 
 
 async def test_a_heartbeat_changes_no_count(connection):
     await connection.execute(
-        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason)
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
+            reason)
         SELECT n, now(), now(), 'RUNNING', now(), 'reported' FROM generate_series(1, 100) n"""
     )
     assert await connection.fetchval(CHANGES) == 1
     async with connection.transaction():
         now = await transaction_time(connection)
-        await connection.execute("UPDATE workers SET seq = 5, last_heartbeat = $1 WHERE worker_id <= 100", now)
+        await connection.execute(
+            "UPDATE workers SET seq = 5, last_heartbeat = $1 WHERE worker_id <= 100", now
+        )
     assert await connection.fetchval(CHANGES) == 1
 
 
@@ -127,12 +143,16 @@ async def test_rows_of_the_release_before_are_counted(empty_database):
     await asyncio.to_thread(command.upgrade, alembic_config(empty_database), "0010")
     before = await asyncpg.connect(empty_database)
     await before.execute(
-        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
-        SELECT n, now(), CASE WHEN n % 3 > 0 THEN now() END, CASE WHEN n % 5 = 0 THEN 'LOST' ELSE 'RUNNING' END,
-            now(), 'reported', jsonb_build_object('group', 'g' || n % 4) FROM generate_series(1, 60) n"""
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
+            reason, labels)
+        SELECT n, now(), CASE WHEN n % 3 > 0 THEN now() END, CASE WHEN n % 5 = 0 THEN 'LOST' ELSE
+            'RUNNING' END,
+            now(), 'reported', jsonb_build_object('group', 'g' || n % 4) FROM generate_series(1, 60)
+                n"""
     )
     await before.execute(
-        """INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since, reason)
+        """INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since,
+            reason)
         SELECT n, n, now(), 'RUNNING', now(), 'reported' FROM generate_series(1, 60) n"""
     )
     await asyncio.to_thread(migrate, empty_database)
@@ -145,7 +165,9 @@ async def test_rows_of_the_release_before_are_counted(empty_database):
         pool.acquire() as one,
     ):
         assert await compare_counts(one) == []
-        assert await one.fetchval("SELECT sum(number) FROM fleet_counts WHERE entity = 'worker'") == 60
+        assert (
+            await one.fetchval("SELECT sum(number) FROM fleet_counts WHERE entity = 'worker'") == 60
+        )
 
 
 async def test_what_was_written_past_the_triggers_is_found_and_counted_anew(connection):

@@ -1,4 +1,5 @@
-"""What is wrong with the database stands in one plain line, of both roles, `doctor` and `migrate`."""
+"""What is wrong with the database stands in one plain line, of both roles, `doctor` and
+`migrate`."""
 
 from __future__ import annotations
 
@@ -54,16 +55,27 @@ async def run(*arguments, **settings):
 
 
 CASES = {
-    "password": ({"password": "wrong"}, 'login refused: password authentication failed for user "guarded"'),
+    "password": (
+        {"password": "wrong"},
+        'login refused: password authentication failed for user "guarded"',
+    ),
     "database": ({"name": "nowhere"}, 'no such database: database "nowhere" does not exist'),
-    "tls": ({"query": "?sslmode=require"}, "TLS refused: the server offers none, but sslmode asks for it"),
+    "tls": (
+        {"query": "?sslmode=require"},
+        "TLS refused: the server offers none, but sslmode asks for it",
+    ),
     "parameter": ({"query": "?slmode=require"}, 'unrecognized configuration parameter "slmode"'),
-    "attribute": ({"query": "?target_session_attrs=standby"}, "not what target_session_attrs asks for"),
+    "attribute": (
+        {"query": "?target_session_attrs=standby"},
+        "not what target_session_attrs asks for",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_a_refusal_is_one_plain_line_of_everybody(case, guarded_postgres, start_role, broker, eventually):
+async def test_a_refusal_is_one_plain_line_of_everybody(
+    case, guarded_postgres, start_role, broker, eventually
+):
     given, line = CASES[case]
     url = url_of(guarded_postgres, **given)
     (doctor_code, doctor), (migrate_code, [migrated]) = await asyncio.gather(
@@ -78,7 +90,9 @@ async def test_a_refusal_is_one_plain_line_of_everybody(case, guarded_postgres, 
     ]
     for role in roles:
         await eventually(lambda role=role: line in role.log.replace('\\"', '"'))
-        assert sum(line in each.replace('\\"', '"') for each in role.log.splitlines()) == 1, role.log
+        assert sum(line in each.replace('\\"', '"') for each in role.log.splitlines()) == 1, (
+            role.log
+        )
         assert "Traceback" not in role.log
         assert SECRET not in role.log
 

@@ -1,4 +1,5 @@
-"""How many dead letters there are, when several processors have counted them at different moments."""
+"""How many dead letters there are, when several processors have counted them at different
+moments."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from manman_status.store.pool import create_pool
 COUNTED = """INSERT INTO processors (processor_id, host, version, started_at, last_seen, statistics)
     VALUES ($1, 'h', '1', now(), now() - make_interval(secs => $2),
             jsonb_build_object('dead_letters_waiting', $3::int))"""
-LEADS = """INSERT INTO leases (name, holder, token, expires_at) VALUES ('leader', $1, 1, now() + interval '1 minute')
+LEADS = """INSERT INTO leases (name, holder, token, expires_at) VALUES ('leader', $1, 1, now() +
+    interval '1 minute')
     ON CONFLICT (name) DO UPDATE SET holder = excluded.holder"""
 
 

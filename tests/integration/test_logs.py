@@ -1,4 +1,5 @@
-"""What the roles write: one JSON object a line, with its role and ids, at the asked level, and never a secret."""
+"""What the roles write: one JSON object a line, with its role and ids, at the asked level, and
+never a secret."""
 
 from __future__ import annotations
 
@@ -63,21 +64,38 @@ async def test_what_machines_ask_all_the_time_is_told_at_debug_only(start_api, e
                 assert (await client.get(path)).status_code == httpx.codes.OK
     await eventually(lambda: of(is_quiet, "request"))
     assert {each["route"] for each in of(is_quiet, "request")} == {"/status/system"}
-    assert {each["route"] for each in of(talks, "request")} >= {"/livez", "/readyz", "/health", "/metrics"}
+    assert {each["route"] for each in of(talks, "request")} >= {
+        "/livez",
+        "/readyz",
+        "/health",
+        "/metrics",
+    }
 
 
-async def test_debug_tells_more_of_ours_and_nothing_of_what_libraries_say_then(start_processor, publish, eventually):
+async def test_debug_tells_more_of_ours_and_nothing_of_what_libraries_say_then(
+    start_processor, publish, eventually
+):
     processor = await start_processor(log_level="debug")
     await publish({"command_type": "WORKER_STARTED", "command_args": [7]}, "worker.7.lifecycle")
-    stored = await eventually(lambda: [each for each in of(processor, "batch_stored") if each["transitions"]])
-    assert stored[0] | {"events": 1, "transitions": 1, "level": "debug", "role": "processor"} == stored[0]
+    stored = await eventually(
+        lambda: [each for each in of(processor, "batch_stored") if each["transitions"]]
+    )
+    assert (
+        stored[0] | {"events": 1, "transitions": 1, "level": "debug", "role": "processor"}
+        == stored[0]
+    )
     processor.stop()
     assert {each["level"] for each in records(processor) if "logger" in each} <= {"info"}
 
 
-async def test_of_a_warning_level_only_warnings_are_told(start_role, start_api, database, broker, rows, eventually):
+async def test_of_a_warning_level_only_warnings_are_told(
+    start_role, start_api, database, broker, rows, eventually
+):
     urls = {"database_url": database, "rabbitmq_url": broker}
-    processor, api = start_role("processor", **urls, log_level="warning"), await start_api(log_level="warning")
+    processor, api = (
+        start_role("processor", **urls, log_level="warning"),
+        await start_api(log_level="warning"),
+    )
     await eventually(lambda: rows("SELECT 1 FROM observation WHERE observed_through IS NOT NULL"))
     async with httpx.AsyncClient(base_url=api.url) as client:
         await client.get("/status/system")
@@ -87,7 +105,8 @@ async def test_of_a_warning_level_only_warnings_are_told(start_role, start_api, 
 
 
 SECRETS = {
-    name: f"secret-of-the-{name}" for name in ("database", "broker", "api", "asker", "collector", "notify", "body")
+    name: f"secret-of-the-{name}"
+    for name in ("database", "broker", "api", "asker", "collector", "notify", "body")
 }
 
 
@@ -110,7 +129,8 @@ def guarded_broker(rabbitmq, broker):
 
 @pytest.fixture
 def guarded(database, guarded_broker):
-    """Settings with a secret wherever there can be one. Notifications and telemetry go where nobody listens."""
+    """Settings with a secret wherever there can be one. Notifications and telemetry go where nobody
+    listens."""
     nowhere = "127.0.0.1:1"
     return {
         "database_url": with_password(database, SECRETS["database"]),
@@ -127,7 +147,11 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
     guarded, start_processor, start_api, publish, postgres, often, eventually
 ):
     processor, api = await start_processor(**guarded), await start_api(**guarded)
-    body = {"command_type": "HEARTBEAT", "command_args": ["7"], "labels": {"key": [SECRETS["body"]]}}
+    body = {
+        "command_type": "HEARTBEAT",
+        "command_args": ["7"],
+        "labels": {"key": [SECRETS["body"]]},
+    }
     await publish(body, "worker.7.lifecycle")
     await eventually(lambda: of(processor, "alerts_not_told"))
     await ask(api)
@@ -138,11 +162,17 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
     )
     await publish({"command_type": "WORKER_STARTED", "command_args": [7]}, "worker.7.lifecycle")
-    await eventually(lambda: of(processor, "database_away") or of(processor, "database_refuses_batch"))
+    await eventually(
+        lambda: of(processor, "database_away") or of(processor, "database_refuses_batch")
+    )
 
     async def is_refused():
         await ask(api)
-        return [each for each in of(api, "request") if each["status"] >= httpx.codes.INTERNAL_SERVER_ERROR]
+        return [
+            each
+            for each in of(api, "request")
+            if each["status"] >= httpx.codes.INTERNAL_SERVER_ERROR
+        ]
 
     await eventually(is_refused)
     for role in (processor, api):
@@ -156,7 +186,12 @@ async def ask(api):
     async with httpx.AsyncClient(base_url=api.url) as client:
         for token in (SECRETS["api"], SECRETS["asker"]):
             headers = {"Authorization": f"Bearer {token}"}
-            for path in ("/status/system", f"/status/workers?token={token}", f"/{token}", f"/status/workers/{token}"):
+            for path in (
+                "/status/system",
+                f"/status/workers?token={token}",
+                f"/{token}",
+                f"/status/workers/{token}",
+            ):
                 await client.get(path, headers=headers)
 
 
@@ -174,7 +209,9 @@ async def ask(api):
         ("api", {"api_token_": "{api}"}, 2),
     ],
 )
-async def test_no_secret_is_told_by_a_role_that_cannot_start(role, wrong, code, guarded, start_role, eventually):
+async def test_no_secret_is_told_by_a_role_that_cannot_start(
+    role, wrong, code, guarded, start_role, eventually
+):
     given = {name: value.format(**SECRETS) for name, value in wrong.items()}
     started = start_role(role, **guarded | given)
     if code is None:
@@ -206,7 +243,11 @@ except ValueError:
 
 async def test_a_console_log_is_driven_by_nobody_and_shows_no_values_of_frames() -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CONSOLE, stderr=asyncio.subprocess.PIPE, env=os.environ | {"FORCE_COLOR": ""}
+        sys.executable,
+        "-c",
+        CONSOLE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"FORCE_COLOR": ""},
     )
     _, err = await process.communicate()
     said = err.decode()

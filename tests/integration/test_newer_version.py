@@ -16,12 +16,15 @@ NEWER = """
 ALTER TABLE workers DROP CONSTRAINT status_known;
 ALTER TABLE server_instances DROP CONSTRAINT status_known;
 ALTER TABLE transitions DROP CONSTRAINT new_status_known;
-INSERT INTO workers (worker_id, status, reason, created_date, status_since, last_heartbeat, begun_at, begun_status)
+INSERT INTO workers (worker_id, status, reason, created_date, status_since, last_heartbeat,
+    begun_at, begun_status)
 VALUES (7, 'PAUSED', 'maintenance', now(), now(), now(), 1, 'PAUSED'),
        (8, 'RUNNING', 'resumed', now(), now(), now(), NULL, NULL),
        (9, 'LOST', 'unplugged', now(), now(), now(), NULL, NULL);
-INSERT INTO server_instances (instance_id, worker_id, status, reason, created_date, status_since, claim_status)
-VALUES (31, 7, 'PAUSED', 'maintenance', now(), now(), 'PAUSED'), (32, 8, 'CRASHED', 'evicted', now(), now(), NULL);
+INSERT INTO server_instances (instance_id, worker_id, status, reason, created_date, status_since,
+    claim_status)
+VALUES (31, 7, 'PAUSED', 'maintenance', now(), now(), 'PAUSED'), (32, 8, 'CRASHED', 'evicted',
+    now(), now(), NULL);
 UPDATE revision_counter SET revision = 3;
 INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
 VALUES (1, now(), 'worker', 7, 'RUNNING', 'PAUSED', 'maintenance'),
@@ -39,14 +42,19 @@ async def newer(database):
 
 
 async def test_the_processor_carries_them_and_goes_on(newer, processor, publish, rows, eventually):
-    """A beat leaves them as they are, an end that is reported ends them, and the rest of the batch is stored."""
+    """A beat leaves them as they are, an end that is reported ends them, and the rest of the batch
+    is stored."""
     beats = [
-        command("HEARTBEAT", worker, incarnation=START, seq=2, servers=[{"instance_id": 20 + worker}])
+        command(
+            "HEARTBEAT", worker, incarnation=START, seq=2, servers=[{"instance_id": 20 + worker}]
+        )
         for worker in (7, 8, 9, 10)
     ]
     await publish(beats, "worker.7.heartbeat")
     await eventually(lambda: rows("SELECT 1 FROM workers WHERE worker_id = 10"))
-    found = await rows("SELECT worker_id, status, reason, incarnation FROM workers ORDER BY worker_id")
+    found = await rows(
+        "SELECT worker_id, status, reason, incarnation FROM workers ORDER BY worker_id"
+    )
     assert [tuple(row.values()) for row in found] == [
         (7, "PAUSED", "maintenance", START),
         (8, "RUNNING", "resumed", START),
@@ -56,8 +64,14 @@ async def test_the_processor_carries_them_and_goes_on(newer, processor, publish,
     assert await rows("SELECT 1 FROM server_instances WHERE instance_id = 31 AND status = 'PAUSED'")
     await publish(command("WORKER_STOPPED", 7, incarnation=START, seq=3), "worker.7.lifecycle")
     await publish(command("SERVER_STOPPED", 31, 7, 0), "game_server_instance.31.lifecycle")
-    await eventually(lambda: rows("SELECT 1 FROM workers WHERE worker_id = 7 AND status = 'COMPLETE'"))
-    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE instance_id = 31 AND status = 'COMPLETE'"))
+    await eventually(
+        lambda: rows("SELECT 1 FROM workers WHERE worker_id = 7 AND status = 'COMPLETE'")
+    )
+    await eventually(
+        lambda: rows(
+            "SELECT 1 FROM server_instances WHERE instance_id = 31 AND status = 'COMPLETE'"
+        )
+    )
 
 
 async def test_the_rules_of_alerts_look_at_them(newer, processor, rows, eventually):
@@ -98,7 +112,11 @@ FILTERS = (
 async def test_the_api_shows_them_as_they_are(newer, api):
     async with httpx.AsyncClient(base_url=api.url, timeout=60) as http:
         answers = {path: await http.get(path) for path in PATHS}
-    assert {path: answer.text for path, answer in answers.items() if answer.status_code != httpx.codes.OK} == {}
+    assert {
+        path: answer.text
+        for path, answer in answers.items()
+        if answer.status_code != httpx.codes.OK
+    } == {}
     assert "Traceback" not in api.log
     for path in ("/status/workers/7", "/status/servers/31", "/workers/7"):
         assert "PAUSED" in answers[path].text

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from manman_status.store.observation import advance_observation, forget_gaps, register_processor, report_processor
+from manman_status.store.observation import (
+    advance_observation,
+    forget_gaps,
+    register_processor,
+    report_processor,
+)
 from manman_status.store.pool import create_pool
 
 QUEUES = ["beats", "lifecycle"]
@@ -17,7 +22,10 @@ BLIND_AFTER_SECONDS = 30.0
 
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[Any]:
-    async with create_pool(database, application="test", size=1, timeout_seconds=30) as pool, pool.acquire() as one:
+    async with (
+        create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
+        pool.acquire() as one,
+    ):
         yield one
 
 
@@ -28,20 +36,26 @@ async def advance(connection: Any, *, lag: float) -> datetime:
         if not await report_processor(connection, "one", statistics={}):
             await register_processor(connection, "one", host="", version="")
         through = now - timedelta(seconds=lag)
-        await advance_observation(connection, through, standstill_seconds=5.0, blind_after_seconds=BLIND_AFTER_SECONDS)
+        await advance_observation(
+            connection, through, standstill_seconds=5.0, blind_after_seconds=BLIND_AFTER_SECONDS
+        )
     return now
 
 
 async def stood_still(connection: Any, seconds: float) -> datetime:
     through: datetime = await connection.fetchval(
-        "UPDATE observation SET observed_through = now() - make_interval(secs => $1) RETURNING observed_through",
+        "UPDATE observation SET observed_through = now() - make_interval(secs => $1) RETURNING"
+        " observed_through",
         seconds,
     )
     return through
 
 
 async def gaps(connection: Any) -> list[tuple[datetime, datetime]]:
-    return [tuple(row) for row in await connection.fetch("SELECT * FROM observation_gaps ORDER BY began_at")]
+    return [
+        tuple(row)
+        for row in await connection.fetch("SELECT * FROM observation_gaps ORDER BY began_at")
+    ]
 
 
 async def test_the_first_observation_ends_no_gap(connection: Any) -> None:
@@ -49,7 +63,9 @@ async def test_the_first_observation_ends_no_gap(connection: Any) -> None:
     assert await gaps(connection) == []
 
 
-async def test_a_standstill_that_blinded_is_a_gap_from_where_the_watermark_stood(connection: Any) -> None:
+async def test_a_standstill_that_blinded_is_a_gap_from_where_the_watermark_stood(
+    connection: Any,
+) -> None:
     began = await stood_still(connection, 100)
     ended = await advance(connection, lag=0)
     await advance(connection, lag=0)
@@ -81,10 +97,8 @@ async def test_gaps_that_do_not_meet_are_apart(connection: Any) -> None:
 
 
 async def test_gaps_go_with_the_retention(connection: Any) -> None:
-    await connection.execute(
-        """INSERT INTO observation_gaps (began_at, ended_at)
+    await connection.execute("""INSERT INTO observation_gaps (began_at, ended_at)
            SELECT now() - n * interval '1 day', now() - n * interval '1 day' + interval '1 hour'
-           FROM generate_series(29, 31) n"""
-    )
+           FROM generate_series(29, 31) n""")
     assert await forget_gaps(connection, retention_days=30) == 1
     assert len(await gaps(connection)) == 2

@@ -9,7 +9,12 @@ from time import monotonic
 import asyncpg
 import pytest
 
-from manman_status.store.partitions import MOVED_AT_MOST, keep_partitions, partition_name, prepare_partitions
+from manman_status.store.partitions import (
+    MOVED_AT_MOST,
+    keep_partitions,
+    partition_name,
+    prepare_partitions,
+)
 
 
 @pytest.fixture
@@ -35,7 +40,9 @@ async def keep(connection, *, days_ahead=2, retention_days=30):
 
 async def test_partitions_are_made_ahead_once(connection):
     today = datetime.now(UTC).date()
-    assert (await keep(connection)).made == [partition_name(today + timedelta(days=ahead)) for ahead in range(3)]
+    assert (await keep(connection)).made == [
+        partition_name(today + timedelta(days=ahead)) for ahead in range(3)
+    ]
     assert (await keep(connection)).made == []
 
 
@@ -47,7 +54,8 @@ async def test_rows_that_came_before_their_partition_are_moved_into_it(connectio
 
 
 async def test_a_day_with_many_rows_stays_in_the_default_partition(connection):
-    """Moving them would make all readers wait. After the retention they go, but none that is still to be sent."""
+    """Moving them would make all readers wait. After the retention they go, but none that is still
+    to be sent."""
     await connection.execute(
         f"{INSERT} SELECT n, now() - interval '40 days', 'worker', 7, 'RUNNING', 'reported'"
         f" FROM generate_series(1, {MOVED_AT_MOST + 5}) AS n"
@@ -58,8 +66,13 @@ async def test_a_day_with_many_rows_stays_in_the_default_partition(connection):
     )
     await connection.execute("UPDATE relay SET sent_revision = $1", MOVED_AT_MOST + 3)
     today = datetime.now(UTC).date()
-    assert (await keep(connection, days_ahead=1)).made == [partition_name(today + timedelta(days=1))]
-    assert await connection.fetchval("SELECT count(*) FROM transitions_default") == MOVED_AT_MOST + 1 + 2
+    assert (await keep(connection, days_ahead=1)).made == [
+        partition_name(today + timedelta(days=1))
+    ]
+    assert (
+        await connection.fetchval("SELECT count(*) FROM transitions_default")
+        == MOVED_AT_MOST + 1 + 2
+    )
 
 
 async def test_two_processors_may_make_them_at_once(database, connection):
@@ -78,24 +91,30 @@ async def test_two_processors_may_make_them_at_once(database, connection):
     finally:
         await other.close()
     today = datetime.now(UTC).date()
-    assert sorted(first + second) == [partition_name(today + timedelta(days=ahead)) for ahead in range(4)]
+    assert sorted(first + second) == [
+        partition_name(today + timedelta(days=ahead)) for ahead in range(4)
+    ]
 
 
 async def test_partitions_lie_beside_their_parent_whatever_the_search_path(connection):
     await execute(connection, "CREATE SCHEMA manman", "SET search_path = manman, public")
     [today] = (await keep(connection, days_ahead=0)).made
     assert (
-        await connection.fetchval("SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = $1", today)
+        await connection.fetchval(
+            "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = $1", today
+        )
         == "public"
     )
 
 
 async def test_nothing_waits_behind_a_change_that_waits_for_a_reader(database, connection):
-    """As `pg_dump` reads: whoever comes after us would queue behind our lock for as long as it lasts."""
+    """As `pg_dump` reads: whoever comes after us would queue behind our lock for as long as it
+    lasts."""
     await keep(connection, days_ahead=0)
     old = partition_name(datetime.now(UTC).date() - timedelta(days=40))
     await connection.execute(
-        f"CREATE TABLE {old} PARTITION OF transitions FOR VALUES FROM ('2001-01-01') TO ('2001-01-02')"
+        f"CREATE TABLE {old} PARTITION OF transitions FOR VALUES FROM ('2001-01-01') TO"
+        " ('2001-01-02')"
     )
     reader = await asyncpg.connect(database, server_settings={"application_name": "pg_dump"})
     other = await asyncpg.connect(database)
@@ -104,8 +123,12 @@ async def test_nothing_waits_behind_a_change_that_waits_for_a_reader(database, c
     async def change():
         found = []
         while trying:
-            found.append(await keep_partitions(connection, days_ahead=0, retention_days=30))  # would drop
-            found.append(await keep_partitions(connection, days_ahead=3, retention_days=30))  # would make
+            found.append(
+                await keep_partitions(connection, days_ahead=0, retention_days=30)
+            )  # would drop
+            found.append(
+                await keep_partitions(connection, days_ahead=3, retention_days=30)
+            )  # would make
         return found
 
     try:
@@ -117,13 +140,19 @@ async def test_nothing_waits_behind_a_change_that_waits_for_a_reader(database, c
                 begun = monotonic()
                 await other.fetchval("SELECT count(*) FROM transitions", timeout=30)
                 await other.execute(
-                    f"{INSERT} VALUES ($1, now(), 'worker', 7, 'RUNNING', 'reported')", number, timeout=30
+                    f"{INSERT} VALUES ($1, now(), 'worker', 7, 'RUNNING', 'reported')",
+                    number,
+                    timeout=30,
                 )
                 waits.append(monotonic() - begun)
             trying = False
             found = await changing
-        assert max(waits) < 2, waits  # 0.1 s is what is waited for a lock; a machine may stand still
-        assert all("pg_dump (pid " in done.waiting and not done.made and not done.dropped for done in found)
+        assert max(waits) < 2, (
+            waits
+        )  # 0.1 s is what is waited for a lock; a machine may stand still
+        assert all(
+            "pg_dump (pid " in done.waiting and not done.made and not done.dropped for done in found
+        )
         assert (await keep(connection, days_ahead=3)).dropped == [old]
     finally:
         await reader.close()
@@ -140,4 +169,6 @@ async def test_the_start_is_not_held_up_by_a_reader(database, connection):
     finally:
         await reader.close()
     await prepare_partitions(connection)
-    assert await connection.fetchval(f"SELECT to_regclass('{partition_name(datetime.now(UTC).date())}')")
+    assert await connection.fetchval(
+        f"SELECT to_regclass('{partition_name(datetime.now(UTC).date())}')"
+    )

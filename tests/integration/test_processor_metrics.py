@@ -31,14 +31,23 @@ async def measured(api):
 def summed(samples, name, **labels):
     """Of all series that have these labels; None when there is none."""
     found = [
-        value for (each, given), value in samples.items() if each == name and labels.items() <= dict(given).items()
+        value
+        for (each, given), value in samples.items()
+        if each == name and labels.items() <= dict(given).items()
     ]
     return sum(found) if found else None
 
 
-async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(processor, measured, publish, eventually):
+async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(
+    processor, measured, publish, eventually
+):
     async def starts_at_0():
-        return summed(await measured(), f"{PREFIX}_events_total", kind="ServerStopped", outcome="stored") == 0
+        return (
+            summed(
+                await measured(), f"{PREFIX}_events_total", kind="ServerStopped", outcome="stored"
+            )
+            == 0
+        )
 
     await eventually(starts_at_0)
     for _ in range(3):
@@ -50,14 +59,27 @@ async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(proces
         samples = await measured()
         assert summed(samples, f"{PREFIX}_events_total", kind="Heartbeat", outcome="stored") == 3
         assert summed(samples, f"{PREFIX}_events_total", outcome="dead_lettered") == 1
-        assert summed(samples, f"{PREFIX}_transitions_total", entity="worker", status="RUNNING", reason="reported") == 1
+        assert (
+            summed(
+                samples,
+                f"{PREFIX}_transitions_total",
+                entity="worker",
+                status="RUNNING",
+                reason="reported",
+            )
+            == 1
+        )
         assert summed(samples, "manman_status_transitions_total") == 1
         assert summed(samples, f"{PREFIX}_new_ids_total", entity="worker") == 1
         assert summed(samples, f"{PREFIX}_new_ids_total", entity="game_server_instance") == 0
         assert summed(samples, f"{PREFIX}_batch_events_sum") == 3
-        assert summed(samples, f"{PREFIX}_batch_duration_seconds_count") > 1, "canaries are batches too"
+        assert summed(samples, f"{PREFIX}_batch_duration_seconds_count") > 1, (
+            "canaries are batches too"
+        )
         assert summed(samples, "manman_status_relay_backlog_messages") == 0
-        assert summed(samples, "manman_status_queue_messages", queue="manman.status.heartbeats.0") == 0
+        assert (
+            summed(samples, "manman_status_queue_messages", queue="manman.status.heartbeats.0") == 0
+        )
         assert summed(samples, "manman_status_sweep_duration_seconds") > 0
         return summed(samples, "manman_status_workers", health="healthy") == 1
 
@@ -84,7 +106,8 @@ async def test_the_first_notification_is_seen_since_its_outcomes_were_0_before(
 async def test_what_the_broker_gives_out_again_is_counted(
     start_processor, start_role, measured, publish, database, broker, eventually
 ):
-    """Of a processor that was killed while it held messages: the next is told that it is not their first."""
+    """Of a processor that was killed while it held messages: the next is told that it is not their
+    first."""
     first = await start_processor(batch_max_wait_ms=10_000, batch_max_events=10_000)
     await publish({"command_type": "HEARTBEAT", "command_args": ["7"]}, "worker.7.heartbeat")
     connection = await asyncpg.connect(database)
@@ -99,14 +122,18 @@ async def test_what_the_broker_gives_out_again_is_counted(
     await eventually(redelivered)
 
 
-async def test_a_processor_that_was_killed_vanishes_with_all_that_it_counted(start_processor, measured, eventually):
+async def test_a_processor_that_was_killed_vanishes_with_all_that_it_counted(
+    start_processor, measured, eventually
+):
     """The other leads within seconds, and forgets it."""
     doomed = await start_processor()
     await start_processor()
 
     async def two():
         samples = await measured()
-        assert len([name for name, _ in samples if name == f"{PREFIX}_info"]) == 2, "two on one host do not clash"
+        assert len([name for name, _ in samples if name == f"{PREFIX}_info"]) == 2, (
+            "two on one host do not clash"
+        )
         return summed(samples, "manman_status_processors") == 2
 
     await eventually(two)

@@ -1,4 +1,5 @@
-"""Messages whose AMQP properties no client library reads: the broker passes them on all the same."""
+"""Messages whose AMQP properties no client library reads: the broker passes them on all the
+same."""
 
 from __future__ import annotations
 
@@ -38,7 +39,12 @@ def frame(kind, channel, payload):
 def publishing(channel, routing_key, flags, properties):
     """The frames of Basic.Publish, as bytes: pamqp would refuse to write these."""
     body = json.dumps(BEAT).encode()
-    method = struct.pack(">HHH", 60, 40, 0) + short(b"internal_service_events") + short(routing_key) + b"\x00"
+    method = (
+        struct.pack(">HHH", 60, 40, 0)
+        + short(b"internal_service_events")
+        + short(routing_key)
+        + b"\x00"
+    )
     header = struct.pack(">HHQH", 60, 0, len(body), flags) + properties
     return frame(1, channel, method) + frame(2, channel, header) + frame(3, channel, body)
 
@@ -68,7 +74,9 @@ STRANGE = {
 }
 
 
-async def test_no_property_of_a_message_stops_a_queue(start_processor, publish, publish_raw, rows, eventually):
+async def test_no_property_of_a_message_stops_a_queue(
+    start_processor, publish, publish_raw, rows, eventually
+):
     """With two processors, since each waits for the other to settle all that it was given."""
     roles = [await start_processor(canary_interval_seconds=0.2) for _ in range(2)]
     for flags, properties in STRANGE.values():
@@ -76,7 +84,10 @@ async def test_no_property_of_a_message_stops_a_queue(start_processor, publish, 
         publish_raw(b"worker.7.lifecycle", flags, properties)
     publish_raw(b"worker.\xff.heartbeat", 0, b"")
     publish_raw(b"worker.\xff.lifecycle", 0, b"")
-    stored = "SELECT 1 FROM processors HAVING sum((statistics #>> '{events,Heartbeat,stored}')::int) >= $1"
+    stored = (
+        "SELECT 1 FROM processors HAVING sum((statistics #>> '{events,Heartbeat,stored}')::int)"
+        " >= $1"
+    )
     await eventually(lambda: rows(stored, 2 * len(STRANGE) + 2))
     await is_observed_anew(rows, eventually)
     for role in roles:

@@ -1,4 +1,5 @@
-"""What an outside consumer on `external_service_events` sees, whatever fails between the database and it."""
+"""What an outside consumer on `external_service_events` sees, whatever fails between the database
+and it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,13 @@ from manman_status.wire.topology import Topology
 from tests.events import revision_of
 
 WORKERS = 1000
-LIFE = [StatusType.CREATED, StatusType.RUNNING, StatusType.LOST, StatusType.RUNNING, StatusType.COMPLETE]
+LIFE = [
+    StatusType.CREATED,
+    StatusType.RUNNING,
+    StatusType.LOST,
+    StatusType.RUNNING,
+    StatusType.COMPLETE,
+]
 APPLICATION = "relay under test"
 
 
@@ -42,7 +49,8 @@ class Leader:
         self._relaying = asyncio.create_task(self.relay.run())
 
     async def resign(self):
-        """Another can lead at once, while the relay is in the middle of what it does and has not noticed."""
+        """Another can lead at once, while the relay is in the middle of what it does and has not
+        noticed."""
         await self._cancel(self._leading)
 
     async def kill(self):
@@ -65,7 +73,9 @@ class Consumer:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=1000)
         exchange = await channel.declare_exchange("external_service_events", "topic", durable=True)
-        queue = await channel.declare_queue(f"outside-{id(self)}", durable=True, arguments=arguments)
+        queue = await channel.declare_queue(
+            f"outside-{id(self)}", durable=True, arguments=arguments
+        )
         for key in ("worker.*.status", "game_server_instance.*.status"):
             await queue.bind(exchange, key)
         await queue.consume(self._take)
@@ -78,7 +88,10 @@ class Consumer:
     @property
     def revisions(self):
         """Each once, in the order of first arrivals."""
-        return [revision_of(position) for position in dict.fromkeys(message.message_id for message in self.arrived)]
+        return [
+            revision_of(position)
+            for position in dict.fromkeys(message.message_id for message in self.arrived)
+        ]
 
     @property
     def by_entity(self):
@@ -204,7 +217,7 @@ async def write(commit):
 
 
 @pytest.mark.slow
-async def test_of_real_processors_each_transition_arrives_though_the_broker_and_the_leader_are_killed(
+async def test_each_transition_arrives_though_broker_and_leader_are_killed(
     start_processor, publisher_at, broker, consumer, rows, rabbitmq, eventually
 ):
     processors = [await start_processor(), await start_processor()]
@@ -219,9 +232,14 @@ async def test_of_real_processors_each_transition_arrives_though_the_broker_and_
     leader.kill()
     await live(await publisher_at(broker), incarnation=3)
 
-    ended = "SELECT 1 FROM workers WHERE status = 'COMPLETE' AND stopped_incarnation = 3 HAVING count(*) = $1"
+    ended = (
+        "SELECT 1 FROM workers WHERE status = 'COMPLETE' AND stopped_incarnation = 3 HAVING"
+        " count(*) = $1"
+    )
     await eventually(lambda: rows(ended, WORKERS), within_seconds=60)
-    kept = [row["revision"] for row in await rows("SELECT revision FROM transitions ORDER BY revision")]
+    kept = [
+        row["revision"] for row in await rows("SELECT revision FROM transitions ORDER BY revision")
+    ]
     await eventually(lambda: sorted(consumer.revisions) == kept)
     assert len(kept) > 2 * WORKERS
     assert len(consumer.by_entity) == WORKERS
@@ -233,7 +251,15 @@ async def live(publish, *, incarnation):
     """A thousand workers start and stop."""
     for seq, command in enumerate(("WORKER_STARTED", "WORKER_STOPPED"), start=1):
         events = [
-            ({"command_type": command, "command_args": [i], "incarnation": incarnation, "seq": seq}, i)
+            (
+                {
+                    "command_type": command,
+                    "command_args": [i],
+                    "incarnation": incarnation,
+                    "seq": seq,
+                },
+                i,
+            )
             for i in range(1, WORKERS + 1)
         ]
         await publish.many([(event, f"worker.{i}.lifecycle") for event, i in events])
@@ -243,10 +269,16 @@ async def test_a_message_says_what_it_is_to_whoever_reads_only_its_properties(
     connect, lead, consumer, commit, eventually
 ):
     await lead(await connect())
-    await commit(worker(7), Transition(Entity.SERVER_INSTANCE, 31, None, StatusType.RUNNING, Reason.REPORTED, {}))
+    await commit(
+        worker(7),
+        Transition(Entity.SERVER_INSTANCE, 31, None, StatusType.RUNNING, Reason.REPORTED, {}),
+    )
     await eventually(lambda: len(consumer.arrived) == 2)
     first, second = sorted(consumer.arrived, key=lambda message: revision_of(message.message_id))
-    assert (first.routing_key, second.routing_key) == ("worker.7.status", "game_server_instance.31.status")
+    assert (first.routing_key, second.routing_key) == (
+        "worker.7.status",
+        "game_server_instance.31.status",
+    )
     assert (revision_of(first.message_id), revision_of(second.message_id)) == (1, 2)
     assert first.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
     assert first.content_type == "application/json"
@@ -281,7 +313,8 @@ async def test_while_the_broker_is_away_transitions_wait_and_then_all_arrive(
 
 
 class Gate:
-    """A broker that confirms when told to. `sent` is what was handed to it, `refused` what it does not take."""
+    """A broker that confirms when told to. `sent` is what was handed to it, `refused` what it does
+    not take."""
 
     def __init__(self, *, refused=()):
         self.sent = []
@@ -305,7 +338,9 @@ async def test_nothing_is_marked_before_it_is_confirmed(lead, commit, mark, even
     await eventually(lambda: is_marked(mark, 2))
 
 
-async def test_while_a_confirm_is_awaited_nothing_of_the_database_is_held(lead, commit, pool, database, eventually):
+async def test_while_a_confirm_is_awaited_nothing_of_the_database_is_held(
+    lead, commit, pool, database, eventually
+):
     gate = Gate()
     leader = await lead(gate)
     await commit(worker(1))
@@ -313,12 +348,16 @@ async def test_while_a_confirm_is_awaited_nothing_of_the_database_is_held(lead, 
     await leader.resign()  # it would use the pool too, to renew its lease
     assert pool.get_idle_size() == pool.get_size()
     connection = await asyncpg.connect(database)
-    open_ones = "SELECT state FROM pg_stat_activity WHERE application_name = $1 AND xact_start IS NOT NULL"
+    open_ones = (
+        "SELECT state FROM pg_stat_activity WHERE application_name = $1 AND xact_start IS NOT NULL"
+    )
     assert await connection.fetch(open_ones, APPLICATION) == []
     await connection.close()
 
 
-async def test_what_follows_a_refused_message_of_the_same_entity_waits_for_it(lead, commit, mark, eventually):
+async def test_what_follows_a_refused_message_of_the_same_entity_waits_for_it(
+    lead, commit, mark, eventually
+):
     gate = Gate(refused=[3])
     await lead(gate)
     await commit(worker(1), worker(2), worker(1), worker(2), worker(1))
@@ -331,7 +370,9 @@ async def test_what_follows_a_refused_message_of_the_same_entity_waits_for_it(le
     await eventually(lambda: is_marked(mark, 5))
 
 
-async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_was_not(lead, commit, mark, eventually):
+async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_was_not(
+    lead, commit, mark, eventually
+):
     gate = Gate(refused=[1])
     await lead(gate)
     await commit(worker(1), worker(2))
@@ -402,7 +443,9 @@ async def test_a_frozen_leader_that_wakes_does_not_move_the_mark(lead, commit, m
     assert await mark() == 1
 
 
-async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(lead, commit, mark, pool, eventually):
+async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
+    lead, commit, mark, pool, eventually
+):
     gates = [Gate(), Gate()]
     for gate in gates:
         gate.opened.set()
@@ -431,7 +474,9 @@ async def test_transitions_that_are_gone_hold_up_nothing(lead, commit, mark, poo
     assert gate.sent == [4, 5]
 
 
-async def test_a_commit_of_our_own_is_sent_at_once_when_the_relay_is_woken(lead, commit, mark, eventually):
+async def test_a_commit_of_our_own_is_sent_at_once_when_the_relay_is_woken(
+    lead, commit, mark, eventually
+):
     gate = Gate()
     gate.opened.set()
     leader = await lead(gate, poll_seconds=3600)

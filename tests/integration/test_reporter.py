@@ -24,7 +24,8 @@ LABELS = {"group": "eu-1", "version": "1.4.2"}
 
 @pytest.fixture
 async def passing(broker):
-    """All that workers send on the inbound exchange, in its order, from before any processor declares a queue."""
+    """All that workers send on the inbound exchange, in its order, from before any processor
+    declares a queue."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         inbound = await channel.declare_exchange("internal_service_events", "topic", durable=True)
@@ -52,11 +53,17 @@ async def worker_is(rows, status, reason):
 
 
 async def servers(rows):
-    found = await rows("SELECT instance_id, status, evidence FROM server_instances ORDER BY instance_id")
+    found = await rows(
+        "SELECT instance_id, status, evidence FROM server_instances ORDER BY instance_id"
+    )
     return [(row["instance_id"], row["status"], row["evidence"]) for row in found]
 
 
-ENDED = [(31, "COMPLETE", {"exit_code": 0}), (32, "CRASHED", {"exit_code": 139}), (33, "COMPLETE", {})]
+ENDED = [
+    (31, "COMPLETE", {"exit_code": 0}),
+    (32, "CRASHED", {"exit_code": 139}),
+    (33, "COMPLETE", {}),
+]
 
 
 async def test_an_asyncio_worker_reports_its_whole_life(processor, broker, rows, eventually):
@@ -66,7 +73,9 @@ async def test_an_asyncio_worker_reports_its_whole_life(processor, broker, rows,
         await report.server_started(33)
         sql = "SELECT 1 FROM server_instances WHERE status = 'RUNNING' HAVING count(*) = 3"
         await eventually(lambda: rows(sql))
-        [worker] = await eventually(lambda: rows("SELECT * FROM workers WHERE last_heartbeat IS NOT NULL"))
+        [worker] = await eventually(
+            lambda: rows("SELECT * FROM workers WHERE last_heartbeat IS NOT NULL")
+        )
         assert (worker["worker_id"], worker["status"], worker["labels"]) == (7, "RUNNING", LABELS)
         assert (worker["interval_seconds"], worker["incarnation"]) == (1.0, report.incarnation)
         assert report.is_connected
@@ -76,7 +85,9 @@ async def test_an_asyncio_worker_reports_its_whole_life(processor, broker, rows,
     assert (report.waiting, report.dropped, report.is_connected) == (0, 0, False)
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
     assert await servers(rows) == ENDED
-    configs = await rows("SELECT game_server_config_id FROM server_instances WHERE instance_id = 31")
+    configs = await rows(
+        "SELECT game_server_config_id FROM server_instances WHERE instance_id = 31"
+    )
     assert configs == [{"game_server_config_id": 3}]
 
 
@@ -89,7 +100,9 @@ async def test_a_threaded_worker_reports_its_whole_life(processor, broker, rows,
             assert may_end.wait(20)
             report.server_stopped(instance_id, exit_code=exit_code)
 
-        with ThreadedStatusReporter(broker, worker_id=7, interval_seconds=1, labels=LABELS) as report:
+        with ThreadedStatusReporter(
+            broker, worker_id=7, interval_seconds=1, labels=LABELS
+        ) as report:
             codes = {31: 0, 32: 139, 33: None}
             threads = [threading.Thread(target=run_server, args=pair) for pair in codes.items()]
             for thread in threads:
@@ -99,15 +112,23 @@ async def test_a_threaded_worker_reports_its_whole_life(processor, broker, rows,
 
     may_end = threading.Event()
     working = asyncio.create_task(asyncio.to_thread(work))
-    await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING' HAVING count(*) = 3"))
-    await eventually(lambda: rows("SELECT 1 FROM workers WHERE last_heartbeat IS NOT NULL AND labels = $1", LABELS))
+    await eventually(
+        lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING' HAVING count(*) = 3")
+    )
+    await eventually(
+        lambda: rows(
+            "SELECT 1 FROM workers WHERE last_heartbeat IS NOT NULL AND labels = $1", LABELS
+        )
+    )
     may_end.set()
     await working
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
     assert await servers(rows) == ENDED
 
 
-async def test_heartbeats_come_in_time_and_jittered_with_the_whole_inventory(broker, passing, eventually):
+async def test_heartbeats_come_in_time_and_jittered_with_the_whole_inventory(
+    broker, passing, eventually
+):
     async def beats():
         return [body for _, body in await passing() if body["command_type"] == "HEARTBEAT"]
 
@@ -123,7 +144,9 @@ async def test_heartbeats_come_in_time_and_jittered_with_the_whole_inventory(bro
     assert gaps[0] > 0.85
     assert gaps[1] < 1.05, "those that the machine did not hold up are in time"
     last = (await beats())[4]
-    assert [(server["instance_id"], server["game_server_config_id"]) for server in last["servers"]] == [
+    assert [
+        (server["instance_id"], server["game_server_config_id"]) for server in last["servers"]
+    ] == [
         (31, None),
         (32, 3),
     ]
@@ -139,8 +162,15 @@ async def test_lifecycle_events_are_persistent_and_heartbeats_are_not(broker, pa
             return "HEARTBEAT" in await kinds(passing)
 
         await eventually(beaten)
-    modes = {(body["command_type"], int(message.delivery_mode)) for message, body in await passing()}
-    assert modes == {("WORKER_STARTED", 2), ("SERVER_STARTED", 2), ("WORKER_STOPPED", 2), ("HEARTBEAT", 1)}
+    modes = {
+        (body["command_type"], int(message.delivery_mode)) for message, body in await passing()
+    }
+    assert modes == {
+        ("WORKER_STARTED", 2),
+        ("SERVER_STARTED", 2),
+        ("WORKER_STOPPED", 2),
+        ("HEARTBEAT", 1),
+    }
 
 
 class BrokenError(Exception):
@@ -149,7 +179,12 @@ class BrokenError(Exception):
 
 @pytest.mark.parametrize(
     ("end", "stopped"),
-    [(BrokenError(), False), (SystemExit(1), False), (SystemExit(0), True), (KeyboardInterrupt(), True)],
+    [
+        (BrokenError(), False),
+        (SystemExit(1), False),
+        (SystemExit(0), True),
+        (KeyboardInterrupt(), True),
+    ],
     ids=["exception", "exit-1", "exit-0", "interrupt"],
 )
 async def test_a_crash_says_nothing_more_than_what_was_said_before(broker, passing, end, stopped):
@@ -190,7 +225,9 @@ async def test_events_wait_for_the_first_processor_and_are_then_all_there(
             await eventually(lambda: [r for r in caplog.records if r.levelno >= logging.WARNING])
             assert report.waiting == 2
             await start_processor()
-            await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING'"))
+            await eventually(
+                lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING'")
+            )
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     # Once, and once more where it asked between the declarations of the two queues.
     assert 1 <= len(told) <= 2, told
@@ -198,7 +235,9 @@ async def test_events_wait_for_the_first_processor_and_are_then_all_there(
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
 
 
-async def test_what_its_thread_logs_has_the_context_of_whoever_started_it(broker, passing, eventually, caplog):
+async def test_what_its_thread_logs_has_the_context_of_whoever_started_it(
+    broker, passing, eventually, caplog
+):
     whose = contextvars.ContextVar("whose", default="nobody's")
     seen = []
     log = logging.getLogger("manman_status.reporter")
@@ -226,12 +265,18 @@ async def test_a_worker_keeps_its_other_connections_logs(broker, passing, caplog
 
 
 async def test_the_readme_s_worker_is_reported(processor, broker, rows, eventually):
-    [program] = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    program = program.replace("amqp://guest:guest@127.0.0.1:25673/", broker).replace("sleep(60)", "sleep(1)")
+    [program] = re.findall(
+        r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    program = program.replace("amqp://guest:guest@127.0.0.1:25673/", broker).replace(
+        "sleep(60)", "sleep(1)"
+    )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
     assert await process.wait() == 0
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
-    assert await rows("SELECT worker_id, labels FROM workers") == [{"worker_id": 7, "labels": {"group": "eu-1"}}]
+    assert await rows("SELECT worker_id, labels FROM workers") == [
+        {"worker_id": 7, "labels": {"group": "eu-1"}}
+    ]
     assert await servers(rows) == [(31, "COMPLETE", {"exit_code": 0})]
 
 
@@ -245,11 +290,17 @@ with ThreadedStatusReporter("amqp://guest:guest@127.0.0.1:25673/", worker_id=7) 
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "threads"])
-async def test_sigterm_is_a_normal_stop_of_a_worker_that_does_not_handle_it(kind, processor, broker, rows, eventually):
-    programs = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+async def test_sigterm_is_a_normal_stop_of_a_worker_that_does_not_handle_it(
+    kind, processor, broker, rows, eventually
+):
+    programs = re.findall(
+        r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     program = programs[0].replace("sleep(60)", "sleep(600)") if kind == "asyncio" else THREADED
     program = program.replace("amqp://guest:guest@127.0.0.1:25673/", broker)
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE
+    )
     await eventually(lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING'"))
     process.terminate()
     _, errors = await process.communicate()

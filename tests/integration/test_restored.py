@@ -1,4 +1,5 @@
-"""A backup of the database is restored: revisions go back. Whoever follows is told, and misses nothing after it."""
+"""A backup of the database is restored: revisions go back. Whoever follows is told, and misses
+nothing after it."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ EPOCH = "SELECT epoch, previous_epoch, epoch_begins_after FROM revision_counter"
 
 
 class Backup:
-    """Of the test's database, on the same server. While it is taken and restored, nobody can connect."""
+    """Of the test's database, on the same server. While it is taken and restored, nobody can
+    connect."""
 
     def __init__(self, server, database, eventually):
         self._server = server
@@ -59,7 +61,8 @@ class Backup:
 
     async def _is_alone(self, connection):
         return not await connection.fetchval(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1", self._name
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1",
+            self._name,
         )
 
     @asynccontextmanager
@@ -90,7 +93,10 @@ def change(pool):
     """Writes a transition of each of these workers."""
 
     async def write(*worker_ids, status=StatusType.RUNNING):
-        made = [Transition(Entity.WORKER, number, None, status, Reason.REPORTED, {}) for number in worker_ids]
+        made = [
+            Transition(Entity.WORKER, number, None, status, Reason.REPORTED, {})
+            for number in worker_ids
+        ]
         async with pool.acquire() as connection, connection.transaction():
             await append_transitions(connection, made)
 
@@ -103,7 +109,12 @@ async def epoch_of(pool):
 
 async def started(publish, *worker_ids):
     for number in worker_ids:
-        event = {"command_type": "WORKER_STARTED", "command_args": [number], "incarnation": 1, "seq": 1}
+        event = {
+            "command_type": "WORKER_STARTED",
+            "command_args": [number],
+            "incarnation": 1,
+            "seq": 1,
+        }
         await publish(event, f"worker.{number}.lifecycle")
 
 
@@ -120,7 +131,8 @@ def workers(events):
 async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
     start_processor, start_api, publish, backup, rows, database, eventually
 ):
-    """One stream stays open, one client comes later with its old id, `events` and `watch` run all the time."""
+    """One stream stays open, one client comes later with its old id, `events` and `watch` run all
+    the time."""
     api = await start_api(database_timeout_seconds=5, answer_cache_ms=0)
     await start_processor()
     await started(publish, 1, 2)
@@ -153,7 +165,9 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
         assert restored.id.partition("-")[0] != old_id.partition("-")[0]
         after = [event for event in events[events.index(restored) :] if event.kind == "transition"]
         assert {event.id.partition("-")[0] for event in after} == {restored.id.partition("-")[0]}
-        assert [event.revision for event in after] == list(range(revision_of(restored.id) + 1, after[-1].revision + 1))
+        assert [event.revision for event in after] == list(
+            range(revision_of(restored.id) + 1, after[-1].revision + 1)
+        )
 
         for path, query, headers in (
             ("/status/events", {}, {"last-event-id": old_id}),
@@ -164,7 +178,9 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
             problem = refused.json()
             assert (refused.status_code, problem["epoch"]) == (410, restored.id.partition("-")[0])
             assert problem["resume_from"] in problem["detail"]
-            changes = (await http.get("/status/changes", params={"since": problem["resume_from"]})).json()
+            changes = (
+                await http.get("/status/changes", params={"since": problem["resume_from"]})
+            ).json()
             assert {201, 202, 203, 204, 205} <= {item["entity_id"] for item in changes["items"]}
         answer = await http.get("/status/workers/1", headers={"if-none-match": tag})
         assert answer.status_code == 200, "an ETag is of its epoch"
@@ -172,11 +188,15 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
         await asyncio.to_thread(watch.look)
         assert "restored" in watch.notice
         shown = [item["entity_id"] for item in watch.changes]
-        assert set(range(201, 206)) <= set(shown) <= {1, 2, *range(201, 206)}, "nothing of what was lost"
+        assert set(range(201, 206)) <= set(shown) <= {1, 2, *range(201, 206)}, (
+            "nothing of what was lost"
+        )
         client._http.close()
 
         async def said_all():
-            while not {201, 202, 203, 204, 205} <= {json.loads(line)["entity_id"] for line in lines}:
+            while not {201, 202, 203, 204, 205} <= {
+                json.loads(line)["entity_id"] for line in lines
+            }:
                 lines.append(await command.stdout.readline())
 
         await asyncio.wait_for(said_all(), 60)
@@ -216,14 +236,19 @@ async def test_a_revision_that_was_not_given_out_is_410(start_api, change, pool)
     epoch = await epoch_of(pool)
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
         for given in ("4", f"{epoch}-4"):
-            for path, query in (("/status/events", {"from": given}), ("/status/changes", {"since": given})):
+            for path, query in (
+                ("/status/events", {"from": given}),
+                ("/status/changes", {"since": given}),
+            ):
                 refused = await http.get(path, params=query)
                 problem = refused.json()
                 assert (refused.status_code, problem["oldest_revision"]) == (410, 1)
                 assert problem["resume_from"] == f"{epoch}-0"
                 assert "not given out yet, the newest is 3" in problem["detail"]
         for given in ("3", f"{epoch}-3"):
-            assert (await http.get("/status/changes", params={"since": given})).json()["revision"] == 3
+            assert (await http.get("/status/changes", params={"since": given})).json()[
+                "revision"
+            ] == 3
 
 
 @asynccontextmanager
@@ -253,14 +278,21 @@ async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(pool, chan
         await eventually(lambda: has_seen(one, 2))
         await eventually(lambda: has_seen(other, 2))
         after = await pool.fetchrow(EPOCH)
-        assert (after["epoch"] != before, after["previous_epoch"], after["epoch_begins_after"]) == (True, before, 2)
+        assert (after["epoch"] != before, after["previous_epoch"], after["epoch_begins_after"]) == (
+            True,
+            before,
+            2,
+        )
         await change(4, 5)
         await eventually(lambda: has_seen(one, 4))
     assert await pool.fetchrow(EPOCH) == after
 
 
-async def test_other_transitions_under_revisions_that_were_seen_are_another_history(pool, change, eventually):
-    """Another processor, which had seen less, has written as many as were lost before anybody looked."""
+async def test_other_transitions_under_revisions_that_were_seen_are_another_history(
+    pool, change, eventually
+):
+    """Another processor, which had seen less, has written as many as were lost before anybody
+    looked."""
     await change(1, 2, 3)
     await pool.execute(LONG_AGO, 1)
     before = await epoch_of(pool)
@@ -297,7 +329,9 @@ async def test_two_who_notice_at_once_begin_one_epoch(pool, change):
     assert await epoch_of(pool) == first.name
 
 
-async def test_what_was_sent_of_a_history_that_is_gone_is_not_marked_in_the_restored_one(pool, change):
+async def test_what_was_sent_of_a_history_that_is_gone_is_not_marked_in_the_restored_one(
+    pool, change
+):
     """The confirm of a transition comes after another has got its revision."""
     await change(1, 2, 3)
     at = await pool.fetchval("SELECT at FROM transitions WHERE revision = 3")
@@ -306,5 +340,7 @@ async def test_what_was_sent_of_a_history_that_is_gone_is_not_marked_in_the_rest
     async with pool.acquire() as connection:
         await mark_sent(connection, 3, at)
         assert await read_sent_revision(connection) == 0
-        await mark_sent(connection, 3, await pool.fetchval("SELECT at FROM transitions WHERE revision = 3"))
+        await mark_sent(
+            connection, 3, await pool.fetchval("SELECT at FROM transitions WHERE revision = 3")
+        )
         assert await read_sent_revision(connection) == 3

@@ -19,7 +19,9 @@ BATCHES = 60
 
 @pytest.fixture
 async def pool(database):
-    async with create_pool(database, application="test", size=WRITERS + 2, timeout_seconds=10) as pool:
+    async with create_pool(
+        database, application="test", size=WRITERS + 2, timeout_seconds=10
+    ) as pool:
         yield pool
 
 
@@ -36,16 +38,21 @@ async def test_a_tailing_reader_misses_nothing_of_many_concurrent_writers(pool):
         for batch in range(BATCHES):
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute("SELECT pg_sleep($1)", rng.random() * 0.004)
-                many = [transition(writer * 10_000 + batch * 10 + n) for n in range(rng.randint(1, 5))]
+                many = [
+                    transition(writer * 10_000 + batch * 10 + n) for n in range(rng.randint(1, 5))
+                ]
                 await append_transitions(connection, many)
-                # What commits last need not be what began first: here the counter's lock is already held.
+                # What commits last need not be what began first: here the counter's lock is already
+                # held.
                 await connection.execute("SELECT pg_sleep($1)", rng.random() * 0.004)
 
     async def tail():
         last = 0
         while True:
             done = written.is_set()
-            found = await pool.fetch("SELECT revision FROM transitions WHERE revision > $1 ORDER BY revision", last)
+            found = await pool.fetch(
+                "SELECT revision FROM transitions WHERE revision > $1 ORDER BY revision", last
+            )
             seen.extend(row["revision"] for row in found)
             last = seen[-1] if seen else 0
             if done:

@@ -30,7 +30,8 @@ import sys
 from pathlib import Path
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
-postgres, rabbitmq = EmbeddedPostgres(Path(sys.argv[1]) / "a"), EmbeddedRabbitMQ(Path(sys.argv[1]) / "b")
+folder = Path(sys.argv[1])
+postgres, rabbitmq = EmbeddedPostgres(folder / "a"), EmbeddedRabbitMQ(folder / "b")
 with postgres, rabbitmq:
     print("both run", flush=True)
     sys.stdin.read()
@@ -49,7 +50,9 @@ async def test_each_test_has_a_migrated_database(database: str) -> None:
     assert await query(database, "SELECT count(*) FROM workers") == 0
 
 
-async def test_each_test_has_a_virtual_host_of_its_own(broker: str, rabbitmq: EmbeddedRabbitMQ) -> None:
+async def test_each_test_has_a_virtual_host_of_its_own(
+    broker: str, rabbitmq: EmbeddedRabbitMQ
+) -> None:
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue("mine", durable=True)
@@ -102,10 +105,13 @@ async def test_rabbitmq_keeps_its_data_over_stop_and_kill(server_folder: Path) -
 
 
 def test_rabbitmq_reads_no_configuration_but_its_own(rabbitmq: EmbeddedRabbitMQ) -> None:
-    """Whatever a system's node on this machine has in /etc/rabbitmq. The banner names what was read."""
+    """Whatever a system's node on this machine has in /etc/rabbitmq. The banner names what was
+    read."""
     files = re.search(r"Config file\(s\): (.+?)\n\n", rabbitmq.child.log, re.DOTALL)
     assert files
-    assert set(files[1].split()) == {f"{rabbitmq.folder}/{name}" for name in ("advanced.config", "rabbitmq.conf")}
+    assert set(files[1].split()) == {
+        f"{rabbitmq.folder}/{name}" for name in ("advanced.config", "rabbitmq.conf")
+    }
 
 
 def test_a_server_that_cannot_start_says_why_in_one_line(server_folder: Path) -> None:
@@ -123,7 +129,9 @@ def test_a_server_that_cannot_start_says_why_in_one_line(server_folder: Path) ->
             assert "\n" not in said
 
 
-def test_data_of_another_rabbitmq_is_named_with_what_to_do(rabbitmq: EmbeddedRabbitMQ, server_folder: Path) -> None:
+def test_data_of_another_rabbitmq_is_named_with_what_to_do(
+    rabbitmq: EmbeddedRabbitMQ, server_folder: Path
+) -> None:
     [version] = set(BANNER.findall(rabbitmq.child.log))
     assert (rabbitmq.folder / "version").read_text("ascii") == f"{version}\n"
     folder = server_folder / "older-broker"
@@ -134,12 +142,16 @@ def test_data_of_another_rabbitmq_is_named_with_what_to_do(rabbitmq: EmbeddedRab
         with pytest.raises(CommandFailed) as caught:
             server.start()
     said = str(caught.value)
-    assert f"RabbitMQ {version} does not start on the data of RabbitMQ 3.7.28: delete {folder}" in said
+    assert (
+        f"RabbitMQ {version} does not start on the data of RabbitMQ 3.7.28: delete {folder}" in said
+    )
     assert "MANMAN_STATUS_RABBITMQ_SERVER" in said
     assert "\n" not in said
 
 
-def test_the_server_that_is_named_is_the_one_that_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_that_is_named_is_the_one_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "rabbitmq-server"
     monkeypatch.setenv("MANMAN_STATUS_RABBITMQ_SERVER", str(script))
     with pytest.raises(CommandFailed, match="there is no program"):

@@ -1,4 +1,5 @@
-"""Heartbeats that change nothing are stored without being merged: only where merging comes to the same."""
+"""Heartbeats that change nothing are stored without being merged: only where merging comes to the
+same."""
 
 from __future__ import annotations
 
@@ -20,7 +21,13 @@ from manman_status.store.writes import advance_steady, lock_workers, store_rows,
 WORKERS = 4_000
 DIGEST = 77
 LABELS = {"group": "eu-1", "version": "1.4.2"}
-LIFE = "incarnation", "stopped_incarnation", "labels_incarnation", "interval_incarnation", "inventory_incarnation"
+LIFE = (
+    "incarnation",
+    "stopped_incarnation",
+    "labels_incarnation",
+    "interval_incarnation",
+    "inventory_incarnation",
+)
 COUNTS = "seq", "stopped_seq", "labels_seq", "interval_seq", "inventory_seq"
 
 
@@ -43,7 +50,8 @@ def steady(worker_id, now, life):
 
 
 def changes(now, life):
-    """What may be otherwise in a row than in a steady one: fields with the values that they may have."""
+    """What may be otherwise in a row than in a steady one: fields with the values that they may
+    have."""
     at = [0, life - 1, life, life + 1, life + 60_000_000, microseconds(now)]
     moments = [now - timedelta(seconds=seconds) for seconds in (-1, 0, 5, 7_200)]
     ended = {"ended_status": [StatusType.COMPLETE], "ended_reason": [Reason.REPORTED]}
@@ -57,7 +65,10 @@ def changes(now, life):
         {"last_heartbeat": [None, *moments]},
         *({name: [0, life - 1, life, life + 1]} for name in LIFE),
         *({name: [0, 5, 6, 7]} for name in COUNTS),
-        *({name: at} for name in ("first_received_at", "passed_incarnation", "ahead_at", "inventory_digest")),
+        *(
+            {name: at}
+            for name in ("first_received_at", "passed_incarnation", "ahead_at", "inventory_digest")
+        ),
         {"begun_at": at, "begun_status": [StatusType.RUNNING]},
         {"ended_at": [life - 2, life - 1], "first_received_at": [life - 1], **ended},
         {"ended_at": at, **ended},
@@ -91,7 +102,9 @@ async def merged(connection, beats, now):
 
 
 async def kept(connection):
-    return [tuple(row) for row in await connection.fetch("SELECT * FROM workers ORDER BY worker_id")]
+    return [
+        tuple(row) for row in await connection.fetch("SELECT * FROM workers ORDER BY worker_id")
+    ]
 
 
 async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database):
@@ -139,7 +152,8 @@ async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database):
 
 
 async def test_all_workers_of_a_batch_are_locked_at_once(database):
-    """In one order: a batch that locked some of them later could wait for another batch that waits for it."""
+    """In one order: a batch that locked some of them later could wait for another batch that waits
+    for it."""
     async with create_pool(database, application="test", size=2, timeout_seconds=30) as pool:
         async with pool.acquire() as connection, connection.transaction():
             now = await transaction_time(connection)
@@ -150,4 +164,6 @@ async def test_all_workers_of_a_batch_are_locked_at_once(database):
             await advance_steady(connection, {2: None, 1: None}, now)
             for worker_id in (1, 2):
                 with pytest.raises(asyncpg.LockNotAvailableError):
-                    await other.fetch("SELECT FROM workers WHERE worker_id = $1 FOR UPDATE NOWAIT", worker_id)
+                    await other.fetch(
+                        "SELECT FROM workers WHERE worker_id = $1 FOR UPDATE NOWAIT", worker_id
+                    )

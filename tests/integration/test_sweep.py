@@ -31,12 +31,19 @@ WORKERS = 60
 GROUPS = (None, "eu-1", "eu-2")
 DRAINS = ({}, {}, {"drain": "true"}, {"drain": "Off"})
 INTERVALS = (None, 1.0, 5.0, 20.0)
-STATUSES = (StatusType.RUNNING, StatusType.RUNNING, StatusType.RUNNING, StatusType.LOST, StatusType.COMPLETE)
+STATUSES = (
+    StatusType.RUNNING,
+    StatusType.RUNNING,
+    StatusType.RUNNING,
+    StatusType.LOST,
+    StatusType.COMPLETE,
+)
 OBSERVE = "UPDATE observation SET observed_through = $1, resumed_at = $2, advanced_at = $1"
 
 
 def some_rows(chance, now, *, silent_share):
-    """No time of theirs is within two seconds of an edge: the database's clock goes on while it sweeps."""
+    """No time of theirs is within two seconds of an edge: the database's clock goes on while it
+    sweeps."""
 
     def ago(*seconds):
         return now - timedelta(seconds=chance.choice(seconds))
@@ -83,9 +90,14 @@ def some_rows(chance, now, *, silent_share):
 
 
 def told(rows):
-    """What a person sees of all of them; the reasons that the sweep gives with what they rest on."""
+    """What a person sees of all of them; the reasons that the sweep gives with what they rest
+    on."""
     return {
-        (type(row).__name__, key): (row.status, row.reason, sorted(row.evidence) if row.reason in INFERRED else None)
+        (type(row).__name__, key): (
+            row.status,
+            row.reason,
+            sorted(row.evidence) if row.reason in INFERRED else None,
+        )
         for some in (rows.workers, rows.instances)
         for key, row in some.items()
     }
@@ -104,9 +116,9 @@ async def test_both_lose_the_same_and_hold_the_same(database, silent_share, lag,
             await connection.execute(OBSERVE, horizon.observed_through, horizon.resumed_at)
             token = await hold_lease(connection, LEASE, "test", seconds=60)
         leadership = Leadership(pool, "test", lease_seconds=60)
-        await Sweeper(pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None).sweep(
-            token
-        )
+        await Sweeper(
+            pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None
+        ).sweep(token)
         guards = sweep(rows, {}, horizon, at=now, rules=RULES)
         swept = Rows()
         async with pool.acquire() as connection, connection.transaction():
@@ -123,8 +135,10 @@ SELECT n, now(), now() - CASE WHEN n <= $2 THEN interval '100 s' ELSE interval '
   FROM generate_series(1, $1::bigint) n
 """
 FILL_INSTANCES = """
-INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since, reason, missing_since)
-SELECT n, $2, now(), 'RUNNING', now() - interval '1 h', 'reported', $3 FROM generate_series(1, $1::bigint) n
+INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since, reason,
+    missing_since)
+SELECT n, $2, now(), 'RUNNING', now() - interval '1 h', 'reported', $3 FROM generate_series(1,
+    $1::bigint) n
 """
 SIZES = """
 SELECT count(*) FILTER (WHERE entity = 'worker') AS workers,
@@ -160,7 +174,9 @@ async def sweep_once(pool, *, wake=lambda: None):
         await connection.execute("UPDATE leases SET expires_at = now()")
         token = await hold_lease(connection, LEASE, "test", seconds=60)
     leadership = Leadership(pool, "test", lease_seconds=60)
-    sweeper = Sweeper(pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=wake)
+    sweeper = Sweeper(
+        pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=wake
+    )
     await sweeper.sweep(token)
 
 
@@ -212,7 +228,9 @@ async def test_guards_of_many_groups_are_written_and_end(pool):
         pytest.param(20_000, 1_400, (61, None), id="the last of those on hold"),
     ],
 )
-async def test_what_a_leader_that_dies_between_pieces_leaves_the_next_one_completes(pool, workers, silent, guard):
+async def test_what_a_leader_that_dies_between_pieces_leaves_the_next_one_completes(
+    pool, workers, silent, guard
+):
     await fill(pool, workers, silent=silent, groups=1)
     if guard:
         await pool.execute(HELD, "g0", *guard)
@@ -234,5 +252,7 @@ async def test_a_leader_that_dies_while_it_releases_a_group_leaves_it_on_hold(po
     assert await pool.fetchval(LOST_WORKERS) == 1_000
     await sweep_once(pool)
     assert await pool.fetchval(LOST_WORKERS) == 1_000 + 1_200
-    guard = await pool.fetchrow("SELECT opened_at, held, group_size, releasing_since IS NOT NULL FROM guards")
+    guard = await pool.fetchrow(
+        "SELECT opened_at, held, group_size, releasing_since IS NOT NULL FROM guards"
+    )
     assert tuple(guard) == (before, 12_000 - 2_200, 12_000, True)

@@ -1,4 +1,5 @@
-"""What an OpenTelemetry collector is sent by the real roles: traces from a report to its change; metrics."""
+"""What an OpenTelemetry collector is sent by the real roles: traces from a report to its change;
+metrics."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ def run(broker, collector):
             **OFTEN,
         }
         command = [sys.executable, *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done
 
@@ -81,7 +84,12 @@ async def test_one_trace_goes_from_the_report_to_the_republished_change(
     await start_processor(otlp_endpoint=collector.url)
     run("-m", "manman_status", "publish", "started", "7")
 
-    await eventually(lambda: changes and {span.name for span in collector.spans} >= {"external_service_events publish"})
+    await eventually(
+        lambda: (
+            changes
+            and {span.name for span in collector.spans} >= {"external_service_events publish"}
+        )
+    )
     [published] = [span for span in collector.spans if span.service == "manman-status-publish"]
     spans = {span.name: span for span in collector.trace(published.trace_id)}
     assert set(spans) == {
@@ -118,7 +126,7 @@ asyncio.run(main())
 """
 
 
-async def test_an_event_goes_on_in_the_trace_of_the_worker_that_reported_it_and_heartbeats_make_no_spans(
+async def test_an_event_goes_on_in_the_trace_of_its_worker(
     start_processor, run, collector, rows, eventually
 ):
     await start_processor(otlp_endpoint=collector.url)
@@ -129,7 +137,9 @@ async def test_an_event_goes_on_in_the_trace_of_the_worker_that_reported_it_and_
     await eventually(lambda: len({span.trace_id for span in collector.spans}) == 3)
     names = {span.name for span in collector.spans if span.trace_id != trace_id}
     assert names <= {"external_service_events create", "external_service_events publish"}
-    assert [row["traceparent"][3:35] for row in await rows(TRACEPARENTS) if row["traceparent"]] == [trace_id]
+    assert [row["traceparent"][3:35] for row in await rows(TRACEPARENTS) if row["traceparent"]] == [
+        trace_id
+    ]
 
 
 TRACEPARENTS = "SELECT traceparent FROM transitions ORDER BY revision"
@@ -162,16 +172,27 @@ async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_th
     os.kill(processor.pid, signal.SIGSTOP)  # so that it finds all of it at once
     await send(
         ([started(1), started(2)], {}),
-        ([started(3), {"command_type": "HEARTBEAT", "command_args": [3]}, started(4)], {"traceparent": TRACEPARENT}),
+        (
+            [started(3), {"command_type": "HEARTBEAT", "command_args": [3]}, started(4)],
+            {"traceparent": TRACEPARENT},
+        ),
         (started(5), {"traceparent": others}),
     )
     os.kill(processor.pid, signal.SIGCONT)
-    await eventually(lambda: [span.name for span in collector.spans].count("external_service_events publish") == 5)
+    await eventually(
+        lambda: (
+            [span.name for span in collector.spans].count("external_service_events publish") == 5
+        )
+    )
     [batch] = [span for span in collector.spans if span.name == "manman.status.lifecycle.0 store"]
     assert batch.trace_id == TRACE
     assert batch.links == {TRACE[::-1]}
     assert batch.attributes["manman_status.batch.events"] == 6
-    [process] = [span for span in collector.trace(TRACE[::-1]) if span.name == "manman.status.lifecycle.0 process"]
+    [process] = [
+        span
+        for span in collector.trace(TRACE[::-1])
+        if span.name == "manman.status.lifecycle.0 process"
+    ]
     assert process.links == {TRACE}
     kept = [row["traceparent"] and row["traceparent"][3:35] for row in await rows(TRACEPARENTS)]
     assert kept == [None, None, TRACE, TRACE, TRACE[::-1]]
@@ -190,9 +211,14 @@ async def test_what_the_database_refuses_leaves_its_neighbours_their_traces(
         (started(3), {}),
     )
     await eventually(lambda: rows("SELECT FROM workers WHERE worker_id = 3"))
-    kept = "SELECT entity_id, substr(traceparent, 4, 32) AS trace FROM transitions WHERE traceparent IS NOT NULL"
+    kept = (
+        "SELECT entity_id, substr(traceparent, 4, 32) AS trace FROM transitions WHERE traceparent"
+        " IS NOT NULL"
+    )
     assert await rows(kept) == [{"entity_id": 2, "trace": TRACE}]
-    await eventually(lambda: "manman.status.dead publish" in {span.name for span in collector.trace(TRACE[::-1])})
+    await eventually(
+        lambda: "manman.status.dead publish" in {span.name for span in collector.trace(TRACE[::-1])}
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,10 +244,14 @@ async def test_a_message_without_a_sampled_context_is_stored_and_not_traced(
     assert TRACE not in {span.trace_id for span in collector.spans}
 
 
-async def test_what_nobody_understands_is_seen_to_the_dead_letters(start_processor, send, collector, eventually):
+async def test_what_nobody_understands_is_seen_to_the_dead_letters(
+    start_processor, send, collector, eventually
+):
     await start_processor(otlp_endpoint=collector.url)
     await send(({"command_type": "NONSENSE"}, {"traceparent": TRACEPARENT}))
-    await eventually(lambda: {span.name for span in collector.trace(TRACE)} >= {"manman.status.dead publish"})
+    await eventually(
+        lambda: {span.name for span in collector.trace(TRACE)} >= {"manman.status.dead publish"}
+    )
 
 
 async def test_a_change_goes_on_in_its_trace_when_another_processor_publishes_it_later(
@@ -234,11 +264,17 @@ async def test_a_change_goes_on_in_its_trace_when_another_processor_publishes_it
     seen = len(collector.spans)
     await rows("UPDATE relay SET sent_revision = 0")
     await start_processor(otlp_endpoint=collector.url, lease_seconds=1)
-    await eventually(lambda: [s for s in collector.spans[seen:] if s.name == "external_service_events publish"])
-    assert {span.trace_id for span in collector.spans[seen:] if span.service == PROCESSOR} == {TRACE}
+    await eventually(
+        lambda: [s for s in collector.spans[seen:] if s.name == "external_service_events publish"]
+    )
+    assert {span.trace_id for span in collector.spans[seen:] if span.service == PROCESSOR} == {
+        TRACE
+    }
 
 
-async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(start_processor, send, collector, eventually):
+async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(
+    start_processor, send, collector, eventually
+):
     await start_processor(otlp_endpoint=collector.url)
     await send((started(1), {}), (started(2), {}))
     named = {
@@ -247,13 +283,17 @@ async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(start_pr
         "messaging.publish.duration": {"messaging.destination.name": "external_service_events"},
     }
     for name, attributes in named.items():
-        await eventually(lambda name=name, given=attributes: collector.sum(PROCESSOR, name, **given) == 2)
+        await eventually(
+            lambda name=name, given=attributes: collector.sum(PROCESSOR, name, **given) == 2
+        )
     for name in ("batches", "batch.duration"):
         assert collector.sum(PROCESSOR, f"manman_status.{name}") > 0
     await eventually(lambda: collector.sum(PROCESSOR, "manman_status.relay.backlog") == 0)
     for queue in ("manman.status.heartbeats.0", "manman.status.lifecycle.0"):
         of_queue = partial(collector.sum, PROCESSOR, queue=queue)
-        await eventually(lambda of=of_queue: (lag := of("manman_status.lag")) is not None and lag < 5)
+        await eventually(
+            lambda of=of_queue: (lag := of("manman_status.lag")) is not None and lag < 5
+        )
         await eventually(lambda of=of_queue: of("manman_status.queue.depth") is not None)
     resource = collector.resources[PROCESSOR]
     assert resource["service.version"] == "0.1.0"
@@ -270,8 +310,16 @@ async def test_requests_are_spans_and_measurements_by_their_route(start_api, col
         await client.get("/status/workers", params={"token": "token-of-a-test"})
         await client.get("/no/such/path", headers=asker)
     await eventually(lambda: len(collector.spans) == 3)
-    assert [span.name for span in collector.spans] == ["GET /status/workers/{worker_id}", "GET /status/workers", "GET"]
-    assert [span.attributes["http.response.status_code"] for span in collector.spans] == [404, 401, 404]
+    assert [span.name for span in collector.spans] == [
+        "GET /status/workers/{worker_id}",
+        "GET /status/workers",
+        "GET",
+    ]
+    assert [span.attributes["http.response.status_code"] for span in collector.spans] == [
+        404,
+        401,
+        404,
+    ]
     assert [span.trace_id == TRACE for span in collector.spans] == [True, False, True]
     assert "token-of-a-test" not in repr([span.attributes for span in collector.spans])
     measured = {"http.route": "/status/workers/{worker_id}", "http.response.status_code": 404}
@@ -288,7 +336,10 @@ async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
     if state == "hangs":
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
     with no_collector(state) as (url, attempts):
-        processor, api = await start_processor(otlp_endpoint=url), await start_api(otlp_endpoint=url)
+        processor, api = (
+            await start_processor(otlp_endpoint=url),
+            await start_api(otlp_endpoint=url),
+        )
         await send((started(1), {"traceparent": TRACEPARENT}))
         await eventually(lambda: rows("SELECT FROM workers"))
         async with httpx.AsyncClient(base_url=api.url) as client:
@@ -307,7 +358,8 @@ async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
 
 @contextmanager
 def no_collector(state):
-    """An address where nobody listens, where all is refused, or where nothing is ever answered; and the attempts."""
+    """An address where nobody listens, where all is refused, or where nothing is ever answered; and
+    the attempts."""
     attempts = []
     listener = socket.create_server(("127.0.0.1", free_port()), backlog=100)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -317,7 +369,9 @@ def no_collector(state):
             while True:
                 connection, _ = listener.accept()
                 attempts.append(connection.recv(100_000))
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                connection.sendall(
+                    b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                )
                 connection.close()
 
     if state == "closed":
@@ -330,7 +384,9 @@ def no_collector(state):
         listener.close()
 
 
-async def test_a_collector_that_comes_back_is_told_of_and_sent_what_is_new(start_processor, often, eventually):
+async def test_a_collector_that_comes_back_is_told_of_and_sent_what_is_new(
+    start_processor, often, eventually
+):
     port = free_port()
     processor = await start_processor(otlp_endpoint=f"http://127.0.0.1:{port}")
     await eventually(lambda: "do not reach" in processor.log)
@@ -339,13 +395,17 @@ async def test_a_collector_that_comes_back_is_told_of_and_sent_what_is_new(start
         await eventually(lambda: f"reach the collector at 127.0.0.1:{port} again" in processor.log)
 
 
-async def test_a_collector_that_takes_traces_alone_is_told_of_once(start_processor, send, collector, eventually):
+async def test_a_collector_that_takes_traces_alone_is_told_of_once(
+    start_processor, send, collector, eventually
+):
     collector.refused.add("/v1/metrics")
     processor = await start_processor(otlp_endpoint=collector.url)
     for worker_id in range(1, 4):
         seen = collector.requests.copy()
         await send((started(worker_id), {"traceparent": TRACEPARENT}))
-        await eventually(lambda seen=seen: all(collector.requests[path] > seen[path] for path in PATHS))
+        await eventually(
+            lambda seen=seen: all(collector.requests[path] > seen[path] for path in PATHS)
+        )
     assert (processor.log.count("do not reach"), processor.log.count("again")) == (1, 0)
     collector.refused.clear()
     await eventually(lambda: "again" in processor.log)

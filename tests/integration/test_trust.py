@@ -1,4 +1,5 @@
-"""Who may speak as whom: real users of a real broker, with the permissions that docs/trust.md gives them."""
+"""Who may speak as whom: real users of a real broker, with the permissions that docs/trust.md gives
+them."""
 
 from __future__ import annotations
 
@@ -17,7 +18,13 @@ import pytest
 from aio_pika.exceptions import ChannelClosed
 
 from manman_status.store.canary_key import shared_secret
-from manman_status.wire.notices import AlertAcknowledged, GuardReleased, SilenceAsked, control_key, control_message
+from manman_status.wire.notices import (
+    AlertAcknowledged,
+    GuardReleased,
+    SilenceAsked,
+    control_key,
+    control_message,
+)
 from tests.integration.cli.conftest import manman_status
 
 __all__ = ["manman_status"]
@@ -41,7 +48,8 @@ def forged_canary(*arguments, sent_at=FAR_AWAY):
 
 @pytest.fixture
 def url_of(broker, rabbitmq):
-    """The test's virtual host by the URL of a user whom docs/trust.md names, with the permissions it has there."""
+    """The test's virtual host by the URL of a user whom docs/trust.md names, with the permissions
+    it has there."""
 
     def grant(user):
         parts = urlsplit(broker)
@@ -49,14 +57,20 @@ def url_of(broker, rabbitmq):
         given = [arguments for arguments in GRANTS if user in arguments]
         assert given, f"docs/trust.md has no user {user}"
         with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:
-            management.put(f"/api/users/{user}", json={"password": PASSWORD, "tags": ""}).raise_for_status()
+            management.put(
+                f"/api/users/{user}", json={"password": PASSWORD, "tags": ""}
+            ).raise_for_status()
             for command, _, _, _, *rest in given:
                 if command == "set_permissions":
                     body = dict(zip(("configure", "write", "read"), rest, strict=True))
-                    management.put(f"/api/permissions/{virtual_host}/{user}", json=body).raise_for_status()
+                    management.put(
+                        f"/api/permissions/{virtual_host}/{user}", json=body
+                    ).raise_for_status()
                 else:
                     body = dict(zip(("exchange", "write", "read"), rest, strict=True))
-                    management.put(f"/api/topic-permissions/{virtual_host}/{user}", json=body).raise_for_status()
+                    management.put(
+                        f"/api/topic-permissions/{virtual_host}/{user}", json=body
+                    ).raise_for_status()
         return urlunsplit(parts._replace(netloc=f"{user}:{PASSWORD}@{parts.hostname}:{parts.port}"))
 
     return grant
@@ -65,7 +79,11 @@ def url_of(broker, rabbitmq):
 async def is_refused(url, exchange, key, body=b"{}"):
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
-        to = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+        to = (
+            await channel.get_exchange(exchange, ensure=False)
+            if exchange
+            else channel.default_exchange
+        )
         try:
             await to.publish(aio_pika.Message(body), key, mandatory=False)
         except ChannelClosed as error:
@@ -93,7 +111,9 @@ async def is_read_through(publish, rows, eventually, *, worker):
     """What was published to either queue before has been stored, refused or ignored."""
     await publish(beat(worker), f"worker.{worker}.heartbeat")
     await publish(beat(worker + 1), f"worker.{worker + 1}.lifecycle")
-    await eventually(lambda: rows("SELECT 1 FROM workers WHERE worker_id >= $1 HAVING count(*) = 2", worker))
+    await eventually(
+        lambda: rows("SELECT 1 FROM workers WHERE worker_id >= $1 HAVING count(*) = 2", worker)
+    )
 
 
 async def test_a_processor_runs_with_the_documented_rights(
@@ -144,7 +164,10 @@ async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
     lies = [
         (beat(8), "worker.7.heartbeat"),
         ([beat(7), beat(8)], "worker.7.heartbeat"),
-        ({"command_type": "SERVER_STOPPED", "command_args": ["33", "8", "0"]}, "worker.7.lifecycle"),
+        (
+            {"command_type": "SERVER_STOPPED", "command_args": ["33", "8", "0"]},
+            "worker.7.lifecycle",
+        ),
         ({"entity_type": "worker", "identifier": "8", "status_type": "RUNNING"}, "worker.7.status"),
         (control_message(GuardReleased("eu")), "worker.7.lifecycle"),
     ]
@@ -161,17 +184,25 @@ async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
     assert sum("the event is about" in reason for reason in reasons) == len(lies) - 1
     assert [json.loads(body) for body, _ in letters].count(beat(8)) == 2
     assert await rows("SELECT worker_id FROM workers") == [{"worker_id": 7}]
-    assert await rows("SELECT instance_id FROM server_instances ORDER BY 1") == [{"instance_id": n} for n in (31, 32)]
+    assert await rows("SELECT instance_id FROM server_instances ORDER BY 1") == [
+        {"instance_id": n} for n in (31, 32)
+    ]
 
 
-async def test_an_operator_sends_control_messages_and_nothing_else(processor, url_of, rows, manman_status, eventually):
+async def test_an_operator_sends_control_messages_and_nothing_else(
+    processor, url_of, rows, manman_status, eventually
+):
     url = url_of("operator-ann")
-    added = await manman_status(*("silence", "add", "--for", "1h", "--why", "w", "--group", "eu"), rabbitmq_url=url)
+    added = await manman_status(
+        *("silence", "add", "--for", "1h", "--why", "w", "--group", "eu"), rabbitmq_url=url
+    )
     assert (added.code, added.err) == (0, "")
     await eventually(lambda: rows("SELECT 1 FROM silences"))
     assert await is_refused(url, "internal_service_events", "worker.7.heartbeat")
     assert await is_refused(url, "", QUEUES[1])
-    assert not await is_refused(url, "manman.status.control", "guard.release", control_message(GuardReleased("eu")))
+    assert not await is_refused(
+        url, "manman.status.control", "guard.release", control_message(GuardReleased("eu"))
+    )
 
 
 async def test_a_consumer_of_alerts_reads_alerts_alone(processor, url_of):
@@ -188,7 +219,9 @@ async def test_a_consumer_of_alerts_reads_alerts_alone(processor, url_of):
     assert await is_refused(url, "external_service_events", "alert.info.worker_lost")
 
 
-async def test_control_messages_are_taken_by_their_own_way_only(processor, publish, rows, dead_letters, eventually):
+async def test_control_messages_are_taken_by_their_own_way_only(
+    processor, publish, rows, dead_letters, eventually
+):
     body, key = control_message(QUIET), control_key(QUIET)
     await publish(body, "worker.alerts.lifecycle")
     await publish(control_message(AlertAcknowledged(1)), key, "manman.status.control")
@@ -204,14 +237,18 @@ async def test_control_messages_are_taken_by_their_own_way_only(processor, publi
         return len(letters) == 3
 
     await eventually(all_refused)
-    assert letters["a control message is taken from the exchange manman.status.control only"] == body
+    assert (
+        letters["a control message is taken from the exchange manman.status.control only"] == body
+    )
     assert letters.keys() > {
         "this control message is taken with the routing key alert.acknowledge only",
         "the exchange manman.status.control takes control messages only",
     }
 
 
-async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(start_processor, publish, rows, depth, eventually):
+async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(
+    start_processor, publish, rows, depth, eventually
+):
     """The watermark stays where the one true canary has put it, whatever anybody says of a time."""
     processor = await start_processor(**RARE_CANARIES)
     before = await eventually(lambda: observed_through(rows))
@@ -232,7 +269,9 @@ async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(start_process
     assert "Traceback" not in processor.log
 
 
-async def test_a_true_canary_sent_again_proves_no_more_than_it_did(start_processor, publish, broker, rows, eventually):
+async def test_a_true_canary_sent_again_proves_no_more_than_it_did(
+    start_processor, publish, broker, rows, eventually
+):
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange("internal_service_events", "topic", durable=True)
@@ -266,7 +305,9 @@ async def test_processors_that_start_at_once_agree_on_the_secret(database):
     assert len(secret) == 32
 
 
-async def test_a_restored_backup_without_the_secret_blinds_nobody(start_processor, rows, eventually):
+async def test_a_restored_backup_without_the_secret_blinds_nobody(
+    start_processor, rows, eventually
+):
     await start_processor(canary_interval_seconds=0.2)
     await is_observed_anew(rows, eventually)
     await rows("WITH a AS (DELETE FROM processors) DELETE FROM canary_key")

@@ -28,7 +28,8 @@ async def test_the_queues_of_before_are_retired_and_their_processor_goes_on(
     await asyncio.to_thread(command.upgrade, alembic_config(empty_database), "0010")
     before = await asyncpg.connect(empty_database)
     await before.execute(
-        "INSERT INTO watermarks (queue, observed_through) SELECT unnest($1::text[]), now()", OLD_QUEUES
+        "INSERT INTO watermarks (queue, observed_through) SELECT unnest($1::text[]), now()",
+        OLD_QUEUES,
     )
     await before.execute(
         "INSERT INTO processors (processor_id, host, version, started_at, last_seen)"
@@ -40,7 +41,9 @@ async def test_the_queues_of_before_are_retired_and_their_processor_goes_on(
         await before.execute(OLD_CANARY, queue)
     assert await before.fetchval("SELECT array_agg(DISTINCT state) FROM watermarks") == ["retired"]
     await start_processor(database_url=empty_database)
-    await eventually(lambda: before.fetchval("SELECT observed_through > now() - interval '3 s' FROM observation"))
+    await eventually(
+        lambda: before.fetchval("SELECT observed_through > now() - interval '3 s' FROM observation")
+    )
     active = "SELECT array_agg(queue ORDER BY queue) FROM watermarks WHERE state = 'active'"
     assert await before.fetchval(active) == sorted(Topology().queues(1))
     await eventually(lambda: before.fetchval("SELECT count(*) = 2 FROM watermarks"))

@@ -44,7 +44,11 @@ def seal(secret=b"s" * 32):
 def read(body, *, exchange=INBOUND, key, must_match=True):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
     admission = Admission(
-        seal(), queue="q", kind="heartbeats", control_exchange=CONTROL, body_must_match_key=must_match
+        seal(),
+        queue="q",
+        kind="heartbeats",
+        control_exchange=CONTROL,
+        body_must_match_key=must_match,
     )
     return decode(body, admission.by(exchange, key))
 
@@ -117,7 +121,12 @@ def test_every_control_message_has_a_key_of_its_own():
 def test_a_control_message_needs_its_exchange_and_its_key(message):
     body, key = control_message(message), control_key(message)
     assert read(body, exchange=CONTROL, key=key).notices == [message]
-    for exchange, other in ((INBOUND, key), ("", key), (CONTROL, "worker.7.lifecycle"), (CONTROL, "")):
+    for exchange, other in (
+        (INBOUND, key),
+        ("", key),
+        (CONTROL, "worker.7.lifecycle"),
+        (CONTROL, ""),
+    ):
         decoded = read(body, exchange=exchange, key=other, must_match=False)
         assert (decoded.notices, len(decoded.poison)) == ([], 1)
 

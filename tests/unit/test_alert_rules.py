@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from manman_status.domain.alerts.alert import AlertState, Severity, Subject
 from manman_status.domain.alerts.crash_loop import CRASHES, take_turns
 from manman_status.domain.alerts.dead_letters import remember
-from manman_status.domain.alerts.flapping import FLAP_WINDOW, HIGH_PERCENT, LOW_PERCENT, changing_percent
+from manman_status.domain.alerts.flapping import (
+    FLAP_WINDOW,
+    HIGH_PERCENT,
+    LOW_PERCENT,
+    changing_percent,
+)
 from manman_status.domain.alerts.folding import OPEN_AT_ONCE
 from manman_status.domain.alerts.judgement import judge
 from manman_status.domain.alerts.message import Tone, compose
@@ -76,21 +81,36 @@ def crashed(instance_id=31, *, on=None, config=None, **fields):
 
 def scene(*changes, now=NOW, **fields):
     workers = {change.worker.worker_id: change.worker for change in changes if change.worker}
-    instances = {change.entity_id: change.new_status for change in changes if change.entity is Entity.SERVER_INSTANCE}
+    instances = {
+        change.entity_id: change.new_status
+        for change in changes
+        if change.entity is Entity.SERVER_INSTANCE
+    }
     crashes = [crash_of(change) for change in changes if change.entity is Entity.SERVER_INSTANCE]
-    given = {"workers": workers, "instances": instances, "crashes": crashes, "lag_seconds": 0.5} | fields
+    given = {
+        "workers": workers,
+        "instances": instances,
+        "crashes": crashes,
+        "lag_seconds": 0.5,
+    } | fields
     return Scene(now=now, changes=changes, **given)
 
 
 def opened(judgement):
     """Keys of what opened and is not over, each with its cause."""
-    return {finding.key: cause for finding, cause in judgement.opened if finding.key not in judgement.over}
+    return {
+        finding.key: cause
+        for finding, cause in judgement.opened
+        if finding.key not in judgement.over
+    }
 
 
 def later(first, **fields):
     """A scene in which all that is open after `first` still is."""
     judge(first)
-    return Scene(open=first.open, **{"now": NOW + timedelta(seconds=1), "lag_seconds": 0.5} | fields)
+    return Scene(
+        open=first.open, **{"now": NOW + timedelta(seconds=1), "lag_seconds": 0.5} | fields
+    )
 
 
 def test_a_quiet_scene_has_nothing_to_tell():
@@ -108,15 +128,21 @@ def test_a_lost_worker_is_critical_when_servers_went_with_it():
 def test_a_lost_worker_is_over_once_it_is_anything_else_or_forgotten():
     first = scene(lost(worker()))
     assert judge(later(first, workers={7: worker()})).over == {}
-    assert "worker_lost:7" in judge(later(first, workers={7: worker(status=StatusType.RUNNING)})).over
-    assert judge(later(scene(lost(worker())), workers={})).over == {"worker_lost:7": "it is forgotten"}
+    assert (
+        "worker_lost:7" in judge(later(first, workers={7: worker(status=StatusType.RUNNING)})).over
+    )
+    assert judge(later(scene(lost(worker())), workers={})).over == {
+        "worker_lost:7": "it is forgotten"
+    }
 
 
 def test_the_end_that_a_lost_worker_says_late_takes_nothing_from_its_alert():
     first = scene(lost(worker(), lost_servers=40))
     judge(first)
     late = msgspec.structs.replace(
-        lost(worker(status=StatusType.CRASHED)), old_status=StatusType.LOST, new_status=StatusType.CRASHED
+        lost(worker(status=StatusType.CRASHED)),
+        old_status=StatusType.LOST,
+        new_status=StatusType.CRASHED,
     )
     judgement = judge(scene(late, open=first.open))
     assert (judgement.opened, judgement.found_again, judgement.over) == ([], [], {})
@@ -124,7 +150,12 @@ def test_the_end_that_a_lost_worker_says_late_takes_nothing_from_its_alert():
 
 def left_behind(instance_id, on):
     return crashed(
-        instance_id, on=on, new_status=StatusType.LOST, reason=Reason.WORKER_LOST, was_left=True, exit_code=None
+        instance_id,
+        on=on,
+        new_status=StatusType.LOST,
+        reason=Reason.WORKER_LOST,
+        was_left=True,
+        exit_code=None,
     )
 
 
@@ -138,7 +169,10 @@ def test_the_servers_of_a_worker_that_crashed_are_part_of_its_alert():
     [(alone, _)] = judge(first).opened
     assert alone.severity is Severity.WARNING
     judgement = judge(scene(left_behind(31, dead), left_behind(32, dead), open=first.open))
-    assert opened(judgement) == {"server_crashed:31": "worker_lost:7", "server_crashed:32": "worker_lost:7"}
+    assert opened(judgement) == {
+        "server_crashed:31": "worker_lost:7",
+        "server_crashed:32": "worker_lost:7",
+    }
     [loaded] = judgement.found_again
     assert loaded.severity is Severity.CRITICAL
     assert "worker 7 crashed, and 2 of its servers with it" in loaded.summary
@@ -146,7 +180,9 @@ def test_the_servers_of_a_worker_that_crashed_are_part_of_its_alert():
     [more] = judge(scene(left_behind(33, dead), open=first.open, instances=gone)).found_again
     assert "3 of its servers" in more.summary
     back = {7: worker(status=StatusType.RUNNING)}
-    over = judge(Scene(now=NOW, open=first.open, lag_seconds=0.5, workers=back, instances=gone)).over
+    over = judge(
+        Scene(now=NOW, open=first.open, lag_seconds=0.5, workers=back, instances=gone)
+    ).over
     assert sorted(over) == [*(f"server_crashed:{i}" for i in gone), "worker_lost:7"]
 
 
@@ -187,7 +223,10 @@ def test_a_crash_says_how_it_ended_and_is_over_after_a_while_or_when_it_runs_aga
     still = {"instances": {31: StatusType.CRASHED}}
     assert judge(later(scene(crashed()), **again)).over == {"server_crashed:31": "it runs again"}
     assert judge(later(scene(crashed()), **still)).over == {}
-    assert "server_crashed:31" in judge(later(scene(crashed()), now=NOW + timedelta(minutes=10), **still)).over
+    assert (
+        "server_crashed:31"
+        in judge(later(scene(crashed()), now=NOW + timedelta(minutes=10), **still)).over
+    )
 
 
 def test_what_was_lost_with_its_worker_is_no_crash_when_the_next_life_does_not_list_it():
@@ -197,7 +236,9 @@ def test_what_was_lost_with_its_worker_is_no_crash_when_the_next_life_does_not_l
 
 
 def test_a_server_that_its_worker_left_behind_when_it_ended_is_told_of():
-    left = crashed(new_status=StatusType.LOST, reason=Reason.WORKER_LOST, was_left=True, exit_code=None)
+    left = crashed(
+        new_status=StatusType.LOST, reason=Reason.WORKER_LOST, was_left=True, exit_code=None
+    )
     [(finding, _)] = judge(scene(left)).opened
     assert "left it behind" in finding.summary
 
@@ -216,11 +257,16 @@ def test_three_crashes_of_a_config_are_one_loop_with_the_crashes_as_its_parts():
 
 
 def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one():
-    hosts = [worker(i, status=StatusType.RUNNING, group=group) for i, group in ((1, "eu"), (2, "eu"), (3, "us"))]
+    hosts = [
+        worker(i, status=StatusType.RUNNING, group=group)
+        for i, group in ((1, "eu"), (2, "eu"), (3, "us"))
+    ]
     first = scene(*(crashed(i, on=hosts[0], config=3) for i in (31, 32, 33)))
     [(loop, _), *_] = judge(first).opened
     assert loop.key == "crash_loop:config:3"
-    assert loop.subject == Subject(group="eu", worker_id=1, game_server_config_id=3, labels={"group": "eu"})
+    assert loop.subject == Subject(
+        group="eu", worker_id=1, game_server_config_id=3, labels={"group": "eu"}
+    )
 
     def spread(to):
         crashes = [Crash(NOW, 1, 3)] * 3 + [Crash(NOW, host.worker_id, 3) for host in to]
@@ -234,16 +280,28 @@ def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one():
 
 def test_crashes_of_many_configs_on_one_worker_are_a_loop_of_the_worker_alone():
     host = worker(status=StatusType.RUNNING)
-    crashes = [crashed(100 + 10 * config + i, on=host, config=config) for config in (1, 2, 3) for i in (1, 2, 3)]
-    loops = [finding.key for finding, _ in judge(scene(*crashes)).opened if finding.rule == "crash_loop"]
+    crashes = [
+        crashed(100 + 10 * config + i, on=host, config=config)
+        for config in (1, 2, 3)
+        for i in (1, 2, 3)
+    ]
+    loops = [
+        finding.key for finding, _ in judge(scene(*crashes)).opened if finding.rule == "crash_loop"
+    ]
     assert loops == ["crash_loop:worker:7"]
 
 
 def test_what_a_worker_no_longer_lists_all_at_once_is_no_loop():
     host = worker(status=StatusType.RUNNING)
-    gone = [crashed(i, on=host, config=3, reason=Reason.MISSING_FROM_INVENTORY) for i in range(1, 41)]
+    gone = [
+        crashed(i, on=host, config=3, reason=Reason.MISSING_FROM_INVENTORY) for i in range(1, 41)
+    ]
     assert {finding.rule for finding, _ in judge(scene(*gone)).opened} == {"server_crashed"}
-    before = [Crash(NOW - timedelta(minutes=age), 7, 3, was_inferred=True) for age in (2, 4) for _ in range(40)]
+    before = [
+        Crash(NOW - timedelta(minutes=age), 7, 3, was_inferred=True)
+        for age in (2, 4)
+        for _ in range(40)
+    ]
     again = scene(*gone, crashes=[*before, *map(crash_of, gone)])
     assert "crash_loop:config:3" in opened(judge(again))
 
@@ -257,11 +315,15 @@ def loops_of_all_that_is_left(crashes, known):
             for culprit in crash.culprits:
                 crashes_of.setdefault(culprit, []).append(crash)
         numbers = {
-            culprit: sum(not crash.was_inferred for crash in some)
-            + len({(crash.worker_id, crash.at) for crash in some if crash.was_inferred})
+            culprit: (
+                sum(not crash.was_inferred for crash in some)
+                + len({(crash.worker_id, crash.at) for crash in some if crash.was_inferred})
+            )
             for culprit, some in crashes_of.items()
         }
-        looping = [culprit for culprit in numbers if culprit in known] or [c for c in numbers if numbers[c] >= CRASHES]
+        looping = [culprit for culprit in numbers if culprit in known] or [
+            c for c in numbers if numbers[c] >= CRASHES
+        ]
         if not looping:
             break
         worst = min(looping, key=lambda culprit: (-numbers[culprit], culprit))
@@ -320,14 +382,20 @@ def test_a_loop_is_over_when_nothing_crashed_for_a_window_and_its_parts_are_over
     host = worker(status=StatusType.RUNNING)
     first = scene(*(crashed(i, on=host, config=3) for i in (1, 2, 3)))
     crashes = [Crash(NOW, 7, 3)] * 3
-    known = {"workers": {7: host}, "instances": dict.fromkeys((1, 2, 3), StatusType.CRASHED), "crashes": crashes}
+    known = {
+        "workers": {7: host},
+        "instances": dict.fromkeys((1, 2, 3), StatusType.CRASHED),
+        "crashes": crashes,
+    }
     assert judge(later(first, now=NOW + timedelta(minutes=9), **known)).over == {}
     over = judge(later(first, now=NOW + timedelta(minutes=10), **known)).over
     assert sorted(over) == ["crash_loop:config:3", *(f"server_crashed:{i}" for i in (1, 2, 3))]
 
 
 def flips(*seconds_ago):
-    return [Flip(NOW - timedelta(seconds=ago), bool(place % 2)) for place, ago in enumerate(seconds_ago)]
+    return [
+        Flip(NOW - timedelta(seconds=ago), bool(place % 2)) for place, ago in enumerate(seconds_ago)
+    ]
 
 
 def test_a_worker_that_is_lost_and_found_again_and_again_flaps_and_its_loss_is_part_of_that():
@@ -337,7 +405,9 @@ def test_a_worker_that_is_lost_and_found_again_and_again_flaps_and_its_loss_is_p
 
 
 def test_a_worker_that_is_lost_now_and_then_does_not_flap():
-    assert opened(judge(scene(lost(worker()), flips={7: flips(500, 450, 0)}))) == {"worker_lost:7": None}
+    assert opened(judge(scene(lost(worker()), flips={7: flips(500, 450, 0)}))) == {
+        "worker_lost:7": None
+    }
 
 
 def test_flapping_is_over_below_the_low_threshold_and_not_before():
@@ -373,8 +443,18 @@ INCIDENT = f"fleet_guard:eu:{START.isoformat()}"
 def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part():
     guard = held_group()
     first = scene(lost(worker(1, group="eu")), lost(worker(2, group="us")), guards=[guard])
-    assert opened(judge(first)) == {INCIDENT: None, "worker_lost:1": INCIDENT, "worker_lost:2": None}
-    again = Scene(now=NOW, open=first.open, guards=[guard], lag_seconds=0.5, workers={1: worker(1), 2: worker(2)})
+    assert opened(judge(first)) == {
+        INCIDENT: None,
+        "worker_lost:1": INCIDENT,
+        "worker_lost:2": None,
+    }
+    again = Scene(
+        now=NOW,
+        open=first.open,
+        guards=[guard],
+        lag_seconds=0.5,
+        workers={1: worker(1), 2: worker(2)},
+    )
     [found] = judge(again).found_again
     assert "10 of 20 workers of group eu" in found.summary
 
@@ -382,7 +462,9 @@ def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part():
 def test_an_incident_of_a_group_is_open_until_the_guard_is_and_nobody_of_it_is_missing():
     first = scene(lost(worker(1, group="eu")), guards=[held_group()])
     assert judge(later(first, workers={1: worker(1, group="eu")})).over == {}
-    back = Scene(now=NOW, open=first.open, lag_seconds=0.5, workers={1: worker(1, status=StatusType.RUNNING)})
+    back = Scene(
+        now=NOW, open=first.open, lag_seconds=0.5, workers={1: worker(1, status=StatusType.RUNNING)}
+    )
     assert sorted(judge(back).over) == [INCIDENT, "worker_lost:1"]
 
 
@@ -395,7 +477,9 @@ def one_that_never_returns():
     return {"open": first.open, "workers": {1: dead}}
 
 
-def test_who_is_lost_as_the_guard_opens_is_a_part_and_who_is_lost_after_it_is_told(one_that_never_returns):
+def test_who_is_lost_as_the_guard_opens_is_a_part_and_who_is_lost_after_it_is_told(
+    one_that_never_returns,
+):
     last, other = worker(2, group="eu"), worker(3, group="eu")
     known = one_that_never_returns | {"workers": {1: worker(1, group="eu"), 2: last, 3: other}}
     judgement = judge(scene(lost(last, held_since=START), lost(other), **known))
@@ -413,7 +497,8 @@ def test_a_group_that_is_held_again_is_another_incident(one_that_never_returns):
 
 
 @pytest.mark.parametrize(
-    ("lag", "severity"), [(None, None), (5, None), (14, None), (16, Severity.WARNING), (31, Severity.CRITICAL)]
+    ("lag", "severity"),
+    [(None, None), (5, None), (14, None), (16, Severity.WARNING), (31, Severity.CRITICAL)],
 )
 def test_an_observer_that_is_late_for_long_is_a_warning_and_a_blind_one_critical(lag, severity):
     found = judge(scene(lag_seconds=lag)).opened
@@ -442,7 +527,9 @@ def test_a_gap_in_judging_is_told_as_no_processor_and_the_blindness_is_part_of_i
     assert opened(judge(first)) == {"no_processor": None, "observer": "no_processor"}
     soon = later(first, lag_seconds=0.5)
     assert list(judge(soon).over) == ["observer"]
-    later_on = Scene(now=NOW + timedelta(minutes=1), open=soon.open, lag_seconds=0.5, unjudged_seconds=1.0)
+    later_on = Scene(
+        now=NOW + timedelta(minutes=1), open=soon.open, lag_seconds=0.5, unjudged_seconds=1.0
+    )
     assert list(judge(later_on).over) == ["no_processor"]
 
 
@@ -460,7 +547,11 @@ def test_dead_letters_are_news_when_they_become_more():
     assert memory == Memory(3, NOW)
 
     def over(now, waiting):
-        return judge(Scene(now=now, open=dict(more.open), lag_seconds=0.5, dead_letters=waiting, memory=memory)).over
+        return judge(
+            Scene(
+                now=now, open=dict(more.open), lag_seconds=0.5, dead_letters=waiting, memory=memory
+            )
+        ).over
 
     assert over(NOW + timedelta(minutes=9), 3) == {}
     assert over(NOW + timedelta(minutes=9), None) == {}
@@ -473,14 +564,18 @@ def test_dead_letters_that_were_taken_and_others_that_came_are_news_again():
     assert opened(judge(scene(dead_letters=1, memory=remember(taken)))) == {"dead_letters": None}
 
 
-def test_letters_that_somebody_lists_and_gives_back_are_one_alert_and_those_taken_for_good_are_over():
+def test_letters_that_are_listed_and_returned_stay_one_alert():
     statistics, memory, told, open_alerts = Statistics(), Memory(), [], {}
     for turn, waiting in enumerate([0, 3, 0, 0, 3, 3, 0, 0, 0, 0]):
         statistics.note_dead_letters(waiting, now=5.0 * turn)
         now = NOW + timedelta(seconds=5 * turn)
-        seen = scene(now=now, dead_letters=statistics.dead_letters_waiting, memory=memory, open=open_alerts)
+        seen = scene(
+            now=now, dead_letters=statistics.dead_letters_waiting, memory=memory, open=open_alerts
+        )
         judgement, memory, open_alerts = judge(seen), remember(seen), seen.open
-        told += [(turn, "opened") for _ in judgement.opened] + [(turn, why) for why in judgement.over.values()]
+        told += [(turn, "opened") for _ in judgement.opened] + [
+            (turn, why) for why in judgement.over.values()
+        ]
     assert told == [(1, "opened"), (9, "the queue is empty")]
 
 
@@ -569,7 +664,11 @@ def duplicate(of, **rival_labels):
 
 
 def test_two_processes_with_one_id_are_a_warning_until_one_is_silent():
-    twice = scene(duplicates={7: duplicate(worker(status=StatusType.RUNNING, group="eu", host="h1"), host="h2")})
+    twice = scene(
+        duplicates={
+            7: duplicate(worker(status=StatusType.RUNNING, group="eu", host="h1"), host="h2")
+        }
+    )
     [(finding, cause)] = judge(twice).opened
     assert (finding.key, finding.severity, cause) == ("duplicate_worker:7", Severity.WARNING, None)
     assert "incarnations 2000 and 1000, host h1 and h2)" in finding.summary
@@ -580,7 +679,8 @@ def test_two_processes_with_one_id_are_a_warning_until_one_is_silent():
 
 
 def flood(number, *, first=1, known=None, **fields):
-    """The scene in which so many workers, two of a group, are lost at once, beside those of the scene `known`."""
+    """The scene in which so many workers, two of a group, are lost at once, beside those of the
+    scene `known`."""
     gone = [worker(i, group=f"g{i // 2}") for i in range(first, first + number)]
     workers = {each.worker_id: each for each in gone} | (dict(known.workers) if known else {})
     return scene(*map(lost, gone), workers=workers, open=known.open if known else {}, **fields)
@@ -596,7 +696,9 @@ def test_what_a_rule_finds_beyond_its_bound_is_one_alert():
     finding, cause = judgement.opened[-1]
     assert (finding.key, cause) == (MORE, None)
     assert finding.summary.startswith("and 100 more workers are lost, in 51 groups")
-    again = judge(flood(50, first=10_000, known=first, memory=judgement.memory, unlisted=Unlisted(150, 76)))
+    again = judge(
+        flood(50, first=10_000, known=first, memory=judgement.memory, unlisted=Unlisted(150, 76))
+    )
     assert not again.opened
     assert not again.over
     [found] = again.found_again
@@ -608,7 +710,9 @@ def test_the_alert_for_all_the_others_is_over_when_none_is_left():
     memory = judge(first).memory
     still = scene(workers=first.workers, open=first.open, memory=memory, unlisted=Unlisted(1, 1))
     assert not judge(still).over
-    none_left = scene(workers=first.workers, open=first.open, memory=memory, unlisted=Unlisted(0, 0))
+    none_left = scene(
+        workers=first.workers, open=first.open, memory=memory, unlisted=Unlisted(0, 0)
+    )
     over = judge(none_left)
     assert over.over == {MORE: "each lost worker has an alert of its own"}
     assert over.memory.folded == {}
@@ -628,11 +732,15 @@ def test_crashes_beyond_the_bound_are_over_when_none_has_come_for_a_while():
     gone = [crashed(i, on=None) for i in range(OPEN_AT_ONCE + 7)]
     first = scene(*gone)
     judgement = judge(first)
-    assert judgement.opened[-1][0].summary.startswith("and 7 more alerts of the rule server_crashed")
+    assert judgement.opened[-1][0].summary.startswith(
+        "and 7 more alerts of the rule server_crashed"
+    )
     key = "server_crashed:more:0"
     later = scene(now=NOW + timedelta(minutes=9), open=dict(first.open), memory=judgement.memory)
     assert key not in judge(later).over
-    much_later = scene(now=NOW + timedelta(minutes=10), open=dict(first.open), memory=judgement.memory)
+    much_later = scene(
+        now=NOW + timedelta(minutes=10), open=dict(first.open), memory=judgement.memory
+    )
     assert judge(much_later).over[key] == "no more have come for 10 minutes"
 
 
@@ -657,7 +765,9 @@ def test_more_new_workers_in_a_minute_than_were_known_is_an_alert(new, before, i
     """Not of a fleet that nothing was known of: that is a first start."""
     found = scene(minutes=minutes(*new), workers_before=before)
     assert opened(judge(found)) == ({"new_workers": None} if is_alert else {})
-    over = scene(now=NOW + timedelta(minutes=1), open=found.open, minutes=minutes(7), workers_before=None)
+    over = scene(
+        now=NOW + timedelta(minutes=1), open=found.open, minutes=minutes(7), workers_before=None
+    )
     assert judge(over).over.keys() == ({"new_workers"} if is_alert else set())
 
 

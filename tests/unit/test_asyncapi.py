@@ -29,12 +29,16 @@ SHIPPED = files("manman_status.api").joinpath("asyncapi.json").read_bytes()
 DOCUMENT: dict[str, Any] = json.loads(SHIPPED)
 SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
 EVENT_SHAPES = {name: schema for name, schema in SCHEMAS.items() if "examples" in schema}
-EXAMPLES = [(name, example) for name, schema in EVENT_SHAPES.items() for example in schema["examples"]]
+EXAMPLES = [
+    (name, example) for name, schema in EVENT_SHAPES.items() for example in schema["examples"]
+]
 
 
 def channels(action: str) -> dict[str, dict[str, Any]]:
     """By address, of the operations of this kind."""
-    names = [name for name, operation in DOCUMENT["operations"].items() if operation["action"] == action]
+    names = [
+        name for name, operation in DOCUMENT["operations"].items() if operation["action"] == action
+    ]
     return {DOCUMENT["channels"][name]["address"]: DOCUMENT["channels"][name] for name in names}
 
 
@@ -56,7 +60,9 @@ def problems(instance: Any, schema: dict[str, Any]) -> list[str]:
 
 
 def test_what_is_shipped_is_what_this_program_would_make() -> None:
-    assert text() == SHIPPED, "python -m manman_status.processor.asyncapi > manman_status/api/asyncapi.json"
+    assert text() == SHIPPED, (
+        "python -m manman_status.processor.asyncapi > manman_status/api/asyncapi.json"
+    )
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -73,11 +79,17 @@ def test_every_binding_of_the_queues_has_its_channels() -> None:
     ):
         patterns = {key.replace("*", "[^.]+") for key in keys}
         addresses = [
-            address for address, found in received.items() if found["bindings"]["amqp"]["queue"]["name"] == queue
+            address
+            for address, found in received.items()
+            if found["bindings"]["amqp"]["queue"]["name"] == queue
         ]
         assert addresses
-        assert all(any(re.fullmatch(pattern, address) for pattern in patterns) for address in addresses)
-        assert all(any(re.fullmatch(pattern, address) for address in addresses) for pattern in patterns)
+        assert all(
+            any(re.fullmatch(pattern, address) for pattern in patterns) for address in addresses
+        )
+        assert all(
+            any(re.fullmatch(pattern, address) for address in addresses) for pattern in patterns
+        )
 
 
 def test_every_kind_of_command_is_told() -> None:
@@ -104,12 +116,18 @@ def test_every_field_that_is_read_is_told_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
-def test_each_example_is_understood_alone_and_in_an_array(name: str, example: dict[str, Any]) -> None:
+def test_each_example_is_understood_alone_and_in_an_array(
+    name: str, example: dict[str, Any]
+) -> None:
     assert problems(example, SCHEMAS[name]) == []
     for body, count in ((example, 1), ([example] * 3, 3)):
         decoded = decode(json.dumps(body).encode())
         assert (len(decoded.events) + len(decoded.notices), decoded.poison) == (count, [])
-    taking = [address for address, channel in channels("receive").items() if problems(example, payload(channel)) == []]
+    taking = [
+        address
+        for address, channel in channels("receive").items()
+        if problems(example, payload(channel)) == []
+    ]
     assert taking, "no channel takes it"
 
 
@@ -162,11 +180,15 @@ def test_the_document_and_the_program_agree_what_is_poison(fields: dict[str, Any
     assert bool(problems(beat, SCHEMAS["Heartbeat"])) == (fields not in GOOD)
 
 
-@pytest.mark.parametrize("arguments", [["31", "7"], [31, 7, "3"], [31, 7, ""], [31, 7, None], ["31"], ["31", "7", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["31", "7"], [31, 7, "3"], [31, 7, ""], [31, 7, None], ["31"], ["31", "7", "x"]]
+)
 def test_optional_arguments_are_told_as_they_are_understood(arguments: list[Any]) -> None:
     for name, kind in (("ServerStarted", "SERVER_STARTED"), ("ServerStopped", "SERVER_STOPPED")):
         event = {"command_type": kind, "command_args": arguments}
-        assert bool(problems(event, SCHEMAS[name])) == bool(decode(json.dumps(event).encode()).poison)
+        assert bool(problems(event, SCHEMAS[name])) == bool(
+            decode(json.dumps(event).encode()).poison
+        )
 
 
 def sent_to(message: StatusMessage) -> dict[str, Any]:
@@ -210,14 +232,24 @@ def test_every_alert_that_is_sent_is_as_told() -> None:
     for rule, severity, state in product(RULE_NAMES, Severity, AlertState):
         is_over = state is AlertState.RESOLVED
         fields: dict[str, Any] = {field.name: None for field in msgspec.structs.fields(ToldAlert)}
-        fields |= {"alert_id": 1, "key": "k", "rule": rule, "severity": severity, "state": state, "version": 2}
+        fields |= {
+            "alert_id": 1,
+            "key": "k",
+            "rule": rule,
+            "severity": severity,
+            "state": state,
+            "version": 2,
+        }
         fields |= {
             "summary": "s",
             "subject": Subject(group="eu", worker_id=7),
             "evidence": {"a": [1]},
             "opened_at": NOW,
         }
-        fields |= {"resolved_at": NOW if is_over else None, "resolution": "over" if is_over else None}
+        fields |= {
+            "resolved_at": NOW if is_over else None,
+            "resolution": "over" if is_over else None,
+        }
         check(alert_message(ToldAlert(**fields)))
 
 

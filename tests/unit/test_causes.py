@@ -29,8 +29,14 @@ def caused_by(cause):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ProbableAuthenticationError("ACCESS_REFUSED - …"), "RabbitMQ refused the login of user 'ann'"),
-        (ConnectionNotAllowed("NOT_ALLOWED - vhost games not found"), "RabbitMQ has no virtual host 'games'"),
+        (
+            ProbableAuthenticationError("ACCESS_REFUSED - …"),
+            "RabbitMQ refused the login of user 'ann'",
+        ),
+        (
+            ConnectionNotAllowed("NOT_ALLOWED - vhost games not found"),
+            "RabbitMQ has no virtual host 'games'",
+        ),
         (
             ConnectionNotAllowed("NOT_ALLOWED - access to vhost 'games' refused for user 'ann'"),
             "user 'ann' may not use the virtual host 'games'",
@@ -40,16 +46,25 @@ def caused_by(cause):
             "RabbitMQ closed the connection: connection limit (2) is reached",
         ),
         (
-            ChannelAccessRefused("ACCESS_REFUSED - access to queue 'q' in vhost 'games' refused for user 'ann'"),
+            ChannelAccessRefused(
+                "ACCESS_REFUSED - access to queue 'q' in vhost 'games' refused for user 'ann'"
+            ),
             "user 'ann' may not configure queue 'q'",
         ),
         (
-            ChannelAccessRefused("ACCESS_REFUSED - configure access to queue 'q' in vhost '/' refused for user 'ann'"),
+            ChannelAccessRefused(
+                "ACCESS_REFUSED - configure access to queue 'q' in vhost '/' refused for user 'ann'"
+            ),
             "user 'ann' may not configure queue 'q'",
         ),
         (
-            ChannelLockedResource("RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q'"),
-            "RabbitMQ refuses: RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q'",
+            ChannelLockedResource(
+                "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q'"
+            ),
+            (
+                "RabbitMQ refuses: RESOURCE_LOCKED - cannot obtain exclusive access to locked"
+                " queue 'q'"
+            ),
         ),
         (
             caused_by(socket.gaierror(-2, "Name or service not known")),
@@ -61,11 +76,17 @@ def caused_by(cause):
         ),
         (
             caused_by(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]")),
-            "RabbitMQ does not answer: rabbit.example:5672 does not speak TLS: is it the port for amqps?",
+            (
+                "RabbitMQ does not answer: rabbit.example:5672 does not speak TLS: is it the port"
+                " for amqps?"
+            ),
         ),
         (
             IncompatibleProtocolError("AMQP 1.0"),
-            "RabbitMQ does not answer: what answers at rabbit.example:5672 does not speak AMQP: is it the right port?",
+            (
+                "RabbitMQ does not answer: what answers at rabbit.example:5672 does not speak AMQP:"
+                " is it the right port?"
+            ),
         ),
         (TimeoutError(), "RabbitMQ does not answer: no answer from rabbit.example:5672"),
         (TimeoutError("no answer within 10 s"), "RabbitMQ does not answer: no answer within 10 s"),

@@ -31,10 +31,17 @@ def sent(monkeypatch):
     def take(adapter, request, **_):
         bodies.append(json.loads(request.body))
         answer = requests.Response()
-        answer.status_code, answer.request, answer.url, answer._content = 200, request, request.url, b'{"ok": true}'
+        answer.status_code, answer.request, answer.url, answer._content = (
+            200,
+            request,
+            request.url,
+            b'{"ok": true}',
+        )
         return answer
 
-    monkeypatch.setattr(apprise.NotifyBase, "request_rate_per_sec", 0)  # else it waits seconds between two
+    monkeypatch.setattr(
+        apprise.NotifyBase, "request_rate_per_sec", 0
+    )  # else it waits seconds between two
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", take)
     return bodies
 
@@ -51,8 +58,10 @@ def burst(number, **fields):
             told_alert(
                 i,
                 severity=Severity.CRITICAL,
-                summary=f"worker {i} is silent, and 40 of its servers with it: look at its host & process, and start it"
-                " again",
+                summary=(
+                    f"worker {i} is silent, and 40 of its servers with it: look at its host &"
+                    " process, and start it again"
+                ),
                 opened_at=told_alert().opened_at + timedelta(seconds=i),
                 **fields,
             ),
@@ -65,12 +74,18 @@ def burst(number, **fields):
     ("url", "text_of", "most"),
     [
         ("discord://WebhookID/WebhookToken", lambda body: body["content"], 2000),
-        ("tgram://123456789:AAabcdefghijklmnopqrstuvwxyz0123456/1234", lambda body: body["text"], 4096),
+        (
+            "tgram://123456789:AAabcdefghijklmnopqrstuvwxyz0123456/1234",
+            lambda body: body["text"],
+            4096,
+        ),
         ("rocket://WebhookA/WebhookB@chat.example.com/#fleet", lambda body: body["text"], 1000),
         ("pagerduty://IntegrationKey@ApiKey", lambda body: body["payload"]["summary"], 1024),
     ],
 )
-async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_rest(url, text_of, most, sent):
+async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_rest(
+    url, text_of, most, sent
+):
     news = burst(200)
     told = await channel(url).tell(news)
     assert told == [alert for _, alert in news]
@@ -81,15 +96,26 @@ async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_
     assert int(more) < len(news)
 
 
-async def test_the_pager_that_is_shown_has_an_incident_for_each_alert_and_its_end_resolves_it(tmp_path, sent):
+async def test_the_pager_that_is_shown_has_an_incident_for_each_alert_and_its_end_resolves_it(
+    tmp_path, sent
+):
     file = tmp_path / "routes.toml"
     file.write_text(blocks(README, "toml")[0], "utf-8")
-    [pager] = [each for each in open_channels(Settings(notify_routes_file=str(file))) if each.service == "Pager Duty"]
+    [pager] = [
+        each
+        for each in open_channels(Settings(notify_routes_file=str(file)))
+        if each.service == "Pager Duty"
+    ]
     critical = {"severity": Severity.CRITICAL, "told_severity": Severity.CRITICAL, "told_at": START}
-    first, second = told_alert(1, severity=Severity.CRITICAL), told_alert(2, severity=Severity.CRITICAL)
+    first, second = (
+        told_alert(1, severity=Severity.CRITICAL),
+        told_alert(2, severity=Severity.CRITICAL),
+    )
     assert await pager.tell([(News.OPENED, first), (News.OPENED, second)]) == [first]
     assert await pager.tell([(News.OPENED, second)]) == [second]
-    longer = told_alert(1, **critical, summary="worker 1 is silent, and 40 of its servers with it: look at it")
+    longer = told_alert(
+        1, **critical, summary="worker 1 is silent, and 40 of its servers with it: look at it"
+    )
     over = told_alert(2, **OVER | critical, summary="worker 2 is late")
     assert await pager.tell([(News.REMINDER, longer)]) == [longer]
     assert await pager.tell([(News.RESOLVED, over)]) == [over]
@@ -113,12 +139,14 @@ PAGERS = [
 
 
 @pytest.mark.parametrize(("url", "key"), PAGERS)
-async def test_what_is_told_of_an_alert_is_of_one_incident_whoever_tells_it_and_whatever_it_is_about(url, key, sent):
+async def test_notifications_of_an_alert_belong_to_one_incident(url, key, sent):
     url += "?action=map"
     told = {"told_severity": Severity.WARNING, "told_at": START}
     await channel(url).tell([(News.OPENED, told_alert())])
     await channel(url).tell([(News.REMINDER, told_alert(**told, summary="worker 1 is late"))])
-    await channel(url).tell([(News.RESOLVED, told_alert(**told | OVER, subject=Subject(group=None)))])
+    await channel(url).tell(
+        [(News.RESOLVED, told_alert(**told | OVER, subject=Subject(group=None)))]
+    )
     await channel(url).tell([(News.OPENED, told_alert(2))])
     keys = [body[key] for body in sent]
     assert keys[0] == keys[1] == keys[2] != keys[3]
@@ -126,7 +154,9 @@ async def test_what_is_told_of_an_alert_is_of_one_incident_whoever_tells_it_and_
 
 async def test_a_pager_that_resolves_without_being_told_to_has_incidents_too(sent):
     await channel("ilert://il1api0123456789abcdef0123").tell([(News.OPENED, told_alert(7))])
-    await channel("ilert://il1api0123456789abcdef0123").tell([(News.OPENED, told_alert(8, key="x" * 500))])
+    await channel("ilert://il1api0123456789abcdef0123").tell(
+        [(News.OPENED, told_alert(8, key="x" * 500))]
+    )
     assert [body["alertKey"] for body in sent] == ["worker_lost:7 #7", f"{'x' * 200} #8"]
 
 
@@ -146,7 +176,9 @@ async def test_a_service_that_resolves_what_it_remembers_itself_is_told_in_one_m
 
 
 async def test_what_is_longer_than_a_service_takes_by_itself_is_cut(sent):
-    await channel("pagerduty://IntegrationKey@ApiKey").tell([(News.OPENED, told_alert(summary="x" * 2000))])
+    await channel("pagerduty://IntegrationKey@ApiKey").tell(
+        [(News.OPENED, told_alert(summary="x" * 2000))]
+    )
     [body] = sent
     assert len(body["payload"]["summary"]) <= 1024
 
@@ -161,21 +193,29 @@ HOSTILE = (
     ("url", "texts"),
     [
         ("discord://WebhookID/WebhookToken", lambda body: [body["content"]]),
-        ("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#fleet", lambda body: [json.dumps(body)]),
+        (
+            "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#fleet",
+            lambda body: [json.dumps(body)],
+        ),
         ("mmost://chat.example.com/3ccdd113474722377935511fc85d3dd4", lambda body: [body["text"]]),
         ("tgram://123456789:AAabcdefghijklmnopqrstuvwxyz0123456/1234", lambda body: [body["text"]]),
         ("json://hooks.example.com", lambda body: [body["title"], body["message"]]),
     ],
 )
 async def test_words_that_workers_choose_mention_link_and_forge_nothing(url, texts, sent):
-    alert = told_alert(summary=f"8 of 17 workers of {HOSTILE} went silent", subject=Subject(group=HOSTILE))
+    alert = told_alert(
+        summary=f"8 of 17 workers of {HOSTILE} went silent", subject=Subject(group=HOSTILE)
+    )
     with suppress(NotTaken):  # not every service understands the answer that it gets here
         await channel(url).tell([(News.OPENED, alert)])
     assert sent
     for text in (text for body in sent for text in texts(body)):
         assert not re.search(
-            r"@(everyone|here|1)|<!|<@|&lt;!|<b>bold|\]\(|https?://evil|\|\||[\u2028\u202e\x1b\x9b]", text
+            r"@(everyone|here|1)|<!|<@|&lt;!|<b>bold|\]\(|https?://evil|\|\||[\u2028\u202e\x1b\x9b]",
+            text,
         )
         assert "\\u2028" not in text
-        assert not [line for line in text.splitlines() if line.lstrip("*").startswith("critical: forged")]
+        assert not [
+            line for line in text.splitlines() if line.lstrip("*").startswith("critical: forged")
+        ]
         assert "everyone" in text

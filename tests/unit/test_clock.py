@@ -21,7 +21,9 @@ HOUR = 3600.0
 def reading(at, *, database=None, took=0.0):
     """At `at` seconds of the monotonic clock, and as many of the database's unless another is
     given."""
-    return ClockReading(START + timedelta(seconds=at if database is None else database), at, at + took)
+    return ClockReading(
+        START + timedelta(seconds=at if database is None else database), at, at + took
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,9 @@ def reading(at, *, database=None, took=0.0):
     [(0.25, 0), (2.0, 0), (-1.5, 0), (3.25, 3), (HOUR, HOUR), (-2.75, -3), (-HOUR, -HOUR)],
 )
 def test_only_a_difference_of_more_than_two_seconds_is_a_step(database, expected):
-    assert step_between(reading(0), reading(0.25, database=database)) == pytest.approx(expected, abs=0.3)
+    assert step_between(reading(0), reading(0.25, database=database)) == pytest.approx(
+        expected, abs=0.3
+    )
     assert (step_between(reading(0), reading(0.25, database=database)) == 0) is (expected == 0)
 
 
@@ -84,7 +88,9 @@ def test_the_first_reading_of_all_finds_a_step_back_and_no_step_forward():
 
 def test_after_a_step_the_state_is_never_ok():
     def state(lag_seconds):
-        return observation_state(lag_seconds, degraded_after_seconds=5, blind_after_seconds=30, is_doubtful=True)
+        return observation_state(
+            lag_seconds, degraded_after_seconds=5, blind_after_seconds=30, is_doubtful=True
+        )
 
     assert [state(0.2), state(6), state(31)] == [
         ObservationState.DEGRADED,
@@ -104,7 +110,9 @@ def test_the_command_line_says_since_when_it_is_degraded():
             "processors": [],
         }
     )
-    assert line.startswith("degraded since the database's clock stepped by -3600 s at 2026-11-27T20:19:11Z")
+    assert line.startswith(
+        "degraded since the database's clock stepped by -3600 s at 2026-11-27T20:19:11Z"
+    )
 
 
 def test_a_clock_that_steps_again_and_again_is_one_alert_until_it_is_steady():
@@ -116,5 +124,10 @@ def test_a_clock_that_steps_again_and_again_is_one_alert_until_it_is_steady():
     second = Scene(now=again, clock_step=ClockStep(again, 30.0), lag_seconds=0.2, open=first.open)
     judgement = judge(second)
     assert (judgement.opened, judgement.over) == ([], {})
-    third = Scene(now=again + timedelta(minutes=10), clock_step=second.clock_step, lag_seconds=0.2, open=second.open)
+    third = Scene(
+        now=again + timedelta(minutes=10),
+        clock_step=second.clock_step,
+        lag_seconds=0.2,
+        open=second.open,
+    )
     assert judge(third).over == {"clock_stepped": "the clock has been steady for 10 minutes"}

@@ -16,7 +16,9 @@ NO_FILTERS = WorkerFilters()
 ids = st.integers(1, 2**63 - 1)
 
 
-def is_refused(cursor: str, kind: str = "workers", filters: WorkerFilters | ServerFilters = NO_FILTERS) -> bool:
+def is_refused(
+    cursor: str, kind: str = "workers", filters: WorkerFilters | ServerFilters = NO_FILTERS
+) -> bool:
     try:
         read_cursor(cursor, kind, filters)
     except InvalidParameter as error:
@@ -57,7 +59,9 @@ def test_no_other_text_is_a_cursor(text: str) -> None:
         ("workers", ServerFilters(active=True)),
     ],
 )
-def test_a_cursor_of_another_list_or_other_filters_is_refused(kind: str, filters: WorkerFilters) -> None:
+def test_a_cursor_of_another_list_or_other_filters_is_refused(
+    kind: str, filters: WorkerFilters
+) -> None:
     assert is_refused(write_cursor("workers", NO_FILTERS, 7), kind, filters)
 
 
@@ -73,5 +77,6 @@ def test_what_base64_would_forgive_is_refused(padding: str) -> None:
 
 @pytest.mark.parametrize("last_id", [2**63, 2**64 - 1])
 def test_a_cursor_to_an_id_that_there_cannot_be_is_refused(last_id: int) -> None:
-    """Whoever knows how they are made can make one; the database would be asked for what it has no number for."""
+    """Whoever knows how they are made can make one; the database would be asked for what it has no
+    number for."""
     assert is_refused(write_cursor("workers", NO_FILTERS, last_id))

@@ -41,9 +41,12 @@ def test_several_hosts_are_places_to_try(
         "sslcompression=0&sslsni=1&fallback_application_name=x",
     ],
 )
-def test_what_asyncpg_would_send_to_the_server_as_a_setting_is_kept_from_it(parameters: str) -> None:
+def test_what_asyncpg_would_send_to_the_server_as_a_setting_is_kept_from_it(
+    parameters: str,
+) -> None:
     assert (
-        parse_database_url(f"postgresql://h/x?sslmode=require&{parameters}").dsn == "postgresql://h/x?sslmode=require"
+        parse_database_url(f"postgresql://h/x?sslmode=require&{parameters}").dsn
+        == "postgresql://h/x?sslmode=require"
     )
 
 
@@ -52,7 +55,9 @@ def test_what_asyncpg_and_the_server_understand_is_passed_on() -> None:
     assert parse_database_url(url).dsn == url
 
 
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+asyncpg"])
+@pytest.mark.parametrize(
+    "scheme", ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+asyncpg"]
+)
 def test_a_drivers_name_in_the_scheme_does_no_harm(scheme: str) -> None:
     assert parse_database_url(f"{scheme}://u:p@h/x").dsn == "postgresql://u:p@h/x"
 

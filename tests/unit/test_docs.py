@@ -23,7 +23,9 @@ DOCUMENTS = {
 }
 README = DOCUMENTS["README.md"]
 FOLDERS = {"README.md": ROOT, "CHANGELOG.md": ROOT}
-COMMAND = re.compile(r"(?:^ {4}(?:\$ )?|`)(?:\.venv/bin/)?manman-status (.+?)(?=  |`|$)", re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:^ {4}(?:\$ )?|`)(?:\.venv/bin/)?manman-status (.+?)(?=  |`|$)", re.MULTILINE
+)
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
 
 
@@ -36,7 +38,10 @@ def blocks(text: str, language: str) -> list[str]:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_variable_is_a_setting(name: str) -> None:
     named = set(re.findall(rf"{PREFIX}[A-Z0-9_]*[A-Z0-9]", DOCUMENTS[name]))
-    assert named - {variable(setting) for setting in (*Settings.__struct_fields__, *NON_FIELDS)} == set()
+    assert (
+        named - {variable(setting) for setting in (*Settings.__struct_fields__, *NON_FIELDS)}
+        == set()
+    )
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -45,7 +50,9 @@ def test_every_link_leads_to_a_file(name: str) -> None:
     assert [link for link in LINK.findall(DOCUMENTS[name]) if not (folder / link).is_file()] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "report-from-shell.md", "report-from-amqp.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CHANGELOG.md", "report-from-shell.md", "report-from-amqp.md"]
+)
 def test_every_command_could_be_given_as_it_stands(name: str) -> None:
     lines = COMMAND.findall(DOCUMENTS[name])
     assert lines
@@ -72,14 +79,20 @@ def test_the_routes_that_are_shown_are_understood(tmp_path: Path) -> None:
     [text] = blocks(README, "toml")
     file.write_text(text, "utf-8")
     [urls] = re.findall(r"^ {4}MANMAN_STATUS_NOTIFY_URLS='(.*)'$", README, re.MULTILINE)
-    channels = open_channels(Settings(notify_urls=tuple(urls.split()), notify_routes_file=str(file)))
+    channels = open_channels(
+        Settings(notify_urls=tuple(urls.split()), notify_routes_file=str(file))
+    )
     assert len(channels) == 4
 
 
 def test_the_reporter_s_arguments_are_told_as_they_are() -> None:
     rows = re.findall(r"^\| `(\w+)` \|(.*?)\|", DOCUMENTS["report-from-python.md"], re.MULTILINE)
     parameters = inspect.signature(StatusReporter).parameters
-    expected = {name: shown(parameter.default) for name, parameter in parameters.items() if name != "rabbitmq_url"}
+    expected = {
+        name: shown(parameter.default)
+        for name, parameter in parameters.items()
+        if name != "rabbitmq_url"
+    }
     assert {name: default.strip() for name, default in rows} == expected
 
 
@@ -97,8 +110,12 @@ def test_the_pages_python_is_python() -> None:
 def test_operations_say_what_to_do_about_each_alert() -> None:
     page = DOCUMENTS["operations.md"]
     assert set(re.findall(r"^### (\w+)$", page, re.MULTILINE)) == set(RULE_NAMES)
-    of_prometheus = re.findall(r"- alert: (\w+)", (ROOT / "monitoring/rules.yaml").read_text("utf-8"))
+    of_prometheus = re.findall(
+        r"- alert: (\w+)", (ROOT / "monitoring/rules.yaml").read_text("utf-8")
+    )
     of_prometheus += re.findall(
-        r"^    (ManManStatus\w+):", (ROOT / "helm/manman-status/values.yaml").read_text("utf-8"), re.MULTILINE
+        r"^    (ManManStatus\w+):",
+        (ROOT / "helm/manman-status/values.yaml").read_text("utf-8"),
+        re.MULTILINE,
     )
     assert {name for name in of_prometheus if f"**{name}**" not in page} == set()

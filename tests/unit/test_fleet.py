@@ -6,7 +6,13 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from typing import Any
 
-from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped
+from manman_status.domain.events import (
+    Heartbeat,
+    ServerStarted,
+    ServerStopped,
+    WorkerStarted,
+    WorkerStopped,
+)
 from manman_status.simulator.fleet import Fleet, FleetPlan
 from manman_status.wire.inbound import decode
 
@@ -14,7 +20,14 @@ BEGUN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
 
 def fleet(**plan: Any) -> Fleet:
-    defaults = {"workers": 5, "servers": 3, "interval_seconds": 2.0, "churn": 0.1, "crash": 0.05, "seed": 1}
+    defaults = {
+        "workers": 5,
+        "servers": 3,
+        "interval_seconds": 2.0,
+        "churn": 0.1,
+        "crash": 0.05,
+        "seed": 1,
+    }
     return Fleet(FleetPlan(**{**defaults, **plan}), begun=BEGUN)
 
 
@@ -51,7 +64,9 @@ def test_beats_list_exactly_what_was_started_and_not_stopped() -> None:
                 running[event.worker_id].remove(event.instance_id)
             case Heartbeat(servers=inventory):
                 assert inventory is not None
-                assert {entry.instance_id for entry in inventory.list_entries()} == running[event.worker_id]
+                assert {entry.instance_id for entry in inventory.list_entries()} == running[
+                    event.worker_id
+                ]
                 assert event.incarnation == lives[event.worker_id]
                 assert event.labels is not None
                 assert "group" in event.labels
@@ -71,7 +86,9 @@ def test_it_ends_every_server_and_every_worker_that_lives() -> None:
 
 def ids_used(begun: datetime, **plan: Any) -> tuple[set[int], set[int]]:
     """Of workers and of server instances."""
-    some = Fleet(FleetPlan(**{"workers": 100, "servers": 10, "interval_seconds": 2.0} | plan), begun=begun)
+    some = Fleet(
+        FleetPlan(**{"workers": 100, "servers": 10, "interval_seconds": 2.0} | plan), begun=begun
+    )
     some.due(3.0)
     instances = {server.instance_id for worker in some.workers for server in worker.servers}
     return {worker.worker_id for worker in some.workers}, instances

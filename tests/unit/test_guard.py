@@ -105,7 +105,11 @@ def test_after_the_hold_time_it_releases_little_by_little():
     guard, lost = held(40, 100), []
     for sweep in range(10):
         decided = verdict(
-            overdue=40 - sum(lost), alive=100 - sum(lost), lost_recently=sum(lost), guard=guard, seconds=60 + sweep
+            overdue=40 - sum(lost),
+            alive=100 - sum(lost),
+            lost_recently=sum(lost),
+            guard=guard,
+            seconds=60 + sweep,
         )
         lost.append(decided.lose)
         guard = decided.guard
@@ -116,7 +120,8 @@ def test_after_the_hold_time_it_releases_little_by_little():
 
 
 def test_workers_that_join_while_it_holds_do_not_make_the_release_slower():
-    """The longest silence is lost first, so after 10 sweeps of 10 % nobody who was overdue at its beginning is left."""
+    """The longest silence is lost first, so after 10 sweeps of 10 % nobody who was overdue at its
+    beginning is left."""
     guard, overdue = held(3, 5), 1000
     for sweep in range(10):
         decided = verdict(overdue=overdue, alive=overdue, guard=guard, seconds=60 + sweep)
@@ -131,7 +136,9 @@ def test_a_release_that_began_goes_on_when_few_are_left():
 
 
 def test_a_person_releases_all_at_once():
-    decided = verdict(overdue=40, alive=100, guard=held(40, 100, released_by_hand_at=START), seconds=1)
+    decided = verdict(
+        overdue=40, alive=100, guard=held(40, 100, released_by_hand_at=START), seconds=1
+    )
     assert (decided.lose, decided.guard) == (40, None)
 
 
@@ -140,7 +147,11 @@ def test_whoever_stays_silent_is_lost_in_the_end(overdue, healthy):
     guard, lost = None, 0
     for second in range(200):
         decided = verdict(
-            overdue=overdue - lost, alive=overdue + healthy - lost, lost_recently=lost, guard=guard, seconds=second
+            overdue=overdue - lost,
+            alive=overdue + healthy - lost,
+            lost_recently=lost,
+            guard=guard,
+            seconds=second,
         )
         assert 0 <= decided.lose <= overdue - lost
         assert decided.guard is None or decided.guard.held == overdue - lost - decided.lose

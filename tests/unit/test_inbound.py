@@ -55,7 +55,13 @@ def command(kind, *args, **fields):
 
 
 def info(**fields):
-    return {"entity_type": "worker", "identifier": "7", "as_of": NOON, "status_type": "RUNNING", **fields}
+    return {
+        "entity_type": "worker",
+        "identifier": "7",
+        "as_of": NOON,
+        "status_type": "RUNNING",
+        **fields,
+    }
 
 
 def understood(*messages):
@@ -91,11 +97,19 @@ def reason(message):
             ServerStarted(instance_id=31, worker_id=7, game_server_config_id=3),
         ),
         (command("SERVER_STOPPED", "31", "7"), ServerStopped(instance_id=31, worker_id=7)),
-        (command("SERVER_STOPPED", "31", "7", "0"), ServerStopped(instance_id=31, worker_id=7, exit_code=0)),
-        (info(), WorkerStatusReported(worker_id=7, status=StatusType.RUNNING, sent_at=NOON_MICROSECONDS)),
+        (
+            command("SERVER_STOPPED", "31", "7", "0"),
+            ServerStopped(instance_id=31, worker_id=7, exit_code=0),
+        ),
+        (
+            info(),
+            WorkerStatusReported(worker_id=7, status=StatusType.RUNNING, sent_at=NOON_MICROSECONDS),
+        ),
         (
             info(entity_type="game_server_instance", identifier=31, status_type="CRASHED"),
-            ServerStatusReported(instance_id=31, status=StatusType.CRASHED, sent_at=NOON_MICROSECONDS),
+            ServerStatusReported(
+                instance_id=31, status=StatusType.CRASHED, sent_at=NOON_MICROSECONDS
+            ),
         ),
     ],
 )
@@ -126,7 +140,11 @@ def test_commands_to_workers_are_ignored(kind):
 
 
 def test_ids_are_strings_or_numbers():
-    assert event(command("HEARTBEAT", 7)) == event(command("HEARTBEAT", "7")) == event(command("HEARTBEAT", "007"))
+    assert (
+        event(command("HEARTBEAT", 7))
+        == event(command("HEARTBEAT", "7"))
+        == event(command("HEARTBEAT", "007"))
+    )
     assert event(info(identifier=7)) == event(info(identifier="7"))
     assert event(command("HEARTBEAT", str(MAX))).worker_id == MAX
 
@@ -194,8 +212,16 @@ GROUP = {"group": "eu-1"}
 @pytest.mark.parametrize(
     ("message", "rest", "said"),
     [
-        (command("HEARTBEAT", 7, incarnation=-1, seq=2), {"seq": 2}, "-1 is not 1 to 2^63-1 - at `$.incarnation`"),
-        (command("HEARTBEAT", 7, incarnation=5, seq="x"), {"incarnation": 5}, "'x' is not 1 to 2^63-1 - at `$.seq`"),
+        (
+            command("HEARTBEAT", 7, incarnation=-1, seq=2),
+            {"seq": 2},
+            "-1 is not 1 to 2^63-1 - at `$.incarnation`",
+        ),
+        (
+            command("HEARTBEAT", 7, incarnation=5, seq="x"),
+            {"incarnation": 5},
+            "'x' is not 1 to 2^63-1 - at `$.seq`",
+        ),
         (command("HEARTBEAT", 7, sent_at="noon"), {}, "'noon' is no time - at `$.sent_at`"),
         (command("HEARTBEAT", 7, sent_at=True), {}, "true is no time - at `$.sent_at`"),
         (
@@ -204,26 +230,58 @@ GROUP = {"group": "eu-1"}
             "'soon' is no number of seconds - at `$.interval_seconds`",
         ),
         (command("HEARTBEAT", 7, labels=["a"]), {}, "an array is no object - at `$.labels`"),
-        (command("HEARTBEAT", 7, labels=GROUP | {"": "a"}), {"labels": GROUP}, "'' is no key of a label"),
-        (command("HEARTBEAT", 7, labels=GROUP | {"a": "\0"}), {"labels": GROUP}, "'a' has a NUL character"),
+        (
+            command("HEARTBEAT", 7, labels=GROUP | {"": "a"}),
+            {"labels": GROUP},
+            "'' is no key of a label",
+        ),
+        (
+            command("HEARTBEAT", 7, labels=GROUP | {"a": "\0"}),
+            {"labels": GROUP},
+            "'a' has a NUL character",
+        ),
         (
             command("HEARTBEAT", 7, labels=GROUP | {"a": "x" * 300}),
             {"labels": GROUP},
             "'a' has a value of more than 255",
         ),
-        (command("HEARTBEAT", 7, labels=GROUP | {"a": []}), {"labels": GROUP}, "'a' is a label whose value is no text"),
-        (command("HEARTBEAT", 7, labels={"group": [], "a": "b"}), {}, "'group' is a label whose value is no text"),
-        (command("HEARTBEAT", 7, labels={str(n): "" for n in range(65)}), {}, "65 labels are more than 64"),
+        (
+            command("HEARTBEAT", 7, labels=GROUP | {"a": []}),
+            {"labels": GROUP},
+            "'a' is a label whose value is no text",
+        ),
+        (
+            command("HEARTBEAT", 7, labels={"group": [], "a": "b"}),
+            {},
+            "'group' is a label whose value is no text",
+        ),
+        (
+            command("HEARTBEAT", 7, labels={str(n): "" for n in range(65)}),
+            {},
+            "65 labels are more than 64",
+        ),
         (
             command("HEARTBEAT", 7, servers=[{"instance_id": 1}, {"instance_id": 0}]),
             {},
             "at `$.servers[1].instance_id`",
         ),
-        (command("HEARTBEAT", 7, servers=[{"instance_id": 1, "status": "LOST"}]), {}, "at `$.servers[0].status`"),
-        (command("HEARTBEAT", 7, servers=[{}]), {}, "null is no id of 1 to 2^63-1 - at `$.servers[0].instance_id`"),
+        (
+            command("HEARTBEAT", 7, servers=[{"instance_id": 1, "status": "LOST"}]),
+            {},
+            "at `$.servers[0].status`",
+        ),
+        (
+            command("HEARTBEAT", 7, servers=[{}]),
+            {},
+            "null is no id of 1 to 2^63-1 - at `$.servers[0].instance_id`",
+        ),
         (command("HEARTBEAT", 7, servers={}), {}, "an object is no array - at `$.servers`"),
         (command("HEARTBEAT", 7, servers=[7]), {}, "7 is no object - at `$.servers[0]`"),
-        (command("WORKER_STARTED", 7, **COUNTED, sent_at="noon"), COUNTED, "'noon' is no time - at `$.sent_at`"),
+        (
+            command("WORKER_STARTED", 7, **COUNTED, sent_at="noon"),
+            COUNTED,
+            "'noon' is no time - at `$.sent_at`",
+        ),
         (command("WORKER_STARTED", 7, interval_seconds=[]), {}, "an array is no number of seconds"),
         (
             command("SERVER_STARTED", 31, 7, "x"),
@@ -237,11 +295,20 @@ def test_what_cannot_be_understood_is_left_out_alone(message, rest, said):
     body = json.dumps(message).encode()
     decoded = decode(body)
     [taken], [poison] = decoded.events, decoded.poison
-    kinds = {"HEARTBEAT": Heartbeat, "WORKER_STARTED": WorkerStarted, "SERVER_STARTED": ServerStarted}
+    kinds = {
+        "HEARTBEAT": Heartbeat,
+        "WORKER_STARTED": WorkerStarted,
+        "SERVER_STARTED": ServerStarted,
+    }
     assert taken == kinds[message["command_type"]](worker_id=7, **rest)
     assert said in poison.reason
     assert poison.reason.endswith(LEFT_OUT)
-    assert (poison.body, poison.sender, poison.events, poison.partial) == (body, "worker 7", 1, True)
+    assert (poison.body, poison.sender, poison.events, poison.partial) == (
+        body,
+        "worker 7",
+        1,
+        True,
+    )
     assert (decoded.count, decoded.refused) == (1, 0)
 
 
@@ -261,13 +328,16 @@ def test_a_cause_has_no_values_and_a_sender_is_named_where_it_can_be():
         return {(each.cause, each.sender) for each in poison}
 
     wordy = ({"instance_id": "\n'\"" * size} for size in range(1, 9))
-    assert groups(command("HEARTBEAT", 7, labels={f"{n}'\"": "x" * (300 + n)}) for n in range(9)) == {
-        ("has a value of more than 255 characters - at `$.labels`", "worker 7")
+    assert groups(
+        command("HEARTBEAT", 7, labels={f"{n}'\"": "x" * (300 + n)}) for n in range(9)
+    ) == {("has a value of more than 255 characters - at `$.labels`", "worker 7")}
+    assert groups(
+        command("HEARTBEAT", 7, servers=[{"instance_id": 1}] * n + [bad])
+        for n, bad in enumerate(wordy)
+    ) == {("is no id of 1 to 2^63-1 - at `$.servers[].instance_id`", "worker 7")}
+    assert groups(command(f"DANCE {n}", n) for n in (7, 7)) == {
+        ("unknown command_type - at `$.command_type`", "")
     }
-    assert groups(command("HEARTBEAT", 7, servers=[{"instance_id": 1}] * n + [bad]) for n, bad in enumerate(wordy)) == {
-        ("is no id of 1 to 2^63-1 - at `$.servers[].instance_id`", "worker 7")
-    }
-    assert groups(command(f"DANCE {n}", n) for n in (7, 7)) == {("unknown command_type - at `$.command_type`", "")}
     assert groups([command("SERVER_STOPPED", "x", 7), command("SERVER_STOPPED", "y", "7")]) == {
         ("is no id of 1 to 2^63-1 - at `$.command_args[]`", "worker 7")
     }
@@ -282,7 +352,21 @@ def test_a_cause_has_no_values_and_a_sender_is_named_where_it_can_be():
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b" ", b"{", b"null", b"7", b"\xff{}", b'"\xc3"', b"[" * 100_000, b"[]", b"{}", b"[[]]", b"[null]"]
+    "body",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"null",
+        b"7",
+        b"\xff{}",
+        b'"\xc3"',
+        b"[" * 100_000,
+        b"[]",
+        b"{}",
+        b"[[]]",
+        b"[null]",
+    ],
 )
 def test_what_is_no_message_is_one_poison(body):
     decoded = decode(body)
@@ -295,7 +379,9 @@ def test_a_body_has_a_limit():
 
 
 def test_an_array_keeps_its_order():
-    events = understood(command("WORKER_STARTED", 7), command("HEARTBEAT", 7), command("WORKER_STOPPED", 7))
+    events = understood(
+        command("WORKER_STARTED", 7), command("HEARTBEAT", 7), command("WORKER_STOPPED", 7)
+    )
     assert [type(each) for each in events] == [WorkerStarted, Heartbeat, WorkerStopped]
 
 
@@ -307,7 +393,9 @@ def test_an_array_has_at_most_a_thousand_events():
 @pytest.mark.parametrize(
     "bad",
     [
-        pytest.param(b'{"command_type": "DANCE",  "command_args": []}', id="readable but not understood"),
+        pytest.param(
+            b'{"command_type": "DANCE",  "command_args": []}', id="readable but not understood"
+        ),
         pytest.param(b'{"command_type": 7}', id="of a wrong type"),
         pytest.param(b"null", id="no object"),
     ],
@@ -322,8 +410,8 @@ def test_poison_in_an_array_is_poison_alone_with_its_own_bytes(bad):
 
 
 def test_what_is_wrong_alike_in_an_array_is_one_poison():
-    """An array of a thousand bad events would else be a thousand dead letters. Its body is an array again, so
-    that it can be sent again."""
+    """An array of a thousand bad events would else be a thousand dead letters. Its body is an array
+    again, so that it can be sent again."""
     good = json.dumps(command("HEARTBEAT", 1)).encode()
     partial = json.dumps(command("HEARTBEAT", 2, sent_at="noon")).encode()
     bad = [b"{}", b"7", *(json.dumps(command(f"DANCE {n}", n)).encode() for n in range(1, 300))]
@@ -337,7 +425,10 @@ def test_what_is_wrong_alike_in_an_array_is_one_poison():
     ]
     assert (decoded.count, decoded.refused) == (906, 903)
     dances, beats = decoded.poison[2:]
-    assert dances.reason == "'DANCE 1': unknown command_type - at `$.command_type`; and 896 more like it"
+    assert (
+        dances.reason
+        == "'DANCE 1': unknown command_type - at `$.command_type`; and 896 more like it"
+    )
     assert [each.events for each in decode(dances.body).poison] == [897]
     assert beats.body == b"[" + partial + b"," + partial + b"]"
     assert len(decode(beats.body).events) == 2
@@ -345,7 +436,8 @@ def test_what_is_wrong_alike_in_an_array_is_one_poison():
 
 @pytest.mark.parametrize("element", ["{}", "[]", "n", '{"command_type":"HEARTBEAT"}'])
 def test_an_array_of_refused_events_costs_less_than_one_of_good_ones(element):
-    """A message of 3 KB holds a thousand of two bytes: they must not buy more time than 50 KB of heartbeats."""
+    """A message of 3 KB holds a thousand of two bytes: they must not buy more time than 50 KB of
+    heartbeats."""
 
     def seconds(body):
         begun = perf_counter()
@@ -364,7 +456,10 @@ def test_a_refused_event_is_found_in_its_array():
     body = b"[" + b",".join(parts) + b"]"
     assert find_body(body, decode(body).events[1]) == parts[1]
     assert find_body(parts[0], decode(parts[0]).events[0]) == parts[0]
-    parts = [json.dumps(command("HEARTBEAT", 7, servers=[{"instance_id": each}])).encode() for each in (1, 2, "3")]
+    parts = [
+        json.dumps(command("HEARTBEAT", 7, servers=[{"instance_id": each}])).encode()
+        for each in (1, 2, "3")
+    ]
     body = gzip.compress(b"[" + b",".join(parts) + b"]")
     assert [find_body(body, each) for each in decode(body).events] == parts
 
@@ -385,13 +480,24 @@ def test_times(sent_at, microseconds):
     assert event(command("HEARTBEAT", 7, sent_at=sent_at)).sent_at == microseconds
 
 
-@pytest.mark.parametrize(("said", "kept"), [(0, 1), (-5, 1), (2, 2), (2.5, 2.5), (1e300, 3600), (None, None)])
+@pytest.mark.parametrize(
+    ("said", "kept"), [(0, 1), (-5, 1), (2, 2), (2.5, 2.5), (1e300, 3600), (None, None)]
+)
 def test_an_interval_is_kept_within_its_bounds(said, kept):
     assert event(command("HEARTBEAT", 7, interval_seconds=said)).interval_seconds == kept
 
 
 def test_null_is_absent():
-    fields = ("incarnation", "seq", "sent_at", "interval_seconds", "labels", "servers", "entity_type", "status_type")
+    fields = (
+        "incarnation",
+        "seq",
+        "sent_at",
+        "interval_seconds",
+        "labels",
+        "servers",
+        "entity_type",
+        "status_type",
+    )
     assert event(command("HEARTBEAT", 7, **dict.fromkeys(fields))) == Heartbeat(worker_id=7)
     assert event(command("SERVER_STARTED", 31, 7, None)).game_server_config_id is None
 
@@ -406,7 +512,10 @@ def test_an_empty_inventory_is_not_none():
 
 
 def test_an_inventory_lists_each_instance_once_by_id():
-    said = [{"instance_id": 9}, {"instance_id": 3, "game_server_config_id": 5, "status": "INITIALIZING"}]
+    said = [
+        {"instance_id": 9},
+        {"instance_id": 3, "game_server_config_id": 5, "status": "INITIALIZING"},
+    ]
     assert event(command("HEARTBEAT", 7, servers=[*said, said[0]])).servers.list_entries() == (
         InventoryEntry(3, StatusType.INITIALIZING, 5),
         InventoryEntry(9, StatusType.RUNNING, None),
@@ -415,7 +524,9 @@ def test_an_inventory_lists_each_instance_once_by_id():
 
 def test_equal_inventories_have_equal_digests():
     def digest(*ids):
-        return event(command("HEARTBEAT", 7, servers=[{"instance_id": each} for each in ids])).servers.digest
+        return event(
+            command("HEARTBEAT", 7, servers=[{"instance_id": each} for each in ids])
+        ).servers.digest
 
     assert digest(1, 2) == digest(1, 2)
     assert len({digest(), digest(1), digest(2), digest(1, 2)}) == 4
@@ -424,13 +535,24 @@ def test_equal_inventories_have_equal_digests():
 
 @pytest.mark.parametrize(
     ("said", "code"),
-    [(0, 0), ("0", 0), (1, 1), ("-9", -9), (3221225786, 3221225786), (None, None), ("", None), ("None", None)],
+    [
+        (0, 0),
+        ("0", 0),
+        (1, 1),
+        ("-9", -9),
+        (3221225786, 3221225786),
+        (None, None),
+        ("", None),
+        ("None", None),
+    ],
 )
 def test_exit_codes(said, code):
     assert event(command("SERVER_STOPPED", 31, 7, said)).exit_code == code
 
 
-@pytest.mark.parametrize("wrong", ["--1", "-", "1.5", 1.5, 2**63, "9" * 19, [], "\u0663", "0x", "0xg"])
+@pytest.mark.parametrize(
+    "wrong", ["--1", "-", "1.5", 1.5, 2**63, "9" * 19, [], "\u0663", "0x", "0xg"]
+)
 def test_what_is_no_exit_code_is_poison(wrong):
     assert "`$.command_args[2]`" in reason(command("SERVER_STOPPED", 31, 7, wrong))
 
@@ -461,16 +583,29 @@ def test_notices_come_back_as_they_were_sent():
     ],
 )
 def test_a_control_message_that_does_not_fit_is_poison(message):
-    """It is never read liberally, and its time can be stored: the database would refuse its neighbours too."""
+    """It is never read liberally, and its time can be stored: the database would refuse its
+    neighbours too."""
     assert reason(message)
 
 
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 plain = st.none() | st.booleans() | numbers | st.text(max_size=30)
-anything = st.recursive(plain, lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(max_size=9), some))
-KINDS = ["HEARTBEAT", "WORKER_STARTED", "WORKER_STOPPED", "SERVER_STARTED", "SERVER_STOPPED", "CANARY", "RELEASE_GUARD"]
+anything = st.recursive(
+    plain, lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(max_size=9), some)
+)
+KINDS = [
+    "HEARTBEAT",
+    "WORKER_STARTED",
+    "WORKER_STOPPED",
+    "SERVER_STARTED",
+    "SERVER_STOPPED",
+    "CANARY",
+    "RELEASE_GUARD",
+]
 ids = st.integers(-1, 9) | st.sampled_from(["7", "-7", "", "7" * 30, "\u0667"])
-times = st.datetimes().map(datetime.isoformat) | st.datetimes(timezones=st.timezones()).map(datetime.isoformat)
+times = st.datetimes().map(datetime.isoformat) | st.datetimes(timezones=st.timezones()).map(
+    datetime.isoformat
+)
 nearly = st.fixed_dictionaries(
     {},
     optional={
@@ -537,7 +672,9 @@ def test_each_element_of_an_array_is_taken_as_if_alone(messages):
     alone = [decode(json.dumps(message).encode()) for message in messages]
     if not any(isinstance(message, list) for message in messages):
         assert together.count == len(messages)
-        assert [type(each) for each in together.events] == [type(each) for one in alone for each in one.events]
+        assert [type(each) for each in together.events] == [
+            type(each) for one in alone for each in one.events
+        ]
 
 
 SILENCE = {"silence_id": "abcd1234", "seconds": 3600, "why": "new switches"}
@@ -547,7 +684,9 @@ SILENCE = {"silence_id": "abcd1234", "seconds": 3600, "why": "new switches"}
     "notice",
     [
         SilenceAsked(**SILENCE),
-        SilenceAsked(**SILENCE, by="ops", group="", worker_id=7, rule="worker_lost", labels={"rack": "3"}),
+        SilenceAsked(
+            **SILENCE, by="ops", group="", worker_id=7, rule="worker_lost", labels={"rack": "3"}
+        ),
         SilenceEnded("abcd1234"),
         AlertAcknowledged(12, by="ops", why="on it"),
     ],
@@ -561,8 +700,16 @@ def test_a_word_about_alerts_is_understood_as_it_was_said(notice):
     [
         ("SILENCE", [], "SILENCE needs an object - at `$.command_args[0]`"),
         ("SILENCE", ["eu-1"], "Expected `object`, got `str` - at `$.command_args[0]`"),
-        ("SILENCE", [SILENCE | {"seconds": 0}], "Expected `float` > 0.0 - at `$.command_args[0].seconds`"),
-        ("SILENCE", [SILENCE | {"why": ""}], "Expected `str` of length >= 1 - at `$.command_args[0].why`"),
+        (
+            "SILENCE",
+            [SILENCE | {"seconds": 0}],
+            "Expected `float` > 0.0 - at `$.command_args[0].seconds`",
+        ),
+        (
+            "SILENCE",
+            [SILENCE | {"why": ""}],
+            "Expected `str` of length >= 1 - at `$.command_args[0].why`",
+        ),
         ("SILENCE", [SILENCE | {"group": "a\0"}], "a NUL character - at `$.command_args[0]`"),
         ("ACKNOWLEDGE", [{"alert_id": 0}], "Expected `int` >= 1 - at `$.command_args[0].alert_id`"),
     ],
@@ -577,7 +724,9 @@ COUNTED_BEAT = Heartbeat(worker_id=7, incarnation=3, seq=5)
 # AMQP 1.0 sections as RabbitMQ 3.10 and 4.0 hand them on.
 AMQP_TEXT = b'\0Sw\xa11{"command_type":"HEARTBEAT","command_args":["7"]}'
 AMQP_BINARY = b'\0Sw\xa01{"command_type":"HEARTBEAT","command_args":["7"]}'
-AMQP_LONG_TEXT = b'\0Sw\xb1\x00\x00\x01]{"command_type":"HEARTBEAT","command_args":["7"]}' + b" " * 300
+AMQP_LONG_TEXT = (
+    b'\0Sw\xb1\x00\x00\x01]{"command_type":"HEARTBEAT","command_args":["7"]}' + b" " * 300
+)
 AMQP_MAP = (
     b"\0Sw\xd1\0\0\0u\0\0\0\n\xa1\x0ccommand_type\xa1\tHEARTBEAT\xa1\x0ccommand_args\xd0\0\0\0\x07\0\0\0\x01"
     b"\xa1\x017\xa1\x03seqU\x05\xa1\x10interval_seconds\x82@\x04\0\0\0\0\0\0\xa1\x06labels\xd1\0\0\0\x0f\0\0\0\x02"
@@ -598,15 +747,22 @@ def timed(said):
 
 
 def started(*arguments):
-    return command("SERVER_STARTED", *arguments), ServerStarted(instance_id=31, worker_id=7, game_server_config_id=3)
+    return command("SERVER_STARTED", *arguments), ServerStarted(
+        instance_id=31, worker_id=7, game_server_config_id=3
+    )
 
 
 def exited(said, code):
-    return command("SERVER_STOPPED", 31, 7, said), ServerStopped(instance_id=31, worker_id=7, exit_code=code)
+    return command("SERVER_STOPPED", 31, 7, said), ServerStopped(
+        instance_id=31, worker_id=7, exit_code=code
+    )
 
 
 LIBERAL = {
-    "a byte order mark": [(codecs.BOM_UTF8 + BEAT, COUNTED_BEAT), (codecs.BOM_UTF8 + b" \n" + BEAT, COUNTED_BEAT)],
+    "a byte order mark": [
+        (codecs.BOM_UTF8 + BEAT, COUNTED_BEAT),
+        (codecs.BOM_UTF8 + b" \n" + BEAT, COUNTED_BEAT),
+    ],
     "a compressed body": [
         (gzip.compress(BEAT), COUNTED_BEAT),
         (zlib.compress(BEAT), COUNTED_BEAT),
@@ -649,7 +805,10 @@ LIBERAL = {
         timed("2026-11-23T11:59:60Z"),
         (info(as_of=1_795_435_200), event(info())),
         (beat(sent_at=10**12 - 1), Heartbeat(worker_id=7, sent_at=253_402_300_799_000_000)),
-        (beat(sent_at="9999-12-31T23:59:60Z"), Heartbeat(worker_id=7, sent_at=253_402_300_799_000_000)),
+        (
+            beat(sent_at="9999-12-31T23:59:60Z"),
+            Heartbeat(worker_id=7, sent_at=253_402_300_799_000_000),
+        ),
     ],
     "`interval_seconds`": [
         (beat(interval_seconds="10"), Heartbeat(worker_id=7, interval_seconds=10)),
@@ -660,7 +819,9 @@ LIBERAL = {
     "labels": [
         (
             beat(labels={"rack": 3, "share": 0.5, "drain": True, "old": False, "none": None}),
-            Heartbeat(worker_id=7, labels={"rack": "3", "share": "0.5", "drain": "true", "old": "false"}),
+            Heartbeat(
+                worker_id=7, labels={"rack": "3", "share": "0.5", "drain": "true", "old": "false"}
+            ),
         )
     ],
     "`command_type`, `entity_type`, `status_type`": [
@@ -688,7 +849,11 @@ LIBERAL_INVENTORIES = [
     {"instance_id": 31.0, "game_server_config_id": 3.0, "status": "Initializing"},
     {"instance_id": "31.0", "game_server_config_id": 3, "status": "INITIALIZING", "other": []},
 ]
-CASES = [pytest.param(*case, id=f"{row} {n}") for row, cases in LIBERAL.items() for n, case in enumerate(cases)]
+CASES = [
+    pytest.param(*case, id=f"{row} {n}")
+    for row, cases in LIBERAL.items()
+    for n, case in enumerate(cases)
+]
 
 
 @pytest.mark.parametrize(("message", "expected"), CASES)
@@ -700,7 +865,10 @@ def test_it_is_understood_as_well(message, expected):
 
 def test_the_size_is_that_of_the_unpacked_json():
     """So that whoever bounds the memory of what is read is not deceived by small bodies."""
-    assert [decode(each).json_bytes for each in (BEAT, gzip.compress(BEAT), gzip.compress(bytes(2**20 + 1)))] == [
+    assert [
+        decode(each).json_bytes
+        for each in (BEAT, gzip.compress(BEAT), gzip.compress(bytes(2**20 + 1)))
+    ] == [
         len(BEAT),
         len(BEAT),
         len(gzip.compress(bytes(2**20 + 1))),
@@ -709,13 +877,17 @@ def test_the_size_is_that_of_the_unpacked_json():
 
 @pytest.mark.parametrize("entry", LIBERAL_INVENTORIES)
 def test_an_inventory_is_read_liberally_too(entry):
-    assert event(beat(servers=[entry])).servers.list_entries() == (InventoryEntry(31, StatusType.INITIALIZING, 3),)
+    assert event(beat(servers=[entry])).servers.list_entries() == (
+        InventoryEntry(31, StatusType.INITIALIZING, 3),
+    )
 
 
 @pytest.mark.parametrize("holder", ["", "None", "null", None])
 def test_a_place_holder_is_no_config(holder):
     entry = {"instance_id": 31, "game_server_config_id": holder}
-    assert event(beat(servers=[entry])).servers.list_entries() == (InventoryEntry(31, StatusType.RUNNING, None),)
+    assert event(beat(servers=[entry])).servers.list_entries() == (
+        InventoryEntry(31, StatusType.RUNNING, None),
+    )
 
 
 def test_a_command_to_workers_is_ignored_whatever_it_holds():
@@ -731,17 +903,33 @@ def test_every_row_of_the_contract_has_its_case():
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        pytest.param(gzip.compress(bytes(10 * MAX_BODY_BYTES)), "more than 1048576 bytes", id="bomb"),
+        pytest.param(
+            gzip.compress(bytes(10 * MAX_BODY_BYTES)), "more than 1048576 bytes", id="bomb"
+        ),
         pytest.param(gzip.compress(BEAT)[:-1], "does not end", id="cut off"),
         pytest.param(gzip.compress(BEAT) + b"x", "does not end", id="followed"),
         pytest.param(b"\x1f\x8bnonsense", "not readable", id="damaged"),
-        pytest.param(AMQP_MAP[:-1], "an AMQP 1.0 amqp-value section that cannot be read", id="AMQP, cut off"),
-        pytest.param(b"\0Sw\x98" + bytes(16), "an AMQP 1.0 amqp-value section", id="AMQP, of another type"),
-        pytest.param(b"\0Sw\xf0\0\0\0\x0a\x7f\xff\xff\xff@", "an array of constants", id="AMQP, a bomb"),
+        pytest.param(
+            AMQP_MAP[:-1], "an AMQP 1.0 amqp-value section that cannot be read", id="AMQP, cut off"
+        ),
+        pytest.param(
+            b"\0Sw\x98" + bytes(16), "an AMQP 1.0 amqp-value section", id="AMQP, of another type"
+        ),
+        pytest.param(
+            b"\0Sw\xf0\0\0\0\x0a\x7f\xff\xff\xff@", "an array of constants", id="AMQP, a bomb"
+        ),
         pytest.param(b"\0Sw" + b"\xc0\xff\1" * 500, "nested too deeply", id="AMQP, nested"),
-        pytest.param(b"\0Sv\xa1\x017", "an AMQP 1.0 amqp-sequence section", id="AMQP, a sequence of text"),
-        pytest.param(b"\0Sw\xc1\x04\2U\1U\2", "a map whose keys are not text", id="AMQP, a map by number"),
-        pytest.param(b"\x93\x01", "content_encoding 'br', content_type 'application/msgpack'", id="something else"),
+        pytest.param(
+            b"\0Sv\xa1\x017", "an AMQP 1.0 amqp-sequence section", id="AMQP, a sequence of text"
+        ),
+        pytest.param(
+            b"\0Sw\xc1\x04\2U\1U\2", "a map whose keys are not text", id="AMQP, a map by number"
+        ),
+        pytest.param(
+            b"\x93\x01",
+            "content_encoding 'br', content_type 'application/msgpack'",
+            id="something else",
+        ),
     ],
 )
 def test_a_body_that_cannot_be_unpacked_says_why(body, said):
@@ -750,14 +938,20 @@ def test_a_body_that_cannot_be_unpacked_says_why(body, said):
     assert poison.body == body
 
 
-@pytest.mark.parametrize("field", ["command_args", "labels", "servers", "sent_at", "seq", "status_type", "moon"])
+@pytest.mark.parametrize(
+    "field", ["command_args", "labels", "servers", "sent_at", "seq", "status_type", "moon"]
+)
 def test_no_depth_escapes(field):
-    """Python's recursion limit is met in the decoder or after it, at depths that depend on the caller's own."""
+    """Python's recursion limit is met in the decoder or after it, at depths that depend on the
+    caller's own."""
     good = json.dumps(command("HEARTBEAT", 1)).encode()
     for depth in (100, *range(900, 1010), 5_000, 100_000):
         nested = b'{"a":' * depth + b"1" + b"}" * depth
         for value in (nested, b"[" + nested + b"]"):
-            body = b'{"command_type":"HEARTBEAT","command_args":["7"],"%s":%s}' % (field.encode(), value)
+            body = b'{"command_type":"HEARTBEAT","command_args":["7"],"%s":%s}' % (
+                field.encode(),
+                value,
+            )
             assert_accounted_for(body)
             decoded = assert_accounted_for(b"[%s,%s]" % (good, body))
             assert depth > 100 or decoded.events[0].worker_id == 1
@@ -772,7 +966,10 @@ VALID = [
             seq=42,
             sent_at=NOON,
             interval_seconds=10,
-            servers=[{"instance_id": 31, "game_server_config_id": 3, "status": "RUNNING"}, {"instance_id": 32}],
+            servers=[
+                {"instance_id": 31, "game_server_config_id": 3, "status": "RUNNING"},
+                {"instance_id": 32},
+            ],
             labels={"group": "eu-1", "version": "1.4.2"},
         ),
         command("WORKER_STARTED", 7, incarnation=5, seq=1),
@@ -788,11 +985,14 @@ VALID = [
     )
 ] + [AMQP_MAP, AMQP_SEQUENCE, AMQP_TEXT]
 ODD = [
-    b"null", b"true", b"0", b"-1", b"7.0", b"1e400", b"-1e-400", b"%d" % 2**63, b"9" * 400, b"1795435200", b'"7.0"',
+    b"null", b"true", b"0", b"-1", b"7.0", b"1e400", b"-1e-400", b"%d" % 2**63, b"9" * 400,
+    b"1795435200", b'"7.0"',
     b'""', b'"None"', b'"\\u0000"', b'"\\ud800"', b'"\xff"', b'"\x1b[2J"', b'"\\u202e\\n"',
     b'"' + b"x" * 300 + b'"', b"[]", b"{}",
-    b'"0001-01-01T00:00:00+23:59"', b'"9999-12-31T23:59:59-23:59"', b'"2026-12-31T23:59:60Z"', b'"lost"', b'"running"',
-    b"[" * 990 + b"]" * 990, b'{"a":' * 970 + b"1" + b"}" * 970, b'[{"instance_id":"x"}]', b'{"group":[]}', b",", b"\0",
+    b'"0001-01-01T00:00:00+23:59"', b'"9999-12-31T23:59:59-23:59"', b'"2026-12-31T23:59:60Z"',
+    b'"lost"', b'"running"',
+    b"[" * 990 + b"]" * 990, b'{"a":' * 970 + b"1" + b"}" * 970, b'[{"instance_id":"x"}]',
+    b'{"group":[]}', b",", b"\0",
 ]  # fmt: skip
 TOKEN = re.compile(rb'"[^"]*"|-?[0-9][0-9.]*|[][{}:,]')
 
@@ -802,7 +1002,9 @@ def mutate(body, chance):
     place = chance.randrange(len(body))
     match chance.randrange(8):
         case 0:
-            return body[:place] + bytes([body[place] ^ 1 << chance.randrange(8)]) + body[place + 1 :]
+            return (
+                body[:place] + bytes([body[place] ^ 1 << chance.randrange(8)]) + body[place + 1 :]
+            )
         case 1:
             return body[:place]
         case 2:

@@ -1,6 +1,8 @@
-"""Nobody who beats is ever lost, whatever breaks on our side, and nobody who is silent goes unnoticed.
+"""Nobody who beats is ever lost, whatever breaks on our side, and nobody who is silent goes
+unnoticed.
 
-Each tick of the simulated fleet checks every transition against what its workers truly did (`check_transitions`).
+Each tick of the simulated fleet checks every transition against what its workers truly did
+(`check_transitions`).
 """
 
 from __future__ import annotations
@@ -57,7 +59,11 @@ def assert_all_is_told_as_it_is(world):
         if row is None and not worker.speaks:
             continue  # it never came to say a word
         assert row is not None
-        shown = {i for i in fleet.instances_of.get(worker.worker_id, ()) if fleet.instances[i].status in ACTIVE}
+        shown = {
+            i
+            for i in fleet.instances_of.get(worker.worker_id, ())
+            if fleet.instances[i].status in ACTIVE
+        }
         if row.status is StatusType.COMPLETE and world.is_ordered_by_receipt(worker):
             continue  # a copy of its end may have come after the beginning
         if worker.speaks:
@@ -73,7 +79,9 @@ def assert_queues_are_shared(world):
     queues = {name: mark.state for name, mark in world.database.marks.items()}
     assert {*queues.values()} == {"active"}
     assert world.broker.queues.keys() == queues.keys()
-    assert max(len(processor.given(world.broker)) for processor in living) <= ceil(len(queues) / len(living))
+    assert max(len(processor.given(world.broker)) for processor in living) <= ceil(
+        len(queues) / len(living)
+    )
 
 
 def observe_to_the_end(world):
@@ -126,11 +134,14 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(data=st.data(), clock_off_by=CLOCKS, repeats_incarnation=st.booleans())
     def restart_worker_in_another_time(self, data, clock_off_by, repeats_incarnation):
-        """Of those who count: an end that has only a time outranks a start that is dated before it."""
+        """Of those who count: an end that has only a time outranks a start that is dated before
+        it."""
         worker = self.worker(data)
         if worker.counted:
             worker.muted = False
-            worker.start(self.world.now, clock_off_by=clock_off_by, repeats_incarnation=repeats_incarnation)
+            worker.start(
+                self.world.now, clock_off_by=clock_off_by, repeats_incarnation=repeats_incarnation
+            )
 
     @rule(data=st.data())
     def mute_or_unmute_worker(self, data):
@@ -179,7 +190,11 @@ class Fleet(RuleBasedStateMachine):
         if processor := self.processor(data):
             self.world.kill(processor)
 
-    @precondition(lambda self: sum(processor.alive for processor in self.world.processors) < AT_MOST_PROCESSORS)
+    @precondition(
+        lambda self: (
+            sum(processor.alive for processor in self.world.processors) < AT_MOST_PROCESSORS
+        )
+    )
     @rule(partitions=PARTITIONS, prefetch=PREFETCHES)
     def start_processor(self, partitions, prefetch):
         self.world.start_processor(partitions, prefetch)
@@ -189,21 +204,33 @@ class Fleet(RuleBasedStateMachine):
         if processor := self.processor(data):
             self.world.disconnect(processor)
 
-    @rule(data=st.data(), messages=st.sampled_from([1, 2, 50]), transaction=st.sampled_from([0, 0.5, 2, 9]))
+    @rule(
+        data=st.data(),
+        messages=st.sampled_from([1, 2, 50]),
+        transaction=st.sampled_from([0, 0.5, 2, 9]),
+    )
     def slow_processor_down(self, data, messages, transaction):
         if processor := self.processor(data):
             processor.messages_per_tick, processor.transaction_seconds = messages, transaction
 
     @invariant()
     def nobody_silent_goes_unnoticed(self):
-        """Whoever's silence counts for the watermark of the last sweep is lost by then, unless the guard holds."""
+        """Whoever's silence counts for the watermark of the last sweep is lost by then, unless the
+        guard holds."""
         world = self.world
-        if world.swept_through is None or world.database.guards or world.swept_steps != world.database.clock_steps:
+        if (
+            world.swept_through is None
+            or world.database.guards
+            or world.swept_steps != world.database.clock_steps
+        ):
             return
         for row in world.database.fleet.workers.values():
             if row.status in ACTIVE and row.last_heartbeat is not None:
                 timeout = RULES.timeout(row)
-                due = max(seconds(row.last_heartbeat) + timeout, world.database.resumed_at + max(timeout, GRACE))
+                due = max(
+                    seconds(row.last_heartbeat) + timeout,
+                    world.database.resumed_at + max(timeout, GRACE),
+                )
                 assert world.swept_through <= due, row
 
     def teardown(self):
@@ -273,7 +300,9 @@ def test_two_failovers_pass_nothing_that_was_returned(prefetches):
     canaries too."""
     world = fleet(2, processors=3)
     line = world.broker.queues["lifecycle"].line
-    first, second, third = (next(p for p in world.processors if channel in p.channels.values()) for channel in line)
+    first, second, third = (
+        next(p for p in world.processors if channel in p.channels.values()) for channel in line
+    )
     for channel, prefetch in zip(line, prefetches, strict=True):
         channel.prefetch = prefetch
     first.transaction_seconds = second.transaction_seconds = 9
@@ -437,7 +466,8 @@ def test_lag_costs_nobody_his_life():
 
 
 def test_a_transaction_that_hangs_takes_no_beat_back():
-    """What began first may be committed last; a beat without a number cannot tell that it is old."""
+    """What began first may be committed last; a beat without a number cannot tell that it is
+    old."""
     world = fleet(2)
     for first, other in (world.processors, world.processors[::-1]):
         first.transaction_seconds = 14
@@ -448,7 +478,9 @@ def test_a_transaction_that_hangs_takes_no_beat_back():
 
 
 @pytest.mark.parametrize("interval", [1, 2, 5, 10])
-@pytest.mark.parametrize(("clock", "again"), [(-3600, False), (0, True)], ids=["clock back", "counter again"])
+@pytest.mark.parametrize(
+    ("clock", "again"), [(-3600, False), (0, True)], ids=["clock back", "counter again"]
+)
 def test_a_restart_that_counts_lower_is_not_lost(interval, clock, again):
     world = fleet(interval, 2, 2)
     worker = world.workers[1]

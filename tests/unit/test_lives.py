@@ -32,11 +32,14 @@ OLD, NEW = NOW - 1_000, NOW - 3_600_000_000  # the later process has the lower i
 DAY = 86_400_000_000
 INTERVAL = 5
 TIMEOUT = 15
-RULES = SweepRules(default_interval=10, minimum_timeout=TIMEOUT, grace=1, guard=GuardRules(99, 100, 1, 10))
+RULES = SweepRules(
+    default_interval=10, minimum_timeout=TIMEOUT, grace=1, guard=GuardRules(99, 100, 1, 10)
+)
 
 
 class Fleet:
-    """Rows, and the time of the database: it begins at START and goes on by `wait`. Swept once a second."""
+    """Rows, and the time of the database: it begins at START and goes on by `wait`. Swept once a
+    second."""
 
     def __init__(self, *, sweeps=True):
         self.rows = Rows()
@@ -58,7 +61,13 @@ class Fleet:
         for _ in range(seconds):
             self.seconds += 1
             if self.sweeps:
-                sweep(self.rows, {}, Horizon(self.now, START - timedelta(days=1)), at=self.now, rules=RULES)
+                sweep(
+                    self.rows,
+                    {},
+                    Horizon(self.now, START - timedelta(days=1)),
+                    at=self.now,
+                    rules=RULES,
+                )
         return self
 
     def beat_for(self, seconds, *lives):
@@ -82,7 +91,8 @@ class Fleet:
 
 
 class Life:
-    """Without an incarnation its beats have only a time, or not even that when it has no `clock`."""
+    """Without an incarnation its beats have only a time, or not even that when it has no
+    `clock`."""
 
     def __init__(self, incarnation, *servers, seq=0, counted=True, clock=None, **fields):
         self.incarnation, self.servers, self.seq = incarnation, servers, seq
@@ -93,12 +103,19 @@ class Life:
     def order(self):
         self.seq += 1
         if self.incarnation is None:
-            return {} if self.clock is None else {"sent_at": self.clock + self.seq * INTERVAL * 1_000_000}
+            return (
+                {}
+                if self.clock is None
+                else {"sent_at": self.clock + self.seq * INTERVAL * 1_000_000}
+            )
         return {"incarnation": self.incarnation} | ({"seq": self.seq} if self.counted else {})
 
     def beat(self):
         return heartbeat(
-            interval_seconds=float(INTERVAL), servers=inventory(*self.servers), **self.order(), **self.fields
+            interval_seconds=float(INTERVAL),
+            servers=inventory(*self.servers),
+            **self.order(),
+            **self.fields,
         )
 
 
@@ -116,7 +133,13 @@ LOWER = [
 @pytest.mark.parametrize(("before", "life"), LOWER)
 def test_a_life_that_counts_lower_is_never_lost_for_good(before, life):
     """It takes over one timeout after it began, with everything that it says."""
-    life = Life(life.incarnation, *life.servers, counted=life.counted, clock=life.clock, labels={"group": "b"})
+    life = Life(
+        life.incarnation,
+        *life.servers,
+        counted=life.counted,
+        clock=life.clock,
+        labels={"group": "b"},
+    )
     former = Life(before, 30, seq=500, labels={"group": "a"})
     fleet = Fleet().beat_for(20, former).beat_for(TIMEOUT + 2 * INTERVAL, life)
     worker = fleet.worker
@@ -129,14 +152,23 @@ def test_a_life_that_counts_lower_is_never_lost_for_good(before, life):
     fleet.beat_for(2 * TIMEOUT, life)
     assert fleet.server(30).status is StatusType.CRASHED
     is_counted = life.counted and life.incarnation is not None
-    assert fleet.server(30).reason is (Reason.SUPERSEDED if is_counted else Reason.MISSING_FROM_INVENTORY)
+    assert fleet.server(30).reason is (
+        Reason.SUPERSEDED if is_counted else Reason.MISSING_FROM_INVENTORY
+    )
     assert fleet.server(31).status is StatusType.RUNNING
 
 
 def test_a_clock_that_goes_back_freezes_no_inventory_of_beats_without_incarnation():
-    fleet = Fleet().beat_for(20, Life(None, 30, clock=NOW)).beat_for(5 * TIMEOUT, Life(None, 31, clock=NOW - DAY))
+    fleet = (
+        Fleet()
+        .beat_for(20, Life(None, 30, clock=NOW))
+        .beat_for(5 * TIMEOUT, Life(None, 31, clock=NOW - DAY))
+    )
     assert fleet.statuses == ["RUNNING"]
-    assert (fleet.server(30).status, fleet.server(31).status) == (StatusType.CRASHED, StatusType.RUNNING)
+    assert (fleet.server(30).status, fleet.server(31).status) == (
+        StatusType.CRASHED,
+        StatusType.RUNNING,
+    )
 
 
 def test_what_was_lost_by_then_comes_back():
@@ -155,7 +187,12 @@ def test_what_was_lost_by_then_comes_back():
 
 
 def test_it_is_lost_like_any_other_and_may_restart_and_stop():
-    fleet = Fleet().beat_for(10, Life(OLD, 30, seq=9)).beat_for(2 * TIMEOUT, Life(NEW, 31)).wait(2 * TIMEOUT)
+    fleet = (
+        Fleet()
+        .beat_for(10, Life(OLD, 30, seq=9))
+        .beat_for(2 * TIMEOUT, Life(NEW, 31))
+        .wait(2 * TIMEOUT)
+    )
     assert fleet.worker.reason is Reason.HEARTBEAT_EXPIRED
     later = Life(NEW + 1, 32)
     fleet.take(later.beat())
@@ -169,7 +206,10 @@ def test_a_life_goes_back_after_an_end_that_counts_higher():
     fleet = Fleet().take(former.beat(), WorkerStopped(worker_id=1, **former.order()))
     ended = WorkerStatusReported(worker_id=1, status=StatusType.CRASHED, sent_at=NOW)
     fleet.take(ended).beat_for(TIMEOUT + INTERVAL, Life(NEW))
-    assert (fleet.worker.status, fleet.worker.reason) == (StatusType.RUNNING, Reason.CLOCK_WENT_BACK)
+    assert (fleet.worker.status, fleet.worker.reason) == (
+        StatusType.RUNNING,
+        Reason.CLOCK_WENT_BACK,
+    )
 
 
 def test_a_stopped_worker_that_begins_again_in_the_same_incarnation_runs():
@@ -177,12 +217,16 @@ def test_a_stopped_worker_that_begins_again_in_the_same_incarnation_runs():
     former, life = Life(OLD), Life(OLD, 31)
     fleet = Fleet().take(former.beat(), WorkerStopped(worker_id=1, **former.order()))
     fleet.beat_for(2 * TIMEOUT, life)
-    assert (fleet.worker.status, fleet.worker.reason) == (StatusType.RUNNING, Reason.CLOCK_WENT_BACK)
+    assert (fleet.worker.status, fleet.worker.reason) == (
+        StatusType.RUNNING,
+        Reason.CLOCK_WENT_BACK,
+    )
     assert fleet.server(31).status is StatusType.RUNNING
 
 
 def test_beats_that_lag_behind_a_stop_revive_nobody():
-    """The heartbeat queue may be behind the lifecycle queue, and goes on at the pace of the beats."""
+    """The heartbeat queue may be behind the lifecycle queue, and goes on at the pace of the
+    beats."""
     life = Life(OLD)
     beats = [life.beat() for _ in range(20)]
     fleet = Fleet().take(beats[0], WorkerStopped(worker_id=1, **life.order()))
@@ -221,28 +265,40 @@ def test_the_life_that_was_passed_does_not_come_back_by_what_was_late():
     fleet.take(WorkerStopped(worker_id=1, **former.order()))
     assert (fleet.worker.status, fleet.worker.incarnation) == (StatusType.RUNNING, NEW)
     fleet.beat_for(3 * TIMEOUT, life)
-    assert (fleet.server(33).status, fleet.server(31).status) == (StatusType.CRASHED, StatusType.RUNNING)
+    assert (fleet.server(33).status, fleet.server(31).status) == (
+        StatusType.CRASHED,
+        StatusType.RUNNING,
+    )
 
 
 def test_two_processes_that_both_beat_keep_what_they_have():
-    """The row is the greater's. What only the other lists runs too, and nobody concludes that it does not."""
+    """The row is the greater's. What only the other lists runs too, and nobody concludes that it
+    does not."""
     greater, lower = Life(OLD, 30), Life(NEW, 31)
     fleet = Fleet().beat_for(4 * TIMEOUT, lower, greater)
     assert (fleet.worker.status, fleet.worker.incarnation) == (StatusType.RUNNING, OLD)
     assert fleet.server(30).status is fleet.server(31).status is StatusType.RUNNING
     worker = fleet.worker
     assert worker.rival_incarnation == NEW
-    assert min(worker.rival_beat_at, worker.own_beat_at) - worker.rival_since >= timedelta(seconds=TIMEOUT)
+    assert min(worker.rival_beat_at, worker.own_beat_at) - worker.rival_since >= timedelta(
+        seconds=TIMEOUT
+    )
     fleet.beat_for(3 * TIMEOUT, greater)
     assert worker.rival_since is None
-    assert (fleet.server(31).status, fleet.server(31).reason) == (StatusType.CRASHED, Reason.SUPERSEDED)
+    assert (fleet.server(31).status, fleet.server(31).reason) == (
+        StatusType.CRASHED,
+        Reason.SUPERSEDED,
+    )
 
 
 def test_of_two_processes_the_one_that_stays_has_the_worker():
     greater, lower = Life(OLD, 30), Life(NEW, 31)
     fleet = Fleet().beat_for(2 * TIMEOUT, lower, greater).beat_for(4 * TIMEOUT, lower)
     assert (fleet.worker.status, fleet.worker.incarnation) == (StatusType.RUNNING, NEW)
-    assert (fleet.server(30).status, fleet.server(31).status) == (StatusType.CRASHED, StatusType.RUNNING)
+    assert (fleet.server(30).status, fleet.server(31).status) == (
+        StatusType.CRASHED,
+        StatusType.RUNNING,
+    )
     assert fleet.statuses == ["RUNNING"]
 
 
@@ -268,7 +324,8 @@ def test_copies_of_the_newest_beat_and_a_late_start_keep_no_life_alive():
 
 
 def test_a_server_that_the_new_life_started_before_it_took_over_runs():
-    """Its start is in the lifecycle queue: it may come before the beats, and be counted after them."""
+    """Its start is in the lifecycle queue: it may come before the beats, and be counted after
+    them."""
     life = Life(NEW)
     fleet = Fleet().beat_for(10, Life(OLD, 30, seq=9))
     fleet.take(ServerStarted(worker_id=1, instance_id=32, incarnation=NEW, seq=99))
@@ -292,7 +349,9 @@ def test_an_incarnation_of_the_future_is_life_but_no_yardstick(incarnation):
 def test_an_incarnation_of_the_future_that_was_stored_before_is_passed():
     """Versions before this one took it for the greatest."""
     fleet = Fleet().beat_for(10, Life(NOW, 30))
-    fleet.worker.incarnation = fleet.worker.inventory_incarnation = fleet.server(30).claim_incarnation = 2**63 - 1
+    fleet.worker.incarnation = fleet.worker.inventory_incarnation = fleet.server(
+        30
+    ).claim_incarnation = 2**63 - 1
     fleet.beat_for(3 * TIMEOUT, Life(NOW + 1, 31))
     assert (fleet.worker.status, fleet.worker.incarnation) == (StatusType.RUNNING, NOW + 1)
     fleet.take(Life(NOW + 2, 32).beat())
@@ -308,11 +367,17 @@ def test_what_is_dated_ahead_masks_nothing_that_follows(ahead):
     assert fleet.worker.status is StatusType.CRASHED
     fleet.take(info(StatusType.RUNNING, microseconds(fleet.now)))
     assert fleet.worker.status is StatusType.RUNNING
-    assert fleet.take(info(StatusType.CRASHED, NOW + ahead)).worker.status is StatusType.RUNNING  # a copy
+    assert (
+        fleet.take(info(StatusType.CRASHED, NOW + ahead)).worker.status is StatusType.RUNNING
+    )  # a copy
 
 
 def test_a_clock_that_is_set_and_still_ahead_is_heard():
-    fleet = Fleet().take(WorkerStatusReported(worker_id=1, status=StatusType.CRASHED, sent_at=NOW + 365 * DAY)).wait(2)
+    fleet = (
+        Fleet()
+        .take(WorkerStatusReported(worker_id=1, status=StatusType.CRASHED, sent_at=NOW + 365 * DAY))
+        .wait(2)
+    )
     fleet.take(WorkerStatusReported(worker_id=1, status=StatusType.RUNNING, sent_at=NOW + DAY))
     assert fleet.worker.status is StatusType.RUNNING
 
@@ -326,26 +391,36 @@ def test_a_stop_dated_ahead_ends_no_later_life():
 def test_a_server_claim_dated_ahead_masks_nothing():
     ahead = ServerStatusReported(instance_id=31, status=StatusType.RUNNING, sent_at=NOW + 300 * DAY)
     fleet = Fleet().take(ahead).wait(2)
-    fleet.take(ServerStatusReported(instance_id=31, status=StatusType.INITIALIZING, sent_at=microseconds(fleet.now)))
+    fleet.take(
+        ServerStatusReported(
+            instance_id=31, status=StatusType.INITIALIZING, sent_at=microseconds(fleet.now)
+        )
+    )
     assert fleet.server(31).status is StatusType.INITIALIZING
 
 
 def test_a_life_whose_clock_is_ahead_can_be_ended_by_a_true_clock():
     life = Life(NOW + 3_600_000_000, 31)
     fleet = Fleet().take(life.beat()).wait(2)
-    fleet.take(WorkerStatusReported(worker_id=1, status=StatusType.COMPLETE, sent_at=microseconds(fleet.now)))
+    fleet.take(
+        WorkerStatusReported(
+            worker_id=1, status=StatusType.COMPLETE, sent_at=microseconds(fleet.now)
+        )
+    )
     assert fleet.worker.status is StatusType.COMPLETE
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(any_events(), max_size=20),
-    st.sampled_from([1, 1000, NEW, NOW, NOW + 1, NOW + 3_600_000_000, NOW + TOLERATED_INCARNATION_AHEAD]),
+    st.sampled_from(
+        [1, 1000, NEW, NOW, NOW + 1, NOW + 3_600_000_000, NOW + TOLERATED_INCARNATION_AHEAD]
+    ),
     st.integers(0, 2**32),
 )
 def test_whatever_was_said_before_a_worker_that_beats_runs(before, incarnation, seed):
-    """Promised: once a life beats for two timeouts alone it is RUNNING with its labels and its servers, whatever
-    counts higher was received, unless an end of that very life was reported."""
+    """Promised: once a life beats for two timeouts alone it is RUNNING with its labels and its
+    servers, whatever counts higher was received, unless an end of that very life was reported."""
     chance = random.Random(seed)
     fleet = Fleet()
     for event in before:
@@ -364,10 +439,12 @@ def test_whatever_was_said_before_a_worker_that_beats_runs(before, incarnation, 
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)), max_size=60), st.integers(0, 2**32))
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)), max_size=60), st.integers(0, 2**32)
+)
 def test_no_copies_that_come_at_once_revive_a_silent_worker(copies, seed):
-    """Promised: beats below the newest that come within one timeout, in any order, any number of times, neither lift
-    LOST nor give the row to another life."""
+    """Promised: beats below the newest that come within one timeout, in any order, any number of
+    times, neither lift LOST nor give the row to another life."""
     chance = random.Random(seed)
     fleet = Fleet().beat_for(10, Life(NOW - 1, 30, seq=100)).wait(2 * TIMEOUT)
     worker = fleet.worker

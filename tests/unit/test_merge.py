@@ -1,4 +1,5 @@
-"""The ordering contract, on the pure domain: any order, any number of times, any mixture, one end."""
+"""The ordering contract, on the pure domain: any order, any number of times, any mixture, one
+end."""
 
 from __future__ import annotations
 
@@ -28,7 +29,14 @@ REPORTABLE = [status for status in StatusType if status is not StatusType.LOST]
 def seen(rows):
     """What people are shown, without the times at which the database saw it."""
     workers = {
-        w.worker_id: (w.status, w.reason, w.evidence, w.labels, w.interval_seconds, w.last_heartbeat is not None)
+        w.worker_id: (
+            w.status,
+            w.reason,
+            w.evidence,
+            w.labels,
+            w.interval_seconds,
+            w.last_heartbeat is not None,
+        )
         for w in rows.workers.values()
     }
     instances = {
@@ -36,7 +44,8 @@ def seen(rows):
             i.status,
             i.reason,
             i.evidence,
-            # Listings of what has ended are not looked at: who owns it then may depend on the order.
+            # Listings of what has ended are not looked at: who owns it then may depend on the
+            # order.
             i.worker_id if i.instance_id != SHARED or i.end_status is None else None,
             i.game_server_config_id,
             i.missing_since is not None,
@@ -56,7 +65,9 @@ orders = st.one_of(
             "sent_at": st.integers(BASE, BASE + 3_000_000).map(lambda at: at - at % 1_000),
         }
     ),
-    st.fixed_dictionaries({"sent_at": st.integers(BASE - 500, BASE + 3_000_000).map(lambda at: at - at % 1_000)}),
+    st.fixed_dictionaries(
+        {"sent_at": st.integers(BASE - 500, BASE + 3_000_000).map(lambda at: at - at % 1_000)}
+    ),
     st.fixed_dictionaries({}),
 )
 
@@ -67,7 +78,11 @@ def events(draw):
     # An instance has one worker for life, but this one is named by both.
     mine = st.one_of(st.integers(worker * 10, worker * 10 + 2), st.just(SHARED))
     order = draw(orders)
-    kind = draw(st.sampled_from(["beat", "beat", "started", "stopped", "up", "down", "worker_info", "server_info"]))
+    kind = draw(
+        st.sampled_from(
+            ["beat", "beat", "started", "stopped", "up", "down", "worker_info", "server_info"]
+        )
+    )
     match kind:
         case "beat" | "started":
             cls = Heartbeat if kind == "beat" else WorkerStarted
@@ -80,7 +95,9 @@ def events(draw):
                     | st.builds(
                         lambda ids, status: inventory(*ids, status=status),
                         st.lists(mine, max_size=3),
-                        st.sampled_from([StatusType.RUNNING, StatusType.RUNNING, StatusType.INITIALIZING]),
+                        st.sampled_from(
+                            [StatusType.RUNNING, StatusType.RUNNING, StatusType.INITIALIZING]
+                        ),
                     )
                 ),
                 **order,
@@ -89,22 +106,29 @@ def events(draw):
             return WorkerStopped(worker_id=worker, **order)
         case "up":
             config = draw(st.none() | st.just(3))
-            return ServerStarted(worker_id=worker, instance_id=draw(mine), game_server_config_id=config, **order)
+            return ServerStarted(
+                worker_id=worker, instance_id=draw(mine), game_server_config_id=config, **order
+            )
         case "down":
             code = draw(st.sampled_from([None, 0, 1]))
             return ServerStopped(worker_id=worker, instance_id=draw(mine), exit_code=code, **order)
         case "worker_info":
             return WorkerStatusReported(
-                worker_id=worker, status=draw(st.sampled_from(REPORTABLE)), sent_at=order.get("sent_at")
+                worker_id=worker,
+                status=draw(st.sampled_from(REPORTABLE)),
+                sent_at=order.get("sent_at"),
             )
         case _:
             return ServerStatusReported(
-                instance_id=draw(mine), status=draw(st.sampled_from(REPORTABLE)), sent_at=order.get("sent_at")
+                instance_id=draw(mine),
+                status=draw(st.sampled_from(REPORTABLE)),
+                sent_at=order.get("sent_at"),
             )
 
 
 def consistent(received):
-    """What one worker can have sent: each count once, and at one moment one inventory, labels and interval."""
+    """What one worker can have sent: each count once, and at one moment one inventory, labels and
+    interval."""
     known = set()
     kept = []
     for order, event in enumerate(received):
@@ -126,7 +150,8 @@ def entity(event):
 
 
 def copied(deliveries, rng):
-    """With copies anywhere, those of a StatusInfo behind it. One without a date has none: each is another report."""
+    """With copies anywhere, those of a StatusInfo behind it. One without a date has none: each is
+    another report."""
     deliveries = list(deliveries)
     for index, event in list(deliveries):
         if rng.random() < 0.4 and not (is_status_info(event) and event.sent_at is None):
@@ -137,7 +162,8 @@ def copied(deliveries, rng):
 
 
 def mixed_up(received, rng):
-    """In any order, but the StatusInfo of each entity in theirs; each with its place in `received`."""
+    """In any order, but the StatusInfo of each entity in theirs; each with its place in
+    `received`."""
     deliveries = list(enumerate(received))
     rng.shuffle(deliveries)
     places = defaultdict(list)
@@ -152,7 +178,9 @@ def mixed_up(received, rng):
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(events(), min_size=1, max_size=14).map(consistent), st.randoms(use_true_random=False))
+@given(
+    st.lists(events(), min_size=1, max_size=14).map(consistent), st.randoms(use_true_random=False)
+)
 def test_any_order_and_any_number_of_copies_end_in_the_same_rows(received, rng):
     """The order among the StatusInfo of one entity decides, and nothing else does."""
     deliveries = copied(mixed_up(received, rng), rng)
@@ -184,9 +212,13 @@ def told(rows):
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(status_info([0, 0, 0, AHEAD]), min_size=1, max_size=60), st.randoms(use_true_random=False))
+@given(
+    st.lists(status_info([0, 0, 0, AHEAD]), min_size=1, max_size=60),
+    st.randoms(use_true_random=False),
+)
 def test_copies_of_status_info_change_nothing_and_are_not_told(received, rng):
-    """Whenever they come, by whatever clock they are dated, and more of them than a row remembers."""
+    """Whenever they come, by whatever clock they are dated, and more of them than a row
+    remembers."""
     deliveries = [event for _, event in copied(enumerate(received), rng)]
     assert told(fold(deliveries)) == told(fold(received))
     assert told(fold([*received, *received])) == told(fold(received))
@@ -198,7 +230,8 @@ def test_copies_of_status_info_change_nothing_and_are_not_told(received, rng):
 @settings(max_examples=400, deadline=None)
 @given(st.lists(status_info([0]), min_size=1, max_size=REMEMBERED))
 def test_each_status_info_is_told_in_the_order_in_which_it_came(received):
-    """But copies, what is dated long before another or active before an end, and what follows an instance's end."""
+    """But copies, what is dated long before another or active before an end, and what follows an
+    instance's end."""
     rows = fold(received)
     for kind in (WorkerStatusReported, ServerStatusReported):
         applied = []

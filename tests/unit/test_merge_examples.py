@@ -84,7 +84,9 @@ def up(seq, incarnation=BASE):
 
 
 def down(seq, code=None, incarnation=BASE):
-    return ServerStopped(worker_id=1, instance_id=INSTANCE, exit_code=code, **counted(seq, incarnation))
+    return ServerStopped(
+        worker_id=1, instance_id=INSTANCE, exit_code=code, **counted(seq, incarnation)
+    )
 
 
 def status(entity):
@@ -135,7 +137,12 @@ def test_an_older_incarnation_cannot_lift_lost():
 
 
 def test_an_older_incarnation_cannot_revive_its_servers():
-    history = History(beat(1, INSTANCE), beat(1, incarnation=LATER)).crash_missing().take(beat(2, INSTANCE)).take(up(3))
+    history = (
+        History(beat(1, INSTANCE), beat(1, incarnation=LATER))
+        .crash_missing()
+        .take(beat(2, INSTANCE))
+        .take(up(3))
+    )
     assert status(history.instance) == (StatusType.CRASHED, Reason.SUPERSEDED)
 
 
@@ -158,7 +165,11 @@ def test_a_heartbeat_lifts_lost():
     lost_at = history.now
     history.take(beat(2))
     assert status(history.worker) == RECOVERED
-    assert history.worker.evidence == {"incarnation": BASE, "was": Reason.HEARTBEAT_EXPIRED, "since": lost_at}
+    assert history.worker.evidence == {
+        "incarnation": BASE,
+        "was": Reason.HEARTBEAT_EXPIRED,
+        "since": lost_at,
+    }
     assert history.worker.status_since == history.worker.last_heartbeat == history.now
 
 
@@ -172,7 +183,11 @@ def test_a_lost_worker_takes_its_active_instances_along_and_its_inventory_brings
     assert history.instance.evidence == {"worker_id": 1, "deadline": "passed"}
     assert history.instance.end_date is None
     assert status(history.take(beat(2, INSTANCE)).instance) == RECOVERED
-    assert history.statuses[1] == [("RUNNING", "reported"), ("LOST", "worker_lost"), ("RUNNING", "recovered")]
+    assert history.statuses[1] == [
+        ("RUNNING", "reported"),
+        ("LOST", "worker_lost"),
+        ("RUNNING", "recovered"),
+    ]
 
 
 def test_an_ended_instance_is_not_lost_with_its_worker():
@@ -271,17 +286,25 @@ def test_worker_started_begins_a_new_life(start):
     assert status(history.worker) == RUNNING
     assert history.worker.end_date is None
     assert history.worker.last_heartbeat == history.now
-    assert history.statuses[0] == [("RUNNING", "reported"), ("COMPLETE", "graceful"), ("RUNNING", "reported")]
+    assert history.statuses[0] == [
+        ("RUNNING", "reported"),
+        ("COMPLETE", "graceful"),
+        ("RUNNING", "reported"),
+    ]
 
 
-@pytest.mark.parametrize("late", [heartbeat(), beat(3), up(3), WorkerStarted(worker_id=1, **counted(3))])
+@pytest.mark.parametrize(
+    "late", [heartbeat(), beat(3), up(3), WorkerStarted(worker_id=1, **counted(3))]
+)
 def test_a_heartbeat_alone_does_not_begin_a_new_life(late):
     history = History(beat(1), WorkerStopped(worker_id=1, **counted(2)), late)
     assert status(history.worker) == STOPPED
 
 
 def test_a_heartbeat_alone_does_not_end_a_reported_end_by_time():
-    history = History(heartbeat(), WorkerStatusReported(worker_id=1, status=StatusType.CRASHED), heartbeat())
+    history = History(
+        heartbeat(), WorkerStatusReported(worker_id=1, status=StatusType.CRASHED), heartbeat()
+    )
     assert status(history.worker) == (StatusType.CRASHED, Reason.REPORTED)
 
 
@@ -308,7 +331,12 @@ def test_status_info_that_is_not_dated_before_the_end_begins_a_life(as_of, alive
 @pytest.mark.parametrize("back", [1, SECOND])
 def test_status_info_counts_in_its_order_when_its_date_goes_back_a_little(back):
     """Also an end: it was sent after what it is dated before."""
-    statuses = [StatusType.CREATED, StatusType.INITIALIZING, StatusType.RUNNING, StatusType.COMPLETE]
+    statuses = [
+        StatusType.CREATED,
+        StatusType.INITIALIZING,
+        StatusType.RUNNING,
+        StatusType.COMPLETE,
+    ]
     dates = [BASE + back, BASE + back, BASE, BASE + 1]
     history = History(*map(info, statuses, dates))
     assert [status for status, _ in history.statuses[0]] == statuses
@@ -322,24 +350,46 @@ def test_status_info_that_is_dated_long_before_changes_nothing(old):
 
 
 def test_copies_of_a_life_change_nothing_after_the_next_one_began():
-    life = [info(StatusType.CREATED, BASE), info(StatusType.RUNNING, BASE), info(StatusType.COMPLETE, BASE)]
+    life = [
+        info(StatusType.CREATED, BASE),
+        info(StatusType.RUNNING, BASE),
+        info(StatusType.COMPLETE, BASE),
+    ]
     history = History(*life, info(StatusType.RUNNING, BASE + SECOND // 2), *life)
-    assert [status for status, _ in history.statuses[0]] == ["CREATED", "RUNNING", "COMPLETE", "RUNNING"]
+    assert [status for status, _ in history.statuses[0]] == [
+        "CREATED",
+        "RUNNING",
+        "COMPLETE",
+        "RUNNING",
+    ]
     history.take(info(StatusType.COMPLETE, BASE + 2 * SECOND))
-    assert len(history.worker.reported.dated) == 1  # what is old news by its date need not be remembered
+    assert (
+        len(history.worker.reported.dated) == 1
+    )  # what is old news by its date need not be remembered
 
 
 @pytest.mark.parametrize("at", [None, microseconds(START) + 365 * 86_400 * SECOND])
 def test_status_info_that_counts_at_its_receipt_keeps_its_order(at):
     """Places in a large batch reach beyond the time at which the next one begins."""
     rows = Rows()
-    for status, order in (StatusType.CREATED, 900), (StatusType.COMPLETE, 500), (StatusType.RUNNING, 500):
+    for status, order in (
+        (StatusType.CREATED, 900),
+        (StatusType.COMPLETE, 500),
+        (StatusType.RUNNING, 500),
+    ):
         merge(rows, info(status, at), Receipt(START, microseconds(START) + order))
-    assert [transition.new_status for transition in rows.transitions] == ["CREATED", "COMPLETE", "RUNNING"]
+    assert [transition.new_status for transition in rows.transitions] == [
+        "CREATED",
+        "COMPLETE",
+        "RUNNING",
+    ]
 
 
 def test_copies_change_nothing_when_there_are_more_than_a_row_remembers():
-    flapping = [info(StatusType.RUNNING if n % 2 else StatusType.INITIALIZING, BASE + n) for n in range(3 * REMEMBERED)]
+    flapping = [
+        info(StatusType.RUNNING if n % 2 else StatusType.INITIALIZING, BASE + n)
+        for n in range(3 * REMEMBERED)
+    ]
     history = History(*flapping, *flapping, *flapping[REMEMBERED:])
     assert [status for status, _ in history.statuses[0]] == [event.status for event in flapping]
     assert len(history.worker.reported.dated) == REMEMBERED
@@ -360,7 +410,9 @@ def test_status_info_of_an_instance_ends_it_however_it_is_dated(back):
 def test_status_info_dated_before_the_loss_does_not_lift_it():
     history = History(heartbeat()).lose()
     info = WorkerStatusReported(
-        worker_id=1, status=StatusType.RUNNING, sent_at=microseconds(history.now - timedelta(seconds=1))
+        worker_id=1,
+        status=StatusType.RUNNING,
+        sent_at=microseconds(history.now - timedelta(seconds=1)),
     )
     assert history.take(info).worker.status is StatusType.LOST
 
@@ -368,7 +420,9 @@ def test_status_info_dated_before_the_loss_does_not_lift_it():
 def test_status_info_dated_after_the_loss_lifts_it():
     history = History(heartbeat()).lose()
     info = WorkerStatusReported(
-        worker_id=1, status=StatusType.RUNNING, sent_at=microseconds(history.now + timedelta(seconds=1))
+        worker_id=1,
+        status=StatusType.RUNNING,
+        sent_at=microseconds(history.now + timedelta(seconds=1)),
     )
     assert status(history.take(info).worker) == RECOVERED
     assert history.worker.last_heartbeat == history.now
@@ -381,7 +435,10 @@ def test_a_worker_known_from_its_servers_is_created_and_never_beat(event):
     assert status(history.instance) == RUNNING
     if event.incarnation is None:
         assert status(history.worker) == (StatusType.CREATED, Reason.NEVER_BEAT)
-        assert History(event, heartbeat()).statuses[0] == [("CREATED", "never_beat"), ("RUNNING", "reported")]
+        assert History(event, heartbeat()).statuses[0] == [
+            ("CREATED", "never_beat"),
+            ("RUNNING", "reported"),
+        ]
 
 
 def test_a_worker_known_from_status_info_alone_is_not_watched():
@@ -396,13 +453,19 @@ def test_an_instance_known_from_status_info_alone_has_no_worker():
 
 
 def test_what_a_beat_does_not_say_stays():
-    history = History(heartbeat(labels={"group": "a"}, interval_seconds=2.0, **counted(1)), heartbeat(**counted(2)))
+    history = History(
+        heartbeat(labels={"group": "a"}, interval_seconds=2.0, **counted(1)),
+        heartbeat(**counted(2)),
+    )
     assert (history.worker.labels, history.worker.interval_seconds) == ({"group": "a"}, 2.0)
     assert history.take(heartbeat(labels={}, **counted(3))).worker.labels == {}
 
 
 def test_labels_of_a_late_beat_do_not_count():
-    history = History(heartbeat(labels={"group": "b"}, **counted(2)), heartbeat(labels={"group": "a"}, **counted(1)))
+    history = History(
+        heartbeat(labels={"group": "b"}, **counted(2)),
+        heartbeat(labels={"group": "a"}, **counted(1)),
+    )
     assert history.worker.labels == {"group": "b"}
 
 
@@ -413,6 +476,9 @@ def test_repeated_beats_make_no_transition():
 
 def test_a_clock_that_is_wrong_changes_nothing():
     hour = 3_600_000_000
-    beats = [heartbeat(sent_at=BASE + off, **counted(seq)) for seq, off in enumerate((0, hour, -hour), start=1)]
+    beats = [
+        heartbeat(sent_at=BASE + off, **counted(seq))
+        for seq, off in enumerate((0, hour, -hour), start=1)
+    ]
     history = History(*beats)
     assert history.worker.last_heartbeat == history.now

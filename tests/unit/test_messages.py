@@ -47,7 +47,10 @@ def test_a_heartbeat_arrives_with_everything_it_said() -> None:
     assert (event.worker_id, event.incarnation, event.seq, event.sent_at) == (7, 5, 42, SENT_AT)
     assert (event.interval_seconds, event.labels) == (2.0, {"group": "eu-1"})
     assert event.servers is not None
-    assert [(server.instance_id, server.game_server_config_id) for server in event.servers.list_entries()] == [(31, 3)]
+    assert [
+        (server.instance_id, server.game_server_config_id)
+        for server in event.servers.list_entries()
+    ] == [(31, 3)]
 
 
 def test_saying_nothing_about_servers_is_not_saying_that_there_are_none() -> None:
@@ -70,7 +73,11 @@ def test_the_end_of_a_server_arrives_with_its_exit_code(exit_code: int | None) -
 
 def test_a_life_numbers_its_events() -> None:
     worker = life()
-    reports = [worker.worker_started(), worker.server_started(31, game_server_config_id=3), worker.worker_stopped()]
+    reports = [
+        worker.worker_started(),
+        worker.server_started(31, game_server_config_id=3),
+        worker.worker_stopped(),
+    ]
     order = {"incarnation": 5, "sent_at": SENT_AT}
     assert [read(report) for report in reports] == [
         WorkerStarted(**order, seq=1, worker_id=7, interval_seconds=2.0, labels={"group": "eu-1"}),

@@ -32,7 +32,12 @@ def body(**changes):
 
 def test_a_worker_s_transition_says_all_that_manman_s_consumers_read_and_why():
     message = status_message(
-        **transition(old_status="RUNNING", new_status="LOST", reason="heartbeat_expired", evidence={"deadline": "x"})
+        **transition(
+            old_status="RUNNING",
+            new_status="LOST",
+            reason="heartbeat_expired",
+            evidence={"deadline": "x"},
+        )
     )
     assert message.routing_key == "worker.7.status"
     assert json.loads(message.body) == {
@@ -64,13 +69,21 @@ def test_a_server_instance_s_transition_names_the_instance_and_no_worker():
 
 
 @pytest.mark.parametrize("entity", list(Entity))
-@pytest.mark.parametrize("reason", [Reason.REPORTED, Reason.GRACEFUL, Reason.EXIT_CODE, Reason.RECOVERED])
+@pytest.mark.parametrize(
+    "reason", [Reason.REPORTED, Reason.GRACEFUL, Reason.EXIT_CODE, Reason.RECOVERED]
+)
 def test_what_was_reported_carries_its_entity_as_class_name(entity, reason):
     assert body(entity=entity, reason=reason)["class_name"] == entity
 
 
 @pytest.mark.parametrize(
-    "reason", [Reason.HEARTBEAT_EXPIRED, Reason.WORKER_LOST, Reason.MISSING_FROM_INVENTORY, Reason.SUPERSEDED]
+    "reason",
+    [
+        Reason.HEARTBEAT_EXPIRED,
+        Reason.WORKER_LOST,
+        Reason.MISSING_FROM_INVENTORY,
+        Reason.SUPERSEDED,
+    ],
 )
 def test_what_was_concluded_carries_the_status_processor_s_class_name(reason):
     assert body(reason=reason)["class_name"] == "StatusEventProcessor"

@@ -19,12 +19,19 @@ from manman_status.domain.fleet import ObservationState, OverallStatus, overall_
         (0, 0, 1, 5, OverallStatus.DOWN),
     ],
 )
-def test_what_the_numbers_say(healthy: int, late: int, unhealthy: int, unknown: int, overall: OverallStatus) -> None:
+def test_what_the_numbers_say(
+    healthy: int, late: int, unhealthy: int, unknown: int, overall: OverallStatus
+) -> None:
     state = ObservationState.DEGRADED
-    assert overall_status(state, healthy=healthy, late=late, unhealthy=unhealthy, unknown=unknown) is overall
+    assert (
+        overall_status(state, healthy=healthy, late=late, unhealthy=unhealthy, unknown=unknown)
+        is overall
+    )
 
 
 @pytest.mark.parametrize("healthy", [0, 3])
 def test_who_is_blind_says_nothing_about_the_fleet(healthy: int) -> None:
-    overall = overall_status(ObservationState.BLIND, healthy=healthy, late=0, unhealthy=0, unknown=0)
+    overall = overall_status(
+        ObservationState.BLIND, healthy=healthy, late=0, unhealthy=0, unknown=0
+    )
     assert overall is OverallStatus.UNKNOWN

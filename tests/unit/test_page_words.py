@@ -12,7 +12,10 @@ from manman_status.domain.status import Entity, Health, Reason, StatusType
 
 NOW = datetime(2026, 11, 24, 12, 4, 0, tzinfo=UTC)
 HEARD = datetime(2026, 11, 24, 12, 3, 20, tzinfo=UTC)
-SILENCE = {"last_heartbeat": HEARD.isoformat(), "observed_through": (HEARD + timedelta(seconds=32)).isoformat()}
+SILENCE = {
+    "last_heartbeat": HEARD.isoformat(),
+    "observed_through": (HEARD + timedelta(seconds=32)).isoformat(),
+}
 
 
 def worker(health, status=StatusType.RUNNING, reason=Reason.REPORTED, **fields):
@@ -38,34 +41,60 @@ def worker(health, status=StatusType.RUNNING, reason=Reason.REPORTED, **fields):
         (worker(Health.HEALTHY), "Heard at 12:03:20; beats every 10 s."),
         (
             worker(Health.HEALTHY, reason=Reason.RECOVERED),
-            "Came back at 11:59:00 after it had been taken for lost. Heard at 12:03:20; beats every 10 s.",
+            (
+                "Came back at 11:59:00 after it had been taken for lost. Heard at 12:03:20; beats"
+                " every 10 s."
+            ),
         ),
         (
             worker(Health.LATE, deadline=NOW + timedelta(seconds=5)),
-            "Silent since 12:03:20; four beats of 10 s missed. Lost when nothing is heard until 12:04:05.",
+            (
+                "Silent since 12:03:20; four beats of 10 s missed. Lost when nothing is heard until"
+                " 12:04:05."
+            ),
         ),
         (
             worker(Health.LATE),
-            "Silent since 12:03:20; four beats of 10 s missed. Not given up: we were away ourselves until just now.",
+            (
+                "Silent since 12:03:20; four beats of 10 s missed. Not given up: we were away"
+                " ourselves until just now."
+            ),
         ),
         (
             worker(Health.UNHEALTHY),
-            "Silent since 12:03:20; four beats of 10 s missed. Overdue; the next sweep gives it up, or a guard holds.",
+            (
+                "Silent since 12:03:20; four beats of 10 s missed. Overdue; the next sweep gives it"
+                " up, or a guard holds."
+            ),
         ),
         (
             worker(Health.UNHEALTHY, StatusType.LOST, Reason.HEARTBEAT_EXPIRED, evidence=SILENCE),
-            "Silent since 12:03:20; three beats of 10 s missed; heard everything else until 12:03:52.",
+            (
+                "Silent since 12:03:20; three beats of 10 s missed; heard everything else until"
+                " 12:03:52."
+            ),
         ),
         (
             worker(Health.UNKNOWN, last_heartbeat=None),
-            "Has never sent a heartbeat, so its silence means nothing: known only from what was reported of it.",
+            (
+                "Has never sent a heartbeat, so its silence means nothing: known only from what was"
+                " reported of it."
+            ),
         ),
         (
             worker(Health.UNKNOWN),
-            "Nobody has listened since 12:04:00, so nothing is known of it now. Last heard at 12:03:20.",
+            (
+                "Nobody has listened since 12:04:00, so nothing is known of it now. Last heard at"
+                " 12:03:20."
+            ),
         ),
         (
-            worker(Health.TERMINATED, StatusType.COMPLETE, Reason.GRACEFUL, end_date=NOW - timedelta(days=1)),
+            worker(
+                Health.TERMINATED,
+                StatusType.COMPLETE,
+                Reason.GRACEFUL,
+                end_date=NOW - timedelta(days=1),
+            ),
             "Stopped in order at 23 Nov 2026, 12:04:00.",
         ),
     ],
@@ -80,9 +109,24 @@ def test_why_a_worker_is_as_it_is(told, words):
         (StatusType.RUNNING, Reason.REPORTED, {}, "Running since 12:03:20."),
         (StatusType.RUNNING, Reason.RECOVERED, {}, "Its worker told of it again at 12:03:20."),
         (StatusType.COMPLETE, Reason.GRACEFUL, {}, "Stopped in order at 12:03:20."),
-        (StatusType.CRASHED, Reason.EXIT_CODE, {"exit_code": 137}, "Ended at 12:03:20 with exit code 137."),
-        (StatusType.LOST, Reason.WORKER_LOST, SILENCE, "Its worker fell silent at 12:03:20 and was lost at 12:03:20."),
-        (StatusType.LOST, Reason.WORKER_LOST, {}, "Its worker ended without a word of it; lost at 12:03:20."),
+        (
+            StatusType.CRASHED,
+            Reason.EXIT_CODE,
+            {"exit_code": 137},
+            "Ended at 12:03:20 with exit code 137.",
+        ),
+        (
+            StatusType.LOST,
+            Reason.WORKER_LOST,
+            SILENCE,
+            "Its worker fell silent at 12:03:20 and was lost at 12:03:20.",
+        ),
+        (
+            StatusType.LOST,
+            Reason.WORKER_LOST,
+            {},
+            "Its worker ended without a word of it; lost at 12:03:20.",
+        ),
         (
             StatusType.CRASHED,
             Reason.MISSING_FROM_INVENTORY,
@@ -94,12 +138,19 @@ def test_why_a_worker_is_as_it_is(told, words):
 )
 def test_why_a_server_instance_is_as_it_is(status, reason, evidence, words):
     is_active = status is StatusType.RUNNING
-    assert server_why(ServerInstance(1, 7, None, NOW, None, status, is_active, HEARD, reason, evidence), NOW) == words
+    assert (
+        server_why(
+            ServerInstance(1, 7, None, NOW, None, status, is_active, HEARD, reason, evidence), NOW
+        )
+        == words
+    )
 
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_of_a_change_has_words(reason):
-    change = Transition(1, NOW, Entity.WORKER, 7, None, StatusType.LOST, reason, SILENCE | {"exit_code": 3})
+    change = Transition(
+        1, NOW, Entity.WORKER, 7, None, StatusType.LOST, reason, SILENCE | {"exit_code": 3}
+    )
     assert transition_why(change)
     assert "_" not in transition_why(change)
 

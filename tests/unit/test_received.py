@@ -25,7 +25,9 @@ class Channel:
 
 def delivery(tag, body, *, consumer=TAG, piece=4):
     """The frames of one message."""
-    yield Basic.Deliver(consumer, tag, redelivered=tag % 2 == 0, exchange="x", routing_key=f"worker.{tag}.heartbeat")
+    yield Basic.Deliver(
+        consumer, tag, redelivered=tag % 2 == 0, exchange="x", routing_key=f"worker.{tag}.heartbeat"
+    )
     yield ContentHeader(body_size=len(body), properties=Basic.Properties(headers={"n": tag}))
     for start in range(0, len(body), piece):
         yield ContentBody(body[start : start + piece])
@@ -34,7 +36,9 @@ def delivery(tag, body, *, consumer=TAG, piece=4):
 words = st.text(max_size=30).map(str.encode)
 
 
-@given(tag=st.integers(1, 2**63 - 1), redelivered=st.booleans(), texts=st.tuples(words, words, words))
+@given(
+    tag=st.integers(1, 2**63 - 1), redelivered=st.booleans(), texts=st.tuples(words, words, words)
+)
 def test_a_delivery_is_read_as_pamqp_reads_it(tag, redelivered, texts):
     consumer, exchange, key = (bytes([len(text)]) + text for text in texts)
     frame = consumer + tag.to_bytes(8) + bytes([redelivered]) + exchange + key
@@ -66,7 +70,11 @@ async def test_messages_are_put_together_in_their_order():
 
 
 async def test_all_else_goes_on_to_the_channel():
-    others = [Basic.QosOk(), *delivery(1, b"of another consumer", consumer="own"), Basic.CancelOk(consumer_tag=TAG)]
+    others = [
+        Basic.QosOk(),
+        *delivery(1, b"of another consumer", consumer="own"),
+        Basic.CancelOk(consumer_tag=TAG),
+    ]
     taken, passed_on = await put_all([*others, *delivery(2, b"mine")])
     assert [each.body for each in taken] == [b"mine"]
     assert passed_on == others

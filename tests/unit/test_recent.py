@@ -13,10 +13,17 @@ batches = st.lists(st.lists(st.integers(0, 400), max_size=8), max_size=12)
 
 
 def change(revision, size=0):
-    return Change("0a1b2c3d", revision, Entity.WORKER, StatusType.RUNNING, revision, None, "x" * size)
+    return Change(
+        "0a1b2c3d", revision, Entity.WORKER, StatusType.RUNNING, revision, None, "x" * size
+    )
 
 
-@given(first=st.integers(0, 2**62), batches=batches, most=st.integers(0, 20), most_bytes=st.integers(0, 4000))
+@given(
+    first=st.integers(0, 2**62),
+    batches=batches,
+    most=st.integers(0, 20),
+    most_bytes=st.integers(0, 4000),
+)
 def test_it_has_all_after_its_start_and_no_more_than_its_bounds(first, batches, most, most_bytes):
     recent = Recent(first, most=most, most_bytes=most_bytes)
     everything = []
@@ -36,7 +43,9 @@ def test_it_has_all_after_its_start_and_no_more_than_its_bounds(first, batches, 
 
 
 @given(
-    count=st.integers(0, 60), limits=st.lists(st.integers(1, 20), min_size=60, max_size=60), start=st.integers(0, 60)
+    count=st.integers(0, 60),
+    limits=st.lists(st.integers(1, 20), min_size=60, max_size=60),
+    start=st.integers(0, 60),
 )
 def test_a_reader_that_goes_on_from_what_it_has_seen_sees_each_once(count, limits, start):
     recent = Recent(0, most=100, most_bytes=10**6)

@@ -34,7 +34,9 @@ def recording(tmp_path):
 
     def write(*lines):
         file = tmp_path / "recording.jsonl"
-        file.write_bytes(b"".join(line if isinstance(line, bytes) else encode_line(line) for line in lines))
+        file.write_bytes(
+            b"".join(line if isinstance(line, bytes) else encode_line(line) for line in lines)
+        )
         return file
 
     return write
@@ -65,7 +67,9 @@ def test_a_message_is_kept_as_it_came(recording, body):
 
 
 def test_json_can_be_read_where_it_stands_even_if_it_came_in_many_lines(recording):
-    file = recording(message_line(at(0), "worker.7.heartbeat", BEAT.replace(b",", b",\r\n  "), persistent=False))
+    file = recording(
+        message_line(at(0), "worker.7.heartbeat", BEAT.replace(b",", b",\r\n  "), persistent=False)
+    )
     assert b'"body":' + BEAT in file.read_bytes()
 
 
@@ -95,7 +99,9 @@ def test_a_line_that_was_never_finished_is_passed_over(recording):
         (b'{"at":"2026-01-01T00:00:09","routing_key":"x"}\n', "no zone"),
         (b'{"at":"2025-01-01T00:00:00Z","routing_key":"x"}\n', "older than the line before"),
         (b'{"at":"2026-01-01T00:00:09Z","routing_key":"x","bdy":{}}\n', "bdy"),
-        pytest.param(b'{"at":"2026-01-01T00:00:09Z","body":' + NESTED + b"}\n", "recursion", id="nested"),
+        pytest.param(
+            b'{"at":"2026-01-01T00:00:09Z","body":' + NESTED + b"}\n", "recursion", id="nested"
+        ),
     ],
 )
 def test_a_line_that_is_none_is_named_by_its_number(recording, wrong, why):
@@ -120,7 +126,9 @@ def test_messages_are_due_in_their_own_time_or_a_faster_one():
 
 def test_no_more_is_due_than_asked_for_and_nothing_before_its_time():
     schedule = Schedule(some_lines(), speed=1)
-    assert [report.routing_key for _, report in schedule.due(3.9, most=10)] == ["worker.7.heartbeat"]
+    assert [report.routing_key for _, report in schedule.due(3.9, most=10)] == [
+        "worker.7.heartbeat"
+    ]
     assert schedule.next_due == 4
     assert [report.durable for _, report in schedule.due(4, most=1)] == [True]
     assert [report.durable for _, report in schedule.due(4, most=1)] == [False]

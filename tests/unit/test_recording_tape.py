@@ -21,11 +21,14 @@ def at(seconds):
 
 @pytest.fixture
 def listen(tmp_path):
-    """What is on the tape when these keys come at these seconds, None being a new beginning: keys, and gaps."""
+    """What is on the tape when these keys come at these seconds, None being a new beginning: keys,
+    and gaps."""
 
     def run(*heard):
         file = tmp_path / "tape.jsonl"
-        clock = iter([at(0), *(at(seconds) for seconds, key in heard for _ in range(1 if key else 2))])
+        clock = iter(
+            [at(0), *(at(seconds) for seconds, key in heard for _ in range(1 if key else 2))]
+        )
         with FileIO(file, "w") as opened:
             tape = Tape(opened, deaf_after_seconds=5, clock=lambda: next(clock))
             tape.begin()
@@ -50,7 +53,10 @@ def test_our_own_messages_are_left_out(listen):
 
 
 def test_a_gap_begins_with_what_was_last_heard(listen):
-    assert listen((1, BEAT), (2, CANARY), (60, None), (61, BEAT)) == ([BEAT, "", BEAT], [(at(2), at(60))])
+    assert listen((1, BEAT), (2, CANARY), (60, None), (61, BEAT)) == (
+        [BEAT, "", BEAT],
+        [(at(2), at(60))],
+    )
 
 
 def test_a_broker_that_hung_without_cutting_the_connection_leaves_a_gap_too(listen):
@@ -66,7 +72,10 @@ def test_after_a_new_beginning_canaries_have_to_be_heard_again(listen):
 
 
 def test_a_clock_that_is_set_back_leaves_the_lines_in_order(listen):
-    assert listen((10, BEAT), (3, BEAT), (4, None), (11, BEAT)) == ([BEAT, BEAT, "", BEAT], [(at(10), at(10))])
+    assert listen((10, BEAT), (3, BEAT), (4, None), (11, BEAT)) == (
+        [BEAT, BEAT, "", BEAT],
+        [(at(10), at(10))],
+    )
 
 
 def test_a_full_disk_is_said_once():

@@ -7,7 +7,13 @@ import threading
 
 import pytest
 
-from manman_status.domain.events import Heartbeat, ServerStarted, ServerStopped, WorkerStarted, WorkerStopped
+from manman_status.domain.events import (
+    Heartbeat,
+    ServerStarted,
+    ServerStopped,
+    WorkerStarted,
+    WorkerStopped,
+)
 from manman_status.reporter import InvalidReport, StatusReporter
 from manman_status.reporter.life import WorkerLife
 from manman_status.wire.inbound import decode
@@ -16,7 +22,13 @@ NOWHERE = "amqp://guest:guest@127.0.0.1:9/"
 
 
 def a_life(worker_id=7, **options):
-    defaults = {"interval_seconds": 10, "labels": None, "heartbeats": True, "inventory": True, "outbox_size": 100}
+    defaults = {
+        "interval_seconds": 10,
+        "labels": None,
+        "heartbeats": True,
+        "inventory": True,
+        "outbox_size": 100,
+    }
     return WorkerLife(worker_id, **{**defaults, **options})
 
 
@@ -40,7 +52,12 @@ def test_events_wait_in_order_and_are_numbered():
     life.stop_server(31, 137)
     life.end()
     started, running, stopped, ended = waiting(life)
-    assert [type(event) for event in waiting(life)] == [WorkerStarted, ServerStarted, ServerStopped, WorkerStopped]
+    assert [type(event) for event in waiting(life)] == [
+        WorkerStarted,
+        ServerStarted,
+        ServerStopped,
+        WorkerStopped,
+    ]
     assert (running.instance_id, running.worker_id, running.game_server_config_id) == (31, 7, 3)
     assert stopped.exit_code == 137
     assert started.seq < running.seq < stopped.seq < ended.seq
@@ -89,14 +106,20 @@ def test_an_id_that_is_a_string_is_listed_as_the_number_it_is():
 
 
 @pytest.mark.parametrize(
-    ("instance_id", "config_id", "exit_code"), [(0, None, None), (None, None, None), (31, 0, None), (31, None, "x")]
+    ("instance_id", "config_id", "exit_code"),
+    [(0, None, None), (None, None, None), (31, 0, None), (31, None, "x")],
 )
-def test_what_the_processor_would_refuse_is_refused_and_leaves_no_trace(instance_id, config_id, exit_code):
+def test_what_the_processor_would_refuse_is_refused_and_leaves_no_trace(
+    instance_id, config_id, exit_code
+):
     life = a_life()
     with pytest.raises(
-        InvalidReport, match=r"worker 7: the .* of server instance .* cannot be reported: .*command_args"
+        InvalidReport,
+        match=r"worker 7: the .* of server instance .* cannot be reported: .*command_args",
     ):
-        life.start_server(instance_id, config_id) if exit_code is None else life.stop_server(instance_id, exit_code)
+        life.start_server(instance_id, config_id) if exit_code is None else life.stop_server(
+            instance_id, exit_code
+        )
     assert waiting(life) == []
     assert listed(life) == []
 
@@ -106,7 +129,11 @@ def test_what_the_processor_would_refuse_is_refused_and_leaves_no_trace(instance
     [
         (0, {}, "no id of 1 to"),
         ("x", {}, "no id of 1 to"),
-        (7, {"labels": {"": "eu-1"}}, "no key of a label, which has 1 to 63 characters - at `[$].labels`$"),
+        (
+            7,
+            {"labels": {"": "eu-1"}},
+            "no key of a label, which has 1 to 63 characters - at `[$].labels`$",
+        ),
         (7, {"labels": {"group": [1]}}, "a label whose value is no text"),
         (7, {"interval_seconds": 0.5}, "an interval is 1 to 3600 seconds"),
     ],
@@ -174,7 +201,9 @@ async def test_a_report_that_cannot_be_sent_is_told_and_never_raised(caplog):
     ]
     assert "its reporter is not open" in told[-1]
     assert told[-2] == "worker 7: 3 events were not sent before the end"
-    assert not [record for record in caplog.records if record.name.startswith(("aiormq", "aio_pika"))]
+    assert not [
+        record for record in caplog.records if record.name.startswith(("aiormq", "aio_pika"))
+    ]
 
 
 async def test_a_life_begins_once():

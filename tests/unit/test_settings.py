@@ -19,7 +19,9 @@ SECRET = "open-sesame-4711"
 
 
 def load(**variables: str) -> Settings:
-    return load_settings(environ={f"{PREFIX}{name.upper()}": value for name, value in variables.items()})
+    return load_settings(
+        environ={f"{PREFIX}{name.upper()}": value for name, value in variables.items()}
+    )
 
 
 def problems(**variables: str) -> list[str]:
@@ -47,13 +49,21 @@ def test_the_example_works_as_it_is_and_its_comments_tell_the_defaults() -> None
 def test_each_line_of_the_example_has_a_comment_before_it() -> None:
     """One comment may serve two lines that belong together."""
     lines = [line for line in EXAMPLE.read_text("utf-8").splitlines() if line]
-    bare = [second for first, second in itertools.pairwise(lines) if LINE.match(first) and LINE.match(second)]
+    bare = [
+        second
+        for first, second in itertools.pairwise(lines)
+        if LINE.match(first) and LINE.match(second)
+    ]
     assert [line.partition("=")[0] for line in bare] == ["#MANMAN_STATUS_DEAD_LETTER_QUEUE"]
 
 
 def test_every_variable_is_read_as_the_type_of_its_field() -> None:
     settings = load(port="9000", database_timeout_seconds=" 0.5 ", log_level="debug", host="::1")
-    assert (settings.port, settings.database_timeout_seconds, settings.log_level) == (9000, 0.5, "debug")
+    assert (settings.port, settings.database_timeout_seconds, settings.log_level) == (
+        9000,
+        0.5,
+        "debug",
+    )
     assert settings.host == "::1"
 
 
@@ -81,7 +91,15 @@ def test_all_problems_are_told_at_once() -> None:
             },
         )
     told = caught.value.problems
-    for name in ("PORT", "WORKERS", "LOG_LEVEL", "HEARTBEAT_QUEUE", "RABBITMQ_URL", "DATABASE_URL", "DATABSE_URL"):
+    for name in (
+        "PORT",
+        "WORKERS",
+        "LOG_LEVEL",
+        "HEARTBEAT_QUEUE",
+        "RABBITMQ_URL",
+        "DATABASE_URL",
+        "DATABSE_URL",
+    ):
         assert sum(problem.startswith(f"{PREFIX}{name} ") for problem in told) == 1, name
     assert len(told) == 7
     assert SECRET not in str(caught.value)
@@ -119,11 +137,17 @@ def test_no_number_without_end_or_meaning_is_accepted(value: str) -> None:
 def test_tokens_come_from_the_variable_and_the_file(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text("# of the dashboards\nthird\n\nfirst\n", encoding="utf-8")
-    assert load(api_tokens="first, second", api_tokens_file=str(file)).api_tokens == ("first", "second", "third")
+    assert load(api_tokens="first, second", api_tokens_file=str(file)).api_tokens == (
+        "first",
+        "second",
+        "third",
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"", b"# only a comment\n", b"\xff\xfe"])
-def test_a_token_file_that_gives_no_token_is_a_problem(tmp_path: Path, content: bytes | None) -> None:
+def test_a_token_file_that_gives_no_token_is_a_problem(
+    tmp_path: Path, content: bytes | None
+) -> None:
     """Else an api that was meant to be closed would stand open."""
     file = tmp_path / "tokens"
     if content is not None:
@@ -134,7 +158,10 @@ def test_a_token_file_that_gives_no_token_is_a_problem(tmp_path: Path, content: 
 
 def test_urls_of_channels_are_separated_by_white_space_alone() -> None:
     """A comma belongs to the URL: it may name several to be told."""
-    assert load(notify_urls=" mailto://h?to=a,b\n\tjson://h ").notify_urls == ("mailto://h?to=a,b", "json://h")
+    assert load(notify_urls=" mailto://h?to=a,b\n\tjson://h ").notify_urls == (
+        "mailto://h?to=a,b",
+        "json://h",
+    )
     assert load(notify_urls=" ").notify_urls == ()
 
 
@@ -155,7 +182,10 @@ def test_no_secret_is_in_the_text_of_the_settings() -> None:
     [
         ("postgresql://u:p@h:5/x?sslmode=require", "postgresql://u:***@h:5/x"),
         ("postgresql://u:p@a:1,b:2/x?sslmode=require", "postgresql://u:***@a:1,b:2/x"),
-        ("postgresql+psycopg2://u:p@[::1]:5,[::2]/x", "postgresql+psycopg2://u:***@[::1]:5,[::2]/x"),
+        (
+            "postgresql+psycopg2://u:p@[::1]:5,[::2]/x",
+            "postgresql+psycopg2://u:***@[::1]:5,[::2]/x",
+        ),
         ("amqp://h", "amqp://h"),
         ("amqp://u:p@[::1]:5672/", "amqp://u:***@[::1]:5672/"),
         ("http://[broken", "<not a URL>"),
@@ -173,8 +203,13 @@ def test_a_url_is_shown_without_its_password_and_query(url: str, shown: str) -> 
         ("a/b", "amqp://u:p@h:5/a%2Fb?heartbeat=9"),
     ],
 )
-def test_the_virtual_host_takes_the_place_of_the_one_in_the_url(virtual_host: str, url: str) -> None:
-    assert load(rabbitmq_url="amqp://u:p@h:5/x?heartbeat=9", virtual_host=virtual_host).broker_url == url
+def test_the_virtual_host_takes_the_place_of_the_one_in_the_url(
+    virtual_host: str, url: str
+) -> None:
+    assert (
+        load(rabbitmq_url="amqp://u:p@h:5/x?heartbeat=9", virtual_host=virtual_host).broker_url
+        == url
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,9 +227,12 @@ def test_settings_do_not_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("minimum", "canary", "seconds"), [(15, 1, 5), (60, 1, 5), (3, 0.2, 3), (1, 0.2, 1), (15, 10, 50)]
+    ("minimum", "canary", "seconds"),
+    [(15, 1, 5), (60, 1, 5), (3, 0.2, 3), (1, 0.2, 1), (15, 10, 50)],
 )
-def test_an_outage_of_five_canaries_and_more_is_one(minimum: float, canary: float, seconds: float) -> None:
+def test_an_outage_of_five_canaries_and_more_is_one(
+    minimum: float, canary: float, seconds: float
+) -> None:
     settings = Settings(minimum_timeout_seconds=minimum, canary_interval_seconds=canary)
     assert settings.standstill_seconds == seconds
 

@@ -16,7 +16,12 @@ labels = st.dictionaries(words, words, max_size=3)
 ids = st.none() | st.integers(1, 2)
 silences = st.lists(
     st.builds(
-        Silence, st.uuids().map(str), group=st.none() | words, worker_id=ids, rule=st.none() | words, labels=labels
+        Silence,
+        st.uuids().map(str),
+        group=st.none() | words,
+        worker_id=ids,
+        rule=st.none() | words,
+        labels=labels,
     ),
     max_size=12,
 )
@@ -46,7 +51,10 @@ def test_a_whole_fleet_is_not_the_group_of_a_silence():
     ],
 )
 def test_thousands_cost_an_alert_little_more_than_one(silence_of):
-    alerts = [Subject(group="eu", worker_id=-i, labels={"env": "prod", "host": f"x{i}"}) for i in range(200)]
+    alerts = [
+        Subject(group="eu", worker_id=-i, labels={"env": "prod", "host": f"x{i}"})
+        for i in range(200)
+    ]
 
     def seconds(number):
         found = Silences([silence_of(n) for n in range(number)])

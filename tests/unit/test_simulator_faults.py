@@ -73,7 +73,9 @@ def test_in_a_calm_fleet_the_frozen_go_on_and_nobody_crashes_churns_or_comes_bac
     some.calm(40.0)
     after = some.due(400.0)
     assert {message.said for message in after} == {Said.BEAT}
-    assert {message.worker_id for message in after} == {worker.worker_id for worker in some.workers} - down
+    assert {message.worker_id for message in after} == {
+        worker.worker_id for worker in some.workers
+    } - down
 
 
 def test_a_clock_that_is_off_changes_what_a_worker_dates_and_nothing_else() -> None:
@@ -94,13 +96,17 @@ def test_a_clock_that_is_off_changes_what_a_worker_dates_and_nothing_else() -> N
 
 
 def test_a_large_fleet_begins_slowly() -> None:
-    begun = [message for message in fleet(workers=2000, servers=5).due(3.0) if message.said is Said.BEGUN]
+    begun = [
+        message for message in fleet(workers=2000, servers=5).due(3.0) if message.said is Said.BEGUN
+    ]
     assert 500 < len(begun) < 1500
 
 
 def delivered(delivery: Delivery, messages: list[Message]) -> list[tuple[float, Message]]:
     delivery.put(messages, 100.0)
-    return [(at / 100, message) for at in range(10_000, 11_000) for message in delivery.due(at / 100)]
+    return [
+        (at / 100, message) for at in range(10_000, 11_000) for message in delivery.due(at / 100)
+    ]
 
 
 def some_messages() -> list[Message]:
@@ -119,7 +125,9 @@ def test_reordered_messages_overtake_each_other_within_the_bound() -> None:
     messages = some_messages()
     arrived = delivered(Delivery(reorder=True, interval_seconds=2.0), messages)
     assert [message for _, message in arrived] != messages
-    assert sorted(message.report.body for _, message in arrived) == sorted(message.report.body for message in messages)
+    assert sorted(message.report.body for _, message in arrived) == sorted(
+        message.report.body for message in messages
+    )
     assert max(at for at, _ in arrived) <= 100.0 + longest_hold_seconds(2.0) + 0.01
 
 

@@ -13,7 +13,12 @@ from tests.builders import heartbeat
 
 def lost(entity_id):
     return Transition(
-        Entity.WORKER, entity_id, StatusType.RUNNING, StatusType.LOST, Reason.HEARTBEAT_EXPIRED, evidence={}
+        Entity.WORKER,
+        entity_id,
+        StatusType.RUNNING,
+        StatusType.LOST,
+        Reason.HEARTBEAT_EXPIRED,
+        evidence={},
     )
 
 
@@ -30,7 +35,12 @@ def test_a_batch_counts_its_events_by_kind_its_transitions_by_reason_and_its_tim
     statistics.add_batch([], [], ms=1.0)
     row = statistics.as_row()
     assert row["events"]["Heartbeat"] == {"stored": 2}
-    assert (row["batches"], row["transitions"], row["last_batch_ms"], row["longest_batch_ms"]) == (2, 1, 1.0, 3.0)
+    assert (row["batches"], row["transitions"], row["last_batch_ms"], row["longest_batch_ms"]) == (
+        2,
+        1,
+        1.0,
+        3.0,
+    )
     assert row["transitions_by"] == {"worker": {"LOST": {"heartbeat_expired": 1}}}
     assert row["batch_events"]["counts"][:3] == [1, 0, 1]
     assert sum(row["batch_seconds"]["counts"]) == 2

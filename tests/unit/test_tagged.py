@@ -17,8 +17,8 @@ from tests.unit.test_inbound import ODD, VALID, mutate
 
 
 def plain(item):
-    """With what an inventory lists. Its digest is of the bytes that were read, which differ: a liberal reading writes
-    an inventory anew."""
+    """With what an inventory lists. Its digest is of the bytes that were read, which differ: a
+    liberal reading writes an inventory anew."""
     fields = msgspec.structs.asdict(item)
     if (servers := fields.get("servers")) is not None:
         assert servers.digest
@@ -42,13 +42,22 @@ def is_fast(body):
         return False
 
 
-numbers = st.integers(-1, 2**64) | st.sampled_from([0, 1, 10**9, 10**12, 10**15, 10**18, 2**63 - 1, 2**63])
-times = st.datetimes().map(str) | st.datetimes(timezones=st.timezones()).map(lambda time: time.isoformat())
-texts = st.text(max_size=8) | st.sampled_from(["", "\0", "7", "007", "7.0", "None", "null", "command_type", "x" * 256])
+numbers = st.integers(-1, 2**64) | st.sampled_from(
+    [0, 1, 10**9, 10**12, 10**15, 10**18, 2**63 - 1, 2**63]
+)
+times = st.datetimes().map(str) | st.datetimes(timezones=st.timezones()).map(
+    lambda time: time.isoformat()
+)
+texts = st.text(max_size=8) | st.sampled_from(
+    ["", "\0", "7", "007", "7.0", "None", "null", "command_type", "x" * 256]
+)
 values = st.none() | st.booleans() | numbers | st.floats(allow_nan=False) | texts
 entries = st.fixed_dictionaries(
     {"instance_id": numbers | texts},
-    optional={"game_server_config_id": values, "status": st.sampled_from(["RUNNING", "LOST", "running", None])},
+    optional={
+        "game_server_config_id": values,
+        "status": st.sampled_from(["RUNNING", "LOST", "running", None]),
+    },
 )
 fields = {
     "incarnation": values,
@@ -69,7 +78,10 @@ kinds = ["HEARTBEAT"] * 5 + [
     "heartbeat",
 ]
 commands = st.fixed_dictionaries(
-    {"command_type": st.sampled_from(kinds), "command_args": st.lists(numbers | texts | st.none(), max_size=4)},
+    {
+        "command_type": st.sampled_from(kinds),
+        "command_args": st.lists(numbers | texts | st.none(), max_size=4),
+    },
     optional=fields,
 )
 
@@ -125,7 +137,11 @@ def test_of_a_field_that_comes_twice_the_same_one_counts(second):
 @pytest.mark.parametrize(
     "message",
     [
-        *(each for each in TEMPLATES if isinstance(each, dict) and each.get("command_type") in kinds),
+        *(
+            each
+            for each in TEMPLATES
+            if isinstance(each, dict) and each.get("command_type") in kinds
+        ),
         [BEAT, command("SERVER_STARTED", "31", "7", "3")],
         BEAT | {"labels": {"group": "Köln"}},
         BEAT | {"moon": "full"},

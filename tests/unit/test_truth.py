@@ -55,17 +55,30 @@ class World:
         return [(silence.begun, silence.ended) for silence in self.worker.silences[1:]]
 
     def poll(
-        self, now: float, *, lag: float = 0.5, state: ObservationState = ObservationState.OK, held: tuple[str, ...] = ()
+        self,
+        now: float,
+        *,
+        lag: float = 0.5,
+        state: ObservationState = ObservationState.OK,
+        held: tuple[str, ...] = (),
     ) -> None:
         guard = [SeenGuard(group) for group in held] or None
-        self.observation.answered(SeenSystem(SeenObservation(state, at(now - lag), lag, guard)), now)
+        self.observation.answered(
+            SeenSystem(SeenObservation(state, at(now - lag), lag, guard)), now
+        )
 
     def polls(self, since: float, until: float, **answer: Any) -> None:
         for now in range(int(since), int(until) + 1):
             self.poll(float(now), **answer)
 
     def says(
-        self, said: Said, now: float, *, exit_code: int = 0, instance_id: int = 70, arrives: float | None = 0.0
+        self,
+        said: Said,
+        now: float,
+        *,
+        exit_code: int = 0,
+        instance_id: int = 70,
+        arrives: float | None = 0.0,
     ) -> Message:
         """`arrives` so much later; None: never, since the broker is away."""
         self.number += 1
@@ -114,7 +127,13 @@ class World:
         self.sees(as_of, StatusType.LOST, Reason.HEARTBEAT_EXPIRED, since=since)
 
     def sees_server(
-        self, as_of: float, status: StatusType, reason: Reason, *, instance_id: int = 70, was: Reason | None = None
+        self,
+        as_of: float,
+        status: StatusType,
+        reason: Reason,
+        *,
+        instance_id: int = 70,
+        was: Reason | None = None,
     ) -> None:
         evidence = {} if was is None else {"was": was}
         self.judge.judge_server(SeenServer(instance_id, status, reason, evidence), as_of)
@@ -182,7 +201,9 @@ def test_lost_too_early_in_a_silence_that_went_on_is_false(world: World) -> None
     assert world.wrong == [Wrong.FALSE_LOST]
 
 
-def test_a_false_lost_that_came_and_went_between_two_looks_is_found_and_counted_once(world: World) -> None:
+def test_a_false_lost_that_came_and_went_between_two_looks_is_found_and_counted_once(
+    world: World,
+) -> None:
     world.beats(5, 60)
     world.sees(50.0, was_lost_at=30.0)
     world.sees(55.0, was_lost_at=30.0)
@@ -268,7 +289,9 @@ def test_a_delay_that_the_grace_explains_is_not_measured() -> None:
 
 
 @pytest.mark.parametrize("state", [ObservationState.DEGRADED, ObservationState.BLIND])
-def test_what_was_not_observed_well_is_not_missed_until_a_grace_later(world: World, state: ObservationState) -> None:
+def test_what_was_not_observed_well_is_not_missed_until_a_grace_later(
+    world: World, state: ObservationState
+) -> None:
     world.beats(5, 20)
     world.poll(101, state=state)
     world.sees(70.0)
@@ -302,7 +325,9 @@ def test_while_the_guard_holds_its_group_nobody_of_it_is_missed(world: World) ->
 def test_what_an_earlier_run_left_is_not_ours(world: World) -> None:
     world.beats(5, 60)
     world.sees(50.0, was_lost_at=-20.0)
-    world.judge.judge_worker(SeenWorker(8, StatusType.LOST, at(40.0), Reason.HEARTBEAT_EXPIRED), 50.0)
+    world.judge.judge_worker(
+        SeenWorker(8, StatusType.LOST, at(40.0), Reason.HEARTBEAT_EXPIRED), 50.0
+    )
     world.sees_server(50.0, StatusType.LOST, Reason.WORKER_LOST, instance_id=71)
     assert world.wrong == []
 
@@ -376,7 +401,9 @@ def test_servers_are_lost_with_their_worker(world: World) -> None:
 
 
 @pytest.mark.parametrize("back_at", [30, 40])
-def test_servers_that_a_life_left_behind_end_superseded_whether_or_not_it_was_lost(back_at: int) -> None:
+def test_servers_that_a_life_left_behind_end_superseded_whether_or_not_it_was_lost(
+    back_at: int,
+) -> None:
     world = World()
     world.begins()
     world.polls(1, 100)

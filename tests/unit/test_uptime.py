@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from manman_status.domain.status import ACTIVE, TERMINAL, StatusType
 from manman_status.domain.uptime import Change, Figures, Window
 
-RUNNING, LOST, COMPLETE, CRASHED = StatusType.RUNNING, StatusType.LOST, StatusType.COMPLETE, StatusType.CRASHED
+RUNNING, LOST, COMPLETE, CRASHED = (
+    StatusType.RUNNING,
+    StatusType.LOST,
+    StatusType.COMPLETE,
+    StatusType.CRASHED,
+)
 
 times = st.integers(0, 120)
 gaps = st.lists(st.tuples(times, times).map(sorted).map(tuple), max_size=4)
@@ -24,7 +29,8 @@ def windows(draw: st.DrawFn) -> Window:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Change]:
-    """Each change goes on from the one before; the first may be the first of all. Times may be out of order."""
+    """Each change goes on from the one before; the first may be the first of all. Times may be out
+    of order."""
     statuses = draw(st.lists(st.sampled_from(StatusType), min_size=1, max_size=8))
     chain = [draw(st.none() | st.sampled_from(StatusType)), *statuses]
     return [(draw(times), old, new) for old, new in pairwise(chain)]
@@ -34,7 +40,9 @@ def parts(figures: Figures) -> int:
     return figures.active + figures.lost + figures.ended + figures.not_known + figures.blind
 
 
-def by_the_moment(window: Window, changes: list[Change], status: StatusType | None, blind: list[tuple[int, int]]):
+def by_the_moment(
+    window: Window, changes: list[Change], status: StatusType | None, blind: list[tuple[int, int]]
+):
     """The same told by looking at each moment."""
     counted = {"active": 0, "lost": 0, "ended": 0, "not_known": 0, "blind": 0}
     for moment in range(window.begin, window.end):
@@ -57,7 +65,11 @@ def test_the_parts_add_up_to_the_window(window: Window, changes: list[Change]) -
 
 @given(times, times, gaps, histories(), st.none() | st.sampled_from(StatusType))
 def test_each_moment_is_counted_where_it_belongs(
-    one: int, other: int, blind: list[tuple[int, int]], changes: list[Change], status: StatusType | None
+    one: int,
+    other: int,
+    blind: list[tuple[int, int]],
+    changes: list[Change],
+    status: StatusType | None,
 ) -> None:
     window = Window(min(one, other), max(one, other), blind)
     ordered = [
@@ -71,11 +83,15 @@ def test_each_moment_is_counted_where_it_belongs(
 
 
 @given(windows(), times)
-def test_seen_until_is_the_window_up_to_then_without_what_was_blind(window: Window, time: int) -> None:
+def test_seen_until_is_the_window_up_to_then_without_what_was_blind(
+    window: Window, time: int
+) -> None:
     bounds, slopes, offsets = window.seen_until()
     piece = sum(bound <= time for bound in bounds)
     within = min(max(time, window.begin), window.end)
-    assert slopes[piece] * time + offsets[piece] == within - window.begin - window.blind_until(within)
+    assert slopes[piece] * time + offsets[piece] == within - window.begin - window.blind_until(
+        within
+    )
     assert bounds == sorted(bounds)
     assert len(slopes) == len(offsets) == len(bounds) + 1
 
@@ -93,14 +109,25 @@ def test_what_a_worker_was_before_is_told_by_its_first_change() -> None:
 def test_losses_are_counted_with_their_lengths() -> None:
     changes = [(10, RUNNING, LOST), (30, LOST, RUNNING), (60, RUNNING, LOST), (100, LOST, RUNNING)]
     figures = Window(0, 200).measure(changes, RUNNING)
-    assert (figures.losses, figures.lost, figures.longest_loss, figures.mean_loss) == (2, 60, 40, 30)
+    assert (figures.losses, figures.lost, figures.longest_loss, figures.mean_loss) == (
+        2,
+        60,
+        40,
+        30,
+    )
     assert (figures.between_failures, figures.to_repair) == (70, 30)
     assert figures.fraction_active == 0.7
 
 
 def test_a_loss_that_began_before_or_is_not_over_counts_with_its_part() -> None:
     figures = Window(100, 200).measure([(120, LOST, RUNNING), (190, RUNNING, LOST)], LOST)
-    assert (figures.losses, figures.lost, figures.failures, figures.repairs, figures.repaired) == (2, 30, 1, 1, 20)
+    assert (figures.losses, figures.lost, figures.failures, figures.repairs, figures.repaired) == (
+        2,
+        30,
+        1,
+        1,
+        20,
+    )
 
 
 def test_a_lost_worker_that_had_really_ended_was_not_repaired() -> None:
@@ -121,5 +148,14 @@ def test_an_ended_worker_is_not_down() -> None:
 
 
 def test_nothing_is_said_where_nothing_was_expected() -> None:
-    for figures in (Window(0, 100).measure([], COMPLETE), Window(0, 100, [(0, 100)]).measure([], RUNNING), Figures()):
-        assert (figures.fraction_active, figures.between_failures, figures.to_repair, figures.mean_loss) == (None,) * 4
+    for figures in (
+        Window(0, 100).measure([], COMPLETE),
+        Window(0, 100, [(0, 100)]).measure([], RUNNING),
+        Figures(),
+    ):
+        assert (
+            figures.fraction_active,
+            figures.between_failures,
+            figures.to_repair,
+            figures.mean_loss,
+        ) == (None,) * 4

@@ -30,7 +30,11 @@ def at(seconds):
 def beats(worker_id, *periods, interval=2.0, number=1, first_seq=1, group="eu-1"):
     """Of one life, in these periods of seconds."""
     life = Incarnation(
-        worker_id, number=number, first_seq=first_seq, interval_seconds=interval, labels={"group": group}
+        worker_id,
+        number=number,
+        first_seq=first_seq,
+        interval_seconds=interval,
+        labels={"group": group},
     )
     lines = []
     for begin, end in periods:
@@ -131,8 +135,12 @@ def test_a_worker_that_stopped_in_order_is_not_lost():
 
 @pytest.mark.parametrize("rules", [RULES, NEVER_HELD], ids=["guarded", "not guarded"])
 def test_silence_in_a_gap_of_the_listening_counts_for_nothing(rules):
-    """All beat again right after it, but for one that died meanwhile: that one is lost when the grace is over."""
-    living = [beats(worker_id, (worker_id / 10, 50), (90 + worker_id / 10, 200)) for worker_id in range(1, 7)]
+    """All beat again right after it, but for one that died meanwhile: that one is lost when the
+    grace is over."""
+    living = [
+        beats(worker_id, (worker_id / 10, 50), (90 + worker_id / 10, 200))
+        for worker_id in range(1, 7)
+    ]
     outcome = found(*living, beats(7, (0.7, 50)), [gap_line(at(50), at(90))], rules=rules)
     assert verdicts(outcome) == [(7, Verdict.TRUE)]
     assert at(90 + 30) < outcome.losses[0].lost_at < at(90 + 30 + 2)
@@ -142,7 +150,9 @@ def test_the_guard_holds_what_much_of_a_group_seems_to_lose_at_once():
     silent = [beats(worker_id, (worker_id / 10, 50), (90, 200)) for worker_id in range(1, 5)]
     held = found(*silent, *[beats(worker_id, (0, 200)) for worker_id in range(5, 9)])
     assert (verdicts(held), held.guards, held.held) == ([], 1, 4)
-    open_guard = found(*silent, *[beats(worker_id, (0, 200)) for worker_id in range(5, 9)], rules=NEVER_HELD)
+    open_guard = found(
+        *silent, *[beats(worker_id, (0, 200)) for worker_id in range(5, 9)], rules=NEVER_HELD
+    )
     assert [verdict for _, verdict in verdicts(open_guard)] == [Verdict.FALSE] * 4
     assert open_guard.guards == 0
 
@@ -159,7 +169,9 @@ def test_a_worker_without_incarnations_is_told_apart_by_what_begins_its_life():
     silent = dated("heartbeat", *range(0, 50, 2))
     again = dated("heartbeat", *range(80, 200, 2))
     assert verdicts(found(*STEADY, silent, again)) == [(9, Verdict.FALSE)]
-    assert verdicts(found(*STEADY, silent, dated("worker_started", 79), again)) == [(9, Verdict.TRUE)]
+    assert verdicts(found(*STEADY, silent, dated("worker_started", 79), again)) == [
+        (9, Verdict.TRUE)
+    ]
 
 
 def test_what_was_recorded_is_told():

@@ -66,7 +66,9 @@ async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
     return Bar(
         state=state,
         text=_text(state, observation, doubt_about(observation, timeouts)),
-        healths=Counter({Health(health): number for health, number in measured.active_by_health.items()}),
+        healths=Counter(
+            {Health(health): number for health, number in measured.active_by_health.items()}
+        ),
         groups=[Group(name, groups[name]) for name in sorted(groups)],
         more_groups=measured.groups_total - len(groups),
         guards=shown_guards,
@@ -78,7 +80,10 @@ async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
 def _text(state: ObservationState, observation: Observation, doubt: Doubt | None) -> str:
     as_of, lag_seconds, step = observation.as_of, observation.lag_seconds, observation.clock_step
     if lag_seconds is None:
-        return "Nothing was ever observed: no processor has run. Grey is not dead: nothing is known of anyone."
+        return (
+            "Nothing was ever observed: no processor has run. Grey is not dead: nothing is known of"
+            " anyone."
+        )
     at = clock(as_of, as_of)
     match state:
         case ObservationState.OK:

@@ -26,7 +26,9 @@ class Asked:
         self._cursor: str | None = None
         for name, value in request.query_params.multi_items():
             if name not in {*fields, "cursor"}:
-                raise InvalidParameter(name, f"not a field of this page; there are {', '.join(fields)}")
+                raise InvalidParameter(
+                    name, f"not a field of this page; there are {', '.join(fields)}"
+                )
             if name in self.fields:
                 raise InvalidParameter(name, "given more than once")
             if "\0" in value:

@@ -81,10 +81,15 @@ def described() -> dict[str, Any]:
                 name=name,
                 address=channel["address"],
                 description=prose(channel["description"]),
-                place=channel["bindings"]["amqp"].get("queue", channel["bindings"]["amqp"].get("exchange"))["name"],
+                place=channel["bindings"]["amqp"].get(
+                    "queue", channel["bindings"]["amqp"].get("exchange")
+                )["name"],
                 shapes=[_name(kind) for kind in kinds if "$ref" in kind],
                 is_several=any(kind.get("type") == "array" for kind in kinds),
-                headers={each: told["description"] for each, told in message["headers"]["properties"].items()},
+                headers={
+                    each: told["description"]
+                    for each, told in message["headers"]["properties"].items()
+                },
             )
         )
     return {
@@ -143,7 +148,9 @@ def words(schema: Schema) -> Markup:
         case _:
             said = Markup("{}").format(schema.get("type", "any JSON"))
     limits = (limit.format(schema[name]) for name, limit in LIMITS.items() if name in schema)
-    return Markup(", ").join([said, *(limit.replace(str(LARGEST_ID), "2^63-1") for limit in limits)])
+    return Markup(", ").join(
+        [said, *(limit.replace(str(LARGEST_ID), "2^63-1") for limit in limits)]
+    )
 
 
 def prose(text: str) -> Markup:

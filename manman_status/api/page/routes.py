@@ -51,18 +51,27 @@ async def bar(request: HTMXRequest) -> HTMXTemplate:
 
 @get("/page/groups")
 async def groups(request: HTMXRequest) -> HTMXTemplate:
-    return HTMXTemplate(template_name="groups.html", context={"bar": await bar_of(request.app), "shown": SHOWN})
+    return HTMXTemplate(
+        template_name="groups.html", context={"bar": await bar_of(request.app), "shown": SHOWN}
+    )
 
 
 @get("/page/map.json")
 async def fleet_map(request: HTMXRequest) -> Answer:
-    """`groups` as in `FleetMap`, with the names that its letters stand for; `next` is where the next piece begins."""
+    """`groups` as in `FleetMap`, with the names that its letters stand for; `next` is where the
+    next piece begins."""
     timeouts = Database.of(request).timeouts
     asked = Asked(request, "group", "health", "after")
-    group, health, after = asked.text("group"), asked.one_of("health", Health), asked.id("after") or 0
+    group, health, after = (
+        asked.text("group"),
+        asked.one_of("health", Health),
+        asked.id("after") or 0,
+    )
 
     async def ask(connection: Connection) -> Answer:
-        found = await read_fleet_map(connection, after=after, group=group, health=health, timeouts=timeouts)
+        found = await read_fleet_map(
+            connection, after=after, group=group, health=health, timeouts=timeouts
+        )
         observation = found.observation
         lasting = msgspec.json.encode(
             {
@@ -93,7 +102,9 @@ async def why(request: HTMXRequest, worker_id: PathId) -> str:
 @get("/page/workers/{worker_id:str}/day.json")
 async def day(request: HTMXRequest, worker_id: PathId) -> Day:
     database = Database.of(request)
-    ask = partial(read_day, worker_id=worker_id, blind_after_seconds=database.timeouts.blind_after_seconds)
+    ask = partial(
+        read_day, worker_id=worker_id, blind_after_seconds=database.timeouts.blind_after_seconds
+    )
     return await database.read(ask, key=("day", worker_id))
 
 
@@ -123,4 +134,6 @@ async def worker(request: HTMXRequest, worker_id: PathId) -> HTMXTemplate:
     }
     if request.htmx:
         return HTMXTemplate(template_name="worker_now.html", context=context)
-    return HTMXTemplate(template_name="worker.html", context={"bar": await bar_of(request.app), **context})
+    return HTMXTemplate(
+        template_name="worker.html", context={"bar": await bar_of(request.app), **context}
+    )

@@ -1,6 +1,7 @@
 """Signing in and out: the token becomes a cookie that no script can read and no other site can use.
 
-Neither changes anything but the caller's cookie, so no request of another site needs to be told apart.
+Neither changes anything but the caller's cookie, so no request of another site needs to be told
+apart.
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ class Form(msgspec.Struct):
 
 def is_signed_in(scope: Scope, tokens: Tokens) -> bool:
     """Whether a cookie stands for one of the tokens."""
-    cookies = (pair for name, value in scope["headers"] if name == b"cookie" for pair in value.split(b";"))
-    given = (value for name, _, value in (pair.strip().partition(b"=") for pair in cookies) if name == COOKIE.encode())
+    cookies = (
+        pair for name, value in scope["headers"] if name == b"cookie" for pair in value.split(b";")
+    )
+    given = (
+        value
+        for name, _, value in (pair.strip().partition(b"=") for pair in cookies)
+        if name == COOKIE.encode()
+    )
     return any(tokens.accept_cookie(value) for value in given)
 
 
@@ -47,7 +54,9 @@ async def sign_in(request: Request[Any, Any, Any]) -> Redirect | Template:
 
 
 @post(SIGN_IN, request_max_body_size=LONGEST_FORM_BYTES)
-async def try_token(request: Request[Any, Any, Any], data: URLEncodedBody[Form]) -> Redirect | Template:
+async def try_token(
+    request: Request[Any, Any, Any], data: URLEncodedBody[Form]
+) -> Redirect | Template:
     """Raises TooManySignIns."""
     tokens, token = Tokens.of(request.app), data.token.encode()
     limit = cast("SignInLimit", request.app.state["sign_in_limit"])
@@ -74,10 +83,13 @@ def _form(to: str, *, failed: bool = False) -> Template:
 def _cookie(request: Request[Any, Any, Any], value: str, max_age: int) -> Cookie:
     # A proxy that ends TLS in front of us says so.
     is_secure = "https" in {request.scope["scheme"], request.headers.get("x-forwarded-proto", "")}
-    return Cookie(COOKIE, value=value, max_age=max_age, httponly=True, samesite="strict", secure=is_secure)
+    return Cookie(
+        COOKIE, value=value, max_age=max_age, httponly=True, samesite="strict", secure=is_secure
+    )
 
 
 def _own_path(to: str) -> str:
-    """`to` where it leads to a page of ours, else the first: whoever made the link must not choose another site."""
+    """`to` where it leads to a page of ours, else the first: whoever made the link must not choose
+    another site."""
     is_own = to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable()
     return to if is_own else "/"

@@ -1,4 +1,5 @@
-"""The pages as one router, with what holds for all of them: templates, files, headers, and how a fault is told."""
+"""The pages as one router, with what holds for all of them: templates, files, headers, and how a
+fault is told."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ HEADERS = [
     (
         b"content-security-policy",
         (
-            b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-            b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+            b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+            b" connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         ),
     ),
     (b"x-content-type-options", b"nosniff"),
@@ -52,7 +53,9 @@ HEADERS = [
 
 def is_page(path: str) -> bool:
     """Whether a person who has not signed in is sent to do so from there."""
-    return path == "/" or path.startswith(("/workers", "/servers", "/alerts", "/silences", "/schema/asyncapi"))
+    return path == "/" or path.startswith(
+        ("/workers", "/servers", "/alerts", "/silences", "/schema/asyncapi")
+    )
 
 
 def is_open(path: str) -> bool:
@@ -82,7 +85,10 @@ def page_router(files: str) -> Router:
             try_token,
             sign_out,
             create_static_files_router(
-                files, directories=[FOLDER / "static", FOLDER / "vendor"], cache_control=forever, name="page-files"
+                files,
+                directories=[FOLDER / "static", FOLDER / "vendor"],
+                cache_control=forever,
+                name="page-files",
             ),
         ],
         middleware=[_page_headers],
@@ -129,7 +135,10 @@ def _page_headers(app: ASGIApp) -> ASGIApp:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *((k, v) for k, v in HEADERS if k not in given)]
+                message["headers"] = [
+                    *message["headers"],
+                    *((k, v) for k, v in HEADERS if k not in given),
+                ]
             await send(message)
 
         await app(scope, receive, answer)

@@ -1,4 +1,5 @@
-"""Workers, server instances, alerts and silences as tables: filtered by what stands in the URL, paged by cursor."""
+"""Workers, server instances, alerts and silences as tables: filtered by what stands in the URL,
+paged by cursor."""
 
 from __future__ import annotations
 
@@ -44,12 +45,16 @@ async def _table(
     context = {
         "asked": asked,
         "items": [msgspec.json.decode(item, type=shape) for item in page.items],
-        "following": None if page.last_id is None else asked.url(write_cursor(name, filters, page.last_id)),
+        "following": None
+        if page.last_id is None
+        else asked.url(write_cursor(name, filters, page.last_id)),
         "as_of": page.observation.as_of,
     }
     if request.htmx:
         return HTMXTemplate(template_name=f"{name}_rows.html", context=context)
-    return HTMXTemplate(template_name=f"{name}.html", context={"bar": await bar_of(request.app), **context, **more})
+    return HTMXTemplate(
+        template_name=f"{name}.html", context={"bar": await bar_of(request.app), **context, **more}
+    )
 
 
 @get("/workers")
@@ -104,7 +109,9 @@ async def alerts(request: HTMXRequest) -> HTMXTemplate:
     )
     before = read_cursor(asked.cursor, "alerts", filters) or LARGEST_ID
     ask = partial(list_alerts, filters=filters, before=before, limit=ROWS)
-    return await _table(request, "alerts", ask, asked=asked, filters=filters, shape=Alert, rules=RULE_NAMES)
+    return await _table(
+        request, "alerts", ask, asked=asked, filters=filters, shape=Alert, rules=RULE_NAMES
+    )
 
 
 @get("/silences")

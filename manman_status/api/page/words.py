@@ -1,4 +1,5 @@
-"""Why something is as it is, in a sentence: the same for a person as `reason` and `evidence` are for a program."""
+"""Why something is as it is, in a sentence: the same for a person as `reason` and `evidence` are
+for a program."""
 
 from __future__ import annotations
 
@@ -43,14 +44,26 @@ def worker_why(worker: Worker, as_of: datetime) -> str:
         case Health.UNKNOWN:
             return _unknown(worker, as_of)
         case Health.TERMINATED:
-            return _ended(worker.status, worker.reason, worker.evidence, worker.end_date or worker.status_since, as_of)
+            return _ended(
+                worker.status,
+                worker.reason,
+                worker.evidence,
+                worker.end_date or worker.status_since,
+                as_of,
+            )
 
 
 def _healthy(worker: Worker, as_of: datetime) -> str:
     assert worker.last_heartbeat is not None
-    heard = f"Heard at {clock(worker.last_heartbeat, as_of)}; beats every {worker.interval_seconds:g} s."
+    heard = (
+        f"Heard at {clock(worker.last_heartbeat, as_of)}; beats every"
+        f" {worker.interval_seconds:g} s."
+    )
     if worker.reason is Reason.RECOVERED:
-        return f"Came back at {clock(worker.status_since, as_of)} after it had been taken for lost. {heard}"
+        return (
+            f"Came back at {clock(worker.status_since, as_of)} after it had been taken for lost."
+            f" {heard}"
+        )
     return heard
 
 
@@ -58,7 +71,10 @@ def _silence(since: datetime, until: datetime, worker: Worker) -> str:
     missed = int((until - since).total_seconds() / worker.interval_seconds)
     count = NUMBERS[missed] if missed < len(NUMBERS) else f"{missed:,}"
     beats = "beat" if missed == 1 else "beats"
-    return f"Silent since {clock(since, until)}; {count} {beats} of {worker.interval_seconds:g} s missed"
+    return (
+        f"Silent since {clock(since, until)}; {count} {beats} of {worker.interval_seconds:g} s"
+        " missed"
+    )
 
 
 def _late(worker: Worker, as_of: datetime) -> str:
@@ -78,13 +94,19 @@ def _unhealthy(worker: Worker, as_of: datetime) -> str:
     if worker.last_heartbeat is None or "observed_through" not in worker.evidence:
         return f"Lost since {clock(worker.status_since, as_of)}."
     heard = _time(worker.evidence, "observed_through")
-    return f"{_silence(worker.last_heartbeat, heard, worker)}; heard everything else until {clock(heard, as_of)}."
+    return (
+        f"{_silence(worker.last_heartbeat, heard, worker)}; heard everything else until"
+        f" {clock(heard, as_of)}."
+    )
 
 
 def _unknown(worker: Worker, as_of: datetime) -> str:
     """Who has beaten is unknown only while we are blind."""
     if worker.last_heartbeat is None:
-        return "Has never sent a heartbeat, so its silence means nothing: known only from what was reported of it."
+        return (
+            "Has never sent a heartbeat, so its silence means nothing: known only from what was"
+            " reported of it."
+        )
     return (
         f"Nobody has listened since {clock(as_of, as_of)}, so nothing is known of it now. "
         f"Last heard at {clock(worker.last_heartbeat, as_of)}."
@@ -136,7 +158,9 @@ def transition_why(transition: Transition) -> str:
             return str(transition.reason).replace("_", " ")
 
 
-def _ended(status: StatusType, reason: Reason, evidence: Evidence, at: datetime, as_of: datetime) -> str:
+def _ended(
+    status: StatusType, reason: Reason, evidence: Evidence, at: datetime, as_of: datetime
+) -> str:
     when = clock(at, as_of)
     if reason is Reason.EXIT_CODE:
         return f"Ended at {when} with exit code {evidence.get('exit_code', '?')}."

@@ -28,7 +28,13 @@ from manman_status.api.parameters import (
 from manman_status.api.responses import detail_answer, documented, page_answer
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
-from manman_status.store.alert_reads import AlertFilters, SilenceFilters, get_alert, list_alerts, list_silences
+from manman_status.store.alert_reads import (
+    AlertFilters,
+    SilenceFilters,
+    get_alert,
+    list_alerts,
+    list_silences,
+)
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
@@ -46,8 +52,8 @@ async def alerts(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Answer:
-    """Alerts, the newest first; those that are not resolved unless `state` says otherwise. What is part of another
-    alert is among them."""
+    """Alerts, the newest first; those that are not resolved unless `state` says otherwise. What is
+    part of another alert is among them."""
     filters = AlertFilters(
         state=one_of("state", AlertSelection, selected),
         severity=severity,
@@ -80,7 +86,11 @@ async def alert(request: Request[Any, Any, Any], alert_id: PathId) -> Answer:
     return await Answers.of(request.app).read(request, ask, alert_id)
 
 
-@get("/silences", operation_id="listSilences", responses=documented(SilenceList) | documented_problems())
+@get(
+    "/silences",
+    operation_id="listSilences",
+    responses=documented(SilenceList) | documented_problems(),
+)
 async def silences(
     request: Request[Any, Any, Any],
     selected: SilencesSelected = SilenceSelection.LASTING,

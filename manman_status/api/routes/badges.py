@@ -38,7 +38,9 @@ async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = Non
         if asked is None:
             fleet = await read_fleet(connection, timeouts=timeouts)
             status = overall_of(fleet, timeouts)
-            return badge_answer("fleet", status, COLOURS[status], lag_seconds=fleet.observation.lag_seconds)
+            return badge_answer(
+                "fleet", status, COLOURS[status], lag_seconds=fleet.observation.lag_seconds
+            )
         found = await read_fleet_uptime(
             connection,
             None,
@@ -55,15 +57,23 @@ async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = Non
     operation_id="getWorkerBadge",
     responses=IMAGE | documented_problems(finds_one=True),
 )
-async def worker_badge(request: Request[Any, Any, Any], worker_id: PathId, window: BadgeWindow = None) -> Answer:
+async def worker_badge(
+    request: Request[Any, Any, Any], worker_id: PathId, window: BadgeWindow = None
+) -> Answer:
     """The health of one worker, or its uptime, as a badge."""
-    timeouts, asked, name = Database.of(request).timeouts, _asked(request, window), f"worker {worker_id}"
+    timeouts, asked, name = (
+        Database.of(request).timeouts,
+        _asked(request, window),
+        f"worker {worker_id}",
+    )
 
     async def ask(connection: Connection) -> Answer:
         if asked is None:
             detail = await get_worker(connection, worker_id, timeouts=timeouts)
             health = msgspec.json.decode(detail.item, type=_Healthy).health
-            return badge_answer(name, health, COLOURS[health], lag_seconds=detail.observation.lag_seconds)
+            return badge_answer(
+                name, health, COLOURS[health], lag_seconds=detail.observation.lag_seconds
+            )
         found = await read_worker_uptime(
             connection,
             worker_id,
@@ -72,15 +82,21 @@ async def worker_badge(request: Request[Any, Any, Any], worker_id: PathId, windo
         )
         return _uptime(name, f"{window}", found)
 
-    return await Answers.of(request.app).read(request, ask, worker_id, window, expensive=asked is not None)
+    return await Answers.of(request.app).read(
+        request, ask, worker_id, window, expensive=asked is not None
+    )
 
 
 def _asked(request: Request[Any, Any, Any], window: str | None) -> timedelta | None:
     if window is None:
         return None
-    return window_asked(one_of("window", BADGE_WINDOWS, window), retention=request.app.state["retention"])
+    return window_asked(
+        one_of("window", BADGE_WINDOWS, window), retention=request.app.state["retention"]
+    )
 
 
 def _uptime(name: str, window: str, found: Uptime) -> Answer:
     value, colour = shown_uptime(found.figures)
-    return badge_answer(f"{name} uptime {window}", value, colour, lag_seconds=found.observation.lag_seconds)
+    return badge_answer(
+        f"{name} uptime {window}", value, colour, lag_seconds=found.observation.lag_seconds
+    )

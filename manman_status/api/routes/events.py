@@ -28,7 +28,8 @@ from manman_status.api.streams import EventStream, LongPoll
 @get(
     "/events",
     operation_id="streamEvents",
-    responses=documented(str, media_type="text/event-stream", changes=True) | documented_problems(watches=True),
+    responses=documented(str, media_type="text/event-stream", changes=True)
+    | documented_problems(watches=True),
 )
 async def events(
     request: Request[Any, Any, Any],
@@ -39,10 +40,13 @@ async def events(
     new_status: QueryStatuses = (),
     last_event_id: Annotated[
         str | None,
-        HeaderParameter(name="Last-Event-ID", description="As `from`, and before it: where a stream goes on."),
+        HeaderParameter(
+            name="Last-Event-ID", description="As `from`, and before it: where a stream goes on."
+        ),
     ] = None,
 ) -> EventStream:
-    """Server-Sent Events, one for each transition, until either side ends it; resumed without gap and double."""
+    """Server-Sent Events, one for each transition, until either side ends it; resumed without gap
+    and double."""
     filters = _filters(worker_id, group, entity, new_status)
     parameter, given = ("Last-Event-ID", last_event_id) if last_event_id else ("from", from_)
     after = None if given == "now" else position_asked(parameter, given)
@@ -60,8 +64,11 @@ async def changes(
         str | None,
         QueryParameter(
             schema_extra={"pattern": f"^{POSITION_PATTERN}$"},
-            description="The `<epoch>-<revision>` of the answer before; else from now on. A revision alone is of the"
-            " epoch of now.",
+            description=(
+                "The `<epoch>-<revision>` of the answer before; else from now on. A revision alone"
+                " is of the"
+                " epoch of now."
+            ),
         ),
     ] = None,
     wait: Wait = "0",
@@ -71,15 +78,21 @@ async def changes(
     entity: QueryEntity = None,
     new_status: QueryStatuses = (),
 ) -> LongPoll:
-    """The transitions after a revision: at once when there are any, else when there is one or `wait` has passed."""
+    """The transitions after a revision: at once when there are any, else when there is one or
+    `wait` has passed."""
     filters = _filters(worker_id, group, entity, new_status)
     position = None if since is None else position_asked("since", since)
     seconds = seconds_asked("wait", wait)
-    return LongPoll(Feed.of(request.app), filters, since=position, wait_seconds=seconds, limit=limit)
+    return LongPoll(
+        Feed.of(request.app), filters, since=position, wait_seconds=seconds, limit=limit
+    )
 
 
 def _filters(
-    worker_ids: QueryWorkerIds, groups: QueryGroups, entity: QueryEntity, new_statuses: QueryStatuses
+    worker_ids: QueryWorkerIds,
+    groups: QueryGroups,
+    entity: QueryEntity,
+    new_statuses: QueryStatuses,
 ) -> ChangeFilters:
     return ChangeFilters(
         worker_ids=frozenset(worker_ids),

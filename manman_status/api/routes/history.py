@@ -44,7 +44,9 @@ async def worker_transitions(
     cursor: Cursor = None,
 ) -> Answer:
     """The transitions of one worker that are kept, the newest first."""
-    return await _page(request, _filters(Entity.WORKER, worker_id, new_status, since, until), limit, cursor)
+    return await _page(
+        request, _filters(Entity.WORKER, worker_id, new_status, since, until), limit, cursor
+    )
 
 
 @get(
@@ -62,7 +64,12 @@ async def server_transitions(
     cursor: Cursor = None,
 ) -> Answer:
     """The transitions of one server instance that are kept, the newest first."""
-    return await _page(request, _filters(Entity.SERVER_INSTANCE, instance_id, new_status, since, until), limit, cursor)
+    return await _page(
+        request,
+        _filters(Entity.SERVER_INSTANCE, instance_id, new_status, since, until),
+        limit,
+        cursor,
+    )
 
 
 def _filters(
@@ -77,7 +84,9 @@ def _filters(
     )
 
 
-async def _page(request: Request[Any, Any, Any], filters: HistoryFilters, limit: int, cursor: str | None) -> Answer:
+async def _page(
+    request: Request[Any, Any, Any], filters: HistoryFilters, limit: int, cursor: str | None
+) -> Answer:
     before = read_cursor(cursor, KIND, filters) or LARGEST_ID
 
     async def ask(connection: Connection) -> Answer:

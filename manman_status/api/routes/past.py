@@ -42,7 +42,12 @@ class Then(msgspec.Struct, frozen=True):
 
 
 async def workers_then(
-    request: Request[Any, Any, Any], filters: WorkerFilters, *, at: str, limit: int, cursor: str | None
+    request: Request[Any, Any, Any],
+    filters: WorkerFilters,
+    *,
+    at: str,
+    limit: int,
+    cursor: str | None,
 ) -> Answer:
     if filters.health is not None:
         raise InvalidParameter("health", "is not kept: at a past time ask for `status`")
@@ -57,7 +62,12 @@ async def workers_then(
 
 
 async def servers_then(
-    request: Request[Any, Any, Any], filters: ServerFilters, *, at: str, limit: int, cursor: str | None
+    request: Request[Any, Any, Any],
+    filters: ServerFilters,
+    *,
+    at: str,
+    limit: int,
+    cursor: str | None,
 ) -> Answer:
     then = Then(time_asked("at", at), filters)
     after = read_cursor(cursor, "servers", then)
@@ -93,12 +103,19 @@ async def system_then(request: Request[Any, Any, Any], *, at: str) -> Answer:
 
 
 async def _read(request: Request[Any, Any, Any], at: str, ask: AskThen, *parsed: Any) -> Answer:
-    time, timeouts, retention = time_asked("at", at), Database.of(request).timeouts, request.app.state["retention"]
+    time, timeouts, retention = (
+        time_asked("at", at),
+        Database.of(request).timeouts,
+        request.app.state["retention"],
+    )
 
     async def ask_then(connection: Connection) -> Answer:
         try:
             moment = await look_back(
-                connection, time, retention=retention, blind_after_seconds=timeouts.blind_after_seconds
+                connection,
+                time,
+                retention=retention,
+                blind_after_seconds=timeouts.blind_after_seconds,
             )
         except (TimeNotKept, TimeToCome) as error:
             raise InvalidParameter("at", str(error)) from error

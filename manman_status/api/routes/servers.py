@@ -42,8 +42,11 @@ async def servers(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Answer:
-    """All server instances that were ever reported, by id. At a past time: those that were known then."""
-    filters = ServerFilters(status=status, worker_id=worker_id, game_server_config_id=game_server_config_id)
+    """All server instances that were ever reported, by id. At a past time: those that were known
+    then."""
+    filters = ServerFilters(
+        status=status, worker_id=worker_id, game_server_config_id=game_server_config_id
+    )
     if at is not None:
         return await servers_then(request, filters, at=at, limit=limit, cursor=cursor)
     return await _page(request, filters, limit, cursor)
@@ -62,11 +65,15 @@ async def active_servers(
     cursor: Cursor = None,
 ) -> Answer:
     """Only the instances that run now (CREATED, INITIALIZING, RUNNING), by id."""
-    filters = ServerFilters(worker_id=worker_id, game_server_config_id=game_server_config_id, active=True)
+    filters = ServerFilters(
+        worker_id=worker_id, game_server_config_id=game_server_config_id, active=True
+    )
     return await _page(request, filters, limit, cursor)
 
 
-async def _page(request: Request[Any, Any, Any], filters: ServerFilters, limit: int, cursor: str | None) -> Answer:
+async def _page(
+    request: Request[Any, Any, Any], filters: ServerFilters, limit: int, cursor: str | None
+) -> Answer:
     after = read_cursor(cursor, KIND, filters)
 
     async def ask(connection: Connection) -> Answer:
@@ -79,7 +86,8 @@ async def _page(request: Request[Any, Any, Any], filters: ServerFilters, limit: 
 @get(
     "/servers/{instance_id:str}",
     operation_id="getServer",
-    responses=documented(ServerInstanceDetail | PastServerInstanceDetail) | documented_problems(finds_one=True),
+    responses=documented(ServerInstanceDetail | PastServerInstanceDetail)
+    | documented_problems(finds_one=True),
 )
 async def server(request: Request[Any, Any, Any], instance_id: PathId, at: At = None) -> Answer:
     """One server instance and its newest transitions."""

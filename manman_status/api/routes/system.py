@@ -21,9 +21,14 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
 
-@get("/system", operation_id="getSystem", responses=documented(System | PastSystem) | documented_problems())
+@get(
+    "/system",
+    operation_id="getSystem",
+    responses=documented(System | PastSystem) | documented_problems(),
+)
 async def system(request: Request[Any, Any, Any], at: At = None) -> Answer:
-    """How many workers are in what health, how many servers run, and how good the observation is."""
+    """How many workers are in what health, how many servers run, and how good the observation
+    is."""
     if at is not None:
         return await system_then(request, at=at)
     timeouts = Database.of(request).timeouts
@@ -37,9 +42,12 @@ async def system(request: Request[Any, Any, Any], at: At = None) -> Answer:
 @get(
     "/metrics",
     operation_id="getMetrics",
-    responses=documented(str, media_type=CONTENT_TYPE, changes=True) | documented_problems(asks=False),
+    responses=documented(str, media_type=CONTENT_TYPE, changes=True)
+    | documented_problems(asks=False),
 )
 async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Prometheus text. Without its database it says so, and leaves out what it does not know."""
     text = await Metrics.of(request.app).text()
-    return ASGIResponse(body=text, headers={"content-type": CONTENT_TYPE, "cache-control": "no-store"})
+    return ASGIResponse(
+        body=text, headers={"content-type": CONTENT_TYPE, "cache-control": "no-store"}
+    )

@@ -9,9 +9,20 @@ from litestar import Request, get
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
-from manman_status.api.parameters import GroupOfWorkers, PathId, UptimeWindow, group_asked, window_asked
+from manman_status.api.parameters import (
+    GroupOfWorkers,
+    PathId,
+    UptimeWindow,
+    group_asked,
+    window_asked,
+)
 from manman_status.api.responses import documented
-from manman_status.api.uptime_responses import FleetUptime, WorkerUptime, fleet_uptime_answer, worker_uptime_answer
+from manman_status.api.uptime_responses import (
+    FleetUptime,
+    WorkerUptime,
+    fleet_uptime_answer,
+    worker_uptime_answer,
+)
 from manman_status.store.uptime import read_fleet_uptime, read_worker_uptime
 
 if TYPE_CHECKING:
@@ -22,14 +33,18 @@ if TYPE_CHECKING:
 async def fleet_uptime(
     request: Request[Any, Any, Any], group: GroupOfWorkers = None, window: UptimeWindow = None
 ) -> Answer:
-    """The uptime of all workers together, or of a group of them: sums over those that are known now."""
+    """The uptime of all workers together, or of a group of them: sums over those that are known
+    now."""
     asked = group_asked(group)
     seconds = window_asked(window, retention=request.app.state["retention"]).total_seconds()
     timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:
         found = await read_fleet_uptime(
-            connection, asked, window_seconds=seconds, blind_after_seconds=timeouts.blind_after_seconds
+            connection,
+            asked,
+            window_seconds=seconds,
+            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return fleet_uptime_answer(found, group=asked)
 
@@ -41,14 +56,19 @@ async def fleet_uptime(
     operation_id="getWorkerUptime",
     responses=documented(WorkerUptime) | documented_problems(finds_one=True),
 )
-async def worker_uptime(request: Request[Any, Any, Any], worker_id: PathId, window: UptimeWindow = None) -> Answer:
+async def worker_uptime(
+    request: Request[Any, Any, Any], worker_id: PathId, window: UptimeWindow = None
+) -> Answer:
     """The uptime of one worker."""
     seconds = window_asked(window, retention=request.app.state["retention"]).total_seconds()
     timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:
         found = await read_worker_uptime(
-            connection, worker_id, window_seconds=seconds, blind_after_seconds=timeouts.blind_after_seconds
+            connection,
+            worker_id,
+            window_seconds=seconds,
+            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return worker_uptime_answer(found, worker_id)
 

@@ -39,7 +39,11 @@ if TYPE_CHECKING:
 KIND = "workers"
 
 
-@get("/workers", operation_id="listWorkers", responses=documented(WorkerList | PastWorkerList) | documented_problems())
+@get(
+    "/workers",
+    operation_id="listWorkers",
+    responses=documented(WorkerList | PastWorkerList) | documented_problems(),
+)
 async def workers(
     request: Request[Any, Any, Any],
     health: QueryHealth = None,
@@ -50,7 +54,8 @@ async def workers(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Answer:
-    """All workers with their health, by id. At a past time: those that were known then, by their labels of now."""
+    """All workers with their health, by id. At a past time: those that were known then, by their
+    labels of now."""
     timeouts = Database.of(request).timeouts
     filters = WorkerFilters(health=health, status=status, labels=labels_asked(group, label))
     if at is not None:
@@ -70,7 +75,8 @@ async def workers(
     responses=documented(WorkerDetail | PastWorkerDetail) | documented_problems(finds_one=True),
 )
 async def worker(request: Request[Any, Any, Any], worker_id: PathId, at: At = None) -> Answer:
-    """One worker, its server instances (all that are active, the newest that ended) and its newest transitions."""
+    """One worker, its server instances (all that are active, the newest that ended) and its newest
+    transitions."""
     if at is not None:
         return await worker_then(request, worker_id, at=at)
     timeouts = Database.of(request).timeouts

@@ -1,4 +1,5 @@
-"""What an alert is: one thing that a person should know of, from when it begins until it is over."""
+"""What an alert is: one thing that a person should know of, from when it begins until it is
+over."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from manman_status.domain.rows import Evidence
 
 
 class Severity(StrEnum):
-    """Worst first. `critical` wakes somebody, `warning` is for today, `info` to be found when looked for."""
+    """Worst first. `critical` wakes somebody, `warning` is for today, `info` to be found when
+    looked for."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -29,8 +31,8 @@ class AlertState(StrEnum):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What an alert is about, as far as it is about one. A `group` of None is the whole fleet, an empty one the
-    workers without a group. `labels` are the worker's."""
+    """What an alert is about, as far as it is about one. A `group` of None is the whole fleet, an
+    empty one the workers without a group. `labels` are the worker's."""
 
     group: str | None = None
     worker_id: int | None = None

@@ -25,9 +25,12 @@ class ClockStepped:
                 key=self.name,
                 rule=self.name,
                 severity=Severity.WARNING,
-                summary=f"the database's clock stepped {direction} by {abs(step.seconds):.0f} s: look at the time"
-                " synchronisation of its host, or which server has become the primary. Times before and after it do"
-                " not compare; nobody is marked LOST until a whole timeout was observed since",
+                summary=(
+                    f"the database's clock stepped {direction} by {abs(step.seconds):.0f} s: look"
+                    " at the time synchronisation of its host, or which server has become the"
+                    " primary. Times before and after it do not compare; nobody is marked LOST"
+                    " until a whole timeout was observed since"
+                ),
                 evidence={"at": step.at, "seconds": round(step.seconds, 3)},
             )
 

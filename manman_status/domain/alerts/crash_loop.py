@@ -1,6 +1,7 @@
 """The same thing crashes again and again: one config wherever it runs, or everything on one worker.
 
-What a worker no longer lists at one moment went at once, with its process for instance: that is one crash of it.
+What a worker no longer lists at one moment went at once, with its process for instance: that is one
+crash of it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,19 @@ Occasion = int | tuple[int | None, datetime]
 
 
 class CrashLoop:
-    """Each crash has one culprit: whoever has most of them, a loop that is open before a new one. Over when it has not
-    crashed for as long as the window."""
+    """Each crash has one culprit: whoever has most of them, a loop that is open before a new one.
+    Over when it has not crashed for as long as the window."""
 
     name = "crash_loop"
 
     def find(self, scene: Scene) -> Iterator[Finding]:
         recent = [crash for crash in scene.crashes if crash.at > scene.now - CRASH_WINDOW]
-        known = {culprit for crash in recent for culprit in crash.culprits if self._key(culprit) in scene.open}
+        known = {
+            culprit
+            for crash in recent
+            for culprit in crash.culprits
+            if self._key(culprit) in scene.open
+        }
         for culprit, crashes in take_turns(recent, known):
             yield self._finding(culprit, crashes, scene)
 
@@ -45,7 +51,10 @@ class CrashLoop:
         what = (
             f"servers of config {number} crash again and again: take back what was changed in it"
             if kind == "config"
-            else f"servers on worker {number} crash again and again: look at its memory, disk and network"
+            else (
+                f"servers on worker {number} crash again and again: look at its memory, disk and"
+                " network"
+            )
         )
         return Finding(
             key=self._key(culprit),
@@ -58,18 +67,29 @@ class CrashLoop:
                 game_server_config_id=number if kind == "config" else None,
                 labels=dict(workers[0].labels) if of_one and workers[0] is not None else {},
             ),
-            evidence={"crashes": len(crashes), "first_at": crashes[0].at, "last_at": crashes[-1].at},
+            evidence={
+                "crashes": len(crashes),
+                "first_at": crashes[0].at,
+                "last_at": crashes[-1].at,
+            },
         )
 
     def over(self, alert: OpenAlert, scene: Scene) -> str | None:
         _, kind, number = alert.key.split(":")
         at = scene.crashed_at.get((kind, int(number)))
         crashed = at is not None and at > scene.now - CRASH_WINDOW
-        return None if crashed or scene.parts_of(alert.key) else f"no crash for {CRASH_WINDOW.seconds // 60} minutes"
+        return (
+            None
+            if crashed or scene.parts_of(alert.key)
+            else f"no crash for {CRASH_WINDOW.seconds // 60} minutes"
+        )
 
 
-def take_turns(crashes: Sequence[Crash], known: Collection[Culprit]) -> Iterator[tuple[Culprit, list[Crash]]]:
-    """Culprits with the crashes that are theirs, as they come: the known ones first, then whoever has most."""
+def take_turns(
+    crashes: Sequence[Crash], known: Collection[Culprit]
+) -> Iterator[tuple[Culprit, list[Crash]]]:
+    """Culprits with the crashes that are theirs, as they come: the known ones first, then whoever
+    has most."""
     places: defaultdict[Culprit, list[int]] = defaultdict(list)
     times: defaultdict[Culprit, Counter[Occasion]] = defaultdict(Counter)
     for place, crash in enumerate(crashes):
@@ -90,7 +110,9 @@ def take_turns(crashes: Sequence[Crash], known: Collection[Culprit]) -> Iterator
         number = len(times[culprit])
         if number < (1 if culprit in known else CRASHES):
             continue
-        if was != turn(culprit):  # others have taken of it since: it waits behind those that have more now
+        if was != turn(
+            culprit
+        ):  # others have taken of it since: it waits behind those that have more now
             heappush(waiting, turn(culprit))
             continue
         own = [place for place in places[culprit] if place not in taken]

@@ -1,4 +1,5 @@
-"""Somebody sends what nobody understands, or what cannot be delivered: it is kept, and waits for a person."""
+"""Somebody sends what nobody understands, or what cannot be delivered: it is kept, and waits for a
+person."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ STUCK = timedelta(minutes=1)
 
 
 class DeadLetters:
-    """Opens when more arrive. Over when the queue is empty, or when none has arrived for a while."""
+    """Opens when more arrive. Over when the queue is empty, or when none has arrived for a
+    while."""
 
     name = "dead_letters"
 
@@ -26,8 +28,11 @@ class DeadLetters:
                 key=self.name,
                 rule=self.name,
                 severity=Severity.WARNING,
-                summary=f"{waiting} dead letter{'s' if waiting > 1 else ''} in the queue: `manman-status dead list`"
-                " says what is wrong with them, `manman-status dead replay` sends them again",
+                summary=(
+                    f"{waiting} dead letter{'s' if waiting > 1 else ''} in the queue:"
+                    " `manman-status dead list` says what is wrong with them, `manman-status dead"
+                    " replay` sends them again"
+                ),
                 evidence={"waiting": waiting, "arrived": waiting - before},
             )
 
@@ -40,7 +45,8 @@ class DeadLetters:
 
 
 class DeadLettersStuck:
-    """Dead letters wait in the database because the broker's queue does not take them. Over when none does."""
+    """Dead letters wait in the database because the broker's queue does not take them. Over when
+    none does."""
 
     name = "dead_letters_stuck"
 
@@ -51,14 +57,20 @@ class DeadLettersStuck:
                 key=self.name,
                 rule=self.name,
                 severity=Severity.WARNING,
-                summary="Dead letters cannot be moved to the dead-letter queue. They are safe in the database, which"
-                " grows. Run `manman-status doctor`.",
+                summary=(
+                    "Dead letters cannot be moved to the dead-letter queue. They are safe in the"
+                    " database, which grows. Run `manman-status doctor`."
+                ),
                 evidence={"since": since},
             )
 
     def over(self, alert: OpenAlert, scene: Scene) -> str | None:  # noqa: ARG002
         since = scene.dead_letters_unsent_since
-        return None if since is not None and scene.now - since > STUCK else "the queue takes them again"
+        return (
+            None
+            if since is not None and scene.now - since > STUCK
+            else "the queue takes them again"
+        )
 
 
 def remember(scene: Scene) -> Memory:

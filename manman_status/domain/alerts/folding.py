@@ -1,10 +1,10 @@
 """Beyond a bound, the findings of one rule are one alert: "and N more".
 
-Whoever sends events chooses ids and groups, so their number has no bound. Without one of ours, a flood
-of invented workers is as many alerts: rows that each look reads, and messages that nobody reads. So a
-rule has at most `OPEN_AT_ONCE` alerts open. What it finds beyond them is folded into one alert more,
-which is open as long as something is folded into it. For lost workers that is counted in the rows; of
-what passes by itself nothing is left when none has come for a while.
+Whoever sends events chooses ids and groups, so their number has no bound. Without one of ours, a
+flood of invented workers is as many alerts: rows that each look reads, and messages that nobody
+reads. So a rule has at most `OPEN_AT_ONCE` alerts open. What it finds beyond them is folded into
+one alert more, which is open as long as something is folded into it. For lost workers that is
+counted in the rows; of what passes by itself nothing is left when none has come for a while.
 """
 
 from __future__ import annotations
@@ -35,14 +35,19 @@ def folded_by_now(rule: str, beyond: Sequence[Finding], scene: Scene) -> Folded:
     return Folded(len(beyond) + (before.number if before else 0), scene.now)
 
 
-def fold(rule: str, beyond: Sequence[Finding], folded: Folded | None, scene: Scene) -> Finding | None:
-    """The finding that stands for all that were folded; None when none were, or when it stays as it is."""
+def fold(
+    rule: str, beyond: Sequence[Finding], folded: Folded | None, scene: Scene
+) -> Finding | None:
+    """The finding that stands for all that were folded; None when none were, or when it stays as it
+    is."""
     key = fold_key(rule)
     known = scene.open.get(key)
     if folded is None or (known is None and not beyond):
         return None
     if rule == WorkerLost.name:
-        unlisted = scene.unlisted or Unlisted(len(beyond), len({each.subject.group for each in beyond}))
+        unlisted = scene.unlisted or Unlisted(
+            len(beyond), len({each.subject.group for each in beyond})
+        )
         if not unlisted.workers:
             return None
         what = f"and {unlisted.workers:,} more workers are lost, in {unlisted.groups:,} groups"
@@ -55,8 +60,10 @@ def fold(rule: str, beyond: Sequence[Finding], folded: Folded | None, scene: Sce
         key=key,
         rule=rule,
         severity=max(severities, key=WEIGHT.__getitem__),
-        summary=f"{what}: {OPEN_AT_ONCE:,} have an alert of their own. Look at what they share, and at"
-        " whether somebody sends events of workers that do not exist",
+        summary=(
+            f"{what}: {OPEN_AT_ONCE:,} have an alert of their own. Look at what they share, and at"
+            " whether somebody sends events of workers that do not exist"
+        ),
         evidence=evidence,
     )
 

@@ -15,9 +15,9 @@ from manman_status.domain.alerts.scene import Folded, Memory, Scene
 
 
 class Judgement(msgspec.Struct):
-    """`opened` are new, each with the key of the alert that it is part of, if any; causes come before their parts.
-    `found_again` were open before, and none of them is less severe now. `over` says why, by key, of both. `memory` is
-    what must be known the next time."""
+    """`opened` are new, each with the key of the alert that it is part of, if any; causes come
+    before their parts. `found_again` were open before, and none of them is less severe now. `over`
+    says why, by key, of both. `memory` is what must be known the next time."""
 
     opened: list[tuple[Finding, str | None]] = []
     found_again: list[Finding] = []
@@ -41,11 +41,15 @@ def judge(scene: Scene, rules: Sequence[Rule] = RULES) -> Judgement:
         if (finding_of_all := fold(rule.name, beyond, folded.get(rule.name), scene)) is not None:
             _take(finding_of_all, scene, judgement)
     _end(rules, scene, judgement, folded)
-    judgement.memory = msgspec.structs.replace(remember(scene), minutes=tuple(scene.minutes), folded=folded)
+    judgement.memory = msgspec.structs.replace(
+        remember(scene), minutes=tuple(scene.minutes), folded=folded
+    )
     return judgement
 
 
-def _end(rules: Sequence[Rule], scene: Scene, judgement: Judgement, folded: dict[str, Folded]) -> None:
+def _end(
+    rules: Sequence[Rule], scene: Scene, judgement: Judgement, folded: dict[str, Folded]
+) -> None:
     """End what is over, and leave in `folded` what is not."""
     alerts: defaultdict[str, list[OpenAlert]] = defaultdict(list)
     for alert in scene.open.values():
@@ -54,7 +58,11 @@ def _end(rules: Sequence[Rule], scene: Scene, judgement: Judgement, folded: dict
     for rule in reversed(rules):
         for alert in alerts[rule.name]:
             is_fold = alert.key == fold_key(rule.name)
-            if why := fold_over(rule.name, folded.get(rule.name), scene) if is_fold else rule.over(alert, scene):
+            if (
+                why := fold_over(rule.name, folded.get(rule.name), scene)
+                if is_fold
+                else rule.over(alert, scene)
+            ):
                 judgement.over[alert.key] = why
                 scene.end(alert.key)
                 if is_fold:
@@ -63,9 +71,12 @@ def _end(rules: Sequence[Rule], scene: Scene, judgement: Judgement, folded: dict
 
 def _take(finding: Finding, scene: Scene, judgement: Judgement) -> None:
     if (known := scene.open.get(finding.key)) is not None:
-        # Who was told of it at its worst must hear the end of it, and may listen for the worst alone.
+        # Who was told of it at its worst must hear the end of it, and may listen for the worst
+        # alone.
         worst = max(known.severity, finding.severity, key=WEIGHT.__getitem__)
-        scene.open[finding.key] = msgspec.structs.replace(known, severity=worst, subject=finding.subject)
+        scene.open[finding.key] = msgspec.structs.replace(
+            known, severity=worst, subject=finding.subject
+        )
         judgement.found_again.append(msgspec.structs.replace(finding, severity=worst))
         return
     cause = next((key for key in finding.causes if key in scene.open), None)

@@ -1,8 +1,8 @@
 """What a person reads: one message for all that is news at once, the worst first.
 
-Workers choose their groups, and people write why: such words must mention nobody in a chat, hide no link, and forge no
-line of a mail. Services have a hundred markups, so what any of them may take for more than text is written otherwise
-for all (`harmless`).
+Workers choose their groups, and people write why: such words must mention nobody in a chat, hide no
+link, and forge no line of a mail. Services have a hundred markups, so what any of them may take for
+more than text is written otherwise for all (`harmless`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Message(msgspec.Struct, frozen=True):
 
 
 def compose(told: Sequence[tuple[News, ToldAlert]], *, longest: int | None = None) -> Message:
-    """At least one. Beyond `ALERTS_SHOWN`, and beyond `longest` characters with the title, the rest is a number; the
-    worst is always there."""
+    """At least one. Beyond `ALERTS_SHOWN`, and beyond `longest` characters with the title, the rest
+    is a number; the worst is always there."""
     ordered = worst_first(told)
     groups = sorted({alert.subject.group for _, alert in ordered if alert.subject.group})
     shown = min(len(ordered), ALERTS_SHOWN)
@@ -71,9 +71,11 @@ WRITTEN_OTHERWISE = {
 
 
 def harmless(text: str) -> str:
-    """On one line, without anything that mentions, links, marks up or turns round what stands beside it."""
+    """On one line, without anything that mentions, links, marks up or turns round what stands
+    beside it."""
     text = "".join(
-        char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}" for char in text
+        char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for char in text
     )
     for written, otherwise in WRITTEN_OTHERWISE.items():
         text = text.replace(written, otherwise)
@@ -86,7 +88,9 @@ def _harmless(alert: ToldAlert) -> ToldAlert:
         alert,
         summary=harmless(alert.summary),
         resolution=None if alert.resolution is None else harmless(alert.resolution),
-        subject=msgspec.structs.replace(alert.subject, group=None if group is None else harmless(group)),
+        subject=msgspec.structs.replace(
+            alert.subject, group=None if group is None else harmless(group)
+        ),
     )
 
 
@@ -111,7 +115,9 @@ def _title(ordered: Sequence[tuple[News, ToldAlert]], groups: Sequence[str]) -> 
     """`groups` are those of all of them."""
     news, first = ordered[0]
     if len(ordered) == 1:
-        return f"[{_mark(news, first.severity)}] {_place_of(first)}{first.summary.partition(':')[0]}"
+        return (
+            f"[{_mark(news, first.severity)}] {_place_of(first)}{first.summary.partition(':')[0]}"
+        )
     current = Counter(alert.severity for news, alert in ordered if news is not News.RESOLVED)
     parts = [f"{current[severity]} {severity}" for severity in Severity if current[severity]]
     over = len(ordered) - current.total()
@@ -135,19 +141,30 @@ def _place_of(alert: ToldAlert) -> str:
 
 def _line(news: News, alert: ToldAlert) -> str:
     heading = HEADINGS[news]
-    mark = f"{_mark(news, alert.severity)}{f' ({heading})' if heading and news is not News.RESOLVED else ''}"
+    mark = _mark(news, alert.severity)
+    if heading and news is not News.RESOLVED:
+        mark = f"{mark} ({heading})"
     text = alert.summary
     if news is News.RESOLVED:
         text = f"{alert.summary.partition(':')[0]}: {alert.resolution}, after {_duration(alert)}"
     parts = f" (with {alert.parts} alerts that are part of it)" if alert.parts else ""
-    return f"{mark}: {_place_of(alert)}{text}{parts} · #{alert.alert_id}, since {_readable(alert.opened_at)}"
+    return (
+        f"{mark}: {_place_of(alert)}{text}{parts} · #{alert.alert_id}, since"
+        f" {_readable(alert.opened_at)}"
+    )
 
 
 def _duration(alert: ToldAlert) -> str:
     assert alert.resolved_at is not None
     minutes, seconds = divmod(int((alert.resolved_at - alert.opened_at).total_seconds()), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {seconds} s"
+        if minutes
+        else f"{seconds} s"
+    )
 
 
 def _readable(at: datetime) -> str:

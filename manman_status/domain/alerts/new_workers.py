@@ -1,4 +1,5 @@
-"""More workers are reported for the first time than a fleet of this size ever gets in a minute: a sender invents ids.
+"""More workers are reported for the first time than a fleet of this size ever gets in a minute: a
+sender invents ids.
 
 Each id is a row that readers and rules look at, until the retention ends it.
 """
@@ -16,8 +17,9 @@ WINDOW = timedelta(minutes=10)
 
 
 class NewWorkers:
-    """Opens when a minute brought more than `MANY` new workers, and more than were known before. A fleet
-    that is reported for the very first time is no news. Over when no minute of the last ten did."""
+    """Opens when a minute brought more than `MANY` new workers, and more than were known before. A
+    fleet that is reported for the very first time is no news. Over when no minute of the last ten
+    did."""
 
     name = "new_workers"
 
@@ -28,8 +30,11 @@ class NewWorkers:
                 key=self.name,
                 rule=self.name,
                 severity=Severity.WARNING,
-                summary=f"{most:,} new workers within a minute, where {scene.workers_before:,} were known: unless many"
-                " were added on purpose, a sender invents ids. Find it in RabbitMQ, and remove its user's rights",
+                summary=(
+                    f"{most:,} new workers within a minute, where {scene.workers_before:,} were"
+                    " known: unless many were added on purpose, a sender invents ids. Find it in"
+                    " RabbitMQ, and remove its user's rights"
+                ),
                 evidence={"new_workers": most, "workers_before": scene.workers_before},
             )
 

@@ -1,7 +1,7 @@
 """For a while nobody asked the rules: no processor ran, or none reached the database.
 
-Nobody can tell it while it lasts but whoever watches from outside; Prometheus has a rule for that. It is told
-afterwards, so that the gap has a reason.
+Nobody can tell it while it lasts but whoever watches from outside; Prometheus has a rule for that.
+It is told afterwards, so that the gap has a reason.
 """
 
 from __future__ import annotations
@@ -28,11 +28,16 @@ class NoProcessor:
                 key=self.name,
                 rule=self.name,
                 severity=Severity.CRITICAL,
-                summary=f"no processor was at work for {gap:.0f} s until now, or none reached the database: look at"
-                " why. What was reported meanwhile is being taken up, and nobody was given up",
+                summary=(
+                    f"no processor was at work for {gap:.0f} s until now, or none reached the"
+                    " database: look at why. What was reported meanwhile is being taken up, and"
+                    " nobody was given up"
+                ),
                 evidence={"seconds": round(gap, 1), "until": scene.now},
             )
 
     def over(self, alert: OpenAlert, scene: Scene) -> str | None:
         sees = scene.lag_seconds is not None and scene.lag_seconds <= scene.degraded_after_seconds
-        return "processors are at work" if sees and scene.now - alert.opened_at >= TOLD_FOR else None
+        return (
+            "processors are at work" if sees and scene.now - alert.opened_at >= TOLD_FOR else None
+        )

@@ -12,7 +12,8 @@ DEGRADED_FOR_SECONDS = 10.0
 
 
 class Observer:
-    """Degraded for a while is a warning, blind is critical: one alert that gets worse. Over when it sees well."""
+    """Degraded for a while is a warning, blind is critical: one alert that gets worse. Over when it
+    sees well."""
 
     name = "observer"
 
@@ -26,12 +27,19 @@ class Observer:
                 key=self.name,
                 rule=self.name,
                 severity=Severity.CRITICAL if blind else Severity.WARNING,
-                summary=f"the observer is {'blind' if blind else 'late'}, nothing of the last {lag:.0f} s is known:"
-                " look at RabbitMQ and the processors (`manman-status doctor`). Nobody is given up meanwhile",
+                summary=(
+                    f"the observer is {'blind' if blind else 'late'}, nothing of the last {lag:.0f}"
+                    " s is known: look at RabbitMQ and the processors (`manman-status doctor`)."
+                    " Nobody is given up meanwhile"
+                ),
                 evidence={"lag_seconds": round(lag, 1)},
                 causes=("no_processor",),
             )
 
     def over(self, alert: OpenAlert, scene: Scene) -> str | None:  # noqa: ARG002
         lag = scene.lag_seconds
-        return "everything is seen again" if lag is not None and lag <= scene.degraded_after_seconds else None
+        return (
+            "everything is seen again"
+            if lag is not None and lag <= scene.degraded_after_seconds
+            else None
+        )

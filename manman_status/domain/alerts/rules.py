@@ -24,8 +24,9 @@ class Rule(Protocol):
     name: str
 
     def find(self, scene: Scene) -> Iterable[Finding]:
-        """What is wrong now, or has become wrong by the changes since the last time. What is open already may be
-        found again: then its summary and subject are brought up to date, and its severity when it is worse."""
+        """What is wrong now, or has become wrong by the changes since the last time. What is open
+        already may be found again: then its summary and subject are brought up to date, and its
+        severity when it is worse."""
 
     def over(self, alert: OpenAlert, scene: Scene) -> str | None:
         """Why an alert of this rule is over; None while it is not."""

@@ -1,6 +1,7 @@
 """What the rules look at: all that has happened since they were last asked, and how things are now.
 
-Everything is read in one transaction of the leader's, so it is of one moment; `now` is the database's time.
+Everything is read in one transaction of the leader's, so it is of one moment; `now` is the
+database's time.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class WorkerNow(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A transition to LOST or CRASHED, with the worker as it is now; None when that is not known.
 
-    A server that `was_left` was active still when its worker had ended in its own way. `lost_servers` went with a
-    worker, and `held_since` is when the guard began to hold its group, if it did until the worker was given up.
+    A server that `was_left` was active still when its worker had ended in its own way.
+    `lost_servers` went with a worker, and `held_since` is when the guard began to hold its group,
+    if it did until the worker was given up.
     """
 
     at: datetime
@@ -57,7 +59,8 @@ Culprit = tuple[str, int]
 
 
 class Crash(msgspec.Struct, frozen=True):
-    """Of a server instance. `was_inferred` when nobody said so: it is gone from its worker's inventory."""
+    """Of a server instance. `was_inferred` when nobody said so: it is gone from its worker's
+    inventory."""
 
     at: datetime
     worker_id: int | None
@@ -90,7 +93,8 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Duplicate(msgspec.Struct, frozen=True):
-    """A worker as which two processes have beaten for one timeout, and still do, `since` the second was received."""
+    """A worker as which two processes have beaten for one timeout, and still do, `since` the second
+    was received."""
 
     worker: WorkerNow
     incarnation: int
@@ -114,8 +118,8 @@ class Folded(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """What is not in the rows and has to be known the next time. `minutes` are those of the last ten with new
-    workers, oldest first; `folded` is by rule."""
+    """What is not in the rows and has to be known the next time. `minutes` are those of the last
+    ten with new workers, oldest first; `folded` is by rule."""
 
     dead_letters: int = 0
     dead_letters_grew_at: datetime | None = None
@@ -135,8 +139,8 @@ class Scene(msgspec.Struct, kw_only=True):
     changes: Sequence[Change] = ()
     """Oldest first."""
     workers: Mapping[int, WorkerNow] = {}
-    """Those that changed, that something crashed on and that open alerts are about, as they are now; one that is gone
-    is not there."""
+    """Those that changed, that something crashed on and that open alerts are about, as they are
+    now; one that is gone is not there."""
     instances: Mapping[int, StatusType] = {}
     """The server instances that open alerts are about, likewise."""
     crashes: Sequence[Crash] = ()
@@ -156,11 +160,13 @@ class Scene(msgspec.Struct, kw_only=True):
     dead_letters: int | None = None
     """In the dead-letter queue; None when the broker could not be asked."""
     dead_letters_unsent_since: datetime | None = None
-    """Since when the oldest waits in the database for the dead-letter queue; None when none waits."""
+    """Since when the oldest waits in the database for the dead-letter queue; None when none
+    waits."""
     minutes: Sequence[Minute] = ()
     """Those of the last ten with new workers, oldest first."""
     workers_before: int | None = None
-    """How many workers were known before those minutes; None when too few are new for it to matter."""
+    """How many workers were known before those minutes; None when too few are new for it to
+    matter."""
     unlisted: Unlisted | None = None
     """None while each lost worker has an alert of its own."""
     memory: Memory = Memory()
@@ -175,7 +181,9 @@ class Scene(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         # Looked up for each of thousands of alerts, and so not searched for.
-        self._parts = Counter(alert.part_of for alert in self.open.values() if alert.part_of is not None)
+        self._parts = Counter(
+            alert.part_of for alert in self.open.values() if alert.part_of is not None
+        )
         self._numbers = Counter(alert.rule for alert in self.open.values())
         self.holding_since = {guard.group: guard.opened_at for guard in self.guards}
         for crash in self.crashes:

@@ -37,7 +37,11 @@ class ServerCrashed:
             case Reason.WORKER_LOST:
                 why = "its worker ended and left it behind"
             case _:
-                why = "it crashed" if change.exit_code is None else f"it ended with exit code {change.exit_code}"
+                why = (
+                    "it crashed"
+                    if change.exit_code is None
+                    else f"it ended with exit code {change.exit_code}"
+                )
         loops = f"crash_loop:config:{config}", f"crash_loop:worker:{worker_id}"
         return Finding(
             key=f"{self.name}:{change.entity_id}",
@@ -67,12 +71,15 @@ class ServerCrashed:
             and worker is not None
             and worker.status not in GONE
         ):
-            return f"its worker is {worker.status} now"  # what went with a worker ends with that alert
+            return (
+                f"its worker is {worker.status} now"  # what went with a worker ends with that alert
+            )
         return "it was told long enough" if scene.now - alert.opened_at >= QUIET else None
 
 
 def is_crash(change: Change) -> bool:
-    """Not what was lost with its worker before, and not what a worker that is being emptied has dropped."""
+    """Not what was lost with its worker before, and not what a worker that is being emptied has
+    dropped."""
     if change.entity is not Entity.SERVER_INSTANCE or change.old_status is StatusType.LOST:
         return False
     if change.new_status is StatusType.CRASHED and change.reason in SAID:

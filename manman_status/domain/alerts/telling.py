@@ -21,8 +21,9 @@ class News(StrEnum):
 
 
 class ToldAlert(msgspec.Struct, frozen=True, kw_only=True):
-    """An alert as it is now, and what of it one channel took last: that version and severity, at that time; 0 and
-    None before. `part_of` is the id of its cause, `parts` how many have it as theirs."""
+    """An alert as it is now, and what of it one channel took last: that version and severity, at
+    that time; 0 and None before. `part_of` is the id of its cause, `parts` how many have it as
+    theirs."""
 
     alert_id: int
     key: str
@@ -52,9 +53,9 @@ class ToldAlert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def news_of(alert: ToldAlert, now: datetime, *, remind_seconds: float) -> News | None:
-    """None when there is nothing to say. Also of what is over before anybody was told, and of what is silenced, unless
-    its end: who was told of it waits for that. Who acknowledged it knows, and is only told when it gets worse.
-    `remind_seconds` of 0 never reminds."""
+    """None when there is nothing to say. Also of what is over before anybody was told, and of what
+    is silenced, unless its end: who was told of it waits for that. Who acknowledged it knows, and
+    is only told when it gets worse. `remind_seconds` of 0 never reminds."""
     if alert.state is AlertState.RESOLVED:
         return News.RESOLVED if alert.told_at else None
     if alert.silenced_by is not None:

@@ -1,4 +1,5 @@
-"""A worker is silent, or said itself that it crashed. Its servers went with it and are part of this one alert."""
+"""A worker is silent, or said itself that it crashed. Its servers went with it and are part of this
+one alert."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ GONE = (StatusType.LOST, StatusType.CRASHED)
 
 
 class WorkerLost:
-    """Critical when servers went with it: at once with a silent one, a timeout later with one that crashed. Over when
-    it is heard again, or ended in good order after all."""
+    """Critical when servers went with it: at once with a silent one, a timeout later with one that
+    crashed. Over when it is heard again, or ended in good order after all."""
 
     name = "worker_lost"
 
@@ -28,7 +29,9 @@ class WorkerLost:
                 continue
             if change.was_left and worker.status is StatusType.CRASHED:
                 left[worker.worker_id] += 1
-            if change.entity is Entity.WORKER and change.old_status is not StatusType.LOST:  # that one's end is no news
+            if (
+                change.entity is Entity.WORKER and change.old_status is not StatusType.LOST
+            ):  # that one's end is no news
                 what = "crashed" if change.new_status is StatusType.CRASHED else "is silent"
                 evidence: Evidence = {"since": change.at, "reason": change.reason}
                 causes = (*incident_of(change, worker, scene), f"flapping:{worker.worker_id}")
@@ -41,15 +44,25 @@ class WorkerLost:
                 yield self._finding(scene.workers[worker_id], "crashed", before + servers, evidence)
 
     def _finding(
-        self, worker: WorkerNow, what: str, servers: int, evidence: Evidence, causes: tuple[str, ...] = ()
+        self,
+        worker: WorkerNow,
+        what: str,
+        servers: int,
+        evidence: Evidence,
+        causes: tuple[str, ...] = (),
     ) -> Finding:
         cost = f", and {servers} of its servers with it" if servers else ""
         return Finding(
             key=f"{self.name}:{worker.worker_id}",
             rule=self.name,
             severity=Severity.CRITICAL if servers else Severity.WARNING,
-            summary=f"worker {worker.worker_id} {what}{cost}: look at its host and process, and start it again",
-            subject=Subject(group=worker.group, worker_id=worker.worker_id, labels=dict(worker.labels)),
+            summary=(
+                f"worker {worker.worker_id} {what}{cost}: look at its host and process, and start"
+                " it again"
+            ),
+            subject=Subject(
+                group=worker.group, worker_id=worker.worker_id, labels=dict(worker.labels)
+            ),
             evidence=evidence | {"lost_servers": servers},
             causes=causes,
         )

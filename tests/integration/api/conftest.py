@@ -1,4 +1,5 @@
-"""The real application on the test's own database, asked without a socket; and rows for it to find."""
+"""The real application on the test's own database, asked without a socket; and rows for it to
+find."""
 
 from __future__ import annotations
 
@@ -29,18 +30,26 @@ class Rows:
         through = None if lag is None else self.ago(lag)
         since = None if lag is None else self.ago(lag + unbroken)
         await self.connection.execute(
-            "UPDATE observation SET observed_through = $1, advanced_at = $1, resumed_at = $2", through, since
+            "UPDATE observation SET observed_through = $1, advanced_at = $1, resumed_at = $2",
+            through,
+            since,
         )
 
     def ago(self, seconds: float) -> datetime:
         return self.now - timedelta(seconds=seconds)
 
-    async def worker(self, worker_id: int, *, beat_seconds_ago: float | None = 0.0, **columns: Any) -> None:
+    async def worker(
+        self, worker_id: int, *, beat_seconds_ago: float | None = 0.0, **columns: Any
+    ) -> None:
         beat = None if beat_seconds_ago is None else self.ago(beat_seconds_ago)
-        await self._insert("workers", worker_id=worker_id, last_heartbeat=beat, **self._status(columns))
+        await self._insert(
+            "workers", worker_id=worker_id, last_heartbeat=beat, **self._status(columns)
+        )
 
     async def server(self, instance_id: int, **columns: Any) -> None:
-        await self._insert("server_instances", instance_id=instance_id, **self._status({"worker_id": 1} | columns))
+        await self._insert(
+            "server_instances", instance_id=instance_id, **self._status({"worker_id": 1} | columns)
+        )
 
     async def processor(self, processor_id: str, **columns: Any) -> None:
         plausible = {
@@ -57,7 +66,9 @@ class Rows:
     async def transition(self, entity: str, entity_id: int, **columns: Any) -> int:
         self.revision += 1
         given = {"at": self.now, "new_status": "RUNNING", "reason": "reported"} | columns
-        await self._insert("transitions", revision=self.revision, entity=entity, entity_id=entity_id, **given)
+        await self._insert(
+            "transitions", revision=self.revision, entity=entity, entity_id=entity_id, **given
+        )
         await self.connection.execute("UPDATE revision_counter SET revision = $1", self.revision)
         return self.revision
 
@@ -66,7 +77,8 @@ class Rows:
         statement = """
             WITH given AS (
                 INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
-                SELECT $1 + n, $3, 'worker', n, 'RUNNING', 'reported' FROM generate_series(1, $2::bigint) n
+                SELECT $1 + n, $3, 'worker', n, 'RUNNING', 'reported' FROM generate_series(1,
+                    $2::bigint) n
             ) UPDATE revision_counter SET revision = $1 + $2
         """
         await self.connection.execute(statement, self.revision, count, self.now)
@@ -81,7 +93,8 @@ class Rows:
 
     async def resolve(self, alert_id: int) -> None:
         await self.connection.execute(
-            "UPDATE alerts SET state = 'resolved', resolved_at = now(), resolution = 'it is over' WHERE alert_id = $1",
+            "UPDATE alerts SET state = 'resolved', resolved_at = now(), resolution = 'it is over'"
+            " WHERE alert_id = $1",
             alert_id,
         )
 
@@ -90,7 +103,12 @@ class Rows:
 
     async def silence(self, silence_id: str, *, lasts: float = 3600.0, **columns: Any) -> None:
         """Negative: it ended so many seconds ago."""
-        plausible = {"created_at": self.ago(7200), "ends_at": self.ago(-lasts), "created_by": "ann", "why": "a deploy"}
+        plausible = {
+            "created_at": self.ago(7200),
+            "ends_at": self.ago(-lasts),
+            "created_by": "ann",
+            "why": "a deploy",
+        }
         await self._insert("silences", silence_id=silence_id, **(plausible | columns))
 
     def _status(self, columns: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +129,10 @@ class Rows:
 
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[Connection]:
-    async with create_pool(database, application="test", size=1, timeout_seconds=30) as pool, pool.acquire() as one:
+    async with (
+        create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
+        pool.acquire() as one,
+    ):
         await one.execute("SET idle_in_transaction_session_timeout = 0")
         yield one
 
@@ -130,7 +151,9 @@ UNHURRIED = {"degraded_after_seconds": 500, "blind_after_seconds": 3000}
 
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Settings(**({"answer_cache_ms": 0, "database_timeout_seconds": 60} | settings)))
+    app = create_app(
+        Settings(**({"answer_cache_ms": 0, "database_timeout_seconds": 60} | settings))
+    )
     started, finished = asyncio.Event(), asyncio.Event()
 
     async def live() -> None:
@@ -141,7 +164,9 @@ async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     # A fixture ends in another task than it began in, which a lifespan may not.
     life = asyncio.create_task(live())
     await started.wait()
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api.test") as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://api.test"
+    ) as client:
         yield client
     finished.set()
     await life

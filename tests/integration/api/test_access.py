@@ -65,9 +65,13 @@ async def test_every_path_but_the_health_ones_wants_one_of_the_tokens(run_app: R
             assert (await http.get(path)).status_code == 200, path
         for token in TOKENS:
             for scheme in ("Bearer", "bearer"):
-                response = await http.get("/status/system", headers={"authorization": f"{scheme} {token}"})
+                response = await http.get(
+                    "/status/system", headers={"authorization": f"{scheme} {token}"}
+                )
                 assert response.status_code == 200
-        assert (await http.get("/nowhere", headers={"authorization": f"Bearer {TOKENS[0]}"})).status_code == 404
+        assert (
+            await http.get("/nowhere", headers={"authorization": f"Bearer {TOKENS[0]}"})
+        ).status_code == 404
 
 
 async def test_a_missing_wrong_empty_or_oversized_token_is_refused(
@@ -83,7 +87,9 @@ async def test_a_missing_wrong_empty_or_oversized_token_is_refused(
     assert not any(token in out + err for token in TOKENS)
 
 
-@pytest.mark.parametrize("path", ["/status/workers", "/status/system", "/livez", "/nowhere", "/schema"])
+@pytest.mark.parametrize(
+    "path", ["/status/workers", "/status/system", "/livez", "/nowhere", "/schema"]
+)
 async def test_only_get_and_head_are_answered(path: str, http: httpx.AsyncClient) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"):
         response = await http.request(method, path)
@@ -91,7 +97,9 @@ async def test_only_get_and_head_are_answered(path: str, http: httpx.AsyncClient
         assert response.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/schema/nowhere", "/status", "/status/workers/1/2", "/%00"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/schema/nowhere", "/status", "/status/workers/1/2", "/%00"]
+)
 async def test_an_unknown_path_is_a_404_problem(path: str, http: httpx.AsyncClient) -> None:
     response = await http.get(path)
     assert response.status_code == 404
@@ -99,11 +107,19 @@ async def test_an_unknown_path_is_a_404_problem(path: str, http: httpx.AsyncClie
     assert response.json()["status"] == 404
 
 
-PATHS = ["/status/workers", "/status/workers/1", "/status/servers", "/status/servers/10", "/status/system"]
+PATHS = [
+    "/status/workers",
+    "/status/workers/1",
+    "/status/servers",
+    "/status/servers/10",
+    "/status/system",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_who_has_the_answer_already_gets_304(path: str, rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_who_has_the_answer_already_gets_304(
+    path: str, rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.worker(1)
     await rows.server(10)
     first = await http.get(path)
@@ -116,14 +132,18 @@ async def test_who_has_the_answer_already_gets_304(path: str, rows: Rows, http: 
         assert again.headers["etag"] == etag
     rows.now += timedelta(seconds=-1)
     await rows.observe()
-    assert (await http.get(path, headers={"if-none-match": etag})).status_code == 304, "as_of alone makes no new etag"
+    assert (await http.get(path, headers={"if-none-match": etag})).status_code == 304, (
+        "as_of alone makes no new etag"
+    )
     other = await http.get(path, headers={"if-none-match": 'W/"other"'})
     assert other.status_code == 200
     assert other.text != first.text
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_any_change_makes_another_etag(path: str, rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_any_change_makes_another_etag(
+    path: str, rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.worker(1)
     await rows.server(10)
     etag = (await http.get(path)).headers["etag"]
@@ -138,17 +158,23 @@ async def test_a_request_id_is_given_back_or_made(http: httpx.AsyncClient) -> No
     made = {(await http.get("/livez")).headers["x-request-id"] for _ in range(3)}
     assert len(made) == 3
     for bad in ("", "a b", "x" * 129):
-        assert (await http.get("/livez", headers={"x-request-id": bad})).headers["x-request-id"] not in {bad, ""}
+        assert (await http.get("/livez", headers={"x-request-id": bad})).headers[
+            "x-request-id"
+        ] not in {bad, ""}
 
 
-async def test_who_asks_the_same_at_once_shares_readings(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_who_asks_the_same_at_once_shares_readings(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.worker(1)
     answers = await asyncio.gather(*(http.get("/status/workers") for _ in range(50)))
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["as_of"] for answer in answers}) < 10
 
 
-async def test_a_shared_reading_is_never_older_than_the_question(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_a_shared_reading_is_never_older_than_the_question(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     """What was committed before the question is in the answer, however many others are asking."""
     others_go_on = True
 

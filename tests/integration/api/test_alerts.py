@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
     from tests.integration.api.conftest import Rows
 
-ACKNOWLEDGED = {"state": "acknowledged", "acknowledged_by": "ann", "acknowledged_why": "I look at it"}
+ACKNOWLEDGED = {
+    "state": "acknowledged",
+    "acknowledged_by": "ann",
+    "acknowledged_why": "I look at it",
+}
 
 
 async def listed(http: httpx.AsyncClient, **query: Any) -> list[int]:
@@ -35,7 +39,8 @@ async def listed(http: httpx.AsyncClient, **query: Any) -> list[int]:
 
 @pytest.fixture
 async def thirty(rows: Rows) -> None:
-    """Ids 1 to 30. Of three one is open, one acknowledged, one resolved; 5 is the cause of 6 to 9."""
+    """Ids 1 to 30. Of three one is open, one acknowledged, one resolved; 5 is the cause of 6 to
+    9."""
     for n in range(1, 31):
         resolved = {"state": "resolved", "resolved_at": rows.now, "resolution": "it is back"}
         await rows.alert(
@@ -64,17 +69,26 @@ FILTERS: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"state": "all", "worker_id": 2}, lambda n: n % 4 != 0 and n % 3 == 1),
     ({"state": "all", "part_of": 5}, lambda n: 6 <= n <= 9),
     ({"part_of": 5}, lambda n: n in {6, 7, 9}),
-    ({"severity": "warning", "rule": "worker_lost"}, lambda n: n % 3 != 2 and n % 5 % 3 == 1 and n % 2 == 0),
+    (
+        {"severity": "warning", "rule": "worker_lost"},
+        lambda n: n % 3 != 2 and n % 5 % 3 == 1 and n % 2 == 0,
+    ),
 ]
 
 
-async def test_the_newest_come_first_and_only_those_that_are_asked_for(thirty: None, http: httpx.AsyncClient) -> None:
+async def test_the_newest_come_first_and_only_those_that_are_asked_for(
+    thirty: None, http: httpx.AsyncClient
+) -> None:
     for query, expected in FILTERS:
-        assert await listed(http, limit=4, **query) == [n for n in range(30, 0, -1) if expected(n)], query
+        assert await listed(http, limit=4, **query) == [
+            n for n in range(30, 0, -1) if expected(n)
+        ], query
 
 
 @pytest.mark.parametrize("limit", [1, 29, 30, 31, 1000])
-async def test_pages_of_any_size_hold_every_alert_once(limit: int, thirty: None, http: httpx.AsyncClient) -> None:
+async def test_pages_of_any_size_hold_every_alert_once(
+    limit: int, thirty: None, http: httpx.AsyncClient
+) -> None:
     assert await listed(http, limit=limit, state="all") == list(range(30, 0, -1))
 
 
@@ -122,13 +136,22 @@ async def test_a_cursor_is_refused_with_other_filters_and_by_another_list(
     thirty: None, http: httpx.AsyncClient
 ) -> None:
     cursor = (await http.get("/status/alerts", params={"limit": 1})).json()["next_cursor"]
-    for path in ("/status/alerts?state=all", "/status/alerts?rule=flapping", "/status/workers?", "/status/silences?"):
+    for path in (
+        "/status/alerts?state=all",
+        "/status/alerts?rule=flapping",
+        "/status/workers?",
+        "/status/silences?",
+    ):
         response = await http.get(f"{path}&cursor={cursor}")
         assert (response.status_code, response.json()["parameter"]) == (400, "cursor"), path
 
 
-async def test_every_answer_has_the_documented_shape_and_no_other_field(rows: Rows, http: httpx.AsyncClient) -> None:
-    alert_id = await rows.alert("worker_lost:7", labels={"group": "eu"}, evidence={"lost_servers": 2})
+async def test_every_answer_has_the_documented_shape_and_no_other_field(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
+    alert_id = await rows.alert(
+        "worker_lost:7", labels={"group": "eu"}, evidence={"lost_servers": 2}
+    )
     await rows.delivery(alert_id, "broker")
     page = await http.get("/status/alerts")
     msgspec.json.decode(page.content, type=AlertList)
@@ -158,12 +181,22 @@ async def test_an_alert_is_shown_with_what_it_is_about_and_what_each_channel_was
     for n in (1, 2):
         await rows.alert(f"server_crashed:{n}", part_of=alert_id)
     found = (await http.get(f"/status/alerts/{alert_id}")).json()
-    assert (found["key"], found["rule"], found["severity"]) == ("worker_lost:7", "worker_lost", "critical")
+    assert (found["key"], found["rule"], found["severity"]) == (
+        "worker_lost:7",
+        "worker_lost",
+        "critical",
+    )
     assert (found["group"], found["worker_id"], found["labels"]) == ("eu", 7, {"group": "eu"})
     assert (found["state"], found["acknowledged_by"]) == ("acknowledged", "ann")
-    assert (found["acknowledged_why"], found["resolved_at"], found["parts"]) == ("I look at it", None, 2)
+    assert (found["acknowledged_why"], found["resolved_at"], found["parts"]) == (
+        "I look at it",
+        None,
+        2,
+    )
     assert found["opened_at"].endswith("Z")
-    assert [(each["channel"], each["severity"], each["is_settled"]) for each in found["deliveries"]] == [
+    assert [
+        (each["channel"], each["severity"], each["is_settled"]) for each in found["deliveries"]
+    ] == [
         ("broker", None, False),
         ("night-1", "warning", False),
     ]
@@ -183,7 +216,9 @@ async def test_an_alert_that_never_was_is_404(thirty: None, http: httpx.AsyncCli
 async def test_an_unresolved_alert_names_the_silence_that_covers_it_longest(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
-    covered = await rows.alert("worker_lost:7", group_name="eu", worker_id=7, labels={"group": "eu", "disk": "old"})
+    covered = await rows.alert(
+        "worker_lost:7", group_name="eu", worker_id=7, labels={"group": "eu", "disk": "old"}
+    )
     await rows.silence("short", lasts=60, group_name="eu")
     await rows.silence("longest", lasts=120, labels={"disk": "old"})
     await rows.silence("ended", lasts=-1, worker_id=7)
@@ -211,7 +246,9 @@ async def test_a_list_says_when_the_rules_were_asked_last_and_is_no_new_answer_f
     assert (await http.get("/status/alerts", headers=known)).status_code == 200
 
 
-async def test_the_fleet_in_numbers_counts_what_people_have_to_look_at(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_the_fleet_in_numbers_counts_what_people_have_to_look_at(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     cause = await rows.alert("fleet_guard:eu", severity="critical")
     await rows.alert("worker_lost:1", severity="critical", part_of=cause)
     await rows.alert("worker_lost:2")

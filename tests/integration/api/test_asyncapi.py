@@ -34,17 +34,26 @@ async def test_people_get_a_page_that_tells_all_of_it(http: httpx.AsyncClient) -
     document, page = (await http.get("/schema/asyncapi.json")).json(), response.text
     for channel in document["channels"].values():
         assert f"<h3><code>{channel['address']}</code></h3>" in page
-    shapes = {name: schema for name, schema in document["components"]["schemas"].items() if ":" not in name}
+    shapes = {
+        name: schema
+        for name, schema in document["components"]["schemas"].items()
+        if ":" not in name
+    }
     told = dict(re.findall(r'<section class="shape" id="(\w+)">(.*?)</section>', page, re.DOTALL))
     assert told.keys() == shapes.keys()
     for name, schema in shapes.items():
-        assert set(re.findall(r'<th scope="row"><code>(\w+)</code>', told[name])) == schema.get("properties", {}).keys()
+        assert (
+            set(re.findall(r'<th scope="row"><code>(\w+)</code>', told[name]))
+            == schema.get("properties", {}).keys()
+        )
         assert told[name].count("<pre") == len(schema.get("examples", ()))
     anchors = set(re.findall(r'href="#(\w+)"', page)) - {"content"}
     assert anchors <= told.keys(), "each link leads to a shape"
 
 
-async def test_the_page_loads_nothing_from_elsewhere_and_has_no_script_of_its_own(http: httpx.AsyncClient) -> None:
+async def test_the_page_loads_nothing_from_elsewhere_and_has_no_script_of_its_own(
+    http: httpx.AsyncClient,
+) -> None:
     response = await http.get("/schema/asyncapi")
     assert response.headers["content-security-policy"].startswith("default-src 'none'")
     loaded = re.findall(r'(?:src|href)="([^"#]+)"', response.text)
@@ -67,11 +76,16 @@ async def test_texts_of_the_document_are_text(http: httpx.AsyncClient) -> None:
 async def test_both_want_a_token_where_there_are_any(path: str, run_app: RunApp) -> None:
     async with run_app(api_tokens=("a-token",)) as http:
         assert (await http.get(path)).status_code == 401
-        assert (await http.get(path, headers={"authorization": "Bearer a-token"})).status_code == 200
+        assert (
+            await http.get(path, headers={"authorization": "Bearer a-token"})
+        ).status_code == 200
         visit = await http.get(path, headers={"accept": "text/html"})
         assert (visit.status_code, visit.headers["location"].partition("?")[0]) == (303, "/sign-in")
 
 
 async def test_other_paths_below_the_schema_are_not_found(http: httpx.AsyncClient) -> None:
     response = await http.get("/schema/asyncapi.yaml")
-    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+    assert (response.status_code, response.headers["content-type"]) == (
+        404,
+        "application/problem+json",
+    )

@@ -37,10 +37,14 @@ async def badge(http: httpx.AsyncClient, path: str) -> tuple[list[str], str]:
     texts = [text.text or "" for text in root.iter(f"{NAMESPACE}text")]
     (title,) = (title.text for title in root.iter(f"{NAMESPACE}title"))
     assert title == root.attrib["aria-label"] == ": ".join(texts)
-    return texts, [shape.attrib["fill"] for shape in root.iter(f"{NAMESPACE}rect") if "fill" in shape.attrib][1]
+    return texts, [
+        shape.attrib["fill"] for shape in root.iter(f"{NAMESPACE}rect") if "fill" in shape.attrib
+    ][1]
 
 
-async def test_the_badge_of_the_fleet_is_its_overall_status(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_the_badge_of_the_fleet_is_its_overall_status(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     assert await badge(http, "/status/badge.svg") == (["fleet", "empty"], Colour.GREY)
     await rows.worker(1)
     assert await badge(http, "/status/badge.svg") == (["fleet", "healthy"], Colour.GREEN)
@@ -68,15 +72,25 @@ async def test_the_badge_of_a_worker_is_its_health(rows: Rows, http: httpx.Async
 async def test_a_badge_with_a_window_shows_uptime(rows: Rows, http: httpx.AsyncClient) -> None:
     """Lost for 36 minutes of a day: 2.5 %."""
     await rows.worker(1, created_date=rows.ago(9 * DAY), status_since=rows.ago(0.5 * DAY))
-    await rows.transition("worker", 1, at=rows.ago(0.525 * DAY), old_status="RUNNING", new_status="LOST")
-    await rows.transition("worker", 1, at=rows.ago(0.5 * DAY), old_status="LOST", new_status="RUNNING")
+    await rows.transition(
+        "worker", 1, at=rows.ago(0.525 * DAY), old_status="RUNNING", new_status="LOST"
+    )
+    await rows.transition(
+        "worker", 1, at=rows.ago(0.5 * DAY), old_status="LOST", new_status="RUNNING"
+    )
     assert await badge(http, "/status/workers/1/badge.svg?window=24h") == (
         ["worker 1 uptime 24h", "97.50%"],
         Colour.RED,
     )
     await rows.worker(2, created_date=rows.ago(9 * DAY), status_since=rows.ago(9 * DAY))
-    assert await badge(http, "/status/badge.svg?window=24h") == (["fleet uptime 24h", "98.75%"], Colour.RED)
-    assert await badge(http, "/status/workers/2/badge.svg?window=7d") == (["worker 2 uptime 7d", "100%"], Colour.GREEN)
+    assert await badge(http, "/status/badge.svg?window=24h") == (
+        ["fleet uptime 24h", "98.75%"],
+        Colour.RED,
+    )
+    assert await badge(http, "/status/workers/2/badge.svg?window=7d") == (
+        ["worker 2 uptime 7d", "100%"],
+        Colour.GREEN,
+    )
     for path in ("/status/badge.svg", "/status/workers/1/badge.svg"):
         for window in ("31d", "25h", ""):
             problem = (await http.get(f"{path}?window={window}")).json()
@@ -96,7 +110,9 @@ def test_every_word_has_a_colour_that_white_is_read_on() -> None:
 
     def luminance(colour: str) -> float:
         parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
-        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        red, green, blue = (
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     for colour in Colour:
@@ -108,13 +124,19 @@ async def test_a_badge_wants_a_token_as_all_else(rows: Rows, run_app: RunApp) ->
     async with run_app(api_tokens=(TOKEN,)) as http:
         for path in ("/status/badge.svg", "/status/workers/1/badge.svg"):
             assert (await http.get(path)).status_code == 401
-            assert (await http.get(path, headers={"authorization": f"Bearer {TOKEN}"})).status_code == 200
+            assert (
+                await http.get(path, headers={"authorization": f"Bearer {TOKEN}"})
+            ).status_code == 200
 
 
 async def test_public_badges_want_none_and_open_nothing_else(rows: Rows, run_app: RunApp) -> None:
     await rows.worker(1)
     async with run_app(api_tokens=(TOKEN,), public_badges=True) as http:
-        for path in ("/status/badge.svg", "/status/workers/1/badge.svg", "/status/badge.svg?window=24h"):
+        for path in (
+            "/status/badge.svg",
+            "/status/workers/1/badge.svg",
+            "/status/badge.svg?window=24h",
+        ):
             assert (await http.get(path)).status_code == 200, path
         assert (await http.get("/status/workers/2/badge.svg")).status_code == 404
 

@@ -31,7 +31,9 @@ def revisions(answer: ChangeList) -> list[int]:
     return [change.revision for change in answer.items]
 
 
-async def test_what_is_new_since_a_revision_is_answered_at_once(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_what_is_new_since_a_revision_is_answered_at_once(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     for number in (1, 2, 3):
         await rows.transition("worker", number)
     begun = time.monotonic()
@@ -69,7 +71,9 @@ async def test_who_waits_is_told_when_it_happens(rows: Rows, http: httpx.AsyncCl
     assert 1 < revisions(answer)[0] <= answer.revision <= last
 
 
-async def test_pages_of_any_size_follow_each_other_without_gap_and_double(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_pages_of_any_size_follow_each_other_without_gap_and_double(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.transitions(2_500)
     for limit in (7, 1000):
         seen: list[int] = []
@@ -86,7 +90,9 @@ async def test_pages_of_any_size_follow_each_other_without_gap_and_double(rows: 
     assert len(seen) == 2_500
 
 
-async def test_what_is_filtered_out_is_not_asked_for_again(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_what_is_filtered_out_is_not_asked_for_again(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.transitions(2_500)
     last = await rows.transition("worker", 77, new_status="LOST")
     asked, since, found = 0, 0, []
@@ -95,7 +101,9 @@ async def test_what_is_filtered_out_is_not_asked_for_again(rows: Rows, http: htt
         assert answer.revision > since
         since, found, asked = answer.revision, found + revisions(answer), asked + 1
     assert (found, asked) == ([last], 3)
-    assert revisions(await ask(http, since=0, new_status="LOST", wait=5)) == [last], "with time it looks on"
+    assert revisions(await ask(http, since=0, new_status="LOST", wait=5)) == [last], (
+        "with time it looks on"
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +132,9 @@ async def test_what_cannot_be_asked_is_400_and_named(
     assert (response.status_code, response.json()["parameter"]) == (400, parameter)
 
 
-async def test_a_dropped_revision_is_410_and_the_oldest_is_named(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_a_dropped_revision_is_410_and_the_oldest_is_named(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.transitions(10)
     await rows.connection.execute("DELETE FROM transitions WHERE revision <= 6")
     response = await http.get("/status/changes", params={"since": 5})
@@ -171,5 +181,7 @@ async def test_those_who_wait_have_a_bound_and_a_client_that_left_gives_its_plac
 async def test_an_answer_that_is_known_is_304(rows: Rows, http: httpx.AsyncClient) -> None:
     await rows.transition("worker", 1)
     first = await http.get("/status/changes?since=0")
-    again = await http.get("/status/changes?since=0", headers={"if-none-match": first.headers["etag"]})
+    again = await http.get(
+        "/status/changes?since=0", headers={"if-none-match": first.headers["etag"]}
+    )
     assert (again.status_code, again.content) == (304, b"")

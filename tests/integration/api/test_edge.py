@@ -1,4 +1,5 @@
-"""The HTTP edge against clients that mean no good: many, silent, slow, large, or in another protocol."""
+"""The HTTP edge against clients that mean no good: many, silent, slow, large, or in another
+protocol."""
 
 from __future__ import annotations
 
@@ -94,7 +95,9 @@ async def test_thousands_of_silent_connections_are_borne(rows: Rows, start_api: 
             assert await get(api, path) == 200, path
 
 
-async def test_a_connection_that_sends_nothing_or_no_whole_request_is_closed(api: Role, start_api: StartApi) -> None:
+async def test_a_connection_that_sends_nothing_or_no_whole_request_is_closed(
+    api: Role, start_api: StartApi
+) -> None:
     api = await start_api(idle_timeout_seconds=1)
     asked = b"GET /livez HTTP/1.1\r\nHost: api\r\n\r\n"
     silent, half, idle = await asyncio.gather(
@@ -105,7 +108,9 @@ async def test_a_connection_that_sends_nothing_or_no_whole_request_is_closed(api
     assert idle.startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.parametrize("headers", [b"X: " + b"a" * 300_000, b"\r\n".join(b"X-%d: a" % n for n in range(1_000))])
+@pytest.mark.parametrize(
+    "headers", [b"X: " + b"a" * 300_000, b"\r\n".join(b"X-%d: a" % n for n in range(1_000))]
+)
 async def test_headers_without_end_are_refused(headers: bytes, api: Role) -> None:
     answer = await exchange(api, b"GET /livez HTTP/1.1\r\nHost: api\r\n" + headers + b"\r\n\r\n")
     assert b"200 OK" not in answer.partition(b"\r\n")[0]
@@ -153,7 +158,9 @@ async def test_clients_that_take_nothing_cost_no_memory(rows: Rows, start_api: S
         assert memory() - before < 300_000_000
 
 
-async def test_a_form_that_is_not_sent_to_its_end_is_no_fault_of_the_server(api: Role, start_api: StartApi) -> None:
+async def test_a_form_that_is_not_sent_to_its_end_is_no_fault_of_the_server(
+    api: Role, start_api: StartApi
+) -> None:
     api = await start_api(api_tokens="a-token")
     form = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\ntoken="
     begin = b"POST /sign-in HTTP/1.1\r\nHost: api\r\n" + form

@@ -80,7 +80,9 @@ class Client:
 
 @pytest.fixture
 async def counting(database: str) -> AsyncIterator[CountingDatabase]:
-    async with create_pool(database, application="test", size=3, timeout_seconds=5, read_only=True) as pool:
+    async with create_pool(
+        database, application="test", size=3, timeout_seconds=5, read_only=True
+    ) as pool:
         yield CountingDatabase(pool, Outage(), timeout_seconds=5, timeouts=None)  # type: ignore[arg-type]
 
 
@@ -91,9 +93,13 @@ async def feeding(database: Database, **options: Any) -> AsyncIterator[Feed]:
     await feed.close()
 
 
-def stream(feed: Feed, after: int | None = None, *, epoch: str | None = None, **options: Any) -> EventStream:
+def stream(
+    feed: Feed, after: int | None = None, *, epoch: str | None = None, **options: Any
+) -> EventStream:
     filters = ChangeFilters(**options.pop("filters", {}))
-    return EventStream(feed, filters, after=None if after is None else Position(epoch, after), **options)
+    return EventStream(
+        feed, filters, after=None if after is None else Position(epoch, after), **options
+    )
 
 
 async def take(reader: Reader, http: httpx.AsyncClient, count: int) -> list[Event]:
@@ -114,25 +120,42 @@ async def http(start_api: StartApi) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_an_event_is_the_transition_with_its_worker_and_group(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_an_event_is_the_transition_with_its_worker_and_group(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.worker(1, labels={"group": "eu", "zone": "a"})
     await rows.worker(2)
     await rows.server(31, worker_id=1)
     await rows.transition("worker", 1, evidence={"line": "one\ntwo", "sign": "é"})
-    await rows.transition("game_server_instance", 31, old_status="RUNNING", new_status="CRASHED", reason="exit_code")
+    await rows.transition(
+        "game_server_instance", 31, old_status="RUNNING", new_status="CRASHED", reason="exit_code"
+    )
     await rows.transition("worker", 2)
     await rows.transition("game_server_instance", 99)
     events = await take(Reader(**{"from": 0}), http, 4)
-    assert [(event.revision, event.kind) for event in events] == [(n, "transition") for n in (1, 2, 3, 4)]
+    assert [(event.revision, event.kind) for event in events] == [
+        (n, "transition") for n in (1, 2, 3, 4)
+    ]
     changes = [msgspec.convert(event.data, Change, strict=True) for event in events]
-    assert [(change.worker_id, change.group) for change in changes] == [(1, "eu"), (1, "eu"), (2, None), (None, None)]
+    assert [(change.worker_id, change.group) for change in changes] == [
+        (1, "eu"),
+        (1, "eu"),
+        (2, None),
+        (None, None),
+    ]
     assert changes[0].evidence == {"line": "one\ntwo", "sign": "é"}
-    assert (changes[1].old_status, changes[1].new_status, changes[1].at) == ("RUNNING", "CRASHED", rows.now)
+    assert (changes[1].old_status, changes[1].new_status, changes[1].at) == (
+        "RUNNING",
+        "CRASHED",
+        rows.now,
+    )
     detail = (await http.get("/status/workers/1")).json()["transitions"][0]
     assert events[0].data == detail | {"worker_id": 1, "group": "eu"}
 
 
-async def test_it_says_that_nobody_may_keep_it_back_and_head_ends_at_once(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_it_says_that_nobody_may_keep_it_back_and_head_ends_at_once(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     async with http.stream("GET", "/status/events") as response:
         headers = response.headers
     assert headers["content-type"] == "text/event-stream"
@@ -164,13 +187,17 @@ async def test_last_event_id_comes_before_from(rows: Rows, http: httpx.AsyncClie
     assert [event.revision for event in await take(reader, http, 2)] == [4, 5]
 
 
-async def test_who_names_no_revision_is_told_of_what_comes_from_now_on(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_who_names_no_revision_is_told_of_what_comes_from_now_on(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.transitions(5)
     for parameters in ({}, {"from": "now"}):
         async with http.stream("GET", "/status/events", params=parameters) as response:
             parser, texts = Parser(), response.aiter_text()
             assert parser.feed(await anext(texts)) == []
-            assert revision_of(parser.last_id) == rows.revision, "it could be resumed before the first event"
+            assert revision_of(parser.last_id) == rows.revision, (
+                "it could be resumed before the first event"
+            )
             await rows.transition("worker", 1)
             [event] = parser.feed(await anext(texts))
             assert event.revision == rows.revision
@@ -205,7 +232,9 @@ async def test_what_cannot_be_asked_is_400_and_named(
         assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_what_retention_dropped_is_410_and_the_oldest_is_named(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_what_retention_dropped_is_410_and_the_oldest_is_named(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.transitions(10)
     # As when a day ended between two transactions that committed in the other order.
     await rows.connection.execute("DELETE FROM transitions WHERE revision < 4 OR revision = 5")
@@ -217,7 +246,13 @@ async def test_what_retention_dropped_is_410_and_the_oldest_is_named(rows: Rows,
     assert [event.revision async for event in reader.read(http)] == [4], "it ends before the gap"
     with pytest.raises(httpx.HTTPStatusError, match="410"):
         await take(reader, http, 1)
-    assert [event.revision for event in await take(Reader(**{"from": 5}), http, 5)] == [6, 7, 8, 9, 10]
+    assert [event.revision for event in await take(Reader(**{"from": 5}), http, 5)] == [
+        6,
+        7,
+        8,
+        9,
+        10,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +317,12 @@ async def test_an_empty_group_is_that_of_the_workers_without_one(
     await rows.worker(1, labels={"group": "a"})
     await rows.worker(2)
     await rows.server(31, worker_id=2)
-    for entity, of in (("worker", 1), ("worker", 2), ("game_server_instance", 31), ("game_server_instance", 99)):
+    for entity, of in (
+        ("worker", 1),
+        ("worker", 2),
+        ("game_server_instance", 31),
+        ("game_server_instance", 99),
+    ):
         await rows.transition(entity, of)
     async with feeding(counting) as feed:
         client = Client(stream(feed, 0, filters={"groups": frozenset({""})}, comment_seconds=0.1))
@@ -350,7 +390,9 @@ async def test_a_thousand_who_watch_cost_the_database_what_one_costs(
             await eventually(lambda clients=clients: all(client.is_open for client in clients))
             before, begun = counting.readings, time.monotonic()
             await rows.transitions(100)
-            await eventually(lambda clients=clients: all(len(client.revisions) == 100 for client in clients))
+            await eventually(
+                lambda clients=clients: all(len(client.revisions) == 100 for client in clients)
+            )
             assert counting.readings - before <= (time.monotonic() - begun) / POLL_SECONDS + 2
 
 
@@ -362,7 +404,11 @@ async def test_nothing_is_asked_of_the_database_while_nobody_watches(
             client = Client(stream(feed))
             await eventually(lambda client=client: client.is_open)
             await rows.transitions(5)
-            await eventually(lambda client=client, begun=begun: client.revisions == list(range(begun + 1, begun + 6)))
+            await eventually(
+                lambda client=client, begun=begun: (
+                    client.revisions == list(range(begun + 1, begun + 6))
+                )
+            )
             client.leaves.set()
             await client.running
             await asyncio.sleep(2 * POLL_SECONDS)
@@ -394,7 +440,9 @@ async def test_streams_have_a_bound_and_one_that_ends_gives_its_place_back(
         await eventually(has_room)
 
 
-async def test_connections_are_limited_by_the_setting_and_not_by_what_a_shell_allows(start_api: StartApi) -> None:
+async def test_connections_are_limited_by_the_setting_and_not_by_what_a_shell_allows(
+    start_api: StartApi,
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:
@@ -409,12 +457,16 @@ async def test_a_token_is_wanted_where_there_are_tokens(rows: Rows, start_api: S
     async with httpx.AsyncClient(base_url=api.url) as http:
         assert (await http.get("/status/events")).status_code == 401
         assert (await http.get("/status/changes")).status_code == 401
-        async with http.stream("GET", "/status/events", headers={"authorization": "Bearer a-token"}) as response:
+        async with http.stream(
+            "GET", "/status/events", headers={"authorization": "Bearer a-token"}
+        ) as response:
             assert response.status_code == 200
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_sigterm_ends_open_streams_at_once_and_in_order(workers: int, rows: Rows, start_api: StartApi) -> None:
+async def test_sigterm_ends_open_streams_at_once_and_in_order(
+    workers: int, rows: Rows, start_api: StartApi
+) -> None:
     api = await start_api(workers=workers)
     ended: list[str] = []
 
@@ -425,7 +477,9 @@ async def test_sigterm_ends_open_streams_at_once_and_in_order(workers: int, rows
                 ended.append(text)
 
     begun = asyncio.Semaphore(0)
-    async with httpx.AsyncClient(base_url=api.url, limits=httpx.Limits(max_connections=None), timeout=20) as http:
+    async with httpx.AsyncClient(
+        base_url=api.url, limits=httpx.Limits(max_connections=None), timeout=20
+    ) as http:
         watching = [asyncio.create_task(watch()) for _ in range(20)]
         for _ in watching:
             await begun.acquire()
@@ -435,14 +489,19 @@ async def test_sigterm_ends_open_streams_at_once_and_in_order(workers: int, rows
         assert await stopping == 0
 
 
-async def test_sigterm_answers_who_waits_for_changes(rows: Rows, start_api: StartApi, eventually: Eventually) -> None:
+async def test_sigterm_answers_who_waits_for_changes(
+    rows: Rows, start_api: StartApi, eventually: Eventually
+) -> None:
     api = await start_api()
     async with httpx.AsyncClient(base_url=api.url, timeout=120) as http:
         polling = asyncio.create_task(http.get("/status/changes?wait=60"))
 
         async def waits() -> bool:
             lines = (await http.get("/metrics")).text.splitlines()
-            return any("requests_in_progress" in line and "changes" in line and line.endswith(" 1.0") for line in lines)
+            return any(
+                "requests_in_progress" in line and "changes" in line and line.endswith(" 1.0")
+                for line in lines
+            )
 
         await eventually(waits)
         stopping = asyncio.create_task(asyncio.to_thread(api.stop, within_seconds=9))
@@ -450,7 +509,9 @@ async def test_sigterm_answers_who_waits_for_changes(rows: Rows, start_api: Star
         assert await stopping == 0
 
 
-async def test_a_connection_that_is_cut_is_noticed(rows: Rows, start_api: StartApi, eventually: Eventually) -> None:
+async def test_a_connection_that_is_cut_is_noticed(
+    rows: Rows, start_api: StartApi, eventually: Eventually
+) -> None:
     api = await start_api(event_streams=1)
     parts = urlsplit(api.url)
     with socket.create_connection((parts.hostname, parts.port)) as connection:
@@ -458,7 +519,10 @@ async def test_a_connection_that_is_cut_is_noticed(rows: Rows, start_api: StartA
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
 
     async def has_room() -> bool:
-        async with httpx.AsyncClient(base_url=api.url) as http, http.stream("GET", "/status/events") as response:
+        async with (
+            httpx.AsyncClient(base_url=api.url) as http,
+            http.stream("GET", "/status/events") as response,
+        ):
             return response.status_code == 200
 
     await eventually(has_room)

@@ -1,4 +1,5 @@
-"""Expensive reads, and a database that refuses or cannot: nobody else has to wait, and nothing is a fault of ours."""
+"""Expensive reads, and a database that refuses or cannot: nobody else has to wait, and nothing is a
+fault of ours."""
 
 from __future__ import annotations
 
@@ -16,7 +17,12 @@ import pytest
 from manman_status.api.database import EXPENSIVE_AT_ONCE, EXPENSIVE_QUEUED
 from manman_status.domain.status import StatusType
 from manman_status.store.migrate import migrate
-from manman_status.store.past import list_servers_then, list_workers_then, look_back, read_fleet_then
+from manman_status.store.past import (
+    list_servers_then,
+    list_workers_then,
+    look_back,
+    read_fleet_then,
+)
 from manman_status.store.reads import ServerFilters, WorkerFilters
 
 if TYPE_CHECKING:
@@ -59,23 +65,33 @@ async def test_however_many_expensive_reads_hang_the_others_are_answered(
     async with run_app() as http:
         async with locked(database, "transitions"):
             asked = [
-                asyncio.create_task(http.get("/status/workers", params={"at": rows.ago(60 + n).isoformat()}))
+                asyncio.create_task(
+                    http.get("/status/workers", params={"at": rows.ago(60 + n).isoformat()})
+                )
                 for n in range(number)
             ]
 
             def refused() -> list[httpx.Response]:
                 return [task.result() for task in asked if task.done()]
 
-            await eventually(lambda: len(refused()) >= number - EXPENSIVE_AT_ONCE - EXPENSIVE_QUEUED)
-            assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused()} == {(503, "5")}
+            await eventually(
+                lambda: len(refused()) >= number - EXPENSIVE_AT_ONCE - EXPENSIVE_QUEUED
+            )
+            assert {
+                (answer.status_code, answer.headers["retry-after"]) for answer in refused()
+            } == {(503, "5")}
             for path in CHEAP:
                 async with asyncio.timeout(30):
                     assert (await http.get(path)).status_code == 200, path
         answers = await asyncio.gather(*asked)
-    assert [answer.status_code for answer in answers].count(200) == EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED
+    assert [answer.status_code for answer in answers].count(
+        200
+    ) == EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED
 
 
-async def test_many_that_replay_keep_nobody_else_waiting(database: str, rows: Rows, run_app: RunApp) -> None:
+async def test_many_that_replay_keep_nobody_else_waiting(
+    database: str, rows: Rows, run_app: RunApp
+) -> None:
     for _ in range(3):
         await rows.transitions(1_000)
     async with run_app(database_pool_size=4) as http:
@@ -83,7 +99,9 @@ async def test_many_that_replay_keep_nobody_else_waiting(database: str, rows: Ro
         watching = asyncio.create_task(http.get("/status/changes?wait=60"))
         await asyncio.sleep(0)
         async with locked(database, "transitions"):
-            replays = [asyncio.create_task(http.get(f"/status/changes?since={n}")) for n in range(20)]
+            replays = [
+                asyncio.create_task(http.get(f"/status/changes?since={n}")) for n in range(20)
+            ]
             for path in CHEAP:
                 async with asyncio.timeout(30):
                     assert (await http.get(path)).status_code == 200, path
@@ -94,10 +112,15 @@ async def test_many_that_replay_keep_nobody_else_waiting(database: str, rows: Ro
 async def test_an_api_whose_connections_are_all_busy_is_ready(
     database: str, rows: Rows, run_app: RunApp, eventually: Eventually
 ) -> None:
-    waiting = "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted AND relation = 'server_instances'::regclass"
+    waiting = (
+        "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted AND relation ="
+        " 'server_instances'::regclass"
+    )
     async with run_app(database_pool_size=2) as http:
         async with locked(database, "server_instances"):
-            busy = [asyncio.create_task(http.get(f"/status/servers?limit={n}")) for n in range(1, 11)]
+            busy = [
+                asyncio.create_task(http.get(f"/status/servers?limit={n}")) for n in range(1, 11)
+            ]
             await eventually(lambda: rows.connection.fetchval(waiting))
             async with asyncio.timeout(30):
                 assert (await http.get("/readyz")).status_code == 200
@@ -105,7 +128,13 @@ async def test_an_api_whose_connections_are_all_busy_is_ready(
 
 
 @pytest.mark.parametrize(
-    "at", ["9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00%2B23:59", "1970-01-01T00:00:00Z"]
+    "at",
+    [
+        "9999-12-31T23:59:59.999999Z",
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00%2B23:59",
+        "1970-01-01T00:00:00Z",
+    ],
 )
 async def test_a_time_at_the_end_of_times_is_refused_like_any_other(
     at: str, rows: Rows, http: httpx.AsyncClient
@@ -164,36 +193,53 @@ async def test_a_reading_that_nobody_waits_for_any_more_leaves_no_traceback(
     database: str, rows: Rows, run_app: RunApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with run_app(database_timeout_seconds=0.3) as http, locked(database, "workers"):
-        answers = await asyncio.gather(*(http.get(f"/status/workers?limit={n}") for n in range(1, 20)))
+        answers = await asyncio.gather(
+            *(http.get(f"/status/workers?limit={n}") for n in range(1, 20))
+        )
         assert {answer.status_code for answer in answers} == {503}
     gc.collect()
     assert "never retrieved" not in caplog.text
 
 
 async def test_the_numbers_of_a_past_time_are_those_of_its_lists(rows: Rows) -> None:
-    """Of rows that changed often, once and never since, while the clock of the database stepped back by hours."""
+    """Of rows that changed often, once and never since, while the clock of the database stepped
+    back by hours."""
     statuses = [status for status in StatusType if status is not StatusType.CREATED]
     changes: list[tuple[float, int, str | None, str]] = []
     for number in range(1, 61):
         old: str | None = None
-        hours = sorted({(number * step * 7919) % 97 + 1 for step in range(1, 2 + number % 6)}, reverse=True)
+        hours = sorted(
+            {(number * step * 7919) % 97 + 1 for step in range(1, 2 + number % 6)}, reverse=True
+        )
         for step, hour in enumerate(hours):
             new = statuses[(number + step) % len(statuses)]
             changes.append((3600.0 * hour, number, old, new))
             old = new
         columns = {"status": old, "status_since": rows.ago(3600.0 * hours[-1])}
         await rows.worker(number, created_date=rows.ago(3600.0 * hours[0]), **columns)
-        await rows.server(number, worker_id=number, created_date=rows.ago(3600.0 * hours[0]), **columns)
+        await rows.server(
+            number, worker_id=number, created_date=rows.ago(3600.0 * hours[0]), **columns
+        )
     # Every third was written when the clock was five hours ahead.
     for age, number, old, new in sorted(changes, key=lambda c: -c[0] + 18_000 * (c[1] % 3 == 0)):
         for entity in ("worker", "game_server_instance"):
             await rows.transition(entity, number, at=rows.ago(age), old_status=old, new_status=new)
     for hour in (0.5, 1.5, 20.5, 60.5, 96.5):
         moment = await look_back(
-            rows.connection, rows.ago(hour * 3600), retention=timedelta(days=30), blind_after_seconds=30
+            rows.connection,
+            rows.ago(hour * 3600),
+            retention=timedelta(days=30),
+            blind_after_seconds=30,
         )
         fleet = await read_fleet_then(rows.connection, moment)
         for status in StatusType:
-            workers = await list_workers_then(rows.connection, WorkerFilters(status=status), moment, after=0, limit=100)
-            servers = await list_servers_then(rows.connection, ServerFilters(status=status), moment, after=0, limit=100)
-            assert (fleet.workers[status], fleet.servers[status]) == (len(workers.items), len(servers.items))
+            workers = await list_workers_then(
+                rows.connection, WorkerFilters(status=status), moment, after=0, limit=100
+            )
+            servers = await list_servers_then(
+                rows.connection, ServerFilters(status=status), moment, after=0, limit=100
+            )
+            assert (fleet.workers[status], fleet.servers[status]) == (
+                len(workers.items),
+                len(servers.items),
+            )

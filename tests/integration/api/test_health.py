@@ -40,7 +40,9 @@ RULES = SweepRules(
 )
 INTERVALS = (None, 1.0, 2.0, 4.9, 5.0, 10.0, 60.0, 3600.0)
 # Around every edge that some interval has, on both sides of it.
-AGES = tuple(edge + side for edge in (1.5, 3, 7.5, 15, 30, 90, 180, 5400, 10800) for side in (-0.4, 0.4))
+AGES = tuple(
+    edge + side for edge in (1.5, 3, 7.5, 15, 30, 90, 180, 5400, 10800) for side in (-0.4, 0.4)
+)
 
 
 async def everybody(rows: Rows) -> dict[int, tuple[StatusType, float | None, float | None]]:
@@ -92,7 +94,11 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
         judged: dict[int, Health] = {}
         for asked in Health:
             page = await list_workers(
-                rows.connection, WorkerFilters(health=asked), after=0, limit=len(fleet), timeouts=TIMEOUTS
+                rows.connection,
+                WorkerFilters(health=asked),
+                after=0,
+                limit=len(fleet),
+                timeouts=TIMEOUTS,
             )
             ids = await rows.connection.fetch(
                 "SELECT (unnest($1::text[])::json ->> 'worker_id')::bigint AS id", page.items
@@ -122,7 +128,9 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
         assert not overdue
     else:
         assert overdue == condemned
-    assert numbers.workers_by_health == {asked: list(expected.values()).count(asked) for asked in Health}
+    assert numbers.workers_by_health == {
+        asked: list(expected.values()).count(asked) for asked in Health
+    }
 
 
 async def condemned_by_the_sweep(rows: Rows) -> set[int]:
@@ -173,7 +181,9 @@ async def test_what_is_shown_of_a_worker(
     assert (worker["deadline"] is not None) == has_deadline
 
 
-async def test_while_nobody_sweeps_each_worker_is_judged_at_the_answer(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_while_nobody_sweeps_each_worker_is_judged_at_the_answer(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     """And while somebody does, nobody who has become late since is looked for."""
 
     async def late() -> tuple[int, int]:
@@ -187,14 +197,25 @@ async def test_while_nobody_sweeps_each_worker_is_judged_at_the_answer(rows: Row
     await note_late(rows.connection, RULES)
     assert await late() == (1, 1)
     await rows.worker(3, beat_seconds_ago=20)
-    await rows.connection.execute("UPDATE sweeps SET swept_through = swept_through - interval '11 s'")
+    await rows.connection.execute(
+        "UPDATE sweeps SET swept_through = swept_through - interval '11 s'"
+    )
     assert await late() == (2, 2)
 
 
-async def test_a_late_worker_that_has_ended_since_the_sweep_counts_once(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_a_late_worker_that_has_ended_since_the_sweep_counts_once(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.worker(1, beat_seconds_ago=20)
     await note_late(rows.connection, RULES)
     await rows.connection.execute("UPDATE workers SET status = 'COMPLETE'")
     workers = (await http.get("/status/system")).json()["workers"]
-    assert workers == {"total_active": 0, "healthy": 0, "late": 0, "unhealthy": 0, "unknown": 0, "terminated": 1}
+    assert workers == {
+        "total_active": 0,
+        "healthy": 0,
+        "late": 0,
+        "unhealthy": 0,
+        "unknown": 0,
+        "terminated": 1,
+    }
     assert (await http.get("/status/workers?health=late")).json()["items"] == []

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     RunApp = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 LONG = 60_000
-PATHS = ["/status/workers?limit=5", "/status/workers/1", "/status/servers", "/status/servers/1", "/status/system"]
+PATHS = [
+    "/status/workers?limit=5",
+    "/status/workers/1",
+    "/status/servers",
+    "/status/servers/1",
+    "/status/system",
+]
 
 
 async def change_everything(rows: Rows) -> None:
@@ -46,19 +52,25 @@ async def test_the_same_question_gets_the_same_answer_and_another_one_does_not(
             field for field in first.headers.items() if field[0] not in made_anew
         ]
         assert again.headers["x-request-id"] != first.headers["x-request-id"]
-        assert (await http.get(path, headers={"if-none-match": first.headers["etag"]})).status_code == 304
+        assert (
+            await http.get(path, headers={"if-none-match": first.headers["etag"]})
+        ).status_code == 304
         other = await http.get("/status/workers?limit=6")
         assert other.json()["items"][0]["status"] == "CRASHED"
 
 
-async def test_it_is_not_kept_for_longer_than_that(rows: Rows, run_app: RunApp, eventually: Eventually) -> None:
+async def test_it_is_not_kept_for_longer_than_that(
+    rows: Rows, run_app: RunApp, eventually: Eventually
+) -> None:
     await rows.worker(1)
     async with run_app(answer_cache_ms=300) as http:
         await http.get("/status/workers")
         await change_everything(rows)
 
         async def is_new() -> bool:
-            return bool((await http.get("/status/workers")).json()["items"][0]["status"] == "CRASHED")
+            return bool(
+                (await http.get("/status/workers")).json()["items"][0]["status"] == "CRASHED"
+            )
 
         await eventually(is_new)
 
@@ -89,7 +101,9 @@ async def test_errors_and_readiness_are_never_kept(rows: Rows, run_app: RunApp) 
 
 async def test_a_kept_answer_needs_a_token_too(rows: Rows, run_app: RunApp) -> None:
     async with run_app(answer_cache_ms=LONG, api_tokens=("a-token",)) as http:
-        assert (await http.get("/status/system", headers={"authorization": "Bearer a-token"})).status_code == 200
+        assert (
+            await http.get("/status/system", headers={"authorization": "Bearer a-token"})
+        ).status_code == 200
         assert (await http.get("/status/system")).status_code == 401
 
 
@@ -98,7 +112,8 @@ async def test_kept_answers_are_counted_as_requests(rows: Rows, run_app: RunApp)
         return sum(
             float(line.rpartition(" ")[2])
             for line in metrics.splitlines()
-            if line.startswith("manman_status_http_requests_total{") and 'path="/status/servers/active"' in line
+            if line.startswith("manman_status_http_requests_total{")
+            and 'path="/status/servers/active"' in line
         )
 
     async with run_app(answer_cache_ms=LONG) as http:
@@ -122,8 +137,11 @@ async def test_what_was_asked_longest_ago_makes_room(rows: Rows, run_app: RunApp
     assert len(found) * len(big) > 0.9 * answers.KEPT_BYTES
 
 
-async def test_another_spelling_of_the_same_question_is_the_same_question(rows: Rows, run_app: RunApp) -> None:
-    """Else whoever spells it in a thousand ways has it read a thousand times, and pushes out what others keep."""
+async def test_another_spelling_of_the_same_question_is_the_same_question(
+    rows: Rows, run_app: RunApp
+) -> None:
+    """Else whoever spells it in a thousand ways has it read a thousand times, and pushes out what
+    others keep."""
     await rows.worker(1, labels={"group": "eu"})
     async with run_app(answer_cache_ms=LONG) as http:
         first = await http.get("/status/workers?group=eu&limit=5&label=a:b&label=c:d")

@@ -1,4 +1,5 @@
-"""Groups are chosen by workers, and there may be as many as workers: what is shown of them is bounded, and says so."""
+"""Groups are chosen by workers, and there may be as many as workers: what is shown of them is
+bounded, and says so."""
 
 from __future__ import annotations
 
@@ -19,9 +20,12 @@ GROUPS = 1_300
 async def many(rows: Rows) -> Rows:
     """One worker each; of the last group it is lost, and of the first there are three."""
     await rows.connection.execute(
-        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
-        SELECT n, now(), $2::timestamptz, CASE WHEN n = $1 THEN 'LOST' ELSE 'RUNNING' END, now(), 'reported',
-            jsonb_build_object('group', CASE WHEN n = $1 THEN 'zz' ELSE 'g' || CASE WHEN n > $1 THEN 1 ELSE n END END)
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
+            reason, labels)
+        SELECT n, now(), $2::timestamptz, CASE WHEN n = $1 THEN 'LOST' ELSE 'RUNNING' END, now(),
+            'reported',
+            jsonb_build_object('group', CASE WHEN n = $1 THEN 'zz' ELSE 'g' || CASE WHEN n > $1 THEN
+                1 ELSE n END END)
         FROM generate_series(1, $1::bigint + 2) n""",
         GROUPS,
         rows.now,
@@ -29,14 +33,18 @@ async def many(rows: Rows) -> Rows:
     return rows
 
 
-async def test_the_summary_has_the_largest_and_how_many_there_are(many: Rows, http: httpx.AsyncClient) -> None:
+async def test_the_summary_has_the_largest_and_how_many_there_are(
+    many: Rows, http: httpx.AsyncClient
+) -> None:
     system = (await http.get("/status/system")).json()
     assert (len(system["groups"]), system["groups_total"]) == (100, GROUPS)
     assert (system["groups"][0]["group"], system["groups"][0]["healthy"]) == ("g1", 3)
     assert (system["workers"]["healthy"], system["workers"]["unhealthy"]) == (GROUPS + 1, 1)
 
 
-async def test_the_page_and_the_map_say_how_many_more_there_are(many: Rows, http: httpx.AsyncClient) -> None:
+async def test_the_page_and_the_map_say_how_many_more_there_are(
+    many: Rows, http: httpx.AsyncClient
+) -> None:
     page = (await http.get("/")).text
     assert len(page) < 500_000
     shown = len(re.findall(r'id="group-\d+"', page))

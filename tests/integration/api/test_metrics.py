@@ -90,12 +90,16 @@ async def everything(rows: Rows) -> None:
     await rows.processor("one", statistics=STATISTICS)
 
 
-async def test_every_metric_has_a_unit_a_meaning_and_labels_of_known_names(everything: None, run_app: RunApp) -> None:
+async def test_every_metric_has_a_unit_a_meaning_and_labels_of_known_names(
+    everything: None, run_app: RunApp
+) -> None:
     async with run_app(worker_series=True) as http:
         found = await families(http)
         text = (await http.get("/metrics")).text
     ours = {name: family for name, family in found.items() if name.startswith("manman_status_")}
-    ours = {name: family for name, family in ours.items() if not name.startswith("manman_status_http_")}
+    ours = {
+        name: family for name, family in ours.items() if not name.startswith("manman_status_http_")
+    }
     assert len(ours) > 25
     for name, family in ours.items():
         assert family.documentation.endswith("."), name
@@ -110,7 +114,9 @@ async def test_every_metric_has_a_unit_a_meaning_and_labels_of_known_names(every
     assert len(told) == len(set(told)), "a family is told once"
 
 
-async def test_workers_are_counted_by_health_and_by_group(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_workers_are_counted_by_health_and_by_group(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.worker(1, labels={"group": "eu-1"})
     await rows.worker(2, labels={"group": "eu-1"}, beat_seconds_ago=20)
     await rows.worker(3, labels={"group": 'a "quoted"\\name\n'})
@@ -133,11 +139,15 @@ async def test_workers_are_counted_by_health_and_by_group(rows: Rows, http: http
     assert len(by_group) == 3 * 4, "a group has a series of each health, whether it is or not"
 
 
-async def test_beyond_the_largest_groups_the_others_are_one(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_beyond_the_largest_groups_the_others_are_one(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     """A worker that makes up groups makes no series of them."""
     await rows.connection.execute("""
-        INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
-        SELECT n, now(), now(), 'RUNNING', now(), 'reported', jsonb_build_object('group', 'g' || n % 300)
+        INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
+            labels)
+        SELECT n, now(), now(), 'RUNNING', now(), 'reported', jsonb_build_object('group', 'g' || n %
+            300)
         FROM generate_series(1, 900) n
         UNION ALL SELECT 900 + n, now(), now(), 'RUNNING', now(), 'reported', '{"group": "large"}'
         FROM generate_series(1, 10) n""")
@@ -172,15 +182,25 @@ async def test_prometheus_and_people_are_told_the_same_healths(
     assert swept.terminated_workers == measured.terminated_workers
 
 
-@pytest.mark.parametrize(("lag", "state"), [(0.0, "ok"), (600.0, "degraded"), (3100.0, "blind"), (None, "blind")])
-async def test_the_observation_is_in_one_state(lag: float | None, state: str, rows: Rows, run_app: RunApp) -> None:
+@pytest.mark.parametrize(
+    ("lag", "state"), [(0.0, "ok"), (600.0, "degraded"), (3100.0, "blind"), (None, "blind")]
+)
+async def test_the_observation_is_in_one_state(
+    lag: float | None, state: str, rows: Rows, run_app: RunApp
+) -> None:
     await rows.observe(lag=lag)
     async with run_app(**UNHURRIED) as http:
         states = await series(http, "manman_status_observation_state")
-    assert states == {("ok",): state == "ok", ("degraded",): state == "degraded", ("blind",): state == "blind"}
+    assert states == {
+        ("ok",): state == "ok",
+        ("degraded",): state == "degraded",
+        ("blind",): state == "blind",
+    }
 
 
-async def test_how_long_nobody_looked_for_alerts_is_told(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_how_long_nobody_looked_for_alerts_is_told(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     assert await series(http, "manman_status_alerts_judged_age_seconds") == {}
     await rows.connection.execute("UPDATE alert_progress SET judged_at = now() - interval '90 s'")
     [age] = (await series(http, "manman_status_alerts_judged_age_seconds")).values()
@@ -195,9 +215,15 @@ async def test_what_the_guard_holds_is_counted(rows: Rows, http: httpx.AsyncClie
     assert await series(http, "manman_status_guard_held_workers") == {(): 8}
 
 
-async def test_histograms_of_a_processor_are_cumulative(everything: None, http: httpx.AsyncClient) -> None:
+async def test_histograms_of_a_processor_are_cumulative(
+    everything: None, http: httpx.AsyncClient
+) -> None:
     name = "manman_status_processor_batch_events"
-    assert await series(http, f"{name}_bucket") == {("0.0", "a-host"): 1, ("10.0", "a-host"): 3, ("+Inf", "a-host"): 3}
+    assert await series(http, f"{name}_bucket") == {
+        ("0.0", "a-host"): 1,
+        ("10.0", "a-host"): 3,
+        ("+Inf", "a-host"): 3,
+    }
     assert await series(http, f"{name}_count") == {("a-host",): 3}
     assert await series(http, f"{name}_sum") == {("a-host",): 7}
 
@@ -217,17 +243,25 @@ async def test_what_processors_count_at_different_moments_is_told_as_the_leader_
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.processor("leads", last_seen=rows.ago(0.2), statistics=STATISTICS)
-    follows = STATISTICS | {"dead_letters_waiting": 0, "queue_depths": {"beats": 9}, "relay_backlog": None}
+    follows = STATISTICS | {
+        "dead_letters_waiting": 0,
+        "queue_depths": {"beats": 9},
+        "relay_backlog": None,
+    }
     await rows.processor("follows", statistics=follows)
     assert await series(http, "manman_status_dead_letter_messages") == {(): 4}
     assert await series(http, "manman_status_queue_messages") == {("beats",): 0}
 
 
-async def test_a_processor_that_fell_silent_or_was_forgotten_has_no_series(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_a_processor_that_fell_silent_or_was_forgotten_has_no_series(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.processor("one", statistics=STATISTICS)
     await rows.processor("two", host="b-host", statistics=STATISTICS)
     assert await series(http, "manman_status_processors") == {(): 2}
-    await rows.connection.execute("UPDATE processors SET last_seen = now() - interval '31 s' WHERE host = 'b-host'")
+    await rows.connection.execute(
+        "UPDATE processors SET last_seen = now() - interval '31 s' WHERE host = 'b-host'"
+    )
     assert await series(http, "manman_status_processors") == {(): 1}
     assert "b-host" not in (await http.get("/metrics")).text
     await rows.connection.execute("DELETE FROM processors")
@@ -243,13 +277,18 @@ async def test_a_processor_of_an_older_version_is_counted_as_far_as_it_counts(
     assert found == {("Heartbeat", "stored", "a-host"): 7}
 
 
-async def test_each_worker_has_series_only_where_asked_and_as_long_as_it_lives(rows: Rows, run_app: RunApp) -> None:
+async def test_each_worker_has_series_only_where_asked_and_as_long_as_it_lives(
+    rows: Rows, run_app: RunApp
+) -> None:
     await rows.worker(1, beat_seconds_ago=20)
     await rows.worker(2, beat_seconds_ago=None)
     async with run_app() as http:
         assert 'worker_id="' not in (await http.get("/metrics")).text
     async with run_app(worker_series=True) as http:
-        assert await series(http, "manman_status_worker_health") == {("late", "1"): 1, ("unknown", "2"): 1}
+        assert await series(http, "manman_status_worker_health") == {
+            ("late", "1"): 1,
+            ("unknown", "2"): 1,
+        }
         ages = await series(http, "manman_status_worker_heartbeat_age_seconds")
         assert ages.keys() == {("1",)}
         assert 20 <= ages["1",] < 30
@@ -257,7 +296,9 @@ async def test_each_worker_has_series_only_where_asked_and_as_long_as_it_lives(r
         assert 'worker_id="' not in (await http.get("/metrics")).text
 
 
-async def test_scrapers_at_once_and_within_a_moment_share_one_reading(rows: Rows, run_app: RunApp) -> None:
+async def test_scrapers_at_once_and_within_a_moment_share_one_reading(
+    rows: Rows, run_app: RunApp
+) -> None:
     async with run_app(answer_cache_ms=60_000) as http:
         first = await asyncio.gather(*(series(http, "manman_status_workers") for _ in range(5)))
         await rows.worker(1)
@@ -266,7 +307,9 @@ async def test_scrapers_at_once_and_within_a_moment_share_one_reading(rows: Rows
         assert (await series(http, "manman_status_workers"))["healthy",] == 1
 
 
-async def test_requests_are_counted_by_route_and_never_by_what_was_asked(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_requests_are_counted_by_route_and_never_by_what_was_asked(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     def paths(found: dict[str, Metric]) -> set[str]:
         return {sample.labels["path"] for sample in found["manman_status_http_requests"].samples}
 

@@ -64,7 +64,14 @@ async def fleet(rows: Rows) -> None:
 
 @pytest.mark.parametrize(
     ("lag", "state"),
-    [(0.0, "ok"), (300.0, "ok"), (600.0, "degraded"), (2500.0, "degraded"), (3100.0, "blind"), (None, "blind")],
+    [
+        (0.0, "ok"),
+        (300.0, "ok"),
+        (600.0, "degraded"),
+        (2500.0, "degraded"),
+        (3100.0, "blind"),
+        (None, "blind"),
+    ],
 )
 async def test_the_age_of_the_watermark_says_how_good_the_observation_is(
     lag: float | None, state: str, rows: Rows, run_app: RunApp
@@ -84,8 +91,12 @@ async def test_the_age_of_the_watermark_says_how_good_the_observation_is(
         assert int(lag) <= int(response.headers["age"]) <= int(seen["lag_seconds"]) + 1
 
 
-@pytest.mark.parametrize("path", ["/status/workers", "/status/workers/1", "/status/servers", "/status/servers/1"])
-async def test_every_answer_is_of_the_moment_that_was_observed(path: str, rows: Rows, http: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize(
+    "path", ["/status/workers", "/status/workers/1", "/status/servers", "/status/servers/1"]
+)
+async def test_every_answer_is_of_the_moment_that_was_observed(
+    path: str, rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.worker(1)
     await rows.server(1)
     await rows.observe(lag=12.0)
@@ -95,7 +106,9 @@ async def test_every_answer_is_of_the_moment_that_was_observed(path: str, rows: 
 
 
 @pytest.mark.parametrize("lag", [31.0, None])
-async def test_the_blind_repeat_no_verdict(lag: float | None, fleet: None, rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_the_blind_repeat_no_verdict(
+    lag: float | None, fleet: None, rows: Rows, http: httpx.AsyncClient
+) -> None:
     """What was concluded while seeing stays."""
     await rows.observe(lag=lag)
     assert await healths(http) == ["unknown", "unhealthy", "terminated", "unknown", "unknown"]
@@ -140,7 +153,9 @@ async def test_during_the_grace_the_overdue_are_late(rows: Rows, http: httpx.Asy
     assert (await http.get("/status/workers/1")).json()["deadline"] == deadline
 
 
-async def test_processors_that_reported_lately_are_shown(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_processors_that_reported_lately_are_shown(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     for name, seen_seconds_ago in (("one", 1), ("frozen", 290), ("gone", 310)):
         await rows.processor(name, last_seen=rows.ago(seen_seconds_ago), statistics=STATISTICS)
     await rows.processor("new", started_at=rows.now)
@@ -191,10 +206,16 @@ async def test_held_groups_are_shown_and_their_silent_workers_stay_unhealthy(
     assert await healths(http) == ["unhealthy"] * 3
 
 
-async def test_prometheus_reads_how_old_the_watermark_is(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_prometheus_reads_how_old_the_watermark_is(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     async def lag() -> list[float]:
         lines = (await http.get("/metrics")).text.splitlines()
-        return [float(line.split()[1]) for line in lines if line.startswith("manman_status_observation_lag_seconds ")]
+        return [
+            float(line.split()[1])
+            for line in lines
+            if line.startswith("manman_status_observation_lag_seconds ")
+        ]
 
     await rows.observe(lag=50)
     [found] = await lag()
@@ -209,14 +230,17 @@ async def test_a_watermark_of_a_time_to_come_is_never_ok(
 ) -> None:
     """The database's clock stepped back, and no processor has seen it yet."""
     await rows.connection.execute(
-        "UPDATE observation SET observed_through = now() + make_interval(secs => $1), resumed_at = now()",
+        "UPDATE observation SET observed_through = now() + make_interval(secs => $1), resumed_at ="
+        " now()",
         ahead_seconds,
     )
     async with run_app(**UNHURRIED) as http:
         assert (await system(http))["observation"]["state"] == state
 
 
-async def test_a_step_of_the_clock_is_said_until_the_grace_was_observed(run_app: RunApp, rows: Rows) -> None:
+async def test_a_step_of_the_clock_is_said_until_the_grace_was_observed(
+    run_app: RunApp, rows: Rows
+) -> None:
     async def stepped(seconds_ago: int) -> dict[str, Any]:
         await rows.connection.execute(
             "UPDATE observation SET observed_through = now(), resumed_at = now(), clock_steps = 1,"

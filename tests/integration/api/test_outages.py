@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
     StartApi = Callable[..., Awaitable[Role]]
 
-EVERYTHING = ["/readyz", "/health", "/status/workers", "/status/servers/active", "/status/workers/1", "/status/system"]
+EVERYTHING = [
+    "/readyz",
+    "/health",
+    "/status/workers",
+    "/status/servers/active",
+    "/status/workers/1",
+    "/status/system",
+]
 
 
 @pytest.fixture
@@ -41,7 +48,9 @@ async def own_database(own_postgres: EmbeddedPostgres) -> str:
 
 
 async def is_well(http: httpx.AsyncClient) -> bool:
-    return (await http.get("/status/workers")).status_code == 200 and (await http.get("/readyz")).status_code == 200
+    return (await http.get("/status/workers")).status_code == 200 and (
+        await http.get("/readyz")
+    ).status_code == 200
 
 
 async def all_unavailable(http: httpx.AsyncClient, *, within_seconds: float) -> None:
@@ -102,7 +111,8 @@ async def test_a_frozen_database_is_503_within_the_timeout_and_its_return_is_not
 
 @asynccontextmanager
 async def proxy(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """A port that leads to `port`, and an event: a connection that is used while it is set hangs for ever."""
+    """A port that leads to `port`, and an event: a connection that is used while it is set hangs
+    for ever."""
     hang = asyncio.Event()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -133,7 +143,9 @@ async def test_connections_that_hang_for_ever_are_replaced(
     """As after a failover: the old server never says a word again, the new one answers."""
     async with proxy(postgres.port) as (port, hang):
         url = database.replace(f":{postgres.port}", f":{port}")
-        api = await start_api(database_url=url, answer_cache_ms=0, database_timeout_seconds=1, database_pool_size=2)
+        api = await start_api(
+            database_url=url, answer_cache_ms=0, database_timeout_seconds=1, database_pool_size=2
+        )
         async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
             assert await is_well(http)
             hang.set()
@@ -146,12 +158,21 @@ async def test_connections_that_hang_for_ever_are_replaced(
 
 async def test_head_is_get_without_the_body(api: Role) -> None:
     async with httpx.AsyncClient(base_url=api.url) as http:
-        for path in ("/status/workers", "/status/system", "/readyz", "/schema", "/nowhere", "/status/workers?limit=0"):
+        for path in (
+            "/status/workers",
+            "/status/system",
+            "/readyz",
+            "/schema",
+            "/nowhere",
+            "/status/workers?limit=0",
+        ):
             get, head = await http.get(path), await http.head(path)
             assert (head.status_code, head.content) == (get.status_code, b""), path
             changing = {"x-request-id", "date"}
             expected = {name: value for name, value in get.headers.items() if name not in changing}
-            assert {name: value for name, value in head.headers.items() if name not in changing} == expected, path
+            assert {
+                name: value for name, value in head.headers.items() if name not in changing
+            } == expected, path
 
 
 async def test_it_starts_without_its_database_and_answers_when_that_is_there(
@@ -246,7 +267,9 @@ async def test_several_processes_add_up_their_requests(start_api: StartApi) -> N
         async with httpx.AsyncClient(base_url=api.url) as http:
             metrics = (await http.get("/metrics")).text.splitlines()
         found += [
-            float(line.split()[1]) for line in metrics if "http_requests_total{" in line and 'path="/livez"' in line
+            float(line.split()[1])
+            for line in metrics
+            if "http_requests_total{" in line and 'path="/livez"' in line
         ]
         for _ in range(asked):
             async with httpx.AsyncClient(base_url=api.url) as http:
@@ -262,7 +285,9 @@ async def test_several_processes_add_up_their_requests(start_api: StartApi) -> N
         ({"host": "127.0.0.1"}, False),
     ],
 )
-async def test_it_says_when_everybody_may_ask(settings: dict[str, Any], warns: bool, start_api: StartApi) -> None:
+async def test_it_says_when_everybody_may_ask(
+    settings: dict[str, Any], warns: bool, start_api: StartApi
+) -> None:
     api = await start_api(**settings)
     assert ("open_to_all" in api.log) == warns
     assert "a-token" not in api.log

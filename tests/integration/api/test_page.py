@@ -27,15 +27,23 @@ if TYPE_CHECKING:
     RunApp = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src"
+    " 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 PAGES = ("/", "/workers", "/workers/1", "/servers", "/alerts", "/silences")
-OF_SCRIPTS = ("/page/bar", "/page/groups", "/page/map.json", "/page/workers/1/why", "/page/workers/1/day.json")
+OF_SCRIPTS = (
+    "/page/bar",
+    "/page/groups",
+    "/page/map.json",
+    "/page/workers/1/why",
+    "/page/workers/1/day.json",
+)
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 TOKEN = "s3cret; with=all, of%it"
 FOLDER = Path(manman_status.api.page.__file__).parent
-ELSEWHERE = re.compile(r"""(?:src|href|action|url\(|import|from|fetch\()\s*[=(]?\s*["']?(?:https?:)?//""")
+ELSEWHERE = re.compile(
+    r"""(?:src|href|action|url\(|import|from|fetch\()\s*[=(]?\s*["']?(?:https?:)?//"""
+)
 
 
 @pytest.fixture
@@ -49,7 +57,9 @@ async def fleet(rows: Rows) -> Rows:
     return rows
 
 
-@pytest.mark.parametrize("path", [*PAGES, *OF_SCRIPTS, "/nowhere-of-a-page", "/workers/999", "/workers?health=ill"])
+@pytest.mark.parametrize(
+    "path", [*PAGES, *OF_SCRIPTS, "/nowhere-of-a-page", "/workers/999", "/workers?health=ill"]
+)
 async def test_every_answer_of_the_pages_forbids_what_they_do_not_need(
     path: str, fleet: Rows, http: httpx.AsyncClient
 ) -> None:
@@ -78,7 +88,9 @@ async def has_nothing_inline(http: httpx.AsyncClient, path: str) -> None:
         response = await http.get(url)
         assert response.status_code == 200
         assert response.headers["cache-control"] == "max-age=31536000, public, immutable"
-        kind = {"js": "javascript", "css": "text/css", "svg": "image/svg+xml"}[url.rpartition(".")[2]]
+        kind = {"js": "javascript", "css": "text/css", "svg": "image/svg+xml"}[
+            url.rpartition(".")[2]
+        ]
         assert kind in response.headers["content-type"]
 
 
@@ -94,7 +106,9 @@ def test_what_others_made_is_there_with_version_and_licence() -> None:
         assert path.name == "VERSIONS.md" or f"`{path.name}`" in listed, path
 
 
-async def test_the_map_tells_each_worker_that_has_not_ended(fleet: Rows, http: httpx.AsyncClient) -> None:
+async def test_the_map_tells_each_worker_that_has_not_ended(
+    fleet: Rows, http: httpx.AsyncClient
+) -> None:
     told = (await http.get("/page/map.json")).json()
     assert (told["state"], told["healths"], told["statuses"], told["reasons"]) == (
         "ok",
@@ -119,17 +133,26 @@ async def test_the_map_tells_each_worker_that_has_not_ended(fleet: Rows, http: h
         for name, ids, healths, statuses, reasons in told["groups"]
     }
     assert groups == {
-        "": [("3", "unhealthy", "LOST", "heartbeat_expired"), ("4", "unknown", "RUNNING", "never_beat")],
+        "": [
+            ("3", "unhealthy", "LOST", "heartbeat_expired"),
+            ("4", "unknown", "RUNNING", "never_beat"),
+        ],
         "eu-1": [("1", "healthy", "RUNNING", "reported"), ("2", "late", "RUNNING", "reported")],
     }
 
 
-async def test_the_map_of_a_large_fleet_comes_in_pieces(rows: Rows, http: httpx.AsyncClient) -> None:
-    """None of them grows with the fleet: 45,000 workers here, every third in `eu-1`, one in a hundred LOST."""
+async def test_the_map_of_a_large_fleet_comes_in_pieces(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
+    """None of them grows with the fleet: 45,000 workers here, every third in `eu-1`, one in a
+    hundred LOST."""
     await rows.connection.execute(
-        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
-        SELECT n, now(), $1, CASE WHEN n % 100 = 0 THEN 'LOST' ELSE 'RUNNING' END, now(), 'reported',
-            CASE WHEN n % 3 = 0 THEN '{"group": "eu-1"}'::jsonb ELSE '{}' END FROM generate_series(1, 45000) n""",
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
+            reason, labels)
+        SELECT n, now(), $1, CASE WHEN n % 100 = 0 THEN 'LOST' ELSE 'RUNNING' END, now(),
+            'reported',
+            CASE WHEN n % 3 = 0 THEN '{"group": "eu-1"}'::jsonb ELSE '{}' END FROM
+                generate_series(1, 45000) n""",
         rows.now,
     )
 
@@ -137,7 +160,9 @@ async def test_the_map_of_a_large_fleet_comes_in_pieces(rows: Rows, http: httpx.
         """How many each had, and the ids of all."""
         sizes, ids, after = [], [], ""
         while after is not None:
-            piece = (await http.get(f"/page/map.json?{query}&after={after}")).raise_for_status().json()
+            piece = (
+                (await http.get(f"/page/map.json?{query}&after={after}")).raise_for_status().json()
+            )
             found = [int(each) for group in piece["groups"] for each in group[1].split(" ")]
             sizes.append(len(found))
             ids += found
@@ -157,29 +182,42 @@ async def test_the_map_of_an_empty_fleet_is_empty(rows: Rows, http: httpx.AsyncC
     assert "No worker has reported yet." in (await http.get("/")).text
 
 
-async def test_who_has_the_map_already_gets_304_until_something_changes(fleet: Rows, http: httpx.AsyncClient) -> None:
+async def test_who_has_the_map_already_gets_304_until_something_changes(
+    fleet: Rows, http: httpx.AsyncClient
+) -> None:
     given = {"if-none-match": (await http.get("/page/map.json")).headers["etag"]}
     assert (await http.get("/page/map.json", headers=given)).status_code == 304
     await fleet.worker(6)
     assert (await http.get("/page/map.json", headers=given)).status_code == 200
 
 
-async def test_why_a_worker_is_as_it_is_stands_there_in_words(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_why_a_worker_is_as_it_is_stands_there_in_words(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     beat = rows.ago(60)
-    evidence = {"last_heartbeat": beat.isoformat(), "observed_through": (beat + timedelta(seconds=32)).isoformat()}
-    await rows.connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
-    await rows.worker(7, status="LOST", reason="heartbeat_expired", beat_seconds_ago=60, evidence=evidence)
+    evidence = {
+        "last_heartbeat": beat.isoformat(),
+        "observed_through": (beat + timedelta(seconds=32)).isoformat(),
+    }
+    await rows.connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads
+    )
+    await rows.worker(
+        7, status="LOST", reason="heartbeat_expired", beat_seconds_ago=60, evidence=evidence
+    )
     await rows.worker(8, beat_seconds_ago=None)
     await rows.worker(9, beat_seconds_ago=17)
     await rows.worker(10, status="CRASHED", end_date=rows.ago(5))
     clock = "%H:%M:%S"
-    assert (await http.get("/page/workers/7/why")).text == (
-        f"Silent since {beat:{clock}}; three beats of 10 s missed; "
+    assert (
+        (await http.get("/page/workers/7/why")).text
+        == f"Silent since {beat:{clock}}; three beats of 10 s missed; "
         f"heard everything else until {beat + timedelta(seconds=32):{clock}}."
     )
     assert "never sent a heartbeat" in (await http.get("/page/workers/8/why")).text
-    assert (await http.get("/page/workers/9/why")).text == (
-        f"Silent since {rows.ago(17):{clock}}; one beat of 10 s missed. "
+    assert (
+        (await http.get("/page/workers/9/why")).text
+        == f"Silent since {rows.ago(17):{clock}}; one beat of 10 s missed. "
         f"Lost when nothing is heard until {rows.ago(17 - 30):{clock}}."
     )
     assert (await http.get("/page/workers/10/why")).text == f"Crashed at {rows.ago(5):{clock}}."
@@ -196,7 +234,9 @@ async def test_the_day_of_a_worker_tells_its_statuses_its_servers_and_when_nobod
     await rows.transition("worker", 1, at=rows.ago(600), old_status="RUNNING", new_status="LOST")
     await rows.transition("worker", 1, at=rows.ago(300), old_status="LOST", new_status="RUNNING")
     await rows.connection.execute(
-        "INSERT INTO observation_gaps (began_at, ended_at) VALUES ($1, $2)", rows.ago(1030), rows.ago(900)
+        "INSERT INTO observation_gaps (began_at, ended_at) VALUES ($1, $2)",
+        rows.ago(1030),
+        rows.ago(900),
     )
     day = (await http.get("/page/workers/1/day.json")).json()
 
@@ -228,7 +268,9 @@ async def test_the_bar_tells_how_good_the_observation_is(
     assert words in bar
 
 
-async def test_the_bar_counts_open_alerts_and_names_what_a_guard_holds(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_the_bar_counts_open_alerts_and_names_what_a_guard_holds(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     await rows.alert("worker_lost:1", severity="critical")
     await rows.guard("eu-1", held=40, group_size=120)
     bar = (await http.get("/page/bar")).text
@@ -236,20 +278,32 @@ async def test_the_bar_counts_open_alerts_and_names_what_a_guard_holds(rows: Row
     assert "A guard holds eu-1: 40 of 120 fell silent at once, and are not given up yet." in bar
 
 
-async def test_what_workers_say_of_themselves_cannot_become_markup(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_what_workers_say_of_themselves_cannot_become_markup(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     evil = "<script>alert(1)</script>"
-    await rows.connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+    await rows.connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads
+    )
     await rows.worker(1, labels={"group": evil, evil: evil})
     await rows.alert("worker_lost:1", summary=evil, group_name=evil)
     await rows.silence("a", why=evil, created_by=evil)
-    for path in ("/", "/workers", "/workers/1", "/alerts", "/silences", f"/workers?group={quote(evil)}"):
+    for path in (
+        "/",
+        "/workers",
+        "/workers/1",
+        "/alerts",
+        "/silences",
+        f"/workers?group={quote(evil)}",
+    ):
         page = await http.get(path)
         assert page.status_code == 200
         assert "<script>alert" not in page.text
 
 
 @pytest.mark.parametrize(
-    "query", ["health=ill", "colour=red", "group=a&group=b", "cursor=nonsense", "label=x", "group=%00"]
+    "query",
+    ["health=ill", "colour=red", "group=a&group=b", "cursor=nonsense", "label=x", "group=%00"],
 )
 async def test_a_field_that_is_wrong_is_told_on_a_page_to_people_and_as_a_problem_to_scripts(
     query: str, rows: Rows, http: httpx.AsyncClient
@@ -277,11 +331,16 @@ async def test_without_a_database_the_page_says_so(run_app: RunApp) -> None:
         assert "Service Unavailable" in page.text
 
 
-async def test_a_visitor_without_token_is_sent_to_sign_in_and_a_script_is_refused(rows: Rows, run_app: RunApp) -> None:
+async def test_a_visitor_without_token_is_sent_to_sign_in_and_a_script_is_refused(
+    rows: Rows, run_app: RunApp
+) -> None:
     async with run_app(api_tokens=(TOKEN,)) as http:
         for path in ("/", "/workers?group=eu-1", "/workers/7", "/servers", "/alerts", "/silences"):
             visit = await http.get(path, headers=BROWSER)
-            assert (visit.status_code, visit.headers["location"]) == (303, f"/sign-in?to={quote(path, safe='')}")
+            assert (visit.status_code, visit.headers["location"]) == (
+                303,
+                f"/sign-in?to={quote(path, safe='')}",
+            )
             assert (await http.get(path)).status_code == 401
         for path in ("/status/workers", "/page/map.json", "/page/bar", "/metrics", "/nowhere"):
             assert (await http.get(path, headers=BROWSER)).status_code == 401, path
@@ -295,14 +354,19 @@ async def test_a_token_becomes_a_cookie_that_opens_pages_and_answers_until_one_s
         signed = await http.post("/sign-in", data={"token": TOKEN, "to": "/workers?health=late"})
         assert (signed.status_code, signed.headers["location"]) == (303, "/workers?health=late")
         (cookie,) = signed.headers.get_list("set-cookie")
-        assert {"HttpOnly", "SameSite=strict", "Path=/", "Max-Age=604800"} <= set(cookie.split("; "))
+        assert {"HttpOnly", "SameSite=strict", "Path=/", "Max-Age=604800"} <= set(
+            cookie.split("; ")
+        )
         assert "Secure" not in cookie
         for path in ("/", "/status/workers", "/page/map.json", "/metrics"):
             assert (await http.get(path)).status_code == 200, path
         wrong = await http.get("/status/workers", headers={"authorization": "Bearer wrong"})
         assert wrong.status_code == 401, "what is shown counts before what is kept"
         again = await http.get("/sign-in?to=/alerts")
-        assert (again.status_code, again.headers["location"]) == (303, "/alerts"), "signed in already"
+        assert (again.status_code, again.headers["location"]) == (
+            303,
+            "/alerts",
+        ), "signed in already"
         gone = await http.post("/sign-out")
         assert (gone.status_code, gone.headers["location"]) == (303, "/sign-in")
         assert (await http.get("/status/workers")).status_code == 401
@@ -331,10 +395,21 @@ async def test_the_cookie_is_no_token_and_ends_by_itself(rows: Rows, run_app: Ru
     async with run_app(api_tokens=("another", TOKEN)) as http:
 
         async def opens(value: str) -> int:
-            return (await http.get("/status/workers", headers={"cookie": f"manman-status-token={value}"})).status_code
+            return (
+                await http.get(
+                    "/status/workers", headers={"cookie": f"manman-status-token={value}"}
+                )
+            ).status_code
 
         assert await opens(cookie) == 200
-        for other in (TOKEN, quote(TOKEN, safe=""), seal, f"{int(until) + 1}.{seal}", f"1.{seal}", f"{until}."):
+        for other in (
+            TOKEN,
+            quote(TOKEN, safe=""),
+            seal,
+            f"{int(until) + 1}.{seal}",
+            f"1.{seal}",
+            f"{until}.",
+        ):
             assert await opens(other) == 401, other
         bearer = {"authorization": f"Bearer {cookie}"}
         assert (await http.get("/status/workers", headers=bearer)).status_code == 401
@@ -356,9 +431,14 @@ async def test_whoever_guesses_tokens_has_to_wait_and_others_have_not(rows: Rows
     assert not limit.allows("10.0.0.3"), "too many in all"
 
 
-async def test_wrong_tokens_are_counted_and_then_refused_unseen(rows: Rows, run_app: RunApp) -> None:
+async def test_wrong_tokens_are_counted_and_then_refused_unseen(
+    rows: Rows, run_app: RunApp
+) -> None:
     async with run_app(api_tokens=(TOKEN,)) as http:
-        wrong = [(await http.post("/sign-in", data={"token": f"wrong {n}"})).status_code for n in range(30)]
+        wrong = [
+            (await http.post("/sign-in", data={"token": f"wrong {n}"})).status_code
+            for n in range(30)
+        ]
         assert set(wrong) == {403, 429}
         refused = await http.post("/sign-in", data={"token": "wrong"})
         assert refused.status_code == 429
@@ -372,7 +452,9 @@ async def test_a_token_for_metrics_opens_nothing_else(rows: Rows, run_app: RunAp
         for path in ("/status/workers", "/status/system", "/", "/schema/openapi.json"):
             assert (await http.get(path, headers=bearer)).status_code == 401, path
         assert (await http.post("/sign-in", data={"token": "for-prometheus"})).status_code == 403
-        assert (await http.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})).status_code == 200
+        assert (
+            await http.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+        ).status_code == 200
     async with run_app(metrics_tokens=("for-prometheus",)) as http:
         assert (await http.get("/status/workers")).status_code == 401, "no token at all opens it"
 
@@ -399,15 +481,21 @@ async def test_pages_that_are_left_open_do_not_fill_the_log(
 
 async def test_over_https_the_cookie_is_never_sent_without(rows: Rows, run_app: RunApp) -> None:
     async with run_app(api_tokens=(TOKEN,)) as http:
-        signed = await http.post("/sign-in", data={"token": TOKEN}, headers={"x-forwarded-proto": "https"})
+        signed = await http.post(
+            "/sign-in", data={"token": TOKEN}, headers={"x-forwarded-proto": "https"}
+        )
         assert "Secure" in signed.headers["set-cookie"].split("; ")
 
 
-@pytest.mark.parametrize("to", ["https://evil.test/", "//evil.test", "/\\evil.test", "javascript:alert(1)", "/\r\nx"])
+@pytest.mark.parametrize(
+    "to", ["https://evil.test/", "//evil.test", "/\\evil.test", "javascript:alert(1)", "/\r\nx"]
+)
 async def test_signing_in_leads_to_no_other_site(to: str, rows: Rows, run_app: RunApp) -> None:
     async with run_app(api_tokens=(TOKEN,)) as http:
         assert 'value="/"' in (await http.get("/sign-in", params={"to": to})).text
-        assert (await http.post("/sign-in", data={"token": TOKEN, "to": to})).headers["location"] == "/"
+        assert (await http.post("/sign-in", data={"token": TOKEN, "to": to})).headers[
+            "location"
+        ] == "/"
 
 
 async def test_nothing_else_may_be_posted(rows: Rows, http: httpx.AsyncClient) -> None:

@@ -22,7 +22,9 @@ async def ids(http: httpx.AsyncClient, path: str, **query: Any) -> list[int]:
         response = await http.get(path, params=query)
         assert response.status_code == 200, response.text
         page = response.json()
-        found += [item.get("worker_id" if "workers" in path else "instance_id") for item in page["items"]]
+        found += [
+            item.get("worker_id" if "workers" in path else "instance_id") for item in page["items"]
+        ]
         if page["next_cursor"] is None:
             return found
         query["cursor"] = page["next_cursor"]
@@ -57,9 +59,13 @@ async def test_pages_of_any_size_hold_every_worker_once_and_in_order(
     assert await ids(http, "/status/workers", limit=limit) == list(range(1, 31))
 
 
-async def test_the_last_page_has_no_cursor_even_when_it_is_full(fleet: None, http: httpx.AsyncClient) -> None:
+async def test_the_last_page_has_no_cursor_even_when_it_is_full(
+    fleet: None, http: httpx.AsyncClient
+) -> None:
     assert (await http.get("/status/workers", params={"limit": 30})).json()["next_cursor"] is None
-    assert (await http.get("/status/workers", params={"limit": 29})).json()["next_cursor"] is not None
+    assert (await http.get("/status/workers", params={"limit": 29})).json()[
+        "next_cursor"
+    ] is not None
 
 
 WORKER_FILTERS: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
@@ -77,7 +83,10 @@ WORKER_FILTERS: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"group": "g1", "label": "group:g1"}, lambda n: n % 2 == 1),
     ({"group": "nobody"}, lambda _: False),
     ({"label": "name:"}, lambda _: False),
-    ({"health": "unhealthy", "group": "g1"}, lambda n: n % 2 and (n % 3 == 1 or (n % 3 == 0 and n % 4 == 2))),
+    (
+        {"health": "unhealthy", "group": "g1"},
+        lambda n: n % 2 and (n % 3 == 1 or (n % 3 == 0 and n % 4 == 2)),
+    ),
     ({"status": "RUNNING", "group": "g0"}, lambda n: n % 6 == 0),
 ]
 
@@ -88,8 +97,12 @@ async def test_worker_filters(fleet: None, http: httpx.AsyncClient) -> None:
         assert found == [n for n in range(1, 31) if expected(n)], query
 
 
-async def test_an_empty_group_is_that_of_the_workers_without_one(rows: Rows, http: httpx.AsyncClient) -> None:
-    for worker_id, labels in enumerate(({"group": "g1"}, {}, {"zone": "a"}, {"zone": "a", "group": "g1"}), start=1):
+async def test_an_empty_group_is_that_of_the_workers_without_one(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
+    for worker_id, labels in enumerate(
+        ({"group": "g1"}, {}, {"zone": "a"}, {"zone": "a", "group": "g1"}), start=1
+    ):
         await rows.worker(worker_id, labels=labels, created_date=rows.ago(60))
     then = rows.ago(0).isoformat().replace("+00:00", "Z")
     for query, expected in (
@@ -120,8 +133,11 @@ async def test_server_filters(instances: None, http: httpx.AsyncClient) -> None:
         assert found == [n for n in range(1, 31) if expected(n)], (path, query)
 
 
-async def test_a_cursor_holds_while_rows_come_and_go(fleet: None, rows: Rows, http: httpx.AsyncClient) -> None:
-    """Whoever was there all the time is seen once, whatever came before or vanished around the cursor."""
+async def test_a_cursor_holds_while_rows_come_and_go(
+    fleet: None, rows: Rows, http: httpx.AsyncClient
+) -> None:
+    """Whoever was there all the time is seen once, whatever came before or vanished around the
+    cursor."""
     first = (await http.get("/status/workers", params={"limit": 10})).json()
     await rows.connection.execute("DELETE FROM workers WHERE worker_id IN (3, 10, 11)")
     await rows.worker(2**63 - 1)
@@ -159,7 +175,10 @@ REFUSED = [
     *((f"/status/workers/{given}", "worker_id") for given in NOT_IDS),
     *((f"/status/servers/{given}", "instance_id") for given in NOT_IDS),
     *((f"/status/servers?worker_id={given}", "worker_id") for given in NOT_IDS),
-    *((f"/status/servers/active?game_server_config_id={given}", "game_server_config_id") for given in NOT_IDS),
+    *(
+        (f"/status/servers/active?game_server_config_id={given}", "game_server_config_id")
+        for given in NOT_IDS
+    ),
 ]
 
 
@@ -183,5 +202,10 @@ async def test_a_cursor_is_refused_by_another_list_and_with_other_filters(
         ("/status/workers", {"group": "g1"}),
     ):
         response = await http.get(path, params={**query, "cursor": cursor})
-        assert (response.status_code, response.json()["parameter"]) == (400, "cursor"), (path, query)
-    assert (await http.get("/status/workers", params={"limit": 7, "cursor": cursor})).status_code == 200
+        assert (response.status_code, response.json()["parameter"]) == (400, "cursor"), (
+            path,
+            query,
+        )
+    assert (
+        await http.get("/status/workers", params={"limit": 7, "cursor": cursor})
+    ).status_code == 200

@@ -1,4 +1,5 @@
-"""How PostgreSQL answers each list query at 100,000 rows: from an index, in order, touching little."""
+"""How PostgreSQL answers each list query at 100,000 rows: from an index, in order, touching
+little."""
 
 from __future__ import annotations
 
@@ -11,7 +12,13 @@ import pytest
 from manman_status.domain.alerts.alert import Severity
 from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
 from manman_status.domain.status import Health, StatusType
-from manman_status.store.alert_reads import AlertFilters, SilenceFilters, get_alert, list_alerts, list_silences
+from manman_status.store.alert_reads import (
+    AlertFilters,
+    SilenceFilters,
+    get_alert,
+    list_alerts,
+    list_silences,
+)
 from manman_status.store.details import get_server, get_worker
 from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool
@@ -34,22 +41,30 @@ TIMEOUTS = Timeouts(
     blind_after_seconds=86_400.0,
 )
 FILL = (
-    f"""INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
+    f"""INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
+        labels)
         SELECT n, now(), CASE WHEN n % 50 > 0 THEN now() - (n % 25) * interval '1 s' END,
-            CASE WHEN n % 10 < 2 THEN 'RUNNING' WHEN n % 10 = 2 THEN 'LOST' ELSE 'COMPLETE' END, now(), 'reported',
+            CASE WHEN n % 10 < 2 THEN 'RUNNING' WHEN n % 10 = 2 THEN 'LOST' ELSE 'COMPLETE' END,
+                now(), 'reported',
             jsonb_build_object('group', 'g' || n % 20, 'host', 'h' || n, 'version', '1.4.2')
         FROM generate_series(1, {ROWS}) n""",
-    f"""INSERT INTO server_instances (instance_id, worker_id, game_server_config_id, created_date, status, status_since,
+    f"""INSERT INTO server_instances (instance_id, worker_id, game_server_config_id, created_date,
+            status, status_since,
             reason)
         SELECT n, 1 + n * 7919::bigint % 5000, 1 + n % 211, now(),
-            CASE WHEN n % 10 = 0 THEN 'RUNNING' WHEN n % 10 = 1 THEN 'LOST' ELSE 'COMPLETE' END, now(), 'reported'
+            CASE WHEN n % 10 = 0 THEN 'RUNNING' WHEN n % 10 = 1 THEN 'LOST' ELSE 'COMPLETE' END,
+                now(), 'reported'
         FROM generate_series(1, {ROWS}) n""",
     f"""INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
-        SELECT n, now(), 'worker', 1 + n % 1000, 'RUNNING', 'reported' FROM generate_series(1, {ROWS}) n""",
+        SELECT n, now(), 'worker', 1 + n % 1000, 'RUNNING', 'reported' FROM generate_series(1,
+            {ROWS}) n""",
     # Of 200 alerts one is not resolved, and nine are part of it.
-    f"""INSERT INTO alerts (key, rule, severity, state, summary, part_of, group_name, worker_id, opened_at, resolved_at)
-        SELECT 'worker_lost:' || n, 'worker_lost', CASE WHEN n % 3 = 0 THEN 'critical' ELSE 'warning' END,
-            CASE WHEN n % 200 = 0 THEN 'open' ELSE 'resolved' END, '', CASE WHEN n > 200 AND n % 200 < 10
+    f"""INSERT INTO alerts (key, rule, severity, state, summary, part_of, group_name, worker_id,
+        opened_at, resolved_at)
+        SELECT 'worker_lost:' || n, 'worker_lost', CASE WHEN n % 3 = 0 THEN 'critical' ELSE
+            'warning' END,
+            CASE WHEN n % 200 = 0 THEN 'open' ELSE 'resolved' END, '', CASE WHEN n > 200 AND n % 200
+                < 10
             THEN nullif(n - n % 200, n) END, 'g' || n % 20, 1 + n % 5000, now(),
             CASE WHEN n % 200 > 0 THEN now() END
         FROM generate_series(1, {ROWS}) n""",
@@ -90,12 +105,16 @@ class Plan:
     @property
     def sorted_rows(self) -> float:
         return sum(
-            child["Actual Rows"] for node in self.nodes if "Sort" in node["Node Type"] for child in node["Plans"]
+            child["Actual Rows"]
+            for node in self.nodes
+            if "Sort" in node["Node Type"]
+            for child in node["Plans"]
         )
 
     @property
     def rows_looked_at(self) -> float:
-        """In the tables that grow, page and detail; not the counting of active servers, an index-only scan."""
+        """In the tables that grow, page and detail; not the counting of active servers, an
+        index-only scan."""
         return sum(
             (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             for node in self.nodes
@@ -140,7 +159,10 @@ async def crowded(postgres: EmbeddedPostgres, migrated_template: str) -> AsyncIt
 
 @pytest.fixture
 async def explained(crowded: str) -> AsyncIterator[Explained]:
-    async with create_pool(crowded, application="test", size=1, timeout_seconds=60) as pool, pool.acquire() as one:
+    async with (
+        create_pool(crowded, application="test", size=1, timeout_seconds=60) as pool,
+        pool.acquire() as one,
+    ):
         yield Explained(one)
 
 
@@ -158,7 +180,9 @@ async def explained(crowded: str) -> AsyncIterator[Explained]:
     ],
     ids=str,
 )
-async def test_a_page_of_workers_comes_in_order_from_an_index(filters: WorkerFilters, explained: Explained) -> None:
+async def test_a_page_of_workers_comes_in_order_from_an_index(
+    filters: WorkerFilters, explained: Explained
+) -> None:
     page = await list_workers(explained, filters, after=ROWS // 2, limit=LIMIT, timeouts=TIMEOUTS)
     plan = explained.plan
     impossible = filters.health is Health.HEALTHY and filters.status is StatusType.COMPLETE
@@ -176,7 +200,8 @@ async def test_a_page_of_workers_comes_in_order_from_an_index(filters: WorkerFil
         (WorkerFilters(labels={"host": "nobody"}), 0, 10),
         (WorkerFilters(labels={"group": "g1"}), LIMIT, ROWS // 20 + LIMIT),
         (WorkerFilters(labels={"group": "g2"}, status=StatusType.LOST), LIMIT, ROWS // 20 + LIMIT),
-        # Health by time is in no index, for it would have to change with every beat: those that beat are looked at.
+        # Health by time is in no index, for it would have to change with every beat: those that
+        # beat are looked at.
         (WorkerFilters(health=Health.UNKNOWN), LIMIT, ROWS * 2 // 10),
         (WorkerFilters(health=Health.LATE), LIMIT, ROWS * 2 // 10),
         (WorkerFilters(health=Health.UNHEALTHY), LIMIT, ROWS * 3 // 10),
@@ -234,7 +259,9 @@ async def test_while_a_leader_sweeps_nobody_looks_for_those_who_are_not_healthy(
     ],
     ids=str,
 )
-async def test_a_page_of_servers_comes_in_order_from_an_index(filters: ServerFilters, explained: Explained) -> None:
+async def test_a_page_of_servers_comes_in_order_from_an_index(
+    filters: ServerFilters, explained: Explained
+) -> None:
     page = await list_servers(explained, filters, after=ROWS // 2, limit=LIMIT)
     plan = explained.plan
     assert len(page.items) == LIMIT
@@ -258,7 +285,9 @@ async def test_a_page_of_servers_comes_in_order_from_an_index(filters: ServerFil
     ],
     ids=str,
 )
-async def test_the_servers_of_one_are_not_looked_for_among_all(filters: ServerFilters, explained: Explained) -> None:
+async def test_the_servers_of_one_are_not_looked_for_among_all(
+    filters: ServerFilters, explained: Explained
+) -> None:
     await list_servers(explained, filters, after=0, limit=LIMIT)
     assert not explained.plan.scanned_whole
     assert explained.plan.rows_looked_at < ROWS / 100
@@ -322,7 +351,9 @@ async def test_a_page_of_all_alerts_comes_from_an_index(
 async def test_one_alert_and_the_silences_that_last_are_found_at_once(explained: Explained) -> None:
     await get_alert(explained, 20_000)
     assert explained.plan.buffers < 50
-    page = await list_silences(explained, SilenceFilters(SilenceSelection.LASTING), before=10_000, limit=LIMIT)
+    page = await list_silences(
+        explained, SilenceFilters(SilenceSelection.LASTING), before=10_000, limit=LIMIT
+    )
     assert len(page.items) == 5
     assert "Seq Scan" not in [
         node["Node Type"] for node in explained.plan.nodes if node.get("Relation Name") == "alerts"

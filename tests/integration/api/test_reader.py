@@ -24,17 +24,22 @@ STREAM = "/status/events"
 
 
 def paths(alert_id: int) -> list[str]:
-    """All that can be asked, of the rows that are there. Files of the page, and of the schema, ask nothing of the
-    database."""
+    """All that can be asked, of the rows that are there. Files of the page, and of the schema, ask
+    nothing of the database."""
     ids = {"worker_id": 1, "instance_id": 10, "alert_id": alert_id}
     app = create_app(Settings(database_url="postgresql://nobody@127.0.0.1:1/"))
-    found = {re.sub(r"\{(\w+):str\}", lambda match: str(ids.get(match[1], "")), route.path) for route in app.routes}
+    found = {
+        re.sub(r"\{(\w+):str\}", lambda match: str(ids.get(match[1], "")), route.path)
+        for route in app.routes
+    }
     return sorted(path for path in found if not re.match(r"/(page/files|schema/|sign-)", path))
 
 
 @pytest.fixture
 def statements() -> str:
-    [block] = re.findall(r"^```sql\n(.*?)^```$", OPERATIONS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    [block] = re.findall(
+        r"^```sql\n(.*?)^```$", OPERATIONS.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     return str(block)
 
 
@@ -65,7 +70,14 @@ async def test_a_user_that_may_only_read_is_enough_for_every_answer(
     alert_id = await rows.alert("worker_lost:1", worker_id=1)
     api = await start_api(database_url="", database_read_url=reader_url)
     every = paths(alert_id)
-    assert {"/", "/status/system", f"/status/alerts/{alert_id}", STREAM, "/metrics", "/readyz"} <= set(every)
+    assert {
+        "/",
+        "/status/system",
+        f"/status/alerts/{alert_id}",
+        STREAM,
+        "/metrics",
+        "/readyz",
+    } <= set(every)
     async with httpx.AsyncClient(base_url=api.url, timeout=60) as http:
         answers = {path: (await http.get(path)).status_code for path in every if path != STREAM}
         async with http.stream("GET", STREAM) as stream:

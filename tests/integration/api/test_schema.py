@@ -1,4 +1,5 @@
-"""The api against its own description, asked by schemathesis in every way that this allows and forbids."""
+"""The api against its own description, asked by schemathesis in every way that this allows and
+forbids."""
 
 from __future__ import annotations
 
@@ -46,18 +47,23 @@ async def ask(
     without: dict[str, tuple[str, ...]] = NOTHING,
     within_seconds: float = 240,
 ) -> None:
-    """In all phases of schemathesis. `without`: parameters that are left out, by operation, and of all operations."""
+    """In all phases of schemathesis. `without`: parameters that are left out, by operation, and of
+    all operations."""
     for number in range(1, 4):
         await rows.worker(number, labels={"group": "eu"})
         await rows.server(number, worker_id=number, game_server_config_id=number)
         await rows.transition("worker", number)
     api = await start_api(api_tokens=tokens)
     (folder / "schemathesis.toml").write_text(configuration)
-    async with httpx.AsyncClient(base_url=api.url, headers={"authorization": f"Bearer {tokens or None}"}) as http:
+    async with httpx.AsyncClient(
+        base_url=api.url, headers={"authorization": f"Bearer {tokens or None}"}
+    ) as http:
         schema = (await http.get("/schema/openapi.json")).json()
     for operation in (path["get"] for path in schema["paths"].values()):
         left_out = without.get(operation["operationId"], ()) + without.get("", ())
-        operation["parameters"] = [each for each in operation.get("parameters", ()) if each["name"] not in left_out]
+        operation["parameters"] = [
+            each for each in operation.get("parameters", ()) if each["name"] not in left_out
+        ]
     (folder / "schema.json").write_text(json.dumps(schema))
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", "schema.json", "--url", api.url),

@@ -43,7 +43,9 @@ async def test_the_newest_come_first_and_those_that_last_unless_others_are_asked
     assert await listed(http, limit=limit, state="all") == [f"s{n}" for n in range(7, 0, -1)]
 
 
-async def test_a_silence_is_shown_with_what_it_covers_now(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_a_silence_is_shown_with_what_it_covers_now(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     eu = {"group_name": "eu", "labels": {"group": "eu", "disk": "old"}}
     for n in (1, 2, 3):
         await rows.alert(f"worker_lost:{n}", worker_id=n, **eu)
@@ -75,9 +77,16 @@ async def test_a_silence_is_shown_with_what_it_covers_now(rows: Rows, http: http
 
 @pytest.mark.parametrize(
     ("query", "parameter"),
-    [("state=open", "state"), ("selected=all", "selected"), ("limit=0", "limit"), ("cursor=x", "cursor")],
+    [
+        ("state=open", "state"),
+        ("selected=all", "selected"),
+        ("limit=0", "limit"),
+        ("cursor=x", "cursor"),
+    ],
 )
-async def test_what_cannot_be_asked_is_400_and_named(query: str, parameter: str, http: httpx.AsyncClient) -> None:
+async def test_what_cannot_be_asked_is_400_and_named(
+    query: str, parameter: str, http: httpx.AsyncClient
+) -> None:
     response = await http.get(f"/status/silences?{query}")
     assert (response.status_code, response.json()["parameter"]) == (400, parameter)
 

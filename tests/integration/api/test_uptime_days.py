@@ -46,10 +46,15 @@ class History:
         at = self.rows.ago(ago)
         if old is None:
             labels = {"group": group} if (group := self.chance.choice(GROUPS)) else {}
-            await self.rows.worker(worker_id, created_date=at, status=new, status_since=at, labels=labels)
+            await self.rows.worker(
+                worker_id, created_date=at, status=new, status_since=at, labels=labels
+            )
         else:
             await self.connection.execute(
-                "UPDATE workers SET status = $2, status_since = $3 WHERE worker_id = $1", worker_id, new, at
+                "UPDATE workers SET status = $2, status_since = $3 WHERE worker_id = $1",
+                worker_id,
+                new,
+                at,
             )
         await self.rows.transition("worker", worker_id, at=at, old_status=old, new_status=new)
         self.statuses[worker_id] = new
@@ -65,7 +70,9 @@ class History:
             reverse=True,
         )
         for ago, worker_id in times:
-            new = self.chance.choice([status for status in STATUSES if status != self.statuses.get(worker_id)])
+            new = self.chance.choice(
+                [status for status in STATUSES if status != self.statuses.get(worker_id)]
+            )
             await self.change(worker_id, ago, new)
 
     async def gap(self, ago: float, until: float) -> None:
@@ -89,16 +96,23 @@ class History:
         done = 0
         while pieces is None or done < pieces:
             async with self.connection.transaction():
-                window = await read_window(self.connection, (RETENTION_DAYS + 1) * DAY, blind_after_seconds=BLIND_AFTER)
+                window = await read_window(
+                    self.connection, (RETENTION_DAYS + 1) * DAY, blind_after_seconds=BLIND_AFTER
+                )
                 if not await make_some(
-                    self.connection, window, retention_days=RETENTION_DAYS, changes_at_once=changes_at_once
+                    self.connection,
+                    window,
+                    retention_days=RETENTION_DAYS,
+                    changes_at_once=changes_at_once,
                 ):
                     break
             done += 1
         return done
 
     async def read(self, group: str | None, seconds: float) -> Uptime:
-        return await read_fleet_uptime(self.connection, group, window_seconds=seconds, blind_after_seconds=BLIND_AFTER)
+        return await read_fleet_uptime(
+            self.connection, group, window_seconds=seconds, blind_after_seconds=BLIND_AFTER
+        )
 
     async def is_exact(self, *lengths: float) -> None:
         """Windows of these and of other lengths, with days and without."""
@@ -114,7 +128,10 @@ class History:
                 await self.connection.execute("DELETE FROM uptime_days")
                 one_by_one = await self.read(group, seconds)
                 await transaction.rollback()
-                assert (by_days.figures, by_days.workers) == (one_by_one.figures, one_by_one.workers), (group, seconds)
+                assert (by_days.figures, by_days.workers) == (
+                    one_by_one.figures,
+                    one_by_one.workers,
+                ), (group, seconds)
 
 
 @pytest.fixture(params=range(2))
@@ -128,7 +145,10 @@ async def is_read_from_days(history: History, seconds: float = RETENTION_DAYS * 
     await transaction.start()
     before = await history.read(None, seconds)
     end = before.window.end
-    midnights = [end - end % (DAY * 1e6), before.window.begin + DAY * 1e6 - before.window.begin % (DAY * 1e6)]
+    midnights = [
+        end - end % (DAY * 1e6),
+        before.window.begin + DAY * 1e6 - before.window.begin % (DAY * 1e6),
+    ]
     removed = await history.connection.execute(
         "DELETE FROM transitions WHERE at < to_timestamp($1) AND at >= to_timestamp($2)",
         *(us / 1e6 for us in midnights),
@@ -159,7 +179,9 @@ async def test_a_change_that_comes_late_counts_at_once(history: History) -> None
     await history.live(range(1, 15))
     await history.make()
     for worker_id in (3, 50):  # a known one and a new one
-        await history.change(worker_id, 5 * DAY, "LOST" if history.statuses.get(worker_id) != "LOST" else "RUNNING")
+        await history.change(
+            worker_id, 5 * DAY, "LOST" if history.statuses.get(worker_id) != "LOST" else "RUNNING"
+        )
         await history.is_exact()
         await history.make(pieces=1)
         await history.is_exact()
@@ -171,7 +193,9 @@ async def test_a_gap_that_grows_after_the_day_counts_at_once(history: History) -
     await history.live(range(1, 15))
     await history.gap(9.4 * DAY, 9.2 * DAY)
     await history.make()
-    await history.connection.execute("UPDATE observation_gaps SET ended_at = $1", history.rows.ago(6.3 * DAY))
+    await history.connection.execute(
+        "UPDATE observation_gaps SET ended_at = $1", history.rows.ago(6.3 * DAY)
+    )
     await history.is_exact()
     await history.make()
     await history.is_exact()
@@ -230,13 +254,16 @@ async def test_ended_workers_that_the_retention_deletes_change_no_sum(history: H
 
 
 async def test_uptime_is_exact_after_the_clock_stepped(history: History) -> None:
-    """Back by hours, over midnight and by days: workers change before the times of their last changes."""
+    """Back by hours, over midnight and by days: workers change before the times of their last
+    changes."""
     await history.live(range(1, 15))
     await history.make()
     for back in (0.3 * HOUR, 7 * HOUR, 31 * HOUR, 5 * DAY):
         for worker_id in history.chance.sample(sorted(history.statuses), 4):
             status = history.statuses[worker_id]
-            await history.change(worker_id, back + 9 * DAY, "LOST" if status != "LOST" else "RUNNING")
+            await history.change(
+                worker_id, back + 9 * DAY, "LOST" if status != "LOST" else "RUNNING"
+            )
             await history.change(worker_id, back + 8 * DAY, "COMPLETE")
         await history.is_exact()
         await history.make(pieces=2)
@@ -246,11 +273,17 @@ async def test_uptime_is_exact_after_the_clock_stepped(history: History) -> None
 
 
 async def test_steps_of_the_clock_before_days_were_made_are_found(history: History) -> None:
-    """Within a day and over midnight; some windows begin between a change and one that came later."""
+    """Within a day and over midnight; some windows begin between a change and one that came
+    later."""
     await history.live(range(1, 10))
     for worker_id in (1, 4, 7, 20):
         day = 9 * DAY + worker_id * HOUR
-        for ago, new in ((day, "LOST"), (day + 5 * HOUR, "RUNNING"), (day + 2 * DAY, "LOST"), (day, "RUNNING")):
+        for ago, new in (
+            (day, "LOST"),
+            (day + 5 * HOUR, "RUNNING"),
+            (day + 2 * DAY, "LOST"),
+            (day, "RUNNING"),
+        ):
             if ago > day + DAY and worker_id in {4, 7}:
                 break
             if history.statuses.get(worker_id) != new:
@@ -273,7 +306,9 @@ async def test_what_is_dated_ahead_counts_as_of_now(history: History) -> None:
     """The clock was ahead and went back: days that are still to come were made, too."""
     await history.live(range(1, 10))
     for worker_id in (1, 2, 3, 20):
-        await history.change(worker_id, -2 * DAY, "LOST" if history.statuses.get(worker_id) != "LOST" else "RUNNING")
+        await history.change(
+            worker_id, -2 * DAY, "LOST" if history.statuses.get(worker_id) != "LOST" else "RUNNING"
+        )
     for worker_id in (2, 20):
         await history.change(worker_id, HOUR, "COMPLETE")
     await history.connection.execute(
@@ -289,7 +324,9 @@ async def test_days_beyond_the_retention_are_deleted(history: History) -> None:
     await history.live(range(1, 5))
     await history.make()
     old: datetime = history.rows.ago(31 * DAY)
-    await history.connection.execute("INSERT INTO uptime_days (day, through_revision) VALUES ($1, 0)", old.date())
+    await history.connection.execute(
+        "INSERT INTO uptime_days (day, through_revision) VALUES ($1, 0)", old.date()
+    )
     await history.make()
     days = await history.connection.fetch("SELECT day, is_complete FROM uptime_days ORDER BY day")
     assert len(days) == RETENTION_DAYS

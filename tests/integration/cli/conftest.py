@@ -45,8 +45,12 @@ def secret_broker(broker: str, rabbitmq: EmbeddedRabbitMQ) -> str:
     virtual_host = urlsplit(broker).path[1:]
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
     with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:
-        management.put(f"/api/users/{USER}", json={"password": SECRET, "tags": ""}).raise_for_status()
-        management.put(f"/api/permissions/{virtual_host}/{USER}", json=everything).raise_for_status()
+        management.put(
+            f"/api/users/{USER}", json={"password": SECRET, "tags": ""}
+        ).raise_for_status()
+        management.put(
+            f"/api/permissions/{virtual_host}/{USER}", json=everything
+        ).raise_for_status()
     return with_login(broker)
 
 
@@ -55,8 +59,14 @@ def manman_status() -> Callable[..., object]:
     """Runs a command to its end. Whatever it says, it never says the password."""
 
     async def run(*arguments: str, **settings: object) -> Finished:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
-        environment |= {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("MANMAN_STATUS_")
+        }
+        environment |= {
+            f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()
+        }
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "manman_status", *arguments),

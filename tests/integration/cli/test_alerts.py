@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     Rows = Callable[..., Awaitable[list[dict[str, Any]]]]
 
 EVIL = "eu 1; \x1b[31m"
-ALERTS = """INSERT INTO alerts (key, rule, severity, summary, group_name, worker_id, labels, opened_at)
+ALERTS = """INSERT INTO alerts (key, rule, severity, summary, group_name, worker_id, labels,
+    opened_at)
     SELECT 'worker_lost:' || n, 'worker_lost', CASE n WHEN 1 THEN 'critical' ELSE 'warning' END,
-        'worker ' || n || ' of ' || $1 || ' is silent', $1, n, jsonb_build_object('group', $1), now()
+        'worker ' || n || ' of ' || $1 || ' is silent', $1, n, jsonb_build_object('group', $1),
+            now()
     FROM generate_series(1, 3) n"""
 # So that a processor finds the alerts true.
 LOST = """INSERT INTO workers (worker_id, created_date, status, status_since, reason)
@@ -33,16 +35,24 @@ async def url(rows: Rows, start_api: Callable[..., Awaitable[Role]]) -> str:
     """Alerts 1 to 3; 3 is part of 2, and 1 is silenced and over since."""
     await rows(ALERTS, EVIL)
     await rows("UPDATE alerts SET part_of = 2 WHERE alert_id = 3")
-    await rows("UPDATE alerts SET state = 'resolved', resolved_at = now(), resolution = 'heard' WHERE alert_id = 1")
+    await rows(
+        "UPDATE alerts SET state = 'resolved', resolved_at = now(), resolution = 'heard' WHERE"
+        " alert_id = 1"
+    )
     await rows("UPDATE alert_progress SET judged_at = now()")
     return (await start_api(answer_cache_ms=0)).url
 
 
-async def test_unresolved_alerts_are_listed_the_newest_first(url: str, manman_status: Command) -> None:
+async def test_unresolved_alerts_are_listed_the_newest_first(
+    url: str, manman_status: Command
+) -> None:
     shown = await manman_status("alerts", "list", url=url)
     assert (shown.code, shown.err) == (0, "")
     lines = shown.out.splitlines()
-    assert [line.split()[:3] for line in lines[1:-1]] == [["3", "warning", "open"], ["2", "warning", "open"]]
+    assert [line.split()[:3] for line in lines[1:-1]] == [
+        ["3", "warning", "open"],
+        ["2", "warning", "open"],
+    ]
     assert lines[-1] == "2 shown"
     assert "worker 2 of eu 1; \N{REPLACEMENT CHARACTER}[31m is silent" in shown.out
     assert "\x1b" not in shown.out
@@ -70,7 +80,9 @@ async def test_a_list_for_programs_has_what_was_asked_for(
     assert [alert["alert_id"] for alert in json.loads(found.out)] == ids
 
 
-async def test_a_list_says_when_nobody_watches(url: str, rows: Rows, manman_status: Command) -> None:
+async def test_a_list_says_when_nobody_watches(
+    url: str, rows: Rows, manman_status: Command
+) -> None:
     await rows("UPDATE alert_progress SET judged_at = '2026-01-02T03:04:05Z'")
     old = await manman_status("alerts", "list", url=url)
     assert old.out.endswith("2 shown, but nobody watches since 2026-01-02 03:04:05Z\n")
@@ -79,11 +91,18 @@ async def test_a_list_says_when_nobody_watches(url: str, rows: Rows, manman_stat
     assert never.out.endswith("2 shown, but nobody watches: the rules were never asked\n")
 
 
-async def test_one_alert_is_shown_with_what_each_channel_was_told(url: str, rows: Rows, manman_status: Command) -> None:
-    await rows("INSERT INTO deliveries (alert_id, channel, severity, told_at) VALUES (2, 'night-1', 'warning', now())")
+async def test_one_alert_is_shown_with_what_each_channel_was_told(
+    url: str, rows: Rows, manman_status: Command
+) -> None:
+    await rows(
+        "INSERT INTO deliveries (alert_id, channel, severity, told_at) VALUES (2, 'night-1',"
+        " 'warning', now())"
+    )
     shown = await manman_status("alerts", "show", "2", url=url)
     assert (shown.code, shown.err) == (0, "")
-    fields = dict(line.strip().split("  ", 1) for line in shown.out.splitlines() if "  " in line.strip())
+    fields = dict(
+        line.strip().split("  ", 1) for line in shown.out.splitlines() if "  " in line.strip()
+    )
     assert fields["rule"].strip() == "worker_lost"
     assert fields["parts"].strip() == "1"
     assert fields["night-1"].split()[0] == "warning"
@@ -97,7 +116,9 @@ async def test_one_alert_is_shown_with_what_each_channel_was_told(url: str, rows
     assert "There is no alert 99" in unknown.err
 
 
-async def test_system_tells_how_many_alerts_there_are(url: str, rows: Rows, manman_status: Command) -> None:
+async def test_system_tells_how_many_alerts_there_are(
+    url: str, rows: Rows, manman_status: Command
+) -> None:
     told = await manman_status("system", url=url)
     assert "alerts: 1 warning, see `manman-status alerts list`\n" in told.out
     await rows("UPDATE alerts SET state = 'resolved', resolved_at = now() WHERE state = 'open'")
@@ -112,10 +133,16 @@ async def test_a_person_takes_an_open_alert_on(
     said = await manman_status("alerts", "ack", "1", "--why", "I look at it", rabbitmq_url=broker)
     assert (said.code, said.err) == (0, "")
     assert "alerts show 1" in said.out
-    assert (await manman_status("alerts", "ack", "2", "--why", "known", "--by", "ann", rabbitmq_url=broker)).code == 0
+    assert (
+        await manman_status(
+            "alerts", "ack", "2", "--why", "known", "--by", "ann", rabbitmq_url=broker
+        )
+    ).code == 0
 
     async def acknowledged() -> list[dict[str, Any]]:
-        return await rows("SELECT * FROM alerts WHERE acknowledged_at IS NOT NULL ORDER BY alert_id")
+        return await rows(
+            "SELECT * FROM alerts WHERE acknowledged_at IS NOT NULL ORDER BY alert_id"
+        )
 
     async def both() -> bool:
         return len(await acknowledged()) == 2
@@ -127,7 +154,9 @@ async def test_a_person_takes_an_open_alert_on(
     assert (second["acknowledged_by"], second["acknowledged_why"]) == ("ann", "known")
 
 
-async def test_a_test_message_arrives_where_the_url_leads(sink: Any, manman_status: Command) -> None:
+async def test_a_test_message_arrives_where_the_url_leads(
+    sink: Any, manman_status: Command
+) -> None:
     sent = await manman_status("alerts", "test", sink.url)
     assert (sent.code, sent.err) == (0, "")
     assert [message["title"] for message in sink.messages] == ["manman-status: a test"]
@@ -141,7 +170,9 @@ async def test_a_test_without_a_url_goes_to_every_channel_and_tells_which_failed
     refusing.refuses = True
     routes = tmp_path / "routes.toml"
     secret = refusing.url.replace("//", f"//ann:{SECRET}@")
-    routes.write_text(f'[channels.night]\nurls = ["{second.url}", "{secret}"]\nseverities = ["critical"]\n')
+    routes.write_text(
+        f'[channels.night]\nurls = ["{second.url}", "{secret}"]\nseverities = ["critical"]\n'
+    )
     settings = {"notify_urls": first.url, "notify_routes_file": routes}
     sent = await manman_status("alerts", "test", **settings)
     assert (sent.code, sent.err) == (1, "manman-status: 1 of 3 channels did not take it\n")
@@ -162,7 +193,9 @@ async def test_a_channel_of_the_file_does_not_take_the_place_of_the_urls_of_the_
     routes.write_text(f'[channels.all]\nurls = ["{sink.url}"]\nseverities = ["critical"]\n')
     refused = await manman_status("alerts", "test", notify_urls=sink.url, notify_routes_file=routes)
     assert (refused.code, sink.messages) == (2, [])
-    assert "channels.all: take another name, this is that of MANMAN_STATUS_NOTIFY_URLS" in refused.err
+    assert (
+        "channels.all: take another name, this is that of MANMAN_STATUS_NOTIFY_URLS" in refused.err
+    )
     alone = await manman_status("alerts", "test", notify_routes_file=routes)
     assert (alone.code, len(sink.messages)) == (0, 1)
 
@@ -178,7 +211,9 @@ async def test_a_place_that_is_named_twice_is_told_once(
     assert (sent.code, [len(sink.messages) for sink in (first, second)]) == (0, [1, 1])
 
 
-async def test_the_doctor_tells_which_channels_nobody_could_be_told_by(tmp_path: Path, manman_status: Command) -> None:
+async def test_the_doctor_tells_which_channels_nobody_could_be_told_by(
+    tmp_path: Path, manman_status: Command
+) -> None:
     routes = tmp_path / "routes.toml"
     routes.write_text('[channels.night]\nurls = []\nrules = ["worker-lost"]\n')
     settings = {"notify_urls": f"json://127.0.0.1 nothing://{SECRET}", "notify_routes_file": routes}
@@ -202,8 +237,16 @@ async def test_the_doctor_tells_which_channels_nobody_could_be_told_by(tmp_path:
         (("ack", "1"), 2, "--why"),
         (("ack", "1", "--why", "x"), 2, "MANMAN_STATUS_RABBITMQ_URL is not set"),
         (("ack", "0", "--why", "x"), 2, "ID"),
-        (("ack", "1", "--why", "x" * 501, "--rabbitmq-url", "amqp://127.0.0.1:1/"), 2, "--why: Expected"),
-        (("ack", "1", "--why", "x", "--rabbitmq-url", "amqp://127.0.0.1:1/"), 1, "RabbitMQ does not answer"),
+        (
+            ("ack", "1", "--why", "x" * 501, "--rabbitmq-url", "amqp://127.0.0.1:1/"),
+            2,
+            "--why: Expected",
+        ),
+        (
+            ("ack", "1", "--why", "x", "--rabbitmq-url", "amqp://127.0.0.1:1/"),
+            1,
+            "RabbitMQ does not answer",
+        ),
         (("test",), 2, "MANMAN_STATUS_NOTIFY_URLS"),
         (("test", f"nothing://{SECRET}"), 2, "URL"),
     ],

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 NAMES = [name for _, name, _, _ in COMMANDS]
 NOWHERE = {"database_url": "postgresql://127.0.0.1:1/x", "rabbitmq_url": "amqp://127.0.0.1:1/"}
-WITHOUT_EXTRAS = "import sys; sys.modules.update(dict.fromkeys({names!r})); from manman_status.cli import main; main()"
+WITHOUT_EXTRAS = (
+    "import sys; sys.modules.update(dict.fromkeys({names!r})); from manman_status.cli import main;"
+    " main()"
+)
 LOADED_BY_HELP = """
 import json, sys
 from manman_status.cli import main
@@ -35,12 +38,16 @@ async def test_help_names_every_command_in_its_group(manman_status: Command) -> 
     places = [finished.out.index(f"─ {group} ─") for group in ("Run", "Look", "Send", "Repair")]
     assert places == sorted(places)
     for _, name, _, summary in COMMANDS:
-        assert any(line.split()[1:2] == [name] and summary in line for line in finished.out.splitlines()), name
+        assert any(
+            line.split()[1:2] == [name] and summary in line for line in finished.out.splitlines()
+        ), name
 
 
 def test_help_loads_no_server_and_no_client() -> None:
     """It has to answer at once."""
-    finished = subprocess.run([sys.executable, "-c", LOADED_BY_HELP, "--help"], capture_output=True, check=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", LOADED_BY_HELP, "--help"], capture_output=True, check=True
+    )
     loaded = set(json.loads(finished.stderr))
     assert "cyclopts" in loaded
     assert not loaded & {*EXTRAS, "aio_pika", "httpx", "structlog"}
@@ -51,7 +58,9 @@ async def test_the_help_of_no_command_shows_a_value_of_the_environment(
     name: str, manman_status: Command, secret_database: str, secret_broker: str
 ) -> None:
     """The fixture looks for the password."""
-    finished = await manman_status(name, "--help", database_url=secret_database, rabbitmq_url=secret_broker)
+    finished = await manman_status(
+        name, "--help", database_url=secret_database, rabbitmq_url=secret_broker
+    )
     assert finished.code == 0, finished.err
     assert finished.out.startswith(f"Usage: manman-status {name}")
 
@@ -84,7 +93,8 @@ async def test_wrong_usage_is_2_and_one_line_that_names_it(
 
 
 @pytest.mark.parametrize(
-    ("role", "missing"), [("api", ("DATABASE_URL",)), ("processor", ("DATABASE_URL", "RABBITMQ_URL"))]
+    ("role", "missing"),
+    [("api", ("DATABASE_URL",)), ("processor", ("DATABASE_URL", "RABBITMQ_URL"))],
 )
 async def test_wrong_settings_are_2_and_all_of_them_are_told(
     role: str, missing: tuple[str, ...], manman_status: Command
@@ -96,23 +106,32 @@ async def test_wrong_settings_are_2_and_all_of_them_are_told(
 
 
 @pytest.mark.parametrize("arguments", [("migrate",), ("dead", "list"), ("dead", "replay", "--all")])
-async def test_a_server_that_is_not_there_is_1_and_one_line(arguments: tuple[str, ...], manman_status: Command) -> None:
+async def test_a_server_that_is_not_there_is_1_and_one_line(
+    arguments: tuple[str, ...], manman_status: Command
+) -> None:
     finished = await manman_status(*arguments, **NOWHERE)
     assert (finished.code, finished.out) == (1, "")
     assert len(finished.err.splitlines()) == 1
     assert "does not answer" in finished.err
 
 
-@pytest.mark.parametrize("arguments", [("migrate",), ("serve", "--role", "api"), ("serve", "--role", "processor")])
+@pytest.mark.parametrize(
+    "arguments", [("migrate",), ("serve", "--role", "api"), ("serve", "--role", "processor")]
+)
 def test_a_command_without_its_extra_says_which(arguments: tuple[str, ...]) -> None:
     code = WITHOUT_EXTRAS.format(names=list(EXTRAS))
     urls = {f"MANMAN_STATUS_{name.upper()}": url for name, url in NOWHERE.items()}
     finished = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=urls, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *arguments],
+        env=urls,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert finished.returncode == 1
-    assert finished.stderr == (
-        f"manman-status: {arguments[0]} needs the server extra: pip install 'manman-status[server]'\n"
+    assert (
+        finished.stderr == f"manman-status: {arguments[0]} needs the server extra: pip install"
+        " 'manman-status[server]'\n"
     )
 
 
@@ -120,7 +139,10 @@ def test_every_command_explains_itself_without_any_extra() -> None:
     code = WITHOUT_EXTRAS.format(names=list(EXTRAS))
     for name in NAMES:
         finished = subprocess.run(
-            [sys.executable, "-c", code, name, "--help"], capture_output=True, text=True, check=False
+            [sys.executable, "-c", code, name, "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (finished.returncode, finished.stderr) == (0, ""), name
 
@@ -137,7 +159,15 @@ async def test_an_interrupted_command_is_130_without_a_word() -> None:
     async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "manman_status", "dead", "list", "--rabbitmq-url", f"amqp://127.0.0.1:{port}/"),
+            *(
+                sys.executable,
+                "-m",
+                "manman_status",
+                "dead",
+                "list",
+                "--rabbitmq-url",
+                f"amqp://127.0.0.1:{port}/",
+            ),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -35,14 +35,20 @@ async def dead_queue(channel: AbstractChannel) -> AbstractQueue:
 @pytest.fixture
 async def arrivals(channel: AbstractChannel) -> AbstractQueue:
     """Takes what workers send to their lifecycle keys, as a processor would."""
-    exchange = await channel.declare_exchange("internal_service_events", aio_pika.ExchangeType.TOPIC, durable=True)
+    exchange = await channel.declare_exchange(
+        "internal_service_events", aio_pika.ExchangeType.TOPIC, durable=True
+    )
     queue = await channel.declare_queue("arrivals", durable=True)
     await queue.bind(exchange, "worker.*.lifecycle")
     return queue
 
 
 async def bury(
-    channel: AbstractChannel, body: bytes, *, key: str = "worker.7.lifecycle", came_by: str = "internal_service_events"
+    channel: AbstractChannel,
+    body: bytes,
+    *,
+    key: str = "worker.7.lifecycle",
+    came_by: str = "internal_service_events",
 ) -> str:
     """As the processor does; the letter's ID."""
     letter_id = str(uuid.uuid4())
@@ -53,7 +59,9 @@ async def bury(
         "x-manman-routing-key": key,
         "tenant": "kept",
     }
-    message = aio_pika.Message(body, headers=headers, message_id=letter_id, content_type="application/json")
+    message = aio_pika.Message(
+        body, headers=headers, message_id=letter_id, content_type="application/json"
+    )
     exchange = await channel.get_exchange(DEAD)
     await exchange.publish(message, key)
     return letter_id
@@ -72,7 +80,9 @@ async def test_looking_neither_takes_nor_reorders(
     ids = [await bury(channel, b"%d" % number) for number in range(50)]
     for _ in range(3):
         assert [letter["id"] for letter in await listed(manman_status, secret_broker)] == ids
-        assert (await manman_status("dead", "list", "--limit", "3", rabbitmq_url=secret_broker)).code == 0
+        assert (
+            await manman_status("dead", "list", "--limit", "3", rabbitmq_url=secret_broker)
+        ).code == 0
         assert (await manman_status("dead", "show", ids[20], rabbitmq_url=secret_broker)).code == 0
 
 
@@ -109,10 +119,17 @@ async def test_a_replayed_letter_arrives_as_it_was_first_sent_and_is_gone(
     finished = await manman_status("dead", "replay", ids[1], rabbitmq_url=secret_broker)
     assert (finished.code, finished.out) == (0, "1 sent\n")
     arrived = await arrivals.get(timeout=5)
-    assert (arrived.body, arrived.routing_key, arrived.message_id) == (b"1", "worker.7.lifecycle", ids[1])
+    assert (arrived.body, arrived.routing_key, arrived.message_id) == (
+        b"1",
+        "worker.7.lifecycle",
+        ids[1],
+    )
     assert arrived.headers == {"tenant": "kept"}
     assert arrived.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
-    assert [letter["id"] for letter in await listed(manman_status, secret_broker)] == [ids[0], ids[2]]
+    assert [letter["id"] for letter in await listed(manman_status, secret_broker)] == [
+        ids[0],
+        ids[2],
+    ]
 
 
 async def test_all_are_replayed_in_their_order(
@@ -132,7 +149,10 @@ async def test_all_are_replayed_in_their_order(
 
 @pytest.mark.parametrize(
     ("key", "came_by", "why"),
-    [("nobody.listens", "internal_service_events", "NO_ROUTE"), ("any", "no_such_exchange", "NOT_FOUND")],
+    [
+        ("nobody.listens", "internal_service_events", "NO_ROUTE"),
+        ("any", "no_such_exchange", "NOT_FOUND"),
+    ],
 )
 async def test_a_letter_that_no_queue_takes_stays_and_does_not_stop_the_others(
     key: str,
@@ -159,8 +179,11 @@ async def test_a_letter_of_the_broker_itself_is_understood_and_replayed(
     channel: AbstractChannel,
     dead_queue: AbstractQueue,
 ) -> None:
-    """One that nobody managed to process within the delivery limit: it carries x-death, and here no message_id."""
-    exchange = await channel.declare_exchange("internal_service_events", aio_pika.ExchangeType.TOPIC, durable=True)
+    """One that nobody managed to process within the delivery limit: it carries x-death, and here no
+    message_id."""
+    exchange = await channel.declare_exchange(
+        "internal_service_events", aio_pika.ExchangeType.TOPIC, durable=True
+    )
     arguments = {"x-queue-type": "quorum", "x-dead-letter-exchange": DEAD, "x-delivery-limit": 1}
     source = await channel.declare_queue("source", durable=True, arguments=arguments)
     await source.bind(exchange, "worker.*.lifecycle")
@@ -184,7 +207,11 @@ async def test_a_letter_of_the_broker_itself_is_understood_and_replayed(
 
 
 async def test_what_the_processor_buries_is_found_and_what_is_still_not_understood_dies_again(
-    manman_status: Command, broker: str, processor: object, channel: AbstractChannel, eventually: Eventually
+    manman_status: Command,
+    broker: str,
+    processor: object,
+    channel: AbstractChannel,
+    eventually: Eventually,
 ) -> None:
     async def buried() -> list[dict[str, Any]]:
         return await listed(manman_status, broker)
@@ -224,14 +251,18 @@ async def test_an_unknown_letter_fails_in_one_line(
     assert finished.err == "manman-status: no dead letter has the ID nobody\n"
 
 
-async def test_without_the_queue_it_says_who_makes_it(manman_status: Command, secret_broker: str) -> None:
+async def test_without_the_queue_it_says_who_makes_it(
+    manman_status: Command, secret_broker: str
+) -> None:
     finished = await manman_status("dead", "list", rabbitmq_url=secret_broker)
     assert finished.code == 1
     assert "there is no queue manman.status.dead" in finished.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("an-id", "--all")])
-async def test_replay_wants_one_id_or_all(arguments: tuple[str, ...], manman_status: Command) -> None:
+async def test_replay_wants_one_id_or_all(
+    arguments: tuple[str, ...], manman_status: Command
+) -> None:
     finished = await manman_status("dead", "replay", *arguments, rabbitmq_url="amqp://127.0.0.1:1/")
     assert (finished.code, finished.out) == (2, "")
     assert finished.err == "manman-status: dead replay wants one ID, or --all\n"

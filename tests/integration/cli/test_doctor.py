@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
     from tests.integration.cli.conftest import Command, Finished
 
-EXCHANGES = ("internal_service_events", "external_service_events", "manman.status.control", "manman.status.dead")
-QUEUES = ("manman.status.heartbeats.0", "manman.status.lifecycle.0", "manman.status.dropped", "manman.status.dead")
+EXCHANGES = (
+    "internal_service_events",
+    "external_service_events",
+    "manman.status.control",
+    "manman.status.dead",
+)
+QUEUES = (
+    "manman.status.heartbeats.0",
+    "manman.status.lifecycle.0",
+    "manman.status.dropped",
+    "manman.status.dead",
+)
 
 
 def verdicts(finished: Finished) -> dict[str, str]:
@@ -60,7 +70,9 @@ async def topology(broker: str) -> AsyncIterator[AbstractChannel]:
 async def test_all_is_well(
     manman_status: Command, secret_database: str, secret_broker: str, topology: AbstractChannel
 ) -> None:
-    finished = await manman_status("doctor", database_url=secret_database, rabbitmq_url=secret_broker)
+    finished = await manman_status(
+        "doctor", database_url=secret_database, rabbitmq_url=secret_broker
+    )
     assert (finished.code, finished.err) == (0, ""), finished.out
     assert set(verdicts(finished)) == {
         "settings",
@@ -108,8 +120,14 @@ async def test_an_old_schema_names_the_remedy(manman_status: Command, empty_data
     assert "run `manman-status migrate`" in finished.out
 
 
-async def test_missing_privileges_are_named_as_the_role_needs_them(manman_status: Command, database: str) -> None:
-    await execute(database, "CREATE ROLE reader LOGIN", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+async def test_missing_privileges_are_named_as_the_role_needs_them(
+    manman_status: Command, database: str
+) -> None:
+    await execute(
+        database,
+        "CREATE ROLE reader LOGIN",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+    )
     url = database.replace("manman@", "reader@")
     try:
         api = await manman_status("doctor", role="api", database_url=url)
@@ -123,7 +141,9 @@ async def test_missing_privileges_are_named_as_the_role_needs_them(manman_status
         assert privilege in processor.out
 
 
-async def test_a_database_that_takes_no_writes_serves_the_api_alone(manman_status: Command, database: str) -> None:
+async def test_a_database_that_takes_no_writes_serves_the_api_alone(
+    manman_status: Command, database: str
+) -> None:
     name = database.rpartition("/")[2]
     await execute(database, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     api = await manman_status("doctor", role="api", database_url=database)
@@ -145,7 +165,9 @@ async def test_a_database_that_may_lose_commits_is_a_problem_of_the_processor(
 
 
 async def test_a_wrong_broker_login_is_told(manman_status: Command, broker: str) -> None:
-    finished = await manman_status("doctor", rabbitmq_url=broker.replace("guest:guest", "guest:wrong"))
+    finished = await manman_status(
+        "doctor", rabbitmq_url=broker.replace("guest:guest", "guest:wrong")
+    )
     assert verdicts(finished)["broker"] == "problem"
     assert "RabbitMQ refused the login of user 'guest'" in finished.out
 
@@ -156,7 +178,9 @@ async def test_a_missing_virtual_host_is_named(manman_status: Command, broker: s
     assert "RabbitMQ has no virtual host 'nowhere'" in finished.out
 
 
-async def test_an_empty_broker_waits_for_its_first_processor(manman_status: Command, broker: str) -> None:
+async def test_an_empty_broker_waits_for_its_first_processor(
+    manman_status: Command, broker: str
+) -> None:
     finished = await manman_status("doctor", rabbitmq_url=broker)
     assert verdicts(finished)["broker"] == "ok"
     for name in {*EXCHANGES, *QUEUES}:
@@ -164,22 +188,38 @@ async def test_an_empty_broker_waits_for_its_first_processor(manman_status: Comm
 
 
 async def test_what_the_user_of_the_broker_may_do_is_shown(
-    manman_status: Command, broker: str, rabbitmq: EmbeddedRabbitMQ, topology: AbstractChannel, database: str
+    manman_status: Command,
+    broker: str,
+    rabbitmq: EmbeddedRabbitMQ,
+    topology: AbstractChannel,
+    database: str,
 ) -> None:
     virtual_host = urlsplit(broker).path[1:]
     url = broker.replace("guest:guest", "confined:confined")
-    named = {"configure": r"^manman\.status\.heartbeats", "write": r"_events$|^manman\.status\.control$", "read": "^$"}
+    named = {
+        "configure": r"^manman\.status\.heartbeats",
+        "write": r"_events$|^manman\.status\.control$",
+        "read": "^$",
+    }
     worker = {"exchange": "internal_service_events", "write": r"^worker\.7\.", "read": "^$"}
     operator = {"exchange": "manman.status.control", "write": r"^alert\.", "read": "^$"}
     async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
-        (await management.put("/api/users/confined", json={"password": "confined", "tags": ""})).raise_for_status()
-        (await management.put(f"/api/permissions/{virtual_host}/confined", json=named)).raise_for_status()
+        (
+            await management.put("/api/users/confined", json={"password": "confined", "tags": ""})
+        ).raise_for_status()
+        (
+            await management.put(f"/api/permissions/{virtual_host}/confined", json=named)
+        ).raise_for_status()
         for each in (worker, operator):
-            (await management.put(f"/api/topic-permissions/{virtual_host}/confined", json=each)).raise_for_status()
+            (
+                await management.put(f"/api/topic-permissions/{virtual_host}/confined", json=each)
+            ).raise_for_status()
     before = {name: await depth(topology, name) for name in QUEUES}
     finished = await manman_status("doctor", rabbitmq_url=url, database_url=database)
     assert finished.code == 1
-    rights = [line.split(maxsplit=2) for line in finished.out.splitlines() if line.split()[1] == "rights"]
+    rights = [
+        line.split(maxsplit=2) for line in finished.out.splitlines() if line.split()[1] == "rights"
+    ]
     assert [verdict for verdict, _, _ in rights] == ["ok", "ok", "problem"]
     assert "may report for no worker, or for some only" in rights[0][2]
     assert rights[1][2] == "confined may send these control messages: alert.acknowledge"
@@ -212,8 +252,13 @@ async def test_a_queue_without_consumer_and_dead_letters_show(
             await channel.declare_queue(name, durable=True)
             await channel.default_exchange.publish(aio_pika.Message(b"x"), name)
     finished = await manman_status("doctor", rabbitmq_url=broker, database_url=database)
-    assert "problem  queue       manman.status.lifecycle.0: 1 message and no consumer" in finished.out
-    assert "ok       queue       manman.status.dead: 1 message, see `manman-status dead list`" in finished.out
+    assert (
+        "problem  queue       manman.status.lifecycle.0: 1 message and no consumer" in finished.out
+    )
+    assert (
+        "ok       queue       manman.status.dead: 1 message, see `manman-status dead list`"
+        in finished.out
+    )
 
 
 async def test_numbers_that_are_not_those_of_the_rows_are_named_and_counted_anew(
@@ -222,7 +267,8 @@ async def test_numbers_that_are_not_those_of_the_rows_are_named_and_counted_anew
     await execute(
         database,
         "ALTER TABLE workers DISABLE TRIGGER USER",
-        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
+        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
+            reason, labels)
         VALUES (1, now(), now(), 'RUNNING', now(), 'reported', '{"group": "eu-1"}')""",
         "ALTER TABLE workers ENABLE TRIGGER USER",
     )

@@ -52,7 +52,11 @@ async def follow():
     started = []
 
     async def start(url, *arguments):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("MANMAN_STATUS_")
+        }
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "manman_status", "events", *arguments),
             env={**environment, "MANMAN_STATUS_URL": url, "MANMAN_STATUS_API_TOKEN": TOKEN},
@@ -78,8 +82,10 @@ async def change(database):
             made = Transition(Entity.WORKER, worker_id, None, new_status, Reason.REPORTED, {})
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute(
-                    """INSERT INTO workers (worker_id, created_date, status, status_since, reason, labels)
-                    VALUES ($1, now(), 'RUNNING', now(), 'reported', jsonb_build_object('group', $2::text))
+                    """INSERT INTO workers (worker_id, created_date, status, status_since, reason,
+                        labels)
+                    VALUES ($1, now(), 'RUNNING', now(), 'reported', jsonb_build_object('group',
+                        $2::text))
                     ON CONFLICT DO NOTHING""",
                     worker_id,
                     group,
@@ -89,11 +95,15 @@ async def change(database):
         yield write
 
 
-async def test_killed_apis_leave_no_gap_and_no_double(database, start_role, follow, change, eventually):
+async def test_killed_apis_leave_no_gap_and_no_double(
+    database, start_role, follow, change, eventually
+):
     port = free_port()
 
     def start():
-        return start_role("api", database_url=database, host="127.0.0.1", port=port, api_tokens=TOKEN)
+        return start_role(
+            "api", database_url=database, host="127.0.0.1", port=port, api_tokens=TOKEN
+        )
 
     api = start()
     await eventually(lambda: is_open(port))
@@ -115,7 +125,9 @@ async def test_killed_apis_leave_no_gap_and_no_double(database, start_role, foll
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_it_tells_people_what_comes_next_and_ends_in_order(number, start_api, follow, change, eventually):
+async def test_it_tells_people_what_comes_next_and_ends_in_order(
+    number, start_api, follow, change, eventually
+):
     """A label cannot drive the terminal, nor begin a line of its own."""
     api = await start_api(api_tokens=TOKEN)
     await change(1)
@@ -124,8 +136,18 @@ async def test_it_tells_people_what_comes_next_and_ends_in_order(number, start_a
     await eventually(lambda: _told(following, change, eventually))
     await change(3, group="a\n\x1b[31mb", new_status=StatusType.LOST)
     # Of those asked for before, one may still be on its way.
-    last = await eventually(lambda: next((line for line in following.lines if "worker 3" in line), None))
-    assert last.split()[3:] == ["worker", "3", "→", "LOST", "reported", "a", "\N{REPLACEMENT CHARACTER}[31mb"]
+    last = await eventually(
+        lambda: next((line for line in following.lines if "worker 3" in line), None)
+    )
+    assert last.split()[3:] == [
+        "worker",
+        "3",
+        "→",
+        "LOST",
+        "reported",
+        "a",
+        "\N{REPLACEMENT CHARACTER}[31mb",
+    ]
     assert await following.end(number) == 0
     assert following.complaints == []
 
@@ -153,7 +175,9 @@ async def test_filters_choose(start_api, follow, change, eventually):
         assert following.revisions == expected
 
 
-async def test_what_is_no_longer_kept_is_1_and_says_where_to_begin(database, start_api, change, manman_status):
+async def test_what_is_no_longer_kept_is_1_and_says_where_to_begin(
+    database, start_api, change, manman_status
+):
     api = await start_api()
     await change(1, 3)
     connection = await asyncpg.connect(database)
@@ -169,9 +193,22 @@ STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: clo
 
 
 def told(revision, group):
-    change = {"revision": revision, "at": "2026-11-24T12:00:00Z", "entity": "worker", "entity_id": 7, "worker_id": 7}
-    change |= {"old_status": None, "new_status": "RUNNING", "reason": "reported", "evidence": {}, "group": group}
-    return f"id: {revision}\nevent: transition\ndata: {json.dumps(change, ensure_ascii=False)}\n\n".encode()
+    change = {
+        "revision": revision,
+        "at": "2026-11-24T12:00:00Z",
+        "entity": "worker",
+        "entity_id": 7,
+        "worker_id": 7,
+    }
+    change |= {
+        "old_status": None,
+        "new_status": "RUNNING",
+        "reason": "reported",
+        "evidence": {},
+        "group": group,
+    }
+    data = json.dumps(change, ensure_ascii=False)
+    return f"id: {revision}\nevent: transition\ndata: {data}\n\n".encode()
 
 
 async def test_what_a_network_does_between_is_nothing_to_it(follow, eventually):
@@ -188,7 +225,13 @@ async def test_what_a_network_does_between_is_nothing_to_it(follow, eventually):
 
     async def answer(reader, writer):
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
-        asked.append([line.partition(": ")[2] for line in request.split("\r\n") if line.startswith("last-event-id")])
+        asked.append(
+            [
+                line.partition(": ")[2]
+                for line in request.split("\r\n")
+                if line.startswith("last-event-id")
+            ]
+        )
         for byte in answers.pop(0) if answers else b"":
             writer.write(bytes([byte]))
         await writer.drain()
@@ -205,7 +248,9 @@ async def test_what_a_network_does_between_is_nothing_to_it(follow, eventually):
     assert "has ended the stream" in following.complaints[0], "an overrun is no loss"
 
 
-@pytest.mark.parametrize("arguments", [("--from", "-1"), ("--worker", "0"), ("--status", "well"), ("--entity", "x")])
+@pytest.mark.parametrize(
+    "arguments", [("--from", "-1"), ("--worker", "0"), ("--status", "well"), ("--entity", "x")]
+)
 async def test_wrong_usage_is_2_and_one_line(arguments, manman_status):
     finished = await manman_status("events", *arguments)
     assert (finished.code, finished.out) == (2, "")
@@ -220,7 +265,9 @@ async def test_what_cannot_begin_is_1_and_one_line(start_api, manman_status):
         ((), {"api_token": "wrong"}, "MANMAN_STATUS_API_TOKEN"),
         (("--from", "99"), {}, "not given out yet"),
     ):
-        finished = await manman_status("events", *arguments, **({"url": api.url, "api_token": TOKEN} | settings))
+        finished = await manman_status(
+            "events", *arguments, **({"url": api.url, "api_token": TOKEN} | settings)
+        )
         assert (finished.code, finished.out) == (1, "")
         assert len(finished.err.splitlines()) == 1
         assert named in finished.err

@@ -27,7 +27,9 @@ IMPATIENT = {
 
 @pytest.fixture
 async def url(start_api: Callable[..., Awaitable[Role]]) -> str:
-    return (await start_api(answer_cache_ms=0, minimum_timeout_seconds=2, recovery_grace_seconds=0)).url
+    return (
+        await start_api(answer_cache_ms=0, minimum_timeout_seconds=2, recovery_grace_seconds=0)
+    ).url
 
 
 async def test_a_person_releases_what_the_guard_holds(
@@ -41,7 +43,9 @@ async def test_a_person_releases_what_the_guard_holds(
     await start_processor(**IMPATIENT)
     beat = {"command_type": "HEARTBEAT", "interval_seconds": 1, "labels": {"group": GROUP}}
     # In one message, so that all of them fall silent at the same moment.
-    await publish([{**beat, "command_args": [worker_id]} for worker_id in "123"], "worker.1.heartbeat")
+    await publish(
+        [{**beat, "command_args": [worker_id]} for worker_id in "123"], "worker.1.heartbeat"
+    )
 
     async with httpx.AsyncClient(base_url=url) as http:
 
@@ -50,10 +54,14 @@ async def test_a_person_releases_what_the_guard_holds(
             return answer
 
         async def lost() -> int:
-            return len((await http.get("/status/workers", params={"status": "LOST"})).json()["items"])
+            return len(
+                (await http.get("/status/workers", params={"status": "LOST"})).json()["items"]
+            )
 
         async def holds_all() -> bool:
-            return [guard["held"] for guard in (await system())["observation"]["guard"] or ()] == [3]
+            return [guard["held"] for guard in (await system())["observation"]["guard"] or ()] == [
+                3
+            ]
 
         await eventually(holds_all)
         assert await lost() == 0
@@ -84,7 +92,11 @@ async def test_a_person_releases_what_the_guard_holds(
     ("arguments", "code", "named"),
     [
         (("list", "--url", "http://127.0.0.1:1"), 1, "http://127.0.0.1:1 does not answer"),
-        (("release", "eu-1", "--rabbitmq-url", "amqp://127.0.0.1:1/"), 1, "RabbitMQ does not answer"),
+        (
+            ("release", "eu-1", "--rabbitmq-url", "amqp://127.0.0.1:1/"),
+            1,
+            "RabbitMQ does not answer",
+        ),
         (("release", "eu-1"), 2, "MANMAN_STATUS_RABBITMQ_URL is not set"),
         (("release",), 2, "GROUP"),
         (("release", "x" * 1000), 2, "GROUP"),
@@ -99,7 +111,9 @@ async def test_what_goes_wrong_is_one_line(
     assert named in finished.err
 
 
-async def test_where_no_processor_ever_ran_a_release_is_a_failure(manman_status: Command, broker: str) -> None:
+async def test_where_no_processor_ever_ran_a_release_is_a_failure(
+    manman_status: Command, broker: str
+) -> None:
     finished = await manman_status("guard", "release", "eu-1", rabbitmq_url=broker)
     assert (finished.code, finished.out) == (1, "")
     assert finished.err.startswith("manman-status: the exchange manman.status.control is not there")
@@ -112,7 +126,8 @@ async def test_system_says_in_one_line_how_good_the_observation_is(
 
     async def line(lag_seconds: int | None) -> str:
         await connection.execute(
-            "UPDATE observation SET observed_through = now() - make_interval(secs => $1), resumed_at = now()",
+            "UPDATE observation SET observed_through = now() - make_interval(secs => $1),"
+            " resumed_at = now()",
             lag_seconds,
         )
         finished = await manman_status("system", url=url)
@@ -127,7 +142,8 @@ async def test_system_says_in_one_line_how_good_the_observation_is(
     assert degraded.startswith("degraded: everything until ")
     assert degraded.endswith(" s ago), 0 processors")
     await connection.execute(
-        "INSERT INTO processors (processor_id, host, version, started_at, last_seen) SELECT 'a', 'h', '1', now(), now()"
+        "INSERT INTO processors (processor_id, host, version, started_at, last_seen) SELECT 'a',"
+        " 'h', '1', now(), now()"
     )
     well = await line(0)
     assert well.startswith("observing well: everything until ")

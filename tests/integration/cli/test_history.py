@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 FILL = (
     """INSERT INTO workers (worker_id, created_date, status, status_since, reason, labels)
-       VALUES (7, now() - interval '2 days', 'RUNNING', now() - interval '5 hours', 'recovered', '{"group": "eu"}')""",
-    """INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since, reason)
-       VALUES (31, 7, now() - interval '1 hour', 'RUNNING', now() - interval '1 hour', 'reported')""",
+       VALUES (7, now() - interval '2 days', 'RUNNING', now() - interval '5 hours', 'recovered',
+           '{"group": "eu"}')""",
+    """INSERT INTO server_instances (instance_id, worker_id, created_date, status, status_since,
+       reason)
+       VALUES (31, 7, now() - interval '1 hour', 'RUNNING', now() - interval '1 hour',
+           'reported')""",
     """INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
        VALUES (1, now() - interval '2 days', 'worker', 7, NULL, 'RUNNING', 'reported'),
               (2, now() - interval '6 hours', 'worker', 7, 'RUNNING', 'LOST', 'heartbeat_expired'),
               (3, now() - interval '5 hours', 'worker', 7, 'LOST', 'RUNNING', 'recovered'),
-              (4, now() - interval '1 hour', 'game_server_instance', 31, NULL, 'RUNNING', 'reported')""",
+              (4, now() - interval '1 hour', 'game_server_instance', 31, NULL, 'RUNNING',
+                  'reported')""",
     "UPDATE observation SET observed_through = now(), resumed_at = now() - interval '1 day'",
 )
 
@@ -53,7 +57,9 @@ async def test_history_lists_the_transitions_of_one(look: Callable[..., Awaitabl
     assert table.splitlines()[-1] == "3 shown"
 
     async def revisions(*arguments: str) -> list[int]:
-        return [item["revision"] for item in json.loads(await look("history", *arguments, "--json"))]
+        return [
+            item["revision"] for item in json.loads(await look("history", *arguments, "--json"))
+        ]
 
     assert await revisions("7", "--since", "24h") == [3, 2]
     assert await revisions("7", "--since", "2001-01-01T00:00:00Z", "--status", "lost") == [2]
@@ -88,7 +94,9 @@ async def test_views_show_a_past_time(look: Callable[..., Awaitable[str]]) -> No
 
 
 async def test_what_cannot_be_asked_of_the_past_is_said(url: str, manman_status: Command) -> None:
-    assert (await manman_status("workers", "--at", "30d", url=url)).out.splitlines()[-1] == "0 shown", "all of it"
+    assert (await manman_status("workers", "--at", "30d", url=url)).out.splitlines()[
+        -1
+    ] == "0 shown", "all of it"
     refused = await manman_status("workers", "--at", "31d", url=url)
     assert refused.code == 1
     assert "the oldest that may be asked for is" in refused.err

@@ -9,7 +9,13 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractQueue
 
-from manman_status.domain.events import Heartbeat, ReportedEvent, ServerStarted, ServerStopped, WorkerStopped
+from manman_status.domain.events import (
+    Heartbeat,
+    ReportedEvent,
+    ServerStarted,
+    ServerStopped,
+    WorkerStopped,
+)
 from manman_status.wire.inbound import decode
 from tests.complaints import complaints
 
@@ -39,7 +45,10 @@ async def test_each_event_arrives_where_the_contract_says(
     manman_status: Command, broker: str, inbox: AbstractQueue
 ) -> None:
     for arguments in (
-        "heartbeat 7 --interval 2 --label group:eu-1 --label a=b:c --label d:e=f --server 31:3 --server 32",
+        (
+            "heartbeat 7 --interval 2 --label group:eu-1 --label a=b:c --label d:e=f --server 31:3"
+            " --server 32"
+        ),
         "heartbeat 7 --no-servers --incarnation 5 --seq 9",
         "started 7 --server 31 --config 3",
         "stopped 7 --server 31 --exit-code -9",
@@ -74,7 +83,9 @@ async def test_each_event_arrives_where_the_contract_says(
     assert isinstance(stopped, WorkerStopped)
 
 
-async def test_an_event_that_no_queue_takes_is_a_failure(manman_status: Command, broker: str) -> None:
+async def test_an_event_that_no_queue_takes_is_a_failure(
+    manman_status: Command, broker: str
+) -> None:
     """First there is no exchange at all, then one without a queue."""
     first = await manman_status("publish", "heartbeat", "7", rabbitmq_url=broker)
     async with await aio_pika.connect(broker) as connection:
@@ -112,7 +123,10 @@ async def test_wrong_usage_is_named_and_nothing_is_sent(
 async def test_a_simulated_fleet_is_alive_and_ends_gracefully(
     manman_status: Command, broker: str, inbox: AbstractQueue
 ) -> None:
-    arguments = "--workers 3 --first-worker 5 --servers 2 --interval 1 --churn 0 --crash 0 --seed 1 --for 8s"
+    arguments = (
+        "--workers 3 --first-worker 5 --servers 2 --interval 1 --churn 0 --crash 0 --seed 1"
+        " --for 8s"
+    )
     finished = await manman_status("simulate", *arguments.split(), rabbitmq_url=broker)
     assert (finished.code, complaints(finished.err)) == (0, [])
     events = [event for _, event in await received(inbox)]

@@ -22,7 +22,11 @@ async def start_recording(broker, tmp_path):
 
     async def start(*arguments, url=broker):
         file = tmp_path / f"recording-{len(started)}.jsonl"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("MANMAN_STATUS_")
+        }
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "manman_status", "record", str(file), *arguments),
             env={**environment, "MANMAN_STATUS_RABBITMQ_URL": url},
@@ -73,8 +77,10 @@ async def live_some_lives(publish):
 
 STATUSES = """
 SELECT worker_id, status, labels,
-       (SELECT array_agg((instance_id, instances.status, game_server_config_id)::text ORDER BY instance_id)
-          FROM server_instances AS instances WHERE instances.worker_id = workers.worker_id) AS servers
+       (SELECT array_agg((instance_id, instances.status, game_server_config_id)::text ORDER BY
+           instance_id)
+          FROM server_instances AS instances WHERE instances.worker_id = workers.worker_id) AS
+              servers
   FROM workers ORDER BY worker_id
 """
 
@@ -83,11 +89,20 @@ async def is_settled(rows):
     """All that was sent is in the rows."""
     found = await rows(STATUSES)
     ended = [row for row in found if row["status"] == "COMPLETE"]
-    stopped = sum("COMPLETE" in text or "CRASHED" in text for row in found for text in row["servers"] or ())
-    return len(found) == len(WORKERS) and len(ended) == len(WORKERS) // 3 and stopped == len(WORKERS) and found
+    stopped = sum(
+        "COMPLETE" in text or "CRASHED" in text for row in found for text in row["servers"] or ()
+    )
+    return (
+        len(found) == len(WORKERS)
+        and len(ended) == len(WORKERS) // 3
+        and stopped == len(WORKERS)
+        and found
+    )
 
 
-async def test_recording_takes_nothing_from_the_processor(processor, start_recording, publish, rows, eventually):
+async def test_recording_takes_nothing_from_the_processor(
+    processor, start_recording, publish, rows, eventually
+):
     process, file = await start_recording()
     sent = await live_some_lives(publish)
     await eventually(lambda: is_settled(rows))
@@ -97,7 +112,10 @@ async def test_recording_takes_nothing_from_the_processor(processor, start_recor
     assert told.startswith(f"{sent} messages of {len(WORKERS)} workers in ")
     lines = recorded(file)
     assert len(lines) == sent
-    assert {line["routing_key"].partition(".")[0] for line in lines} == {"worker", "game_server_instance"}
+    assert {line["routing_key"].partition(".")[0] for line in lines} == {
+        "worker",
+        "game_server_instance",
+    }
     assert all(line["persistent"] for line in lines)
     assert not [line for line in lines if line["body"]["command_type"] == "CANARY"]
 
@@ -112,7 +130,10 @@ async def test_replayed_into_an_empty_system_it_makes_the_same_rows(
     await ended(process)
     await rows("TRUNCATE workers, server_instances")
     finished = await manman_status("replay", str(file), "--speed", speed, rabbitmq_url=broker)
-    assert (finished.code, finished.out) == (0, f"{len(recorded(file))} messages sent\n"), finished.err
+    assert (finished.code, finished.out) == (
+        0,
+        f"{len(recorded(file))} messages sent\n",
+    ), finished.err
     assert await eventually(lambda: is_settled(rows)) == before
 
 
@@ -141,20 +162,27 @@ async def test_a_file_that_is_there_is_not_touched(broker, manman_status, tmp_pa
     file = tmp_path / "precious"
     file.write_text("precious")
     finished = await manman_status("record", str(file), rabbitmq_url=broker)
-    assert (finished.code, finished.err) == (1, f"manman-status: {file} is there already: name a new one\n")
+    assert (finished.code, finished.err) == (
+        1,
+        f"manman-status: {file} is there already: name a new one\n",
+    )
     assert file.read_text() == "precious"
 
 
 async def test_where_nobody_has_declared_the_exchange_it_says_so(broker, manman_status, tmp_path):
     finished = await manman_status("record", str(tmp_path / "none"), rabbitmq_url=broker)
     assert finished.code == 1
-    assert finished.err == (
-        "manman-status: there is no exchange internal_service_events: the processor declares it when it starts\n"
+    assert (
+        finished.err
+        == "manman-status: there is no exchange internal_service_events: the processor declares it"
+        " when it starts\n"
     )
 
 
 async def test_without_a_broker_it_says_so(manman_status, tmp_path):
-    finished = await manman_status("record", str(tmp_path / "none"), rabbitmq_url="amqp://127.0.0.1:9/")
+    finished = await manman_status(
+        "record", str(tmp_path / "none"), rabbitmq_url="amqp://127.0.0.1:9/"
+    )
     assert finished.code == 1
     assert "RabbitMQ does not answer" in finished.err
 

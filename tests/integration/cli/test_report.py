@@ -26,12 +26,20 @@ async def start_report(broker):
     started = []
 
     async def start(*arguments, before=(), **settings):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("MANMAN_STATUS_")
+        }
         given = {"rabbitmq_url": broker, **settings}
-        environment |= {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in given.items()}
+        environment |= {
+            f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in given.items()
+        }
         command = [*before, sys.executable, "-m", "manman_status", "report", *arguments]
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe
+        )
         started.append(process)
         return process
 
@@ -57,7 +65,9 @@ async def is_ready(process):
 
 
 async def server(rows, instance_id=31):
-    found = await rows("SELECT status, reason, evidence FROM server_instances WHERE instance_id = $1", instance_id)
+    found = await rows(
+        "SELECT status, reason, evidence FROM server_instances WHERE instance_id = $1", instance_id
+    )
     return tuple(found[0].values()) if found else None
 
 
@@ -69,7 +79,9 @@ def server_is(rows):
     return is_so
 
 
-async def test_the_exit_code_comes_out_and_is_told(processor, start_report, rows, eventually, server_is):
+async def test_the_exit_code_comes_out_and_is_told(
+    processor, start_report, rows, eventually, server_is
+):
     process = await start_report(
         *("--worker-id", "7", "--server-id", "31", "--config-id", "3", "--label", "group:eu-1"),
         *("--", "sh", "-c", "exit 3"),
@@ -77,7 +89,11 @@ async def test_the_exit_code_comes_out_and_is_told(processor, start_report, rows
     assert await finished(process) == (3, "", "")
     await eventually(lambda: server_is("CRASHED", "exit_code", {"exit_code": 3}))
     [worker] = await eventually(lambda: rows("SELECT * FROM workers WHERE status = 'COMPLETE'"))
-    assert (worker["worker_id"], worker["reason"], worker["labels"]) == (7, "graceful", {"group": "eu-1"})
+    assert (worker["worker_id"], worker["reason"], worker["labels"]) == (
+        7,
+        "graceful",
+        {"group": "eu-1"},
+    )
     assert await rows("SELECT game_server_config_id AS id FROM server_instances") == [{"id": 3}]
 
 
@@ -91,8 +107,12 @@ async def test_the_program_has_our_input_and_output_and_is_running_meanwhile(
     await eventually(lambda: server_is("COMPLETE", "graceful", {"exit_code": 0}))
 
 
-async def test_a_signal_reaches_the_program_whose_answer_counts(processor, start_report, eventually, server_is):
-    process = await start_report("--worker-id", "7", "--server-id", "31", "--", "sh", "-c", ENDS_IN_ORDER)
+async def test_a_signal_reaches_the_program_whose_answer_counts(
+    processor, start_report, eventually, server_is
+):
+    process = await start_report(
+        "--worker-id", "7", "--server-id", "31", "--", "sh", "-c", ENDS_IN_ORDER
+    )
     await is_ready(process)
     process.send_signal(signal.SIGTERM)
     assert await finished(process) == (5, "ending\n", "")
@@ -109,7 +129,9 @@ async def test_a_program_that_ends_of_the_signal_that_was_to_end_it_has_not_cras
     await eventually(lambda: server_is("COMPLETE", "graceful", {}))
 
 
-async def test_a_program_that_somebody_killed_has_crashed(processor, start_report, eventually, server_is):
+async def test_a_program_that_somebody_killed_has_crashed(
+    processor, start_report, eventually, server_is
+):
     process = await start_report("--worker-id", "7", "--server-id", "31", "--", "sleep", "60")
     await eventually(lambda: server_is("RUNNING", "reported", {}))
     [program] = psutil.Process(process.pid).children()
@@ -118,7 +140,9 @@ async def test_a_program_that_somebody_killed_has_crashed(processor, start_repor
     await eventually(lambda: server_is("CRASHED", "exit_code", {"exit_code": 137}))
 
 
-async def test_a_key_at_the_terminal_interrupts_the_program_once(processor, start_report, eventually):
+async def test_a_key_at_the_terminal_interrupts_the_program_once(
+    processor, start_report, eventually
+):
     process = await start_report(
         *("--worker-id", "7", "--server-id", "31", "--", "sh", "-c", COUNTS_INTERRUPTS),
         before=(sys.executable, "-c", PTY),
@@ -139,7 +163,9 @@ async def test_beside_another_reporter_it_speaks_of_the_program_alone(
     beat = {"command_type": "HEARTBEAT", "command_args": ["7"], "incarnation": 5, "seq": 1}
     await publish(beat, "worker.7.heartbeat")
     await eventually(lambda: rows("SELECT 1 FROM workers WHERE incarnation = 5"))
-    process = await start_report("--worker-id", "7", "--server-id", "31", "--no-heartbeat", "--", "cat")
+    process = await start_report(
+        "--worker-id", "7", "--server-id", "31", "--no-heartbeat", "--", "cat"
+    )
     await eventually(lambda: server_is("RUNNING", "reported", {}))
     assert (await finished(process))[0] == 0
     await eventually(lambda: server_is("COMPLETE", "graceful", {"exit_code": 0}))
@@ -162,15 +188,22 @@ async def test_a_program_runs_and_ends_as_ever_without_a_broker(start_report):
 async def test_an_id_that_was_not_given_is_said(processor, start_report, rows, eventually):
     process = await start_report("--worker-id", "7", "--", "true")
     code, _, err = await finished(process)
-    [row] = await eventually(lambda: rows("SELECT instance_id FROM server_instances WHERE status = 'COMPLETE'"))
-    assert (code, err) == (0, f"manman-status: true is server instance {row['instance_id']} of worker 7\n")
+    [row] = await eventually(
+        lambda: rows("SELECT instance_id FROM server_instances WHERE status = 'COMPLETE'")
+    )
+    assert (code, err) == (
+        0,
+        f"manman-status: true is server instance {row['instance_id']} of worker 7\n",
+    )
 
 
 @pytest.mark.parametrize(
     ("program", "code", "why"),
     [("/no/such/program", 127, "No such file or directory"), ("/", 126, "Permission denied")],
 )
-async def test_what_cannot_be_run_was_never_started(processor, start_report, rows, program, code, why):
+async def test_what_cannot_be_run_was_never_started(
+    processor, start_report, rows, program, code, why
+):
     process = await start_report("--worker-id", "7", "--server-id", "31", "--", program)
     assert await finished(process) == (code, "", f"manman-status: cannot run {program}: {why}\n")
     assert await rows("SELECT 1 FROM workers") == []

@@ -22,11 +22,18 @@ DEPLOY = ("--for", "2h", "--why", "a deploy \x1b[31m")
 
 
 async def test_a_silence_is_added_listed_and_removed(
-    processor: Role, api: Role, broker: str, rows: Rows, manman_status: Command, eventually: Eventually
+    processor: Role,
+    api: Role,
+    broker: str,
+    rows: Rows,
+    manman_status: Command,
+    eventually: Eventually,
 ) -> None:
     await rows(LOST)
     await rows(ALERTS, "eu")
-    added = await manman_status("silence", "add", "--group", "eu", *DEPLOY, "--by", "ann", rabbitmq_url=broker)
+    added = await manman_status(
+        "silence", "add", "--group", "eu", *DEPLOY, "--by", "ann", rabbitmq_url=broker
+    )
     assert (added.code, added.err) == (0, "")
     silence_id, *_ = added.out.split()
     assert f"silence remove {silence_id}" in added.out
@@ -37,7 +44,11 @@ async def test_a_silence_is_added_listed_and_removed(
         return silences
 
     [silence] = await eventually(listed)
-    assert (silence["silence_id"], silence["created_by"], silence["why"]) == (silence_id, "ann", DEPLOY[-1])
+    assert (silence["silence_id"], silence["created_by"], silence["why"]) == (
+        silence_id,
+        "ann",
+        DEPLOY[-1],
+    )
     assert (silence["group"], silence["worker_id"], silence["covers"]) == ("eu", None, 3)
     [row] = await rows("SELECT ends_at - created_at AS lasts FROM silences")
     assert row["lasts"] == timedelta(hours=2)
@@ -67,7 +78,11 @@ async def test_all_that_is_given_must_match(
     added = await manman_status("silence", "add", *given, *DEPLOY, rabbitmq_url=broker)
     assert (added.code, added.err) == (0, "")
     [silence] = await eventually(lambda: rows("SELECT * FROM silences"))
-    assert (silence["group_name"], silence["worker_id"], silence["rule"]) == (None, 7, "worker_lost")
+    assert (silence["group_name"], silence["worker_id"], silence["rule"]) == (
+        None,
+        7,
+        "worker_lost",
+    )
     assert silence["labels"] == {"disk": "old", "zone": "a:b"}
     assert silence["created_by"]
 
@@ -79,14 +94,26 @@ async def test_all_that_is_given_must_match(
         (("add", "--why", "x", "--group", "eu"), 2, "--for"),
         (("add", "--for", "1h", "--group", "eu"), 2, "--why"),
         (("add", "--for", "soon", "--why", "x", "--group", "eu"), 2, "--for"),
-        (("add", "--for", "0s", "--why", "x", "--group", "eu"), 2, "--for: must be more than nothing"),
+        (
+            ("add", "--for", "0s", "--why", "x", "--group", "eu"),
+            2,
+            "--for: must be more than nothing",
+        ),
         (("add", "--for", "91d", "--why", "x", "--group", "eu"), 2, "at most 90d"),
         (("add", *DEPLOY, "--rule", "worker-lost"), 2, "there is no such rule"),
         (("add", *DEPLOY, "--worker", "0"), 2, "--worker"),
         (("add", *DEPLOY, "--label", "disk"), 2, "--label disk: must be KEY:VALUE"),
         (("add", *DEPLOY, "--group", "eu"), 2, "MANMAN_STATUS_RABBITMQ_URL is not set"),
-        (("add", *DEPLOY, "--group", "e" * 256, "--rabbitmq-url", "amqp://127.0.0.1:1/"), 2, "--group: Expected"),
-        (("remove", "abcd", "--rabbitmq-url", "amqp://127.0.0.1:1/"), 1, "RabbitMQ does not answer"),
+        (
+            ("add", *DEPLOY, "--group", "e" * 256, "--rabbitmq-url", "amqp://127.0.0.1:1/"),
+            2,
+            "--group: Expected",
+        ),
+        (
+            ("remove", "abcd", "--rabbitmq-url", "amqp://127.0.0.1:1/"),
+            1,
+            "RabbitMQ does not answer",
+        ),
         (("remove",), 2, "ID"),
         (("list", "--url", "http://127.0.0.1:1"), 1, "http://127.0.0.1:1 does not answer"),
     ],

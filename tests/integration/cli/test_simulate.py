@@ -1,4 +1,5 @@
-"""`manman-status simulate` as a command: usage, ends, and what it says when nobody listens or answers."""
+"""`manman-status simulate` as a command: usage, ends, and what it says when nobody listens or
+answers."""
 
 from __future__ import annotations
 
@@ -45,8 +46,12 @@ async def channel(broker: str) -> AsyncIterator[AbstractChannel]:
         ("--verify nowhere", "MANMAN_STATUS_URL must begin with http:// or https://"),
     ],
 )
-async def test_wrong_usage_is_named_in_one_line(manman_status: Command, arguments: str, named: str) -> None:
-    finished = await manman_status("simulate", *arguments.split(), rabbitmq_url="amqp://127.0.0.1:1/")
+async def test_wrong_usage_is_named_in_one_line(
+    manman_status: Command, arguments: str, named: str
+) -> None:
+    finished = await manman_status(
+        "simulate", *arguments.split(), rabbitmq_url="amqp://127.0.0.1:1/"
+    )
     assert finished.code == 2
     assert named in finished.err
     assert finished.err.count("\n") == 1
@@ -61,11 +66,15 @@ async def test_faults_may_be_ordered_several_times(
     assert "2 were killed, 0 paused" in finished.out
 
 
-async def test_what_nobody_reads_is_told_once(manman_status: Command, broker: str, channel: AbstractChannel) -> None:
+async def test_what_nobody_reads_is_told_once(
+    manman_status: Command, broker: str, channel: AbstractChannel
+) -> None:
     await channel.declare_queue("manman.status.lifecycle.0", durable=True)
     finished = await manman_status("simulate", *f"{SMALL} --for 2s".split(), rabbitmq_url=broker)
     assert finished.code == 0
-    assert complaints(finished.err) == ["nobody reads manman.status.lifecycle.0: is a processor running?"]
+    assert complaints(finished.err) == [
+        "nobody reads manman.status.lifecycle.0: is a processor running?"
+    ]
 
 
 @pytest.mark.parametrize("bare", [True, False])
@@ -85,7 +94,9 @@ async def test_an_api_that_never_answers_is_told_and_nothing_counts_as_verified(
 async def test_a_signal_stops_all_workers_in_order(
     broker: str, channel: AbstractChannel, number: signal.Signals
 ) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "manman_status", "simulate", *SMALL.split()),

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 TOKEN = "open-sesame-4711"
 FILL = (
-    """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
-       SELECT n, now(), now(), CASE WHEN n % 2 = 0 THEN 'LOST' ELSE 'RUNNING' END, now(), 'reported',
+    """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
+       labels)
+       SELECT n, now(), now(), CASE WHEN n % 2 = 0 THEN 'LOST' ELSE 'RUNNING' END, now(),
+           'reported',
            jsonb_build_object('group', 'g' || n % 3, 'evil', E'\\x1b[31m')
        FROM generate_series(1, 1500) n""",
-    """INSERT INTO server_instances (instance_id, worker_id, game_server_config_id, created_date, status, status_since,
+    """INSERT INTO server_instances (instance_id, worker_id, game_server_config_id, created_date,
+           status, status_since,
            reason)
-       SELECT n, 1 + n % 2, n, now(), CASE WHEN n < 3 THEN 'RUNNING' ELSE 'CRASHED' END, now(), 'exit_code'
+       SELECT n, 1 + n % 2, n, now(), CASE WHEN n < 3 THEN 'RUNNING' ELSE 'CRASHED' END, now(),
+           'exit_code'
        FROM generate_series(1, 4) n""",
     """INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
        VALUES (1, now(), 'worker', 1, 'RUNNING', 'reported')""",
@@ -97,7 +101,11 @@ async def test_every_view_is_json_for_programs(look: Callable[..., Awaitable[str
     ],
 )
 async def test_what_goes_wrong_is_1_and_one_line(
-    arguments: tuple[str, ...], settings: dict[str, str], named: str, url: str, manman_status: Command
+    arguments: tuple[str, ...],
+    settings: dict[str, str],
+    named: str,
+    url: str,
+    manman_status: Command,
 ) -> None:
     finished = await manman_status(*arguments, **({"url": url, "api_token": TOKEN} | settings))
     assert (finished.code, finished.out) == (1, "")

@@ -25,12 +25,16 @@ TOKEN = "open-sesame-4711"
 ROWS, COLUMNS = 24, 60
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 FILL = (
-    """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason, labels)
-       SELECT n, now(), now() - interval '20 seconds' * (n % 2), CASE WHEN n = 1 THEN 'LOST' ELSE 'RUNNING' END, now(),
-           'reported', jsonb_build_object('group', CASE WHEN n <= 2 THEN E'a\\x1b[31m' ELSE 'g' || n % 15 END)
+    """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
+       labels)
+       SELECT n, now(), now() - interval '20 seconds' * (n % 2), CASE WHEN n = 1 THEN 'LOST' ELSE
+           'RUNNING' END, now(),
+           'reported', jsonb_build_object('group', CASE WHEN n <= 2 THEN E'a\\x1b[31m' ELSE 'g' || n
+               % 15 END)
        FROM generate_series(1, 40) n""",
     """INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
-       SELECT n, now(), 'worker', 1 + n % 40, CASE WHEN n = 1200 THEN 'LOST' ELSE 'RUNNING' END, 'reported'
+       SELECT n, now(), 'worker', 1 + n % 40, CASE WHEN n = 1200 THEN 'LOST' ELSE 'RUNNING' END,
+           'reported'
        FROM generate_series(1, 1200) n""",
     "UPDATE revision_counter SET revision = 1200",
     """INSERT INTO alerts (key, rule, severity, summary, opened_at, group_name)
@@ -57,8 +61,14 @@ class Terminal:
     """What a process draws on a terminal of its own. `lines` are those of the last whole frame."""
 
     def __init__(self, *arguments, **settings):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")}
-        environment |= {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("MANMAN_STATUS_")
+        }
+        environment |= {
+            f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()
+        }
         environment |= {"TERM": "xterm-256color"}
         for size in ("COLUMNS", "LINES"):  # these would outweigh the terminal's own
             environment.pop(size, None)
@@ -66,7 +76,9 @@ class Terminal:
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-            os.execve(sys.executable, [sys.executable, "-m", "manman_status", *arguments], environment)
+            os.execve(
+                sys.executable, [sys.executable, "-m", "manman_status", *arguments], environment
+            )
         asyncio.get_running_loop().add_reader(self._terminal, self._read)
 
     def _read(self):
@@ -150,14 +162,17 @@ async def test_a_small_terminal_is_filled_and_given_back(number, fleet, start_ap
     await eventually(lambda: len(terminal.lines) == ROWS)
     assert {len(line) for line in terminal.lines} == {COLUMNS}
     assert all(
-        re.search(rf"{section}.*: \d+ of \d+", terminal.text) for section in ("groups", "alerts", "last changes")
+        re.search(rf"{section}.*: \d+ of \d+", terminal.text)
+        for section in ("groups", "alerts", "last changes")
     )
     assert await terminal.end(number) == 0
     assert "\x1b[?1049h" in terminal.drawn, "a screen of its own"
     await eventually(lambda: "\x1b[?1049l" in terminal.drawn)
 
 
-async def test_that_nobody_listens_or_answers_cannot_be_overlooked(fleet, database, start_role, eventually):
+async def test_that_nobody_listens_or_answers_cannot_be_overlooked(
+    fleet, database, start_role, eventually
+):
     """And both end when they are over."""
     port = free_port()
 
@@ -172,7 +187,9 @@ async def test_that_nobody_listens_or_answers_cannot_be_overlooked(fleet, databa
     await fleet.execute("UPDATE observation SET observed_through = now() - interval '90 seconds'")
     await eventually(lambda: terminal.text.startswith("degraded: everything until"))
     await fleet.execute("UPDATE observation SET observed_through = now() - interval '10 minutes'")
-    await eventually(lambda: terminal.text.startswith("BLIND since") and "unknown: " in terminal.text)
+    await eventually(
+        lambda: terminal.text.startswith("BLIND since") and "unknown: " in terminal.text
+    )
     assert terminal.lines[0].strip() == "", "a bar of several lines"
     api.kill()
     await eventually(lambda: f":{port} does not answer" in terminal.text)
@@ -188,4 +205,7 @@ async def test_that_nobody_listens_or_answers_cannot_be_overlooked(fleet, databa
 async def test_an_api_that_is_not_there_is_1_and_one_line(manman_status):
     finished = await manman_status("watch", url="http://127.0.0.1:1")
     assert (finished.code, finished.out) == (1, "")
-    assert finished.err == "manman-status: http://127.0.0.1:1 does not answer: [Errno 111] Connection refused\n"
+    assert (
+        finished.err
+        == "manman-status: http://127.0.0.1:1 does not answer: [Errno 111] Connection refused\n"
+    )
