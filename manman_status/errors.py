@@ -86,4 +86,5 @@ class UnknownAlert(ManManStatusError):  # noqa: N818
 
 class PluginMissing(ManManStatusError):  # noqa: N818
     """RabbitMQ lacks the plugin rabbitmq_consistent_hash_exchange, which more than one partition
-    needs: `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`, or set MANMAN_STATUS_PARTITIONS=1"""
+    needs: `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`, or set
+    MANMAN_STATUS_PARTITIONS=1"""
