@@ -11,9 +11,9 @@ import asyncpg
 from bench.stack import Stack
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.sweep import SweepRules
-from manman_status.pipeline.leadership import LEASE, Leadership
-from manman_status.pipeline.statistics import Statistics
-from manman_status.pipeline.sweep import Sweeper
+from manman_status.leadership import LEASE, Leadership
+from manman_status.processor.leader.sweep import Sweeper
+from manman_status.processor.statistics import Statistics
 from manman_status.store.leases import hold_lease
 from manman_status.store.migrate import migrate
 from manman_status.store.pool import create_pool

@@ -3,7 +3,7 @@ made of lists.
 
 The domain and what finds steps of the clock are the real ones. Re-stated here are the broker's
 behaviour, the rules that stand in SQL (`store/observation.py`, `store/clock_step.py`), and which
-queues are read (`processor/reading.py`, `pipeline/housekeeping.py`).
+queues are read (`processor/broker/reading.py`, `processor/leader/housekeeping.py`).
 Times are seconds since START: true ones of the world and its workers; in the database and in
 canaries those of the database's clock, which may step.
 """
@@ -16,6 +16,7 @@ from math import ceil
 
 import msgspec
 
+from manman_status.clock import DatabaseClock
 from manman_status.domain.clock import ClockReading
 from manman_status.domain.events import (
     Heartbeat,
@@ -31,7 +32,6 @@ from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules, sweep
 from manman_status.domain.workers import microseconds
-from manman_status.pipeline.clock import DatabaseClock
 from tests.builders import START, inventory
 
 LIFECYCLE = "lifecycle"

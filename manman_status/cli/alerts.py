@@ -211,7 +211,7 @@ def channels_asked(url: str | None) -> list[AppriseChannel]:
 
 async def tell(channels: list[AppriseChannel]) -> list[str | None]:
     """Of each why it has not taken it; None when it has."""
-    from manman_status.pipeline.notifying import NotTaken
+    from manman_status.processor.notifying import NotTaken
 
     async def reason(channel: AppriseChannel) -> str | None:
         try:

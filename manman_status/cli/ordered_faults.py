@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeAlias
 
 from cyclopts import CoercionError, Parameter, Token
 
-from manman_status.simulator.faults import Kill, KillGroup, Pause
-from manman_status.simulator.fleet import GROUPS
+from manman_status.lab.simulator.faults import Kill, KillGroup, Pause
+from manman_status.lab.simulator.fleet import GROUPS
 
 SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")

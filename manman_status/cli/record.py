@@ -19,10 +19,10 @@ from manman_status.cli.broker import connected, publishing
 from manman_status.cli.flags import RabbitmqUrl
 from manman_status.cli.tables import numbered
 from manman_status.errors import CommandFailed, SettingsError
-from manman_status.recording.lines import is_cut_off, read_lines
-from manman_status.recording.player import Player, Schedule
-from manman_status.recording.recorder import Recorder
-from manman_status.recording.tape import Tape
+from manman_status.lab.recording.lines import is_cut_off, read_lines
+from manman_status.lab.recording.player import Player, Schedule
+from manman_status.lab.recording.recorder import Recorder
+from manman_status.lab.recording.tape import Tape
 from manman_status.settings import load_settings
 
 DEAF_AFTER_CANARIES = 5

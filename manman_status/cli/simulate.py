@@ -14,9 +14,9 @@ from cyclopts.validators import Number
 from manman_status.cli.flags import RabbitmqUrl
 from manman_status.cli.ordered_faults import KillGroups, Kills, Pauses, Seconds
 from manman_status.cli.simulation import live, live_verified
+from manman_status.lab.simulator.delivery import Delivery
+from manman_status.lab.simulator.fleet import Fleet, FleetPlan
 from manman_status.settings import load_settings
-from manman_status.simulator.delivery import Delivery
-from manman_status.simulator.fleet import Fleet, FleetPlan
 
 Chance: TypeAlias = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 Switch: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]

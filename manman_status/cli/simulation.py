@@ -20,16 +20,16 @@ from manman_status.cli.broker import connected
 from manman_status.cli.verdict import print_verdict
 from manman_status.domain.liveness import timeout_seconds
 from manman_status.errors import CommandFailed
+from manman_status.lab.simulator.delivery import Delivery
+from manman_status.lab.simulator.fleet import GROUPS, INSTANCES_OF_A_WORKER, Fleet
+from manman_status.lab.simulator.judgement import Judge
+from manman_status.lab.simulator.observed import Observation
+from manman_status.lab.simulator.readers import tell_unread
+from manman_status.lab.simulator.run import FleetRun
+from manman_status.lab.simulator.truth import Truth
+from manman_status.lab.simulator.watcher import Watcher
 from manman_status.reporter.connection import Publisher, open_publisher
 from manman_status.settings import Settings, redacted
-from manman_status.simulator.delivery import Delivery
-from manman_status.simulator.fleet import GROUPS, INSTANCES_OF_A_WORKER, Fleet
-from manman_status.simulator.judgement import Judge
-from manman_status.simulator.observed import Observation
-from manman_status.simulator.readers import tell_unread
-from manman_status.simulator.run import FleetRun
-from manman_status.simulator.truth import Truth
-from manman_status.simulator.watcher import Watcher
 from manman_status.wire.topology import Topology
 
 API_ANSWERS_WITHIN_SECONDS = 10.0

@@ -16,8 +16,8 @@ from manman_status.cli.views import AsJson
 from manman_status.domain.liveness import MISSED_BEATS_TO_EXPIRE
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import CommandFailed, SettingsError
-from manman_status.recording.lines import is_cut_off, read_lines
-from manman_status.recording.what_if import Outcome, Recorded, Verdict, collect, conclude
+from manman_status.lab.recording.lines import is_cut_off, read_lines
+from manman_status.lab.recording.what_if import Outcome, Recorded, Verdict, collect, conclude
 from manman_status.settings import load_settings
 
 TIMEOUTS = (5.0, 10.0, 15.0, 30.0, 60.0)

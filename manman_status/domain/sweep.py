@@ -1,7 +1,7 @@
 """The sweep over rows in memory: what silence leads to, given how far the fleet was observed.
 
-The same rules stand in SQL in `store/sweep.py`, which `pipeline/sweep.py` drives; a test holds the
-two together.
+The same rules stand in SQL in `store/sweep.py`, which `processor/leader/sweep.py` drives; a test
+holds the two together.
 """
 
 from __future__ import annotations

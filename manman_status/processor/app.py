@@ -19,39 +19,39 @@ import uvloop
 
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel, within
+from manman_status.clock import DatabaseClock
 from manman_status.domain.rows import Patience
 from manman_status.errors import ManManStatusError, SchemaBehind
-from manman_status.pipeline.admission import Admission
-from manman_status.pipeline.alerting import Alerter
-from manman_status.pipeline.canary import Observer
-from manman_status.pipeline.clock import DatabaseClock
-from manman_status.pipeline.dead_letters import DeadLetterRelay, Sampler
-from manman_status.pipeline.history import HistoryCheck
-from manman_status.pipeline.housekeeping import Housekeeper
-from manman_status.pipeline.ingest import Ingest
-from manman_status.pipeline.leadership import Leadership
-from manman_status.pipeline.notifying import (
+from manman_status.leadership import Leadership
+from manman_status.processor.admission import Admission
+from manman_status.processor.alerting import Alerter
+from manman_status.processor.broker.canaries import BrokerCanaries
+from manman_status.processor.broker.connection import QueueReader
+from manman_status.processor.broker.declare import delete_left, look_at, release
+from manman_status.processor.broker.publisher import DeadLetters, StatusPublisher
+from manman_status.processor.broker.publishing import Publishing
+from manman_status.processor.broker.reading import Reading
+from manman_status.processor.broker.subscribers import Subscription
+from manman_status.processor.canary import Observer
+from manman_status.processor.flow import Flow
+from manman_status.processor.ingest import Ingest
+from manman_status.processor.leader.dead_letters import DeadLetterRelay, Sampler
+from manman_status.processor.leader.history import HistoryCheck
+from manman_status.processor.leader.housekeeping import Housekeeper
+from manman_status.processor.leader.relay import Relay
+from manman_status.processor.leader.sweep import Sweeper
+from manman_status.processor.leader.uptime_days import UptimeDays
+from manman_status.processor.notifying import (
     LONGEST_BACKOFF_SECONDS,
     BrokerTeller,
     Channel,
     ChannelTeller,
     Teller,
 )
-from manman_status.pipeline.relay import Relay
-from manman_status.pipeline.seal import Seal
-from manman_status.pipeline.statistics import Statistics
-from manman_status.pipeline.sweep import Sweeper
-from manman_status.pipeline.uptime_days import UptimeDays
-from manman_status.processor.canaries import BrokerCanaries
-from manman_status.processor.connection import QueueReader
-from manman_status.processor.declare import delete_left, look_at, release
-from manman_status.processor.flow import Flow
 from manman_status.processor.probes import probe_files
-from manman_status.processor.publisher import DeadLetters, StatusPublisher
-from manman_status.processor.publishing import Publishing
-from manman_status.processor.reading import Reading
 from manman_status.processor.running import Part, Runs, unless_stopped
-from manman_status.processor.subscribers import Subscription
+from manman_status.processor.seal import Seal
+from manman_status.processor.statistics import Statistics
 from manman_status.reporter.alarms import learn_reasons
 from manman_status.settings import Settings
 from manman_status.store.checkup import require_writes

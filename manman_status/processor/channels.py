@@ -26,7 +26,7 @@ from manman_status.domain.alerts.message import Message, Tone, compose, worst_fi
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.telling import News, ToldAlert
 from manman_status.errors import SettingsError
-from manman_status.pipeline.notifying import NotTaken
+from manman_status.processor.notifying import NotTaken
 from manman_status.settings import Settings
 
 apprise_log = logging.getLogger("apprise")

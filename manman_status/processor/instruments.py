@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
-from manman_status.pipeline.statistics import Statistics
+from manman_status.processor.statistics import Statistics
 
 
 class Numbers:

@@ -29,7 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 if TYPE_CHECKING:
     from opentelemetry.util.types import AnyValue
 
-    from manman_status.processor.received import Received
+    from manman_status.processor.broker.received import Received
     from manman_status.telemetry import Telemetry
 
 W3C = TraceContextTextMapPropagator()

@@ -323,7 +323,7 @@ class Processor(SQLModel, table=True):
     last_seen: datetime = Field(sa_column=_time(nullable=False))
     # Processors of the release before write it, and their apis read it.
     settled_through: dict[str, str] = Field(sa_column=_json())
-    # What `pipeline/statistics.py` counts, since it started.
+    # What `processor/statistics.py` counts, since it started.
     statistics: dict[str, Any] = Field(sa_column=_json())
 
 
@@ -452,7 +452,8 @@ class DeadLetterOutbox(SQLModel, table=True):
     at: datetime = Field(
         sa_column=Column(DateTime(timezone=True), nullable=False, server_default=text("now()"))
     )
-    # `pipeline/dead_letters.py`'s Letter, as bytes: its texts may hold what no text column takes.
+    # `processor/leader/dead_letters.py`'s Letter, as bytes: its texts may hold what no text column
+    # takes.
     letter: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from manman_status.api.metrics import fleet_families, http_metrics
-from manman_status.pipeline.statistics import Statistics
+from manman_status.processor.statistics import Statistics
 from manman_status.store.measured import Measured
 from tests.deployment.chart import render
 from tests.integration.api.test_health import TIMEOUTS

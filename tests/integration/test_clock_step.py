@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from manman_status.pipeline.housekeeping import Housekeeper
-from manman_status.pipeline.leadership import Leadership
+from manman_status.leadership import Leadership
+from manman_status.processor.leader.housekeeping import Housekeeper
 from manman_status.store.clock_step import read_step, settle_alerts, settle_fleet
 from manman_status.store.leases import HeldLease, LeaseLost, check_lease, hold_lease
 from manman_status.store.observation import (

@@ -17,11 +17,11 @@ from manman_status.cancellation import cancel
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.errors import BrokerUnavailable
-from manman_status.pipeline.leadership import Leadership
-from manman_status.pipeline.relay import Relay
-from manman_status.pipeline.statistics import Statistics
-from manman_status.processor.publisher import StatusPublisher
-from manman_status.processor.publishing import Publishing
+from manman_status.leadership import Leadership
+from manman_status.processor.broker.publisher import StatusPublisher
+from manman_status.processor.broker.publishing import Publishing
+from manman_status.processor.leader.relay import Relay
+from manman_status.processor.statistics import Statistics
 from manman_status.store.pool import create_pool
 from manman_status.store.relay import count_unsent, read_sent_revision
 from manman_status.store.writes import append_transitions

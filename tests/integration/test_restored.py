@@ -18,7 +18,7 @@ from manman_status.cli.client import Client
 from manman_status.cli.watched import Fleet
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
-from manman_status.pipeline.history import HistoryCheck
+from manman_status.processor.leader.history import HistoryCheck
 from manman_status.settings import load_settings
 from manman_status.store.epochs import begin_epoch, look
 from manman_status.store.pool import create_pool

@@ -12,9 +12,9 @@ from manman_status.domain.guard import GuardRules
 from manman_status.domain.rows import Rows, ServerInstance, Worker
 from manman_status.domain.status import INFERRED, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules, sweep
-from manman_status.pipeline.leadership import LEASE, Leadership
-from manman_status.pipeline.statistics import Statistics
-from manman_status.pipeline.sweep import Sweeper
+from manman_status.leadership import LEASE, Leadership
+from manman_status.processor.leader.sweep import Sweeper
+from manman_status.processor.statistics import Statistics
 from manman_status.store.leases import hold_lease
 from manman_status.store.pool import create_pool
 from manman_status.store.sweep import read_guards

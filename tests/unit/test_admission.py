@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
-from manman_status.pipeline.admission import Admission
-from manman_status.pipeline.seal import Seal
+from manman_status.processor.admission import Admission
+from manman_status.processor.seal import Seal
 from manman_status.wire.inbound import decode
 from manman_status.wire.notices import (
     CONTROL_KEYS,

@@ -38,7 +38,7 @@ from manman_status.domain.alerts.scene import (
 from manman_status.domain.alerts.server_crashed import crash_of
 from manman_status.domain.alerts.telling import News, ToldAlert, news_of
 from manman_status.domain.status import Entity, Reason, StatusType
-from manman_status.pipeline.statistics import Statistics
+from manman_status.processor.statistics import Statistics
 from tests.builders import START
 
 NOW = START + timedelta(hours=1)

@@ -17,7 +17,7 @@ from manman_status.domain.alerts.alert import AlertState, Severity, Subject
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.alerts.telling import ToldAlert
 from manman_status.domain.status import INFERRED, Entity, Reason, StatusType
-from manman_status.processor.asyncapi import text
+from manman_status.processor.broker.asyncapi import text
 from manman_status.wire import notices
 from manman_status.wire.commands import EVENTS, NOTICES, WireEvent, WireServer
 from manman_status.wire.inbound import decode
@@ -61,7 +61,7 @@ def problems(instance: Any, schema: dict[str, Any]) -> list[str]:
 
 def test_what_is_shipped_is_what_this_program_would_make() -> None:
     assert text() == SHIPPED, (
-        "python -m manman_status.processor.asyncapi > manman_status/api/asyncapi.json"
+        "python -m manman_status.processor.broker.asyncapi > manman_status/api/asyncapi.json"
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from manman_status.pipeline.batcher import Batcher
+from manman_status.processor.batcher import Batcher
 
 NEVER_MS = 3_600_000
 

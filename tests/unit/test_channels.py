@@ -13,8 +13,8 @@ import requests
 
 from manman_status.domain.alerts.alert import Severity, Subject
 from manman_status.domain.alerts.telling import News
-from manman_status.pipeline.notifying import NotTaken
 from manman_status.processor.channels import given_channel, open_channels
+from manman_status.processor.notifying import NotTaken
 from manman_status.settings import Settings
 from tests.builders import START
 from tests.unit.test_alert_rules import OVER, told_alert

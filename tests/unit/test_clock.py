@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 
 from manman_status.cli.views import observation_line
+from manman_status.clock import DatabaseClock
 from manman_status.domain.alerts.judgement import judge
 from manman_status.domain.alerts.scene import Scene
 from manman_status.domain.clock import ClockReading, ClockStep, step_between
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.liveness import observation_state
-from manman_status.pipeline.clock import DatabaseClock
 from tests.builders import START
 
 HOUR = 3600.0

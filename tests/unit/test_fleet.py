@@ -13,7 +13,7 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from manman_status.simulator.fleet import Fleet, FleetPlan
+from manman_status.lab.simulator.fleet import Fleet, FleetPlan
 from manman_status.wire.inbound import decode
 
 BEGUN = datetime(2026, 11, 23, 8, tzinfo=UTC)

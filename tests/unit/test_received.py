@@ -11,8 +11,8 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from manman_status.processor.broker.received import TAG, Deliveries
 from manman_status.processor.flow import Flow
-from manman_status.processor.received import TAG, Deliveries
 from manman_status.wire.properties import Deliver
 
 

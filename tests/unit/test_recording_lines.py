@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manman_status.recording.lines import (
+from manman_status.lab.recording.lines import (
     DamagedRecording,
     encode_line,
     gap_line,
@@ -17,7 +17,7 @@ from manman_status.recording.lines import (
     message_line,
     read_lines,
 )
-from manman_status.recording.player import Schedule
+from manman_status.lab.recording.player import Schedule
 from tests.builders import START
 
 BEAT = b'{"command_type":"HEARTBEAT","command_args":["7"]}'

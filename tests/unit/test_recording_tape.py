@@ -8,8 +8,8 @@ from io import FileIO
 import pytest
 
 from manman_status.errors import CommandFailed
-from manman_status.recording.lines import read_lines
-from manman_status.recording.tape import Tape
+from manman_status.lab.recording.lines import read_lines
+from manman_status.lab.recording.tape import Tape
 from tests.builders import START
 
 CANARY, BEAT = "worker.canary.heartbeat", "worker.7.heartbeat"

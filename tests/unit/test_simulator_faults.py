@@ -11,10 +11,14 @@ import pytest
 
 from manman_status.cli.ordered_faults import kill, kill_group, pause, seconds
 from manman_status.domain.events import Heartbeat, WorkerStarted
-from manman_status.simulator.delivery import COPIES_WITHIN_SECONDS, Delivery, longest_hold_seconds
-from manman_status.simulator.faults import Kill, KillGroup, Pause
-from manman_status.simulator.fleet import Fleet, FleetPlan
-from manman_status.simulator.messages import Message, Said
+from manman_status.lab.simulator.delivery import (
+    COPIES_WITHIN_SECONDS,
+    Delivery,
+    longest_hold_seconds,
+)
+from manman_status.lab.simulator.faults import Kill, KillGroup, Pause
+from manman_status.lab.simulator.fleet import Fleet, FleetPlan
+from manman_status.lab.simulator.messages import Message, Said
 from manman_status.wire.inbound import decode
 
 BEGUN = datetime(2026, 11, 23, 8, tzinfo=UTC)

@@ -7,7 +7,7 @@ import msgspec
 from manman_status.api.responses import Processor
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
-from manman_status.pipeline.statistics import BATCH_SECONDS, Histogram, Statistics
+from manman_status.processor.statistics import BATCH_SECONDS, Histogram, Statistics
 from tests.builders import heartbeat
 
 

@@ -10,10 +10,9 @@ import pytest
 from manman_status.cli.tables import percentile
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Reason, StatusType
-from manman_status.reporter.messages import Report
-from manman_status.simulator.judgement import Judge, Wrong
-from manman_status.simulator.messages import Message, Said
-from manman_status.simulator.observed import (
+from manman_status.lab.simulator.judgement import Judge, Wrong
+from manman_status.lab.simulator.messages import Message, Said
+from manman_status.lab.simulator.observed import (
     Observation,
     SeenGuard,
     SeenObservation,
@@ -21,7 +20,8 @@ from manman_status.simulator.observed import (
     SeenSystem,
     SeenWorker,
 )
-from manman_status.simulator.truth import Truth
+from manman_status.lab.simulator.truth import Truth
+from manman_status.reporter.messages import Report
 
 TIMEOUT = 15.0
 GRACE = 30.0

@@ -9,8 +9,8 @@ import pytest
 
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.sweep import SweepRules
-from manman_status.recording.lines import gap_line, message_line
-from manman_status.recording.what_if import Verdict, collect, conclude
+from manman_status.lab.recording.lines import gap_line, message_line
+from manman_status.lab.recording.what_if import Verdict, collect, conclude
 from manman_status.reporter.messages import Incarnation
 from tests.builders import START
 

@@ -13,7 +13,7 @@ DOCUMENT = Path(__file__).parents[1] / "asyncapi.json"
 
 @cache
 def asyncapi_document() -> bytes:
-    """Made by `processor/asyncapi.py`, which this half does not load."""
+    """Made by `processor/broker/asyncapi.py`, which this half does not load."""
     return DOCUMENT.read_bytes()
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from manman_status.domain.status import StatusType
-from manman_status.pipeline.leadership import LEASE, Leadership
-from manman_status.pipeline.uptime_days import UptimeDays
+from manman_status.leadership import LEASE, Leadership
+from manman_status.processor.leader.uptime_days import UptimeDays
 from manman_status.store.forgetting import forget_worker
 from manman_status.store.leases import LeaseLost, hold_lease
 from manman_status.store.pool import create_pool

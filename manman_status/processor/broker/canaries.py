@@ -1,0 +1,149 @@
+"""Canaries on the broker: sent through each queue by the way that workers' messages go."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from manman_status.cancellation import within
+from manman_status.errors import BrokerUnavailable
+from manman_status.processor.broker.declare import BROKER_FAULTS, declare_dropped, look_at, topic
+from manman_status.processor.broker.publishing import Publishing
+from manman_status.processor.broker.reading import Reading
+from manman_status.processor.seal import Seal
+from manman_status.store.observation import QueueMark, QueueState
+from manman_status.wire.notices import CANARY_KEYS, CanaryKind, partition_canary_key
+from manman_status.wire.topology import Topology
+
+log = structlog.get_logger()
+
+ASK_WITHIN_SECONDS = 1.0
+UNPROVEN_SECONDS = 2.0
+TRIED_KEYS = 4
+"""For each queue that a canary with the known key has not reached lately."""
+KEYS = 1_000_000
+
+
+class BrokerCanaries:
+    """Failing to send one is no error: its absence is what tells."""
+
+    def __init__(
+        self,
+        publishing: Publishing,
+        reading: Reading,
+        topology: Topology,
+        processor_id: str,
+        seal: Seal,
+    ) -> None:
+        self._seal = seal
+        self._publishing = publishing
+        self._reading = reading
+        self._topology = topology
+        self._processor_id = processor_id
+        self._exchange = topic(topology.inbound_exchange)
+
+    @property
+    def is_connected(self) -> bool:
+        """Of reading alone: a processor that cannot publish proves nothing, but has missed nothing
+        either."""
+        return self._reading.is_connected
+
+    @property
+    def losses(self) -> int:
+        return self._reading.losses
+
+    @property
+    def alarm(self) -> str | None:
+        return self._publishing.alarm
+
+    @property
+    def given(self) -> list[str]:
+        return self._reading.given
+
+    @property
+    def problems(self) -> dict[str, str]:
+        publishing = {"publishing": self._publishing.problem} if self._publishing.problem else {}
+        return self._reading.problems | publishing
+
+    def follow(self, marks: Sequence[QueueMark], *, processors: int) -> None:
+        self._reading.follow(marks, processors=processors)
+
+    async def send(self, marks: Sequence[QueueMark], sent_at: datetime, clock_steps: int) -> None:
+        """One through each queue that messages are put into."""
+        active = [mark for mark in marks if mark.state is QueueState.ACTIVE]
+        heartbeats = [
+            mark for mark in active if self._topology.partition_of(mark.queue) is not None
+        ]
+        sent: list[tuple[CanaryKind, str]] = [
+            ("heartbeats", key) for key in self._heartbeat_keys(heartbeats, sent_at)
+        ]
+        if len(active) > len(heartbeats):
+            sent.append(("lifecycle", CANARY_KEYS["lifecycle"]))
+        bodies = {
+            kind: self._seal.signed_canary(kind, self._processor_id, sent_at, clock_steps)
+            for kind in CANARY_KEYS
+        }
+        for kind, key in sent:
+            await self._publish(bodies[kind], key)
+
+    def _heartbeat_keys(self, marks: Sequence[QueueMark], now: datetime) -> list[str]:
+        """Keys that reach each of the queues. Which queue a key reaches is RabbitMQ's to decide:
+        the one by which a canary came is kept with its watermark, and any others are tried where
+        none comes."""
+        if len(marks) == 1:
+            return [CANARY_KEYS["heartbeats"]]
+        lately = now - timedelta(seconds=UNPROVEN_SECONDS)
+        unproven = sum(
+            mark.observed_through is None or mark.observed_through < lately for mark in marks
+        )
+        tried = [partition_canary_key(random.randrange(KEYS)) for _ in range(TRIED_KEYS * unproven)]  # noqa: S311
+        return [*dict.fromkeys([mark.canary_key for mark in marks if mark.canary_key] + tried)]
+
+    async def _publish(self, body: bytes, key: str) -> None:
+        try:
+            await self._publishing.publish_canary(body, exchange=self._exchange, routing_key=key)
+        except BrokerUnavailable as error:
+            log.debug("canary_not_sent", routing_key=key, error=str(error))
+
+    async def depths(self) -> tuple[dict[str, int], int | None]:
+        queues = self._reading.queues
+        # By a connection that reads: of one that publishes RabbitMQ reads nothing during an alarm.
+        names = (*queues, self._topology.dead_letter_queue)
+        try:
+            *depths, dead_letters = await within(
+                ASK_WITHIN_SECONDS, asyncio.gather(*map(self._depth, names))
+            )
+        except TimeoutError:
+            return {}, None
+        return {
+            queue: depth for queue, depth in zip(queues, depths, strict=True) if depth is not None
+        }, dead_letters
+
+    async def _depth(self, queue: str) -> int | None:
+        try:
+            found = await within(
+                ASK_WITHIN_SECONDS, look_at(self._reading.some_connection(), queue)
+            )
+        except (*BROKER_FAULTS, BrokerUnavailable) as error:
+            log.debug("queue_depth_unknown", queue=queue, error=repr(error))
+            return None
+        if found is None and queue == self._topology.dead_letter_queue:
+            self._publishing.miss_dead_letters()
+        return None if found is None else found[0]
+
+    async def has_dropped(self) -> bool | None:
+        """Whether the broker dropped heartbeats lately; None when it cannot be asked."""
+        queue = self._topology.dropped_queue
+        try:
+            connection = self._reading.some_connection()
+            found = await within(ASK_WITHIN_SECONDS, look_at(connection, queue))
+            if found is None:  # somebody deleted it, and what it said is gone
+                await within(ASK_WITHIN_SECONDS, declare_dropped(connection, self._topology))
+        except (*BROKER_FAULTS, BrokerUnavailable) as error:
+            log.debug("dropped_heartbeats_unknown", error=repr(error))
+            return None
+        return found is None or found[0] > 0

@@ -1,0 +1,451 @@
+"""A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until
+it is stored.
+
+Most heartbeats say what the row of their worker says already. Those are stored by one statement,
+without reading the row.
+
+What fails is either the moment's fault or an item's. The moment's (the database is away, another
+processor was at the same rows) is tried again. An item's is not: the batch is halved until the item
+stands alone, its neighbours are stored, and it is handed back to become a dead letter. So no item
+stops the queue, whatever it raises, and no retry is without a bound unless the database itself is
+to blame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from time import perf_counter
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias, assert_never
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from manman_status.backoff import Backoff, OnceAMinute
+from manman_status.domain.events import Heartbeat, ReportedEvent
+from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
+from manman_status.domain.rows import Patience, Receipt, Rows, Transition
+from manman_status.domain.status import INFERRED
+from manman_status.domain.workers import microseconds
+from manman_status.errors import ManManStatusError, describe
+from manman_status.processor.alert_notices import take_alert_notice, take_forget
+from manman_status.processor.statistics import Statistics
+from manman_status.store.dead_letters import put_letters
+from manman_status.store.observation import move_watermark
+from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, Connection, Pool
+from manman_status.store.silences import TooManySilences
+from manman_status.store.sweep import release_guard
+from manman_status.store.writes import (
+    RowAppeared,
+    advance_steady,
+    append_transitions,
+    find_owners,
+    lock_instances,
+    lock_workers,
+    store_rows,
+    transaction_time,
+)
+from manman_status.wire.notices import (
+    AlertAcknowledged,
+    CanarySent,
+    Forget,
+    GuardReleased,
+    Notice,
+    SilenceAsked,
+    SilenceEnded,
+)
+
+log = structlog.get_logger()
+
+REFUSALS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.CardinalityViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.StatementTooComplexError,
+    asyncpg.PLPGSQLError,
+    TooManySilences,
+)
+"""The database can never store this: the fault of what is stored, and not the moment's."""
+
+TOO_MUCH = (
+    TimeoutError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalServerError,
+)
+"""More than one command has time or memory for, or a database that hangs: a smaller batch tells
+which."""
+
+CONFLICTS_OF_SEVERAL = 5
+CONFLICTS_OF_ONE = 25
+FAILURES_OF_ONE = 3
+"""Tries before a batch is halved, and before one item alone is refused. A failure of one item
+counts only when the database answers right after it."""
+
+Item: TypeAlias = ReportedEvent | Notice
+NOTICES = (CanarySent, GuardReleased, SilenceAsked, SilenceEnded, AlertAcknowledged, Forget)
+UNTRACED: Mapping[int, str] = MappingProxyType({})
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An item that was understood but cannot be stored, by its place in the batch."""
+
+    index: int
+    reason: str
+
+
+class Unstorable(ManManStatusError):  # noqa: N818
+    """{reason}"""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason=reason)
+
+
+class _Batch(NamedTuple):
+    """`items` in the order they came; `traceparents` by the place of an item; `letters` are packed
+    dead letters."""
+
+    queue: str
+    items: Sequence[Item]
+    traceparents: Mapping[int, str]
+    letters: Sequence[tuple[UUID, bytes]]
+
+    def halves(self) -> tuple[_Batch, _Batch]:
+        middle = len(self.items) // 2
+        later = {
+            place - middle: traceparent
+            for place, traceparent in self.traceparents.items()
+            if place >= middle
+        }
+        return (
+            _Batch(self.queue, self.items[:middle], self.traceparents, ()),
+            _Batch(self.queue, self.items[middle:], later, self.letters),
+        )
+
+
+class _Tries:
+    """What came of the tries to store one batch. `owners` are further workers whose rows it
+    concerns."""
+
+    def __init__(self) -> None:
+        self.backoff = Backoff()
+        self.conflicts = 0
+        self.failures = 0
+        self.owners: set[int] = set()
+        self.is_connected = False
+
+
+class Ingest:
+    """Stores batches; only cancelling it makes it give up. `wake` is called after transitions were
+    committed."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        statistics: Statistics,
+        *,
+        patience: Patience,
+        wake: Callable[[], None],
+    ) -> None:
+        self._pool = pool
+        self._statistics = statistics
+        self._patience = patience
+        self._wake = wake
+        self._traceback = OnceAMinute()
+
+    async def store(
+        self,
+        queue: str,
+        items: Sequence[Item],
+        letters: Sequence[tuple[UUID, bytes]] = (),
+        traceparents: Mapping[int, str] = UNTRACED,
+    ) -> list[Refused]:
+        """Return after the commit of all that can be stored, with what cannot.
+
+        A canary speaks for all that came before it, so halves are stored in their order.
+        `traceparents` are by the place of an event, and kept with the transitions that it causes.
+        """
+        return await self._store(_Batch(queue, items, traceparents, letters))
+
+    async def _store(self, batch: _Batch) -> list[Refused]:
+        try:
+            await self._store_until_done(batch)
+        except Unstorable as fault:
+            if len(batch.items) > 1:
+                first, later = batch.halves()
+                refused = await self._store(first)
+                return [
+                    *refused,
+                    *(
+                        Refused(r.index + len(first.items), r.reason)
+                        for r in await self._store(later)
+                    ),
+                ]
+            if batch.letters:
+                await self._store(batch._replace(items=()))
+            log.debug(
+                "item_quarantined",
+                queue=batch.queue,
+                kind=type(batch.items[0]).__name__,
+                reason=fault.reason,
+            )
+            return [Refused(0, fault.reason)]
+        return []
+
+    async def _store_until_done(self, batch: _Batch) -> None:
+        """Raises Unstorable when the batch, and not the moment, is to blame."""
+        tries = _Tries()
+        events, notices = _apart(batch.items)
+        while True:
+            begun = perf_counter()
+            try:
+                async with self._pool.acquire() as connection:
+                    tries.is_connected = True
+                    async with connection.transaction():
+                        transitions = await self._store_batch(
+                            connection, batch, events, notices, tries.owners
+                        )
+            except Exception as error:  # noqa: BLE001 - the boundary of one batch: each is judged
+                await asyncio.sleep(await self._judge(error, batch, tries))
+            else:
+                if tries.backoff.failures:
+                    seconds = tries.backoff.failing_seconds
+                    log.info("database_back", held_events=len(batch.items), failed_seconds=seconds)
+                self._count(
+                    [event for _, event in events],
+                    transitions,
+                    round((perf_counter() - begun) * 1000, 1),
+                )
+                return
+
+    async def _judge(self, error: Exception, batch: _Batch, tries: _Tries) -> float:
+        """The seconds after which to try again. Raises Unstorable when that would fail again."""
+        alone = len(batch.items) <= 1
+        connected, tries.is_connected = tries.is_connected, False
+        match error:
+            case RowAppeared() | asyncpg.TransactionRollbackError():
+                # Another processor was at the same rows, or other workers' rows are concerned too:
+                # again, at once.
+                tries.conflicts += 1
+                if isinstance(error, RowAppeared):
+                    tries.owners |= error.owners
+                if batch.items and tries.conflicts > (
+                    CONFLICTS_OF_ONE if alone else CONFLICTS_OF_SEVERAL
+                ):
+                    raise Unstorable(
+                        f"it conflicts with other rows again and again: {describe(error)}"
+                    ) from error
+                return random.uniform(0, 0.01) * tries.conflicts  # noqa: S311
+            case _ if isinstance(error, REFUSALS) and batch.items:
+                raise Unstorable(f"the database refuses it: {error}") from error
+            case _ if isinstance(error, DATABASE_ERRORS):
+                # Dead letters alone are bytes that the database takes: they wait until it does.
+                if batch.items and connected and isinstance(error, TOO_MUCH):
+                    tries.failures += bool(not alone or await self._answers())
+                    if tries.failures >= (FAILURES_OF_ONE if alone else 1):
+                        raise Unstorable(
+                            f"it is too much for the database: {describe(error)}"
+                        ) from error
+                delay = tries.backoff.failed()
+                if tries.backoff.is_worth_saying:
+                    log.warning(
+                        "database_away"
+                        if isinstance(error, CONNECTION_ERRORS)
+                        else "database_refuses_batch",
+                        error=describe(error),
+                        held_events=len(batch.items),
+                        failing_seconds=tries.backoff.failing_seconds,
+                    )
+                return delay
+            case _:
+                if self._traceback.is_due():
+                    log.error(
+                        "storing_failed", queue=batch.queue, items=len(batch.items), exc_info=error
+                    )
+                raise Unstorable(f"storing it fails: {describe(error)}") from error
+
+    async def _answers(self) -> bool:
+        """True when the database answers what costs nothing: then it is not the database that
+        hangs."""
+        try:
+            async with asyncio.timeout(1), self._pool.acquire() as connection:
+                await transaction_time(connection)
+        except DATABASE_ERRORS:
+            return False
+        return True
+
+    async def _store_batch(
+        self,
+        connection: Connection,
+        batch: _Batch,
+        events: Sequence[tuple[int, ReportedEvent]],
+        notices: Sequence[Notice],
+        owners: set[int],
+    ) -> list[Transition]:
+        """Merge and write these within the caller's transaction; the transitions that came of
+        it."""
+        transitions: list[Transition] = []
+        caused_by: list[str | None] = []
+        if events:
+            transitions, caused_by = await _store_events(
+                connection, events, batch.traceparents, owners, self._patience
+            )
+        if notices:
+            transitions += await self._take_notices(connection, batch.queue, notices)
+        await put_letters(connection, batch.letters)
+        await append_transitions(connection, transitions, caused_by)
+        return transitions
+
+    async def _take_notices(
+        self, connection: Connection, queue: str, notices: Sequence[Notice]
+    ) -> list[Transition]:
+        """The transitions that came of them."""
+        transitions: list[Transition] = []
+        newest: CanarySent | None = None
+        for notice in notices:
+            match notice:
+                case CanarySent():
+                    newest = max(newest or notice, notice, key=_age_of_canary)
+                case GuardReleased():
+                    if await release_guard(connection, notice.group):
+                        log.info("guard_released", group=notice.group)
+                case Forget():
+                    transitions += await take_forget(connection, notice)
+                case SilenceAsked() | SilenceEnded() | AlertAcknowledged():
+                    await take_alert_notice(connection, notice)
+                case _:
+                    assert_never(notice)
+        if newest is not None:
+            await move_watermark(
+                connection,
+                queue,
+                sent_at=newest.sent_at,
+                clock_steps=newest.clock_steps,
+                canary_key=newest.came_by,
+            )
+        return transitions
+
+    def _count(
+        self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], ms: float
+    ) -> None:
+        log.debug("batch_stored", events=len(events), transitions=len(transitions), ms=ms)
+        self._statistics.add_batch(events, transitions, ms=ms)
+        if transitions:
+            self._wake()
+
+
+def _age_of_canary(canary: CanarySent) -> tuple[int, datetime]:
+    """Grows: a time is compared within the same number of steps of the database's clock."""
+    return canary.clock_steps, canary.sent_at
+
+
+def _apart(items: Sequence[Item]) -> tuple[list[tuple[int, ReportedEvent]], list[Notice]]:
+    """The events, each with its place among the items, and the control messages."""
+    events: list[tuple[int, ReportedEvent]] = []
+    notices: list[Notice] = []
+    for place, item in enumerate(items):
+        if isinstance(item, NOTICES):
+            notices.append(item)
+        else:
+            events.append((place, item))
+    return events, notices
+
+
+async def _store_events(
+    connection: Connection,
+    events: Sequence[tuple[int, ReportedEvent]],
+    traceparents: Mapping[int, str],
+    owners: set[int],
+    patience: Patience,
+) -> tuple[list[Transition], list[str | None]]:
+    """The transitions, and what each was caused by when any of the events is traced."""
+    caused_by: list[str | None] = []
+    now = await transaction_time(connection)
+    order = microseconds(now)
+    if not owners and (beats := _beats(events, order)):
+        advanced = await advance_steady(connection, beats, now)
+        events = [(place, event) for place, event in events if event.worker_id not in advanced]  # type: ignore[union-attr]
+        if not events:
+            return [], []
+    rows = await _load(connection, (event for _, event in events), owners)
+    for place, event in events:
+        merge(rows, event, Receipt(now, order + place, patience))
+        if traceparents:
+            caused_by += [traceparents.get(place)] * (len(rows.transitions) - len(caused_by))
+    await store_rows(connection, rows)
+    return rows.transitions, caused_by
+
+
+def _beats(events: Sequence[tuple[int, ReportedEvent]], now: int) -> dict[int, Heartbeat | None]:
+    """The heartbeats by worker, None for a worker of which one is not whole, or several came. `now`
+    is in µs.
+
+    Empty where no heartbeat is left, or anything else is reported too: that may concern the same
+    workers.
+    """
+    beats: dict[int, Heartbeat | None] = {}
+    for _, event in events:
+        if type(event) is not Heartbeat:
+            return {}
+        is_first = event.worker_id not in beats
+        beats[event.worker_id] = event if is_first and _is_whole(event, now) else None
+    return beats if any(beats.values()) else {}
+
+
+def _is_whole(beat: Heartbeat, now: int) -> bool:
+    """True when the heartbeat says all that one can, and is counted in a life that has begun."""
+    return (
+        beat.servers is not None
+        and beat.labels is not None
+        and beat.interval_seconds is not None
+        and beat.seq is not None
+        and beat.incarnation is not None
+        and beat.incarnation <= now
+    )
+
+
+async def _load(connection: Connection, events: Iterable[ReportedEvent], owners: set[int]) -> Rows:
+    """Lock every row that the events concern: workers first, then the instances that must be looked
+    at.
+
+    A worker's instances are looked at when an inventory of it says something new, or when its
+    instances are also spoken of directly, since then the inventory is held against what that
+    leaves. `owners` are workers whose instances were found to be concerned though no event names
+    them.
+    """
+    rows = Rows()
+    concerned = Concerned()
+    for event in events:
+        concerns(event, concerned)
+    spoken_of = concerned.spoken_of | owners
+    if concerned.ownerless:
+        spoken_of.update(await find_owners(connection, concerned.ownerless))
+    await lock_workers(connection, concerned.workers | concerned.beaten | spoken_of, rows)
+    relisted = {
+        worker_id
+        for worker_id, inventory in concerned.inventories
+        if worker_id in spoken_of
+        or worker_id not in rows.workers
+        or rows.workers[worker_id].rival_since is not None
+        or not is_repeated(rows.workers[worker_id], inventory)
+    }
+    instance_ids = concerned.instances | concerned.ownerless
+    for worker_id, inventory in concerned.inventories:
+        if worker_id in relisted:
+            instance_ids.update(entry.instance_id for entry in inventory.list_entries())
+    beaten = [row for worker_id in concerned.beaten if (row := rows.workers.get(worker_id))]
+    recovering = {row.worker_id for row in beaten if row.reason in INFERRED}
+    contended = {row.worker_id for row in beaten if row.rival_since}
+    if instance_ids or relisted or recovering or contended:
+        active_of = relisted | contended
+        await lock_instances(
+            connection, instance_ids, rows, active_of=active_of, lost_of=recovering | active_of
+        )
+    return rows

@@ -1,0 +1,233 @@
+"""Once a second the leader looks for silence that counts: behind the watermark, after the grace,
+past the guard.
+
+Each group is judged once in a sweep. What follows is written in pieces, each a transaction of its
+own, so that neither the size of the fleet nor what workers choose makes one of them long
+(`processor/leader/conclusions.py`). A leader may die between two pieces, and the next one must
+conclude the same from what it finds:
+
+- A guard that begins, or goes on to hold, is written before any worker is marked LOST. So a group
+  on hold stays on hold.
+- A guard that ends is deleted after the last worker of its group. Until then its row says that the
+  hold is over, and the next leader goes on. Without it, those who are left would be put on hold
+  once more.
+- Workers that were marked LOST without a guard still count as silent for one timeout
+  (`lost_recently`). So those who are left are the same share of their group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from time import perf_counter
+
+import structlog
+
+from manman_status.backoff import Backoff
+from manman_status.domain.guard import Group, GuardState, Verdict, judge_groups
+from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.errors import describe
+from manman_status.leadership import LEASE, Leadership
+from manman_status.processor.leader.conclusions import WORKERS_AT_ONCE, Conclusions, pieces
+from manman_status.processor.leader.lateness import Lateness, Pace
+from manman_status.processor.statistics import Statistics
+from manman_status.store.clock_step import read_step, settle_alerts, settle_fleet
+from manman_status.store.counting import add_up_changes
+from manman_status.store.leases import LeaseLost, check_lease
+from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
+from manman_status.store.sweep import (
+    Overdue,
+    count_groups,
+    longest_silent,
+    overdue_workers,
+    read_guards,
+    read_horizon,
+)
+from manman_status.store.writes import RowAppeared
+
+log = structlog.get_logger()
+
+CHANGES_AT_ONCE = 10_000
+LATE_FOR_SECONDS = 2.0
+"""How old what is known of the late ones becomes within a sweep."""
+
+
+class Sweeper:
+    """`wake` is called after transitions were committed."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        leadership: Leadership,
+        rules: SweepRules,
+        *,
+        interval_seconds: float,
+        statistics: Statistics,
+        wake: Callable[[], None],
+    ) -> None:
+        self._pool = pool
+        self._leadership = leadership
+        self._rules = rules
+        self._interval_seconds = interval_seconds
+        self._wake = wake
+        self._statistics = statistics
+        self._lateness = Lateness(rules)
+        self._abandoned = Pace()
+        self._swept_with = 0
+        self._clock_steps = 0
+
+    async def run(self) -> None:
+        backoff = Backoff()
+        while True:
+            if self._leadership.token is None:
+                self._statistics.sweep_ms = None
+            token = await self._leadership.wait()
+            begun = perf_counter()
+            try:
+                await self.sweep(token)
+            except LeaseLost:
+                self._leadership.lost()
+            except RowAppeared:
+                continue  # a processor was at the same rows: look again
+            except DATABASE_ERRORS as error:
+                backoff.failed()
+                if backoff.is_worth_saying:
+                    log.warning("sweep_failed", error=describe(error))
+            else:
+                backoff.worked()
+            self._statistics.sweep_ms = round((perf_counter() - begun) * 1000, 2)
+            await asyncio.sleep(self._interval_seconds)
+
+    async def sweep(self, token: int) -> None:
+        """Conclude all that is due now. Raises LeaseLost when another has come to lead."""
+        if self._swept_with != token:  # another may have led meanwhile
+            self._swept_with = token
+            self._lateness.distrust()
+            self._abandoned.hurry()
+        async with self._pool.acquire() as connection:
+            await self._settle_clock(connection, token)
+            horizon = await read_horizon(connection)
+            if horizon is None:
+                return
+            conclusions = Conclusions(
+                connection, token, horizon, self._rules, self._statistics, self._wake
+            )
+            await self._add_up(connection, token)
+            await self._lateness.look(connection, token, horizon)
+            await self._judge(connection, conclusions, await read_guards(connection))
+            if self._abandoned.is_due:
+                begun = perf_counter()
+                await conclusions.lose_abandoned()
+                self._abandoned.done(begun=begun)
+            await conclusions.crash_unlisted()
+
+    async def _settle_clock(self, connection: Connection, token: int) -> None:
+        """Bring the times in the rows along when the database's clock has stepped, before anything
+        is concluded."""
+        step = await read_step(connection)
+        if step.steps != self._clock_steps:
+            self._clock_steps = step.steps
+            self._lateness.distrust()
+        if not (step.is_new or step.is_recent):
+            return
+        async with connection.transaction():
+            await check_lease(connection, LEASE, token)
+            await settle_fleet(connection, step)
+        async with connection.transaction():
+            await check_lease(connection, LEASE, token)
+            await settle_alerts(connection, step)
+
+    async def _add_up(self, connection: Connection, token: int) -> None:
+        """Add the changes of the fleet's counts up, so that readers find few of them."""
+        changes = CHANGES_AT_ONCE
+        while changes == CHANGES_AT_ONCE:
+            async with connection.transaction():
+                await check_lease(connection, LEASE, token)
+                changes = await add_up_changes(connection, limit=CHANGES_AT_ONCE)
+
+    async def _judge(
+        self, connection: Connection, conclusions: Conclusions, guards: Mapping[str, GuardState]
+    ) -> None:
+        horizon = conclusions.horizon
+        groups = await count_groups(connection, horizon, self._rules, guarded=guards)
+        verdicts = judge_groups(
+            groups, guards, observed=horizon.observed_through, rules=self._rules.guard
+        )
+        changed = {
+            name: verdict.guard
+            for name, verdict in verdicts.items()
+            if verdict.guard is not None and verdict.guard != guards.get(name)
+        }
+        closed = [name for name in guards if verdicts[name].guard is None]
+        _tell(guards, changed, closed)
+        await conclusions.write_guards(changed)
+        async for piece in self._condemned(connection, horizon, groups, verdicts):
+            await conclusions.lose_workers(piece, guards)
+            await self._look_again(connection, conclusions.token)
+        await conclusions.delete_guards(closed)
+
+    async def _condemned(
+        self,
+        connection: Connection,
+        horizon: Horizon,
+        groups: Mapping[str, Group],
+        verdicts: Mapping[str, Verdict],
+    ) -> AsyncIterator[list[Overdue]]:
+        """Pieces of those to mark LOST now, in the order of their ids within a kind of verdict."""
+        rules = self._rules
+        losing = {name: verdict.lose for name, verdict in verdicts.items() if verdict.lose}
+        some = {name: number for name, number in losing.items() if number < groups[name].overdue}
+        whole = losing.keys() - some.keys()
+        if some:
+            for piece in pieces(
+                await longest_silent(connection, horizon, rules, some), WORKERS_AT_ONCE
+            ):
+                yield piece
+        held, after = sorted(verdicts.keys() - whole), 0
+        while whole:
+            piece = await overdue_workers(
+                connection, horizon, rules, after=after, but_of=held, limit=WORKERS_AT_ONCE
+            )
+            # A worker whose group has changed since was not judged in this one.
+            yield [worker for worker in piece if worker.group in whole]
+            if len(piece) < WORKERS_AT_ONCE:
+                return
+            after = piece[-1].worker_id
+
+    async def _look_again(self, connection: Connection, token: int) -> None:
+        """In a sweep that takes long, readers are not to wait for its end to know who is late."""
+        if perf_counter() - self._lateness.looked_at > LATE_FOR_SECONDS:
+            horizon = await read_horizon(connection)
+            if horizon is not None:
+                await self._lateness.look(connection, token, horizon)
+
+
+GUARDS_LOGGED = 20
+
+
+def _tell(
+    guards: Mapping[str, GuardState], changed: Mapping[str, GuardState], closed: Sequence[str]
+) -> None:
+    """One line for each of the first groups, and one for how many more there are."""
+    opened = [name for name in changed if name not in guards]
+    released = [
+        name
+        for name, guard in changed.items()
+        if name in guards
+        and guards[name].releasing_since is None
+        and guard.releasing_since is not None
+    ]
+    for name in closed[:GUARDS_LOGGED]:
+        log.info("fleet_guard_closed", group=name)
+    for name in opened[:GUARDS_LOGGED]:
+        log.warning(
+            "fleet_guard_holds",
+            group=name,
+            held=changed[name].held,
+            group_size=changed[name].group_size,
+        )
+    for name in released[:GUARDS_LOGGED]:
+        log.warning("fleet_guard_releases", group=name, held=changed[name].held)
+    more = [max(len(names) - GUARDS_LOGGED, 0) for names in (closed, opened, released)]
+    if any(more):
+        log.warning("more_fleet_guards", closed=more[0], hold=more[1], release=more[2])
