@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from manman_status.cli.client import Client
-from manman_status.cli.watched import Fleet
+from manman_status.cli.watched import FleetView
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
@@ -161,7 +161,7 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
             stderr=asyncio.subprocess.PIPE,
         )
         client = Client(load_settings(url=api.url))
-        watch = Fleet(client, None)
+        watch = FleetView(client, None)
         await started(publish, *range(101, 121))
         await eventually(lambda: len(workers(events)) == 22)
         await asyncio.to_thread(watch.look)

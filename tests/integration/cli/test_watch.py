@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from manman_status.cli.client import Client
-from manman_status.cli.watched import Fleet
+from manman_status.cli.watched import FleetView
 from manman_status.dev.ports import free_port, is_open
 from manman_status.settings import load_settings
 from tests.kinds import Eventually, Role, StartRole
@@ -49,7 +49,7 @@ FILL = (
 
 
 @pytest.fixture
-async def fleet(database: str) -> AsyncIterator[Fleet]:
+async def fleet(database: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database)
     for statement in FILL:
         await connection.execute(statement)
@@ -106,7 +106,7 @@ class Terminal:
 
 
 async def test_without_a_terminal_it_is_told_once(
-    fleet: Fleet, start_api: StartRole, manman_status: Any
+    fleet: asyncpg.Connection, start_api: StartRole, manman_status: Any
 ) -> None:
     api = await start_api(**PATIENT)
     finished = await manman_status("watch", url=api.url)
@@ -129,7 +129,7 @@ async def test_without_a_terminal_it_is_told_once(
 
 
 async def test_a_group_is_shown_alone(
-    fleet: Fleet, start_api: StartRole, manman_status: Any
+    fleet: asyncpg.Connection, start_api: StartRole, manman_status: Any
 ) -> None:
     api = await start_api(**PATIENT)
     finished = await manman_status("watch", "--group", "g3", url=api.url)
@@ -141,14 +141,14 @@ async def test_a_group_is_shown_alone(
 
 
 async def test_a_refusal_for_a_while_shows_no_change_twice(
-    fleet: Fleet, start_api: StartRole, eventually: Eventually
+    fleet: asyncpg.Connection, start_api: StartRole, eventually: Eventually
 ) -> None:
     """Of a fleet that is so quiet that all its changes are shown."""
     api = await start_api(**PATIENT, event_streams=1)
     await fleet.execute("DELETE FROM transitions WHERE revision < 1198")
     async with httpx.AsyncClient(base_url=api.url) as http:
         client = Client(load_settings(url=api.url))
-        looking = Fleet(client, None)
+        looking = FleetView(client, None)
         await asyncio.to_thread(looking.look)
         async with http.stream("GET", "/status/events"):
             await asyncio.to_thread(looking.look_again)
@@ -165,7 +165,7 @@ async def test_a_refusal_for_a_while_shows_no_change_twice(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_small_terminal_is_filled_and_given_back(
-    number: int, fleet: Fleet, start_api: StartRole, eventually: Eventually
+    number: int, fleet: asyncpg.Connection, start_api: StartRole, eventually: Eventually
 ) -> None:
     """Every section has its share of the lines, and says how much of it is seen."""
     api = await start_api(**PATIENT)
@@ -182,7 +182,10 @@ async def test_a_small_terminal_is_filled_and_given_back(
 
 
 async def test_that_nobody_listens_or_answers_cannot_be_overlooked(
-    fleet: Fleet, database: str, start_role: Callable[..., Role], eventually: Eventually
+    fleet: asyncpg.Connection,
+    database: str,
+    start_role: Callable[..., Role],
+    eventually: Eventually,
 ) -> None:
     """And both end when they are over."""
     port = free_port()
