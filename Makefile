@@ -13,7 +13,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all lint test-faults test-broker test-containers bench setup sbom \
+.PHONY: help up test test-all lint test-faults test-broker test-containers bench setup settings sbom \
 	python rabbitmq prometheus chromium faketime pgbouncer
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
@@ -64,6 +64,9 @@ test-containers: $(INSTALLED) ## the image and compose.yaml, with the container 
 
 bench: setup ## measurements, beside the least that the same work can cost; PART=million for 10,000 to 1,000,000 workers
 	$(BIN)/python -m bench $(if $(PART),--only $(PART))
+
+settings: $(RUNS) ## .env.example, docs/settings.md and the chart's schema, from manman_status/settings.py
+	$(BIN)/python -m manman_status.dev.settings_files
 
 SBOM := sbom.cdx.json
 # What the image installs: its Dockerfile leaves the same two out.
