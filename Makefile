@@ -41,11 +41,12 @@ test: setup lint ## lint, types, import rules and all tests but the slowest outa
 test-all: setup lint ## the same with the slowest
 	$(PYTEST) -m "not containers"
 
-lint: $(INSTALLED) ## ruff, mypy, import rules, hadolint
+lint: $(INSTALLED) ## ruff, mypy, import rules, house rules, hadolint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/architecture/house_rules.py
 	$(BIN)/hadolint Dockerfile
 
 test-faults: setup ## all tests that break servers, the slowest too

@@ -76,7 +76,7 @@ def _tokens_problem(tokens: Sequence[str]) -> str:
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """What the type of a field cannot say. `problem` is "" for a value that works, `shown` is the
+    """Facts about a setting beyond its type. `problem` returns "" for a valid value, `shown` is the
     value as `repr` may show it, and `in_chart` is False where other values of the chart set it."""
 
     problem: Callable[[Any], str] = lambda _: ""
@@ -535,7 +535,7 @@ def variable(name: str) -> str:
 
 
 def meaning(name: str) -> str:
-    """What the setting means, as its field describes it."""
+    """The description of a setting."""
     metas = [each for each in get_args(FIELDS[name].type) if isinstance(each, Meta)]
     return next(meta.description for meta in metas if meta.description)
 
