@@ -128,7 +128,7 @@ def _check_choice(query: dict[str, str], name: str, choices: tuple[str, ...]) ->
 
 
 def _places(hosts: str, ports: str, *, quoted: bool) -> list[Place]:
-    """The places in `a:1,b,[::1]:3`. `ports`, one for all or one each, are for hosts without one."""
+    """Places in `a:1,b,[::1]:3`. `ports`, one for all or one each, are for hosts without one."""
     if not hosts:
         return []
     named = hosts.split(",")
