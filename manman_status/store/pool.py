@@ -61,12 +61,16 @@ DATABASE_ERRORS = (*CONNECTION_ERRORS, asyncpg.PostgresError)
 """And whatever else the server itself answers with."""
 
 
+def json_text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 async def _prepare(connection: Connection) -> None:
     for name in ("json", "jsonb"):
         await connection.set_type_codec(
             name,
             schema="pg_catalog",
-            encoder=lambda value: msgspec.json.encode(value).decode(),
+            encoder=json_text,
             decoder=msgspec.json.decode,
         )
 
