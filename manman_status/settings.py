@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from manman_status.database_url import parse_database_url
 from manman_status.domain.guard import GuardRules
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import SettingsError
 from manman_status.wire.topology import MOST_PARTITIONS, Topology
@@ -487,9 +488,13 @@ class Settings(Topology, frozen=True, kw_only=True):
     @property
     def sweep_rules(self) -> SweepRules:
         return SweepRules(
-            default_interval=self.default_interval_seconds,
-            minimum_timeout=self.minimum_timeout_seconds,
-            grace=self.recovery_grace_seconds,
+            thresholds=Thresholds(
+                default_interval_seconds=self.default_interval_seconds,
+                minimum_timeout_seconds=self.minimum_timeout_seconds,
+                recovery_grace_seconds=self.recovery_grace_seconds,
+                degraded_after_seconds=self.degraded_after_seconds,
+                blind_after_seconds=self.blind_after_seconds,
+            ),
             guard=GuardRules(
                 minimum_workers=self.guard_minimum_workers,
                 percent=self.guard_percent,
