@@ -15,11 +15,10 @@ import msgspec
 from manman_status.domain.events import Event, ReportedEvent
 from manman_status.errors import PoisonMessage
 from manman_status.wire.bodies import MAX_BODY_BYTES, unpack
-from manman_status.wire.commands import WireEvent, understand
-from manman_status.wire.liberal import Read, find_sender, read_liberally
-from manman_status.wire.notices import Notice
+from manman_status.wire.control import AnyControlCommand, ControlMessage
+from manman_status.wire.liberal import ESCAPED_NUL, Read, find_sender, read_liberally
+from manman_status.wire.messages import AnyCommand, StatusInfo
 from manman_status.wire.reasons import bounded, shown, unreadable
-from manman_status.wire.tagged import decode_tagged
 
 MAX_EVENTS = 1_000
 MOST_LEFT_OUT = 3
@@ -44,7 +43,7 @@ class Poison(msgspec.Struct, frozen=True):
     partial: bool = False
 
 
-Meaning: TypeAlias = ReportedEvent | Notice
+Meaning: TypeAlias = ReportedEvent | ControlMessage
 Admit: TypeAlias = Callable[[Meaning], Meaning | None]
 """Decides whether the sender may say this. None: ignore it. Raises PoisonMessage to refuse it."""
 
@@ -55,7 +54,7 @@ class Decoded(msgspec.Struct):
 
     json_bytes: int = 0
     events: list[ReportedEvent] = msgspec.field(default_factory=list)
-    notices: list[Notice] = msgspec.field(default_factory=list)
+    control: list[ControlMessage] = msgspec.field(default_factory=list)
     ignored: int = 0
     poison: list[Poison] = msgspec.field(default_factory=list)
 
@@ -66,7 +65,7 @@ class Decoded(msgspec.Struct):
 
     @property
     def count(self) -> int:
-        return len(self.events) + len(self.notices) + self.ignored + self.refused
+        return len(self.events) + len(self.control) + self.ignored + self.refused
 
     def take(self, meaning: Meaning | None, admit: Admit | None) -> None:
         """Add what the sender may say. Raises PoisonMessage for what it may not."""
@@ -77,7 +76,7 @@ class Decoded(msgspec.Struct):
         elif meaning is None:
             self.ignored += 1
         else:
-            self.notices.append(meaning)
+            self.control.append(meaning)
 
 
 class Problem(NamedTuple):
@@ -90,7 +89,17 @@ class Problem(NamedTuple):
     partial: bool = False
 
 
-_decode_one = msgspec.json.Decoder(WireEvent).decode
+class _StatusInfo(StatusInfo, gc=False):
+    """A StatusInfo that is no command, however its fields are written."""
+
+    command_type: None = None
+
+
+AnyMessage: TypeAlias = AnyCommand | AnyControlCommand
+
+_decode_one = msgspec.json.Decoder(AnyMessage).decode
+_decode_status_info = msgspec.json.Decoder(_StatusInfo).decode
+_decode_one_or_more = msgspec.json.Decoder(AnyMessage | list[AnyMessage]).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -144,15 +153,26 @@ def find_body(body: bytes, item: Meaning) -> bytes:
     return next((part for part in parts if [*map(_identity, _items(part))] == wanted), body)
 
 
+def decode_strictly(body: bytes) -> list[Meaning]:
+    """The events of a body in the form that the contract's table gives. Raises whatever another
+    body makes it raise."""
+    if ESCAPED_NUL in body:
+        raise PoisonMessage("a NUL character")
+    messages = _decode_one_or_more(body)
+    if isinstance(messages, list):
+        return [message.meaning() for message in messages]
+    return [messages.meaning()]
+
+
 def _decode_usual(body: bytes, admit: Admit | None) -> Decoded:
     """Raises whatever the body makes it raise."""
     if len(body) > MAX_BODY_BYTES:
         raise PoisonMessage("too long")
-    events = decode_tagged(body)
-    _check_count(events)
+    meanings = decode_strictly(body)
+    _check_count(meanings)
     decoded = Decoded(len(body))
-    for event in events:
-        decoded.take(event, admit)
+    for meaning in meanings:
+        decoded.take(meaning, admit)
     return decoded
 
 
@@ -201,9 +221,12 @@ def _read_parts(parts: list[bytes], admit: Admit | None, *, json_bytes: int) -> 
 
 def _read(part: bytes) -> Read:
     try:
-        return Read(understand(_decode_one(part)), [])
-    except Exception as error:  # noqa: BLE001 - whatever it is, the second reading names it
-        return read_liberally(part, unreadable(error))
+        if ESCAPED_NUL not in part:
+            decode_it = _decode_one if b'"command_type"' in part else _decode_status_info
+            return Read(decode_it(part).meaning(), [])
+    except Exception:  # noqa: BLE001, S110 - whatever it is, the second reading names it
+        pass
+    return read_liberally(part)
 
 
 def _partial(left_out: list[PoisonMessage], part: bytes) -> Problem:
@@ -238,7 +261,7 @@ def _poison(alike: list[Problem]) -> Poison:
 
 def _items(part: bytes) -> list[Meaning]:
     decoded = decode(part)
-    return [*decoded.events, *decoded.notices]
+    return [*decoded.events, *decoded.control]
 
 
 def _identity(event: Meaning) -> tuple[type, dict[str, Any]]:

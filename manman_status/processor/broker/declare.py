@@ -24,7 +24,7 @@ from manman_status.cancellation import within
 from manman_status.errors import BrokerRefuses, BrokerUnavailable, ManManStatusError, PluginMissing
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
-from manman_status.wire.notices import CONTROL_KEYS
+from manman_status.wire.control import CONTROL_KEYS
 from manman_status.wire.topology import DROPPED_KEY, HEARTBEAT_KEYS, LIFECYCLE_KEYS, Topology
 
 if TYPE_CHECKING:
