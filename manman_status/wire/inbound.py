@@ -97,9 +97,11 @@ class _StatusInfo(StatusInfo, gc=False):
 
 AnyMessage: TypeAlias = AnyCommand | AnyControlCommand
 
-_decode_one = msgspec.json.Decoder(AnyMessage).decode
-_decode_status_info = msgspec.json.Decoder(_StatusInfo).decode
-_decode_one_or_more = msgspec.json.Decoder(AnyMessage | list[AnyMessage]).decode
+COMMAND_TYPE = b'"command_type"'
+_command = msgspec.json.Decoder(AnyMessage).decode
+_commands = msgspec.json.Decoder(AnyMessage | list[AnyMessage]).decode
+_status_info = msgspec.json.Decoder(_StatusInfo).decode
+_status_infos = msgspec.json.Decoder(_StatusInfo | list[_StatusInfo]).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -158,7 +160,7 @@ def decode_strictly(body: bytes) -> list[Meaning]:
     body makes it raise."""
     if ESCAPED_NUL in body:
         raise PoisonMessage("a NUL character")
-    messages = _decode_one_or_more(body)
+    messages = (_commands if COMMAND_TYPE in body else _status_infos)(body)
     if isinstance(messages, list):
         return [message.meaning() for message in messages]
     return [messages.meaning()]
@@ -222,8 +224,7 @@ def _read_parts(parts: list[bytes], admit: Admit | None, *, json_bytes: int) -> 
 def _read(part: bytes) -> Read:
     try:
         if ESCAPED_NUL not in part:
-            decode_it = _decode_one if b'"command_type"' in part else _decode_status_info
-            return Read(decode_it(part).meaning(), [])
+            return Read((_command if COMMAND_TYPE in part else _status_info)(part).meaning(), [])
     except Exception:  # noqa: BLE001, S110 - whatever it is, the second reading names it
         pass
     return read_liberally(part)
