@@ -1,4 +1,4 @@
-"""How fast the api answers."""
+"""Measure how fast the api answers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def pages(stack: Stack) -> AsyncIterator[str]:
             }
             for _ in range(stack.sizes.runs):
                 for url, found in urls.items():
-                    found.append(await asked(url, stack.sizes.http_seconds))
+                    found.append(await measure(url, stack.sizes.http_seconds))
             *ours, bare = urls.values()
             for what, found in zip((page, f"{page}, read anew"), ours, strict=True):
                 yield compared(f"(c) GET {what}", found, "a constant answer", bare, "requests/s")
@@ -58,7 +58,7 @@ async def answers(url: str) -> None:
                 return
 
 
-async def asked(url: str, seconds: int) -> float:
+async def measure(url: str, seconds: int) -> float:
     """Requests a second, by wrk where there is one: it leaves more of the machine to the server."""
     wrk = shutil.which("wrk")
     if not wrk:

@@ -1,5 +1,5 @@
-"""What a scrape of /metrics costs with 100,000 healthy workers, three servers of each and 400,000
-that ended."""
+"""Measure what a scrape of /metrics costs with 100,000 healthy workers, three servers of each, and
+400,000 that ended."""
 
 from __future__ import annotations
 

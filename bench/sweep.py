@@ -1,4 +1,4 @@
-"""What the sweep costs while 100,000 workers beat and none is overdue."""
+"""Measure what the sweep costs while 100,000 workers beat and none is overdue."""
 
 from __future__ import annotations
 

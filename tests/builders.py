@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from manman_status.domain.events import Heartbeat, Inventory, InventoryEntry
 from manman_status.domain.merge import merge
@@ -14,16 +15,16 @@ BASE = 1_700_000_000_000_000  # a time in µs, and an incarnation
 RECEIVED = BASE + 1_500_001  # within the times of sending, never equal to one
 
 
-def inventory(*ids, status=StatusType.RUNNING, config=None):
+def inventory(*ids: Any, status: Any = StatusType.RUNNING, config: Any = None) -> Any:
     entries = tuple(InventoryEntry(instance_id, status, config) for instance_id in sorted(set(ids)))
     return Inventory(hash(entries) or 1, lambda: entries)
 
 
-def heartbeat(worker=1, **fields):
+def heartbeat(worker: int = 1, **fields: Any) -> Any:
     return Heartbeat(worker_id=worker, **fields)
 
 
-def fold(events, *, rows=None, receipts=None):
+def fold(events: Any, *, rows: Rows | None = None, receipts: Any = None) -> Any:
     """The rows after the events in this order. An event is received when it is merged, unless
     `receipts` says."""
     rows = rows or Rows()

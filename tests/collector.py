@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -17,7 +19,7 @@ OFTEN = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "200"}
 
 
 class Span:
-    def __init__(self, service, span):
+    def __init__(self, service: Any, span: Span) -> None:
         self.service = service
         self.name = span.name
         self.trace_id, self.span_id, self.parent_id = (
@@ -28,7 +30,7 @@ class Span:
         self.attributes = attributes_of(span)
         self.links = {link.trace_id.hex() for link in span.links}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.service}: {self.name}>"
 
 
@@ -37,7 +39,7 @@ class Collector:
     attributes)` to value (of a histogram its count). `refused` are the paths that it does not take;
     of these only `requests` counts."""
 
-    def __init__(self, url):
+    def __init__(self, url: str) -> None:
         self.url = url
         self.spans = []
         self.metrics = {}
@@ -45,7 +47,7 @@ class Collector:
         self.requests = Counter()
         self.refused = set()
 
-    def take(self, path, body):
+    def take(self, path: str, body: Any) -> None:
         if path == "/v1/traces":
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 service = self._service(resource)
@@ -67,10 +69,10 @@ class Collector:
                             else getattr(point, point.WhichOneof("value"))
                         )
 
-    def trace(self, trace_id):
+    def trace(self, trace_id: Any) -> list[Any]:
         return [span for span in list(self.spans) if span.trace_id == trace_id]
 
-    def sum(self, service, name, **attributes):
+    def sum(self, service: Any, name: str, **attributes: Any) -> Any:
         """Of all points that have these attributes; None when there is none."""
         found = [
             value
@@ -79,25 +81,25 @@ class Collector:
         ]
         return sum(found) if found else None
 
-    def _service(self, resource):
+    def _service(self, resource: Any) -> Any:
         attributes = attributes_of(resource.resource)
         self.resources[attributes["service.name"]] = attributes
         return attributes["service.name"]
 
 
-def attributes_of(thing):
+def attributes_of(thing: Any) -> dict[str, Any]:
     return {
         each.key: getattr(each.value, each.value.WhichOneof("value")) for each in thing.attributes
     }
 
 
 @contextmanager
-def collecting(port=None):
+def collecting(port: int | None = None) -> Iterator[Any]:
     port = port or free_port()
     collector = Collector(f"http://127.0.0.1:{port}")
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             collector.requests[self.path] += 1
             if self.path in collector.refused:
@@ -107,7 +109,7 @@ def collecting(port=None):
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_):
+        def log_message(self, *_: Any) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:

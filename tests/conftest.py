@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import aio_pika
 import asyncpg
@@ -32,9 +32,9 @@ import pytest
 from manman_status.dev import ports
 from manman_status.dev.ports import free_port
 from manman_status.dev.postgres import EmbeddedPostgres
-from manman_status.dev.processes import Child
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.store.migrate import migrate
+from tests.kinds import Eventually, ProcessTree, Role, StartRole
 
 TEMPLATE = "template_migrated"
 # Throw-away data needs no durability; a test that kills this server with the machine running loses
@@ -56,29 +56,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ports.PORTS = ports.PORTS[
     int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8 :: 8
 ]
-
-
-class Eventually(Protocol):
-    async def __call__(
-        self, condition: Callable[[], Any | Awaitable[Any]], *, within_seconds: float = 120.0
-    ) -> Any: ...
-
-
-class ProcessTree(Protocol):
-    def __call__(self, root: int = 1) -> dict[int, str]: ...
-
-
-class Role(Child):
-    """A running `manman-status serve`. `pid`, `log` (what it wrote so far), `kill()`; of an api
-    also its `url`."""
-
-    url: str = ""
-
-    def stop(self, *, within_seconds: float = 30.0) -> int:
-        """SIGTERM; it must end by itself, in order."""
-        code = super().stop(within_seconds=within_seconds)
-        assert code == 0, self.ended(code)
-        return code
 
 
 @pytest.fixture(scope="session")
@@ -240,7 +217,7 @@ async def consumers(broker: str, queue: str) -> int:
 @pytest.fixture
 def start_processor(
     start_role: Callable[..., Role], database: str, broker: str, eventually: Eventually
-) -> Callable[..., Awaitable[Role]]:
+) -> StartRole:
     """Starts a processor, with more settings where given, and waits until it subscribes to all
     queues."""
 
@@ -260,14 +237,12 @@ def start_processor(
 
 
 @pytest.fixture
-async def processor(start_processor: Callable[..., Awaitable[Role]]) -> Role:
+async def processor(start_processor: StartRole) -> Role:
     return await start_processor()
 
 
 @pytest.fixture
-def start_api(
-    start_role: Callable[..., Role], database: str, eventually: Eventually
-) -> Callable[..., Awaitable[Role]]:
+def start_api(start_role: Callable[..., Role], database: str, eventually: Eventually) -> StartRole:
     """Starts an api on a free port, with more settings where given, and waits until it answers
     `/livez`."""
 
@@ -298,5 +273,5 @@ def start_api(
 
 
 @pytest.fixture
-async def api(start_api: Callable[..., Awaitable[Role]]) -> Role:
+async def api(start_api: StartRole) -> Role:
     return await start_api()

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import aio_pika
 import pytest
@@ -25,14 +27,16 @@ AWAY = (*CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, TimeoutError)
 class Worker:
     """Beats while `beating`, with its servers as inventory. Its clock may be wrong."""
 
-    def __init__(self, worker_id, *, servers=(), group="", clock_off=timedelta(0)):
+    def __init__(
+        self, worker_id: int, *, servers: Any = (), group: str = "", clock_off: Any = timedelta(0)
+    ) -> None:
         self.worker_id = worker_id
         self.servers = list(servers)
         self._labels = {"group": group} if group else None
         self._clock_off = clock_off
         self.start()
 
-    def start(self):
+    def start(self) -> None:
         """A new incarnation, of the same servers unless `servers` is changed before its first
         beat."""
         number = microseconds(self._clock())
@@ -45,24 +49,24 @@ class Worker:
         )
         self.beating = True
 
-    def fall_silent(self):
+    def fall_silent(self) -> None:
         self.beating = False
 
-    def go_on(self):
+    def go_on(self) -> None:
         """As the incarnation that fell silent."""
         self.beating = True
 
-    def beat(self):
+    def beat(self) -> Any:
         return self.life.heartbeat([RunningServer(instance_id) for instance_id in self.servers])
 
-    def _clock(self):
+    def _clock(self) -> Any:
         return utc_now() + self._clock_off
 
 
 class MinimalWorker(Worker):
     """Says nothing but who it is."""
 
-    def beat(self):
+    def beat(self) -> Any:
         body = b'{"command_type":"HEARTBEAT","command_args":["%d"]}' % self.worker_id
         return Report(worker_heartbeat_key(self.worker_id), body, durable=False)
 
@@ -70,7 +74,7 @@ class MinimalWorker(Worker):
 class DatedWorker(Worker):
     """Without incarnation and numbers: its events stand in the order of its clock."""
 
-    def start(self):
+    def start(self) -> None:
         self.life = Incarnation(
             self.worker_id, number=None, interval_seconds=INTERVAL_SECONDS, clock=self._clock
         )
@@ -81,24 +85,24 @@ class Fleet:
     """Beats of all that are beating every `beat_every` seconds; what cannot be sent is not sent
     later."""
 
-    def __init__(self, url):
+    def __init__(self, url: str) -> None:
         self._url = url
         self._channels = None
         self._connected = asyncio.Event()
         self.beat_every = 0.25
         self.workers = {}
 
-    def add(self, *workers):
+    def add(self, *workers: Any) -> None:
         self.workers |= {worker.worker_id: worker for worker in workers}
 
-    def recruit(self, number, **options):
+    def recruit(self, number: int, **options: Any) -> None:
         """Workers 1 to `number`, each with one server: 1001 onwards."""
         self.add(*(Worker(i, servers=[1000 + i], **options) for i in range(1, number + 1)))
 
-    def is_connected(self):
+    def is_connected(self) -> Any:
         return self._connected.is_set()
 
-    async def report(self, *reports):
+    async def report(self, *reports: Any) -> None:
         """Until the broker has confirmed each, in order: what a worker does with its lifecycle
         events."""
         for report in reports:
@@ -111,7 +115,7 @@ class Fleet:
                 except AWAY:
                     await asyncio.sleep(0.1)
 
-    async def run(self):
+    async def run(self) -> None:
         while True:
             with contextlib.suppress(*AWAY):
                 async with await aio_pika.connect(self._url, timeout=2) as connection:
@@ -125,7 +129,7 @@ class Fleet:
             self._connected.clear()
             await asyncio.sleep(0.25)
 
-    async def _beat(self, channel):
+    async def _beat(self, channel: Any) -> None:
         """Spread over the time, as workers are that started one after another."""
         clock = asyncio.get_running_loop().time
         due = clock()
@@ -138,7 +142,7 @@ class Fleet:
                 if due - clock() > 0.005:
                     await asyncio.sleep(due - clock())
 
-    async def _publish(self, channel, report):
+    async def _publish(self, channel: Any, report: Any) -> None:
         mode = (
             aio_pika.DeliveryMode.PERSISTENT
             if report.durable
@@ -151,7 +155,7 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(broker):
+async def fleet(broker: str) -> AsyncIterator[Fleet]:
     """An empty one, running. A processor must have declared the exchange before there are
     workers."""
     fleet = Fleet(broker)

@@ -6,47 +6,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aio_pika
 import asyncpg
 import pytest
 
 from manman_status.wire.notices import control_key, control_message
+from tests.kinds import FetchRows
 
 
 class Publisher:
     """Publishes a body (as JSON unless it is bytes) to the inbound exchange, confirmed."""
 
-    def __init__(self, channel):
+    def __init__(self, channel: Any) -> None:
         self._channel = channel
 
-    async def __call__(self, body, key, exchange="internal_service_events"):
+    async def __call__(
+        self, body: Any, key: Any, exchange: str = "internal_service_events"
+    ) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         message = aio_pika.Message(data, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         to = await self._channel.get_exchange(exchange, ensure=False)
         await to.publish(message, routing_key=key)
 
-    async def many(self, messages):
+    async def many(self, messages: Any) -> None:
         """A list of `(body, routing key)`, without waiting for one before the next."""
         window = asyncio.Semaphore(500)
 
-        async def one(body, key):
+        async def one(body: Any, key: Any) -> None:
             async with window:
                 await self(body, key)
 
         await asyncio.gather(*(one(body, key) for body, key in messages))
 
-    async def control(self, message):
+    async def control(self, message: Any) -> None:
         """A control message, by the way that operators' commands take."""
         await self(control_message(message), control_key(message), "manman.status.control")
 
 
 @pytest.fixture
-async def publisher_at():
+async def publisher_at() -> AsyncIterator[Callable[[str], Awaitable[Publisher]]]:
     """Makes a Publisher on a connection of its own."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def connect(url):
+        async def connect(url: str) -> Publisher:
             connection = await stack.enter_async_context(await aio_pika.connect(url))
             return Publisher(await connection.channel())
 
@@ -54,19 +59,19 @@ async def publisher_at():
 
 
 @pytest.fixture
-async def publish(broker, publisher_at):
+async def publish(broker: str, publisher_at: Callable[[str], Awaitable[Publisher]]) -> Publisher:
     return await publisher_at(broker)
 
 
 @pytest.fixture
-async def rows(database):
+async def rows(database: str) -> AsyncIterator[FetchRows]:
     """Runs a query on the test's database; rows as dicts, JSON decoded."""
     connection = await asyncpg.connect(database)
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads
     )
 
-    async def fetch(sql, *arguments):
+    async def fetch(sql: str, *arguments: Any) -> list[Any]:
         return [dict(row) for row in await connection.fetch(sql, *arguments)]
 
     yield fetch
@@ -74,12 +79,12 @@ async def rows(database):
 
 
 @pytest.fixture
-async def dead_letters(broker):
+async def dead_letters(broker: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     """Takes all dead letters: `(body, headers)` each, oldest first."""
     connection = await aio_pika.connect(broker)
     channel = await connection.channel()
 
-    async def take():
+    async def take() -> Any:
         queue = await channel.get_queue("manman.status.dead", ensure=False)
         letters = []
         while message := await queue.get(no_ack=True, fail=False):
@@ -91,11 +96,11 @@ async def dead_letters(broker):
 
 
 @pytest.fixture
-async def depth(broker):
+async def depth(broker: str) -> AsyncIterator[Callable[..., Awaitable[int]]]:
     """How many messages are ready in a queue."""
     connection = await aio_pika.connect(broker)
 
-    async def count(name):
+    async def count(name: str) -> Any:
         # A channel for each question: the answer that there is no such queue closes it.
         async with connection.channel() as channel:
             return (
@@ -107,7 +112,7 @@ async def depth(broker):
 
 
 @pytest.fixture
-async def channel(broker):
+async def channel(broker: str) -> AsyncIterator[Any]:
     """A channel on the test's virtual host."""
     async with await aio_pika.connect(broker) as connection:
         yield await connection.channel()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from datetime import timedelta
 from math import ceil
+from typing import Any
 
 import msgspec
 
@@ -58,11 +59,11 @@ RULES = SweepRules(
 )
 
 
-def at(seconds):
+def at(seconds: float) -> Any:
     return START + timedelta(seconds=seconds)
 
 
-def seconds(time):
+def seconds(time: Any) -> Any:
     return (time - START).total_seconds()
 
 
@@ -87,7 +88,7 @@ class Message(msgspec.Struct, eq=False):
 class Channel:
     """One processor's reading of one queue, as the broker sees it."""
 
-    def __init__(self, prefetch):
+    def __init__(self, prefetch: Any) -> None:
         self.prefetch = prefetch
         self.open = True
         self.unsettled: list[Message] = []
@@ -100,17 +101,17 @@ class Queue:
     goes before all that was never delivered: in a classic queue to where it was, in a quorum queue
     behind what was returned before (as RabbitMQ 3.10 and 4.0 do)."""
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
         self.line: list[Channel] = []
         self.returned: list[Message] = []
         self.ready: list[Message] = []
 
     @property
-    def waiting(self):
+    def waiting(self) -> Any:
         return self.returned or self.ready
 
-    def end(self, channel):
+    def end(self, channel: Channel) -> None:
         channel.open = False
         if channel in self.line:
             self.line.remove(channel)
@@ -119,7 +120,7 @@ class Queue:
             if self.name != LIFECYCLE:
                 self.returned.sort(key=lambda message: message.number)
 
-    def deliver(self):
+    def deliver(self) -> None:
         while self.line and self.waiting and len(self.line[0].unsettled) < self.line[0].prefetch:
             message = self.waiting.pop(0)
             self.line[0].unsettled.append(message)
@@ -131,7 +132,7 @@ class Broker:
     """`bound` are the queues over which heartbeats are spread. Lifecycle events outlive a stop,
     heartbeats may."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.up = True
         self.stopped_at = self.dropped_at = float("-inf")
         self.max_length = 10_000
@@ -141,23 +142,25 @@ class Broker:
         self.events: list[Message] = []
 
     @property
-    def heartbeat_queues(self):
+    def heartbeat_queues(self) -> list[Any]:
         return [queue for queue in self.queues.values() if queue.name != LIFECYCLE]
 
-    def subscribe(self, name, prefetch):
+    def subscribe(self, name: str, prefetch: Any) -> Any:
         channel = Channel(prefetch)
         self.queues.setdefault(name, Queue(name)).line.append(channel)
         return channel
 
-    def bind(self, name):
+    def bind(self, name: str) -> None:
         if name not in self.bound:
             self.bound = sorted([*self.bound, name])
 
-    def put_beat(self, key, now, event):
+    def put_beat(self, key: Any, now: Any, event: Any) -> None:
         if self.bound:
             self.put(self.bound[key % len(self.bound)], now, event)
 
-    def put(self, name, now, event=None, canary=None, clock_steps=0):
+    def put(
+        self, name: str, now: Any, event: Any = None, canary: Any = None, clock_steps: int = 0
+    ) -> None:
         queue = self.queues.setdefault(name, Queue(name))
         self.numbers += 1
         message = Message(self.numbers, now, name, event, canary, clock_steps)
@@ -166,13 +169,13 @@ class Broker:
             self.events.append(message)
         self.drop(now)
 
-    def work(self, now):
+    def work(self, now: Any) -> None:
         if self.up:
             self.drop(now)
             for queue in self.queues.values():
                 queue.deliver()
 
-    def drop(self, now):
+    def drop(self, now: Any) -> None:
         """Drop the oldest while a queue is too long, and what has expired. It is dead-lettered."""
         for queue in self.heartbeat_queues:
             while queue.waiting and (
@@ -181,11 +184,11 @@ class Broker:
             ):
                 queue.waiting.pop(0).lost_at = self.dropped_at = now
 
-    def says_dropped(self, now):
+    def says_dropped(self, now: Any) -> bool:
         """True until the dead letter of the last drop expires: nobody takes it out."""
         return now < self.dropped_at + DROPPED_EXPIRES
 
-    def lose_beats(self, now, saw_loss):
+    def lose_beats(self, now: Any, saw_loss: Any) -> None:
         self.dropped_at = float("-inf")
         for queue in self.heartbeat_queues:
             for message in queue.returned + queue.ready:
@@ -207,7 +210,7 @@ class Database:
     """What survives everything, and the one clock, which is `ahead` of the true time, and was
     `read_ahead` of it when a processor read it last."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.up = True
         self.ahead = self.read_ahead = 0.0
         self.clock_steps = self.clock_steps_settled = 0
@@ -223,27 +226,27 @@ class Database:
         self.resumed_at = self.truly_resumed_at = 0.0
         self.guards = {}
 
-    def write(self, rows):
+    def write(self, rows: Rows) -> None:
         """The end of a transaction whose rows were this database's own."""
         self.history += rows.transitions
 
-    def rows(self):
+    def rows(self) -> Any:
         return Rows(
             workers=self.fleet.workers,
             instances=self.fleet.instances,
             instances_of=self.fleet.instances_of,
         )
 
-    def resume(self, now):
+    def resume(self, now: Any) -> None:
         self.resumed_at, self.truly_resumed_at = now, now - self.ahead
 
     @property
-    def last_read(self):
+    def last_read(self) -> Any:
         times = [*self.processors.values()]
         times += [] if self.observed_through is None else [self.observed_through]
         return at(max(times)) if times else None
 
-    def take_step(self, by, now):
+    def take_step(self, by: Any, now: Any) -> None:
         self.processors = {
             key: min(last_seen + by, now) for key, last_seen in self.processors.items()
         }
@@ -258,17 +261,17 @@ class Database:
         self.clock_steps += 1
         self.clock_step, self.stepped_at = by, now
 
-    def settle_step(self, now):
+    def settle_step(self, now: Any) -> None:
         """What the leader does before it sweeps."""
         if self.clock_steps_settled == self.clock_steps:
             return
         self.clock_steps_settled = self.clock_steps
         by = timedelta(seconds=self.clock_step)
 
-        def back(time):
+        def back(time: Any) -> Any:
             return time if time is None or time <= at(now) else min(time + by, at(now))
 
-        def squeeze(order):
+        def squeeze(order: Any) -> Any:
             latest, now_us = microseconds(at(now) - by), microseconds(at(now))
             return (
                 order
@@ -290,7 +293,7 @@ class Database:
                 back(instance.missing_since),
             )
 
-    def choose_queues(self, partitions):
+    def choose_queues(self, partitions: Any) -> None:
         """Register these queues, before any is bound. Whatever one was before, nothing is
         proven."""
         chosen = [LIFECYCLE, *(f"beats.{number}" for number in range(partitions))]
@@ -301,21 +304,21 @@ class Database:
             if name not in self.marks or self.marks[name].state != ACTIVE_QUEUE:
                 self.marks[name] = Mark()
 
-    def counts(self, name):
+    def counts(self, name: str) -> Any:
         return name in self.marks and self.marks[name].state != RETIRED
 
-    def commit_canary(self, name, canary, clock_steps, now):
+    def commit_canary(self, name: str, canary: Any, clock_steps: Any, now: Any) -> None:
         mark = self.marks.get(name)
         if mark and clock_steps == self.clock_steps and canary <= now:
             mark.observed_through = max(canary, mark.observed_through or canary)
 
     @property
-    def proven(self):
+    def proven(self) -> tuple[Any, Any]:
         """The least of the watermarks, None where one is missing; and of which time it is."""
         passed = [mark.observed_through for name, mark in self.marks.items() if self.counts(name)]
         return None if None in passed else min(passed), self.clock_steps
 
-    def advance(self, proven, now):
+    def advance(self, proven: Any, now: Any) -> None:
         through, clock_steps = proven
         if through is None or clock_steps != self.clock_steps:
             return
@@ -332,7 +335,7 @@ class Processor:
     """Reads the queues that it is given, each in batches. A batch is a transaction that may take
     its time."""
 
-    def __init__(self, processor_id, prefetch):
+    def __init__(self, processor_id: Any, prefetch: Any) -> None:
         self.processor_id = processor_id
         self.prefetch = prefetch
         self.alive = True
@@ -349,14 +352,14 @@ class Processor:
         self.was_cut_off = False
 
     @property
-    def runs(self):
+    def runs(self) -> Any:
         return self.alive and self.frozen_since is None
 
     @property
-    def is_connected(self):
+    def is_connected(self) -> Any:
         return all(channel.open for channel in self.channels.values())
 
-    def work(self, broker, database, now):
+    def work(self, broker: Broker, database: Database, now: Any) -> None:
         self.read(broker, database)
         for name in [*self.buffers]:
             self.store(name, database, now)
@@ -365,7 +368,7 @@ class Processor:
         if broker.up and now % HAND_OVER_EVERY == 0:
             self.hand_over(broker, database)
 
-    def read(self, broker, database):
+    def read(self, broker: Broker, database: Database) -> None:
         """Let go of what is not registered any more; bind and subscribe to what is. Neither without
         the database, which alone knows."""
         if database.up:
@@ -383,20 +386,20 @@ class Processor:
             while channel.inbox:
                 self.buffers.setdefault(name, []).append((*channel.inbox.popleft(), channel))
 
-    def given(self, broker):
+    def given(self, broker: Broker) -> list[Any]:
         return [
             name
             for name, queue in broker.queues.items()
             if self.channels.get(name) in queue.line[:1]
         ]
 
-    def hand_over(self, broker, database):
+    def hand_over(self, broker: Broker, database: Database) -> None:
         """Close the channel of one queue too many, settled or not."""
         given = self.given(broker)
         if len(given) > ceil(len(self.queues) / max(len(database.processors), 1)):
             broker.queues[given[0]].end(self.channels.pop(given[0]))
 
-    def report(self, broker, database, true_now):
+    def report(self, broker: Broker, database: Database, true_now: Any) -> None:
         """The observation follows what was proven at the report before, since the look at what the
         broker dropped comes after that."""
         now = true_now + database.ahead
@@ -420,7 +423,7 @@ class Processor:
                 broker.put(name, true_now, canary=now, clock_steps=database.clock_steps)
         self.turn += 1
 
-    def store(self, name, database, true_now):
+    def store(self, name: str, database: Database, true_now: Any) -> None:
         """Begin a batch, or commit the one that was begun: its time is the one at which it
         began."""
         now = true_now + database.ahead
@@ -453,7 +456,9 @@ class Worker:
     """A worker process, and what it truly did: `beats` are the moments at which it was alive and
     said so."""
 
-    def __init__(self, worker_id, interval, now, *, counted, clock_off_by):
+    def __init__(
+        self, worker_id: int, interval: Any, now: Any, *, counted: Any, clock_off_by: Any
+    ) -> None:
         self.worker_id = worker_id
         self.interval = interval
         self.timeout = timeout_seconds(interval, minimum_seconds=MINIMUM_TIMEOUT)
@@ -469,7 +474,9 @@ class Worker:
         self.muted = False
         self.start(now)
 
-    def start(self, now, *, clock_off_by=None, repeats_incarnation=False):
+    def start(
+        self, now: Any, *, clock_off_by: Any = None, repeats_incarnation: bool = False
+    ) -> None:
         """A new incarnation: the old one's servers are gone without a word. Its clock may have gone
         back, or its counter may begin again in the same one."""
         self.alive = True
@@ -489,7 +496,7 @@ class Worker:
             )
         ]
 
-    def order(self, now):
+    def order(self, now: Any) -> Any:
         self.seq += 1
         sent_at = microseconds(at(now + self.clock_off_by)) + self.began_lives
         return (
@@ -498,7 +505,7 @@ class Worker:
             else {"sent_at": sent_at}
         )
 
-    def heartbeat(self, now):
+    def heartbeat(self, now: Any) -> Any:
         """With everything it can say, or with nothing but the worker's id."""
         if not self.counted:
             return Heartbeat(worker_id=self.worker_id)
@@ -510,19 +517,19 @@ class Worker:
             **self.order(now),
         )
 
-    def start_server(self, instance_id, now):
+    def start_server(self, instance_id: int, now: Any) -> None:
         self.servers.add(instance_id)
         self.outbox.append(
             ServerStarted(instance_id=instance_id, worker_id=self.worker_id, **self.order(now))
         )
 
-    def stop_server(self, instance_id, now):
+    def stop_server(self, instance_id: int, now: Any) -> None:
         self.servers.remove(instance_id)
         self.outbox.append(
             ServerStopped(instance_id=instance_id, worker_id=self.worker_id, **self.order(now))
         )
 
-    def work(self, broker, now):
+    def work(self, broker: Broker, now: Any) -> None:
         """Alive it beats in time, whether or not a broker is there to be told."""
         if not self.speaks:
             return
@@ -541,12 +548,12 @@ class Worker:
                 broker.put_beat(self.worker_id, now, self.heartbeat(now))
 
     @property
-    def speaks(self):
+    def speaks(self) -> Any:
         return self.alive and not self.muted
 
 
 class World:
-    def __init__(self, processors=2, partitions=1):
+    def __init__(self, processors: int = 2, partitions: int = 1) -> None:
         self.now = 0.0
         self.broker = Broker()
         self.database = Database()
@@ -562,40 +569,40 @@ class World:
         for _ in range(processors):
             self.start_processor(partitions)
 
-    def start_processor(self, partitions=1, prefetch=PREFETCH):
+    def start_processor(self, partitions: int = 1, prefetch: Any = PREFETCH) -> None:
         """Whoever starts last decides over the number of partitions."""
         processor = Processor(len(self.processors) + 1, prefetch)
         self.processors.append(processor)
         self.database.processors[processor.processor_id] = self.database_now
         self.database.choose_queues(partitions)
 
-    def start_worker(self, interval, *, counted=True, clock_off_by=0):
+    def start_worker(self, interval: Any, *, counted: bool = True, clock_off_by: int = 0) -> Any:
         worker_id = len(self.workers) + 1
         self.workers[worker_id] = Worker(
             worker_id, interval, self.now, counted=counted, clock_off_by=clock_off_by
         )
         return self.workers[worker_id]
 
-    def start_server(self, worker):
+    def start_server(self, worker: Worker) -> Any:
         self.instances += 1
         worker.start_server(self.instances, self.now)
         return self.instances
 
-    def stop_worker(self, worker):
+    def stop_worker(self, worker: Worker) -> None:
         worker.outbox.append(WorkerStopped(worker_id=worker.worker_id, **worker.order(self.now)))
         worker.work(self.broker, self.now)
         worker.alive = False
 
-    def disconnect(self, processor):
+    def disconnect(self, processor: Processor) -> None:
         for name, channel in processor.channels.items():
             if name in self.broker.queues:
                 self.broker.queues[name].end(channel)
 
-    def kill(self, processor):
+    def kill(self, processor: Processor) -> None:
         processor.alive = False
         self.disconnect(processor)
 
-    def stop_broker(self, *, keeps_beats=False):
+    def stop_broker(self, *, keeps_beats: bool = False) -> None:
         connected = [p for p in self.processors if p.alive and p.channels and p.is_connected]
         for processor in self.processors:
             self.disconnect(processor)
@@ -603,21 +610,21 @@ class World:
         if not keeps_beats:
             self.broker.lose_beats(self.now, connected)
 
-    def is_ordered_by_receipt(self, worker):
+    def is_ordered_by_receipt(self, worker: Worker) -> Any:
         """It does not count, and its clock is too far from the database's."""
         return not worker.counted and bool(worker.clock_off_by or self.database.clock_steps)
 
     @property
-    def database_now(self):
+    def database_now(self) -> Any:
         return self.now + self.database.ahead
 
-    def pass_time(self, duration):
+    def pass_time(self, duration: Any) -> None:
         until = self.now + duration
         while self.now < until:
             self.now += TICK
             self.tick()
 
-    def tick(self):
+    def tick(self) -> None:
         for worker in self.workers.values():
             worker.work(self.broker, self.now)
         for processor in self.processors:
@@ -638,7 +645,7 @@ class World:
         self.check_losses()
         self.check_transitions()
 
-    def lead(self):
+    def lead(self) -> None:
         reported = self.database.processors.items()
         self.database.processors = {
             key: at for key, at in reported if at >= self.database_now - STALE_AFTER
@@ -647,7 +654,7 @@ class World:
             self.keep_queues()
         self.sweep()
 
-    def keep_queues(self):
+    def keep_queues(self) -> None:
         """The leader unbinds what leaves, then retires it, and deletes it when it is empty."""
         for name, mark in [*self.database.marks.items()]:
             if mark.state == LEAVING and name in self.broker.bound:
@@ -660,7 +667,7 @@ class World:
                     self.broker.queues[name].end(channel)
                 del self.database.marks[name], self.broker.queues[name]
 
-    def sweep(self):
+    def sweep(self) -> None:
         database = self.database
         if database.observed_through is None:
             return
@@ -673,7 +680,7 @@ class World:
         database.write(rows)
         self.swept_through, self.swept_steps = database.observed_through, database.clock_steps
 
-    def check_queues(self):
+    def check_queues(self) -> None:
         """What the argument stands on: no two processors hold messages of one queue, and what is
         gone was committed or dropped."""
         held = {
@@ -696,7 +703,7 @@ class World:
                 f"{self.now}: {message} is gone"
             )
 
-    def check_watermarks(self):
+    def check_watermarks(self) -> None:
         """They never go back, and all that was put on a queue before its watermark is in the rows.
         After a step of the clock that nobody could measure a watermark may claim more, but not
         beyond the beginning of the grace."""
@@ -719,7 +726,7 @@ class World:
                 sent = message.sent + database.read_ahead
                 assert sent >= through, f"{self.database_now}: passed {message} at {through}"
 
-    def check_losses(self):
+    def check_losses(self) -> None:
         """What the broker lost may have been a sign of life, and so may what lies in a queue that
         does not count: once its time is observed, a grace has begun since. Nobody can know of a
         loss when all who were connected died."""
@@ -737,7 +744,7 @@ class World:
                 assert resumed or not known, f"{self.now}: {message} was lost in silence"
                 message.done |= message.lost_at is not None
 
-    def check_transitions(self):
+    def check_transitions(self) -> None:
         """Each transition leaves from where the one before led, and says nothing that is not so."""
         for transition in self.database.history[self.told :]:
             key = transition.entity, transition.entity_id
@@ -750,11 +757,11 @@ class World:
         self.told = len(self.database.history)
 
     @property
-    def truly_observed_through(self):
+    def truly_observed_through(self) -> Any:
         through = self.database.observed_through
         return None if through is None else through - self.database.read_ahead
 
-    def is_falsely_lost(self, worker):
+    def is_falsely_lost(self, worker: Worker) -> Any:
         """It said that it lived within the timeout that was observed. Of one who is dead by now,
         what the broker lost, or what it said while it was not connected again, is no proof; nor is
         the first beat of a life that counts lower than the one before, which may be a late copy.
@@ -766,7 +773,7 @@ class World:
         told = worker.speaks or max(self.broker.stopped_at, worker.reconnects_at) < earliest
         return told and any(earliest <= beat <= through for beat in worker.beats)
 
-    def check_conclusion(self, transition):
+    def check_conclusion(self, transition: Any) -> None:
         through = self.truly_observed_through
         if transition.entity is Entity.WORKER:
             worker = self.workers[transition.entity_id]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import random
+from typing import Any
 
 
-def command(kind, *arguments, **fields):
+def command(kind: Any, *arguments: Any, **fields: Any) -> dict[str, Any]:
     return {"command_type": kind, "command_args": [*arguments], **fields}
 
 
@@ -48,7 +50,7 @@ ODD = [
 ]
 
 
-def mutated(rng):
+def mutated(rng: random.Random) -> Any:
     """A valid body with one to three faults in it, as bytes."""
     body = json.loads(json.dumps(rng.choice(TEMPLATES)))
     for _ in range(rng.randint(1, 3)):

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,7 +17,7 @@ class Sink:
     """`messages` are the JSON bodies it took. `refuses` answers 503; `hangs` answers nothing while
     it is set."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.messages = []
         self.attempts = 0
         self.refuses = False
@@ -24,7 +26,7 @@ class Sink:
         sink = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 sink.attempts += 1
                 if sink.hangs.is_set():
@@ -37,7 +39,7 @@ class Sink:
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-            def log_message(self, *_):
+            def log_message(self, *_: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -46,30 +48,30 @@ class Sink:
         self._thread.start()
 
     @property
-    def url(self):
+    def url(self) -> str:
         """As apprise has it."""
         return f"json://127.0.0.1:{self._server.server_port}/alerts"
 
     @property
-    def pager_url(self):
+    def pager_url(self) -> str:
         """As apprise has a pager of its own host, which resolves what it was told."""
         return f"goalert://127.0.0.1:{self._server.server_port}/{uuid4()}?action=map"
 
     @property
-    def titles(self):
+    def titles(self) -> list[Any]:
         return [message["title"] for message in self.messages]
 
-    def close(self):
+    def close(self) -> None:
         self.free.set()
         self._server.shutdown()
         self._server.server_close()
 
 
 @pytest.fixture
-def start_sink():
+def start_sink() -> Iterator[Any]:
     sinks = []
 
-    def start():
+    def start() -> Any:
         sinks.append(Sink())
         return sinks[-1]
 
@@ -79,5 +81,5 @@ def start_sink():
 
 
 @pytest.fixture
-def sink(start_sink):
+def sink(start_sink: Any) -> Any:
     return start_sink()

@@ -1,4 +1,4 @@
-"""The api, asked from a terminal."""
+"""The HTTP client of the commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ANSWER_WITHIN_SECONDS = 10.0
 LARGEST_PAGE = 1000
 
 SILENT_SECONDS = 45.0
-"""A stream says something every 15 s: one that has said nothing for so long is dead."""
+"""The api sends something on a stream every 15 s: a stream that was silent for so long is dead."""
 
 Query: TypeAlias = Mapping[str, str | int | Sequence[str] | Sequence[int] | None]
 
@@ -35,7 +35,7 @@ class Refused(CommandFailed):
 
 
 class Client:
-    """Whatever goes wrong is CommandFailed, in one line that names where it was asked."""
+    """A client of one api. Each failure is a CommandFailed with one line that names the URL."""
 
     def __init__(self, settings: Settings) -> None:
         self.where = redacted(settings.url)
@@ -55,12 +55,13 @@ class Client:
     def stream(
         self, path: str, query: Query, *, headers: Mapping[str, str]
     ) -> Iterator[Iterator[bytes]]:
-        """An event stream's bytes as they come. That it breaks off later is Unreachable too."""
+        """Yield an event stream's bytes as they arrive. A stream that breaks off raises Unreachable
+        too."""
         timeout = httpx.Timeout(ANSWER_WITHIN_SECONDS, read=SILENT_SECONDS)
-        asking = self._http.stream(
+        request = self._http.stream(
             "GET", path, params=_given(query), headers=headers, timeout=timeout
         )
-        with self._reaching(), asking as response:
+        with self._reaching(), request as response:
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 response.read()
                 self._answer(response)
@@ -99,13 +100,13 @@ class Client:
         return Refused(reason, status=response.status_code, problem={})
 
     def items(self, path: str, query: Query, *, limit: int | None) -> Iterator[dict[str, Any]]:
-        """From all pages, `limit` of them at most. Each has the `as_of` of its page."""
+        """Yield the items of all pages, at most `limit`. Each item has the `as_of` of its page."""
         for page in self.pages(path, query, limit=limit):
             for item in page["items"]:
                 yield {**item, "as_of": page["as_of"]}
 
     def pages(self, path: str, query: Query, *, limit: int | None) -> Iterator[dict[str, Any]]:
-        """One at least, with `limit` items at most on all of them."""
+        """Yield at least one page; all pages together have at most `limit` items."""
         cursor = None
         left = limit
         while left is None or left > 0:

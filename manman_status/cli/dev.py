@@ -1,4 +1,4 @@
-"""Everything on this machine."""
+"""The command that runs everything on this machine."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def dev(
 
 
 def as_called() -> str:
-    """This command as it was called, which works again; the name alone may not be on the PATH."""
+    """The command as it was called, so that it can be copied; its name alone may not be on the
+    PATH."""
     return sys.argv[0] if Path(sys.argv[0]).name == "manman-status" else "manman-status"
 
 

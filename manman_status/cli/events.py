@@ -1,4 +1,4 @@
-"""Every change of a status as it happens."""
+"""The command that prints changes of statuses as they happen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes as the api tells them: each once and in order, whatever was down meanwhile."""
+"""Follow the api's stream of changes: each change once and in order, also across outages."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SERVERS_FAULT = 500
 
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """Ctrl-C or SIGTERM is how it ends, and no failure."""
+    """Let Ctrl-C and SIGTERM end the command normally."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         yield
 
 
 class Follower:
-    """`complain` is given a line when the api is lost, when it is found again, and when a backup
-    was restored."""
+    """Follow the changes that match `query`. `complain` receives a line when the api is lost, when
+    it answers again, and when a backup was restored."""
 
     def __init__(self, client: Client, query: Query, *, complain: Callable[[str], None]) -> None:
         self._client = client
@@ -36,8 +36,8 @@ class Follower:
         self._lost_at: float | None = None
 
     def follow(self) -> Iterator[dict[str, Any]]:
-        """Without end. Raises CommandFailed when the api is not there at first, Refused when it
-        will never tell."""
+        """Yield changes for ever. Raises CommandFailed when the api does not answer at first,
+        Refused when it never will."""
         backoff = Backoff()
         while True:
             try:
@@ -61,7 +61,8 @@ class Follower:
             time.sleep(backoff.failed())
 
     def _blocks(self) -> Iterator[dict[str, str]]:
-        """Of one stream, until it tells us to come again. Raises Unreachable when it just ends."""
+        """Yield the blocks of one stream, until the api asks us to reconnect. Raises Unreachable
+        when the stream just ends."""
         headers = {"last-event-id": self._last_id} if self._last_id else {}
         with self._client.stream("/status/events", self._query, headers=headers) as chunks:
             for fields in blocks(chunks):
@@ -96,7 +97,7 @@ class Follower:
 
 
 def blocks(chunks: Iterable[bytes]) -> Iterator[dict[str, str]]:
-    """The fields of each block that is whole; a comment is a field without a name."""
+    """Yield the fields of each complete block; a comment is a field without a name."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n\n")

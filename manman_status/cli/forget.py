@@ -1,5 +1,4 @@
-"""Forgetting by command: what is known of a worker or a server instance goes, and the next event
-begins anew."""
+"""Commands that delete a worker or a server instance; its next event creates it again."""
 
 from __future__ import annotations
 

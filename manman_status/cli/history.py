@@ -1,4 +1,4 @@
-"""What was, on a terminal: the transitions of one, and how long workers were active."""
+"""Commands about the past: transitions of one worker or server instance, and uptime."""
 
 from __future__ import annotations
 

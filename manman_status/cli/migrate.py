@@ -1,4 +1,4 @@
-"""The schema, by command."""
+"""The command that migrates the database schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults as they are written on a command line: `3@30s`, `eu-1@40%@60s`, `5@30s:20s`."""
+"""Parse faults from a command line: `3@30s`, `eu-1@40%@60s`, `5@30s:20s`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pause(text: str) -> Pause:
 
 
 def seconds(text: str) -> float:
-    """Of 90s, 1.5m, 1h; a bare number is seconds."""
+    """Parse 90s, 1.5m or 1h to seconds; a bare number is seconds."""
     found = DURATION.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is no time, as 500ms, 30s, 5m or 1h are")

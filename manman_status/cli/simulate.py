@@ -1,4 +1,4 @@
-"""A fleet that lives."""
+"""The command that simulates a fleet of workers."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from manman_status.lab.simulator.delivery import Delivery
 from manman_status.lab.simulator.fleet import GROUPS, INSTANCES_OF_A_WORKER, Fleet
 from manman_status.lab.simulator.judgement import Judge
 from manman_status.lab.simulator.observed import Observation
-from manman_status.lab.simulator.readers import tell_unread
+from manman_status.lab.simulator.readers import report_unread
 from manman_status.lab.simulator.run import FleetRun
 from manman_status.lab.simulator.truth import Truth
 from manman_status.lab.simulator.watcher import Watcher
@@ -34,7 +34,7 @@ from manman_status.wire.topology import Topology
 
 API_ANSWERS_WITHIN_SECONDS = 10.0
 SLOW_SECONDS = 2.0
-"""A heartbeat that took longer to reach the broker is told of."""
+"""A heartbeat that took longer to reach the broker is reported."""
 
 
 async def live(fleet: Fleet, delivery: Delivery, settings: Settings, *, seconds: float) -> None:
@@ -43,7 +43,7 @@ async def live(fleet: Fleet, delivery: Delivery, settings: Settings, *, seconds:
     async with run.sending(), _progress(run, seconds):
         await run.live(stop, seconds=seconds)
         await run.finish()
-    _tell(run, fleet)
+    _print_totals(run, fleet)
     if run.tally.dropped:
         raise CommandFailed(f"{run.tally.dropped} heartbeats reached no queue")
 
@@ -51,7 +51,7 @@ async def live(fleet: Fleet, delivery: Delivery, settings: Settings, *, seconds:
 async def live_verified(
     fleet: Fleet, delivery: Delivery, settings: Settings, *, seconds: float
 ) -> None:
-    """Raises CommandFailed when the api did not say what is true."""
+    """Run the fleet beside a watcher of the api. Raises CommandFailed when the api was wrong."""
     timeout = timeout_seconds(
         fleet.plan.interval_seconds, minimum_seconds=settings.minimum_timeout_seconds
     )
@@ -75,7 +75,7 @@ async def live_verified(
         )
         async with run.sending(), _progress(run, seconds):
             await _live_watched(fleet, run, watcher, seconds=seconds, settle_seconds=timeout)
-    _tell(run, fleet)
+    _print_totals(run, fleet)
     if run.tally.dropped:
         print(f"{run.tally.dropped} heartbeats reached no queue")
     print_verdict(judge, watcher, where=redacted(settings.url))
@@ -84,7 +84,7 @@ async def live_verified(
 async def _live_watched(
     fleet: Fleet, run: FleetRun, watcher: Watcher, *, seconds: float, settle_seconds: float
 ) -> None:
-    """Before it stops the fleet, it lets come what must come of the faults that were."""
+    """Run fleet and watcher, wait for the consequences of all faults, then stop the fleet."""
     stop, stop_settling = _stops()
     await _beside(asyncio.create_task(watcher.watch()), run.live(stop, seconds=seconds))
     fleet.calm(run.now())
@@ -101,7 +101,7 @@ async def _live_watched(
 
 
 async def _beside(task: asyncio.Task[None], living: Awaitable[None]) -> None:
-    """The task ends with what lives beside it, and its failure is told then."""
+    """Run `task` as long as `living`; raise its failure afterwards."""
     try:
         await living
     finally:
@@ -111,7 +111,7 @@ async def _beside(task: asyncio.Task[None], living: Awaitable[None]) -> None:
 
 
 def _stops() -> tuple[asyncio.Event, asyncio.Event]:
-    """The first signal sets the first, the next one the second."""
+    """Two events: the first signal sets the first, the next signal the second."""
     stops = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
@@ -124,8 +124,8 @@ def _stops() -> tuple[asyncio.Event, asyncio.Event]:
 
 @asynccontextmanager
 async def _lanes(settings: Settings) -> AsyncIterator[tuple[Publisher, Publisher]]:
-    """A connection each: the broker holds back a connection, not a channel, whose messages pile
-    up."""
+    """Open a connection for heartbeats and one for lifecycle events: when messages pile up,
+    RabbitMQ blocks a whole connection."""
     exchange = settings.inbound_exchange
     queues = Topology.of(settings).queues(settings.partitions)
     async with (
@@ -134,11 +134,11 @@ async def _lanes(settings: Settings) -> AsyncIterator[tuple[Publisher, Publisher
         open_publisher(first, exchange=exchange) as beats,
         open_publisher(second, exchange=exchange) as lifecycle,
     ):
-        asking = asyncio.create_task(tell_unread(first, queues, complain=_complain))
+        checking = asyncio.create_task(report_unread(first, queues, complain=_complain))
         try:
             yield beats, lifecycle
         finally:
-            await cancel(asking)
+            await cancel(checking)
 
 
 def _api(settings: Settings) -> httpx.AsyncClient:
@@ -152,7 +152,7 @@ def _api(settings: Settings) -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def _progress(run: FleetRun, seconds: float) -> AsyncIterator[None]:
-    """On a terminal only."""
+    """Show a progress bar, on a terminal only."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield
@@ -175,7 +175,7 @@ async def _progress(run: FleetRun, seconds: float) -> AsyncIterator[None]:
             await cancel(showing)
 
 
-def _tell(run: FleetRun, fleet: Fleet) -> None:
+def _print_totals(run: FleetRun, fleet: Fleet) -> None:
     tally = run.tally
     struck = f"{fleet.crashes} workers crashed"
     if fleet.killed or fleet.paused:

@@ -1,4 +1,4 @@
-"""Tables on a terminal, of texts that came from outside."""
+"""Tables on a terminal, made of texts that came from outside."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ STYLES = {
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Without what could drive a terminal or turn its text round; on one line, unless `lines` may
-    stay."""
+    """Replace characters that could control a terminal or reverse its text. One line, unless
+    `lines` keeps line ends."""
     text = text if lines else text.replace("\n", " ")
     return "".join(
         char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text
@@ -41,13 +41,14 @@ def numbered(count: int, thing: str) -> str:
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
-    """The least of the values that so much of them does not exceed; None of none."""
+    """The smallest value that at least this `share` of the values does not exceed; None for no
+    values."""
     ordered = sorted(values)
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else None
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Health and status in their colours, where colours are wanted. None is an empty cell."""
+    """Print a table, with health and status in their colours. None is an empty cell."""
     table = Table(*headings, box=None)
     for row in rows:
         cells = ("" if value is None else printable(str(value)) for value in row)

@@ -1,4 +1,4 @@
-"""What the verification of a simulated fleet found, on a terminal."""
+"""Print the result of verifying a simulated fleet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ PLURAL = {
 
 
 def print_verdict(judge: Judge, watcher: Watcher, *, where: str) -> None:
-    """Raises CommandFailed when anything was wrong, or nothing could be seen."""
+    """Print the findings. Raises CommandFailed when anything was wrong or the api never
+    answered."""
     if not watcher.answered:
         raise CommandFailed(
             f"nothing was verified: {where} never answered:"

@@ -195,7 +195,7 @@ def alerts_line(numbers: dict[str, int]) -> str:
 
 
 def observation_line(observation: dict[str, Any]) -> str:
-    """How much the rest of the answer is worth."""
+    """Render the state of monitoring, on which the rest of an answer depends."""
     state, through = observation["state"], observation["observed_through"]
     if state == ObservationState.BLIND:
         return (

@@ -1,4 +1,4 @@
-"""The fleet on a whole terminal, as it is now."""
+"""The command that shows the fleet on the whole terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from manman_status.cli.events import whom
 from manman_status.cli.following import ended_by_signal
 from manman_status.cli.tables import STYLES, WIDTH_WITHOUT_TERMINAL, printable
 from manman_status.cli.views import Url, ago, client, guard_line, observation_line
-from manman_status.cli.watched import Fleet
+from manman_status.cli.watched import FleetView
 from manman_status.domain.alerts.alert import WEIGHT
 from manman_status.domain.fleet import ObservationState, OverallStatus
 from manman_status.domain.status import Health
@@ -56,7 +56,7 @@ def watch(
 ) -> None:
     """Show how good the observation is, health by group, alerts, silent workers and what changed
     last, until Ctrl-C. Without a terminal, once."""
-    fleet = Fleet(client(url), group)
+    fleet = FleetView(client(url), group)
     fleet.look()
     if not sys.stdout.isatty():
         console = Console(width=WIDTH_WITHOUT_TERMINAL, highlight=False)
@@ -70,8 +70,8 @@ def watch(
             fleet.look_again()
 
 
-def frame(fleet: Fleet, console: Console, *, height: int | None) -> Group:
-    """In `height` lines at most: where they do not suffice, each section has its share of them."""
+def frame(fleet: FleetView, console: Console, *, height: int | None) -> Group:
+    """Render the fleet in at most `height` lines; when they do not suffice, sections share them."""
     head = Group(bar(fleet), *numbers(fleet))
     sections = [groups(fleet), alerts(fleet), silent(fleet), changes(fleet)]
     wanted = [len(section.rows) + 1 if section.rows else 0 for section in sections]
@@ -86,7 +86,7 @@ def frame(fleet: Fleet, console: Console, *, height: int | None) -> Group:
 
 
 def share(lines: int, wanted: Sequence[int]) -> list[int]:
-    """One after another until all have what they want, or none are left."""
+    """Deal `lines` out to sections in turn, until each has what it wants or none are left."""
     given = [0] * len(wanted)
     while lines > 0 and given != list(wanted):
         for place, most in enumerate(wanted):
@@ -116,14 +116,14 @@ def shorten(section: Section, rows: int) -> Group:
 
 
 def cut(cell: str, heading: str) -> Text:
-    """On one line, however narrow its column."""
+    """Style a cell and keep it on one line, however narrow its column."""
     return Text(
         cell, style=STYLES.get(cell) or STYLES.get(heading, ""), no_wrap=True, overflow="ellipsis"
     )
 
 
-def bar(fleet: Fleet) -> Padding | Text:
-    """Cannot be overlooked unless all is well."""
+def bar(fleet: FleetView) -> Padding | Text:
+    """Render the state of monitoring, so large that it is noticed unless all is well."""
     observation = fleet.system["observation"]
     state = ObservationState(observation["state"])
     text = observation_line(observation)
@@ -138,7 +138,7 @@ def bar(fleet: Fleet) -> Padding | Text:
     return Padding(Text(text), (1, 2), style=BAR_STYLES[state])
 
 
-def numbers(fleet: Fleet) -> Iterable[Text]:
+def numbers(fleet: FleetView) -> Iterable[Text]:
     workers, servers = fleet.system["workers"], fleet.system["servers"]
     there_are = ", ".join(
         f"{number} {name}" for name, number in workers.items() if name != "total_active" and number
@@ -155,8 +155,8 @@ def numbers(fleet: Fleet) -> Iterable[Text]:
             yield Text(guard_line(guard), style="yellow")
 
 
-def groups(fleet: Fleet) -> Section:
-    """The worst first."""
+def groups(fleet: FleetView) -> Section:
+    """List the groups, the worst first."""
     healths = (Health.UNHEALTHY, Health.LATE, Health.UNKNOWN, Health.HEALTHY)
     found = [each for each in fleet.system["groups"] if fleet.group in {None, each["group"]}]
     found.sort(key=lambda each: [-each[health] for health in healths])
@@ -168,8 +168,8 @@ def groups(fleet: Fleet) -> Section:
     return Section("groups", ("group", *reversed(healths)), rows, has_more)
 
 
-def alerts(fleet: Fleet) -> Section:
-    """The most severe first, of these the newest; what somebody has taken on is last."""
+def alerts(fleet: FleetView) -> Section:
+    """List the alerts, the most severe first, of these the newest; acknowledged ones are last."""
     found = [alert for alert in fleet.alerts["items"] if alert["part_of"] is None]
     found.sort(key=lambda alert: (alert["state"] != "open", -WEIGHT[alert["severity"]]))
     rows = [
@@ -181,7 +181,7 @@ def alerts(fleet: Fleet) -> Section:
     return Section(title, ("severity", "for", "state", "what"), rows, has_more)
 
 
-def silent(fleet: Fleet) -> Section:
+def silent(fleet: FleetView) -> Section:
     rows = [
         (
             worker["worker_id"],
@@ -200,7 +200,7 @@ def silent(fleet: Fleet) -> Section:
     )
 
 
-def changes(fleet: Fleet) -> Section:
+def changes(fleet: FleetView) -> Section:
     rows = [
         (
             age(change["at"], fleet),
@@ -215,7 +215,7 @@ def changes(fleet: Fleet) -> Section:
     return Section("last changes", ("ago", "of", "from", "to", "reason", "group"), rows)
 
 
-def age(time: str, fleet: Fleet) -> str:
+def age(time: str, fleet: FleetView) -> str:
     seconds = max((fleet.read_at - datetime.fromisoformat(time)).total_seconds(), 0.0)
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:

@@ -1,4 +1,4 @@
-"""What the api says of the fleet, read again and again."""
+"""The fleet as the api shows it, read again and again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from manman_status.domain.status import Health
 from manman_status.errors import CommandFailed
 
 SHOWN = 50
-"""Silent workers of each kind, and changes, at most."""
+"""The most silent workers of each kind, and the most changes, that are shown."""
 LOOK_BACK = 1_000
-"""So many transitions are looked at, at first, for those of a group."""
+"""How many past transitions are read at first, to find those of one group."""
 SILENT = (Health.UNHEALTHY, Health.LATE)
 
 
-class Fleet:
-    """What was read last, of one group or of all; `problem` says why nothing newer was, `notice`
-    what else to know."""
+class FleetView:
+    """The last answers of the api for one group, or for all. `problem` says why nothing newer was
+    read, `notice` what else to know."""
 
     def __init__(self, client: Client, group: str | None) -> None:
         self._client = client
@@ -37,7 +37,7 @@ class Fleet:
         """The newest first."""
 
     def look(self) -> None:
-        """Raises CommandFailed, and then what was read before still stands."""
+        """Read everything anew. Raises CommandFailed, and keeps the last answers then."""
         system = self._client.get("/status/system")
         # As many as there may be: those that are parts of others are among them, and the newest
         # come first.

@@ -1,4 +1,4 @@
-"""How an operator chooses a timeout: what each would have done with a recording."""
+"""Try thresholds on a recording, so that an operator can choose a timeout."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def what_if(
         return
     print_table(COLUMNS, (as_row(rules, found) for rules, found in tried))
     print()
-    for line in told(recorded, timeouts):
+    for line in notes(recorded, timeouts):
         print(line)
 
 
@@ -152,8 +152,8 @@ def as_row(rules: SweepRules, outcome: Outcome) -> tuple[object, ...]:
     )
 
 
-def told(recorded: Recorded, timeouts: list[float]) -> list[str]:
-    """What the table rests on."""
+def notes(recorded: Recorded, timeouts: list[float]) -> list[str]:
+    """Lines below the table that say what was recorded, and which thresholds change nothing."""
     each = ", ".join(
         f"{number} every {interval:g} s" for interval, number in sorted(recorded.intervals.items())
     )

@@ -16,8 +16,9 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from manman_status.dev.ports import free_port
 from manman_status.dev.postgres import EmbeddedPostgres
-from tests.conftest import Eventually, Role, role_environment, run_sql, temporary_database
+from tests.conftest import role_environment, run_sql, temporary_database
 from tests.fleet import fleet
+from tests.kinds import Eventually, Role
 
 __all__ = ["fleet"]
 

@@ -11,8 +11,9 @@ import httpx
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import FILL, UNHURRIED, WORKERS, Window, hindrances
-from tests.conftest import Eventually, Role, run_sql
+from tests.conftest import run_sql
 from tests.fleet import TIMEOUT_SECONDS, Fleet, Worker
+from tests.kinds import Eventually, Role, StartRole
 
 IN_A_MESSAGE = 1_000
 MODULE = "const { map } = await import(document.querySelector('script[src$=\"/map.js\"]').src);"
@@ -77,7 +78,7 @@ async def test_of_ten_thousand_workers_each_has_the_colour_of_its_health(
 
 
 async def test_a_map_of_too_many_workers_says_how_many_are_not_drawn(
-    start_api: Callable[..., Awaitable[Role]],
+    start_api: StartRole,
     database: str,
     window: Callable[..., Awaitable[Window]],
 ) -> None:
@@ -132,7 +133,7 @@ async def test_a_pointer_over_a_cell_says_why_and_a_click_opens_the_worker(
 
 
 async def test_what_is_told_of_a_cell_changes_with_its_worker(
-    start_api: Callable[..., Awaitable[Role]],
+    start_api: StartRole,
     database: str,
     window: Callable[..., Awaitable[Window]],
 ) -> None:
@@ -204,7 +205,7 @@ async def test_scrolling_takes_little_of_each_frame(
 
 
 async def test_blind_the_page_says_so_and_shows_nobody_as_dead(
-    start_api: Callable[..., Awaitable[Role]],
+    start_api: StartRole,
     database: str,
     window: Callable[..., Awaitable[Window]],
 ) -> None:
@@ -284,8 +285,8 @@ async def lost_at(database: str, worker_id: int) -> float:
 
 
 async def test_among_ten_thousand_a_killed_worker_changes_colour_within_a_second_of_its_lost(
-    start_processor: Callable[..., Awaitable[Role]],
-    start_api: Callable[..., Awaitable[Role]],
+    start_processor: StartRole,
+    start_api: StartRole,
     database: str,
     broker: str,
     fleet: Fleet,

@@ -13,7 +13,8 @@ import pytest
 from playwright.async_api import Route, expect
 
 from tests.browser.conftest import UNHURRIED, Window, hindrances
-from tests.conftest import ProcessTree, Role, run_sql
+from tests.conftest import run_sql
+from tests.kinds import ProcessTree, Role, StartRole
 
 PAGES = (
     "/",
@@ -82,7 +83,7 @@ async def test_a_list_goes_on_page_by_page_and_back_to_the_first(
 
 
 async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
-    start_api: Callable[..., Awaitable[Role]],
+    start_api: StartRole,
     database: str,
     window: Callable[..., Awaitable[Window]],
 ) -> None:
@@ -121,7 +122,7 @@ async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
 
 
 async def test_a_worker_page_is_renewed_when_a_backup_was_restored(
-    start_api: Callable[..., Awaitable[Role]],
+    start_api: StartRole,
     database: str,
     window: Callable[..., Awaitable[Window]],
 ) -> None:
@@ -159,7 +160,7 @@ async def test_a_worker_page_is_renewed_when_a_backup_was_restored(
 
 
 async def test_when_nothing_answers_any_more_the_bar_says_since_when(
-    start_api: Callable[..., Awaitable[Role]], window: Callable[..., Awaitable[Window]]
+    start_api: StartRole, window: Callable[..., Awaitable[Window]]
 ) -> None:
     api = await start_api()
     opened = await window(api.url)
@@ -171,7 +172,7 @@ async def test_when_nothing_answers_any_more_the_bar_says_since_when(
 
 async def test_when_the_api_hangs_the_bar_says_so_too(
     process_tree: ProcessTree,
-    start_api: Callable[..., Awaitable[Role]],
+    start_api: StartRole,
     window: Callable[..., Awaitable[Window]],
 ) -> None:
     api = await start_api()
@@ -241,7 +242,7 @@ ENDED = """INSERT INTO workers (worker_id, created_date, end_date, status, statu
 
 
 async def test_a_worker_that_is_no_longer_known_is_no_outage(
-    start_api: Callable[..., Awaitable[Role]],
+    start_api: StartRole,
     database: str,
     window: Callable[..., Awaitable[Window]],
 ) -> None:
@@ -347,7 +348,7 @@ async def test_of_many_tabs_those_that_nobody_sees_take_nothing_from_the_others(
 
 
 async def test_who_signs_in_comes_to_the_page_and_who_signs_out_has_to_sign_in_again(
-    start_api: Callable[..., Awaitable[Role]], window: Callable[..., Awaitable[Window]]
+    start_api: StartRole, window: Callable[..., Awaitable[Window]]
 ) -> None:
     api = await start_api(api_tokens="a-token-of-mine")
     opened = await window(api.url)

@@ -26,7 +26,7 @@ from tests.deployment.chart import ROOT, component_of, container, merged, render
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Eventually
+    from tests.kinds import Eventually
 
 pytestmark = pytest.mark.containers
 

@@ -8,12 +8,15 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from manman_status.dev.ports import free_port
+from tests.kinds import Eventually
 
 pytestmark = pytest.mark.containers
 
@@ -33,7 +36,7 @@ CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
 compose.yaml asks for."""
 
 
-def docker(*arguments, given=None, check=True, **environment):
+def docker(*arguments: Any, given: Any = None, check: bool = True, **environment: Any) -> Any:
     ran = subprocess.run(
         ["docker", *arguments],
         cwd=ROOT,
@@ -51,7 +54,7 @@ def docker(*arguments, given=None, check=True, **environment):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _engine():
+def _engine() -> None:
     if shutil.which("docker") is None:
         pytest.skip("there is no `docker` here")
     if (asked := docker("info", check=False)).returncode:
@@ -59,7 +62,7 @@ def _engine():
 
 
 @pytest.fixture(scope="module")
-def image(_engine):
+def image(_engine: Any) -> str:
     docker("build", "-t", IMAGE, ".")
     return IMAGE
 
@@ -67,11 +70,11 @@ def image(_engine):
 class Stack:
     """The containers of compose.yaml, under a name and on a port of their own."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def compose(self, *arguments, check=True):
+    def compose(self, *arguments: Any, check: bool = True) -> Any:
         return docker(
             "compose",
             "-p",
@@ -83,17 +86,17 @@ class Stack:
             MANMAN_STATUS_PORT=str(self.port),
         )
 
-    def containers(self, service):
+    def containers(self, service: Any) -> Any:
         return self.compose("ps", "-q", service).stdout.split()
 
-    def system(self):
+    def system(self) -> Any:
         response = httpx.get(f"{self.url}/status/system", timeout=5)
         assert response.status_code == httpx.codes.OK, response.text
         return response.json()
 
 
 @pytest.fixture(scope="module")
-def stack(image):
+def stack(image: str) -> Iterator[Any]:
     stack = Stack()
     for name in stack.compose("config", "--images").stdout.split():
         if (
@@ -109,7 +112,7 @@ def stack(image):
         stack.compose("down", "-v", "-t", "10")
 
 
-def test_the_image_runs_as_nobody_in_particular_and_writes_nothing(image):
+def test_the_image_runs_as_nobody_in_particular_and_writes_nothing(image: str) -> None:
     user, entrypoint = docker(
         "image", "inspect", "-f", "{{.Config.User}} {{.Config.Entrypoint}}", image
     ).stdout.split()
@@ -122,7 +125,7 @@ def test_the_image_runs_as_nobody_in_particular_and_writes_nothing(image):
     assert "Permission denied" in refused.stderr
 
 
-def test_the_image_says_what_is_missing(image):
+def test_the_image_says_what_is_missing(image: str) -> None:
     # Not by the code of `docker run`: podman's, with --rm, is 0 when the container was the faster.
     container = docker(
         "create", "--read-only", image, "serve", "--role", "processor"
@@ -134,13 +137,15 @@ def test_the_image_says_what_is_missing(image):
     assert (code, "MANMAN_STATUS_RABBITMQ_URL is not set" in told) == ("2", True)
 
 
-async def test_the_fleet_is_seen_through_one_port_whichever_api_answers(stack, eventually):
+async def test_the_fleet_is_seen_through_one_port_whichever_api_answers(
+    stack: Stack, eventually: Eventually
+) -> None:
     await eventually(lambda: stack.system()["workers"]["healthy"] >= 10, within_seconds=60)
     assert stack.system()["observation"]["state"] == "ok"
     assert len(stack.system()["observation"]["processors"]) == 2
 
 
-def test_containers_run_as_they_are_hardened(stack):
+def test_containers_run_as_they_are_hardened(stack: Stack) -> None:
     for service in ("api", "processor"):
         for container in stack.containers(service):
             shown = docker(
@@ -150,7 +155,9 @@ def test_containers_run_as_they_are_hardened(stack):
             assert docker("exec", container, "touch", "/x", check=False).returncode != 0
 
 
-async def test_a_killed_processor_and_a_stopped_broker_lose_nobody(stack, eventually):
+async def test_a_killed_processor_and_a_stopped_broker_lose_nobody(
+    stack: Stack, eventually: Eventually
+) -> None:
     """`simulate --verify` knows who lives, and fails when anybody is told otherwise."""
     arguments = (
         "--workers",
@@ -185,7 +192,7 @@ async def test_a_killed_processor_and_a_stopped_broker_lose_nobody(stack, eventu
         stderr=asyncio.subprocess.STDOUT,
     )
 
-    def seen():
+    def seen() -> Any:
         answer = httpx.get(f"{stack.url}/status/workers/500001", timeout=5)
         return answer.status_code == 200 and answer.json()["health"] == "healthy"
 

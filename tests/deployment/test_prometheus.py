@@ -8,7 +8,9 @@ Intervals and thresholds are shorter, and nothing else is different. Debian's pa
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +19,8 @@ import yaml
 from manman_status.dev.ports import free_port
 from manman_status.dev.processes import Child
 from tests.deployment.test_rules import NAME, asked
-from tests.messaging import publish, publisher_at
+from tests.kinds import Eventually, StartRole
+from tests.messaging import Publisher, publish, publisher_at
 
 __all__ = ["publish", "publisher_at"]
 
@@ -31,7 +34,7 @@ NOT_YET = {
 }
 
 
-def program(*names):
+def program(*names: Any) -> Any:
     for name in names:
         if found := shutil.which(name):
             return found
@@ -39,11 +42,11 @@ def program(*names):
 
 
 @pytest.fixture
-def start(server_folder):
+def start(server_folder: Path) -> Iterator[Any]:
     """Starts a server and gives a client for its HTTP."""
     started = []
 
-    def run(name, command, port):
+    def run(name: str, command: Any, port: int) -> Any:
         address = f"127.0.0.1:{port}"
         command = [*command, f"--web.listen-address={address}"]
         started.append(Child(name, command, log_file=server_folder / f"{name}-{port}.log"))
@@ -55,7 +58,7 @@ def start(server_folder):
 
 
 @pytest.fixture
-async def alertmanager(start, tmp_path, eventually):
+async def alertmanager(start: Any, tmp_path: Path, eventually: Eventually) -> AsyncIterator[Any]:
     config = tmp_path / "alertmanager.yaml"
     config.write_text("{route: {receiver: nobody}, receivers: [{name: nobody}]}", "utf-8")
     command = [
@@ -69,14 +72,14 @@ async def alertmanager(start, tmp_path, eventually):
         yield client
 
 
-async def is_ready(client):
+async def is_ready(client: Any) -> Any:
     try:
         return (await client.get("/-/ready")).is_success
     except httpx.TransportError:
         return False
 
 
-def hasty_rules():
+def hasty_rules() -> Any:
     rules = yaml.safe_load((ROOT / "monitoring/rules.yaml").read_text("utf-8"))
     for rule in rules["groups"][0]["rules"]:
         rule["for"] = "0s"
@@ -86,7 +89,7 @@ def hasty_rules():
     return rules
 
 
-def config_of_compose(token):
+def config_of_compose(token: Any) -> Any:
     content = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["configs"]["prometheus"][
         "content"
     ]
@@ -96,8 +99,8 @@ def config_of_compose(token):
 
 
 @pytest.fixture
-def start_prometheus(start, alertmanager, tmp_path):
-    def run(*, apis, token):
+def start_prometheus(start: Any, alertmanager: Any, tmp_path: Path) -> Any:
+    def run(*, apis: Any, token: Any) -> Any:
         config = config_of_compose(token)
         config["global"] |= {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
         config["rule_files"] = ["rules.yaml"]
@@ -119,7 +122,7 @@ def start_prometheus(start, alertmanager, tmp_path):
     return run
 
 
-async def query(prometheus, expression):
+async def query(prometheus: Any, expression: Any) -> list[Any]:
     """Labels and value of each series; [] while it starts."""
     try:
         response = await prometheus.get("/api/v1/query", params={"query": expression})
@@ -132,15 +135,20 @@ async def query(prometheus, expression):
     return [(each["metric"], float(each["value"][1])) for each in answer["data"]["result"]]
 
 
-async def firing(alertmanager):
+async def firing(alertmanager: Any) -> set[Any]:
     return {
         each["labels"]["alertname"] for each in (await alertmanager.get("/api/v2/alerts")).json()
     }
 
 
 async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_observed(
-    start_processor, start_api, start_prometheus, alertmanager, publish, eventually
-):
+    start_processor: StartRole,
+    start_api: StartRole,
+    start_prometheus: Any,
+    alertmanager: Any,
+    publish: Publisher,
+    eventually: Eventually,
+) -> None:
     processor = await start_processor()
     api = await start_api(
         api_tokens=f"{TOKEN} another",
@@ -153,27 +161,27 @@ async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_obser
     )
     async with start_prometheus(apis=[api], token=TOKEN) as prometheus:
 
-        async def is_well():
+        async def is_well() -> Any:
             lag = await query(prometheus, "manman_status_observation_lag_seconds < 2")
             return lag and await query(prometheus, 'manman_status_workers{health="healthy"} == 1')
 
         await eventually(is_well)
         names = {name for _, expression in asked() for name in NAME.findall(expression)} - NOT_YET
 
-        async def all_is_there():
+        async def all_is_there() -> bool:
             missing = [name for name in names if not await query(prometheus, f"count({name})")]
             assert not missing
             return True
 
         await eventually(all_is_there)
 
-        async def nothing_fires():
+        async def nothing_fires() -> bool:
             return not await firing(alertmanager)
 
         await eventually(nothing_fires)
         processor.kill()
 
-        async def told():
+        async def told() -> Any:
             fires = await firing(alertmanager)
             return {
                 "ManManStatusBlind",
@@ -184,12 +192,12 @@ async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_obser
 
 
 async def test_prometheus_has_a_token_to_show_only_where_the_api_wants_one(
-    start_api, start_prometheus, eventually
-):
+    start_api: StartRole, start_prometheus: Any, eventually: Eventually
+) -> None:
     apis = [await start_api(), await start_api(api_tokens="a-token")]
     async with start_prometheus(apis=apis, token="") as prometheus:
 
-        async def seen():
+        async def seen() -> bool:
             up = {labels["instance"]: value for labels, value in await query(prometheus, "up")}
             return [up.get(api.url.removeprefix("http://")) for api in apis] == [1, 0]
 

@@ -7,8 +7,10 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -29,7 +31,7 @@ OF_ALL = {"job", "instance", "namespace"}
 OF_REQUESTS = {"method", "path", "status_code", "app_name"}
 
 
-def rules_of_compose():
+def rules_of_compose() -> dict[str, Any]:
     [group] = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
     return {
         rule["alert"]: (
@@ -42,7 +44,7 @@ def rules_of_compose():
     }
 
 
-def rules_of_the_chart():
+def rules_of_the_chart() -> dict[str, Any]:
     """Without those that ask Kubernetes, by the job's name in place of the release's."""
     values = yaml.safe_load((ROOT / "helm/manman-status/values.yaml").read_text("utf-8"))
     return {
@@ -52,11 +54,11 @@ def rules_of_the_chart():
     }
 
 
-def _of_the_job(expression):
+def _of_the_job(expression: Any) -> Any:
     return expression.replace("{@api", '{job="manman-status"')
 
 
-def dashboard_expressions():
+def dashboard_expressions() -> Iterator[Any]:
     """Grafana's own variables filled in as for compose."""
     panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
     filled = {"$job": "manman-status", "$namespace": ".*", "$__rate_interval": "1m"}
@@ -68,7 +70,7 @@ def dashboard_expressions():
             yield panel["title"], expression
 
 
-def exposed():
+def exposed() -> Any:
     """Labels by the name of each series that the api has, when there is something of everything."""
     statistics = Statistics()
     statistics.queue_depths, statistics.dead_letters_waiting = {"q": 1}, 1
@@ -116,7 +118,7 @@ def exposed():
     return found
 
 
-def promtool(*arguments):
+def promtool(*arguments: Any) -> Any:
     if not shutil.which("promtool"):
         pytest.skip("there is no promtool; `make prometheus` brings it")
     ran = subprocess.run(
@@ -126,11 +128,11 @@ def promtool(*arguments):
     return ran.stdout
 
 
-def test_compose_and_the_chart_alert_alike():
+def test_compose_and_the_chart_alert_alike() -> None:
     assert rules_of_compose() == rules_of_the_chart()
 
 
-def test_prometheus_understands_the_alerts_of_both(tmp_path):
+def test_prometheus_understands_the_alerts_of_both(tmp_path: Path) -> None:
     promtool("check", "rules", RULES)
     of_the_chart = tmp_path / "rules.yaml"
     rule = render({"prometheusRule": {"enabled": True}}).one("PrometheusRule")
@@ -138,7 +140,7 @@ def test_prometheus_understands_the_alerts_of_both(tmp_path):
     promtool("check", "rules", of_the_chart)
 
 
-def test_each_alert_fires_when_it_should_and_none_when_all_is_well():
+def test_each_alert_fires_when_it_should_and_none_when_all_is_well() -> None:
     cases = ROOT / "monitoring/rules.test.yaml"
     promtool("test", "rules", cases)
     tests = yaml.safe_load(cases.read_text("utf-8"))["tests"]
@@ -151,7 +153,7 @@ def test_each_alert_fires_when_it_should_and_none_when_all_is_well():
     assert fired == rules_of_compose().keys()
 
 
-def test_prometheus_understands_the_dashboard(tmp_path):
+def test_prometheus_understands_the_dashboard(tmp_path: Path) -> None:
     rules = [
         {"record": f"panel_{n}", "expr": expr}
         for n, (_, expr) in enumerate(dashboard_expressions())
@@ -161,7 +163,7 @@ def test_prometheus_understands_the_dashboard(tmp_path):
     promtool("check", "rules", file)
 
 
-def asked():
+def asked() -> Iterator[None]:
     of_the_chart = render({"prometheusRule": {"enabled": True}}).one("PrometheusRule")["spec"][
         "groups"
     ][0]["rules"]
@@ -170,7 +172,7 @@ def asked():
 
 
 @pytest.mark.parametrize(("title", "expression"), list(asked()), ids=lambda text: text[:40])
-def test_what_is_asked_for_is_what_there_is(title, expression):
+def test_what_is_asked_for_is_what_there_is(title: Any, expression: Any) -> None:
     there = exposed()
     names = NAME.findall(expression)
     assert names
@@ -182,7 +184,7 @@ def test_what_is_asked_for_is_what_there_is(title, expression):
         assert set(labels.split(", ")) <= set.union(*(there[name] for name in names))
 
 
-def test_the_dashboard_is_in_the_chart_when_it_is_asked_for():
+def test_the_dashboard_is_in_the_chart_when_it_is_asked_for() -> None:
     assert not render().of("ConfigMap")
     [shown] = render({"dashboard": {"enabled": True}}).of("ConfigMap")
     assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"

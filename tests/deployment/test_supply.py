@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_bill_of_materials_names_what_the_image_installs_and_no_host_but_pypi_s(tmp_path):
+def test_the_bill_of_materials_names_what_the_image_installs_and_no_host_but_pypi_s(
+    tmp_path: Path,
+) -> None:
     if shutil.which("make") is None:
         pytest.skip("there is no make")
     file = tmp_path / "sbom.json"

@@ -18,7 +18,7 @@ from manman_status.dev.processes import Child
 from tests.deployment.chart import FOLDER, ROOT, Objects, container, decoded, environment, render
 
 if TYPE_CHECKING:
-    from tests.conftest import Eventually
+    from tests.kinds import Eventually
 
 NAMESPACE = "manman-dev"
 

@@ -21,7 +21,7 @@ from tests.complaints import complaints
 from tests.conftest import role_environment
 
 if TYPE_CHECKING:
-    from tests.conftest import Eventually, ProcessTree
+    from tests.kinds import Eventually, ProcessTree
 
 WHOLE_SYSTEM = ("postgres", "beam", "epmd", "--role api", "--role processor", "simulate")
 

@@ -6,9 +6,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 
@@ -16,6 +19,7 @@ from manman_status.store.silences import LASTING_AT_ONCE
 from manman_status.wire.notices import SilenceAsked
 from manman_status.wire.topology import Topology
 from tests.conftest import run_sql
+from tests.messaging import Publisher
 from tests.odd_messages import HEARTBEAT, KEYS, LIFECYCLE, command, mutated
 
 DEAD_LETTER_QUEUE = Topology().dead_letter_queue
@@ -77,7 +81,18 @@ SELECT 'silence' || n, now(), now() + interval '1 hour', '', 'many', 'gone' || n
 class Nemesis:
     """`processors` are those that run; `start` starts another one."""
 
-    def __init__(self, rng, *, publish, database, clock, channel, to_broker, processors, start):
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        publish: Publisher,
+        database: str,
+        clock: Any,
+        channel: Any,
+        to_broker: Any,
+        processors: Any,
+        start: Any,
+    ) -> None:
         self._rng = rng
         self._publish = publish
         self._database = database
@@ -92,22 +107,22 @@ class Nemesis:
         self.quarantined = 0
 
     @property
-    def strikes(self):
+    def strikes(self) -> dict[str, Any]:
         return {
             name.removeprefix("_strike_"): getattr(self, name)
             for name in dir(self)
             if name.startswith("_strike_")
         }
 
-    async def _strike_kill(self):
+    async def _strike_kill(self) -> None:
         self.processors.pop(0).kill()
         self.processors.append(await self._start())
         self.started += 1
 
-    async def _strike_freeze(self):
+    async def _strike_freeze(self) -> None:
         await self._freeze(self.processors[:1], self._rng.uniform(2, 8))
 
-    async def _freeze(self, processors, seconds):
+    async def _freeze(self, processors: Any, seconds: float) -> None:
         for processor in processors:
             os.kill(processor.pid, signal.SIGSTOP)
         try:
@@ -116,15 +131,15 @@ class Nemesis:
             for processor in processors:
                 os.kill(processor.pid, signal.SIGCONT)
 
-    async def _strike_step_the_clock(self):
+    async def _strike_step_the_clock(self) -> None:
         self._offset += self._rng.choice([-3600, 3600, -7200, 600])
         self._clock.step_to(self._offset)
 
-    async def _strike_read_for_long(self):
+    async def _strike_read_for_long(self) -> None:
         async with holding(self._database, "LOCK TABLE transitions IN ACCESS SHARE MODE"):
             await asyncio.sleep(self._rng.uniform(1, 5))
 
-    async def _strike_refuse(self):
+    async def _strike_refuse(self) -> None:
         code = self._rng.choice(["22000", "P0001", "XX000", "57014", "40001"])
         await run_sql(self._database, REFUSE.format(code=code))
         instance = 10_000_666 + 1000 * self.quarantined
@@ -133,17 +148,17 @@ class Nemesis:
         await asyncio.sleep(3)
         await run_sql(self._database, ACCEPT)
 
-    async def _strike_fail_at_a_step(self):
+    async def _strike_fail_at_a_step(self) -> None:
         await self._fail(f"CREATE TRIGGER fail {STEPS[self._rng.choice([*STEPS])]}")
 
-    async def _strike_fail_at_two_others(self):
+    async def _strike_fail_at_two_others(self) -> None:
         for step in self._rng.sample([*STEPS], 2):
             await self._fail(f"CREATE TRIGGER fail {STEPS[step]}")
 
-    async def _strike_fail_at_commit(self):
+    async def _strike_fail_at_commit(self) -> None:
         await self._fail(COMMIT)
 
-    async def _fail(self, trigger):
+    async def _fail(self, trigger: Any) -> None:
         """While messages come, so that some fail there."""
         await run_sql(self._database, FAIL.format(trigger=trigger, code=self._rng.choice(PASSING)))
         for _ in range(10):
@@ -152,27 +167,27 @@ class Nemesis:
             await asyncio.sleep(0.2)
         await run_sql(self._database, WORK)
 
-    async def _strike_terminate(self):
+    async def _strike_terminate(self) -> None:
         await run_sql(self._database, TERMINATE)
 
-    async def _strike_cancel(self):
+    async def _strike_cancel(self) -> None:
         for _ in range(20):
             await run_sql(self._database, CANCEL)
             await asyncio.sleep(0.1)
 
-    async def _strike_reset(self):
+    async def _strike_reset(self) -> None:
         for _ in range(3):
             self._to_broker.reset()
             await asyncio.sleep(self._rng.uniform(0.2, 2))
 
-    async def _strike_bury(self):
+    async def _strike_bury(self) -> None:
         await self._channel.queue_delete(DEAD_LETTER_QUEUE)
         await self._publish(command("EXPLODE", "1"), LIFECYCLE)
 
-    async def _strike_send_odd(self):
+    async def _strike_send_odd(self) -> None:
         await self._publish.many([(mutated(self._rng), self._rng.choice(KEYS)) for _ in range(300)])
 
-    async def _strike_send_poison(self):
+    async def _strike_send_poison(self) -> None:
         """More than is kept: alone, in large arrays, and as deep as can be."""
         single = json.dumps(command("EXPLODE", "7")).encode()
         array = json.dumps([[]] * 1_000).encode()
@@ -182,15 +197,15 @@ class Nemesis:
             [(body, self._rng.choice((HEARTBEAT, LIFECYCLE))) for body in bodies]
         )
 
-    async def _strike_disown(self):
+    async def _strike_disown(self) -> None:
         for worker in self._rng.sample([*FLEET], 3):
             await self._publish(command("SERVER_STARTED", "900031", str(worker)), LIFECYCLE)
 
-    async def _strike_forge(self):
+    async def _strike_forge(self) -> None:
         forged = [command("CANARY", "x", sent_at="2099-01-01T00:00:00Z")] * 100
         await self._publish.many([(forged, key) for key in KEYS])
 
-    async def _strike_impersonate(self):
+    async def _strike_impersonate(self) -> None:
         """As the fleet's workers, by incarnations of long ago and of years ahead, and with the end
         of one in 9999."""
         now = int(time.time() * 1_000_000)
@@ -201,7 +216,7 @@ class Nemesis:
             end = {"sent_at": "9999-01-01T00:00:00Z", "incarnation": now - 10**15, "seq": 2**61}
             await self._publish(command("WORKER_STOPPED", str(worker), **end), LIFECYCLE)
 
-    async def _strike_invent(self):
+    async def _strike_invent(self) -> None:
         """Workers that beat once, two of a group."""
         first, self._invented = self._invented, self._invented + 500
         beats = [
@@ -210,7 +225,7 @@ class Nemesis:
         ]
         await self._publish(beats, HEARTBEAT)
 
-    async def _strike_overflow(self):
+    async def _strike_overflow(self) -> None:
         """More heartbeats than the queue holds, while nobody takes any: the oldest are dropped."""
         frozen = asyncio.create_task(self._freeze(list(self.processors), 4))
         await asyncio.sleep(1)
@@ -218,7 +233,7 @@ class Nemesis:
         await self._publish.many(beats)
         await frozen
 
-    async def _strike_silence(self):
+    async def _strike_silence(self) -> None:
         await run_sql(self._database, MANY_SILENCES.format(silences=LASTING_AT_ONCE))
         for number in range(20):
             await self._publish.control(
@@ -227,7 +242,7 @@ class Nemesis:
 
 
 @asynccontextmanager
-async def holding(database, statement):
+async def holding(database: str, statement: Any) -> AsyncIterator[None]:
     connection = await asyncpg.connect(database)
     try:
         async with connection.transaction():

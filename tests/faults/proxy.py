@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,7 +17,7 @@ class Proxy:
     """Listens on a port of its own and passes everything on to the server of a URL, until it is
     told otherwise."""
 
-    def __init__(self, url):
+    def __init__(self, url: str) -> None:
         self._to = urlsplit(url)
         self._url = url
         self.port = free_port()
@@ -24,47 +26,47 @@ class Proxy:
         self._is_mute = False
 
     @property
-    def url(self):
+    def url(self) -> Any:
         return self._url.replace(f"{self._to.hostname}:{self._to.port}", f"127.0.0.1:{self.port}")
 
     @property
-    def connections(self):
+    def connections(self) -> int:
         return len([pair for pair in self._pairs if pair.is_open])
 
-    async def start(self):
+    async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self._is_mute = False
 
-    async def refuse(self):
+    async def refuse(self) -> None:
         """Nothing listens any more, and what is open is reset. `start` ends it."""
         self._server.close()
         self.reset()
 
-    def mute(self):
+    def mute(self) -> None:
         """What is open is reset; new connections are taken, and never answered. `speak` ends it."""
         self._is_mute = True
         self.reset()
 
-    def speak(self):
+    def speak(self) -> None:
         """Again. What was taken meanwhile is never answered."""
         self._is_mute = False
 
-    def reset(self):
+    def reset(self) -> None:
         for pair in self._pairs:
             pair.abort()
         self._pairs.clear()
 
-    def swallow(self):
+    def swallow(self) -> None:
         """As a firewall does that has forgotten them: nothing of what is open passes any more, in
         neither direction, and nobody is told. New connections pass."""
         for pair in self._pairs:
             pair.swallows = True
 
-    async def close(self):
+    async def close(self) -> None:
         self._server.close()
         self.reset()
 
-    async def _accept(self, reader, writer):
+    async def _accept(self, reader: Any, writer: Any) -> None:
         if self._is_mute:
             self._pairs.append(Pair(writer))
             return
@@ -79,19 +81,19 @@ class Proxy:
 
 
 class Pair:
-    def __init__(self, *writers):
+    def __init__(self, *writers: Any) -> None:
         self._writers = writers
         self.swallows = False
 
     @property
-    def is_open(self):
+    def is_open(self) -> bool:
         return not any(writer.is_closing() for writer in self._writers)
 
-    def abort(self):
+    def abort(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def pump(self, reader, writer):
+    async def pump(self, reader: Any, writer: Any) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
                 if not self.swallows:
@@ -102,11 +104,11 @@ class Pair:
 
 
 @pytest.fixture
-async def proxy():
+async def proxy() -> AsyncIterator[Any]:
     """Starts a proxy before the server of a URL."""
     proxies = []
 
-    async def start(url):
+    async def start(url: str) -> Any:
         proxies.append(Proxy(url))
         await proxies[-1].start()
         return proxies[-1]

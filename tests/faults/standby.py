@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 from manman_status.dev.postgres import EmbeddedPostgres
 
 
-def start_standby(primary, folder):
+def start_standby(primary: Any, folder: Path) -> Any:
     """A copy of all databases of `primary`, which follows it; its data is in `folder`."""
     standby = EmbeddedPostgres(folder, options=primary._options)
     data = standby.folder / "data"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ needs_libfaketime = pytest.mark.skipif(
 
 
 class SteppingPostgres:
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self._offset = folder / "offset"
         self.step_to(0)
@@ -33,7 +35,7 @@ class SteppingPostgres:
             folder / "postgres", options=CHEAP, environment=environment
         ).start()
 
-    def step_to(self, seconds):
+    def step_to(self, seconds: float) -> None:
         """The clock is ahead of the true one by these from now on."""
         unfinished = self._offset.with_suffix(".unfinished")
         unfinished.write_text(f"{seconds:+d}")
@@ -41,21 +43,21 @@ class SteppingPostgres:
 
 
 @pytest.fixture(scope="module")
-def stepping_postgres(server_folder):
+def stepping_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
     postgres = SteppingPostgres(server_folder / "stepping")
     yield postgres
     postgres.server.kill()
 
 
 @pytest.fixture
-async def clock(stepping_postgres):
+async def clock(stepping_postgres: EmbeddedPostgres) -> Any:
     """`step_to` steps the clock of `database`."""
     stepping_postgres.step_to(0)
     return stepping_postgres
 
 
 @pytest.fixture
-async def stepping_database(clock):
+async def stepping_database(clock: Any) -> AsyncIterator[str]:
     """The URL of a migrated database there; a module of tests makes it its `database`."""
     name = f"test_{uuid.uuid4().hex}"
     await run_sql(clock.server.url, f"CREATE DATABASE {name}")

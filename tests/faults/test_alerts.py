@@ -6,35 +6,43 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import aio_pika
 import msgspec
 import pytest
 
+from manman_status.dev.postgres import EmbeddedPostgres
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.wire.notices import AlertAcknowledged, SilenceAsked, SilenceEnded
 from tests.conftest import consumers
-from tests.fleet import INTERVAL_SECONDS, Worker
+from tests.faults.liveness import Observed
+from tests.fleet import INTERVAL_SECONDS, Fleet, Worker
+from tests.kinds import Eventually, FetchRows, ProcessTree, Role, StartRole
+from tests.messaging import Publisher
 
 SERVERS = list(range(1001, 1041))
 
 
 @pytest.fixture
-def start_telling(start_quick, sink):
+def start_telling(start_quick: StartRole, sink: Any) -> StartRole:
     """Starts a processor that tells the sink, after bursts of a second."""
 
-    async def start(**settings):
+    async def start(**settings: Any) -> Any:
         return await start_quick(**{"notify_urls": sink.url, "notify_wait_seconds": 1, **settings})
 
     return start
 
 
 @pytest.fixture
-def dies(broker, eventually):
+def dies(broker: str, eventually: Eventually) -> Any:
     """SIGKILL, and until the broker has noticed."""
 
-    async def nobody_consumes():
+    async def nobody_consumes() -> bool:
         return not any(
             [
                 await consumers(broker, f"manman.status.{name}.0")
@@ -42,31 +50,31 @@ def dies(broker, eventually):
             ]
         )
 
-    async def kill(processor):
+    async def kill(processor: Role) -> None:
         processor.kill()
         await eventually(nobody_consumes)
 
     return kill
 
 
-async def all_healthy(fleet, observed):
+async def all_healthy(fleet: Fleet, observed: Observed) -> bool:
     return await observed.healthy() == len(fleet.workers)
 
 
-async def open_keys(observed):
+async def open_keys(observed: Observed) -> list[Any]:
     rows = await observed.rows("SELECT key FROM alerts WHERE resolved_at IS NULL ORDER BY alert_id")
     return [row["key"] for row in rows]
 
 
-async def none_open(observed):
+async def none_open(observed: Observed) -> bool:
     return not await open_keys(observed)
 
 
-async def is_judged_past(observed, time):
+async def is_judged_past(observed: Observed, time: Any) -> Any:
     return await observed.value("SELECT judged_at > $1 FROM alert_progress", time)
 
 
-def worker_said(worker_id, status):
+def worker_said(worker_id: int, status: Any) -> dict[str, Any]:
     """Its StatusInfo, as of now."""
     now = datetime.now(UTC).isoformat()
     return {
@@ -78,8 +86,8 @@ def worker_said(worker_id, status):
 
 
 async def test_a_worker_that_dies_with_its_servers_is_told_once_and_once_that_it_is_back(
-    start_telling, fleet, observed, eventually, sink
-):
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     await start_telling()
     fleet.add(Worker(7, servers=SERVERS, group="eu-1"), *(Worker(i) for i in range(1, 5)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -96,8 +104,14 @@ async def test_a_worker_that_dies_with_its_servers_is_told_once_and_once_that_it
 
 
 async def test_who_is_told_of_the_critical_alone_hears_the_end_of_it(
-    start_telling, fleet, observed, eventually, sink, publish, tmp_path
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    publish: Publisher,
+    tmp_path: Path,
+) -> None:
     routes = tmp_path / "routes.toml"
     routes.write_text(f'[channels.night]\nurls = ["{sink.url}"]\nseverities = ["critical"]\n')
     await start_telling(notify_urls="", notify_routes_file=routes)
@@ -107,7 +121,7 @@ async def test_who_is_told_of_the_critical_alone_hears_the_end_of_it(
     await eventually(lambda: len(sink.messages) == 1)
     await publish(worker_said(7, "CRASHED"), "worker.7.status")
 
-    async def is_judged():
+    async def is_judged() -> Any:
         sql = """SELECT judged_revision >= (SELECT revision FROM transitions WHERE entity = 'worker'
                                              AND entity_id = 7
                                              AND new_status = 'CRASHED') FROM alert_progress"""
@@ -121,8 +135,8 @@ async def test_who_is_told_of_the_critical_alone_hears_the_end_of_it(
 
 
 async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(
-    start_telling, fleet, observed, eventually, sink
-):
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     await start_telling()
     fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -131,7 +145,7 @@ async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(
     fleet.workers[7].servers = []
     fleet.workers[7].start()
 
-    async def all_superseded():
+    async def all_superseded() -> bool:
         sql = "SELECT count(*) FROM server_instances WHERE reason = 'superseded'"
         return await observed.value(sql) == len(SERVERS)
 
@@ -142,15 +156,20 @@ async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(
 
 
 async def test_a_worker_that_says_it_crashed_is_one_alert_with_its_servers(
-    start_telling, fleet, observed, eventually, sink, publish
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    publish: Publisher,
+) -> None:
     await start_telling()
     fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
     await eventually(lambda: all_healthy(fleet, observed))
     fleet.workers[7].fall_silent()
     await publish(worker_said(7, "CRASHED"), "worker.7.status")
 
-    async def servers_are_part_of_it():
+    async def servers_are_part_of_it() -> bool:
         sql = """SELECT count(*) FROM alerts JOIN alerts cause ON cause.alert_id = alerts.part_of
                   WHERE cause.key = 'worker_lost:7' AND cause.severity = 'critical'"""
         return await observed.value(sql) == len(SERVERS)
@@ -179,8 +198,8 @@ GUARDED = {"guard_percent": 30, "guard_release_percent": 50, "canary_interval_se
 
 
 async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_worker(
-    start_telling, fleet, observed, eventually, sink
-):
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     await start_telling(guard_hold_seconds=2, **GUARDED)
     fleet.beat_every = INTERVAL_SECONDS
     fleet.recruit(20, group="eu")
@@ -189,12 +208,12 @@ async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_wor
     for number in range(1, 11):
         fleet.workers[number].fall_silent()
 
-    async def all_lost():
+    async def all_lost() -> bool:
         return len([each for each in await observed.lost() if each[0] == "worker"]) == 10
 
     await eventually(all_lost)
 
-    async def all_are_part_of_it():
+    async def all_are_part_of_it() -> bool:
         sql = """SELECT count(*) FROM alerts part JOIN alerts a ON a.alert_id = part.part_of
                  WHERE part.rule = 'worker_lost' AND a.rule = 'fleet_guard'"""
         return await observed.value(sql) == 10
@@ -207,7 +226,7 @@ async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_wor
     for number in range(1, 11):
         fleet.workers[number].go_on()
 
-    async def incident_is_over():
+    async def incident_is_over() -> bool:
         return await open_keys(observed) == ["worker_lost:50"]
 
     await eventually(incident_is_over)
@@ -216,8 +235,8 @@ async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_wor
 
 
 async def test_a_worker_that_never_returns_hides_nothing_of_its_group(
-    start_telling, fleet, observed, eventually, sink
-):
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     await start_telling(guard_hold_seconds=1, **GUARDED)
     fleet.beat_every = INTERVAL_SECONDS
     fleet.recruit(10, group="eu")
@@ -225,7 +244,7 @@ async def test_a_worker_that_never_returns_hides_nothing_of_its_group(
     for number in (1, 2, 3, 4):
         fleet.workers[number].fall_silent()
 
-    async def all_are_part_of_it():
+    async def all_are_part_of_it() -> bool:
         sql = "SELECT count(*) FROM alerts WHERE rule = 'worker_lost' AND part_of IS NOT NULL"
         return await observed.value(sql) == 4
 
@@ -234,7 +253,7 @@ async def test_a_worker_that_never_returns_hides_nothing_of_its_group(
     for number in (2, 3, 4):
         fleet.workers[number].go_on()
 
-    async def one_is_missing():
+    async def one_is_missing() -> bool:
         return len(await open_keys(observed)) == 2
 
     await eventually(one_is_missing)
@@ -258,12 +277,18 @@ async def test_a_worker_that_never_returns_hides_nothing_of_its_group(
 
 
 async def outage_is_one_alert_about_the_observer(
-    fleet, observed, rabbitmq, eventually, sink, *, seconds
-):
+    fleet: Fleet,
+    observed: Observed,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+    sink: Any,
+    *,
+    seconds: float,
+) -> None:
     await eventually(lambda: all_healthy(fleet, observed))
     await asyncio.to_thread(rabbitmq.stop)
 
-    async def outage_lasted():
+    async def outage_lasted() -> bool:
         return await observed.lag() > seconds
 
     try:
@@ -281,8 +306,13 @@ async def outage_is_one_alert_about_the_observer(
 
 
 async def test_an_outage_of_the_broker_is_one_alert_about_the_observer(
-    start_telling, fleet, observed, rabbitmq, eventually, sink
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+    sink: Any,
+) -> None:
     await start_telling(degraded_after_seconds=1, blind_after_seconds=4)
     fleet.recruit(10)
     await outage_is_one_alert_about_the_observer(
@@ -292,8 +322,13 @@ async def test_an_outage_of_the_broker_is_one_alert_about_the_observer(
 
 @pytest.mark.slow
 async def test_a_minute_without_broker_is_one_alert_about_the_observer(
-    start_telling, fleet, observed, rabbitmq, eventually, sink
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+    sink: Any,
+) -> None:
     """With the thresholds that are shipped: it is told as late first, or at once as blind, and
     once."""
     await start_telling(notify_wait_seconds=20)
@@ -304,15 +339,15 @@ async def test_a_minute_without_broker_is_one_alert_about_the_observer(
 
 
 async def test_a_leader_that_dies_before_it_told_is_followed_by_one_that_tells_once(
-    start_telling, fleet, observed, eventually, sink
-):
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     first = await start_telling(notify_wait_seconds=4)
     second = await start_telling(notify_wait_seconds=4)
     fleet.add(*(Worker(i, servers=[1000 + i]) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
     fleet.workers[1].fall_silent()
 
-    async def is_opened():
+    async def is_opened() -> bool:
         return await open_keys(observed) == ["worker_lost:1"]
 
     await eventually(is_opened)
@@ -328,15 +363,20 @@ async def test_a_leader_that_dies_before_it_told_is_followed_by_one_that_tells_o
 
 
 async def test_a_leader_that_dies_does_not_tell_again_what_it_told(
-    start_telling, fleet, observed, eventually, sink, dies
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    dies: Any,
+) -> None:
     first = await start_telling()
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
     fleet.workers[1].fall_silent()
     await eventually(lambda: len(sink.messages) == 1)
 
-    async def is_marked():
+    async def is_marked() -> Any:
         return await observed.value(
             "SELECT count(*) FROM deliveries WHERE channel <> 'broker' AND told_at IS NOT NULL"
         )
@@ -350,8 +390,14 @@ async def test_a_leader_that_dies_does_not_tell_again_what_it_told(
 
 
 async def test_a_silenced_group_stays_quiet_and_says_so(
-    start_telling, fleet, observed, eventually, sink, publish, rows
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    publish: Publisher,
+    rows: FetchRows,
+) -> None:
     await start_telling()
     await publish.control(
         SilenceAsked(silence_id="maintenance1", seconds=3600, why="new switches", group="eu")
@@ -363,7 +409,7 @@ async def test_a_silenced_group_stays_quiet_and_says_so(
     await eventually(lambda: len(sink.messages) == 1)
     assert sink.titles == ["[warning] us: worker 10 is silent"]
 
-    async def both_are_open():
+    async def both_are_open() -> bool:
         return set(await open_keys(observed)) == {"worker_lost:1", "worker_lost:10"}
 
     await eventually(both_are_open)
@@ -373,8 +419,13 @@ async def test_a_silenced_group_stays_quiet_and_says_so(
 
 
 async def test_whoever_listens_on_the_broker_is_told_of_silenced_alerts_too(
-    start_telling, fleet, observed, eventually, publish, broker
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    publish: Publisher,
+    broker: str,
+) -> None:
     await start_telling()
     silence = SilenceAsked(silence_id="quiet", seconds=3600, why="test", worker_id=1)
     await publish.control(silence)
@@ -386,7 +437,7 @@ async def test_whoever_listens_on_the_broker_is_told_of_silenced_alerts_too(
     await eventually(lambda: all_healthy(fleet, observed))
     heard = []
 
-    async def listen():
+    async def listen() -> Any:
         while message := await queue.get(no_ack=True, fail=False):
             heard.append((message.routing_key, msgspec.json.decode(message.body)))
         return heard
@@ -395,7 +446,7 @@ async def test_whoever_listens_on_the_broker_is_told_of_silenced_alerts_too(
     await eventually(listen)
     fleet.workers[1].go_on()
 
-    async def both():
+    async def both() -> bool:
         return len(await listen()) == 2
 
     await eventually(both)
@@ -407,7 +458,9 @@ async def test_whoever_listens_on_the_broker_is_told_of_silenced_alerts_too(
     await connection.close()
 
 
-async def test_a_worker_that_is_drained_may_end(start_telling, fleet, observed, eventually, sink):
+async def test_a_worker_that_is_drained_may_end(
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     await start_telling()
     drained = Worker(1, group="eu")
     drained.life.set_label("drain", "true")
@@ -422,8 +475,8 @@ async def test_a_worker_that_is_drained_may_end(start_telling, fleet, observed, 
 
 
 async def test_much_of_a_group_that_is_drained_may_end(
-    start_telling, fleet, observed, eventually, sink
-):
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     await start_telling(guard_percent=30, guard_hold_seconds=600)
     fleet.add(*(Worker(i, group="eu") for i in range(1, 11)))
     for number in range(1, 5):
@@ -432,7 +485,7 @@ async def test_much_of_a_group_that_is_drained_may_end(
     for number in range(1, 5):
         fleet.workers[number].fall_silent()
 
-    async def are_lost():
+    async def are_lost() -> bool:
         return sorted(await observed.lost()) == [("worker", number) for number in range(1, 5)]
 
     await eventually(are_lost)
@@ -443,8 +496,12 @@ async def test_much_of_a_group_that_is_drained_may_end(
 
 
 async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_told_later(
-    start_telling, fleet, observed, eventually, start_sink
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    start_sink: Any,
+) -> None:
     good, refusing, hanging = start_sink(), start_sink(), start_sink()
     refusing.refuses = True
     hanging.hangs.set()
@@ -463,15 +520,15 @@ async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_tol
 
 
 async def test_a_pager_is_told_of_each_alert_and_resolves_each_when_it_is_over(
-    start_telling, fleet, observed, eventually, sink
-):
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     await start_telling(
         notify_urls=sink.pager_url, notify_per_hour=2
     )  # bursts: the deaths and the returns
     fleet.add(*(Worker(i) for i in range(1, 11)))
     await eventually(lambda: all_healthy(fleet, observed))
 
-    def incidents():
+    def incidents() -> tuple[Any, Any]:
         opened = {message["dedup"] for message in sink.messages if "action" not in message}
         return opened, {
             message["dedup"] for message in sink.messages if message.get("action") == "close"
@@ -493,8 +550,8 @@ async def test_a_pager_is_told_of_each_alert_and_resolves_each_when_it_is_over(
 
 
 async def test_a_channel_that_hangs_does_not_hold_up_the_end(
-    start_telling, fleet, observed, eventually, sink
-):
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     sink.hangs.set()
     processor = await start_telling()
     fleet.add(*(Worker(i) for i in range(1, 6)))
@@ -505,8 +562,13 @@ async def test_a_channel_that_hangs_does_not_hold_up_the_end(
 
 
 async def test_what_was_acknowledged_is_not_reminded_of(
-    start_telling, fleet, observed, eventually, sink, publish
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    publish: Publisher,
+) -> None:
     await start_telling(notify_remind_seconds=2)
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -516,14 +578,14 @@ async def test_what_was_acknowledged_is_not_reminded_of(
     alert_id = await observed.value("SELECT alert_id FROM alerts")
     await publish.control(AlertAcknowledged(alert_id, "ops", "on it"))
 
-    async def is_acknowledged():
+    async def is_acknowledged() -> bool:
         return await observed.value("SELECT state FROM alerts") == "acknowledged"
 
     await eventually(is_acknowledged)
     told = await observed.value("SELECT max(told_at) FROM deliveries WHERE channel <> 'broker'")
     fleet.workers[2].fall_silent()  # told beside it: the channel was looked at since
 
-    def second_is_told():
+    def second_is_told() -> list[Any]:
         return [message for message in sink.messages if "worker 2" in message["message"]]
 
     await eventually(second_is_told)
@@ -532,8 +594,8 @@ async def test_what_was_acknowledged_is_not_reminded_of(
 
 
 async def test_crashes_of_one_config_are_told_as_a_loop(
-    start_telling, fleet, observed, eventually, sink
-):
+    start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> None:
     await start_telling()
     fleet.add(*(Worker(i, group="eu") for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -545,7 +607,7 @@ async def test_crashes_of_one_config_are_told_as_a_loop(
         )
     await eventually(lambda: sink.messages)
 
-    async def all_are_part_of_it():
+    async def all_are_part_of_it() -> bool:
         sql = (
             "SELECT count(*) FROM alerts WHERE part_of = (SELECT alert_id FROM alerts WHERE rule ="
             " 'crash_loop')"
@@ -559,15 +621,20 @@ async def test_crashes_of_one_config_are_told_as_a_loop(
 
 
 async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
-    start_telling, fleet, observed, eventually, sink, publish
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    publish: Publisher,
+) -> None:
     await start_telling()
     silence = SilenceAsked(silence_id="memory", seconds=3600, why="new memory", worker_id=1)
     await publish.control(silence)
     fleet.add(*(Worker(i, group="eu" if i == 1 else "us") for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
 
-    async def crash(instance_id, on):
+    async def crash(instance_id: int, on: Any) -> None:
         life = fleet.workers[on].life
         await fleet.report(
             life.server_started(instance_id, game_server_config_id=3),
@@ -577,7 +644,7 @@ async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
     for instance_id in (101, 102, 103):
         await crash(instance_id, on=1)
 
-    async def loops():
+    async def loops() -> bool:
         return "crash_loop:config:3" in await open_keys(observed)
 
     await eventually(loops)
@@ -595,8 +662,14 @@ async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
 
 
 async def test_whoever_was_told_hears_the_end_although_it_is_about_another_group_by_then(
-    start_telling, fleet, observed, eventually, sink, rows, tmp_path
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    rows: FetchRows,
+    tmp_path: Path,
+) -> None:
     routes = tmp_path / "routes.toml"
     routes.write_text(f'[channels.us]\nurls = ["{sink.url}"]\ngroups = ["us"]\n')
     await start_telling(notify_urls="", notify_routes_file=routes)
@@ -611,8 +684,13 @@ async def test_whoever_was_told_hears_the_end_although_it_is_about_another_group
 
 
 async def test_dead_letters_are_told_and_over_when_somebody_took_them(
-    start_telling, observed, eventually, sink, publish, dead_letters
-):
+    start_telling: StartRole,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    publish: Publisher,
+    dead_letters: Callable[..., Awaitable[Any]],
+) -> None:
     await start_telling()
     await publish({"command_type": "NONSENSE"}, "worker.1.lifecycle")
     await eventually(lambda: sink.titles == ["[warning] 1 dead letter in the queue"])
@@ -623,8 +701,14 @@ async def test_dead_letters_are_told_and_over_when_somebody_took_them(
 
 
 async def test_a_time_without_any_processor_is_told_with_its_length(
-    start_telling, fleet, observed, eventually, sink, rows, dies
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    rows: FetchRows,
+    dies: Any,
+) -> None:
     first = await start_telling()
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -639,8 +723,14 @@ async def test_a_time_without_any_processor_is_told_with_its_length(
 
 
 async def test_a_database_that_hangs_for_seconds_is_no_time_without_a_processor(
-    start_telling, fleet, observed, postgres, process_tree, eventually, sink
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    postgres: EmbeddedPostgres,
+    process_tree: ProcessTree,
+    eventually: Eventually,
+    sink: Any,
+) -> None:
     await start_telling(lease_seconds=15, degraded_after_seconds=20)
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))

@@ -7,36 +7,40 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
-from manman_status.dev.rabbitmq import rabbitmq_server
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ, rabbitmq_server
 from tests.conftest import role_environment
+from tests.kinds import Eventually, FetchRows, Role, StartRole
+from tests.messaging import Publisher
 
 WAITING = 20_000
 BY_THE_COMMANDS_SECONDS = 12
 
 
 @pytest.fixture
-async def memory_alarm(rabbitmq, eventually):
+async def memory_alarm(rabbitmq: EmbeddedRabbitMQ, eventually: Eventually) -> AsyncIterator[Any]:
     """Sets it off, or ends it."""
     async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
 
-        async def set_off(low):
+        async def set_off(low: Any) -> None:
             await asyncio.to_thread(
                 rabbitmqctl, rabbitmq, "set_vm_memory_high_watermark", "0.00001" if low else "0.4"
             )
             await eventually(lambda: rings(low))
 
-        async def rings(low):
+        async def rings(low: Any) -> bool:
             return (await management.get("/api/health/checks/alarms")).is_error is low
 
         yield set_off
         await set_off(low=False)
 
 
-def rabbitmqctl(rabbitmq, *arguments):
+def rabbitmqctl(rabbitmq: EmbeddedRabbitMQ, *arguments: Any) -> None:
     command = [rabbitmq_server().with_name("rabbitmqctl"), *arguments]
     subprocess.run(
         command, env=rabbitmq._environment(), check=True, capture_output=True, timeout=120
@@ -44,8 +48,12 @@ def rabbitmqctl(rabbitmq, *arguments):
 
 
 async def test_a_backlog_is_drained_during_the_alarm_and_all_goes_on_after_it(
-    start_quick, memory_alarm, publish, rows, eventually
-):
+    start_quick: StartRole,
+    memory_alarm: Any,
+    publish: Publisher,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     (await start_quick()).stop()
     await publish.many(
         [(started(i), f"game_server_instance.{i}.lifecycle") for i in range(1, WAITING + 1)]
@@ -80,8 +88,8 @@ async def test_a_backlog_is_drained_during_the_alarm_and_all_goes_on_after_it(
     ],
 )
 async def test_the_commands_name_the_alarm(
-    command, processor, memory_alarm, broker, database, manman_status
-):
+    command: Any, processor: Role, memory_alarm: Any, broker: str, database: str, manman_status: Any
+) -> None:
     await memory_alarm(low=True)
     code, said, took = await manman_status(*command, rabbitmq_url=broker, database_url=database)
     assert code == 1, said
@@ -90,10 +98,10 @@ async def test_the_commands_name_the_alarm(
 
 
 @pytest.fixture
-def manman_status():
+def manman_status() -> Any:
     """Runs a command: its exit code, all that it said, and how long it took."""
 
-    async def run(*arguments, **settings):
+    async def run(*arguments: Any, **settings: Any) -> tuple[Any, Any, Any]:
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -109,5 +117,5 @@ def manman_status():
     return run
 
 
-def started(instance):
+def started(instance: Any) -> dict[str, Any]:
     return {"command_type": "SERVER_STARTED", "command_args": [str(instance), "7", "3"]}

@@ -6,14 +6,17 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.faults.liveness import QUICK
+from tests.faults.liveness import QUICK, Observed
 from tests.faults.stepping import needs_libfaketime
-from tests.fleet import TIMEOUT_SECONDS, MinimalWorker
+from tests.fleet import TIMEOUT_SECONDS, Fleet, MinimalWorker
+from tests.kinds import Eventually, StartRole
 
 pytestmark = needs_libfaketime
 
@@ -25,42 +28,48 @@ PROMPTLY_SECONDS = 60
 
 
 @pytest.fixture
-def database(stepping_database):
+def database(stepping_database: str) -> str:
     return stepping_database
 
 
 @pytest.fixture
-async def system(start_api):
+async def system(start_api: StartRole) -> AsyncIterator[Any]:
     """Asks an api with the settings of these tests for `/status/system`."""
     api = await start_api(**(QUICK | SETTINGS))
     async with httpx.AsyncClient(base_url=api.url, timeout=60) as client:
 
-        async def ask():
+        async def ask() -> Any:
             return (await client.get("/status/system")).raise_for_status().json()
 
         yield ask
 
 
 @pytest.fixture
-def all_healthy(fleet, observed, eventually):
-    async def healthy():
+def all_healthy(fleet: Fleet, observed: Observed, eventually: Eventually) -> Any:
+    async def healthy() -> bool:
         return await observed.healthy() == len(fleet.workers)
 
     return lambda: eventually(healthy)
 
 
-def steps_found(*processors):
+def steps_found(*processors: Any) -> Any:
     return sum(role.log.count('"event": "database_clock_stepped"') for role in processors)
 
 
-async def has_recovered(system):
+async def has_recovered(system: Any) -> Any:
     observation = (await system())["observation"]
     return observation["state"] == "ok" and observation["reason"] is None
 
 
 async def test_after_a_step_back_a_dead_worker_is_lost_and_monitoring_says_why_it_was_degraded(
-    start_quick, fleet, observed, eventually, clock, system, all_healthy
-):
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    clock: Any,
+    system: Any,
+    all_healthy: Any,
+) -> None:
     processors = [await start_quick(**SETTINGS), await start_quick(**SETTINGS)]
     fleet.recruit(5)
     fleet.add(MinimalWorker(6))
@@ -70,7 +79,7 @@ async def test_after_a_step_back_a_dead_worker_is_lost_and_monitoring_says_why_i
     fleet.workers[1].fall_silent()
     fleet.workers[6].fall_silent()
 
-    async def degraded():
+    async def degraded() -> Any:
         found = (await system())["observation"]
         return found["state"] == "degraded" and found
 
@@ -86,7 +95,7 @@ async def test_after_a_step_back_a_dead_worker_is_lost_and_monitoring_says_why_i
     assert steps_found(*processors) == 1
 
 
-async def lost_workers(observed, *expected):
+async def lost_workers(observed: Observed, *expected: Any) -> bool:
     """Whether these and no others were ever LOST."""
     lost = {entity_id for entity, entity_id in await observed.lost() if entity == "worker"}
     assert lost <= set(expected)
@@ -94,8 +103,14 @@ async def lost_workers(observed, *expected):
 
 
 async def test_a_step_forward_is_no_outage(
-    start_quick, fleet, observed, eventually, clock, system, all_healthy
-):
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    clock: Any,
+    system: Any,
+    all_healthy: Any,
+) -> None:
     processors = [await start_quick(**SETTINGS), await start_quick(**SETTINGS)]
     fleet.recruit(5)
     await all_healthy()
@@ -119,8 +134,13 @@ async def test_a_step_forward_is_no_outage(
 
 
 async def test_a_leader_that_died_at_a_step_back_is_followed_within_seconds(
-    start_quick, fleet, observed, eventually, clock, all_healthy
-):
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    clock: Any,
+    all_healthy: Any,
+) -> None:
     leader = await start_quick(**SETTINGS)
     await eventually(lambda: '"event": "leading"' in leader.log)
     second = await start_quick(**SETTINGS)
@@ -136,8 +156,14 @@ async def test_a_leader_that_died_at_a_step_back_is_followed_within_seconds(
 
 
 async def test_a_step_back_while_no_processor_ran_is_found_by_the_first_that_starts(
-    start_quick, fleet, observed, eventually, clock, system, all_healthy
-):
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    clock: Any,
+    system: Any,
+    all_healthy: Any,
+) -> None:
     first = await start_quick(**SETTINGS)
     fleet.recruit(3)
     await all_healthy()
@@ -153,8 +179,14 @@ async def test_a_step_back_while_no_processor_ran_is_found_by_the_first_that_sta
 
 
 async def test_what_cannot_date_itself_still_counts_after_a_step_back(
-    start_quick, fleet, observed, eventually, clock, all_healthy, broker
-):
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    clock: Any,
+    all_healthy: Any,
+    broker: str,
+) -> None:
     """Its reports are ordered by the database's clock."""
     processor = await start_quick(**SETTINGS)
     await publish_plain(broker, "worker.1.lifecycle", "WORKER_STARTED", "1")
@@ -169,11 +201,11 @@ async def test_what_cannot_date_itself_still_counts_after_a_step_back(
     await eventually(lambda: is_complete(observed), within_seconds=PROMPTLY_SECONDS)
 
 
-async def is_complete(observed):
+async def is_complete(observed: Observed) -> bool:
     return await observed.worker(1) == ("COMPLETE", "graceful")
 
 
-async def publish_plain(broker, key, command, *arguments):
+async def publish_plain(broker: str, key: Any, command: Any, *arguments: Any) -> None:
     import aio_pika
     import msgspec
 

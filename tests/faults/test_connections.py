@@ -8,23 +8,37 @@ import os
 import random
 import signal
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import aio_pika
 import pytest
 
-from tests.fleet import TIMEOUT_SECONDS
+from manman_status.dev.postgres import EmbeddedPostgres
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.faults.liveness import Observed
+from tests.fleet import TIMEOUT_SECONDS, Fleet
+from tests.kinds import Eventually, FetchRows, ProcessTree, Role, StartRole
+from tests.messaging import Publisher
 
 WITHIN_SECONDS = 45
 OBSERVED_WITHIN_SECONDS = 3
 
 
-async def is_observed(observed):
+async def is_observed(observed: Observed) -> Any:
     lag = await observed.lag()
     return lag is not None and lag < OBSERVED_WITHIN_SECONDS
 
 
 @pytest.fixture
-async def proxied(proxy, broker, database, start_quick, observed, eventually):
+async def proxied(
+    proxy: Any,
+    broker: str,
+    database: str,
+    start_quick: StartRole,
+    observed: Observed,
+    eventually: Eventually,
+) -> tuple[Any, Any, Any]:
     """A processor that reaches both servers through proxies; with it that of the broker, and that
     of the database."""
     to_broker, to_database = await proxy(broker), await proxy(database)
@@ -33,7 +47,7 @@ async def proxied(proxy, broker, database, start_quick, observed, eventually):
     return processor, to_broker, to_database
 
 
-async def cut(kind, to, seconds):
+async def cut(kind: Any, to: Any, seconds: float) -> None:
     """One fault of this kind on all connections that are open now; it is over after these
     seconds."""
     match kind:
@@ -51,7 +65,9 @@ async def cut(kind, to, seconds):
             to.speak()
 
 
-async def observed_again_after_each(cuts, proxied, observed, eventually):
+async def observed_again_after_each(
+    cuts: Any, proxied: Any, observed: Observed, eventually: Eventually
+) -> None:
     processor, *proxies = proxied
     for server, kind, seconds in cuts:
         await cut(kind, proxies[server], seconds)
@@ -64,7 +80,9 @@ async def observed_again_after_each(cuts, proxied, observed, eventually):
         assert processor.returncode is None, (server, kind)
 
 
-async def test_after_each_kind_of_cut_the_fleet_is_observed_again(proxied, observed, eventually):
+async def test_after_each_kind_of_cut_the_fleet_is_observed_again(
+    proxied: Any, observed: Observed, eventually: Eventually
+) -> None:
     """Of the broker's connections, and of the database's."""
     cuts = [
         (0, "half-open", 0),
@@ -82,8 +100,15 @@ async def test_after_each_kind_of_cut_the_fleet_is_observed_again(proxied, obser
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 async def test_after_random_cuts_and_freezes_the_fleet_is_observed_again(
-    seed, proxied, observed, eventually, fleet, process_tree, rabbitmq, postgres
-):
+    seed: int,
+    proxied: Any,
+    observed: Observed,
+    eventually: Eventually,
+    fleet: Fleet,
+    process_tree: ProcessTree,
+    rabbitmq: EmbeddedRabbitMQ,
+    postgres: EmbeddedPostgres,
+) -> None:
     """Ten of each seed, and of a fleet that lives all the time nobody is lost."""
     rng = random.Random(seed)
     fleet.recruit(5)
@@ -106,8 +131,15 @@ async def test_after_random_cuts_and_freezes_the_fleet_is_observed_again(
 
 @pytest.mark.parametrize("role_waits", ["at start", "later"])
 async def test_a_broker_that_accepts_and_never_speaks_hangs_nothing(
-    role_waits, proxy, broker, database, start_role, start_quick, observed, eventually
-):
+    role_waits: Any,
+    proxy: Any,
+    broker: str,
+    database: str,
+    start_role: Callable[..., Role],
+    start_quick: StartRole,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     to_broker = await proxy(broker)
     if role_waits == "at start":
         to_broker.mute()
@@ -123,7 +155,9 @@ async def test_a_broker_that_accepts_and_never_speaks_hangs_nothing(
     processor.stop(within_seconds=8)
 
 
-async def test_half_open_connections_keep_no_processor_from_ending(proxied, publish):
+async def test_half_open_connections_keep_no_processor_from_ending(
+    proxied: Any, publish: Publisher
+) -> None:
     processor, to_broker, to_database = proxied
     to_database.swallow()
     to_broker.swallow()
@@ -133,15 +167,20 @@ async def test_half_open_connections_keep_no_processor_from_ending(proxied, publ
 
 
 async def test_a_queue_that_cannot_be_had_keeps_no_other_from_being_read(
-    start_role, database, broker, publish_when_there, rows, eventually
-):
+    start_role: Callable[..., Role],
+    database: str,
+    broker: str,
+    publish_when_there: Any,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     """Here somebody else has it for himself, which is refused as one is whose node is down."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         await channel.declare_queue("manman.status.heartbeats.0", exclusive=True)
         processor = start_role("processor", database_url=database, rabbitmq_url=broker)
 
-        async def stored():
+        async def stored() -> Any:
             await publish(started(1), key(1))
             return await rows("SELECT 1 FROM server_instances WHERE instance_id = 1")
 
@@ -156,7 +195,7 @@ async def test_a_queue_that_cannot_be_had_keeps_no_other_from_being_read(
         )
         await eventually(lambda: rows(problems))
 
-    async def beats():
+    async def beats() -> Any:
         await publish({"command_type": "HEARTBEAT", "command_args": ["8"]}, "worker.8.heartbeat")
         return await rows("SELECT 1 FROM workers WHERE worker_id = 8")
 
@@ -168,14 +207,19 @@ async def test_a_queue_that_cannot_be_had_keeps_no_other_from_being_read(
 
 
 async def test_a_queue_that_is_deleted_later_is_declared_again(
-    processor, broker, publish, rows, eventually, depth
-):
+    processor: Role,
+    broker: str,
+    publish: Publisher,
+    rows: FetchRows,
+    eventually: Eventually,
+    depth: Callable[..., Awaitable[int]],
+) -> None:
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         await channel.queue_delete("manman.status.lifecycle.0")
         await channel.queue_delete("manman.status.dead")
 
-    async def stored():
+    async def stored() -> Any:
         await publish(started(2), key(2))
         return await rows("SELECT 1 FROM server_instances WHERE instance_id = 2")
 
@@ -184,7 +228,7 @@ async def test_a_queue_that_is_deleted_later_is_declared_again(
     assert processor.returncode is None
 
 
-async def is_there(broker, queue):
+async def is_there(broker: str, queue: str) -> bool:
     async with await aio_pika.connect(broker) as connection:
         try:
             await (await connection.channel()).get_queue(queue)
@@ -194,32 +238,34 @@ async def is_there(broker, queue):
 
 
 @pytest.fixture
-def publish_when_there(broker, publisher_at, eventually):
-    async def publisher():
+def publish_when_there(
+    broker: str, publisher_at: Callable[[str], Awaitable[Publisher]], eventually: Eventually
+) -> Any:
+    async def publisher() -> Any:
         await eventually(lambda: is_there(broker, "manman.status.lifecycle.0"))
         return await publisher_at(broker)
 
     return publisher
 
 
-def started(instance):
+def started(instance: Any) -> dict[str, Any]:
     return {"command_type": "SERVER_STARTED", "command_args": [str(instance), "7", "3"]}
 
 
-def key(instance):
+def key(instance: Any) -> str:
     return f"game_server_instance.{instance}.lifecycle"
 
 
 @pytest.mark.slow
 async def test_a_living_fleet_is_never_lost_by_half_open_connections(
-    proxied, fleet, observed, eventually
-):
+    proxied: Any, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     """What the old connection still holds at the broker counts until the broker has let go of
     it."""
     _, to_broker, _ = proxied
     fleet.recruit(10)
 
-    async def all_healthy():
+    async def all_healthy() -> bool:
         return await observed.healthy() == len(fleet.workers)
 
     for _ in range(3):

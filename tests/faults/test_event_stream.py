@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import pytest
 
@@ -18,6 +22,7 @@ from manman_status.store.pool import create_pool
 from manman_status.store.writes import append_transitions
 from tests.events import Parser, Reader
 from tests.faults.test_replica import replica
+from tests.kinds import Eventually, StartRole
 
 __all__ = ["replica"]
 
@@ -26,7 +31,7 @@ TRANSITIONS = 5_000
 
 
 @pytest.fixture
-def own_postgres(server_folder, tmp_path):
+def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     """One that may be stopped without hurting the other tests."""
     server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
     yield server
@@ -34,12 +39,12 @@ def own_postgres(server_folder, tmp_path):
 
 
 @pytest.fixture
-async def own_database(own_postgres):
+async def own_database(own_postgres: EmbeddedPostgres) -> str:
     await asyncio.to_thread(migrate, own_postgres.url)
     return own_postgres.url
 
 
-async def append(pool, entity_id, count, evidence=None):
+async def append(pool: asyncpg.Pool, entity_id: Any, count: Any, evidence: Any = None) -> None:
     made = Transition(
         Entity.WORKER, entity_id, None, StatusType.RUNNING, Reason.REPORTED, evidence or {}
     )
@@ -47,10 +52,10 @@ async def append(pool, entity_id, count, evidence=None):
         await append_transitions(connection, [made] * count)
 
 
-async def write(database, total, *, pause=0.0):
+async def write(database: str, total: Any, *, pause: float = 0.0) -> None:
     """By four at once, five in each transaction."""
 
-    async def one(entity_id):
+    async def one(entity_id: Any) -> None:
         for _ in range(total // WRITERS // 5):
             await append(pool, entity_id, 5)
             await asyncio.sleep(pause)
@@ -59,7 +64,7 @@ async def write(database, total, *, pause=0.0):
         await asyncio.gather(*(one(number) for number in range(1, WRITERS + 1)))
 
 
-async def follow(where, reader, seen, *, total):
+async def follow(where: Any, reader: Any, seen: Any, *, total: Any) -> None:
     """Come again, whatever happened, until all was told. `where()` is the url of the api that runs
     now."""
     while len(seen) < total:
@@ -73,15 +78,15 @@ async def follow(where, reader, seen, *, total):
 
 
 async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_order(
-    database, start_api, eventually
-):
+    database: str, start_api: StartRole, eventually: Eventually
+) -> None:
     """And the reader is killed too: all that is left of it is the last id."""
     apis = [await start_api()]
     seen = []
     reader = Reader(**{"from": 0})
     writing = asyncio.create_task(write(database, TRANSITIONS, pause=0.04))
 
-    def read_on(reader):
+    def read_on(reader: Any) -> Any:
         return asyncio.create_task(follow(lambda: apis[-1].url, reader, seen, total=TRANSITIONS))
 
     reading = read_on(reader)
@@ -104,7 +109,9 @@ async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_o
     assert seen == list(range(1, TRANSITIONS + 1))
 
 
-async def test_each_of_several_processes_tells_all_of_it(database, start_api, eventually):
+async def test_each_of_several_processes_tells_all_of_it(
+    database: str, start_api: StartRole, eventually: Eventually
+) -> None:
     """Streams are spread over processes, each with a feed of its own."""
     api = await start_api(workers=4)
     everything = [[] for _ in range(24)]
@@ -121,8 +128,8 @@ async def test_each_of_several_processes_tells_all_of_it(database, start_api, ev
 
 
 async def test_streams_outlive_their_database_without_a_gap(
-    own_postgres, own_database, start_api, eventually
-):
+    own_postgres: EmbeddedPostgres, own_database: str, start_api: StartRole, eventually: Eventually
+) -> None:
     """One that began with what was new, and one with history."""
     api = await start_api(database_url=own_database)
     await write(own_database, 1_000)
@@ -146,8 +153,8 @@ async def test_streams_outlive_their_database_without_a_gap(
 
 
 async def test_a_client_that_reads_too_slowly_is_overrun_and_misses_nothing(
-    database, start_api, eventually
-):
+    database: str, start_api: StartRole, eventually: Eventually
+) -> None:
     """What it was sent and has not read is the operating system's; what it was not sent, it asks
     for again."""
     api = await start_api()
@@ -177,7 +184,9 @@ async def test_a_client_that_reads_too_slowly_is_overrun_and_misses_nothing(
     assert seen == list(range(1, total + 1))
 
 
-async def test_an_api_on_a_replica_tells_what_its_primary_writes(database, replica, start_api):
+async def test_an_api_on_a_replica_tells_what_its_primary_writes(
+    database: str, replica: Any, start_api: StartRole
+) -> None:
     replica_url = database.replace(f":{urlsplit(database).port}/", f":{replica.port}/")
     api = await start_api(database_url="", database_read_url=replica_url)
     seen, reader = [], Reader()

@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -16,6 +19,8 @@ from manman_status.store.migrate import migrate
 from tests.conftest import CHEAP
 from tests.faults.liveness import Observed
 from tests.faults.standby import start_standby
+from tests.fleet import Fleet
+from tests.kinds import Eventually, ProcessTree, Role, StartRole
 
 END_CONNECTIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -25,7 +30,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 
 
 @pytest.fixture
-async def primary_and_standby(server_folder, tmp_path):
+async def primary_and_standby(server_folder: Path, tmp_path: Path) -> AsyncIterator[Any]:
     primary = EmbeddedPostgres(server_folder / f"{tmp_path.name}-primary", options=CHEAP).start()
     standby = start_standby(primary, server_folder / f"{tmp_path.name}-standby")
     yield primary, standby
@@ -34,8 +39,13 @@ async def primary_and_standby(server_folder, tmp_path):
 
 
 async def test_roles_move_to_the_host_that_takes_writes(
-    primary_and_standby, start_quick, start_api, fleet, eventually, process_tree
-):
+    primary_and_standby: Any,
+    start_quick: StartRole,
+    start_api: StartRole,
+    fleet: Fleet,
+    eventually: Eventually,
+    process_tree: ProcessTree,
+) -> None:
     """The first host of the URL hangs for ever, as one does whose machine is gone; the second is
     promoted."""
     primary, standby = primary_and_standby
@@ -50,7 +60,7 @@ async def test_roles_move_to_the_host_that_takes_writes(
     )
     observed = Observed(standby.url)
 
-    async def sees_all():
+    async def sees_all() -> Any:
         system = (await client.get("/status/system")).json()
         return "workers" in system and (
             system["observation"]["state"],
@@ -70,7 +80,7 @@ async def test_roles_move_to_the_host_that_takes_writes(
                 lambda: observed.value("SELECT now() - observed_through < '3 s' FROM observation")
             )
 
-            async def sees_five():
+            async def sees_five() -> Any:
                 system = (await client.get("/status/system")).json()
                 return "workers" in system and system["workers"]["healthy"] == 5
 
@@ -83,7 +93,7 @@ async def test_roles_move_to_the_host_that_takes_writes(
     assert "Traceback" not in processor.log + api.log
 
 
-async def lost(url):
+async def lost(url: str) -> Any:
     connection = await asyncpg.connect(url)
     try:
         return await connection.fetch("SELECT 1 FROM transitions WHERE new_status = 'LOST'")
@@ -92,8 +102,8 @@ async def lost(url):
 
 
 async def test_connections_made_while_nothing_could_be_written_are_not_kept(
-    start_quick, fleet, observed, database, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, database: str, eventually: Eventually
+) -> None:
     """Such a session refuses to write for as long as it lives, however long ago the switch was
     over."""
     processor = await start_quick()
@@ -116,8 +126,13 @@ async def test_connections_made_while_nothing_could_be_written_are_not_kept(
 
 
 async def test_a_processor_that_starts_on_a_standby_says_so_in_a_line_and_waits(
-    start_role, start_processor, database, broker, observed, eventually
-):
+    start_role: Callable[..., Role],
+    start_processor: StartRole,
+    database: str,
+    broker: str,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     name = database.rpartition("/")[2]
     await observed.rows(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     processor = start_role("processor", database_url=database, rabbitmq_url=broker)

@@ -7,8 +7,14 @@ import asyncio
 import os
 import random
 import signal
+from typing import Any
 
 import pytest
+
+from manman_status.dev.postgres import EmbeddedPostgres
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.kinds import Eventually, FetchRows, ProcessTree, StartRole
+from tests.messaging import Publisher
 
 TURNS = 8
 STARTED_A_TURN = 100
@@ -19,8 +25,15 @@ LONGEST_SECONDS = 5.0
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_after_random_freezes_every_event_is_there_and_every_processor_ends_in_order(
-    seed, start_quick, publish, rows, eventually, rabbitmq, postgres, process_tree
-):
+    seed: int,
+    start_quick: StartRole,
+    publish: Publisher,
+    rows: FetchRows,
+    eventually: Eventually,
+    rabbitmq: EmbeddedRabbitMQ,
+    postgres: EmbeddedPostgres,
+    process_tree: ProcessTree,
+) -> None:
     rng = random.Random(seed)
     processors = [await start_quick(), await start_quick()]
     for turn in range(TURNS):
@@ -41,6 +54,6 @@ async def test_after_random_freezes_every_event_is_there_and_every_processor_end
     assert not [each.log for each in processors if "Traceback" in each.log]
 
 
-def started(instance):
+def started(instance: Any) -> tuple[Any, Any]:
     command = {"command_type": "SERVER_STARTED", "command_args": [str(instance), "7", "3"]}
     return command, f"game_server_instance.{instance}.lifecycle"

@@ -4,6 +4,9 @@ promoted."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -19,12 +22,13 @@ from tests.conftest import CHEAP
 from tests.events import Reader
 from tests.faults.standby import start_standby
 from tests.integration.test_restored import follow, workers
+from tests.kinds import Eventually, StartRole
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def pair(server_folder, tmp_path):
+async def pair(server_folder: Path, tmp_path: Path) -> AsyncIterator[Any]:
     """A primary with our tables, and a standby of it."""
     primary = EmbeddedPostgres(server_folder / f"{tmp_path.name}-primary", options=CHEAP).start()
     await asyncio.to_thread(migrate, primary.url)
@@ -34,7 +38,7 @@ async def pair(server_folder, tmp_path):
     standby.kill()
 
 
-async def change(url, *worker_ids):
+async def change(url: str, *worker_ids: Any) -> None:
     made = [
         Transition(Entity.WORKER, number, None, StatusType.RUNNING, Reason.REPORTED, {})
         for number in worker_ids
@@ -48,8 +52,8 @@ async def change(url, *worker_ids):
 
 
 async def test_a_lag_is_no_restore_and_a_promotion_without_the_newest_is_one(
-    pair, start_api, eventually
-):
+    pair: Any, start_api: StartRole, eventually: Eventually
+) -> None:
     primary, standby = pair
     hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
     url = f"postgresql://manman@{hosts}/postgres?target_session_attrs=any"
@@ -84,6 +88,6 @@ async def test_a_lag_is_no_restore_and_a_promotion_without_the_newest_is_one(
     await at_standby.close()
 
 
-async def _answers(http, position):
+async def _answers(http: httpx.AsyncClient, position: Any) -> Any:
     answer = await http.get("/status/changes", params={"since": position})
     return answer.json() if answer.status_code == 200 else None

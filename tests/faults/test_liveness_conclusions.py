@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import httpx
 
-from tests.fleet import TIMEOUT_SECONDS, DatedWorker, MinimalWorker, Worker
+from tests.faults.liveness import Observed
+from tests.fleet import TIMEOUT_SECONDS, DatedWorker, Fleet, MinimalWorker, Worker
+from tests.kinds import Eventually, StartRole
+from tests.messaging import Publisher
 
 
 async def test_one_worker_killed_among_a_thousand_is_the_one_that_is_lost_with_its_servers(
-    start_quick, fleet, observed, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     fleet.beat_every = 1.0
     fleet.recruit(1000)
     fleet.workers[500].servers += [7001, 7002]
 
-    async def all_healthy():
+    async def all_healthy() -> Any:
         return await observed.healthy() == 1000 and await observed.value(
             "SELECT count(*) = 1002 FROM server_instances"
         )
@@ -32,21 +36,25 @@ async def test_one_worker_killed_among_a_thousand_is_the_one_that_is_lost_with_i
     assert await observed.worker(500) == ("LOST", "heartbeat_expired")
     assert await observed.server(7001) == ("LOST", "worker_lost")
 
-    async def all_others_healthy():
+    async def all_others_healthy() -> bool:
         return await observed.healthy() == 999
 
     await eventually(all_others_healthy)
 
 
 async def test_a_silent_worker_is_late_then_lost_and_neither_once_it_beats_again(
-    start_quick, start_api, fleet, observed, eventually
-):
+    start_quick: StartRole,
+    start_api: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     """As the summary tells it, by what the leader's sweep keeps."""
     await start_quick()
     api = await start_api(default_interval_seconds=1, minimum_timeout_seconds=1, answer_cache_ms=0)
     fleet.recruit(3)
 
-    async def health_of_one(*expected):
+    async def health_of_one(*expected: Any) -> bool:
         async with httpx.AsyncClient(base_url=api.url, timeout=60) as http:
             system = (await http.get("/status/system")).json()["workers"]
         healths = ("healthy", "late", "unhealthy")
@@ -63,18 +71,18 @@ async def test_a_silent_worker_is_late_then_lost_and_neither_once_it_beats_again
 
 
 async def test_clocks_that_are_an_hour_off_make_no_difference(
-    start_quick, fleet, observed, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     hour = timedelta(hours=1)
     offs = [-hour, timedelta(0), hour]
     fleet.add(*(Worker(number, clock_off=off) for number, off in enumerate(offs, 1)))
     fleet.add(*(DatedWorker(number, clock_off=off) for number, off in enumerate(offs, 4)))
 
-    async def healthy():
+    async def healthy() -> bool:
         return await observed.healthy() == len(fleet.workers)
 
-    async def all_lost():
+    async def all_lost() -> bool:
         return len(await observed.lost()) == len(fleet.workers)
 
     await eventually(healthy)
@@ -90,8 +98,8 @@ async def test_clocks_that_are_an_hour_off_make_no_difference(
 
 
 async def test_a_lost_worker_that_beats_again_recovers_with_the_servers_it_still_lists(
-    start_quick, fleet, observed, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     worker = Worker(1, servers=[11, 12, 13])
     fleet.add(worker)
@@ -113,13 +121,13 @@ async def test_a_lost_worker_that_beats_again_recovers_with_the_servers_it_still
     assert evidence["missing"] >= timedelta(seconds=TIMEOUT_SECONDS)
 
 
-async def is_so(asked, *expected):
+async def is_so(asked: Any, *expected: Any) -> bool:
     return await asked == expected
 
 
 async def test_a_server_that_a_new_incarnation_does_not_list_is_superseded(
-    start_quick, fleet, observed, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     worker = Worker(1, servers=[11, 12])
     fleet.add(worker)
@@ -132,8 +140,8 @@ async def test_a_server_that_a_new_incarnation_does_not_list_is_superseded(
 
 
 async def test_the_next_life_supersedes_what_a_lost_life_left_behind(
-    start_quick, fleet, observed, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     worker = Worker(1, servers=[11])
     fleet.add(worker)
@@ -151,8 +159,8 @@ async def test_the_next_life_supersedes_what_a_lost_life_left_behind(
 
 
 async def test_a_server_left_behind_by_a_worker_that_stopped_in_order_is_lost(
-    start_quick, fleet, observed, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     worker = Worker(1)
     fleet.add(worker)
@@ -168,8 +176,8 @@ async def test_a_server_left_behind_by_a_worker_that_stopped_in_order_is_lost(
 
 
 async def test_a_worker_that_never_lists_its_servers_gets_them_back_when_it_recovers(
-    start_quick, fleet, observed, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     worker = MinimalWorker(1)
     fleet.add(worker)
@@ -187,8 +195,12 @@ async def test_a_worker_that_never_lists_its_servers_gets_them_back_when_it_reco
 
 
 async def test_silence_of_a_worker_that_never_promised_to_beat_means_nothing(
-    start_quick, publish, fleet, observed, eventually
-):
+    start_quick: StartRole,
+    publish: Publisher,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     await start_quick()
     said = {
         "entity_type": "worker",

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from manman_status.wire.notices import GuardReleased
-from tests.fleet import INTERVAL_SECONDS, Worker
+from tests.faults.liveness import Observed
+from tests.fleet import INTERVAL_SECONDS, Fleet, Worker
+from tests.kinds import Eventually, StartRole
+from tests.messaging import Publisher
 
 HOLD_SECONDS = 8
 SILENT = [1, 3, 6, 8, 11, 13, 16, 18]
@@ -19,10 +23,12 @@ GUARDS = "SELECT group_name, held, group_size FROM guards"
 
 
 @pytest.fixture
-async def start_guarded(start_quick, fleet, observed, eventually):
+async def start_guarded(
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> StartRole:
     """Starts a processor that holds at 30 %, and two groups."""
 
-    async def start(**settings):
+    async def start(**settings: Any) -> Any:
         processor = await start_quick(guard_percent=30, **settings)
         fleet.beat_every = INTERVAL_SECONDS
         fleet.recruit(20, group="eu")
@@ -34,38 +40,38 @@ async def start_guarded(start_quick, fleet, observed, eventually):
     return start
 
 
-async def all_healthy(observed, number):
+async def all_healthy(observed: Observed, number: int) -> bool:
     return await observed.healthy() == number
 
 
-def fall_silent(fleet):
+def fall_silent(fleet: Fleet) -> None:
     for number in SILENT:
         fleet.workers[number].fall_silent()
 
 
-async def held(observed):
+async def held(observed: Observed) -> list[Any]:
     return [tuple(row) for row in await observed.rows(GUARDS)]
 
 
-async def all_held(observed):
+async def all_held(observed: Observed) -> bool:
     return await held(observed) == [("eu", len(SILENT), 20)]
 
 
-async def is_open(observed):
+async def is_open(observed: Observed) -> bool:
     return not await held(observed)
 
 
-def lost_workers(lost):
+def lost_workers(lost: Any) -> list[Any]:
     return [number for entity, number in lost if entity == "worker"]
 
 
-async def all_lost(observed):
+async def all_lost(observed: Observed) -> bool:
     return sorted(lost_workers(await observed.lost())) == SILENT
 
 
 async def test_after_the_hold_they_are_lost_at_the_limited_rate(
-    start_guarded, fleet, observed, eventually
-):
+    start_guarded: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     processor = await start_guarded(guard_hold_seconds=HOLD_SECONDS)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))
@@ -91,7 +97,9 @@ async def test_after_the_hold_they_are_lost_at_the_limited_rate(
 
 
 @pytest.mark.slow
-async def test_a_held_group_does_not_hold_another_one(start_guarded, fleet, observed, eventually):
+async def test_a_held_group_does_not_hold_another_one(
+    start_guarded: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_guarded(guard_hold_seconds=600)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))
@@ -102,7 +110,13 @@ async def test_a_held_group_does_not_hold_another_one(start_guarded, fleet, obse
 
 
 @pytest.mark.slow
-async def test_a_person_releases_all_at_once(start_guarded, fleet, publish, observed, eventually):
+async def test_a_person_releases_all_at_once(
+    start_guarded: StartRole,
+    fleet: Fleet,
+    publish: Publisher,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     await start_guarded(guard_hold_seconds=600)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))
@@ -116,8 +130,8 @@ async def test_a_person_releases_all_at_once(start_guarded, fleet, publish, obse
 
 @pytest.mark.slow
 async def test_workers_that_return_open_the_guard_and_were_never_lost(
-    start_guarded, fleet, observed, eventually
-):
+    start_guarded: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_guarded(guard_hold_seconds=600)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))
@@ -129,8 +143,8 @@ async def test_workers_that_return_open_the_guard_and_were_never_lost(
 
 @pytest.mark.slow
 async def test_when_most_return_the_rest_are_held_until_the_hold_is_over(
-    start_guarded, fleet, observed, eventually
-):
+    start_guarded: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_guarded(guard_hold_seconds=HOLD_SECONDS)
     fall_silent(fleet)
     await eventually(lambda: all_held(observed))
@@ -143,7 +157,9 @@ async def test_when_most_return_the_rest_are_held_until_the_hold_is_over(
     assert first >= opened + timedelta(seconds=HOLD_SECONDS)
 
 
-async def test_two_workers_are_too_few_to_hold(start_quick, fleet, observed, eventually):
+async def test_two_workers_are_too_few_to_hold(
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick(guard_percent=30)
     fleet.recruit(2)
     await eventually(lambda: observed.worker(2))
@@ -152,5 +168,5 @@ async def test_two_workers_are_too_few_to_hold(start_quick, fleet, observed, eve
     await eventually(lambda: both_lost(observed))
 
 
-async def both_lost(observed):
+async def both_lost(observed: Observed) -> bool:
     return sorted(lost_workers(await observed.lost())) == [1, 2]

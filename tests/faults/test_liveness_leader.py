@@ -6,22 +6,27 @@ from __future__ import annotations
 import os
 import signal
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
-from tests.fleet import TIMEOUT_SECONDS
+from tests.faults.liveness import Observed
+from tests.fleet import TIMEOUT_SECONDS, Fleet
+from tests.kinds import Eventually, StartRole
 
 UNHURRIED = {"lease_seconds": 3, "minimum_timeout_seconds": 6}
 """The lease as it is by default, and timeouts that are longer than what another needs to follow."""
 
 
-def is_leading(role):
+def is_leading(role: Any) -> bool:
     return '"event": "leading"' in role.log
 
 
 @pytest.fixture
-async def leader(start_quick, fleet, observed, eventually):
+async def leader(
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> Any:
     """Of a fleet of five."""
     leader = await start_quick(**UNHURRIED)
     await eventually(lambda: is_leading(leader))
@@ -30,11 +35,11 @@ async def leader(start_quick, fleet, observed, eventually):
     return leader
 
 
-async def all_healthy(fleet, observed):
+async def all_healthy(fleet: Fleet, observed: Observed) -> bool:
     return await observed.healthy() == len(fleet.workers)
 
 
-async def deadline(observed, worker_id, timeout_seconds):
+async def deadline(observed: Observed, worker_id: int, timeout_seconds: Any) -> Any:
     """Once its last beat is stored."""
     last = "SELECT last_heartbeat FROM workers WHERE worker_id = $1"
     return await observed.value(last, worker_id) + timedelta(seconds=timeout_seconds)
@@ -44,8 +49,8 @@ LOST = [("game_server_instance", 1001), ("worker", 1)]
 
 
 async def test_a_killed_leader_is_followed_within_seconds_and_nobody_is_lost_twice(
-    leader, start_quick, fleet, observed, eventually
-):
+    leader: Any, start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     second = await start_quick(**UNHURRIED)
     fleet.workers[1].fall_silent()
     due = await deadline(observed, 1, UNHURRIED["minimum_timeout_seconds"]) - timedelta(seconds=0.5)
@@ -58,11 +63,11 @@ async def test_a_killed_leader_is_followed_within_seconds_and_nobody_is_lost_twi
     assert await observed.lost() == LOST
 
 
-async def one_processor(observed):
+async def one_processor(observed: Observed) -> bool:
     return await observed.value("SELECT count(*) FROM processors") == 1
 
 
-async def others_healthy(fleet, observed):
+async def others_healthy(fleet: Fleet, observed: Observed) -> bool:
     return await observed.healthy() == len(fleet.workers) - 1
 
 
@@ -71,8 +76,13 @@ BLOCKED = "SELECT 1 FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
 
 @pytest.mark.slow
 async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothing_when_it_wakes(
-    leader, start_quick, fleet, observed, database, eventually
-):
+    leader: Any,
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    database: str,
+    eventually: Eventually,
+) -> None:
     await start_quick(**UNHURRIED)
     blocker = await asyncpg.connect(database)
     fleet.workers[1].fall_silent()
@@ -95,8 +105,8 @@ async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothin
 
 @pytest.mark.slow
 async def test_a_leader_whose_lease_ran_out_unnoticed_writes_nothing(
-    start_quick, fleet, observed, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     """As after a sleep. The next leader is one that sweeps rarely, to tell its writing from the
     first one's."""
     first = await start_quick(lease_seconds=60)

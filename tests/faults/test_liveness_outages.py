@@ -8,26 +8,31 @@ import os
 import signal
 import time
 from datetime import timedelta
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
 
-from tests.fleet import INTERVAL_SECONDS, TIMEOUT_SECONDS
+from manman_status.dev.postgres import EmbeddedPostgres
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.faults.liveness import Observed
+from tests.fleet import INTERVAL_SECONDS, TIMEOUT_SECONDS, Fleet
+from tests.kinds import Eventually, StartRole
 
 WORKERS = 20
 LONGER_THAN_EVERY_TIMEOUT = TIMEOUT_SECONDS + 2
 
 
-async def all_healthy(fleet, observed):
+async def all_healthy(fleet: Fleet, observed: Observed) -> bool:
     return await observed.healthy() == len(fleet.workers)
 
 
-async def is_blind(observed):
+async def is_blind(observed: Observed) -> bool:
     return await observed.lag() > LONGER_THAN_EVERY_TIMEOUT
 
 
-async def stays_so_for_a_timeout(fleet, observed, eventually):
+async def stays_so_for_a_timeout(fleet: Fleet, observed: Observed, eventually: Eventually) -> None:
     """All healthy, nobody lost, also when the grace after an outage is over."""
     passed = await observed.through() + timedelta(seconds=TIMEOUT_SECONDS + 1)
     await eventually(lambda: observed.has_passed(passed))
@@ -36,7 +41,9 @@ async def stays_so_for_a_timeout(fleet, observed, eventually):
 
 
 @pytest.fixture
-async def watched_fleet(start_quick, fleet, observed, eventually):
+async def watched_fleet(
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> Any:
     """One processor and a healthy fleet."""
     processor = await start_quick()
     fleet.recruit(WORKERS)
@@ -45,8 +52,12 @@ async def watched_fleet(start_quick, fleet, observed, eventually):
 
 
 async def test_while_the_broker_is_stopped_nobody_is_lost(
-    watched_fleet, fleet, observed, rabbitmq, eventually
-):
+    watched_fleet: Any,
+    fleet: Fleet,
+    observed: Observed,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+) -> None:
     await asyncio.to_thread(rabbitmq.stop)
     through = await observed.through()
     await eventually(lambda: is_blind(observed))
@@ -60,8 +71,12 @@ async def test_while_the_broker_is_stopped_nobody_is_lost(
 
 @pytest.mark.slow
 async def test_while_the_broker_hangs_nobody_is_lost(
-    watched_fleet, fleet, observed, rabbitmq, eventually
-):
+    watched_fleet: Any,
+    fleet: Fleet,
+    observed: Observed,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+) -> None:
     os.kill(rabbitmq.pid, signal.SIGSTOP)
     try:
         await eventually(lambda: is_blind(observed))
@@ -78,8 +93,13 @@ async def test_while_the_broker_hangs_nobody_is_lost(
 
 
 async def test_who_was_cut_off_from_the_broker_for_a_moment_gives_nobody_up_before_a_whole_grace(
-    start_quick, fleet, observed, rabbitmq, broker, eventually
-):
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    rabbitmq: EmbeddedRabbitMQ,
+    broker: str,
+    eventually: Eventually,
+) -> None:
     """Each cut may cost every worker a beat. So one that falls silent beside it is given up later,
     not never."""
     grace_seconds = TIMEOUT_SECONDS + 6
@@ -101,13 +121,13 @@ async def test_who_was_cut_off_from_the_broker_for_a_moment_gives_nobody_up_befo
     assert processor.log.count("was_cut_off_from_broker") == 1
 
 
-async def cut_connections(rabbitmq, broker, eventually):
+async def cut_connections(rabbitmq: EmbeddedRabbitMQ, broker: str, eventually: Eventually) -> None:
     """All of the test's virtual host, as a proxy or a network does it: both sides connect again by
     themselves."""
     virtual_host = urlsplit(broker).path[1:]
     async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
 
-        async def names():
+        async def names() -> list[Any]:
             answer = await management.get(f"/api/vhosts/{virtual_host}/connections")
             return [connection["name"] for connection in answer.json() if "name" in connection]
 
@@ -116,8 +136,12 @@ async def cut_connections(rabbitmq, broker, eventually):
 
 
 async def test_after_every_processor_was_killed_nobody_is_lost(
-    watched_fleet, start_quick, fleet, observed, eventually
-):
+    watched_fleet: Any,
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     second = await start_quick()
     watched_fleet.kill()
     second.kill()
@@ -129,8 +153,12 @@ async def test_after_every_processor_was_killed_nobody_is_lost(
 
 
 async def test_while_the_database_is_stopped_nobody_is_lost_and_no_lifecycle_event_is_missing(
-    watched_fleet, fleet, observed, postgres, eventually
-):
+    watched_fleet: Any,
+    fleet: Fleet,
+    observed: Observed,
+    postgres: EmbeddedPostgres,
+    eventually: Eventually,
+) -> None:
     await asyncio.to_thread(postgres.stop)
     begun = time.monotonic()
     try:
@@ -158,8 +186,12 @@ async def test_while_the_database_is_stopped_nobody_is_lost_and_no_lifecycle_eve
 
 @pytest.mark.slow
 async def test_a_hung_processor_stops_the_observation_until_it_is_cut_off(
-    watched_fleet, start_quick, fleet, observed, eventually
-):
+    watched_fleet: Any,
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     await start_quick()
     fleet.beat_every = (
         INTERVAL_SECONDS  # every other beat is given to the one that hangs, and none is spare
@@ -177,7 +209,7 @@ async def test_a_hung_processor_stops_the_observation_until_it_is_cut_off(
     await stays_so_for_a_timeout(fleet, observed, eventually)
 
 
-async def registered(observed, number):
+async def registered(observed: Observed, number: int) -> bool:
     return await observed.value("SELECT count(*) FROM processors") == number
 
 
@@ -190,8 +222,8 @@ SLOW = "CREATE TRIGGER slow AFTER UPDATE ON workers EXECUTE FUNCTION sleep()"
 
 @pytest.mark.slow
 async def test_while_the_processor_is_slower_than_the_fleet_only_the_dead_are_lost(
-    start_quick, fleet, observed, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     # An observation that moves every second or two is slow, not broken: no grace may hide what is
     # concluded.
     await start_quick(batch_max_events=20, minimum_timeout_seconds=TIMEOUT_SECONDS)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
 from manman_status.store.partitions import keep_partitions, partition_name
+from tests.faults.liveness import Observed
+from tests.kinds import Eventually, StartRole
 
 WORKERS = """
 INSERT INTO workers (worker_id, status, reason, created_date, status_since)
@@ -34,13 +38,13 @@ PARTITION_NAMES = (
 
 
 @pytest.fixture
-async def connection(database):
+async def connection(database: str) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
 
 
-async def make_old_partition(connection, days_ago, revision):
+async def make_old_partition(connection: Any, days_ago: Any, revision: Any) -> Any:
     day = datetime.now(UTC).date() - timedelta(days=days_ago)
     name = partition_name(day)
     await connection.execute(
@@ -57,8 +61,8 @@ async def make_old_partition(connection, days_ago, revision):
 
 
 async def test_old_days_and_ended_rows_go_and_active_ones_stay(
-    start_quick, connection, observed, eventually
-):
+    start_quick: StartRole, connection: Any, observed: Observed, eventually: Eventually
+) -> None:
     old = await make_old_partition(connection, 40, revision=1)
     kept = await make_old_partition(connection, 20, revision=2)
     await connection.execute("UPDATE relay SET sent_revision = 2")
@@ -66,7 +70,7 @@ async def test_old_days_and_ended_rows_go_and_active_ones_stay(
     await connection.execute(SERVERS)
     await start_quick()
 
-    async def gone():
+    async def gone() -> bool:
         return not await observed.rows("SELECT 1 FROM workers WHERE worker_id = ANY('{2, 4}')")
 
     await eventually(gone)
@@ -76,7 +80,7 @@ async def test_old_days_and_ended_rows_go_and_active_ones_stay(
         "SELECT array_agg(instance_id ORDER BY 1) FROM server_instances"
     ) == [12, 31, 51]
 
-    async def partitions_are_kept():
+    async def partitions_are_kept() -> bool:
         names = {row["name"] for row in await observed.rows(PARTITION_NAMES)}
         assert old not in names
         assert kept in names
@@ -85,7 +89,7 @@ async def test_old_days_and_ended_rows_go_and_active_ones_stay(
     await eventually(partitions_are_kept)
 
 
-async def test_a_day_with_a_transition_that_was_not_republished_is_kept(connection):
+async def test_a_day_with_a_transition_that_was_not_republished_is_kept(connection: Any) -> None:
     sent = await make_old_partition(connection, 40, revision=1)
     unsent = await make_old_partition(connection, 39, revision=2)
     await connection.execute("UPDATE relay SET sent_revision = 1")

@@ -6,11 +6,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from manman_status.domain.status import Reason
+from tests.faults.liveness import Observed
+from tests.kinds import Eventually, StartRole
+from tests.messaging import Publisher
 
 INTERVAL = 0.5  # counts as 1 s; the timeout is 3 s
 
@@ -18,14 +23,16 @@ INTERVAL = 0.5  # counts as 1 s; the timeout is 3 s
 class Sender:
     """A worker process that beats until the test ends, or until `stop`."""
 
-    def __init__(self, publish, incarnation, *servers, seq=0, **labels):
+    def __init__(
+        self, publish: Publisher, incarnation: Any, *servers: Any, seq: int = 0, **labels: Any
+    ) -> None:
         self.publish = publish
         self.incarnation, self.seq = incarnation, seq
         self.servers = [{"instance_id": server} for server in servers]
         self.labels = labels
         self.task = None
 
-    async def beat(self):
+    async def beat(self) -> None:
         self.seq += 1
         await self.publish(
             {
@@ -40,24 +47,24 @@ class Sender:
             "worker.1.heartbeat",
         )
 
-    async def _run(self):
+    async def _run(self) -> None:
         while True:
             await self.beat()
             await asyncio.sleep(INTERVAL)
 
-    def start(self):
+    def start(self) -> Any:
         self.task = asyncio.create_task(self._run())
         return self
 
-    def stop(self):
+    def stop(self) -> None:
         self.task.cancel()
 
 
 @pytest.fixture
-def sender(publish):
+def sender(publish: Publisher) -> Iterator[Any]:
     started = []
 
-    def make(incarnation, *servers, **fields):
+    def make(incarnation: Any, *servers: Any, **fields: Any) -> Any:
         started.append(Sender(publish, incarnation, *servers, **fields))
         return started[-1]
 
@@ -67,20 +74,20 @@ def sender(publish):
             one.task.cancel()
 
 
-def now_us():
+def now_us() -> Any:
     return time.time_ns() // 1_000
 
 
 async def test_an_incarnation_that_goes_back_is_a_new_life(
-    start_quick, sender, observed, eventually
-):
+    start_quick: StartRole, sender: Sender, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     first = sender(2000, 30, group="a").start()
     await eventually(lambda: observed.worker(1))
     first.stop()
     sender(1000, 31, group="b").start()
 
-    async def taken_over():
+    async def taken_over() -> bool:
         assert await observed.worker(1) == ("RUNNING", Reason.CLOCK_WENT_BACK)
         assert await observed.server(31) == ("RUNNING", "reported")
         assert await observed.server(30) == ("CRASHED", "superseded")
@@ -93,8 +100,8 @@ async def test_an_incarnation_that_goes_back_is_a_new_life(
 
 
 async def test_the_same_incarnation_from_its_start_is_a_new_life(
-    start_quick, sender, observed, eventually
-):
+    start_quick: StartRole, sender: Sender, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     first = sender(2000, 30, seq=500).start()
     await eventually(lambda: observed.worker(1))
@@ -107,8 +114,8 @@ async def test_the_same_incarnation_from_its_start_is_a_new_life(
 
 
 async def test_one_beat_with_the_greatest_number_changes_nothing(
-    start_quick, sender, observed, eventually
-):
+    start_quick: StartRole, sender: Sender, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
     await sender(2**63 - 1, seq=2**62).beat()
     await eventually(lambda: observed.worker(1))
@@ -120,11 +127,11 @@ async def test_one_beat_with_the_greatest_number_changes_nothing(
 
 
 async def test_status_info_dated_a_day_ahead_masks_nothing(
-    start_quick, publish, observed, eventually
-):
+    start_quick: StartRole, publish: Publisher, observed: Observed, eventually: Eventually
+) -> None:
     await start_quick()
 
-    def info(status, at):
+    def info(status: Any, at: Any) -> dict[str, Any]:
         return {
             "entity_type": "worker",
             "identifier": "1",
@@ -143,7 +150,9 @@ async def test_status_info_dated_a_day_ahead_masks_nothing(
     assert await observed.worker(1) == ("RUNNING", "reported")
 
 
-async def test_a_copied_host_is_an_alert_of_its_own(start_quick, sender, observed, eventually):
+async def test_a_copied_host_is_an_alert_of_its_own(
+    start_quick: StartRole, sender: Sender, observed: Observed, eventually: Eventually
+) -> None:
     """Both run, so neither is LOST and no server of theirs is concluded to be gone."""
     await start_quick()
     older = sender(now_us() - 60_000_000, 30, host="h1").start()

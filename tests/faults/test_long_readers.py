@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -17,12 +18,15 @@ from manman_status.store.migrate import alembic_config
 from manman_status.store.partitions import partition_name
 from manman_status.store.pool import SCHEMA_REVISION
 from tests.conftest import role_environment
+from tests.faults.liveness import Observed
+from tests.fleet import Fleet
+from tests.kinds import Eventually, StartRole
 
 TOMORROW = "SELECT to_regclass($1) IS NOT NULL"
 
 
 @asynccontextmanager
-async def long_reader(database):
+async def long_reader(database: str) -> AsyncIterator[None]:
     connection = await asyncpg.connect(database, server_settings={"application_name": "pg_dump"})
     try:
         async with connection.transaction():
@@ -33,8 +37,13 @@ async def long_reader(database):
 
 
 async def test_nobody_notices_a_reader_that_outlasts_a_change_of_partitions(
-    start_quick, start_api, fleet, observed, database, eventually
-):
+    start_quick: StartRole,
+    start_api: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    database: str,
+    eventually: Eventually,
+) -> None:
     """No partition is there yet when the processor starts, and those of old days are to go."""
     old = datetime.now(UTC).date() - timedelta(days=40)
     await observed.rows(
@@ -79,8 +88,8 @@ async def test_nobody_notices_a_reader_that_outlasts_a_change_of_partitions(
 
 
 async def test_a_migration_that_waits_for_a_reader_lets_everybody_else_pass(
-    empty_database, eventually
-):
+    empty_database: str, eventually: Eventually
+) -> None:
     """And it says that it waits, and is done when the reader is."""
     await asyncio.to_thread(command.upgrade, alembic_config(empty_database), "0003")
     other = await asyncpg.connect(empty_database)

@@ -3,6 +3,9 @@ once."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import psutil
 import pytest
 
@@ -10,7 +13,10 @@ from manman_status.domain.alerts.folding import OPEN_AT_ONCE
 from manman_status.store.silences import LASTING_AT_ONCE
 from manman_status.wire.notices import SilenceAsked
 from tests.conftest import run_sql
-from tests.fleet import Worker
+from tests.faults.liveness import Observed
+from tests.fleet import Fleet, Worker
+from tests.kinds import Eventually, StartRole
+from tests.messaging import Publisher
 from tests.odd_messages import HEARTBEAT, command
 
 # Two workers a group, as if the sweep had just marked them LOST: too few in each for the guard.
@@ -58,21 +64,26 @@ SELECT count(*) FROM alerts a WHERE resolved_at IS NULL AND part_of IS NULL
 
 
 @pytest.fixture
-def start_telling(start_quick, sink):
-    async def start(**settings):
+def start_telling(start_quick: StartRole, sink: Any) -> StartRole:
+    async def start(**settings: Any) -> Any:
         return await start_quick(**{"notify_urls": sink.url, "notify_wait_seconds": 1, **settings})
 
     return start
 
 
-async def is_told(observed):
+async def is_told(observed: Observed) -> Any:
     return await observed.value(JUDGED) and not await observed.value(UNTOLD)
 
 
 @pytest.mark.parametrize("workers", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
 async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
-    workers, start_telling, observed, eventually, sink, database
-):
+    workers: Any,
+    start_telling: StartRole,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    database: str,
+) -> None:
     """However many there are, each message is sent once, and what has no alert of its own is
     counted by one."""
     processor = await start_telling(notify_wait_seconds=5)
@@ -87,7 +98,7 @@ async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
     )
     more = workers - OPEN_AT_ONCE
 
-    async def counts_all():
+    async def counts_all() -> bool:
         evidence = (
             "SELECT (evidence ->> 'workers')::int, (evidence ->> 'groups')::int FROM alerts WHERE"
             " key = $1"
@@ -111,8 +122,13 @@ async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
 
 
 async def test_a_flood_of_new_ids_is_one_alert_until_it_has_passed(
-    start_telling, observed, eventually, sink, publish, database
-):
+    start_telling: StartRole,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    publish: Publisher,
+    database: str,
+) -> None:
     """Of a fleet that has been known for longer. While the rules are behind, what they have not
     seen yet is no part of the fleet that was known before."""
     await start_telling()
@@ -134,8 +150,13 @@ async def test_a_flood_of_new_ids_is_one_alert_until_it_has_passed(
 
 
 async def test_a_mark_that_fails_does_not_send_the_message_again(
-    start_telling, fleet, observed, eventually, sink, database
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    database: str,
+) -> None:
     processor = await start_telling()
     fleet.add(Worker(1), Worker(2))
     await eventually(lambda: observed.value("SELECT count(*) = 2 FROM workers"))
@@ -151,8 +172,13 @@ async def test_a_mark_that_fails_does_not_send_the_message_again(
 
 
 async def test_a_kill_between_message_and_mark_repeats_that_message_alone(
-    start_telling, fleet, observed, eventually, sink, database
-):
+    start_telling: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    database: str,
+) -> None:
     processor = await start_telling()
     fleet.add(Worker(1), Worker(2))
     await eventually(lambda: observed.value("SELECT count(*) = 2 FROM workers"))
@@ -170,8 +196,14 @@ async def test_a_kill_between_message_and_mark_repeats_that_message_alone(
 
 
 async def test_people_are_notified_beside_as_many_silences_as_may_be(
-    start_telling, observed, eventually, sink, publish, database, dead_letters
-):
+    start_telling: StartRole,
+    observed: Observed,
+    eventually: Eventually,
+    sink: Any,
+    publish: Publisher,
+    database: str,
+    dead_letters: Callable[..., Awaitable[Any]],
+) -> None:
     """Of a group that none of them covers, at once; and no more are taken, by a reason that says
     so."""
     await start_telling()
@@ -193,7 +225,7 @@ async def test_people_are_notified_beside_as_many_silences_as_may_be(
     assert await observed.value(UNTOLD) == 2, "those of the silenced group"
     assert not await observed.value("SELECT count(*) FROM silences WHERE silence_id = 'onemore'")
 
-    async def refused():
+    async def refused() -> list[Any]:
         return [headers["x-manman-error"] for _, headers in await dead_letters()]
 
     [reason] = await eventually(refused)

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import aio_pika
 import pytest
 
 from manman_status.wire.topology import Topology
-from tests.faults.liveness import QUICK
+from tests.faults.liveness import QUICK, Observed
 from tests.faults.nemesis import DEAD_LETTER_QUEUE, FLEET, INVENTED, SETTINGS, Nemesis
 from tests.faults.stepping import needs_libfaketime
-from tests.fleet import TIMEOUT_SECONDS, Worker
+from tests.fleet import TIMEOUT_SECONDS, Fleet, Worker
+from tests.kinds import Eventually, StartRole
+from tests.messaging import Publisher
 from tests.odd_messages import LIFECYCLE, command
 
 pytestmark = [needs_libfaketime, pytest.mark.slow]
@@ -56,12 +60,12 @@ SELECT epoch || '-' || t.revision FROM transitions t, revision_counter ORDER BY 
 
 
 @pytest.fixture
-def database(stepping_database):
+def database(stepping_database: str) -> str:
     return stepping_database
 
 
 @asynccontextmanager
-async def republished(broker):
+async def republished(broker: str) -> AsyncIterator[Any]:
     """By entity: the ids of its messages in the order in which each came first."""
     came = defaultdict(dict)
     async with await aio_pika.connect(broker) as connection:
@@ -70,7 +74,7 @@ async def republished(broker):
         for key in ("worker.*.status", "game_server_instance.*.status"):
             await queue.bind(Topology().outbound_exchange, key)
 
-        async def take(message):
+        async def take(message: Any) -> None:
             came[message.routing_key].setdefault(message.message_id)
 
         await queue.consume(take, no_ack=True)
@@ -79,22 +83,22 @@ async def republished(broker):
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_whatever_comes_the_promises_hold(
-    seed,
-    start_processor,
-    publish,
-    broker,
-    database,
-    clock,
-    channel,
-    fleet,
-    observed,
-    eventually,
-    proxy,
-    depth,
-):
+    seed: int,
+    start_processor: StartRole,
+    publish: Publisher,
+    broker: str,
+    database: str,
+    clock: Any,
+    channel: Any,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    proxy: Any,
+    depth: Callable[..., Awaitable[int]],
+) -> None:
     to_broker = await proxy(broker)
 
-    async def start():
+    async def start() -> Any:
         return await start_processor(**(QUICK | OWN), rabbitmq_url=to_broker.url)
 
     rng = random.Random(seed)
@@ -151,7 +155,7 @@ async def test_whatever_comes_the_promises_hold(
     assert letters <= nemesis.started * KEPT_BY_A_PROCESSOR, done
 
 
-async def lost_workers(observed):
+async def lost_workers(observed: Observed) -> list[Any]:
     """Of those that exist."""
     return [
         number
@@ -160,10 +164,10 @@ async def lost_workers(observed):
     ]
 
 
-async def all_are_republished(observed, came):
+async def all_are_republished(observed: Observed, came: Any) -> bool:
     expected = {row[0] for row in await observed.rows(TRANSITIONS)}
     return expected == {message_id for ids in came.values() for message_id in ids}
 
 
-async def is_value(observed, wanted, sql, *arguments):
+async def is_value(observed: Observed, wanted: Any, sql: str, *arguments: Any) -> bool:
     return [tuple(row) for row in await observed.rows(sql, *arguments)] == [(wanted,)]

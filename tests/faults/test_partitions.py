@@ -7,7 +7,10 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import aio_pika
 import pytest
@@ -15,24 +18,28 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.wire.topology import HEARTBEAT_MAX_BYTES, Topology
+from tests.faults.liveness import Observed
 from tests.faults.test_liveness_outages import all_healthy, cut_connections, stays_so_for_a_timeout
+from tests.fleet import Fleet
+from tests.kinds import Eventually, Role, StartRole
+from tests.messaging import Publisher
 
 WORKERS = 20
 FOUR = {"partitions": 4}
 READS = "SELECT statistics -> 'reads' FROM processors WHERE last_seen > now() - interval '2 s'"
 
 
-def queues(partitions):
+def queues(partitions: Any) -> set[Any]:
     return set(Topology().queues(partitions))
 
 
-async def read_by_each(observed):
+async def read_by_each(observed: Observed) -> list[Any]:
     """Heartbeat queues, of each processor that reports."""
     found = [json.loads(reads or "[]") for (reads,) in await observed.rows(READS)]
     return [{queue for queue in reads if "heartbeats" in queue} for reads in found]
 
 
-async def is_spread(observed, processors):
+async def is_spread(observed: Observed, processors: Any) -> Any:
     reads = await read_by_each(observed)
     return (
         len(reads) == processors
@@ -41,14 +48,16 @@ async def is_spread(observed, processors):
     )
 
 
-async def is_even(observed):
+async def is_even(observed: Observed) -> Any:
     return await is_spread(observed, 2) and all(
         len(reads) == 2 for reads in await read_by_each(observed)
     )
 
 
 @pytest.fixture
-async def two_of_four(start_quick, fleet, observed, eventually):
+async def two_of_four(
+    start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> Any:
     """Two processors that read two of four heartbeat queues each, and a healthy fleet."""
     processors = [await start_quick(**FOUR), await start_quick(**FOUR)]
     fleet.recruit(WORKERS)
@@ -58,8 +67,8 @@ async def two_of_four(start_quick, fleet, observed, eventually):
 
 
 async def test_queues_are_handed_over_to_whoever_comes_and_taken_from_whoever_goes(
-    two_of_four, fleet, observed, eventually
-):
+    two_of_four: Any, fleet: Fleet, observed: Observed, eventually: Eventually
+) -> None:
     await stays_so_for_a_timeout(fleet, observed, eventually)
     [goes, stays] = two_of_four
     await asyncio.to_thread(goes.stop)
@@ -73,8 +82,14 @@ async def test_queues_are_handed_over_to_whoever_comes_and_taken_from_whoever_go
     "fault", ["killed", "cut off", pytest.param("frozen", marks=pytest.mark.slow)]
 )
 async def test_whatever_becomes_of_one_reader_nobody_is_lost_and_a_death_is_noticed(
-    fault, two_of_four, fleet, observed, rabbitmq, broker, eventually
-):
+    fault: Any,
+    two_of_four: Any,
+    fleet: Fleet,
+    observed: Observed,
+    rabbitmq: EmbeddedRabbitMQ,
+    broker: str,
+    eventually: Eventually,
+) -> None:
     [broken, _] = two_of_four
     if fault == "killed":
         broken.kill()
@@ -97,7 +112,7 @@ async def test_whatever_becomes_of_one_reader_nobody_is_lost_and_a_death_is_noti
     assert {worker for entity, worker in await observed.lost() if entity == "worker"} == {1}
 
 
-async def is_there(broker, queue):
+async def is_there(broker: str, queue: str) -> bool:
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         try:
@@ -109,15 +124,21 @@ async def is_there(broker, queue):
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 3), (3, 2)])
 async def test_another_number_of_partitions_loses_nobody(
-    before, after, start_quick, fleet, observed, broker, eventually
-):
+    before: Any,
+    after: Any,
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    broker: str,
+    eventually: Eventually,
+) -> None:
     """The processor that starts last decides, and the other follows."""
     first = await start_quick(partitions=before)
     fleet.recruit(WORKERS)
     await eventually(lambda: all_healthy(fleet, observed))
     await start_quick(partitions=after)
 
-    async def is_changed():
+    async def is_changed() -> bool:
         found = {tuple(row) for row in await observed.rows("SELECT queue, state FROM watermarks")}
         return found == {(queue, "active") for queue in queues(after)}
 
@@ -132,8 +153,8 @@ async def test_another_number_of_partitions_loses_nobody(
 
 
 async def test_what_the_version_before_left_in_its_queues_is_read_and_the_queues_are_deleted(
-    start_quick, fleet, observed, broker, eventually
-):
+    start_quick: StartRole, fleet: Fleet, observed: Observed, broker: str, eventually: Eventually
+) -> None:
     topology = Topology()
     old = {
         topology.heartbeat_queue: {
@@ -171,8 +192,13 @@ async def test_what_the_version_before_left_in_its_queues_is_read_and_the_queues
 
 
 async def test_beats_that_the_broker_drops_make_no_silence(
-    start_quick, fleet, observed, publisher_at, broker, eventually
-):
+    start_quick: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    publisher_at: Callable[[str], Awaitable[Publisher]],
+    broker: str,
+    eventually: Eventually,
+) -> None:
     """A full queue drops its oldest beats within a moment, so the watermark never stands still.
     Whoever falls silent beside it is marked LOST after a grace, for his beats may have been among
     them."""
@@ -210,8 +236,8 @@ async def test_beats_that_the_broker_drops_make_no_silence(
 
 @pytest.mark.slow
 async def test_without_the_plugin_a_processor_says_what_to_do(
-    start_role, database, tmp_path, eventually
-):
+    start_role: Callable[..., Role], database: str, tmp_path: Path, eventually: Eventually
+) -> None:
     node = EmbeddedRabbitMQ(tmp_path, plugins=["rabbitmq_management"])
     await asyncio.to_thread(node.start)
     try:

@@ -6,22 +6,27 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import aio_pika
 import psutil
 import pytest
 
 from tests.conftest import run_sql
+from tests.faults.liveness import Observed
+from tests.kinds import Eventually, FetchRows, Role, StartRole
+from tests.messaging import Publisher
 from tests.odd_messages import HEARTBEAT, KEYS, LIFECYCLE, command, mutated
 
 BLIND = "SELECT extract(epoch FROM now() - observed_through)::float8 AS lag FROM observation"
 
 
-def key(instance):
+def key(instance: Any) -> str:
     return f"game_server_instance.{instance}.lifecycle"
 
 
-async def is_observed(rows, *, within_seconds=5):
+async def is_observed(rows: FetchRows, *, within_seconds: float = 5) -> Any:
     [row] = await rows(BLIND)
     return row["lag"] is not None and row["lag"] < within_seconds
 
@@ -36,8 +41,12 @@ async def is_observed(rows, *, within_seconds=5):
     ids=["started", "stopped", "listed"],
 )
 async def test_a_server_that_a_second_worker_names_belongs_to_the_later(
-    second, start_processor, publish, rows, eventually
-):
+    second: Any,
+    start_processor: StartRole,
+    publish: Publisher,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     await start_processor()
     processor = await start_processor()
     await publish(command("SERVER_STARTED", "31", "7"), key(31))
@@ -51,8 +60,8 @@ async def test_a_server_that_a_second_worker_names_belongs_to_the_later(
 
 
 async def test_the_worker_of_the_earlier_position_does_not_take_a_server_back(
-    processor, publish, rows, eventually
-):
+    processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     await publish(command("SERVER_STARTED", "31", "7", incarnation=2_000, seq=9), key(31))
     await publish(command("SERVER_STARTED", "31", "8", incarnation=1_000, seq=1), key(31))
     await publish(command("SERVER_STARTED", "32", "8", incarnation=1_000, seq=2), key(32))
@@ -61,8 +70,12 @@ async def test_the_worker_of_the_earlier_position_does_not_take_a_server_back(
 
 
 async def test_bodies_nested_to_the_edge_of_the_stack_are_dead_letters(
-    start_processor, publish, rows, depth, eventually
-):
+    start_processor: StartRole,
+    publish: Publisher,
+    rows: FetchRows,
+    depth: Callable[..., Awaitable[int]],
+    eventually: Eventually,
+) -> None:
     await start_processor()
     await start_processor()
     for deep in range(940, 1_000):
@@ -77,7 +90,7 @@ async def test_bodies_nested_to_the_edge_of_the_stack_are_dead_letters(
     await publish(command("HEARTBEAT", "7"), HEARTBEAT)
     await eventually(lambda: rows("SELECT 1 FROM workers WHERE worker_id = 7"))
 
-    async def all_kept():
+    async def all_kept() -> bool:
         return await depth("manman.status.dead") == 60
 
     await eventually(all_kept)
@@ -85,8 +98,12 @@ async def test_bodies_nested_to_the_edge_of_the_stack_are_dead_letters(
 
 
 async def test_a_control_message_that_cannot_be_stored_takes_nothing_with_it(
-    processor, publish, rows, depth, eventually
-):
+    processor: Role,
+    publish: Publisher,
+    rows: FetchRows,
+    depth: Callable[..., Awaitable[int]],
+    eventually: Eventually,
+) -> None:
     for turn in range(50):
         for sent_at in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
             await publish(
@@ -99,7 +116,7 @@ async def test_a_control_message_that_cannot_be_stored_takes_nothing_with_it(
     await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 50"))
     await eventually(lambda: is_observed(rows))
 
-    async def settled():
+    async def settled() -> bool:
         return await depth("manman.status.lifecycle.0") == 0
 
     await eventually(settled)
@@ -110,14 +127,19 @@ async def test_a_control_message_that_cannot_be_stored_takes_nothing_with_it(
 
 
 async def test_dead_letters_outlast_the_loss_of_their_queue(
-    processor, publish, rows, depth, eventually, channel
-):
+    processor: Role,
+    publish: Publisher,
+    rows: FetchRows,
+    depth: Callable[..., Awaitable[int]],
+    eventually: Eventually,
+    channel: Any,
+) -> None:
     """Deleted while it runs: letters wait in the database, and the queue is made again for them."""
     await channel.queue_delete("manman.status.dead")
     for turn in range(10):
         await publish(command("EXPLODE", str(turn)), LIFECYCLE)
 
-    async def all_kept():
+    async def all_kept() -> bool:
         try:
             return await depth("manman.status.dead") == 10
         except aio_pika.exceptions.ChannelClosed:
@@ -125,15 +147,18 @@ async def test_dead_letters_outlast_the_loss_of_their_queue(
 
     await eventually(all_kept)
 
-    async def none_waits():
+    async def none_waits() -> bool:
         return not await rows("SELECT 1 FROM dead_letter_outbox")
 
     await eventually(none_waits)
 
 
 async def test_a_dead_letter_keeps_the_properties_of_its_message(
-    processor, channel, dead_letters, eventually
-):
+    processor: Role,
+    channel: Any,
+    dead_letters: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
+) -> None:
     exchange = await channel.get_exchange("internal_service_events", ensure=False)
     headers = {"tenant": "blue", "x-manman-error": "forged", "CC": ["worker.1.heartbeat"]}
     message = aio_pika.Message(
@@ -162,8 +187,12 @@ async def test_a_dead_letter_keeps_the_properties_of_its_message(
 
 
 async def test_a_flood_of_poison_is_sampled_and_holds_nothing_up(
-    processor, publish, rows, depth, eventually
-):
+    processor: Role,
+    publish: Publisher,
+    rows: FetchRows,
+    depth: Callable[..., Awaitable[int]],
+    eventually: Eventually,
+) -> None:
     """5,000 beats that nobody understands, of one faulty worker, between good ones."""
     for part in range(50):
         await publish.many([(command("HEARTBEAT", "x"), HEARTBEAT)] * 100)
@@ -171,14 +200,14 @@ async def test_a_flood_of_poison_is_sampled_and_holds_nothing_up(
     await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 50"))
     counts = "SELECT statistics -> 'events' -> 'poison' AS poison FROM processors"
 
-    async def all_counted():
+    async def all_counted() -> Any:
         [row] = await rows(counts)
         return sum(row["poison"].values()) == 5_000 and row["poison"]
 
     poison = await eventually(all_counted)
     assert poison["dead_lettered"] < 100
 
-    async def kept():
+    async def kept() -> bool:
         return await depth("manman.status.dead") == poison["dead_lettered"]
 
     await eventually(kept)
@@ -186,8 +215,12 @@ async def test_a_flood_of_poison_is_sampled_and_holds_nothing_up(
 
 
 async def test_large_messages_do_not_fill_the_memory(
-    start_processor, publish, rows, eventually, broker
-):
+    start_processor: StartRole,
+    publish: Publisher,
+    rows: FetchRows,
+    eventually: Eventually,
+    broker: str,
+) -> None:
     """400 valid beats, each with 1 MB of a field that is ignored, waiting when the processor
     begins."""
     first = await start_processor()
@@ -201,7 +234,7 @@ async def test_large_messages_do_not_fill_the_memory(
     process = psutil.Process(processor.pid)
     most = 0
 
-    async def all_stored():
+    async def all_stored() -> Any:
         nonlocal most
         most = max(most, process.memory_info().rss)
         return await rows("SELECT 1 FROM workers HAVING count(*) = 400")
@@ -212,8 +245,8 @@ async def test_large_messages_do_not_fill_the_memory(
 
 @pytest.mark.slow
 async def test_beats_with_too_many_servers_for_one_transaction_are_stored_in_smaller_ones(
-    start_processor, publish, rows, eventually
-):
+    start_processor: StartRole, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     """30 workers with 10,000 new servers each, all waiting when the processor begins."""
     first = await start_processor()
     first.stop()
@@ -231,8 +264,13 @@ async def test_beats_with_too_many_servers_for_one_transaction_are_stored_in_sma
 
 @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
 async def test_mutated_messages_leave_the_processors_reading(
-    count, start_processor, publish, rows, depth, eventually
-):
+    count: Any,
+    start_processor: StartRole,
+    publish: Publisher,
+    rows: FetchRows,
+    depth: Callable[..., Awaitable[int]],
+    eventually: Eventually,
+) -> None:
     processors = [await start_processor(), await start_processor()]
     rng = random.Random(count)
     for start in range(0, count, 500):
@@ -246,7 +284,7 @@ async def test_mutated_messages_leave_the_processors_reading(
     )
     await eventually(lambda: rows(good, count // 500), within_seconds=600)
 
-    async def all_settled():
+    async def all_settled() -> Any:
         return not await depth("manman.status.heartbeats.0") and not await depth(
             "manman.status.lifecycle.0"
         )
@@ -261,8 +299,12 @@ async def test_mutated_messages_leave_the_processors_reading(
 
 
 async def test_conflicting_owners_among_many_good_events_lose_none_and_never_blind(
-    start_processor, publish, rows, observed, eventually
-):
+    start_processor: StartRole,
+    publish: Publisher,
+    rows: FetchRows,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     """A hundred times two workers name one server, and a body is too deep, among 10,000 good
     events."""
     await start_processor()
@@ -271,7 +313,7 @@ async def test_conflicting_owners_among_many_good_events_lose_none_and_never_bli
     worst = 0.0
     done = asyncio.Event()
 
-    async def watch():
+    async def watch() -> None:
         nonlocal worst
         while not done.is_set():
             worst = max(worst, await observed.lag())
@@ -331,8 +373,15 @@ CODES = ("22000", "23514", "54000", "P0001", "XX000", "57014", "40001")
     ],
 )
 async def test_a_failure_at_any_step_costs_the_message_that_causes_it_alone(
-    step, code, processor, database, publish, rows, dead_letters, eventually
-):
+    step: Any,
+    code: Any,
+    processor: Role,
+    database: str,
+    publish: Publisher,
+    rows: FetchRows,
+    dead_letters: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
+) -> None:
     """Each of 41 messages ends as exactly one of stored and dead-lettered."""
     when, table, column = STEPS[step]
     bad = [command("SERVER_STARTED", "666", "7")] if "server" in step or step == "a change" else []
@@ -354,7 +403,7 @@ async def test_a_failure_at_any_step_costs_the_message_that_causes_it_alone(
     )
     letters = []
 
-    async def one_letter():
+    async def one_letter() -> Any:
         letters.extend(await dead_letters())
         return letters
 

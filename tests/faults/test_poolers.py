@@ -8,6 +8,9 @@ import pwd
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -15,9 +18,12 @@ import httpx
 import pytest
 
 from manman_status.dev.ports import free_port, is_open
+from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.processes import Child
 from manman_status.store.pool import SCHEMA_REVISION, create_pool, opened
 from tests.conftest import role_environment
+from tests.fleet import Fleet
+from tests.kinds import Eventually, StartRole
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(
@@ -48,12 +54,14 @@ AWKWARD = (
 
 
 @pytest.fixture
-def pooled(postgres, server_folder, tmp_path):
+def pooled(
+    postgres: EmbeddedPostgres, server_folder: Path, tmp_path: Path
+) -> Iterator[Callable[..., Any]]:
     """Starts a pgbouncer and gives the URL that leads through it to the database of the given
     one."""
     started = []
 
-    def start(url, mode="transaction", more=""):
+    def start(url: str, mode: str = "transaction", more: str = "") -> Any:
         folder, port = server_folder / f"{tmp_path.name}-{mode}", free_port()
         folder.mkdir()
         users = folder / "users"
@@ -74,7 +82,7 @@ def pooled(postgres, server_folder, tmp_path):
         child.kill()
 
 
-async def run(*arguments, **settings):
+async def run(*arguments: Any, **settings: Any) -> tuple[Any, Any]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "manman_status", *arguments),
@@ -87,7 +95,7 @@ async def run(*arguments, **settings):
     return process.returncode, output.decode()
 
 
-async def execute(url, *statements):
+async def execute(url: str, *statements: Any) -> None:
     connection = await asyncpg.connect(url)
     for statement in statements:
         await connection.execute(statement.format(name=urlsplit(url).path[1:]))
@@ -106,8 +114,15 @@ async def execute(url, *statements):
     ],
 )
 async def test_everything_works_through_pgbouncer_whatever_is_set_for_the_database(
-    mode, more, pooled, database, start_quick, start_api, fleet, eventually
-):
+    mode: Any,
+    more: Any,
+    pooled: Callable[..., Any],
+    database: str,
+    start_quick: StartRole,
+    start_api: StartRole,
+    fleet: Fleet,
+    eventually: Eventually,
+) -> None:
     await execute(database, *AWKWARD)
     url = pooled(database, mode, more)
     first = await start_quick(database_url=url)
@@ -115,7 +130,7 @@ async def test_everything_works_through_pgbouncer_whatever_is_set_for_the_databa
     fleet.recruit(20)
     api = await start_api(database_url=url, answer_cache_ms=0)
 
-    async def sees(healthy, lost):
+    async def sees(healthy: Any, lost: Any) -> bool:
         system = (await client.get("/status/system")).json()
         workers, state = system["workers"], system["observation"]["state"]
         assert (state, workers["healthy"], workers["unhealthy"]) == ("ok", healthy, lost)
@@ -138,7 +153,9 @@ async def test_everything_works_through_pgbouncer_whatever_is_set_for_the_databa
 
 
 @pytest.mark.parametrize("through", ["nothing", "transaction", "session"])
-async def test_what_is_set_for_the_database_changes_no_session_of_ours(through, pooled, database):
+async def test_what_is_set_for_the_database_changes_no_session_of_ours(
+    through: Any, pooled: Callable[..., Any], database: str
+) -> None:
     """The default isolation alone would make leaders lose their lease, and a time-out repeat each
     batch for ever."""
     await execute(database, *AWKWARD, "ALTER DATABASE {name} SET lock_timeout = '1ms'")
@@ -161,7 +178,7 @@ async def test_what_is_set_for_the_database_changes_no_session_of_ours(through, 
         expected["transaction_read_only"] = "on" if is_read_only else "off"
         async with opened(pool, close_within_seconds=5):
 
-            async def look(pool=pool):
+            async def look(pool: asyncpg.Pool = pool) -> list[Any]:
                 async with pool.acquire() as connection:
                     names = list(expected)
                     ask = (
@@ -181,7 +198,9 @@ async def test_what_is_set_for_the_database_changes_no_session_of_ours(through, 
                 assert found == [list(expected.values())] * 2
 
 
-async def test_migrate_works_through_pgbouncer(pooled, empty_database):
+async def test_migrate_works_through_pgbouncer(
+    pooled: Callable[..., Any], empty_database: str
+) -> None:
     url = pooled(empty_database)
     code, output = await run("migrate", database_url=url)
     assert (code, output) == (0, f"schema empty → {SCHEMA_REVISION}\n")

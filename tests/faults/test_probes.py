@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.kinds import Eventually, Role, StartRole
 
 STALE_AFTER_SECONDS = 4.0
 
 
 @pytest.fixture
-def probed(server_folder):
+def probed(server_folder: Path) -> Any:
     folder = server_folder / "probes"
     folder.mkdir(exist_ok=True)
     for name in ("alive", "ready"):
@@ -21,17 +26,17 @@ def probed(server_folder):
     return folder
 
 
-def is_fresh(file: Path):
+def is_fresh(file: Path) -> Any:
     return file.exists() and time.time() - file.stat().st_mtime < 2
 
 
-def is_stale(file: Path):
+def is_stale(file: Path) -> bool:
     return time.time() - file.stat().st_mtime > STALE_AFTER_SECONDS
 
 
 async def test_a_processor_is_alive_while_it_runs_and_ready_while_it_is_of_use(
-    start_quick, probed, rabbitmq, eventually
-):
+    start_quick: StartRole, probed: Any, rabbitmq: EmbeddedRabbitMQ, eventually: Eventually
+) -> None:
     alive, ready = probed / "alive", probed / "ready"
     processor = await start_quick(probe_folder=probed, degraded_after_seconds=1)
     await eventually(lambda: is_fresh(ready))
@@ -52,8 +57,8 @@ async def test_a_processor_is_alive_while_it_runs_and_ready_while_it_is_of_use(
 
 
 async def test_while_it_waits_for_its_database_it_is_alive_and_not_ready(
-    start_role, broker, probed, eventually
-):
+    start_role: Callable[..., Role], broker: str, probed: Any, eventually: Eventually
+) -> None:
     start_role(
         "processor",
         database_url="postgresql://127.0.0.1:9/none",
@@ -64,7 +69,9 @@ async def test_while_it_waits_for_its_database_it_is_alive_and_not_ready(
     assert not (probed / "ready").exists()
 
 
-async def test_a_folder_that_it_cannot_write_into_is_told_at_once(start_role, database, broker):
+async def test_a_folder_that_it_cannot_write_into_is_told_at_once(
+    start_role: Callable[..., Role], database: str, broker: str
+) -> None:
     role = start_role(
         "processor", database_url=database, rabbitmq_url=broker, probe_folder="/no/such/folder"
     )

@@ -6,24 +6,33 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.fleet import Fleet
 from tests.integration.cli.test_record import ended, start_recording
+from tests.kinds import Eventually, StartRole
 
 __all__ = ["start_recording"]
 
 
-def gaps(file):
+def gaps(file: Path) -> list[Any]:
     lines = map(json.loads, file.read_text("utf-8").splitlines())
     return [line for line in lines if "gap_since" in line]
 
 
-def beats(file):
+def beats(file: Path) -> Any:
     return file.read_text("utf-8").count("HEARTBEAT")
 
 
 async def test_an_outage_of_the_broker_is_a_gap(
-    start_quick, fleet, start_recording, rabbitmq, eventually
-):
+    start_quick: StartRole,
+    fleet: Fleet,
+    start_recording: Any,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+) -> None:
     await start_quick()
     process, file = await start_recording()
     fleet.recruit(3)

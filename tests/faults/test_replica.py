@@ -3,17 +3,25 @@ wrong."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import pytest
 
+from manman_status.dev.postgres import EmbeddedPostgres
 from tests.faults.standby import start_standby
+from tests.fleet import Fleet
+from tests.kinds import Eventually, StartRole
 
 
 @pytest.fixture
-async def replica(postgres, server_folder, tmp_path):
+async def replica(
+    postgres: EmbeddedPostgres, server_folder: Path, tmp_path: Path
+) -> AsyncIterator[Any]:
     """A streaming replica of the tests' PostgreSQL, with all of its databases."""
     standby = start_standby(postgres, server_folder / tmp_path.name)
     yield standby
@@ -21,21 +29,26 @@ async def replica(postgres, server_folder, tmp_path):
 
 
 async def test_the_api_on_a_replica_shows_the_fleet_and_is_blind_when_the_replica_stands_still(
-    start_quick, start_api, fleet, database, replica, eventually
-):
+    start_quick: StartRole,
+    start_api: StartRole,
+    fleet: Fleet,
+    database: str,
+    replica: Any,
+    eventually: Eventually,
+) -> None:
     await start_quick()
     fleet.recruit(5)
     replica_url = database.replace(f":{urlsplit(database).port}/", f":{replica.port}/")
     api = await start_api(database_url="", database_read_url=replica_url, blind_after_seconds=3)
 
-    async def system():
+    async def system() -> Any:
         return (await client.get("/status/system")).json()
 
-    async def sees(state, overall):
+    async def sees(state: Any, overall: Any) -> bool:
         said = await system()
         return (said["observation"]["state"], said["overall_status"]) == (state, overall)
 
-    async def sees_all_healthy():
+    async def sees_all_healthy() -> Any:
         return await sees("ok", "healthy") and (await system())["workers"]["healthy"] == 5
 
     async with httpx.AsyncClient(base_url=api.url) as client:

@@ -10,25 +10,31 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import aio_pika
 import psutil
 import pytest
 from yarl import URL
 
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.reporter import StatusReporter
+from tests.faults.liveness import Observed
 from tests.faults.worker_program import CHILD_S_OWN
 from tests.fleet import TIMEOUT_SECONDS
+from tests.kinds import Eventually, StartRole
 
 
 @pytest.fixture
-def start_worker(broker, server_folder):
+def start_worker(broker: str, server_folder: Path) -> Iterator[Any]:
     """Starts a worker with an embedded reporter, as a process of its own; its log is
     `worker.log_file`."""
     started = []
 
-    def start(worker_id, *instance_ids):
+    def start(worker_id: int, *instance_ids: Any) -> Any:
         log_file = server_folder / f"worker-{worker_id}-{len(started)}.log"
         command = [
             sys.executable,
@@ -53,16 +59,20 @@ def start_worker(broker, server_folder):
 
 
 @pytest.fixture
-def worker_is(observed):
-    async def is_so(worker_id, *status_and_reason):
+def worker_is(observed: Observed) -> Any:
+    async def is_so(worker_id: int, *status_and_reason: Any) -> bool:
         return await observed.worker(worker_id) == status_and_reason
 
     return is_so
 
 
 async def test_of_a_killed_worker_its_silence_tells(
-    start_quick, start_worker, observed, worker_is, eventually
-):
+    start_quick: StartRole,
+    start_worker: Any,
+    observed: Observed,
+    worker_is: Any,
+    eventually: Eventually,
+) -> None:
     await start_quick()
     worker = start_worker(7, 31)
     await eventually(lambda: observed.server(31))
@@ -73,12 +83,12 @@ async def test_of_a_killed_worker_its_silence_tells(
 
 
 async def test_a_restarted_worker_is_a_new_incarnation_and_its_old_servers_are_gone(
-    start_quick, start_worker, observed, eventually
-):
-    async def incarnation():
+    start_quick: StartRole, start_worker: Any, observed: Observed, eventually: Eventually
+) -> None:
+    async def incarnation() -> Any:
         return await observed.value("SELECT incarnation FROM workers WHERE worker_id = 7")
 
-    async def superseded():
+    async def superseded() -> bool:
         return await observed.server(31) == ("CRASHED", "superseded")
 
     await start_quick()
@@ -95,8 +105,12 @@ async def test_a_restarted_worker_is_a_new_incarnation_and_its_old_servers_are_g
 
 
 async def test_a_worker_that_is_told_to_end_ends_in_order(
-    start_quick, start_worker, worker_is, observed, eventually
-):
+    start_quick: StartRole,
+    start_worker: Any,
+    worker_is: Any,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     await start_quick()
     worker = start_worker(7)
     await eventually(lambda: worker_is(7, "RUNNING", "reported"))
@@ -105,7 +119,7 @@ async def test_a_worker_that_is_told_to_end_ends_in_order(
     await eventually(lambda: worker_is(7, "COMPLETE", "graceful"))
 
 
-def is_connected_to(process, url):
+def is_connected_to(process: Any, url: str) -> list[Any]:
     port = URL(url).port
     return [
         link for link in process.net_connections("tcp") if link.raddr and link.raddr.port == port
@@ -113,8 +127,13 @@ def is_connected_to(process, url):
 
 
 async def test_a_forked_child_says_so_once_keeps_silent_and_holds_no_connection(
-    start_quick, start_worker, observed, worker_is, broker, eventually
-):
+    start_quick: StartRole,
+    start_worker: Any,
+    observed: Observed,
+    worker_is: Any,
+    broker: str,
+    eventually: Eventually,
+) -> None:
     await start_quick()
     worker = start_worker(7, 31)
     await eventually(lambda: worker_is(7, "RUNNING", "reported"))
@@ -127,7 +146,7 @@ async def test_a_forked_child_says_so_once_keeps_silent_and_holds_no_connection(
     assert not is_connected_to(child, broker)
     passed = await observed.value("SELECT seq FROM workers WHERE worker_id = 7")
 
-    async def goes_on():
+    async def goes_on() -> bool:
         return await observed.value("SELECT seq FROM workers WHERE worker_id = 7") >= passed + 3
 
     await eventually(goes_on)
@@ -141,8 +160,8 @@ async def test_a_forked_child_says_so_once_keeps_silent_and_holds_no_connection(
 
 
 async def test_several_reporters_of_one_worker_take_nothing_from_each_other(
-    start_quick, broker, observed, worker_is, eventually
-):
+    start_quick: StartRole, broker: str, observed: Observed, worker_is: Any, eventually: Eventually
+) -> None:
     await start_quick()
     agent = StatusReporter(broker, worker_id=7, interval_seconds=1, inventory=False)
     game = StatusReporter(broker, worker_id=7, heartbeats=False)
@@ -165,8 +184,13 @@ INSTANCES = 50
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=pytest.mark.slow)])
 async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_each_instance(
-    seconds, start_quick, broker, rabbitmq, observed, eventually
-):
+    seconds: float,
+    start_quick: StartRole,
+    broker: str,
+    rabbitmq: EmbeddedRabbitMQ,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
     await start_quick()
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
@@ -195,14 +219,14 @@ async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_eac
     sql = "SELECT status, count(*) FROM server_instances GROUP BY status ORDER BY status"
     expected = [("COMPLETE", INSTANCES), ("CRASHED", (rounds - 1) * INSTANCES)]
 
-    async def all_told():
+    async def all_told() -> bool:
         return sorted(map(tuple, await observed.rows(sql))) == sorted(expected)
 
     await eventually(all_told)
     assert await observed.lost() == []
 
 
-async def arrived_in_order(broker):
+async def arrived_in_order(broker: str) -> dict[str, Any]:
     """What was said of each instance, each event at its first arrival: one that was not confirmed
     may come again."""
     said = collections.defaultdict(dict)

@@ -7,12 +7,14 @@ import asyncio
 import re
 import signal
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from tests.complaints import complaints
 from tests.conftest import role_environment
+from tests.kinds import Eventually, FetchRows, Role, StartRole
 
 
 class Verdict(NamedTuple):
@@ -20,22 +22,29 @@ class Verdict(NamedTuple):
     out: str
     err: str
 
-    def number(self, what):
+    def number(self, what: Any) -> Any:
         [found] = re.findall(rf"^ *{what} +(\d+)", self.out, flags=re.MULTILINE)
         return int(found)
 
     @property
-    def wrong(self):
+    def wrong(self) -> Any:
         """False LOST, missed LOST, wrong worker statuses, wrong server statuses."""
         names = ("false LOST", "missed LOST", "wrong worker statuses", "wrong server statuses")
         return tuple(self.number(name) for name in names)
 
 
 @pytest.fixture
-def simulate(broker):
+def simulate(broker: str) -> Any:
     """Runs it to its end; `meanwhile` is called with what it may ask, while it runs."""
 
-    async def run(arguments, api, *, meanwhile=None, within_seconds=200, **settings):
+    async def run(
+        arguments: Any,
+        api: Role,
+        *,
+        meanwhile: Any = None,
+        within_seconds: float = 200,
+        **settings: Any,
+    ) -> Verdict:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "manman_status", "simulate", *arguments.split(), "--verify", api.url),
@@ -66,7 +75,9 @@ QUICK = {"minimum_timeout_seconds": 3, "recovery_grace_seconds": 0}
 """For both sides, where the defaults would only take longer."""
 
 
-async def test_a_fleet_with_faults_is_told_as_it_is(simulate, start_processor, api):
+async def test_a_fleet_with_faults_is_told_as_it_is(
+    simulate: Any, start_processor: StartRole, api: Role
+) -> None:
     await start_processor(recovery_grace_seconds=0)
     verdict = await simulate(
         "--workers 200 --servers 3 --interval 2 --churn 0.02 --crash 0.005 --kill 4@4s --pause"
@@ -80,7 +91,9 @@ async def test_a_fleet_with_faults_is_told_as_it_is(simulate, start_processor, a
 
 
 @pytest.mark.slow
-async def test_a_large_fleet_with_faults_is_told_as_it_is(simulate, processor, api):
+async def test_a_large_fleet_with_faults_is_told_as_it_is(
+    simulate: Any, processor: Role, api: Role
+) -> None:
     verdict = await simulate(
         "--workers 2000 --servers 5 --interval 2 --churn 0.02 --crash 0.005 --kill 5@20s"
         " --duplicate --reorder --for 60s",
@@ -92,8 +105,8 @@ async def test_a_large_fleet_with_faults_is_told_as_it_is(simulate, processor, a
 
 @pytest.mark.slow
 async def test_a_pause_longer_than_the_timeout_is_lost_and_back_again(
-    simulate, start_processor, api
-):
+    simulate: Any, start_processor: StartRole, api: Role
+) -> None:
     await start_processor(**QUICK)
     verdict = await simulate(
         "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --pause 3@3s:7s --for 12s",
@@ -106,8 +119,8 @@ async def test_a_pause_longer_than_the_timeout_is_lost_and_back_again(
 
 
 async def test_the_first_signal_ends_the_run_and_the_second_one_the_settling(
-    processor, api, broker, rows, eventually
-):
+    processor: Role, api: Role, broker: str, rows: FetchRows, eventually: Eventually
+) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *(
@@ -141,12 +154,12 @@ async def test_the_first_signal_ends_the_run_and_the_second_one_the_settling(
 
 @pytest.mark.slow
 async def test_who_the_guard_holds_is_not_missed_and_lost_in_the_end(
-    simulate, start_processor, api, rows, eventually
-):
+    simulate: Any, start_processor: StartRole, api: Role, rows: FetchRows, eventually: Eventually
+) -> None:
     await start_processor(guard_hold_seconds=20, **QUICK)
     held = asyncio.Event()
 
-    async def look():
+    async def look() -> None:
         await eventually(lambda: rows("SELECT 1 FROM guards WHERE group_name = 'eu-1'"))
         held.set()
 
@@ -163,8 +176,8 @@ async def test_who_the_guard_holds_is_not_missed_and_lost_in_the_end(
 
 
 async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(
-    simulate, start_processor, api
-):
+    simulate: Any, start_processor: StartRole, api: Role
+) -> None:
     """Paused for 9 s: lost after 3 s by the processor, while 12 s were promised."""
     await start_processor(
         minimum_timeout_seconds=0.5,
@@ -186,7 +199,9 @@ async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(
 
 
 @pytest.mark.slow
-async def test_a_timeout_that_is_too_long_is_found(simulate, start_processor, api):
+async def test_a_timeout_that_is_too_long_is_found(
+    simulate: Any, start_processor: StartRole, api: Role
+) -> None:
     await start_processor(minimum_timeout_seconds=60, recovery_grace_seconds=0)
     verdict = await simulate(
         "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --kill 3@2s --for 6s",
@@ -198,11 +213,11 @@ async def test_a_timeout_that_is_too_long_is_found(simulate, start_processor, ap
 
 
 async def test_rows_that_were_tampered_with_are_found(
-    simulate, start_processor, api, rows, eventually
-):
+    simulate: Any, start_processor: StartRole, api: Role, rows: FetchRows, eventually: Eventually
+) -> None:
     await start_processor(**QUICK)
 
-    async def tamper():
+    async def tamper() -> None:
         all_beat = (
             "SELECT 1 FROM workers, observation WHERE last_heartbeat > created_date + interval '4"
             " s' AND observed_through > now() - interval '2 s' HAVING count(*) = 40"
@@ -230,10 +245,12 @@ async def test_rows_that_were_tampered_with_are_found(
 
 
 @pytest.mark.slow
-async def test_a_processor_that_is_gone_is_found(simulate, start_processor, api, rows, eventually):
+async def test_a_processor_that_is_gone_is_found(
+    simulate: Any, start_processor: StartRole, api: Role, rows: FetchRows, eventually: Eventually
+) -> None:
     processor = await start_processor(**QUICK)
 
-    async def kill():
+    async def kill() -> None:
         await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) >= 80"))
         processor.kill()
 
@@ -252,12 +269,17 @@ async def test_a_processor_that_is_gone_is_found(simulate, start_processor, api,
 
 @pytest.mark.slow
 async def test_a_broker_that_was_away_makes_nobody_lost(
-    simulate, start_processor, api, rows, rabbitmq, eventually
-):
+    simulate: Any,
+    start_processor: StartRole,
+    api: Role,
+    rows: FetchRows,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+) -> None:
     settings = {"minimum_timeout_seconds": 6, "recovery_grace_seconds": 6}
     await start_processor(**settings)
 
-    async def outage():
+    async def outage() -> None:
         await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) >= 40"))
         await asyncio.to_thread(rabbitmq.stop)
         await asyncio.sleep(10)

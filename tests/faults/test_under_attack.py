@@ -14,8 +14,10 @@ import itertools
 import json
 import socket
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import httpx
@@ -24,8 +26,11 @@ import pytest
 from manman_status.domain.alerts.folding import OPEN_AT_ONCE
 from manman_status.store.silences import LASTING_AT_ONCE
 from tests.conftest import run_sql
+from tests.faults.liveness import Observed
 from tests.faults.test_many_alerts import ALL_ARE_LOST, SILENCES
 from tests.integration.api.test_edge import connections
+from tests.kinds import Eventually, Role, StartRole
+from tests.messaging import Publisher
 from tests.odd_messages import HEARTBEAT, LIFECYCLE, command
 
 WITHIN_SECONDS = 1.0
@@ -59,7 +64,9 @@ ANALYZE;
 class Target:
     """What is attacked, and what attackers have."""
 
-    def __init__(self, api, publish, database, sink, eventually):
+    def __init__(
+        self, api: Role, publish: Publisher, database: str, sink: Any, eventually: Eventually
+    ) -> None:
         self.api = api
         self.publish = publish
         self.database = database
@@ -68,7 +75,7 @@ class Target:
 
 
 @asynccontextmanager
-async def going_on(*attackers):
+async def going_on(*attackers: Any) -> AsyncIterator[None]:
     """Each is a coroutine without end. One that fails fails the test."""
     tasks = [asyncio.create_task(attacker) for attacker in attackers]
     try:
@@ -81,11 +88,11 @@ async def going_on(*attackers):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def poison_flood(per_second):
+def poison_flood(per_second: Any) -> Any:
     """Arrays of a thousand elements that are no events, and bodies as deep as the reader goes."""
 
     @asynccontextmanager
-    async def attack(target):
+    async def attack(target: Target) -> AsyncIterator[None]:
         arrays = [json.dumps([what] * 1_000).encode() for what in ({}, [], "x")]
         arrays.append(json.dumps([*range(1_000)]).encode())
         deep = b'{"command_type":"HEARTBEAT","command_args":' + b"[" * 990 + b"]" * 990 + b"}"
@@ -93,7 +100,7 @@ def poison_flood(per_second):
             command("HEARTBEAT", "7", servers=[{"instance_id": "x" * 900_000}])
         ).encode()
 
-        async def flood():
+        async def flood() -> None:
             for number in itertools.count():
                 bodies = [*arrays, deep] * (per_second // 50)
                 await target.publish.many(
@@ -109,27 +116,27 @@ def poison_flood(per_second):
     return attack
 
 
-def silent_connections(number):
+def silent_connections(number: int) -> Any:
     @asynccontextmanager
-    async def attack(target):
+    async def attack(target: Target) -> AsyncIterator[None]:
         async with connections(target.api, number):
             yield
 
     return attack
 
 
-def slow_headers(number):
+def slow_headers(number: int) -> Any:
     """A byte at a time, beside HTTP/2 with compressed headers that nobody asked for."""
 
     @asynccontextmanager
-    async def attack(target):
+    async def attack(target: Target) -> AsyncIterator[None]:
         port = int(target.api.url.rpartition(":")[2])
         frame = b"\0\x10\0\1\4" + b"\0\0\0\1" + b"\x82\x84\x86" + b"\xbe" * (4096 - 3)
         preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0" + frame * 8
 
         writers = []
 
-        async def drip():
+        async def drip() -> None:
             while True:
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -141,7 +148,7 @@ def slow_headers(number):
                         await writer.drain()
                         await asyncio.sleep(0.5)
 
-        async def compress():
+        async def compress() -> None:
             while True:
                 with contextlib.suppress(OSError):
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -158,10 +165,10 @@ def slow_headers(number):
     return attack
 
 
-def requests(ask, askers):
+def requests(ask: Any, askers: Any) -> Any:
     """`ask` sends one request; by so many at once, again and again."""
 
-    async def keep_asking(api):
+    async def keep_asking(api: Role) -> None:
         async with httpx.AsyncClient(base_url=api.url, timeout=60) as http:
             for number in itertools.count():
                 with contextlib.suppress(httpx.TransportError):
@@ -169,21 +176,21 @@ def requests(ask, askers):
                 await asyncio.sleep(PAUSE_SECONDS)
 
     @asynccontextmanager
-    async def attack(target):
+    async def attack(target: Target) -> AsyncIterator[None]:
         async with going_on(*(keep_asking(target.api) for _ in range(askers))):
             yield
 
     return attack
 
 
-def expensive_reads(transitions):
+def expensive_reads(transitions: Any) -> Any:
     @asynccontextmanager
-    async def attack(target):
+    async def attack(target: Target) -> AsyncIterator[None]:
         await run_sql(
             target.database, HISTORY.format(transitions=transitions, workers=transitions // 20)
         )
 
-        async def ask(http, number):
+        async def ask(http: httpx.AsyncClient, number: int) -> None:
             past = datetime.now(UTC) - timedelta(seconds=3_600 + 60 * number)
             path = ("/status/workers", "/status/system", "/status/uptime", "/status/badge.svg")[
                 number % 4
@@ -201,14 +208,14 @@ def expensive_reads(transitions):
     return attack
 
 
-def replaying_streams(transitions):
+def replaying_streams(transitions: Any) -> Any:
     @asynccontextmanager
-    async def attack(target):
+    async def attack(target: Target) -> AsyncIterator[None]:
         await run_sql(
             target.database, HISTORY.format(transitions=transitions, workers=transitions // 20)
         )
 
-        async def ask(http, _):
+        async def ask(http: httpx.AsyncClient, _: Any) -> None:
             shown = {"authorization": f"Bearer {TOKEN}"}
             async with http.stream(
                 "GET", "/status/events", params={"from": 0}, headers=shown
@@ -226,17 +233,17 @@ def replaying_streams(transitions):
     return attack
 
 
-async def guess(http, number):
+async def guess(http: httpx.AsyncClient, number: int) -> None:
     await http.post("/sign-in", data={"token": f"guess-{number}"})
 
 
-def new_ids(number):
+def new_ids(number: int) -> Any:
     """In half as many groups, 2,500 a second, and silent afterwards: each is a worker that is lost
     a little later."""
 
     @asynccontextmanager
-    async def attack(target):
-        async def flood():
+    async def attack(target: Target) -> AsyncIterator[None]:
+        async def flood() -> None:
             for first in range(1_000_000, 1_000_000 + number, 500):
                 await asyncio.sleep(0.2)
                 beats = [
@@ -252,14 +259,14 @@ def new_ids(number):
     return attack
 
 
-def silences(number, workers):
+def silences(number: int, workers: Any) -> Any:
     @asynccontextmanager
-    async def attack(target):
+    async def attack(target: Target) -> AsyncIterator[None]:
         await run_sql(
             target.database, SILENCES.format(silences=number), ALL_ARE_LOST.format(workers=workers)
         )
 
-        async def ask(http, number):
+        async def ask(http: httpx.AsyncClient, number: int) -> None:
             path = ("/status/alerts", "/status/silences")[number % 2]
             await http.get(
                 path, params={"limit": 100}, headers={"authorization": f"Bearer {TOKEN}"}
@@ -273,7 +280,7 @@ def silences(number, workers):
 
 
 @asynccontextmanager
-async def names_with_markup(target):
+async def names_with_markup(target: Target) -> AsyncIterator[None]:
     """As long as a label may be, in every group's name."""
     names = [
         "<script>alert(1)</script>",
@@ -283,7 +290,7 @@ async def names_with_markup(target):
         "%s{0}" * 40,
     ]
 
-    async def flood():
+    async def flood() -> None:
         for number in itertools.count():
             labels = {
                 "group": f"{names[number % 5]}{number % 500}"[:255],
@@ -297,7 +304,7 @@ async def names_with_markup(target):
             )
             await asyncio.sleep(0.1)
 
-    async def ask(http, _):
+    async def ask(http: httpx.AsyncClient, _: Any) -> None:
         page = await http.get("/", headers={"authorization": f"Bearer {TOKEN}"})
         assert "<script>alert(1)" not in page.text
 
@@ -322,7 +329,7 @@ ATTACKS = [
 ]
 
 
-def answers_within(address, path):
+def answers_within(address: Any, path: str) -> Any:
     """Seconds until the first line came that says 200; infinite for anything else."""
     begun = time.monotonic()
     try:
@@ -337,7 +344,7 @@ def answers_within(address, path):
     return time.monotonic() - begun if answer.startswith(b"HTTP/1.1 200") else float("inf")
 
 
-async def lags(database):
+async def lags(database: str) -> Any:
     connection = await asyncpg.connect(database)
     try:
         return await connection.fetchval(LAG_SECONDS)
@@ -345,7 +352,7 @@ async def lags(database):
         await connection.close()
 
 
-def measured(api, database):
+def measured(api: Role, database: str) -> Any:
     """By what is asked: how long each of many samples took."""
     host, port = api.url.removeprefix("http://").split(":")
     samples = {what: [] for what in (*PATHS, LAG)}
@@ -358,7 +365,7 @@ def measured(api, database):
     return samples
 
 
-def too_slow(samples):
+def too_slow(samples: Any) -> dict[str, Any]:
     """What is not within the limit most of the time, with a few of its samples from the least to
     the greatest."""
     return {
@@ -373,8 +380,15 @@ def too_slow(samples):
 
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_probes_reads_and_watermark_stay_within_a_second(
-    attack, start_quick, start_api, publish, observed, database, sink, eventually
-):
+    attack: Any,
+    start_quick: StartRole,
+    start_api: StartRole,
+    publish: Publisher,
+    observed: Observed,
+    database: str,
+    sink: Any,
+    eventually: Eventually,
+) -> None:
     processor = await start_quick(
         notify_urls=sink.url,
         notify_wait_seconds=1,

@@ -6,10 +6,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import aio_pika
 import pytest
+
+from tests.kinds import Eventually, FetchRows, StartRole
 
 LIVES = 60
 LIFE = ("CREATED", "INITIALIZING", "RUNNING", "COMPLETE")
@@ -33,7 +37,7 @@ DATES = {
 may do it."""
 
 
-def life(kind, identifier, offsets=DATES["rising"]):
+def life(kind: Any, identifier: Any, offsets: Any = DATES["rising"]) -> list[Any]:
     """The messages of one life, with the key that each has."""
     begun_at = datetime.now(UTC)
     return [
@@ -55,12 +59,12 @@ class PlainClient:
     an outside consumer of the changes got, in its order, each message once: `(routing key,
     status)`."""
 
-    def __init__(self, channel):
+    def __init__(self, channel: Any) -> None:
         self._channel = channel
         self._seen = set()
         self.arrived = []
 
-    async def listen(self):
+    async def listen(self) -> None:
         exchange = await self._channel.declare_exchange(
             "external_service_events", "topic", durable=True
         )
@@ -69,12 +73,12 @@ class PlainClient:
             await queue.bind(exchange, key)
         await queue.consume(self._take, no_ack=True)
 
-    async def _take(self, message):
+    async def _take(self, message: Any) -> None:
         if message.message_id not in self._seen:
             self._seen.add(message.message_id)
             self.arrived.append((message.routing_key, json.loads(message.body)["status_type"]))
 
-    async def send(self, messages):
+    async def send(self, messages: Any) -> None:
         exchange = await self._channel.get_exchange("internal_service_events", ensure=False)
         for key, body in messages:
             message = aio_pika.Message(
@@ -83,7 +87,7 @@ class PlainClient:
             await exchange.publish(message, routing_key=key)
 
     @property
-    def by_entity(self):
+    def by_entity(self) -> Any:
         of_each = defaultdict(list)
         for key, status in self.arrived:
             of_each[key].append(status)
@@ -91,14 +95,14 @@ class PlainClient:
 
 
 @pytest.fixture
-async def client(broker):
+async def client(broker: str) -> AsyncIterator[Any]:
     async with await aio_pika.connect(broker) as connection:
         client = PlainClient(await connection.channel(publisher_confirms=False))
         await client.listen()
         yield client
 
 
-async def stored(rows):
+async def stored(rows: FetchRows) -> Any:
     """The statuses of each entity in the order of their revisions, by the key that they are
     published with."""
     of_each = defaultdict(list)
@@ -112,8 +116,13 @@ async def stored(rows):
 @pytest.mark.parametrize("dates", DATES)
 @pytest.mark.parametrize("processors", PROCESSORS)
 async def test_every_status_is_published_again_in_order(
-    processors, dates, start_processor, client, rows, eventually
-):
+    processors: Any,
+    dates: Any,
+    start_processor: StartRole,
+    client: Any,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     """Also when its date is not after that of the status before it; and once more sent, it changes
     nothing."""
     for _ in range(processors):
@@ -130,8 +139,12 @@ async def test_every_status_is_published_again_in_order(
 
 @pytest.mark.parametrize("processors", PROCESSORS)
 async def test_no_status_is_swallowed_when_processors_are_killed(
-    processors, start_processor, client, rows, eventually
-):
+    processors: Any,
+    start_processor: StartRole,
+    client: Any,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     """Each of them once, in the middle of its work, and another is started in its place."""
     running = [await start_processor() for _ in range(processors)]
     for number, role in enumerate(running):

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from manman_status.dev.ports import free_port
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.kinds import Eventually, FetchRows, Role, StartRole
+from tests.messaging import Publisher
 
 OWN_QUEUES = r"^manman\.status\.(heartbeats|lifecycle)\..+"
 
 
 @pytest.fixture
-async def user(rabbitmq, broker):
+async def user(rabbitmq: EmbeddedRabbitMQ, broker: str) -> AsyncIterator[Any]:
     """Makes a user of the test's virtual host with these permissions; the URL for it, and its
     name."""
     async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
         names = []
 
-        async def make(*, configure, write=".*", read=".*"):
+        async def make(*, configure: Any, write: str = ".*", read: str = ".*") -> tuple[Any, Any]:
             name = f"user-{uuid.uuid4().hex[:8]}"
             body = {"password": "secret", "tags": ""}
             (await management.put(f"/api/users/{name}", json=body)).raise_for_status()
@@ -37,7 +42,14 @@ async def user(rabbitmq, broker):
             await management.delete(f"/api/users/{name}")
 
 
-async def says(start_role, eventually, sentence, *, database, url):
+async def says(
+    start_role: Callable[..., Role],
+    eventually: Eventually,
+    sentence: Any,
+    *,
+    database: str,
+    url: str,
+) -> None:
     """The processor says so, waits, and ends when it is told to."""
     role = start_role("processor", database_url=database, rabbitmq_url=url)
     await eventually(lambda: sentence in role.log)
@@ -47,7 +59,12 @@ async def says(start_role, eventually, sentence, *, database, url):
     role.stop(within_seconds=10)
 
 
-async def test_a_missing_virtual_host_is_named(start_role, eventually, database, rabbitmq):
+async def test_a_missing_virtual_host_is_named(
+    start_role: Callable[..., Role],
+    eventually: Eventually,
+    database: str,
+    rabbitmq: EmbeddedRabbitMQ,
+) -> None:
     await says(
         start_role,
         eventually,
@@ -57,7 +74,9 @@ async def test_a_missing_virtual_host_is_named(start_role, eventually, database,
     )
 
 
-async def test_a_refused_login_is_named(start_role, eventually, database, broker):
+async def test_a_refused_login_is_named(
+    start_role: Callable[..., Role], eventually: Eventually, database: str, broker: str
+) -> None:
     url = broker.replace("guest:guest", "guest:wrong")
     await says(
         start_role,
@@ -69,26 +88,34 @@ async def test_a_refused_login_is_named(start_role, eventually, database, broker
 
 
 async def test_a_virtual_host_that_a_user_may_not_use_is_named(
-    start_role, eventually, database, rabbitmq, user
-):
+    start_role: Callable[..., Role],
+    eventually: Eventually,
+    database: str,
+    rabbitmq: EmbeddedRabbitMQ,
+    user: Any,
+) -> None:
     url, name = await user(configure=".*")
     url = f"{url.rpartition('/')[0]}/%2F"
     sentence = f"user '{name}' may not use the virtual host '/'"
     await says(start_role, eventually, sentence, database=database, url=url)
 
 
-async def test_a_refused_permission_is_named(start_role, eventually, database, user):
+async def test_a_refused_permission_is_named(
+    start_role: Callable[..., Role], eventually: Eventually, database: str, user: Any
+) -> None:
     url, name = await user(configure="^$")
     sentence = f"user '{name}' may not configure exchange 'internal_service_events'"
     await says(start_role, eventually, sentence, database=database, url=url)
 
 
-async def test_a_port_that_is_not_rabbitmq_is_named(start_role, eventually, database, broker):
+async def test_a_port_that_is_not_rabbitmq_is_named(
+    start_role: Callable[..., Role], eventually: Eventually, database: str, broker: str
+) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         port = listener.getsockname()[1]
         listener.settimeout(60)
 
-        def answer_as_http():
+        def answer_as_http() -> None:
             for _ in range(3):
                 with listener.accept()[0] as connection:
                     connection.recv(8)
@@ -108,8 +135,13 @@ async def test_a_port_that_is_not_rabbitmq_is_named(start_role, eventually, data
 
 
 async def test_a_user_who_may_configure_only_his_own_queues_runs_when_all_is_there(
-    start_processor, user, publish, rows, dead_letters, eventually
-):
+    start_processor: StartRole,
+    user: Any,
+    publish: Publisher,
+    rows: FetchRows,
+    dead_letters: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
+) -> None:
     (await start_processor()).stop()
     url, _ = await user(configure=OWN_QUEUES)
     processor = await start_processor(rabbitmq_url=url)
@@ -127,8 +159,8 @@ async def test_a_user_who_may_configure_only_his_own_queues_runs_when_all_is_the
 
 
 async def test_a_queue_with_other_arguments_is_refused_at_the_start(
-    start_processor, start_role, database, broker
-):
+    start_processor: StartRole, start_role: Callable[..., Role], database: str, broker: str
+) -> None:
     (await start_processor()).stop()
     role = start_role(
         "processor", database_url=database, rabbitmq_url=broker, heartbeat_ttl_seconds=61

@@ -4,9 +4,12 @@ taken."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
+import asyncpg
 import pytest
 
 from manman_status.leadership import Leadership
@@ -24,6 +27,7 @@ from manman_status.store.observation import (
     take_step,
 )
 from manman_status.store.pool import create_pool
+from tests.kinds import Eventually
 
 QUEUES = ["beats", "lifecycle"]
 HOUR = timedelta(hours=1)
@@ -31,13 +35,13 @@ STEP_BACK = -HOUR.total_seconds()
 
 
 @pytest.fixture
-async def pool(database):
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     async with create_pool(database, application="test", size=4, timeout_seconds=30) as pool:
         yield pool
 
 
 @pytest.fixture
-async def connection(pool):
+async def connection(pool: asyncpg.Pool) -> AsyncIterator[Any]:
     async with pool.acquire() as connection:
         yield connection
 
@@ -45,16 +49,16 @@ async def connection(pool):
 class NoQueues:
     """No queue is on its way out: nothing is asked of the broker."""
 
-    async def release(self, _):
+    async def release(self, _: Any) -> None:
         raise AssertionError
 
     count = delete = release
 
-    async def strays(self, _):
+    async def strays(self, _: Any) -> list[Any]:
         return []
 
 
-async def observe(connection, *, ahead=timedelta(0)):
+async def observe(connection: Any, *, ahead: Any = timedelta(0)) -> None:
     """As a processor left it whose database's clock was ahead by so much."""
     await register_processor(connection, "one", host="", version="")
     await connection.execute("UPDATE processors SET last_seen = now() + $1::interval", ahead)
@@ -71,14 +75,14 @@ async def observe(connection, *, ahead=timedelta(0)):
     )
 
 
-async def settle(connection):
+async def settle(connection: Any) -> None:
     step = await read_step(connection)
     async with connection.transaction():
         await settle_fleet(connection, step)
         await settle_alerts(connection, step)
 
 
-async def test_the_observation_keeps_its_age_and_begins_a_grace(connection):
+async def test_the_observation_keeps_its_age_and_begins_a_grace(connection: Any) -> None:
     await observe(connection, ahead=HOUR - timedelta(seconds=2))
     async with connection.transaction():
         await take_step(connection, STEP_BACK)
@@ -93,7 +97,7 @@ async def test_the_observation_keeps_its_age_and_begins_a_grace(connection):
     assert clock.last_read <= clock.now
 
 
-async def test_what_was_never_observed_stays_so(connection):
+async def test_what_was_never_observed_stays_so(connection: Any) -> None:
     async with connection.transaction():
         await take_step(connection, STEP_BACK)
     unset = (
@@ -103,7 +107,9 @@ async def test_what_was_never_observed_stays_so(connection):
     assert await connection.fetchval(unset)
 
 
-async def test_a_report_that_began_in_the_old_time_writes_nothing(pool, connection):
+async def test_a_report_that_began_in_the_old_time_writes_nothing(
+    pool: asyncpg.Pool, connection: Any
+) -> None:
     await observe(connection)
     async with pool.acquire() as other:
         late = other.transaction()
@@ -117,7 +123,9 @@ async def test_a_report_that_began_in_the_old_time_writes_nothing(pool, connecti
 
 
 @pytest.mark.parametrize(("ahead", "steps"), [(HOUR, 0), (-timedelta(milliseconds=1), 1)])
-async def test_a_canary_of_a_time_ahead_or_of_another_step_moves_nothing(connection, ahead, steps):
+async def test_a_canary_of_a_time_ahead_or_of_another_step_moves_nothing(
+    connection: Any, ahead: Any, steps: Any
+) -> None:
     await observe(connection)
     before = await connection.fetchval("SELECT min(observed_through) FROM watermarks")
     sent_at = await connection.fetchval("SELECT clock_timestamp()") + ahead
@@ -126,7 +134,9 @@ async def test_a_canary_of_a_time_ahead_or_of_another_step_moves_nothing(connect
     assert await connection.fetchval("SELECT max(observed_through) FROM watermarks") == before
 
 
-async def test_a_queue_that_was_found_and_comes_back_counts_from_the_clock_of_today(connection):
+async def test_a_queue_that_was_found_and_comes_back_counts_from_the_clock_of_today(
+    connection: Any,
+) -> None:
     await leave_queue(connection, "stray")
     assert await choose_queues(connection, ["stray"], steps=3) == (["stray"], [])
     sent_at = await connection.fetchval("SELECT clock_timestamp()")
@@ -144,7 +154,7 @@ VALUES ($1, now() - interval '1 day', now() + $2::interval, 'RUNNING', now() + $
 """
 
 
-async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection):
+async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection: Any) -> None:
     await observe(connection, ahead=HOUR)
     await connection.execute(WORKER, 1, timedelta(minutes=50), 1, 7, None, None)
     await connection.execute(WORKER, 2, -timedelta(minutes=50), 1, 7, None, None)
@@ -186,7 +196,9 @@ async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection):
     ]
 
 
-async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(connection):
+async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(
+    connection: Any,
+) -> None:
     """Until then it hid those of the new time, so an age of it would say nothing."""
     await observe(connection, ahead=HOUR)
     await connection.execute(WORKER, 1, timedelta(minutes=59), 1, 7, None, None)
@@ -203,7 +215,9 @@ async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(con
     assert never["age"] is None
 
 
-async def test_a_step_forward_right_after_a_greater_one_back_leaves_nothing_ahead(connection):
+async def test_a_step_forward_right_after_a_greater_one_back_leaves_nothing_ahead(
+    connection: Any,
+) -> None:
     await observe(connection, ahead=HOUR)
     await connection.execute(WORKER, 1, timedelta(minutes=50), 1, 7, None, None)
     async with connection.transaction():
@@ -214,8 +228,8 @@ async def test_a_step_forward_right_after_a_greater_one_back_leaves_nothing_ahea
 
 
 async def test_positions_of_the_databases_time_keep_their_order(
-    connection,
-):
+    connection: Any,
+) -> None:
     await observe(connection, ahead=HOUR)
     now_us = await connection.fetchval("SELECT (extract(epoch FROM now()) * 1000000)::bigint")
     minute = 60_000_000
@@ -238,7 +252,7 @@ async def test_positions_of_the_databases_time_keep_their_order(
     assert unbegun["begun_at"] is None
 
 
-async def test_a_silence_lasts_as_long_as_was_asked_for(connection):
+async def test_a_silence_lasts_as_long_as_was_asked_for(connection: Any) -> None:
     await observe(connection)
     await connection.execute(
         "INSERT INTO silences (silence_id, created_at, ends_at, created_by, why) VALUES"
@@ -257,7 +271,9 @@ async def test_a_silence_lasts_as_long_as_was_asked_for(connection):
     ]
 
 
-async def test_a_lease_that_nobody_renews_is_taken_over_though_it_expires_in_an_hour(connection):
+async def test_a_lease_that_nobody_renews_is_taken_over_though_it_expires_in_an_hour(
+    connection: Any,
+) -> None:
     assert await hold_lease(connection, "leader", "dead", seconds=3600) == 1
     seen = await hold_lease(connection, "leader", "follower", seconds=3)
     assert isinstance(seen, HeldLease)
@@ -272,8 +288,8 @@ async def test_a_lease_that_nobody_renews_is_taken_over_though_it_expires_in_an_
 
 @pytest.mark.parametrize("stepped", [True, False])
 async def test_retention_keeps_everything_for_a_day_after_a_step(
-    pool, connection, eventually, stepped
-):
+    pool: asyncpg.Pool, connection: Any, eventually: Eventually, stepped: Any
+) -> None:
     """The clock may be years ahead by mistake."""
     await connection.execute(
         "INSERT INTO workers (worker_id, created_date, status, status_since, reason)"
@@ -304,5 +320,5 @@ async def test_retention_keeps_everything_for_a_day_after_a_step(
     assert await connection.fetchval("SELECT count(*) FROM workers") == stepped
 
 
-async def _equals(value, expected):
+async def _equals(value: Any, expected: Any) -> bool:
     return await value == expected

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -35,7 +37,7 @@ CHANGES = "SELECT count(*) FROM fleet_count_changes"
 
 
 @pytest.fixture
-async def connection(database):
+async def connection(database: str) -> AsyncIterator[Any]:
     async with (
         create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
         pool.acquire() as one,
@@ -43,7 +45,7 @@ async def connection(database):
         yield one
 
 
-async def change_rows(connection, chance):
+async def change_rows(connection: Any, chance: Any) -> None:
     """Some rows as a batch writes them: new ones, others changed, some only beaten."""
     rows, now = Rows(), await transaction_time(connection)
     ids = sorted(chance.sample(range(1, 40), 8))
@@ -71,13 +73,13 @@ async def change_rows(connection, chance):
     await store_rows(connection, rows)
 
 
-async def known(connection, instance_id):
+async def known(connection: Any, instance_id: int) -> Any:
     return await connection.fetchval(
         "SELECT 1 FROM server_instances WHERE instance_id = $1", instance_id
     )
 
 
-async def end_rows(connection, chance):
+async def end_rows(connection: Any, chance: Any) -> None:
     match chance.choice(["forget worker", "forget instance", "ended", "unreported"]):
         case "forget worker":
             await forget_worker(connection, chance.randrange(1, 40), {})
@@ -91,7 +93,9 @@ async def end_rows(connection, chance):
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_is_written_the_counts_are_those_of_the_rows(connection, seed):
+async def test_whatever_is_written_the_counts_are_those_of_the_rows(
+    connection: Any, seed: int
+) -> None:
     chance = random.Random(seed)
     for _ in range(60):
         transaction = connection.transaction()
@@ -107,7 +111,7 @@ async def test_whatever_is_written_the_counts_are_those_of_the_rows(connection, 
     assert await connection.fetchval("SELECT count(*) FROM fleet_counts WHERE number <= 0") == 0
 
 
-async def test_a_heartbeat_changes_no_count(connection):
+async def test_a_heartbeat_changes_no_count(connection: Any) -> None:
     await connection.execute(
         """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
             reason)
@@ -122,7 +126,7 @@ async def test_a_heartbeat_changes_no_count(connection):
     assert await connection.fetchval(CHANGES) == 1
 
 
-async def test_two_who_change_one_group_do_not_wait_for_each_other(database):
+async def test_two_who_change_one_group_do_not_wait_for_each_other(database: str) -> None:
     """Nor does whoever adds the changes up wait for either of them."""
     insert = """INSERT INTO workers (worker_id, created_date, status, status_since, reason)
         VALUES ($1, now(), 'RUNNING', now(), 'reported')"""
@@ -139,7 +143,7 @@ async def test_two_who_change_one_group_do_not_wait_for_each_other(database):
         assert await compare_counts(leader) == []
 
 
-async def test_rows_of_the_release_before_are_counted(empty_database):
+async def test_rows_of_the_release_before_are_counted(empty_database: str) -> None:
     await asyncio.to_thread(command.upgrade, alembic_config(empty_database), "0010")
     before = await asyncpg.connect(empty_database)
     await before.execute(
@@ -170,7 +174,9 @@ async def test_rows_of_the_release_before_are_counted(empty_database):
         )
 
 
-async def test_what_was_written_past_the_triggers_is_found_and_counted_anew(connection):
+async def test_what_was_written_past_the_triggers_is_found_and_counted_anew(
+    connection: Any,
+) -> None:
     await connection.execute("ALTER TABLE workers DISABLE TRIGGER USER")
     await connection.execute(
         """INSERT INTO workers (worker_id, created_date, status, status_since, reason, labels)
@@ -185,7 +191,9 @@ async def test_what_was_written_past_the_triggers_is_found_and_counted_anew(conn
     assert await compare_counts(connection) == []
 
 
-async def test_who_may_write_the_rows_needs_no_right_to_the_counts(connection, database):
+async def test_who_may_write_the_rows_needs_no_right_to_the_counts(
+    connection: Any, database: str
+) -> None:
     """A processor of the release before, whose user was granted what that needs."""
     role = "writer_of_rows"
     await connection.execute(f"DROP ROLE IF EXISTS {role}")

@@ -7,18 +7,22 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.store.migrate import migrate
 from tests.conftest import role_environment, run_sql
+from tests.kinds import Eventually, Role
 
 SECRET = "open-sesame-4711"
 
 
 @pytest.fixture(scope="module")
-async def guarded_postgres(server_folder):
+async def guarded_postgres(server_folder: Path) -> AsyncIterator[EmbeddedPostgres]:
     """A server that wants a password of `guarded`, and offers no TLS."""
     server = EmbeddedPostgres(server_folder / "guarded-postgres", options={"fsync": "off"}).start()
     await run_sql(
@@ -35,11 +39,11 @@ async def guarded_postgres(server_folder):
     server.kill()
 
 
-def url_of(server, *, password=SECRET, name="postgres", query=""):
+def url_of(server: Any, *, password: Any = SECRET, name: str = "postgres", query: str = "") -> str:
     return f"postgresql://guarded:{password}@127.0.0.1:{server.port}/{name}{query}"
 
 
-async def run(*arguments, **settings):
+async def run(*arguments: Any, **settings: Any) -> tuple[Any, Any]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "manman_status", *arguments),
@@ -74,8 +78,12 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 async def test_a_refusal_is_one_plain_line_of_everybody(
-    case, guarded_postgres, start_role, broker, eventually
-):
+    case: Any,
+    guarded_postgres: EmbeddedPostgres,
+    start_role: Callable[..., Role],
+    broker: str,
+    eventually: Eventually,
+) -> None:
     given, line = CASES[case]
     url = url_of(guarded_postgres, **given)
     (doctor_code, doctor), (migrate_code, [migrated]) = await asyncio.gather(
@@ -97,7 +105,7 @@ async def test_a_refusal_is_one_plain_line_of_everybody(
         assert SECRET not in role.log
 
 
-async def test_of_several_hosts_each_says_why_not(guarded_postgres):
+async def test_of_several_hosts_each_says_why_not(guarded_postgres: EmbeddedPostgres) -> None:
     url = f"postgresql://manman@127.0.0.1:1,127.0.0.1:{guarded_postgres.port}/postgres?target_session_attrs=standby"
     code, lines = await run("doctor", "--role", "api", database_url=url)
     assert code == 1
@@ -106,7 +114,9 @@ async def test_of_several_hosts_each_says_why_not(guarded_postgres):
     assert f"127.0.0.1:{guarded_postgres.port}: not what target_session_attrs asks for" in problem
 
 
-async def test_what_a_provider_puts_into_the_url_does_no_harm(guarded_postgres):
+async def test_what_a_provider_puts_into_the_url_does_no_harm(
+    guarded_postgres: EmbeddedPostgres,
+) -> None:
     parameters = (
         "?sslmode=prefer&channel_binding=prefer&connect_timeout=10&keepalives=1&keepalives_idle=30&gssencmode=disable"
         "&application_name=theirs&options=-c%20search_path%3Dpublic&target_session_attrs=read-write"
@@ -117,7 +127,9 @@ async def test_what_a_provider_puts_into_the_url_does_no_harm(guarded_postgres):
     assert (code, Counter(line.split()[0] for line in lines)) == (0, {"ok": 5}), lines
 
 
-async def test_a_new_database_that_cannot_hold_every_name_is_refused(guarded_postgres):
+async def test_a_new_database_that_cannot_hold_every_name_is_refused(
+    guarded_postgres: EmbeddedPostgres,
+) -> None:
     url = url_of(guarded_postgres, name="old")
     code, [line] = await run("migrate", database_url=url)
     assert code == 1

@@ -3,6 +3,9 @@ moments."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
+import asyncpg
 import pytest
 
 from manman_status.store.alert_scene import read_progress
@@ -17,12 +20,14 @@ LEADS = """INSERT INTO leases (name, holder, token, expires_at) VALUES ('leader'
 
 
 @pytest.fixture
-async def pool(database):
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     async with create_pool(database, application="test", size=1, timeout_seconds=5) as pool:
         yield pool
 
 
-async def test_the_rules_look_at_the_leader_s_number_whoever_reported_last(pool):
+async def test_the_rules_look_at_the_leader_s_number_whoever_reported_last(
+    pool: asyncpg.Pool,
+) -> None:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(COUNTED, "leads", 0.2, 3)
         await connection.execute(COUNTED, "follows", 0.0, 0)

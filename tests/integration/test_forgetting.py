@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from manman_status.store.pool import create_pool
 from manman_status.store.retention import delete_unreported
 from tests.integration.test_ingest import HEARTBEAT, LIFECYCLE, START, command, status_info
+from tests.kinds import Eventually, FetchRows, Role
+from tests.messaging import Publisher
 
 ENDS = """
 SELECT entity, entity_id, old_status, new_status, reason, evidence FROM transitions
@@ -17,7 +21,7 @@ SELECT entity, entity_id, old_status, new_status, reason, evidence FROM transiti
 """
 
 
-async def forget(broker, *arguments):
+async def forget(broker: str, *arguments: Any) -> Any:
     process = await asyncio.create_subprocess_exec(
         *(
             sys.executable,
@@ -40,7 +44,9 @@ async def forget(broker, *arguments):
     return out.decode()
 
 
-async def test_a_forgotten_worker_begins_anew(processor, broker, publish, rows, eventually):
+async def test_a_forgotten_worker_begins_anew(
+    processor: Role, broker: str, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     beat = command("HEARTBEAT", 7, incarnation=START, seq=9, servers=[{"instance_id": 31}])
     await publish(beat, HEARTBEAT)
     await publish(
@@ -77,8 +83,8 @@ async def test_a_forgotten_worker_begins_anew(processor, broker, publish, rows, 
 
 
 async def test_a_forgotten_server_is_back_when_its_worker_lists_it(
-    processor, broker, publish, rows, eventually
-):
+    processor: Role, broker: str, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     """Also by an inventory that only repeats itself; an end that was forged for an id of the future
     is gone."""
     await publish(command("SERVER_STOPPED", 31, 7, 1), "game_server_instance.31.lifecycle")
@@ -95,8 +101,8 @@ async def test_a_forgotten_server_is_back_when_its_worker_lists_it(
 
 
 async def test_what_is_not_known_is_forgotten_without_a_word(
-    processor, broker, publish, rows, eventually
-):
+    processor: Role, broker: str, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     await forget(broker, "worker", "99")
     await forget(broker, "server", "99")
     await publish(command("HEARTBEAT", 7), LIFECYCLE)
@@ -109,7 +115,13 @@ async def test_what_is_not_known_is_forgotten_without_a_word(
     [{}, {"worker_id": 1, "instance_id": 1}, {"worker_id": 0}],
     ids=["none", "both", "no id"],
 )
-async def test_forget_needs_one_id(processor, publish, dead_letters, eventually, fields):
+async def test_forget_needs_one_id(
+    processor: Role,
+    publish: Publisher,
+    dead_letters: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
+    fields: Any,
+) -> None:
     await publish(
         {"command_type": "FORGET", "command_args": [fields]}, "forget", "manman.status.control"
     )
@@ -139,7 +151,9 @@ SELECT instance_id, worker_id, 'RUNNING', 'reported', at, at, at + fresh FROM ol
 
 
 @pytest.mark.parametrize("observed_days_ago", [0, 20])
-async def test_what_nobody_reports_goes_after_the_retention(database, rows, observed_days_ago):
+async def test_what_nobody_reports_goes_after_the_retention(
+    database: str, rows: FetchRows, observed_days_ago: Any
+) -> None:
     """Not what is watched, nor while nobody has listened since: what was sent meanwhile may wait in
     a queue."""
     async with (
@@ -159,7 +173,9 @@ async def test_what_nobody_reports_goes_after_the_retention(database, rows, obse
     assert {(end["new_status"], end["reason"]) for end in ends} <= {("COMPLETE", "unreported")}
 
 
-async def test_status_info_that_comes_again_keeps_a_worker(processor, publish, rows, eventually):
+async def test_status_info_that_comes_again_keeps_a_worker(
+    processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     await publish(status_info("worker", 7, "RUNNING", "2026-11-23T08:00:00"), "worker.7.status")
     await publish(
         status_info("game_server_instance", 31, "RUNNING", "2026-11-23T08:00:00"), "worker.7.status"

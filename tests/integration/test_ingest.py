@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
@@ -13,13 +15,15 @@ from manman_status.domain.workers import microseconds
 from manman_status.store.counting import compare_counts
 from manman_status.store.pool import create_pool
 from manman_status.wire.inbound import decode
+from tests.kinds import Eventually, FetchRows, Role, StartRole
+from tests.messaging import Publisher
 
 HEARTBEAT = "worker.7.heartbeat"
 LIFECYCLE = "worker.7.lifecycle"
 START = 1_763_884_800_123_456
 
 
-def command(kind, *arguments, **fields):
+def command(kind: Any, *arguments: Any, **fields: Any) -> dict[str, Any]:
     return {
         "command_type": kind,
         "command_args": [str(argument) for argument in arguments],
@@ -27,7 +31,7 @@ def command(kind, *arguments, **fields):
     }
 
 
-def status_info(entity, identifier, status, as_of):
+def status_info(entity: Any, identifier: Any, status: Any, as_of: Any) -> dict[str, Any]:
     return {
         "entity_type": entity,
         "identifier": str(identifier),
@@ -36,7 +40,9 @@ def status_info(entity, identifier, status, as_of):
     }
 
 
-async def test_a_minimal_heartbeat_makes_a_running_worker(processor, publish, rows, eventually):
+async def test_a_minimal_heartbeat_makes_a_running_worker(
+    processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     await publish(command("HEARTBEAT", 7), HEARTBEAT)
     [worker] = await eventually(lambda: rows("SELECT * FROM workers"))
     assert (worker["worker_id"], worker["status"], worker["reason"]) == (7, "RUNNING", "reported")
@@ -44,8 +50,8 @@ async def test_a_minimal_heartbeat_makes_a_running_worker(processor, publish, ro
 
 
 async def test_a_full_heartbeat_tells_of_interval_labels_and_servers(
-    processor, publish, rows, eventually
-):
+    processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     beat = command(
         "HEARTBEAT",
         7,
@@ -69,12 +75,16 @@ async def test_a_full_heartbeat_tells_of_interval_labels_and_servers(
     assert server["status"] == "RUNNING"
 
 
-async def test_an_array_is_many_events(processor, publish, rows, eventually):
+async def test_an_array_is_many_events(
+    processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     await publish([command("HEARTBEAT", worker) for worker in range(1, 1001)], HEARTBEAT)
     await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 1000"))
 
 
-async def test_status_infos_of_todays_workers_are_understood(processor, publish, rows, eventually):
+async def test_status_infos_of_todays_workers_are_understood(
+    processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     await publish(
         status_info("worker", 7, "INITIALIZING", "2026-11-23T08:00:00"), "worker.7.status"
     )
@@ -89,7 +99,9 @@ async def test_status_infos_of_todays_workers_are_understood(processor, publish,
     )
 
 
-async def test_a_life_from_start_to_end(processor, publish, rows, eventually):
+async def test_a_life_from_start_to_end(
+    processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     server = "game_server_instance.31.lifecycle"
     await publish(command("WORKER_STARTED", 7, incarnation=START, seq=1), LIFECYCLE)
     await publish(command("SERVER_STARTED", 31, 7, 3, incarnation=START, seq=2), server)
@@ -126,8 +138,8 @@ async def test_a_life_from_start_to_end(processor, publish, rows, eventually):
 
 
 async def test_a_late_stop_still_ends_an_instance_that_newer_beats_no_longer_list(
-    processor, publish, rows, eventually
-):
+    processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     server = [{"instance_id": 31}]
     await publish(command("HEARTBEAT", 7, incarnation=START, seq=1, servers=server), HEARTBEAT)
     await publish(command("HEARTBEAT", 7, incarnation=START, seq=9, servers=[]), HEARTBEAT)
@@ -145,15 +157,19 @@ async def test_a_late_stop_still_ends_an_instance_that_newer_beats_no_longer_lis
 
 
 async def test_commands_to_workers_are_not_ours_and_are_let_pass(
-    processor, publish, rows, depth, eventually
-):
+    processor: Role,
+    publish: Publisher,
+    rows: FetchRows,
+    depth: Callable[..., Awaitable[int]],
+    eventually: Eventually,
+) -> None:
     await publish(command("START", 31, "--map", "x"), LIFECYCLE)
     await publish(command("HEARTBEAT", 7), LIFECYCLE)
     await eventually(lambda: rows("SELECT 1 FROM workers"))
     assert await depth("manman.status.dead") == 0
 
 
-def good(*, worker=1):
+def good(*, worker: int = 1) -> Any:
     return command("HEARTBEAT", worker)
 
 
@@ -233,8 +249,13 @@ POISON = {
 
 
 async def test_poison_is_kept_alone_with_its_reason_and_its_neighbours_are_stored(
-    processor, publish, rows, dead_letters, depth, eventually
-):
+    processor: Role,
+    publish: Publisher,
+    rows: FetchRows,
+    dead_letters: Callable[..., Awaitable[Any]],
+    depth: Callable[..., Awaitable[int]],
+    eventually: Eventually,
+) -> None:
     """All of it in one go, between good events, on both queues: the processor lives and loses no
     good one."""
     for worker, (body, _) in enumerate(POISON.values(), start=1):
@@ -245,7 +266,7 @@ async def test_poison_is_kept_alone_with_its_reason_and_its_neighbours_are_store
     count = len(POISON)
     await eventually(lambda: rows(f"SELECT 1 FROM workers HAVING count(*) = {2 * count}"))
 
-    async def all_dead():
+    async def all_dead() -> bool:
         assert await depth("manman.status.dead") == count, processor.log
         return True
 
@@ -257,8 +278,12 @@ async def test_poison_is_kept_alone_with_its_reason_and_its_neighbours_are_store
 
 
 async def test_a_beat_with_a_bad_label_is_a_beat_and_says_what_was_left_out(
-    processor, publish, rows, dead_letters, eventually
-):
+    processor: Role,
+    publish: Publisher,
+    rows: FetchRows,
+    dead_letters: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
+) -> None:
     """Compressed as well: a worker version that sends such beats alone must not end as LOST."""
     beat = command(
         "HEARTBEAT", 7, labels={"group": "eu-1", "note": "x" * 300}, servers=[{"instance_id": "31"}]
@@ -278,13 +303,17 @@ async def test_a_beat_with_a_bad_label_is_a_beat_and_says_what_was_left_out(
 
 
 async def test_poison_inside_an_array_is_kept_as_its_own_message(
-    processor, publish, rows, dead_letters, eventually
-):
+    processor: Role,
+    publish: Publisher,
+    rows: FetchRows,
+    dead_letters: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
+) -> None:
     await publish([good(worker=1), command("HEARTBEAT", "abc"), good(worker=2), 17], HEARTBEAT)
     await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 2"))
     letters = []
 
-    async def both():
+    async def both() -> bool:
         letters.extend(await dead_letters())
         return len(letters) == 2
 
@@ -297,7 +326,7 @@ async def test_poison_inside_an_array_is_kept_as_its_own_message(
     assert all(headers["x-manman-routing-key"] == HEARTBEAT for _, headers in letters)
 
 
-def random_history(rng, count):
+def random_history(rng: random.Random, count: Any) -> Iterator[Any]:
     """Bodies with their routing keys, of 100 workers with up to three incarnations: counted, dated,
     or both. Of each entity one StatusInfo, for of several the order decides."""
     said = set()
@@ -361,8 +390,12 @@ SELECT instance_id, worker_id, game_server_config_id, status, reason, evidence, 
 
 
 async def test_ten_thousand_events_twice_over_in_random_order_through_two_processors_end_the_same(
-    start_processor, publish, rows, database, eventually
-):
+    start_processor: StartRole,
+    publish: Publisher,
+    rows: FetchRows,
+    database: str,
+    eventually: Eventually,
+) -> None:
     rng = random.Random(7)
     history = list(random_history(rng, 10_000))
     expected = Rows()
@@ -389,7 +422,7 @@ async def test_ten_thousand_events_twice_over_in_random_order_through_two_proces
         for i in expected.instances.values()
     }  # fmt: skip
 
-    async def same():
+    async def same() -> bool:
         seen = {row["worker_id"]: tuple(row.values())[1:] for row in await rows(WORKERS_SEEN)}
         assert seen == wanted
         assert {
@@ -407,7 +440,9 @@ async def test_ten_thousand_events_twice_over_in_random_order_through_two_proces
         assert await compare_counts(asked) == []
 
 
-async def test_steady_beats_update_their_rows_in_place(processor, publish, rows, eventually):
+async def test_steady_beats_update_their_rows_in_place(
+    processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     """HOT: a beat that changes nothing else must not touch an index."""
     workers, rounds = 200, 40
     for seq in range(1, rounds + 2):
@@ -431,7 +466,7 @@ async def test_steady_beats_update_their_rows_in_place(processor, publish, rows,
             )
         )
 
-    async def counted():
+    async def counted() -> Any:
         [found] = await rows(
             "SELECT n_tup_upd AS updates, n_tup_hot_upd AS hot FROM pg_stat_user_tables WHERE"
             " relname = 'workers'"

@@ -8,17 +8,23 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import pytest
 
+from manman_status.dev.postgres import EmbeddedPostgres
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from tests.collector import OFTEN
 from tests.conftest import run_sql
+from tests.kinds import Eventually, FetchRows, Role, StartRole
+from tests.messaging import Publisher
 
 
 @pytest.fixture
-def often(monkeypatch):
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in OFTEN.items():
         monkeypatch.setenv(name, value)
 
@@ -26,15 +32,17 @@ def often(monkeypatch):
 REQUEST_ID = {"X-Request-ID": "asked-by-a-test"}
 
 
-def records(role):
+def records(role: Any) -> list[Any]:
     return [json.loads(line) for line in role.log.splitlines()]
 
 
-def of(role, event):
+def of(role: Any, event: Any) -> list[Any]:
     return [record for record in records(role) if record["event"] == event]
 
 
-async def test_each_request_is_one_line_with_its_route_and_id(start_api, eventually):
+async def test_each_request_is_one_line_with_its_route_and_id(
+    start_api: StartRole, eventually: Eventually
+) -> None:
     api = await start_api()
     async with httpx.AsyncClient(base_url=api.url) as client:
         await client.get("/status/workers/7", headers=REQUEST_ID)
@@ -56,7 +64,9 @@ async def test_each_request_is_one_line_with_its_route_and_id(start_api, eventua
     assert "secret-by-mistake" not in api.log
 
 
-async def test_what_machines_ask_all_the_time_is_told_at_debug_only(start_api, eventually):
+async def test_what_machines_ask_all_the_time_is_told_at_debug_only(
+    start_api: StartRole, eventually: Eventually
+) -> None:
     talks, is_quiet = await start_api(log_level="debug"), await start_api()
     for api in (talks, is_quiet):
         async with httpx.AsyncClient(base_url=api.url) as client:
@@ -73,8 +83,8 @@ async def test_what_machines_ask_all_the_time_is_told_at_debug_only(start_api, e
 
 
 async def test_debug_tells_more_of_ours_and_nothing_of_what_libraries_say_then(
-    start_processor, publish, eventually
-):
+    start_processor: StartRole, publish: Publisher, eventually: Eventually
+) -> None:
     processor = await start_processor(log_level="debug")
     await publish({"command_type": "WORKER_STARTED", "command_args": [7]}, "worker.7.lifecycle")
     stored = await eventually(
@@ -89,8 +99,13 @@ async def test_debug_tells_more_of_ours_and_nothing_of_what_libraries_say_then(
 
 
 async def test_of_a_warning_level_only_warnings_are_told(
-    start_role, start_api, database, broker, rows, eventually
-):
+    start_role: Callable[..., Role],
+    start_api: StartRole,
+    database: str,
+    broker: str,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     urls = {"database_url": database, "rabbitmq_url": broker}
     processor, api = (
         start_role("processor", **urls, log_level="warning"),
@@ -110,13 +125,13 @@ SECRETS = {
 }
 
 
-def with_password(url, password, *, user="manman"):
+def with_password(url: str, password: Any, *, user: str = "manman") -> Any:
     given = urlsplit(url)
     return urlunsplit(given._replace(netloc=f"{user}:{password}@{given.hostname}:{given.port}"))
 
 
 @pytest.fixture
-def guarded_broker(rabbitmq, broker):
+def guarded_broker(rabbitmq: EmbeddedRabbitMQ, broker: str) -> Any:
     """The broker's URL for a user who has a password of his own."""
     path = urlsplit(broker).path
     with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:
@@ -128,7 +143,7 @@ def guarded_broker(rabbitmq, broker):
 
 
 @pytest.fixture
-def guarded(database, guarded_broker):
+def guarded(database: str, guarded_broker: Any) -> dict[str, Any]:
     """Settings with a secret wherever there can be one. Notifications and telemetry go where nobody
     listens."""
     nowhere = "127.0.0.1:1"
@@ -144,8 +159,14 @@ def guarded(database, guarded_broker):
 
 
 async def test_no_secret_is_told_by_roles_whose_servers_go_away(
-    guarded, start_processor, start_api, publish, postgres, often, eventually
-):
+    guarded: Any,
+    start_processor: StartRole,
+    start_api: StartRole,
+    publish: Publisher,
+    postgres: EmbeddedPostgres,
+    often: Any,
+    eventually: Eventually,
+) -> None:
     processor, api = await start_processor(**guarded), await start_api(**guarded)
     body = {
         "command_type": "HEARTBEAT",
@@ -166,7 +187,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
         lambda: of(processor, "database_away") or of(processor, "database_refuses_batch")
     )
 
-    async def is_refused():
+    async def is_refused() -> list[Any]:
         await ask(api)
         return [
             each
@@ -181,7 +202,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
         assert told(role.log) == set()
 
 
-async def ask(api):
+async def ask(api: Role) -> None:
     """Rightly, wrongly, and with tokens where they do not belong."""
     async with httpx.AsyncClient(base_url=api.url) as client:
         for token in (SECRETS["api"], SECRETS["asker"]):
@@ -210,8 +231,13 @@ async def ask(api):
     ],
 )
 async def test_no_secret_is_told_by_a_role_that_cannot_start(
-    role, wrong, code, guarded, start_role, eventually
-):
+    role: Any,
+    wrong: Any,
+    code: Any,
+    guarded: Any,
+    start_role: Callable[..., Role],
+    eventually: Eventually,
+) -> None:
     given = {name: value.format(**SECRETS) for name, value in wrong.items()}
     started = start_role(role, **guarded | given)
     if code is None:
@@ -222,7 +248,7 @@ async def test_no_secret_is_told_by_a_role_that_cannot_start(
     assert told(started.log) == set()
 
 
-def told(log):
+def told(log: Any) -> set[Any]:
     return {name for name, secret in SECRETS.items() if secret in log}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import asyncpg
 import httpx
 import pytest
@@ -11,6 +14,8 @@ from manman_status.domain.status import Reason, StatusType
 from manman_status.store.pool import create_pool
 from manman_status.store.writes import lock_instances, lock_workers
 from tests.integration.test_ingest import START, command
+from tests.kinds import Eventually, FetchRows, Role
+from tests.messaging import Publisher
 
 NEWER = """
 ALTER TABLE workers DROP CONSTRAINT status_known;
@@ -34,14 +39,16 @@ VALUES (1, now(), 'worker', 7, 'RUNNING', 'PAUSED', 'maintenance'),
 
 
 @pytest.fixture
-async def newer(database):
+async def newer(database: str) -> AsyncIterator[None]:
     connection = await asyncpg.connect(database)
     await connection.execute(NEWER)
     yield
     await connection.close()
 
 
-async def test_the_processor_carries_them_and_goes_on(newer, processor, publish, rows, eventually):
+async def test_the_processor_carries_them_and_goes_on(
+    newer: Any, processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
+) -> None:
     """A beat leaves them as they are, an end that is reported ends them, and the rest of the batch
     is stored."""
     beats = [
@@ -74,7 +81,9 @@ async def test_the_processor_carries_them_and_goes_on(newer, processor, publish,
     )
 
 
-async def test_the_rules_of_alerts_look_at_them(newer, processor, rows, eventually):
+async def test_the_rules_of_alerts_look_at_them(
+    newer: Any, processor: Role, rows: FetchRows, eventually: Eventually
+) -> None:
     await eventually(lambda: rows("SELECT 1 FROM alerts WHERE key = 'worker_lost:9'"))
     await eventually(lambda: rows("SELECT 1 FROM relay WHERE sent_revision >= 3"))
     assert "Traceback" not in processor.log
@@ -109,7 +118,7 @@ FILTERS = (
 )
 
 
-async def test_the_api_shows_them_as_they_are(newer, api):
+async def test_the_api_shows_them_as_they_are(newer: Any, api: Role) -> None:
     async with httpx.AsyncClient(base_url=api.url, timeout=60) as http:
         answers = {path: await http.get(path) for path in PATHS}
     assert {
@@ -122,14 +131,14 @@ async def test_the_api_shows_them_as_they_are(newer, api):
         assert "PAUSED" in answers[path].text
 
 
-async def test_a_filter_takes_known_ones_alone(api):
+async def test_a_filter_takes_known_ones_alone(api: Role) -> None:
     async with httpx.AsyncClient(base_url=api.url, timeout=60) as http:
         for path, parameter in FILTERS:
             answer = await http.get(path, params={parameter: "PAUSED"})
             assert (answer.status_code, answer.json()["parameter"]) == (400, parameter)
 
 
-async def test_they_are_loaded_as_they_were_stored(newer, database):
+async def test_they_are_loaded_as_they_were_stored(newer: Any, database: str) -> None:
     rows = Rows()
     async with (
         create_pool(database, application="test", size=1, timeout_seconds=30) as pool,

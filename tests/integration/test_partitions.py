@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from typing import Any
 
 import asyncpg
 import pytest
@@ -18,13 +20,13 @@ from manman_status.store.partitions import (
 
 
 @pytest.fixture
-async def connection(database):
+async def connection(database: str) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
 
 
-async def execute(connection, *statements):
+async def execute(connection: Any, *statements: Any) -> None:
     for statement in statements:
         await connection.execute(statement)
 
@@ -32,13 +34,13 @@ async def execute(connection, *statements):
 INSERT = "INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)"
 
 
-async def keep(connection, *, days_ahead=2, retention_days=30):
+async def keep(connection: Any, *, days_ahead: int = 2, retention_days: int = 30) -> Any:
     done = await keep_partitions(connection, days_ahead=days_ahead, retention_days=retention_days)
     assert not done.waiting
     return done
 
 
-async def test_partitions_are_made_ahead_once(connection):
+async def test_partitions_are_made_ahead_once(connection: Any) -> None:
     today = datetime.now(UTC).date()
     assert (await keep(connection)).made == [
         partition_name(today + timedelta(days=ahead)) for ahead in range(3)
@@ -46,14 +48,14 @@ async def test_partitions_are_made_ahead_once(connection):
     assert (await keep(connection)).made == []
 
 
-async def test_rows_that_came_before_their_partition_are_moved_into_it(connection):
+async def test_rows_that_came_before_their_partition_are_moved_into_it(connection: Any) -> None:
     await connection.execute(f"{INSERT} VALUES (1, now(), 'worker', 7, 'RUNNING', 'reported')")
     [today] = (await keep(connection, days_ahead=0)).made
     assert await connection.fetchval(f"SELECT count(*) FROM {today}") == 1
     assert await connection.fetchval("SELECT count(*) FROM transitions_default") == 0
 
 
-async def test_a_day_with_many_rows_stays_in_the_default_partition(connection):
+async def test_a_day_with_many_rows_stays_in_the_default_partition(connection: Any) -> None:
     """Moving them would make all readers wait. After the retention they go, but none that is still
     to be sent."""
     await connection.execute(
@@ -75,10 +77,10 @@ async def test_a_day_with_many_rows_stays_in_the_default_partition(connection):
     )
 
 
-async def test_two_processors_may_make_them_at_once(database, connection):
+async def test_two_processors_may_make_them_at_once(database: str, connection: Any) -> None:
     other = await asyncpg.connect(database)
 
-    async def make_all(connection):
+    async def make_all(connection: Any) -> Any:
         made = []
         while True:
             done = await keep_partitions(connection, days_ahead=3, retention_days=30)
@@ -96,7 +98,7 @@ async def test_two_processors_may_make_them_at_once(database, connection):
     ]
 
 
-async def test_partitions_lie_beside_their_parent_whatever_the_search_path(connection):
+async def test_partitions_lie_beside_their_parent_whatever_the_search_path(connection: Any) -> None:
     await execute(connection, "CREATE SCHEMA manman", "SET search_path = manman, public")
     [today] = (await keep(connection, days_ahead=0)).made
     assert (
@@ -107,7 +109,9 @@ async def test_partitions_lie_beside_their_parent_whatever_the_search_path(conne
     )
 
 
-async def test_nothing_waits_behind_a_change_that_waits_for_a_reader(database, connection):
+async def test_nothing_waits_behind_a_change_that_waits_for_a_reader(
+    database: str, connection: Any
+) -> None:
     """As `pg_dump` reads: whoever comes after us would queue behind our lock for as long as it
     lasts."""
     await keep(connection, days_ahead=0)
@@ -120,7 +124,7 @@ async def test_nothing_waits_behind_a_change_that_waits_for_a_reader(database, c
     other = await asyncpg.connect(database)
     trying = True
 
-    async def change():
+    async def change() -> Any:
         found = []
         while trying:
             found.append(
@@ -159,7 +163,7 @@ async def test_nothing_waits_behind_a_change_that_waits_for_a_reader(database, c
         await other.close()
 
 
-async def test_the_start_is_not_held_up_by_a_reader(database, connection):
+async def test_the_start_is_not_held_up_by_a_reader(database: str, connection: Any) -> None:
     reader = await asyncpg.connect(database)
     try:
         async with reader.transaction():

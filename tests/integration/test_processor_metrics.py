@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from itertools import product
+from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.kinds import Eventually, Role, StartRole
+from tests.messaging import Publisher
+
 PREFIX = "manman_status_processor"
 
 
 @pytest.fixture
-async def measured(api):
+async def measured(api: Role) -> AsyncIterator[Any]:
     """Samples of /metrics by name and labels."""
     async with httpx.AsyncClient(base_url=api.url) as client:
 
-        async def read():
+        async def read() -> dict[str, Any]:
             text = (await client.get("/metrics")).text
             return {
                 (sample.name, frozenset(sample.labels.items())): sample.value
@@ -28,7 +33,7 @@ async def measured(api):
         yield read
 
 
-def summed(samples, name, **labels):
+def summed(samples: Any, name: str, **labels: Any) -> Any:
     """Of all series that have these labels; None when there is none."""
     found = [
         value
@@ -39,9 +44,9 @@ def summed(samples, name, **labels):
 
 
 async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(
-    processor, measured, publish, eventually
-):
-    async def starts_at_0():
+    processor: Role, measured: Any, publish: Publisher, eventually: Eventually
+) -> None:
+    async def starts_at_0() -> bool:
         return (
             summed(
                 await measured(), f"{PREFIX}_events_total", kind="ServerStopped", outcome="stored"
@@ -55,7 +60,7 @@ async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(
         await publish(beat, "worker.7.heartbeat")
     await publish(b"not JSON", "worker.7.heartbeat")
 
-    async def counted():
+    async def counted() -> bool:
         samples = await measured()
         assert summed(samples, f"{PREFIX}_events_total", kind="Heartbeat", outcome="stored") == 3
         assert summed(samples, f"{PREFIX}_events_total", outcome="dead_lettered") == 1
@@ -87,11 +92,11 @@ async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(
 
 
 async def test_the_first_notification_is_seen_since_its_outcomes_were_0_before(
-    start_processor, measured, eventually, sink
-):
+    start_processor: StartRole, measured: Any, eventually: Eventually, sink: Any
+) -> None:
     await start_processor(notify_urls=sink.url)
 
-    async def both_channels():
+    async def both_channels() -> dict[str, Any]:
         samples = await measured()
         return {
             (dict(labels)["channel"].partition("-")[0], dict(labels)["outcome"]): number
@@ -104,8 +109,14 @@ async def test_the_first_notification_is_seen_since_its_outcomes_were_0_before(
 
 
 async def test_what_the_broker_gives_out_again_is_counted(
-    start_processor, start_role, measured, publish, database, broker, eventually
-):
+    start_processor: StartRole,
+    start_role: Callable[..., Role],
+    measured: Any,
+    publish: Publisher,
+    database: str,
+    broker: str,
+    eventually: Eventually,
+) -> None:
     """Of a processor that was killed while it held messages: the next is told that it is not their
     first."""
     first = await start_processor(batch_max_wait_ms=10_000, batch_max_events=10_000)
@@ -116,20 +127,20 @@ async def test_what_the_broker_gives_out_again_is_counted(
     first.kill()
     start_role("processor", database_url=database, rabbitmq_url=broker)
 
-    async def redelivered():
+    async def redelivered() -> bool:
         return (summed(await measured(), f"{PREFIX}_redeliveries_total") or 0) >= 1
 
     await eventually(redelivered)
 
 
 async def test_a_processor_that_was_killed_vanishes_with_all_that_it_counted(
-    start_processor, measured, eventually
-):
+    start_processor: StartRole, measured: Any, eventually: Eventually
+) -> None:
     """The other leads within seconds, and forgets it."""
     doomed = await start_processor()
     await start_processor()
 
-    async def two():
+    async def two() -> bool:
         samples = await measured()
         assert len([name for name, _ in samples if name == f"{PREFIX}_info"]) == 2, (
             "two on one host do not clash"
@@ -139,7 +150,7 @@ async def test_a_processor_that_was_killed_vanishes_with_all_that_it_counted(
     await eventually(two)
     doomed.kill()
 
-    async def one():
+    async def one() -> bool:
         samples = await measured()
         assert len([name for name, _ in samples if name == f"{PREFIX}_redeliveries_total"]) == 1
         return summed(samples, "manman_status_processors") == 1

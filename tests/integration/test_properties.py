@@ -5,38 +5,42 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import AsyncIterator
+from typing import Any
 
 import aio_pika
 import pytest
 
 from manman_status.reporter.transport import OwnTransport
 from tests.integration.test_trust import is_observed_anew
+from tests.kinds import Eventually, FetchRows, StartRole
+from tests.messaging import Publisher
 
 BEAT = {"command_type": "HEARTBEAT", "command_args": ["7"]}
 TIMESTAMP, HEADERS, CONTENT_TYPE = 1 << 6, 1 << 13, 1 << 15
 LONGEST_FRAME = 100_000
 
 
-def short(text):
+def short(text: Any) -> Any:
     return bytes([len(text)]) + text
 
 
-def table(content):
+def table(content: Any) -> Any:
     return struct.pack(">I", len(content)) + content
 
 
-def deep_table():
+def deep_table() -> Any:
     content = b""
     while len(content) < LONGEST_FRAME:
         content = short(b"a") + b"F" + table(content)
     return table(content)
 
 
-def frame(kind, channel, payload):
+def frame(kind: Any, channel: Any, payload: Any) -> Any:
     return struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
 
 
-def publishing(channel, routing_key, flags, properties):
+def publishing(channel: Any, routing_key: Any, flags: Any, properties: Any) -> Any:
     """The frames of Basic.Publish, as bytes: pamqp would refuse to write these."""
     body = json.dumps(BEAT).encode()
     method = (
@@ -50,14 +54,14 @@ def publishing(channel, routing_key, flags, properties):
 
 
 @pytest.fixture
-async def publish_raw(broker):
+async def publish_raw(broker: str) -> AsyncIterator[Any]:
     transport = OwnTransport(broker)
     connection = aio_pika.Connection(aio_pika.connection.URL(broker))
     connection.kwargs["transport_factory"] = transport
     await connection.connect()
     channel = await connection.channel(publisher_confirms=False)
 
-    def publish(routing_key, flags, properties):
+    def publish(routing_key: Any, flags: Any, properties: Any) -> None:
         transport._writer.write(publishing(channel.number, routing_key, flags, properties))
 
     yield publish
@@ -75,8 +79,12 @@ STRANGE = {
 
 
 async def test_no_property_of_a_message_stops_a_queue(
-    start_processor, publish, publish_raw, rows, eventually
-):
+    start_processor: StartRole,
+    publish: Publisher,
+    publish_raw: Any,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     """With two processors, since each waits for the other to settle all that it was given."""
     roles = [await start_processor(canary_interval_seconds=0.2) for _ in range(2)]
     for flags, properties in STRANGE.values():

@@ -7,13 +7,16 @@ import asyncio
 import json
 import random
 from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import aio_pika
 import asyncpg
 import pytest
 
 from manman_status.cancellation import cancel
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.errors import BrokerUnavailable
@@ -27,6 +30,8 @@ from manman_status.store.relay import count_unsent, read_sent_revision
 from manman_status.store.writes import append_transitions
 from manman_status.wire.topology import Topology
 from tests.events import revision_of
+from tests.kinds import Eventually, FetchRows, StartRole
+from tests.messaging import Publisher
 
 WORKERS = 1000
 LIFE = [
@@ -42,22 +47,22 @@ APPLICATION = "relay under test"
 class Leader:
     """A processor's relay and what it needs, in this process."""
 
-    def __init__(self, pool, publish, **options):
+    def __init__(self, pool: asyncpg.Pool, publish: Publisher, **options: Any) -> None:
         self.leadership = Leadership(pool, holder=str(id(self)), lease_seconds=2)
         self.relay = Relay(pool, publish, self.leadership, Statistics(), **options)
         self._leading = asyncio.create_task(self.leadership.run())
         self._relaying = asyncio.create_task(self.relay.run())
 
-    async def resign(self):
+    async def resign(self) -> None:
         """Another can lead at once, while the relay is in the middle of what it does and has not
         noticed."""
         await self._cancel(self._leading)
 
-    async def kill(self):
+    async def kill(self) -> None:
         await self._cancel(self._relaying)
         await self._cancel(self._leading)
 
-    async def _cancel(self, task):
+    async def _cancel(self, task: Any) -> None:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
@@ -66,10 +71,10 @@ class Leader:
 class Consumer:
     """Plain aio-pika. `arrived` is every message, in the order of arrival."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.arrived = []
 
-    async def listen(self, connection, **arguments):
+    async def listen(self, connection: Any, **arguments: Any) -> None:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=1000)
         exchange = await channel.declare_exchange("external_service_events", "topic", durable=True)
@@ -80,13 +85,13 @@ class Consumer:
             await queue.bind(exchange, key)
         await queue.consume(self._take)
 
-    async def _take(self, message):
+    async def _take(self, message: Any) -> None:
         self.arrived.append(message)
         with suppress(aio_pika.exceptions.AMQPError, aio_pika.exceptions.ChannelInvalidStateError):
             await message.ack()
 
     @property
-    def revisions(self):
+    def revisions(self) -> list[Any]:
         """Each once, in the order of first arrivals."""
         return [
             revision_of(position)
@@ -94,7 +99,7 @@ class Consumer:
         ]
 
     @property
-    def by_entity(self):
+    def by_entity(self) -> dict[str, Any]:
         """The revisions of first arrivals, by routing key."""
         of_each = defaultdict(dict)
         for message in self.arrived:
@@ -103,17 +108,17 @@ class Consumer:
 
 
 @pytest.fixture
-async def pool(database):
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     async with create_pool(database, application=APPLICATION, size=10, timeout_seconds=5) as pool:
         yield pool
 
 
 @pytest.fixture
-async def connect(broker):
+async def connect(broker: str) -> AsyncIterator[Any]:
     """A StatusPublisher on a connection of its own, as a processor has it."""
     async with AsyncExitStack() as stack:
 
-        async def connected():
+        async def connected() -> Any:
             publishing = Publishing(broker, Topology())
             stack.push_async_callback(cancel, asyncio.create_task(publishing.run()))
             await publishing.has_tried.wait()
@@ -123,10 +128,10 @@ async def connect(broker):
 
 
 @pytest.fixture
-async def lead(pool):
+async def lead(pool: asyncpg.Pool) -> AsyncIterator[Any]:
     leaders = []
 
-    async def start(publish, **options):
+    async def start(publish: Publisher, **options: Any) -> Any:
         leaders.append(Leader(pool, publish, **options))
         return leaders[-1]
 
@@ -136,20 +141,20 @@ async def lead(pool):
 
 
 @pytest.fixture
-async def consumer(broker):
+async def consumer(broker: str) -> AsyncIterator[Any]:
     async with await aio_pika.connect_robust(broker, reconnect_interval=1) as connection:
         consumer = Consumer()
         await consumer.listen(connection)
         yield consumer
 
 
-def worker(worker_id, status=StatusType.RUNNING):
+def worker(worker_id: int, status: Any = StatusType.RUNNING) -> Any:
     return Transition(Entity.WORKER, worker_id, None, status, Reason.REPORTED, {"n": worker_id})
 
 
 @pytest.fixture
-def commit(pool):
-    async def append(*transitions):
+def commit(pool: asyncpg.Pool) -> Any:
+    async def append(*transitions: Any) -> None:
         async with pool.acquire() as connection, connection.transaction():
             await append_transitions(connection, transitions)
 
@@ -157,19 +162,19 @@ def commit(pool):
 
 
 @pytest.fixture
-def mark(pool):
-    async def read():
+def mark(pool: asyncpg.Pool) -> Any:
+    async def read() -> Any:
         async with pool.acquire() as connection:
             return await read_sent_revision(connection)
 
     return read
 
 
-async def is_marked(mark, revision):
+async def is_marked(mark: Any, revision: Any) -> bool:
     return await mark() == revision
 
 
-def lives():
+def lives() -> Iterator[Any]:
     """The lives of a thousand workers, mixed up, each in its order."""
     rng = random.Random(7)
     left = {worker_id: list(LIFE) for worker_id in range(1, WORKERS + 1)}
@@ -186,8 +191,14 @@ def lives():
 
 
 async def test_a_thousand_workers_lives_arrive_once_and_in_order_through_outages_and_take_overs(
-    connect, lead, consumer, commit, mark, rabbitmq, eventually
-):
+    connect: Any,
+    lead: Any,
+    consumer: Consumer,
+    commit: Any,
+    mark: Any,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+) -> None:
     total = WORKERS * len(LIFE)
     first, second = await lead(await connect()), await lead(await connect(), at_once=100)
     written = asyncio.create_task(write(commit))
@@ -211,15 +222,21 @@ async def test_a_thousand_workers_lives_arrive_once_and_in_order_through_outages
         assert revisions == sorted(revisions)
 
 
-async def write(commit):
+async def write(commit: Any) -> None:
     for batch in lives():
         await commit(*batch)
 
 
 @pytest.mark.slow
 async def test_each_transition_arrives_though_broker_and_leader_are_killed(
-    start_processor, publisher_at, broker, consumer, rows, rabbitmq, eventually
-):
+    start_processor: StartRole,
+    publisher_at: Callable[[str], Awaitable[Publisher]],
+    broker: str,
+    consumer: Consumer,
+    rows: FetchRows,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+) -> None:
     processors = [await start_processor(), await start_processor()]
     await live(await publisher_at(broker), incarnation=1)
     await eventually(lambda: consumer.arrived)
@@ -247,7 +264,7 @@ async def test_each_transition_arrives_though_broker_and_leader_are_killed(
         assert revisions == sorted(revisions)
 
 
-async def live(publish, *, incarnation):
+async def live(publish: Publisher, *, incarnation: Any) -> None:
     """A thousand workers start and stop."""
     for seq, command in enumerate(("WORKER_STARTED", "WORKER_STOPPED"), start=1):
         events = [
@@ -266,8 +283,8 @@ async def live(publish, *, incarnation):
 
 
 async def test_a_message_says_what_it_is_to_whoever_reads_only_its_properties(
-    connect, lead, consumer, commit, eventually
-):
+    connect: Any, lead: Any, consumer: Consumer, commit: Any, eventually: Eventually
+) -> None:
     await lead(await connect())
     await commit(
         worker(7),
@@ -288,15 +305,23 @@ async def test_a_message_says_what_it_is_to_whoever_reads_only_its_properties(
     assert told["evidence"] == {"n": 7}
 
 
-async def test_nobody_has_to_listen(connect, lead, commit, mark, eventually):
+async def test_nobody_has_to_listen(
+    connect: Any, lead: Any, commit: Any, mark: Any, eventually: Eventually
+) -> None:
     await lead(await connect())
     await commit(worker(1))
     await eventually(lambda: is_marked(mark, 1))
 
 
 async def test_while_the_broker_is_away_transitions_wait_and_then_all_arrive(
-    connect, lead, consumer, commit, mark, rabbitmq, eventually
-):
+    connect: Any,
+    lead: Any,
+    consumer: Consumer,
+    commit: Any,
+    mark: Any,
+    rabbitmq: EmbeddedRabbitMQ,
+    eventually: Eventually,
+) -> None:
     leader = await lead(await connect())
     await commit(worker(1))
     await eventually(lambda: is_marked(mark, 1))
@@ -316,19 +341,21 @@ class Gate:
     """A broker that confirms when told to. `sent` is what was handed to it, `refused` what it does
     not take."""
 
-    def __init__(self, *, refused=()):
+    def __init__(self, *, refused: Any = ()) -> None:
         self.sent = []
         self.refused = set(refused)
         self.opened = asyncio.Event()
 
-    async def __call__(self, message):
+    async def __call__(self, message: Any) -> None:
         self.sent.append(revision_of(message.message_id))
         await self.opened.wait()
         if revision_of(message.message_id) in self.refused:
             raise BrokerUnavailable(cause="refused")
 
 
-async def test_nothing_is_marked_before_it_is_confirmed(lead, commit, mark, eventually):
+async def test_nothing_is_marked_before_it_is_confirmed(
+    lead: Any, commit: Any, mark: Any, eventually: Eventually
+) -> None:
     gate = Gate()
     await lead(gate)
     await commit(worker(1), worker(2))
@@ -339,8 +366,8 @@ async def test_nothing_is_marked_before_it_is_confirmed(lead, commit, mark, even
 
 
 async def test_while_a_confirm_is_awaited_nothing_of_the_database_is_held(
-    lead, commit, pool, database, eventually
-):
+    lead: Any, commit: Any, pool: asyncpg.Pool, database: str, eventually: Eventually
+) -> None:
     gate = Gate()
     leader = await lead(gate)
     await commit(worker(1))
@@ -356,8 +383,8 @@ async def test_while_a_confirm_is_awaited_nothing_of_the_database_is_held(
 
 
 async def test_what_follows_a_refused_message_of_the_same_entity_waits_for_it(
-    lead, commit, mark, eventually
-):
+    lead: Any, commit: Any, mark: Any, eventually: Eventually
+) -> None:
     gate = Gate(refused=[3])
     await lead(gate)
     await commit(worker(1), worker(2), worker(1), worker(2), worker(1))
@@ -371,8 +398,8 @@ async def test_what_follows_a_refused_message_of_the_same_entity_waits_for_it(
 
 
 async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_was_not(
-    lead, commit, mark, eventually
-):
+    lead: Any, commit: Any, mark: Any, eventually: Eventually
+) -> None:
     gate = Gate(refused=[1])
     await lead(gate)
     await commit(worker(1), worker(2))
@@ -386,8 +413,8 @@ async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_
 
 
 async def test_what_was_confirmed_under_a_revision_of_a_lost_history_is_sent_in_the_restored_one(
-    lead, commit, mark, pool, eventually
-):
+    lead: Any, commit: Any, mark: Any, pool: asyncpg.Pool, eventually: Eventually
+) -> None:
     gate = Gate(refused=[1])
     await lead(gate)
     await commit(worker(1), worker(2))
@@ -406,8 +433,8 @@ async def test_what_was_confirmed_under_a_revision_of_a_lost_history_is_sent_in_
 
 
 async def test_a_queue_that_is_full_holds_the_mark_and_gets_all_in_order_once_it_is_read(
-    connect, lead, commit, mark, broker, eventually
-):
+    connect: Any, lead: Any, commit: Any, mark: Any, broker: str, eventually: Eventually
+) -> None:
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         full = await channel.declare_queue(
@@ -419,7 +446,7 @@ async def test_a_queue_that_is_full_holds_the_mark_and_gets_all_in_order_once_it
         await eventually(lambda: is_marked(mark, 2))
         reader = Consumer()
 
-        async def has_read_all():
+        async def has_read_all() -> Any:
             while message := await full.get(no_ack=True, fail=False):
                 reader.arrived.append(message)
             return await mark() == 12 and len(reader.revisions) == 12
@@ -429,7 +456,9 @@ async def test_a_queue_that_is_full_holds_the_mark_and_gets_all_in_order_once_it
         assert revisions == sorted(revisions)
 
 
-async def test_a_frozen_leader_that_wakes_does_not_move_the_mark(lead, commit, mark, eventually):
+async def test_a_frozen_leader_that_wakes_does_not_move_the_mark(
+    lead: Any, commit: Any, mark: Any, eventually: Eventually
+) -> None:
     frozen, working = Gate(), Gate(refused=[2])
     old = await lead(frozen)
     await commit(worker(1), worker(2), worker(3))
@@ -444,8 +473,8 @@ async def test_a_frozen_leader_that_wakes_does_not_move_the_mark(lead, commit, m
 
 
 async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
-    lead, commit, mark, pool, eventually
-):
+    lead: Any, commit: Any, mark: Any, pool: asyncpg.Pool, eventually: Eventually
+) -> None:
     gates = [Gate(), Gate()]
     for gate in gates:
         gate.opened.set()
@@ -464,7 +493,9 @@ async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
         assert await count_unsent(connection) == 0
 
 
-async def test_transitions_that_are_gone_hold_up_nothing(lead, commit, mark, pool, eventually):
+async def test_transitions_that_are_gone_hold_up_nothing(
+    lead: Any, commit: Any, mark: Any, pool: asyncpg.Pool, eventually: Eventually
+) -> None:
     await commit(*(worker(i) for i in range(1, 6)))
     await pool.execute("DELETE FROM transitions WHERE revision < 4")
     gate = Gate()
@@ -475,8 +506,8 @@ async def test_transitions_that_are_gone_hold_up_nothing(lead, commit, mark, poo
 
 
 async def test_a_commit_of_our_own_is_sent_at_once_when_the_relay_is_woken(
-    lead, commit, mark, eventually
-):
+    lead: Any, commit: Any, mark: Any, eventually: Eventually
+) -> None:
     gate = Gate()
     gate.opened.set()
     leader = await lead(gate, poll_seconds=3600)

@@ -9,21 +9,24 @@ import logging
 import re
 import sys
 import threading
+from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import aio_pika
 import pytest
 
 from manman_status.reporter import StatusReporter, ThreadedStatusReporter
+from tests.kinds import Eventually, FetchRows, Role, StartRole
 
 README = Path(__file__).parents[2] / "README.md"
 LABELS = {"group": "eu-1", "version": "1.4.2"}
 
 
 @pytest.fixture
-async def passing(broker):
+async def passing(broker: str) -> AsyncIterator[Any]:
     """All that workers send on the inbound exchange, in its order, from before any processor
     declares a queue."""
     async with await aio_pika.connect(broker) as connection:
@@ -34,7 +37,7 @@ async def passing(broker):
             await queue.bind(inbound, key)
         passed = []
 
-        async def take():
+        async def take() -> Any:
             while message := await queue.get(no_ack=True, fail=False):
                 body = json.loads(message.body)
                 if body["command_type"] != "CANARY":
@@ -44,15 +47,15 @@ async def passing(broker):
         yield take
 
 
-async def kinds(passing):
+async def kinds(passing: Any) -> list[Any]:
     return [body["command_type"] for _, body in await passing()]
 
 
-async def worker_is(rows, status, reason):
+async def worker_is(rows: FetchRows, status: Any, reason: Any) -> Any:
     return await rows("SELECT * FROM workers WHERE status = $1 AND reason = $2", status, reason)
 
 
-async def servers(rows):
+async def servers(rows: FetchRows) -> list[Any]:
     found = await rows(
         "SELECT instance_id, status, evidence FROM server_instances ORDER BY instance_id"
     )
@@ -66,7 +69,9 @@ ENDED = [
 ]
 
 
-async def test_an_asyncio_worker_reports_its_whole_life(processor, broker, rows, eventually):
+async def test_an_asyncio_worker_reports_its_whole_life(
+    processor: Role, broker: str, rows: FetchRows, eventually: Eventually
+) -> None:
     async with StatusReporter(broker, worker_id=7, interval_seconds=1, labels=LABELS) as report:
         await report.server_started(31, game_server_config_id=3)
         await report.server_started(32)
@@ -91,11 +96,13 @@ async def test_an_asyncio_worker_reports_its_whole_life(processor, broker, rows,
     assert configs == [{"game_server_config_id": 3}]
 
 
-async def test_a_threaded_worker_reports_its_whole_life(processor, broker, rows, eventually):
-    def work():
+async def test_a_threaded_worker_reports_its_whole_life(
+    processor: Role, broker: str, rows: FetchRows, eventually: Eventually
+) -> None:
+    def work() -> None:
         """As ManMan's workers are: a thread for each server, and nobody knows of an event loop."""
 
-        def run_server(instance_id, exit_code):
+        def run_server(instance_id: int, exit_code: Any) -> None:
             report.server_started(instance_id)
             assert may_end.wait(20)
             report.server_stopped(instance_id, exit_code=exit_code)
@@ -127,12 +134,12 @@ async def test_a_threaded_worker_reports_its_whole_life(processor, broker, rows,
 
 
 async def test_heartbeats_come_in_time_and_jittered_with_the_whole_inventory(
-    broker, passing, eventually
-):
-    async def beats():
+    broker: str, passing: Any, eventually: Eventually
+) -> None:
+    async def beats() -> list[Any]:
         return [body for _, body in await passing() if body["command_type"] == "HEARTBEAT"]
 
-    async def five_beats():
+    async def five_beats() -> bool:
         return len(await beats()) >= 5
 
     async with StatusReporter(broker, worker_id=7, interval_seconds=1) as report:
@@ -154,11 +161,13 @@ async def test_heartbeats_come_in_time_and_jittered_with_the_whole_inventory(
     assert len(set(numbers)) == len(numbers)
 
 
-async def test_lifecycle_events_are_persistent_and_heartbeats_are_not(broker, passing, eventually):
+async def test_lifecycle_events_are_persistent_and_heartbeats_are_not(
+    broker: str, passing: Any, eventually: Eventually
+) -> None:
     async with StatusReporter(broker, worker_id=7) as report:
         await report.server_started(31)
 
-        async def beaten():
+        async def beaten() -> bool:
             return "HEARTBEAT" in await kinds(passing)
 
         await eventually(beaten)
@@ -187,8 +196,10 @@ class BrokenError(Exception):
     ],
     ids=["exception", "exit-1", "exit-0", "interrupt"],
 )
-async def test_a_crash_says_nothing_more_than_what_was_said_before(broker, passing, end, stopped):
-    async def work():
+async def test_a_crash_says_nothing_more_than_what_was_said_before(
+    broker: str, passing: Any, end: Any, stopped: Any
+) -> None:
+    async def work() -> None:
         async with StatusReporter(broker, worker_id=7) as report:
             await report.server_started(31)
             raise end
@@ -199,10 +210,10 @@ async def test_a_crash_says_nothing_more_than_what_was_said_before(broker, passi
     assert said == ["WORKER_STARTED", "SERVER_STARTED", *(["WORKER_STOPPED"] if stopped else [])]
 
 
-async def test_a_worker_that_is_cancelled_stopped_in_order(broker, passing):
+async def test_a_worker_that_is_cancelled_stopped_in_order(broker: str, passing: Any) -> None:
     inside = asyncio.Event()
 
-    async def work():
+    async def work() -> None:
         async with StatusReporter(broker, worker_id=7):
             inside.set()
             await asyncio.Event().wait()
@@ -216,8 +227,12 @@ async def test_a_worker_that_is_cancelled_stopped_in_order(broker, passing):
 
 
 async def test_events_wait_for_the_first_processor_and_are_then_all_there(
-    broker, start_processor, rows, eventually, caplog
-):
+    broker: str,
+    start_processor: StartRole,
+    rows: FetchRows,
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """On a broker where nobody has declared anything."""
     with caplog.at_level(logging.INFO):
         async with StatusReporter(broker, worker_id=7, interval_seconds=1) as report:
@@ -236,13 +251,13 @@ async def test_events_wait_for_the_first_processor_and_are_then_all_there(
 
 
 async def test_what_its_thread_logs_has_the_context_of_whoever_started_it(
-    broker, passing, eventually, caplog
-):
+    broker: str, passing: Any, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
     whose = contextvars.ContextVar("whose", default="nobody's")
     seen = []
     log = logging.getLogger("manman_status.reporter")
 
-    def note(record):
+    def note(record: Any) -> bool:
         seen.append((threading.current_thread() is threading.main_thread(), whose.get()))
         return True
 
@@ -256,7 +271,9 @@ async def test_what_its_thread_logs_has_the_context_of_whoever_started_it(
     assert (False, "worker 7's") in seen
 
 
-async def test_a_worker_keeps_its_other_connections_logs(broker, passing, caplog):
+async def test_a_worker_keeps_its_other_connections_logs(
+    broker: str, passing: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """Only what the AMQP library says about the reporter's own connection is left out."""
     async with StatusReporter("amqp://guest:guest@127.0.0.1:9/", worker_id=7):
         with pytest.raises(ConnectionError):
@@ -264,7 +281,9 @@ async def test_a_worker_keeps_its_other_connections_logs(broker, passing, caplog
     assert [record for record in caplog.records if record.name == "aiormq.connection"]
 
 
-async def test_the_readme_s_worker_is_reported(processor, broker, rows, eventually):
+async def test_the_readme_s_worker_is_reported(
+    processor: Role, broker: str, rows: FetchRows, eventually: Eventually
+) -> None:
     [program] = re.findall(
         r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
@@ -291,8 +310,8 @@ with ThreadedStatusReporter("amqp://guest:guest@127.0.0.1:25673/", worker_id=7) 
 
 @pytest.mark.parametrize("kind", ["asyncio", "threads"])
 async def test_sigterm_is_a_normal_stop_of_a_worker_that_does_not_handle_it(
-    kind, processor, broker, rows, eventually
-):
+    kind: Any, processor: Role, broker: str, rows: FetchRows, eventually: Eventually
+) -> None:
     programs = re.findall(
         r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )

@@ -7,7 +7,9 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -15,7 +17,8 @@ import httpx
 import pytest
 
 from manman_status.cli.client import Client
-from manman_status.cli.watched import Fleet
+from manman_status.cli.watched import FleetView
+from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.processor.leader.history import HistoryCheck
@@ -25,6 +28,8 @@ from manman_status.store.pool import create_pool
 from manman_status.store.relay import mark_sent, read_sent_revision
 from manman_status.store.writes import append_transitions
 from tests.events import Reader, revision_of
+from tests.kinds import Eventually, FetchRows, StartRole
+from tests.messaging import Publisher
 
 GO_BACK = """
 WITH dropped AS (DELETE FROM transitions WHERE revision > $1)
@@ -38,35 +43,35 @@ class Backup:
     """Of the test's database, on the same server. While it is taken and restored, nobody can
     connect."""
 
-    def __init__(self, server, database, eventually):
+    def __init__(self, server: Any, database: str, eventually: Eventually) -> None:
         self._server = server
         self._eventually = eventually
         self._name = urlsplit(database).path[1:]
         self._copy = f"{self._name}_backup"
 
-    async def take(self):
+    async def take(self) -> None:
         async with self._nobody_connected() as connection:
             await connection.execute(f"CREATE DATABASE {self._copy} TEMPLATE {self._name}")
 
-    async def restore(self):
+    async def restore(self) -> None:
         async with self._nobody_connected() as connection:
             await connection.execute(f"ALTER DATABASE {self._name} RENAME TO {self._name}_gone")
             await connection.execute(f"ALTER DATABASE {self._copy} RENAME TO {self._name}")
 
-    async def drop(self):
+    async def drop(self) -> None:
         connection = await asyncpg.connect(self._server.url)
         for name in (f"{self._name}_gone", self._copy):
             await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         await connection.close()
 
-    async def _is_alone(self, connection):
+    async def _is_alone(self, connection: Any) -> bool:
         return not await connection.fetchval(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1",
             self._name,
         )
 
     @asynccontextmanager
-    async def _nobody_connected(self):
+    async def _nobody_connected(self) -> AsyncIterator[Any]:
         connection = await asyncpg.connect(self._server.url)
         await connection.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS false")
         await self._eventually(lambda: self._is_alone(connection))
@@ -76,23 +81,25 @@ class Backup:
 
 
 @pytest.fixture
-async def backup(postgres, database, eventually):
+async def backup(
+    postgres: EmbeddedPostgres, database: str, eventually: Eventually
+) -> AsyncIterator[Any]:
     backup = Backup(postgres, database, eventually)
     yield backup
     await backup.drop()
 
 
 @pytest.fixture
-async def pool(database):
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     async with create_pool(database, application="test", size=3, timeout_seconds=5) as pool:
         yield pool
 
 
 @pytest.fixture
-def change(pool):
+def change(pool: asyncpg.Pool) -> Any:
     """Writes a transition of each of these workers."""
 
-    async def write(*worker_ids, status=StatusType.RUNNING):
+    async def write(*worker_ids: Any, status: Any = StatusType.RUNNING) -> None:
         made = [
             Transition(Entity.WORKER, number, None, status, Reason.REPORTED, {})
             for number in worker_ids
@@ -103,11 +110,11 @@ def change(pool):
     return write
 
 
-async def epoch_of(pool):
+async def epoch_of(pool: asyncpg.Pool) -> Any:
     return await pool.fetchval("SELECT epoch FROM revision_counter")
 
 
-async def started(publish, *worker_ids):
+async def started(publish: Publisher, *worker_ids: Any) -> None:
     for number in worker_ids:
         event = {
             "command_type": "WORKER_STARTED",
@@ -118,19 +125,25 @@ async def started(publish, *worker_ids):
         await publish(event, f"worker.{number}.lifecycle")
 
 
-async def follow(http, reader, events):
+async def follow(http: httpx.AsyncClient, reader: Any, events: Any) -> None:
     async with aclosing(reader.read(http)) as reading:
         async for event in reading:
             events.append(event)
 
 
-def workers(events):
+def workers(events: Any) -> list[Any]:
     return [event.data["entity_id"] for event in events if event.kind == "transition"]
 
 
 async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
-    start_processor, start_api, publish, backup, rows, database, eventually
-):
+    start_processor: StartRole,
+    start_api: StartRole,
+    publish: Publisher,
+    backup: Backup,
+    rows: FetchRows,
+    database: str,
+    eventually: Eventually,
+) -> None:
     """One stream stays open, one client comes later with its old id, `events` and `watch` run all
     the time."""
     api = await start_api(database_timeout_seconds=5, answer_cache_ms=0)
@@ -148,7 +161,7 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
             stderr=asyncio.subprocess.PIPE,
         )
         client = Client(load_settings(url=api.url))
-        watch = Fleet(client, None)
+        watch = FleetView(client, None)
         await started(publish, *range(101, 121))
         await eventually(lambda: len(workers(events)) == 22)
         await asyncio.to_thread(watch.look)
@@ -193,7 +206,7 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
         )
         client._http.close()
 
-        async def said_all():
+        async def said_all() -> None:
             while not {201, 202, 203, 204, 205} <= {
                 json.loads(line)["entity_id"] for line in lines
             }:
@@ -207,7 +220,9 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def test_an_api_alone_notices_that_revisions_went_back(start_api, pool, change, eventually):
+async def test_an_api_alone_notices_that_revisions_went_back(
+    start_api: StartRole, pool: asyncpg.Pool, change: Any, eventually: Eventually
+) -> None:
     """No processor runs: all may have been started after the restore, and know of nothing."""
     api = await start_api()
     await change(1, 2)
@@ -230,7 +245,9 @@ async def test_an_api_alone_notices_that_revisions_went_back(start_api, pool, ch
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def test_a_revision_that_was_not_given_out_is_410(start_api, change, pool):
+async def test_a_revision_that_was_not_given_out_is_410(
+    start_api: StartRole, change: Any, pool: asyncpg.Pool
+) -> None:
     api = await start_api()
     await change(1, 2, 3)
     epoch = await epoch_of(pool)
@@ -252,7 +269,7 @@ async def test_a_revision_that_was_not_given_out_is_410(start_api, change, pool)
 
 
 @asynccontextmanager
-async def checking(pool):
+async def checking(pool: asyncpg.Pool) -> AsyncIterator[Any]:
     check = HistoryCheck(pool, interval_seconds=0.1)
     running = asyncio.create_task(check.run())
     try:
@@ -262,11 +279,13 @@ async def checking(pool):
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def has_seen(check, revision):
+async def has_seen(check: Any, revision: Any) -> Any:
     return check._seen is not None and check._seen.counter == revision
 
 
-async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(pool, change, eventually):
+async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
+    pool: asyncpg.Pool, change: Any, eventually: Eventually
+) -> None:
     """Once, whoever else notices it, and with what the histories have in common."""
     await change(1, 2, 3)
     await pool.execute(LONG_AGO, 2)
@@ -289,8 +308,8 @@ async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(pool, chan
 
 
 async def test_other_transitions_under_revisions_that_were_seen_are_another_history(
-    pool, change, eventually
-):
+    pool: asyncpg.Pool, change: Any, eventually: Eventually
+) -> None:
     """Another processor, which had seen less, has written as many as were lost before anybody
     looked."""
     await change(1, 2, 3)
@@ -307,7 +326,9 @@ async def test_other_transitions_under_revisions_that_were_seen_are_another_hist
     assert (after["previous_epoch"], after["epoch_begins_after"]) == (before, 1)
 
 
-async def test_what_retention_drops_is_no_other_history(pool, change, eventually):
+async def test_what_retention_drops_is_no_other_history(
+    pool: asyncpg.Pool, change: Any, eventually: Eventually
+) -> None:
     await change(1, 2, 3)
     before = await epoch_of(pool)
     async with checking(pool) as check:
@@ -319,7 +340,7 @@ async def test_what_retention_drops_is_no_other_history(pool, change, eventually
     assert await epoch_of(pool) == before
 
 
-async def test_two_who_notice_at_once_begin_one_epoch(pool, change):
+async def test_two_who_notice_at_once_begin_one_epoch(pool: asyncpg.Pool, change: Any) -> None:
     await change(1)
     async with pool.acquire() as connection:
         found = await look(connection)
@@ -330,8 +351,8 @@ async def test_two_who_notice_at_once_begin_one_epoch(pool, change):
 
 
 async def test_what_was_sent_of_a_history_that_is_gone_is_not_marked_in_the_restored_one(
-    pool, change
-):
+    pool: asyncpg.Pool, change: Any
+) -> None:
     """The confirm of a transition comes after another has got its revision."""
     await change(1, 2, 3)
     at = await pool.fetchval("SELECT at FROM transitions WHERE revision = 3")

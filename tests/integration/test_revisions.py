@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -18,22 +20,24 @@ BATCHES = 60
 
 
 @pytest.fixture
-async def pool(database):
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     async with create_pool(
         database, application="test", size=WRITERS + 2, timeout_seconds=10
     ) as pool:
         yield pool
 
 
-def transition(entity_id):
+def transition(entity_id: Any) -> Any:
     return Transition(Entity.WORKER, entity_id, None, StatusType.RUNNING, Reason.REPORTED, {})
 
 
-async def test_a_tailing_reader_misses_nothing_of_many_concurrent_writers(pool):
+async def test_a_tailing_reader_misses_nothing_of_many_concurrent_writers(
+    pool: asyncpg.Pool,
+) -> None:
     written = asyncio.Event()
     seen = []
 
-    async def write(writer):
+    async def write(writer: Any) -> None:
         rng = random.Random(writer)
         for batch in range(BATCHES):
             async with pool.acquire() as connection, connection.transaction():
@@ -46,7 +50,7 @@ async def test_a_tailing_reader_misses_nothing_of_many_concurrent_writers(pool):
                 # held.
                 await connection.execute("SELECT pg_sleep($1)", rng.random() * 0.004)
 
-    async def tail():
+    async def tail() -> None:
         last = 0
         while True:
             done = written.is_set()
@@ -66,8 +70,8 @@ async def test_a_tailing_reader_misses_nothing_of_many_concurrent_writers(pool):
     assert seen == list(range(1, total + 1))
 
 
-async def test_a_rolled_back_batch_leaves_no_gap(pool):
-    async def fail():
+async def test_a_rolled_back_batch_leaves_no_gap(pool: asyncpg.Pool) -> None:
+    async def fail() -> None:
         async with pool.acquire() as connection, connection.transaction():
             await append_transitions(connection, [transition(1), transition(2)])
             await connection.execute("SELECT 1 / 0")

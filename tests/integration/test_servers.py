@@ -23,7 +23,7 @@ from manman_status.dev.rabbitmq import BANNER, EmbeddedRabbitMQ, rabbitmq_server
 from manman_status.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from tests.conftest import Eventually, ProcessTree
+    from tests.kinds import Eventually, ProcessTree
 
 PARENT = """
 import sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -31,7 +32,7 @@ LIFE = (
 COUNTS = "seq", "stopped_seq", "labels_seq", "interval_seq", "inventory_seq"
 
 
-def steady(worker_id, now, life):
+def steady(worker_id: int, now: Any, life: Any) -> Any:
     return Worker(
         worker_id=worker_id,
         created_date=now - timedelta(days=1),
@@ -49,7 +50,7 @@ def steady(worker_id, now, life):
     )
 
 
-def changes(now, life):
+def changes(now: Any, life: Any) -> list[Any]:
     """What may be otherwise in a row than in a steady one: fields with the values that they may
     have."""
     at = [0, life - 1, life, life + 1, life + 60_000_000, microseconds(now)]
@@ -77,7 +78,7 @@ def changes(now, life):
     ]
 
 
-def odd(beat, chance, now, life):
+def odd(beat: Any, chance: Any, now: Any, life: Any) -> Any:
     name, values = chance.choice(
         [
             ("incarnation", [1, life - 1, life + 1, microseconds(now)]),
@@ -91,7 +92,7 @@ def odd(beat, chance, now, life):
     return msgspec.structs.replace(beat, **{name: chance.choice(values)})
 
 
-async def merged(connection, beats, now):
+async def merged(connection: Any, beats: Any, now: Any) -> Any:
     """The transitions of merging these."""
     rows = Rows()
     await lock_workers(connection, beats, rows)
@@ -101,13 +102,13 @@ async def merged(connection, beats, now):
     return rows.transitions
 
 
-async def kept(connection):
+async def kept(connection: Any) -> list[Any]:
     return [
         tuple(row) for row in await connection.fetch("SELECT * FROM workers ORDER BY worker_id")
     ]
 
 
-async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database):
+async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database: str) -> None:
     chance = random.Random(5)
     async with (
         create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
@@ -151,7 +152,7 @@ async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database):
             assert found == wanted
 
 
-async def test_all_workers_of_a_batch_are_locked_at_once(database):
+async def test_all_workers_of_a_batch_are_locked_at_once(database: str) -> None:
     """In one order: a batch that locked some of them later could wait for another batch that waits
     for it."""
     async with create_pool(database, application="test", size=2, timeout_seconds=30) as pool:

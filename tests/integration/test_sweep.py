@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
+import asyncpg
 import pytest
 
 from manman_status.domain.guard import GuardRules
@@ -20,6 +23,7 @@ from manman_status.store.pool import create_pool
 from manman_status.store.sweep import read_guards
 from manman_status.store.writes import lock_instances, lock_workers, store_rows, transaction_time
 from tests.builders import START
+from tests.kinds import FetchRows
 
 RULES = SweepRules(
     default_interval=10,
@@ -41,11 +45,11 @@ STATUSES = (
 OBSERVE = "UPDATE observation SET observed_through = $1, resumed_at = $2, advanced_at = $1"
 
 
-def some_rows(chance, now, *, silent_share):
+def some_rows(chance: Any, now: Any, *, silent_share: Any) -> Any:
     """No time of theirs is within two seconds of an edge: the database's clock goes on while it
     sweeps."""
 
-    def ago(*seconds):
+    def ago(*seconds: Any) -> Any:
         return now - timedelta(seconds=chance.choice(seconds))
 
     rows = Rows()
@@ -89,7 +93,7 @@ def some_rows(chance, now, *, silent_share):
     return rows
 
 
-def told(rows):
+def told(rows: FetchRows) -> dict[str, Any]:
     """What a person sees of all of them; the reasons that the sweep gives with what they rest
     on."""
     return {
@@ -105,7 +109,9 @@ def told(rows):
 
 @pytest.mark.parametrize("silent_share", [0.05, 0.3, 0.9])
 @pytest.mark.parametrize(("lag", "unbroken"), [(0.2, 3600), (2, 45), (0.2, 10)])
-async def test_both_lose_the_same_and_hold_the_same(database, silent_share, lag, unbroken):
+async def test_both_lose_the_same_and_hold_the_same(
+    database: str, silent_share: Any, lag: Any, unbroken: Any
+) -> None:
     chance = random.Random(f"{silent_share} {lag} {unbroken}")
     async with create_pool(database, application="test", size=2, timeout_seconds=10) as pool:
         async with pool.acquire() as connection, connection.transaction():
@@ -153,22 +159,22 @@ class LeaderDiedError(Exception):
     pass
 
 
-def dies():
+def dies() -> None:
     raise LeaderDiedError
 
 
 @pytest.fixture
-async def pool(database):
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     async with create_pool(database, application="test", size=2, timeout_seconds=60) as pool:
         await pool.execute(OBSERVE, await pool.fetchval("SELECT now()"), START)
         yield pool
 
 
-async def fill(pool, workers, *, silent, groups):
+async def fill(pool: asyncpg.Pool, workers: Any, *, silent: Any, groups: Any) -> None:
     await pool.execute(FILL_WORKERS, workers, silent, groups)
 
 
-async def sweep_once(pool, *, wake=lambda: None):
+async def sweep_once(pool: asyncpg.Pool, *, wake: Any = lambda: None) -> None:
     """As a leader that has just begun to lead."""
     async with pool.acquire() as connection:
         await connection.execute("UPDATE leases SET expires_at = now()")
@@ -180,18 +186,18 @@ async def sweep_once(pool, *, wake=lambda: None):
     await sweeper.sweep(token)
 
 
-async def sizes(pool):
+async def sizes(pool: asyncpg.Pool) -> list[Any]:
     """How many workers and instances each transaction was about."""
     return [tuple(row) for row in await pool.fetch(SIZES)]
 
 
-async def test_a_sweep_marks_many_workers_in_pieces(pool):
+async def test_a_sweep_marks_many_workers_in_pieces(pool: asyncpg.Pool) -> None:
     await fill(pool, 2_500, silent=2_500, groups=1_250)
     await sweep_once(pool)
     assert await sizes(pool) == [(1_000, 0), (1_000, 0), (500, 0)]
 
 
-async def test_a_worker_with_many_servers_is_lost_in_pieces(pool):
+async def test_a_worker_with_many_servers_is_lost_in_pieces(pool: asyncpg.Pool) -> None:
     await fill(pool, 1, silent=1, groups=1)
     await pool.execute(FILL_INSTANCES, 11_000, 1, None)
     await sweep_once(pool)
@@ -201,7 +207,9 @@ async def test_a_worker_with_many_servers_is_lost_in_pieces(pool):
 
 
 @pytest.mark.parametrize("is_missing", [True, False])
-async def test_many_servers_that_are_missing_or_abandoned_end_in_pieces(pool, is_missing):
+async def test_many_servers_that_are_missing_or_abandoned_end_in_pieces(
+    pool: asyncpg.Pool, is_missing: Any
+) -> None:
     await fill(pool, 1, silent=0, groups=1)
     if not is_missing:
         await pool.execute("UPDATE workers SET status = 'COMPLETE'")
@@ -210,7 +218,7 @@ async def test_many_servers_that_are_missing_or_abandoned_end_in_pieces(pool, is
     assert await sizes(pool) == [(0, 5_000), (0, 1_000)]
 
 
-async def test_guards_of_many_groups_are_written_and_end(pool):
+async def test_guards_of_many_groups_are_written_and_end(pool: asyncpg.Pool) -> None:
     await fill(pool, 4_500, silent=4_500, groups=1_500)
     await sweep_once(pool)
     assert (await pool.fetchval("SELECT count(*) FROM guards"), await sizes(pool)) == (1_500, [])
@@ -229,8 +237,8 @@ async def test_guards_of_many_groups_are_written_and_end(pool):
     ],
 )
 async def test_what_a_leader_that_dies_between_pieces_leaves_the_next_one_completes(
-    pool, workers, silent, guard
-):
+    pool: asyncpg.Pool, workers: Any, silent: Any, guard: Any
+) -> None:
     await fill(pool, workers, silent=silent, groups=1)
     if guard:
         await pool.execute(HELD, "g0", *guard)
@@ -242,7 +250,9 @@ async def test_what_a_leader_that_dies_between_pieces_leaves_the_next_one_comple
     assert await pool.fetchval("SELECT count(*) FROM guards") == 0
 
 
-async def test_a_leader_that_dies_while_it_releases_a_group_leaves_it_on_hold(pool):
+async def test_a_leader_that_dies_while_it_releases_a_group_leaves_it_on_hold(
+    pool: asyncpg.Pool,
+) -> None:
     """The next one goes on at the limited rate, and does not begin the hold again."""
     await fill(pool, 12_000, silent=12_000, groups=1)
     await pool.execute(HELD, "g0", 61, None)

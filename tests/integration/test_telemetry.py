@@ -12,8 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 import aio_pika
 import httpx
@@ -21,6 +23,7 @@ import pytest
 
 from manman_status.dev.ports import free_port
 from tests.collector import OFTEN, collecting
+from tests.kinds import Eventually, FetchRows, StartRole
 
 PROCESSOR, API = "manman-status-processor", "manman-status-api"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -28,23 +31,23 @@ TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-def often(monkeypatch):
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The roles export without delay."""
     for name, value in OFTEN.items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
-def collector(often):
+def collector(often: Any) -> Iterator[Any]:
     with collecting() as collector:
         yield collector
 
 
 @pytest.fixture
-def run(broker, collector):
+def run(broker: str, collector: Any) -> Any:
     """Runs Python with these arguments, in an environment with a collector and the broker."""
 
-    def run(*arguments):
+    def run(*arguments: Any) -> Any:
         environment = {
             "MANMAN_STATUS_OTLP_ENDPOINT": collector.url,
             "MANMAN_STATUS_RABBITMQ_URL": broker,
@@ -62,7 +65,7 @@ def run(broker, collector):
 
 
 @pytest.fixture
-async def changes(broker):
+async def changes(broker: str) -> AsyncIterator[Any]:
     """What is republished: `(body, headers)` of each message, as it arrives."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
@@ -71,7 +74,7 @@ async def changes(broker):
         await queue.bind(exchange, "#")
         arrived = []
 
-        async def see(message):
+        async def see(message: Any) -> None:
             arrived.append((message.body, dict(message.headers)))
 
         await queue.consume(see, no_ack=True)
@@ -79,8 +82,8 @@ async def changes(broker):
 
 
 async def test_one_trace_goes_from_the_report_to_the_republished_change(
-    start_processor, run, collector, changes, eventually
-):
+    start_processor: StartRole, run: Any, collector: Any, changes: Any, eventually: Eventually
+) -> None:
     await start_processor(otlp_endpoint=collector.url)
     run("-m", "manman_status", "publish", "started", "7")
 
@@ -127,8 +130,8 @@ asyncio.run(main())
 
 
 async def test_an_event_goes_on_in_the_trace_of_its_worker(
-    start_processor, run, collector, rows, eventually
-):
+    start_processor: StartRole, run: Any, collector: Any, rows: FetchRows, eventually: Eventually
+) -> None:
     await start_processor(otlp_endpoint=collector.url)
     trace_id = (await asyncio.to_thread(run, "-c", WORKER)).stdout.strip()
     await eventually(lambda: len(collector.trace(trace_id)) == 4)
@@ -145,17 +148,17 @@ async def test_an_event_goes_on_in_the_trace_of_its_worker(
 TRACEPARENTS = "SELECT traceparent FROM transitions ORDER BY revision"
 
 
-def started(worker_id):
+def started(worker_id: int) -> dict[str, Any]:
     return {"command_type": "WORKER_STARTED", "command_args": [worker_id]}
 
 
 @pytest.fixture
-async def send(broker):
+async def send(broker: str) -> AsyncIterator[Any]:
     """Publishes bodies at once, each with headers, to the lifecycle queue."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
 
-        async def send(*messages):
+        async def send(*messages: Any) -> None:
             exchange = await channel.get_exchange("internal_service_events", ensure=False)
             for body, headers in messages:
                 message = aio_pika.Message(json.dumps(body).encode(), headers=headers)
@@ -165,8 +168,8 @@ async def send(broker):
 
 
 async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_the_right_one(
-    start_processor, send, collector, rows, eventually
-):
+    start_processor: StartRole, send: Any, collector: Any, rows: FetchRows, eventually: Eventually
+) -> None:
     others = f"00-{TRACE[::-1]}-b7ad6b7169203331-01"
     processor = await start_processor(otlp_endpoint=collector.url, batch_max_wait_ms=1000)
     os.kill(processor.pid, signal.SIGSTOP)  # so that it finds all of it at once
@@ -199,8 +202,8 @@ async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_th
 
 
 async def test_what_the_database_refuses_leaves_its_neighbours_their_traces(
-    start_processor, send, collector, rows, eventually
-):
+    start_processor: StartRole, send: Any, collector: Any, rows: FetchRows, eventually: Eventually
+) -> None:
     await start_processor(otlp_endpoint=collector.url, batch_max_wait_ms=1000)
     await rows("ALTER TABLE workers ADD CONSTRAINT unlucky CHECK (worker_id <> 13)")
     others = f"00-{TRACE[::-1]}-b7ad6b7169203331-01"
@@ -234,8 +237,13 @@ async def test_what_the_database_refuses_leaves_its_neighbours_their_traces(
     ids=["none", "not sampled", "nonsense", "a number", "bytes", "a table"],
 )
 async def test_a_message_without_a_sampled_context_is_stored_and_not_traced(
-    headers, start_processor, send, collector, rows, eventually
-):
+    headers: Any,
+    start_processor: StartRole,
+    send: Any,
+    collector: Any,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     await start_processor(otlp_endpoint=collector.url)
     await send((started(1), headers))
     await eventually(lambda: rows("SELECT FROM workers"))
@@ -245,8 +253,8 @@ async def test_a_message_without_a_sampled_context_is_stored_and_not_traced(
 
 
 async def test_what_nobody_understands_is_seen_to_the_dead_letters(
-    start_processor, send, collector, eventually
-):
+    start_processor: StartRole, send: Any, collector: Any, eventually: Eventually
+) -> None:
     await start_processor(otlp_endpoint=collector.url)
     await send(({"command_type": "NONSENSE"}, {"traceparent": TRACEPARENT}))
     await eventually(
@@ -255,8 +263,8 @@ async def test_what_nobody_understands_is_seen_to_the_dead_letters(
 
 
 async def test_a_change_goes_on_in_its_trace_when_another_processor_publishes_it_later(
-    start_processor, send, collector, rows, eventually
-):
+    start_processor: StartRole, send: Any, collector: Any, rows: FetchRows, eventually: Eventually
+) -> None:
     first = await start_processor(otlp_endpoint=collector.url, lease_seconds=1)
     await send((started(1), {"traceparent": TRACEPARENT}))
     await eventually(lambda: rows("SELECT FROM relay WHERE sent_revision = 1"))
@@ -273,8 +281,8 @@ async def test_a_change_goes_on_in_its_trace_when_another_processor_publishes_it
 
 
 async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(
-    start_processor, send, collector, eventually
-):
+    start_processor: StartRole, send: Any, collector: Any, eventually: Eventually
+) -> None:
     await start_processor(otlp_endpoint=collector.url)
     await send((started(1), {}), (started(2), {}))
     named = {
@@ -300,7 +308,9 @@ async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(
     assert resource["service.instance.id"]
 
 
-async def test_requests_are_spans_and_measurements_by_their_route(start_api, collector, eventually):
+async def test_requests_are_spans_and_measurements_by_their_route(
+    start_api: StartRole, collector: Any, eventually: Eventually
+) -> None:
     api = await start_api(otlp_endpoint=collector.url, api_tokens="token-of-a-test")
     asker = {"Authorization": "Bearer token-of-a-test", "traceparent": TRACEPARENT}
     async with httpx.AsyncClient(base_url=api.url) as client:
@@ -331,8 +341,15 @@ async def test_requests_are_spans_and_measurements_by_their_route(start_api, col
 
 @pytest.mark.parametrize("state", ["closed", "fails", "hangs"])
 async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
-    state, start_processor, start_api, send, rows, often, eventually, monkeypatch
-):
+    state: Any,
+    start_processor: StartRole,
+    start_api: StartRole,
+    send: Any,
+    rows: FetchRows,
+    often: Any,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     if state == "hangs":
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
     with no_collector(state) as (url, attempts):
@@ -357,14 +374,14 @@ async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
 
 
 @contextmanager
-def no_collector(state):
+def no_collector(state: Any) -> Iterator[Any]:
     """An address where nobody listens, where all is refused, or where nothing is ever answered; and
     the attempts."""
     attempts = []
     listener = socket.create_server(("127.0.0.1", free_port()), backlog=100)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
-    def refuse():
+    def refuse() -> None:
         with suppress(OSError):
             while True:
                 connection, _ = listener.accept()
@@ -385,8 +402,8 @@ def no_collector(state):
 
 
 async def test_a_collector_that_comes_back_is_told_of_and_sent_what_is_new(
-    start_processor, often, eventually
-):
+    start_processor: StartRole, often: Any, eventually: Eventually
+) -> None:
     port = free_port()
     processor = await start_processor(otlp_endpoint=f"http://127.0.0.1:{port}")
     await eventually(lambda: "do not reach" in processor.log)
@@ -396,8 +413,8 @@ async def test_a_collector_that_comes_back_is_told_of_and_sent_what_is_new(
 
 
 async def test_a_collector_that_takes_traces_alone_is_told_of_once(
-    start_processor, send, collector, eventually
-):
+    start_processor: StartRole, send: Any, collector: Any, eventually: Eventually
+) -> None:
     collector.refused.add("/v1/metrics")
     processor = await start_processor(otlp_endpoint=collector.url)
     for worker_id in range(1, 4):
@@ -415,7 +432,9 @@ async def test_a_collector_that_takes_traces_alone_is_told_of_once(
 PATHS = ("/v1/traces", "/v1/metrics")
 
 
-async def test_what_is_left_is_sent_at_the_end(start_processor, collector, monkeypatch):
+async def test_what_is_left_is_sent_at_the_end(
+    start_processor: StartRole, collector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "60000")
     processor = await start_processor(otlp_endpoint=collector.url)
     assert collector.metrics == {}

@@ -7,8 +7,10 @@ import asyncio
 import json
 import re
 import shlex
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import aio_pika
@@ -17,6 +19,7 @@ import httpx
 import pytest
 from aio_pika.exceptions import ChannelClosed
 
+from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.store.canary_key import shared_secret
 from manman_status.wire.notices import (
     AlertAcknowledged,
@@ -26,6 +29,8 @@ from manman_status.wire.notices import (
     control_message,
 )
 from tests.integration.cli.conftest import manman_status
+from tests.kinds import Eventually, FetchRows, Role, StartRole
+from tests.messaging import Publisher
 
 __all__ = ["manman_status"]
 
@@ -38,20 +43,20 @@ RARE_CANARIES = {"canary_interval_seconds": 60}
 QUIET = SilenceAsked(silence_id="quiet1", seconds=3600, why="w")
 
 
-def beat(worker):
+def beat(worker: Any) -> dict[str, Any]:
     return {"command_type": "HEARTBEAT", "command_args": [str(worker)]}
 
 
-def forged_canary(*arguments, sent_at=FAR_AWAY):
+def forged_canary(*arguments: Any, sent_at: Any = FAR_AWAY) -> dict[str, Any]:
     return {"command_type": "CANARY", "command_args": ["host-1", *arguments], "sent_at": sent_at}
 
 
 @pytest.fixture
-def url_of(broker, rabbitmq):
+def url_of(broker: str, rabbitmq: EmbeddedRabbitMQ) -> Any:
     """The test's virtual host by the URL of a user whom docs/trust.md names, with the permissions
     it has there."""
 
-    def grant(user):
+    def grant(user: Any) -> Any:
         parts = urlsplit(broker)
         virtual_host = parts.path[1:]
         given = [arguments for arguments in GRANTS if user in arguments]
@@ -76,7 +81,7 @@ def url_of(broker, rabbitmq):
     return grant
 
 
-async def is_refused(url, exchange, key, body=b"{}"):
+async def is_refused(url: str, exchange: Any, key: Any, body: bytes = b"{}") -> bool:
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         to = (
@@ -91,23 +96,25 @@ async def is_refused(url, exchange, key, body=b"{}"):
     return False
 
 
-async def observed_through(rows):
+async def observed_through(rows: FetchRows) -> Any:
     [row] = await rows("SELECT observed_through FROM observation")
     return row["observed_through"]
 
 
-async def is_observed_anew(rows, eventually):
+async def is_observed_anew(rows: FetchRows, eventually: Eventually) -> None:
     """Everything until now is observed, by canaries."""
     [row] = await rows("SELECT clock_timestamp() AS now")
 
-    async def passed():
+    async def passed() -> Any:
         through = await observed_through(rows)
         return through is not None and row["now"] < through < row["now"] + timedelta(days=1)
 
     await eventually(passed)
 
 
-async def is_read_through(publish, rows, eventually, *, worker):
+async def is_read_through(
+    publish: Publisher, rows: FetchRows, eventually: Eventually, *, worker: Any
+) -> None:
     """What was published to either queue before has been stored, refused or ignored."""
     await publish(beat(worker), f"worker.{worker}.heartbeat")
     await publish(beat(worker + 1), f"worker.{worker + 1}.lifecycle")
@@ -117,8 +124,13 @@ async def is_read_through(publish, rows, eventually, *, worker):
 
 
 async def test_a_processor_runs_with_the_documented_rights(
-    start_processor, url_of, publish, rows, dead_letters, eventually
-):
+    start_processor: StartRole,
+    url_of: Any,
+    publish: Publisher,
+    rows: FetchRows,
+    dead_letters: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
+) -> None:
     url = url_of("manman-processor")
     first = await start_processor(rabbitmq_url=url)
     second = await start_processor(rabbitmq_url=url)
@@ -134,8 +146,14 @@ async def test_a_processor_runs_with_the_documented_rights(
 
 
 async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
-    start_processor, url_of, publisher_at, rows, dead_letters, manman_status, eventually
-):
+    start_processor: StartRole,
+    url_of: Any,
+    publisher_at: Callable[[str], Awaitable[Publisher]],
+    rows: FetchRows,
+    dead_letters: Callable[..., Awaitable[Any]],
+    manman_status: Any,
+    eventually: Eventually,
+) -> None:
     await start_processor(body_must_match_key=True)
     url = url_of("worker-7")
     say = await publisher_at(url)
@@ -175,7 +193,7 @@ async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
         await say(body, key)
     letters = []
 
-    async def all_refused():
+    async def all_refused() -> bool:
         letters.extend(await dead_letters())
         return len(letters) == len(lies)
 
@@ -190,8 +208,8 @@ async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
 
 
 async def test_an_operator_sends_control_messages_and_nothing_else(
-    processor, url_of, rows, manman_status, eventually
-):
+    processor: Role, url_of: Any, rows: FetchRows, manman_status: Any, eventually: Eventually
+) -> None:
     url = url_of("operator-ann")
     added = await manman_status(
         *("silence", "add", "--for", "1h", "--why", "w", "--group", "eu"), rabbitmq_url=url
@@ -205,7 +223,7 @@ async def test_an_operator_sends_control_messages_and_nothing_else(
     )
 
 
-async def test_a_consumer_of_alerts_reads_alerts_alone(processor, url_of):
+async def test_a_consumer_of_alerts_reads_alerts_alone(processor: Role, url_of: Any) -> None:
     url = url_of("pager")
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
@@ -220,8 +238,12 @@ async def test_a_consumer_of_alerts_reads_alerts_alone(processor, url_of):
 
 
 async def test_control_messages_are_taken_by_their_own_way_only(
-    processor, publish, rows, dead_letters, eventually
-):
+    processor: Role,
+    publish: Publisher,
+    rows: FetchRows,
+    dead_letters: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
+) -> None:
     body, key = control_message(QUIET), control_key(QUIET)
     await publish(body, "worker.alerts.lifecycle")
     await publish(control_message(AlertAcknowledged(1)), key, "manman.status.control")
@@ -232,7 +254,7 @@ async def test_control_messages_are_taken_by_their_own_way_only(
     assert await rows("SELECT 1 FROM workers") == []
     letters = {}
 
-    async def all_refused():
+    async def all_refused() -> bool:
         letters.update({headers["x-manman-error"]: body for body, headers in await dead_letters()})
         return len(letters) == 3
 
@@ -247,8 +269,12 @@ async def test_control_messages_are_taken_by_their_own_way_only(
 
 
 async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(
-    start_processor, publish, rows, depth, eventually
-):
+    start_processor: StartRole,
+    publish: Publisher,
+    rows: FetchRows,
+    depth: Callable[..., Awaitable[int]],
+    eventually: Eventually,
+) -> None:
     """The watermark stays where the one true canary has put it, whatever anybody says of a time."""
     processor = await start_processor(**RARE_CANARIES)
     before = await eventually(lambda: observed_through(rows))
@@ -270,8 +296,12 @@ async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(
 
 
 async def test_a_true_canary_sent_again_proves_no_more_than_it_did(
-    start_processor, publish, broker, rows, eventually
-):
+    start_processor: StartRole,
+    publish: Publisher,
+    broker: str,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange("internal_service_events", "topic", durable=True)
@@ -292,11 +322,11 @@ async def test_a_true_canary_sent_again_proves_no_more_than_it_did(
     assert await observed_through(rows) == before
 
 
-async def test_processors_that_start_at_once_agree_on_the_secret(database):
+async def test_processors_that_start_at_once_agree_on_the_secret(database: str) -> None:
     pool = await asyncpg.create_pool(database, min_size=8, max_size=8)
     async with pool:
 
-        async def read():
+        async def read() -> Any:
             async with pool.acquire() as connection:
                 return await shared_secret(connection)
 
@@ -306,8 +336,8 @@ async def test_processors_that_start_at_once_agree_on_the_secret(database):
 
 
 async def test_a_restored_backup_without_the_secret_blinds_nobody(
-    start_processor, rows, eventually
-):
+    start_processor: StartRole, rows: FetchRows, eventually: Eventually
+) -> None:
     await start_processor(canary_interval_seconds=0.2)
     await is_observed_anew(rows, eventually)
     await rows("WITH a AS (DELETE FROM processors) DELETE FROM canary_key")

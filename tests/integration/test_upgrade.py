@@ -9,6 +9,7 @@ from alembic import command
 
 from manman_status.store.migrate import alembic_config, migrate
 from manman_status.wire.topology import Topology
+from tests.kinds import Eventually, StartRole
 
 OLD_QUEUES = ["manman.status.heartbeats", "manman.status.lifecycle"]
 OLD_REPORT = """
@@ -23,8 +24,8 @@ ON CONFLICT (queue) DO UPDATE SET pending_sent = excluded.pending_sent, canaries
 
 
 async def test_the_queues_of_before_are_retired_and_their_processor_goes_on(
-    empty_database, start_processor, broker, eventually
-):
+    empty_database: str, start_processor: StartRole, broker: str, eventually: Eventually
+) -> None:
     await asyncio.to_thread(command.upgrade, alembic_config(empty_database), "0010")
     before = await asyncpg.connect(empty_database)
     await before.execute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -35,13 +35,13 @@ CONTROL_MESSAGES = [
 ]
 
 
-def seal(secret=b"s" * 32):
+def seal(secret: Any = b"s" * 32) -> Any:
     made = Seal()
     made.use(secret)
     return made
 
 
-def read(body, *, exchange=INBOUND, key, must_match=True):
+def read(body: Any, *, exchange: Any = INBOUND, key: Any, must_match: bool = True) -> Any:
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
     admission = Admission(
         seal(),
@@ -53,11 +53,11 @@ def read(body, *, exchange=INBOUND, key, must_match=True):
     return decode(body, admission.by(exchange, key))
 
 
-def command(kind, *arguments):
+def command(kind: Any, *arguments: Any) -> dict[str, Any]:
     return {"command_type": kind, "command_args": list(arguments)}
 
 
-def status_info(entity, identifier):
+def status_info(entity: Any, identifier: Any) -> dict[str, Any]:
     return {"entity_type": entity, "identifier": identifier, "status_type": "RUNNING"}
 
 
@@ -76,7 +76,7 @@ def status_info(entity, identifier):
         ([command("HEARTBEAT", "7"), command("SERVER_STARTED", "31", "7")], "worker.7.lifecycle"),
     ],
 )
-def test_an_event_fits_the_key_that_names_it(body, key):
+def test_an_event_fits_the_key_that_names_it(body: Any, key: Any) -> None:
     decoded = read(body, key=key)
     assert (decoded.poison, decoded.count) == ([], len(body) if isinstance(body, list) else 1)
 
@@ -98,27 +98,29 @@ def test_an_event_fits_the_key_that_names_it(body, key):
         (status_info("game_server_instance", 7), "worker.7.status"),
     ],
 )
-def test_an_event_under_the_key_of_another_is_refused_when_the_key_counts(body, key):
+def test_an_event_under_the_key_of_another_is_refused_when_the_key_counts(
+    body: Any, key: Any
+) -> None:
     [poison] = read(body, key=key).poison
     assert "body_must_match_key" in poison.reason
     assert read(body, key=key, must_match=False).poison == []
 
 
-def test_of_an_array_the_events_of_others_are_refused_alone():
+def test_of_an_array_the_events_of_others_are_refused_alone() -> None:
     beats = [command("HEARTBEAT", worker) for worker in (7, 8, 7)]
     decoded = read(beats, key="worker.7.heartbeat")
     assert [event.worker_id for event in decoded.events] == [7, 7]
     assert [json.loads(poison.body) for poison in decoded.poison] == [beats[1]]
 
 
-def test_every_control_message_has_a_key_of_its_own():
+def test_every_control_message_has_a_key_of_its_own() -> None:
     kinds = set(get_args(Notice)) - {CanarySent}
     assert CONTROL_KEYS.keys() == kinds == {type(message) for message in CONTROL_MESSAGES}
     assert len(set(CONTROL_KEYS.values())) == len(kinds)
 
 
 @pytest.mark.parametrize("message", CONTROL_MESSAGES)
-def test_a_control_message_needs_its_exchange_and_its_key(message):
+def test_a_control_message_needs_its_exchange_and_its_key(message: Any) -> None:
     body, key = control_message(message), control_key(message)
     assert read(body, exchange=CONTROL, key=key).notices == [message]
     for exchange, other in (
@@ -131,16 +133,23 @@ def test_a_control_message_needs_its_exchange_and_its_key(message):
         assert (decoded.notices, len(decoded.poison)) == ([], 1)
 
 
-def test_the_control_exchange_takes_no_events():
+def test_the_control_exchange_takes_no_events() -> None:
     [poison] = read(command("HEARTBEAT", "7"), exchange=CONTROL, key="worker.7.heartbeat").poison
     assert "takes control messages only" in poison.reason
 
 
-def signed(secret=b"s" * 32, *, kind="heartbeats", sender="host-1", sent_at=NOW, steps=2):
+def signed(
+    secret: Any = b"s" * 32,
+    *,
+    kind: str = "heartbeats",
+    sender: str = "host-1",
+    sent_at: Any = NOW,
+    steps: int = 2,
+) -> Any:
     return json.loads(seal(secret).signed_canary(kind, sender, sent_at, steps))
 
 
-def test_a_canary_counts_with_the_mac_of_its_kind_time_processor_and_clock_steps():
+def test_a_canary_counts_with_the_mac_of_its_kind_time_processor_and_clock_steps() -> None:
     true = signed()
     mac = true["command_args"][1]
     counted = CanarySent(NOW, "host-1", mac, 2, came_by="worker.canary-7.heartbeat")
@@ -159,7 +168,7 @@ def test_a_canary_counts_with_the_mac_of_its_kind_time_processor_and_clock_steps
         assert (decoded.notices, decoded.poison, decoded.ignored) == ([], [], 1)
 
 
-def test_without_the_secret_no_canary_counts():
+def test_without_the_secret_no_canary_counts() -> None:
     unready = Seal()
     [made] = decode(unready.signed_canary("heartbeats", "host-1", NOW, 0)).notices
     assert not unready.is_true("heartbeats", made)

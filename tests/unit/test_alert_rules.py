@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -44,11 +45,11 @@ from tests.builders import START
 NOW = START + timedelta(hours=1)
 
 
-def worker(worker_id=7, *, status=StatusType.LOST, **labels):
+def worker(worker_id: int = 7, *, status: Any = StatusType.LOST, **labels: Any) -> Any:
     return WorkerNow(worker_id, status, labels)
 
 
-def lost(of, *, lost_servers=0, held_since=None):
+def lost(of: Any, *, lost_servers: int = 0, held_since: Any = None) -> Any:
     return Change(
         at=NOW,
         entity=Entity.WORKER,
@@ -62,7 +63,7 @@ def lost(of, *, lost_servers=0, held_since=None):
     )
 
 
-def crashed(instance_id=31, *, on=None, config=None, **fields):
+def crashed(instance_id: int = 31, *, on: Any = None, config: Any = None, **fields: Any) -> Any:
     told = {
         "at": NOW,
         "old_status": StatusType.RUNNING,
@@ -79,7 +80,7 @@ def crashed(instance_id=31, *, on=None, config=None, **fields):
     )
 
 
-def scene(*changes, now=NOW, **fields):
+def scene(*changes: Any, now: Any = NOW, **fields: Any) -> Any:
     workers = {change.worker.worker_id: change.worker for change in changes if change.worker}
     instances = {
         change.entity_id: change.new_status
@@ -96,7 +97,7 @@ def scene(*changes, now=NOW, **fields):
     return Scene(now=now, changes=changes, **given)
 
 
-def opened(judgement):
+def opened(judgement: Any) -> dict[str, Any]:
     """Keys of what opened and is not over, each with its cause."""
     return {
         finding.key: cause
@@ -105,7 +106,7 @@ def opened(judgement):
     }
 
 
-def later(first, **fields):
+def later(first: Any, **fields: Any) -> Any:
     """A scene in which all that is open after `first` still is."""
     judge(first)
     return Scene(
@@ -113,11 +114,11 @@ def later(first, **fields):
     )
 
 
-def test_a_quiet_scene_has_nothing_to_tell():
+def test_a_quiet_scene_has_nothing_to_tell() -> None:
     assert judge(scene()).opened == []
 
 
-def test_a_lost_worker_is_critical_when_servers_went_with_it():
+def test_a_lost_worker_is_critical_when_servers_went_with_it() -> None:
     [(alone, _)] = judge(scene(lost(worker()))).opened
     [(loaded, _)] = judge(scene(lost(worker(group="eu"), lost_servers=40))).opened
     assert (alone.severity, loaded.severity) == (Severity.WARNING, Severity.CRITICAL)
@@ -125,7 +126,7 @@ def test_a_lost_worker_is_critical_when_servers_went_with_it():
     assert loaded.subject == Subject(group="eu", worker_id=7, labels={"group": "eu"})
 
 
-def test_a_lost_worker_is_over_once_it_is_anything_else_or_forgotten():
+def test_a_lost_worker_is_over_once_it_is_anything_else_or_forgotten() -> None:
     first = scene(lost(worker()))
     assert judge(later(first, workers={7: worker()})).over == {}
     assert (
@@ -136,7 +137,7 @@ def test_a_lost_worker_is_over_once_it_is_anything_else_or_forgotten():
     }
 
 
-def test_the_end_that_a_lost_worker_says_late_takes_nothing_from_its_alert():
+def test_the_end_that_a_lost_worker_says_late_takes_nothing_from_its_alert() -> None:
     first = scene(lost(worker(), lost_servers=40))
     judge(first)
     late = msgspec.structs.replace(
@@ -148,7 +149,7 @@ def test_the_end_that_a_lost_worker_says_late_takes_nothing_from_its_alert():
     assert (judgement.opened, judgement.found_again, judgement.over) == ([], [], {})
 
 
-def left_behind(instance_id, on):
+def left_behind(instance_id: int, on: Any) -> Any:
     return crashed(
         instance_id,
         on=on,
@@ -159,11 +160,11 @@ def left_behind(instance_id, on):
     )
 
 
-def said_that_it_crashed(of):
+def said_that_it_crashed(of: Any) -> Any:
     return msgspec.structs.replace(lost(of), new_status=StatusType.CRASHED, reason=Reason.REPORTED)
 
 
-def test_the_servers_of_a_worker_that_crashed_are_part_of_its_alert():
+def test_the_servers_of_a_worker_that_crashed_are_part_of_its_alert() -> None:
     dead = worker(status=StatusType.CRASHED)
     first = scene(said_that_it_crashed(dead))
     [(alone, _)] = judge(first).opened
@@ -186,36 +187,36 @@ def test_the_servers_of_a_worker_that_crashed_are_part_of_its_alert():
     assert sorted(over) == [*(f"server_crashed:{i}" for i in gone), "worker_lost:7"]
 
 
-def test_servers_that_a_worker_left_when_it_ended_in_good_order_stand_for_themselves():
+def test_servers_that_a_worker_left_when_it_ended_in_good_order_stand_for_themselves() -> None:
     ended = worker(status=StatusType.COMPLETE)
     assert opened(judge(scene(left_behind(31, ended)))) == {"server_crashed:31": None}
 
 
-def test_a_worker_that_came_back_within_the_same_look_was_never_news():
+def test_a_worker_that_came_back_within_the_same_look_was_never_news() -> None:
     judgement = judge(scene(lost(worker(status=StatusType.RUNNING))))
     assert opened(judgement) == {}
     assert list(judgement.over) == ["worker_lost:7"]
 
 
 @pytest.mark.parametrize("said", ["true", "1", "yes", "since noon"])
-def test_a_draining_worker_may_be_lost_and_its_servers_dropped(said):
+def test_a_draining_worker_may_be_lost_and_its_servers_dropped(said: Any) -> None:
     drained = worker(drain=said)
     dropped = crashed(on=drained, reason=Reason.MISSING_FROM_INVENTORY)
     assert opened(judge(scene(lost(drained), dropped))) == {}
 
 
 @pytest.mark.parametrize("said", ["false", "0", "no", ""])
-def test_a_worker_that_says_it_does_not_drain_is_told_of(said):
+def test_a_worker_that_says_it_does_not_drain_is_told_of(said: Any) -> None:
     assert opened(judge(scene(lost(worker(drain=said))))) == {"worker_lost:7": None}
 
 
-def test_a_server_of_a_draining_worker_that_really_crashed_is_told_of():
+def test_a_server_of_a_draining_worker_that_really_crashed_is_told_of() -> None:
     assert opened(judge(scene(crashed(on=worker(drain="true", status=StatusType.RUNNING))))) == {
         "server_crashed:31": None
     }
 
 
-def test_a_crash_says_how_it_ended_and_is_over_after_a_while_or_when_it_runs_again():
+def test_a_crash_says_how_it_ended_and_is_over_after_a_while_or_when_it_runs_again() -> None:
     first = scene(crashed(config=3))
     [(finding, _)] = judge(first).opened
     assert "exit code 137" in finding.summary
@@ -229,13 +230,13 @@ def test_a_crash_says_how_it_ended_and_is_over_after_a_while_or_when_it_runs_aga
     )
 
 
-def test_what_was_lost_with_its_worker_is_no_crash_when_the_next_life_does_not_list_it():
+def test_what_was_lost_with_its_worker_is_no_crash_when_the_next_life_does_not_list_it() -> None:
     of_a_lost_one = crashed(old_status=StatusType.LOST, reason=Reason.SUPERSEDED)
     of_a_living_one = crashed(32, old_status=StatusType.RUNNING, reason=Reason.SUPERSEDED)
     assert opened(judge(scene(of_a_lost_one, of_a_living_one))) == {"server_crashed:32": None}
 
 
-def test_a_server_that_its_worker_left_behind_when_it_ended_is_told_of():
+def test_a_server_that_its_worker_left_behind_when_it_ended_is_told_of() -> None:
     left = crashed(
         new_status=StatusType.LOST, reason=Reason.WORKER_LOST, was_left=True, exit_code=None
     )
@@ -243,7 +244,7 @@ def test_a_server_that_its_worker_left_behind_when_it_ended_is_told_of():
     assert "left it behind" in finding.summary
 
 
-def test_three_crashes_of_a_config_are_one_loop_with_the_crashes_as_its_parts():
+def test_three_crashes_of_a_config_are_one_loop_with_the_crashes_as_its_parts() -> None:
     hosts = [worker(i, status=StatusType.RUNNING, group="eu") for i in (1, 2, 3)]
     judgement = judge(scene(*(crashed(30 + host.worker_id, on=host, config=3) for host in hosts)))
     loop = "crash_loop:config:3"
@@ -256,7 +257,7 @@ def test_three_crashes_of_a_config_are_one_loop_with_the_crashes_as_its_parts():
     assert judgement.opened[0][0].subject.group == "eu"
 
 
-def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one():
+def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one() -> None:
     hosts = [
         worker(i, status=StatusType.RUNNING, group=group)
         for i, group in ((1, "eu"), (2, "eu"), (3, "us"))
@@ -268,7 +269,7 @@ def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one():
         group="eu", worker_id=1, game_server_config_id=3, labels={"group": "eu"}
     )
 
-    def spread(to):
+    def spread(to: Any) -> Any:
         crashes = [Crash(NOW, 1, 3)] * 3 + [Crash(NOW, host.worker_id, 3) for host in to]
         known = {"workers": {host.worker_id: host for host in hosts}, "instances": first.instances}
         [found] = judge(later(first, crashes=crashes, **known)).found_again
@@ -278,7 +279,7 @@ def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one():
     assert spread(hosts[1:]) == Subject(game_server_config_id=3)
 
 
-def test_crashes_of_many_configs_on_one_worker_are_a_loop_of_the_worker_alone():
+def test_crashes_of_many_configs_on_one_worker_are_a_loop_of_the_worker_alone() -> None:
     host = worker(status=StatusType.RUNNING)
     crashes = [
         crashed(100 + 10 * config + i, on=host, config=config)
@@ -291,7 +292,7 @@ def test_crashes_of_many_configs_on_one_worker_are_a_loop_of_the_worker_alone():
     assert loops == ["crash_loop:worker:7"]
 
 
-def test_what_a_worker_no_longer_lists_all_at_once_is_no_loop():
+def test_what_a_worker_no_longer_lists_all_at_once_is_no_loop() -> None:
     host = worker(status=StatusType.RUNNING)
     gone = [
         crashed(i, on=host, config=3, reason=Reason.MISSING_FROM_INVENTORY) for i in range(1, 41)
@@ -306,7 +307,7 @@ def test_what_a_worker_no_longer_lists_all_at_once_is_no_loop():
     assert "crash_loop:config:3" in opened(judge(again))
 
 
-def loops_of_all_that_is_left(crashes, known):
+def loops_of_all_that_is_left(crashes: Any, known: Any) -> Any:
     """As it is meant: of what nobody has taken yet the worst one, again and again."""
     left, found = list(crashes), []
     while left:
@@ -340,7 +341,7 @@ ages = st.integers(0, 3).map(lambda minutes: NOW - timedelta(minutes=minutes))
     st.lists(st.builds(Crash, ages, few, few, st.booleans()), max_size=40),
     st.sets(st.tuples(st.sampled_from(["config", "worker"]), st.integers(1, 4)), max_size=3),
 )
-def test_each_crash_is_that_of_the_worst_that_is_left(crashes, known):
+def test_each_crash_is_that_of_the_worst_that_is_left(crashes: Any, known: Any) -> None:
     assert list(take_turns(crashes, known)) == loops_of_all_that_is_left(crashes, known)
 
 
@@ -350,17 +351,17 @@ class CountedCrash:
     looks = 0
     was_inferred = False
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         self.at = NOW
         self.worker_id, self.game_server_config_id = number % 1_000, number // 10
 
     @property
-    def culprits(self):
+    def culprits(self) -> list[Any]:
         CountedCrash.looks += 1
         return [("config", self.game_server_config_id), ("worker", self.worker_id)]
 
 
-def test_a_mass_of_crashes_is_judged_by_looking_at_each_a_few_times():
+def test_a_mass_of_crashes_is_judged_by_looking_at_each_a_few_times() -> None:
     mass = scene(crashes=[CountedCrash(number) for number in range(10_000)])
     judgement = judge(mass)
     assert len(judgement.opened) == 1_000
@@ -368,8 +369,8 @@ def test_a_mass_of_crashes_is_judged_by_looking_at_each_a_few_times():
     assert CountedCrash.looks <= 20 * len(mass.crashes)
 
 
-def test_two_crashes_or_three_within_more_than_the_window_are_no_loop():
-    def loops(*ages):
+def test_two_crashes_or_three_within_more_than_the_window_are_no_loop() -> None:
+    def loops(*ages: Any) -> list[Any]:
         crashes = [Crash(NOW - timedelta(minutes=age), 7, 3) for age in ages]
         return [finding.key for finding, _ in judge(scene(crashes=crashes)).opened]
 
@@ -378,7 +379,7 @@ def test_two_crashes_or_three_within_more_than_the_window_are_no_loop():
     assert loops(0, 5, 9) == ["crash_loop:config:3"]
 
 
-def test_a_loop_is_over_when_nothing_crashed_for_a_window_and_its_parts_are_over():
+def test_a_loop_is_over_when_nothing_crashed_for_a_window_and_its_parts_are_over() -> None:
     host = worker(status=StatusType.RUNNING)
     first = scene(*(crashed(i, on=host, config=3) for i in (1, 2, 3)))
     crashes = [Crash(NOW, 7, 3)] * 3
@@ -392,25 +393,27 @@ def test_a_loop_is_over_when_nothing_crashed_for_a_window_and_its_parts_are_over
     assert sorted(over) == ["crash_loop:config:3", *(f"server_crashed:{i}" for i in (1, 2, 3))]
 
 
-def flips(*seconds_ago):
+def flips(*seconds_ago: Any) -> list[Any]:
     return [
         Flip(NOW - timedelta(seconds=ago), bool(place % 2)) for place, ago in enumerate(seconds_ago)
     ]
 
 
-def test_a_worker_that_is_lost_and_found_again_and_again_flaps_and_its_loss_is_part_of_that():
+def test_a_worker_that_is_lost_and_found_again_and_again_flaps_and_its_loss_is_part_of_that() -> (
+    None
+):
     often = flips(170, 140, 110, 80, 50, 0)
     judgement = judge(scene(lost(worker()), flips={7: often}))
     assert opened(judgement) == {"flapping:7": None, "worker_lost:7": "flapping:7"}
 
 
-def test_a_worker_that_is_lost_now_and_then_does_not_flap():
+def test_a_worker_that_is_lost_now_and_then_does_not_flap() -> None:
     assert opened(judge(scene(lost(worker()), flips={7: flips(500, 450, 0)}))) == {
         "worker_lost:7": None
     }
 
 
-def test_flapping_is_over_below_the_low_threshold_and_not_before():
+def test_flapping_is_over_below_the_low_threshold_and_not_before() -> None:
     first = scene(lost(worker()), flips={7: flips(170, 140, 110, 80, 50, 0)})
     known = {"workers": {7: worker()}}
     between = later(first, flips={7: flips(100, 50, 10)}, **known)
@@ -421,26 +424,26 @@ def test_flapping_is_over_below_the_low_threshold_and_not_before():
 
 
 @given(st.lists(st.floats(0, 599), max_size=60))
-def test_the_measure_is_a_percentage_and_grows_with_each_step_that_changed(ages):
+def test_the_measure_is_a_percentage_and_grows_with_each_step_that_changed(ages: Any) -> None:
     found = [Flip(NOW - timedelta(seconds=age), is_up=True) for age in ages]
     percent = changing_percent(found, NOW)
     assert 0 <= percent <= 100.0001
     assert changing_percent(found[1:], NOW) <= percent + 1e-9
 
 
-def test_a_newer_change_weighs_more():
+def test_a_newer_change_weighs_more() -> None:
     assert changing_percent(flips(0), NOW) > changing_percent(flips(590), NOW) > 0
     assert changing_percent(flips(FLAP_WINDOW.total_seconds()), NOW) == 0
 
 
-def held_group(*, since=START):
+def held_group(*, since: Any = START) -> Any:
     return Held("eu", 9, 20, is_releasing=True, opened_at=since)
 
 
 INCIDENT = f"fleet_guard:eu:{START.isoformat()}"
 
 
-def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part():
+def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part() -> None:
     guard = held_group()
     first = scene(lost(worker(1, group="eu")), lost(worker(2, group="us")), guards=[guard])
     assert opened(judge(first)) == {
@@ -459,7 +462,7 @@ def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part():
     assert "10 of 20 workers of group eu" in found.summary
 
 
-def test_an_incident_of_a_group_is_open_until_the_guard_is_and_nobody_of_it_is_missing():
+def test_an_incident_of_a_group_is_open_until_the_guard_is_and_nobody_of_it_is_missing() -> None:
     first = scene(lost(worker(1, group="eu")), guards=[held_group()])
     assert judge(later(first, workers={1: worker(1, group="eu")})).over == {}
     back = Scene(
@@ -469,7 +472,7 @@ def test_an_incident_of_a_group_is_open_until_the_guard_is_and_nobody_of_it_is_m
 
 
 @pytest.fixture
-def one_that_never_returns():
+def one_that_never_returns() -> dict[str, Any]:
     """The guard has opened, and of those that were lost in it one is left."""
     dead = worker(1, group="eu")
     first = scene(lost(dead), guards=[held_group()])
@@ -478,15 +481,15 @@ def one_that_never_returns():
 
 
 def test_who_is_lost_as_the_guard_opens_is_a_part_and_who_is_lost_after_it_is_told(
-    one_that_never_returns,
-):
+    one_that_never_returns: Any,
+) -> None:
     last, other = worker(2, group="eu"), worker(3, group="eu")
     known = one_that_never_returns | {"workers": {1: worker(1, group="eu"), 2: last, 3: other}}
     judgement = judge(scene(lost(last, held_since=START), lost(other), **known))
     assert opened(judgement) == {"worker_lost:2": INCIDENT, "worker_lost:3": None}
 
 
-def test_a_group_that_is_held_again_is_another_incident(one_that_never_returns):
+def test_a_group_that_is_held_again_is_another_incident(one_that_never_returns: Any) -> None:
     again = held_group(since=START + timedelta(minutes=30))
     dead, other = worker(1, group="eu"), worker(2, group="eu")
     known = one_that_never_returns | {"workers": {1: dead, 2: other}}
@@ -500,12 +503,14 @@ def test_a_group_that_is_held_again_is_another_incident(one_that_never_returns):
     ("lag", "severity"),
     [(None, None), (5, None), (14, None), (16, Severity.WARNING), (31, Severity.CRITICAL)],
 )
-def test_an_observer_that_is_late_for_long_is_a_warning_and_a_blind_one_critical(lag, severity):
+def test_an_observer_that_is_late_for_long_is_a_warning_and_a_blind_one_critical(
+    lag: Any, severity: Any
+) -> None:
     found = judge(scene(lag_seconds=lag)).opened
     assert [finding.severity for finding, _ in found] == [severity] * (severity is not None)
 
 
-def test_what_was_critical_stays_so_until_it_is_over():
+def test_what_was_critical_stays_so_until_it_is_over() -> None:
     first = scene(lag_seconds=31.0)
     draining = later(first, lag_seconds=20.0)
     [found] = judge(draining).found_again
@@ -515,14 +520,14 @@ def test_what_was_critical_stays_so_until_it_is_over():
     assert found.severity is Severity.CRITICAL
 
 
-def test_an_observer_is_over_only_when_it_sees_well():
+def test_an_observer_is_over_only_when_it_sees_well() -> None:
     first = scene(lag_seconds=31.0)
     worse = later(first, lag_seconds=6.0)
     assert judge(worse).over == {}
     assert list(judge(Scene(now=NOW, open=worse.open, lag_seconds=4.0)).over) == ["observer"]
 
 
-def test_a_gap_in_judging_is_told_as_no_processor_and_the_blindness_is_part_of_it():
+def test_a_gap_in_judging_is_told_as_no_processor_and_the_blindness_is_part_of_it() -> None:
     first = scene(unjudged_seconds=600, lag_seconds=600)
     assert opened(judge(first)) == {"no_processor": None, "observer": "no_processor"}
     soon = later(first, lag_seconds=0.5)
@@ -533,11 +538,11 @@ def test_a_gap_in_judging_is_told_as_no_processor_and_the_blindness_is_part_of_i
     assert list(judge(later_on).over) == ["no_processor"]
 
 
-def test_the_very_first_look_is_no_gap():
+def test_the_very_first_look_is_no_gap() -> None:
     assert judge(scene(unjudged_seconds=None)).opened == []
 
 
-def test_dead_letters_are_news_when_they_become_more():
+def test_dead_letters_are_news_when_they_become_more() -> None:
     first = scene(dead_letters=2, memory=Memory(2))
     assert judge(first).opened == []
     more = scene(dead_letters=3, memory=remember(first))
@@ -546,7 +551,7 @@ def test_dead_letters_are_news_when_they_become_more():
     memory = remember(more)
     assert memory == Memory(3, NOW)
 
-    def over(now, waiting):
+    def over(now: Any, waiting: Any) -> Any:
         return judge(
             Scene(
                 now=now, open=dict(more.open), lag_seconds=0.5, dead_letters=waiting, memory=memory
@@ -559,12 +564,12 @@ def test_dead_letters_are_news_when_they_become_more():
     assert over(NOW, 0) == {"dead_letters": "the queue is empty"}
 
 
-def test_dead_letters_that_were_taken_and_others_that_came_are_news_again():
+def test_dead_letters_that_were_taken_and_others_that_came_are_news_again() -> None:
     taken = scene(dead_letters=0, memory=Memory(3, NOW))
     assert opened(judge(scene(dead_letters=1, memory=remember(taken)))) == {"dead_letters": None}
 
 
-def test_letters_that_are_listed_and_returned_stay_one_alert():
+def test_letters_that_are_listed_and_returned_stay_one_alert() -> None:
     statistics, memory, told, open_alerts = Statistics(), Memory(), [], {}
     for turn, waiting in enumerate([0, 3, 0, 0, 3, 3, 0, 0, 0, 0]):
         statistics.note_dead_letters(waiting, now=5.0 * turn)
@@ -579,11 +584,11 @@ def test_letters_that_are_listed_and_returned_stay_one_alert():
     assert told == [(1, "opened"), (9, "the queue is empty")]
 
 
-def test_each_rule_has_its_own_name():
+def test_each_rule_has_its_own_name() -> None:
     assert len({rule.name for rule in RULES}) == len(RULES)
 
 
-def told_alert(alert_id=1, **fields):
+def told_alert(alert_id: int = 1, **fields: Any) -> Any:
     given = {
         "key": f"worker_lost:{alert_id}",
         "rule": "worker_lost",
@@ -627,22 +632,22 @@ OVER = {"state": AlertState.RESOLVED, "resolved_at": NOW, "resolution": "it is R
         (told_alert(told_severity=Severity.CRITICAL, told_at=NOW), None),
     ],
 )
-def test_what_is_news_to_whom(alert, news):
+def test_what_is_news_to_whom(alert: Any, news: Any) -> None:
     assert news_of(alert, NOW, remind_seconds=3600) is news
 
 
-def test_without_reminders_an_open_alert_is_told_once():
+def test_without_reminders_an_open_alert_is_told_once() -> None:
     assert news_of(told_alert(**TOLD), NOW + timedelta(days=30), remind_seconds=0) is None
 
 
-def test_one_alert_is_its_own_title():
+def test_one_alert_is_its_own_title() -> None:
     message = compose([(News.OPENED, told_alert())])
     assert message.title == "[warning] eu: worker 1 is silent"
     assert "look at it" in message.body
     assert message.tone is Tone.WARNING
 
 
-def test_a_burst_is_one_message_with_the_worst_first_and_a_bound():
+def test_a_burst_is_one_message_with_the_worst_first_and_a_bound() -> None:
     burst = [(News.OPENED, told_alert(i)) for i in range(1, 41)]
     burst[30] = (News.OPENED, told_alert(99, severity=Severity.CRITICAL))
     message = compose(burst)
@@ -652,18 +657,18 @@ def test_a_burst_is_one_message_with_the_worst_first_and_a_bound():
     assert message.tone is Tone.CRITICAL
 
 
-def test_what_is_over_says_why_and_how_long_it_was():
+def test_what_is_over_says_why_and_how_long_it_was() -> None:
     message = compose([(News.RESOLVED, told_alert(**OVER))])
     assert message.title == "[over] eu: worker 1 is silent"
     assert "it is RUNNING now, after 1 h 0 min" in message.body
     assert message.tone is Tone.GOOD
 
 
-def duplicate(of, **rival_labels):
+def duplicate(of: Any, **rival_labels: Any) -> Any:
     return Duplicate(of, 2000, 1000, rival_labels, NOW - timedelta(minutes=1))
 
 
-def test_two_processes_with_one_id_are_a_warning_until_one_is_silent():
+def test_two_processes_with_one_id_are_a_warning_until_one_is_silent() -> None:
     twice = scene(
         duplicates={
             7: duplicate(worker(status=StatusType.RUNNING, group="eu", host="h1"), host="h2")
@@ -678,7 +683,7 @@ def test_two_processes_with_one_id_are_a_warning_until_one_is_silent():
     assert judge(later(twice)).over == {"duplicate_worker:7": "no two processes beat as it now"}
 
 
-def flood(number, *, first=1, known=None, **fields):
+def flood(number: int, *, first: int = 1, known: Any = None, **fields: Any) -> Any:
     """The scene in which so many workers, two of a group, are lost at once, beside those of the
     scene `known`."""
     gone = [worker(i, group=f"g{i // 2}") for i in range(first, first + number)]
@@ -689,7 +694,7 @@ def flood(number, *, first=1, known=None, **fields):
 MORE = "worker_lost:more:0"
 
 
-def test_what_a_rule_finds_beyond_its_bound_is_one_alert():
+def test_what_a_rule_finds_beyond_its_bound_is_one_alert() -> None:
     first = flood(OPEN_AT_ONCE + 100)
     judgement = judge(first)
     assert len(judgement.opened) == OPEN_AT_ONCE + 1
@@ -705,7 +710,7 @@ def test_what_a_rule_finds_beyond_its_bound_is_one_alert():
     assert found.summary.startswith("and 150 more workers are lost, in 76 groups")
 
 
-def test_the_alert_for_all_the_others_is_over_when_none_is_left():
+def test_the_alert_for_all_the_others_is_over_when_none_is_left() -> None:
     first = flood(OPEN_AT_ONCE + 1)
     memory = judge(first).memory
     still = scene(workers=first.workers, open=first.open, memory=memory, unlisted=Unlisted(1, 1))
@@ -718,7 +723,7 @@ def test_the_alert_for_all_the_others_is_over_when_none_is_left():
     assert over.memory.folded == {}
 
 
-def test_a_worker_that_is_lost_when_there_is_room_again_has_an_alert_of_its_own():
+def test_a_worker_that_is_lost_when_there_is_room_again_has_an_alert_of_its_own() -> None:
     first = flood(OPEN_AT_ONCE + 1)
     memory = judge(first).memory
     full = flood(1, first=20_000, known=first, memory=memory, unlisted=Unlisted(2, 2))
@@ -728,7 +733,7 @@ def test_a_worker_that_is_lost_when_there_is_room_again_has_an_alert_of_its_own(
     assert [finding.key for finding, _ in judge(again).opened] == ["worker_lost:20001"]
 
 
-def test_crashes_beyond_the_bound_are_over_when_none_has_come_for_a_while():
+def test_crashes_beyond_the_bound_are_over_when_none_has_come_for_a_while() -> None:
     gone = [crashed(i, on=None) for i in range(OPEN_AT_ONCE + 7)]
     first = scene(*gone)
     judgement = judge(first)
@@ -744,7 +749,7 @@ def test_crashes_beyond_the_bound_are_over_when_none_has_come_for_a_while():
     assert judge(much_later).over[key] == "no more have come for 10 minutes"
 
 
-def minutes(*numbers):
+def minutes(*numbers: Any) -> Any:
     """The newest last, and not over yet."""
     begun = [NOW.replace(second=0) - timedelta(minutes=ago) for ago in range(len(numbers))]
     return [Minute(at, number) for at, number in zip(begun, reversed(numbers), strict=True)][::-1]
@@ -761,7 +766,9 @@ def minutes(*numbers):
         ((), None, False),
     ],
 )
-def test_more_new_workers_in_a_minute_than_were_known_is_an_alert(new, before, is_alert):
+def test_more_new_workers_in_a_minute_than_were_known_is_an_alert(
+    new: Any, before: Any, is_alert: Any
+) -> None:
     """Not of a fleet that nothing was known of: that is a first start."""
     found = scene(minutes=minutes(*new), workers_before=before)
     assert opened(judge(found)) == ({"new_workers": None} if is_alert else {})
@@ -771,7 +778,7 @@ def test_more_new_workers_in_a_minute_than_were_known_is_an_alert(new, before, i
     assert judge(over).over.keys() == ({"new_workers"} if is_alert else set())
 
 
-def test_minutes_are_added_up_and_forgotten_after_ten():
+def test_minutes_are_added_up_and_forgotten_after_ten() -> None:
     known = minutes(*range(1, 11))
     assert recent(known, [Minute(known[-1].at, 5)], NOW)[-1].new_workers == 15
     assert len(recent(known, (), NOW + timedelta(minutes=5))) == 5

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -15,42 +17,42 @@ NEVER_MS = 3_600_000
 class Sink:
     """Where batches go. While its gate is shut, a flush does not end."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.batches = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.taken = asyncio.Condition()
 
-    async def take(self, items):
+    async def take(self, items: Any) -> None:
         self.batches.append(items)
         async with self.taken:
             self.taken.notify_all()
         await self.gate.wait()
 
     @property
-    def items(self):
+    def items(self) -> list[Any]:
         return [item for batch in self.batches for item in batch]
 
-    async def wait_for(self, count):
+    async def wait_for(self, count: Any) -> None:
         async with asyncio.timeout(5), self.taken:
             await self.taken.wait_for(lambda: len(self.items) >= count)
 
 
 @asynccontextmanager
-async def running(batcher):
+async def running(batcher: Any) -> AsyncIterator[None]:
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(batcher.run())
         yield
         batcher.close()
 
 
-async def turns(count=20):
+async def turns(count: int = 20) -> None:
     """Lets everybody who can go on do so."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-async def test_a_full_batch_goes_out_without_waiting():
+async def test_a_full_batch_goes_out_without_waiting() -> None:
     sink = Sink()
     batcher = Batcher(sink.take, max_weight=3, max_wait_ms=NEVER_MS)
     async with running(batcher):
@@ -60,7 +62,7 @@ async def test_a_full_batch_goes_out_without_waiting():
         assert sink.batches == [[0, 1, 2]]
 
 
-async def test_a_batch_that_is_not_full_goes_out_in_time():
+async def test_a_batch_that_is_not_full_goes_out_in_time() -> None:
     sink = Sink()
     batcher = Batcher(sink.take, max_weight=1000, max_wait_ms=5)
     async with running(batcher):
@@ -70,7 +72,7 @@ async def test_a_batch_that_is_not_full_goes_out_in_time():
         assert sink.batches == [["a", "b"]]
 
 
-async def test_an_item_may_weigh_more_than_a_batch():
+async def test_an_item_may_weigh_more_than_a_batch() -> None:
     sink = Sink()
     batcher = Batcher(sink.take, max_weight=3, max_wait_ms=NEVER_MS)
     async with running(batcher):
@@ -81,7 +83,7 @@ async def test_an_item_may_weigh_more_than_a_batch():
         assert sink.batches == [["light", "heavy"]]
 
 
-async def test_closing_flushes_the_rest_in_batches():
+async def test_closing_flushes_the_rest_in_batches() -> None:
     sink = Sink()
     batcher = Batcher(sink.take, max_weight=3, max_wait_ms=NEVER_MS)
     for item in range(5):
@@ -92,16 +94,16 @@ async def test_closing_flushes_the_rest_in_batches():
     assert sink.batches == [[0, 1, 2], [3, 4]]
 
 
-async def test_closing_with_nothing_waiting_ends_it():
+async def test_closing_with_nothing_waiting_ends_it() -> None:
     batcher = Batcher(Sink().take, max_weight=3, max_wait_ms=NEVER_MS)
     async with running(batcher):
         await turns()
 
 
-async def test_order_is_kept_and_one_batch_goes_out_at_a_time():
+async def test_order_is_kept_and_one_batch_goes_out_at_a_time() -> None:
     flushing, most, seen = 0, 0, []
 
-    async def take(items):
+    async def take(items: Any) -> None:
         nonlocal flushing, most
         flushing += 1
         most = max(most, flushing)
@@ -119,8 +121,8 @@ async def test_order_is_kept_and_one_batch_goes_out_at_a_time():
     assert most == 1
 
 
-async def test_a_flush_that_fails_ends_it():
-    async def refuse(_):
+async def test_a_flush_that_fails_ends_it() -> None:
+    async def refuse(_: Any) -> None:
         raise LookupError
 
     batcher = Batcher(refuse, max_weight=1, max_wait_ms=NEVER_MS)

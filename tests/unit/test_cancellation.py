@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+import pytest
+
 from manman_status import cancellation
 from manman_status.cancellation import cancel
 
 
-async def forever():
+async def forever() -> None:
     await asyncio.Event().wait()
 
 
-async def drops_the_first():
+async def drops_the_first() -> None:
     with suppress(asyncio.CancelledError):
         await forever()
     await forever()
 
 
-async def test_a_task_that_drops_a_cancellation_is_cancelled_again(monkeypatch):
+async def test_a_task_that_drops_a_cancellation_is_cancelled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(cancellation, "ASK_AGAIN_SECONDS", 0.01)
     tasks = [asyncio.create_task(work()) for work in (forever, drops_the_first)]
     await asyncio.sleep(0)
@@ -27,10 +31,10 @@ async def test_a_task_that_drops_a_cancellation_is_cancelled_again(monkeypatch):
     assert all(task.cancelled() for task in tasks)
 
 
-async def test_a_task_that_tidies_up_is_given_the_time_for_it():
+async def test_a_task_that_tidies_up_is_given_the_time_for_it() -> None:
     tidied = []
 
-    async def tidies():
+    async def tidies() -> None:
         try:
             await forever()
         finally:
@@ -43,7 +47,7 @@ async def test_a_task_that_tidies_up_is_given_the_time_for_it():
     assert tidied
 
 
-async def test_tasks_that_are_over_or_none_at_all_are_left_be():
+async def test_tasks_that_are_over_or_none_at_all_are_left_be() -> None:
     over = asyncio.create_task(asyncio.sleep(0, "done"))
     await over
     await cancel(over)

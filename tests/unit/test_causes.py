@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import Any
 
 import pytest
 from aio_pika.exceptions import AMQPConnectionError, ProbableAuthenticationError
@@ -19,7 +20,7 @@ from manman_status.reporter.causes import fault_of
 URL = "amqp://ann:secret@rabbit.example/games"
 
 
-def caused_by(cause):
+def caused_by(cause: Any) -> Any:
     """As aiormq passes on what the operating system says."""
     error = AMQPConnectionError(*cause.args)
     error.__cause__ = cause
@@ -93,5 +94,5 @@ def caused_by(cause):
         (ConnectionResetError(), "RabbitMQ does not answer: ConnectionResetError()"),
     ],
 )
-def test_each_fault_is_said_plainly(error, said):
+def test_each_fault_is_said_plainly(error: Any, said: Any) -> None:
     assert str(fault_of(error, URL, right="configure")) == said

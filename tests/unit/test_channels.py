@@ -6,6 +6,8 @@ import json
 import re
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import apprise
 import pytest
@@ -24,11 +26,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")
 
 
 @pytest.fixture
-def sent(monkeypatch):
+def sent(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The JSON bodies that services were sent; each is taken."""
     bodies = []
 
-    def take(adapter, request, **_):
+    def take(adapter: Any, request: pytest.FixtureRequest, **_: Any) -> Any:
         bodies.append(json.loads(request.body))
         answer = requests.Response()
         answer.status_code, answer.request, answer.url, answer._content = (
@@ -46,11 +48,11 @@ def sent(monkeypatch):
     return bodies
 
 
-def channel(url):
+def channel(url: str) -> Any:
     return given_channel(url, Settings())
 
 
-def burst(number, **fields):
+def burst(number: int, **fields: Any) -> list[Any]:
     """Of the words of a worker that is lost with its servers."""
     return [
         (
@@ -84,8 +86,8 @@ def burst(number, **fields):
     ],
 )
 async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_rest(
-    url, text_of, most, sent
-):
+    url: str, text_of: Any, most: Any, sent: Any
+) -> None:
     news = burst(200)
     told = await channel(url).tell(news)
     assert told == [alert for _, alert in news]
@@ -97,8 +99,8 @@ async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_
 
 
 async def test_the_pager_that_is_shown_has_an_incident_for_each_alert_and_its_end_resolves_it(
-    tmp_path, sent
-):
+    tmp_path: Path, sent: Any
+) -> None:
     file = tmp_path / "routes.toml"
     file.write_text(blocks(README, "toml")[0], "utf-8")
     [pager] = [
@@ -139,7 +141,9 @@ PAGERS = [
 
 
 @pytest.mark.parametrize(("url", "key"), PAGERS)
-async def test_notifications_of_an_alert_belong_to_one_incident(url, key, sent):
+async def test_notifications_of_an_alert_belong_to_one_incident(
+    url: str, key: Any, sent: Any
+) -> None:
     url += "?action=map"
     told = {"told_severity": Severity.WARNING, "told_at": START}
     await channel(url).tell([(News.OPENED, told_alert())])
@@ -152,7 +156,7 @@ async def test_notifications_of_an_alert_belong_to_one_incident(url, key, sent):
     assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
-async def test_a_pager_that_resolves_without_being_told_to_has_incidents_too(sent):
+async def test_a_pager_that_resolves_without_being_told_to_has_incidents_too(sent: Any) -> None:
     await channel("ilert://il1api0123456789abcdef0123").tell([(News.OPENED, told_alert(7))])
     await channel("ilert://il1api0123456789abcdef0123").tell(
         [(News.OPENED, told_alert(8, key="x" * 500))]
@@ -161,21 +165,25 @@ async def test_a_pager_that_resolves_without_being_told_to_has_incidents_too(sen
 
 
 @pytest.mark.parametrize(("url", "key"), PAGERS)
-async def test_a_pager_with_one_key_for_everything_has_one_incident(url, key, sent):
+async def test_a_pager_with_one_key_for_everything_has_one_incident(
+    url: str, key: Any, sent: Any
+) -> None:
     news = burst(2)
     told = await channel(f"{url}?action=map&dedup=fleet").tell(news)
     assert told == [alert for _, alert in news]
     assert [body[key] for body in sent] == ["fleet"]
 
 
-async def test_a_service_that_resolves_what_it_remembers_itself_is_told_in_one_message(sent):
+async def test_a_service_that_resolves_what_it_remembers_itself_is_told_in_one_message(
+    sent: Any,
+) -> None:
     with suppress(NotTaken):  # the answer that it gets here is none of its own
         await channel("opsgenie://0123456789abcdef").tell(burst(2))
     [body] = sent
     assert "2 alerts" in body["message"]
 
 
-async def test_what_is_longer_than_a_service_takes_by_itself_is_cut(sent):
+async def test_what_is_longer_than_a_service_takes_by_itself_is_cut(sent: Any) -> None:
     await channel("pagerduty://IntegrationKey@ApiKey").tell(
         [(News.OPENED, told_alert(summary="x" * 2000))]
     )
@@ -202,7 +210,9 @@ HOSTILE = (
         ("json://hooks.example.com", lambda body: [body["title"], body["message"]]),
     ],
 )
-async def test_words_that_workers_choose_mention_link_and_forge_nothing(url, texts, sent):
+async def test_words_that_workers_choose_mention_link_and_forge_nothing(
+    url: str, texts: Any, sent: Any
+) -> None:
     alert = told_alert(
         summary=f"8 of 17 workers of {HOSTILE} went silent", subject=Subject(group=HOSTILE)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.builders import START
 HOUR = 3600.0
 
 
-def reading(at, *, database=None, took=0.0):
+def reading(at: Any, *, database: str | None = None, took: float = 0.0) -> Any:
     """At `at` seconds of the monotonic clock, and as many of the database's unless another is
     given."""
     return ClockReading(
@@ -30,7 +31,7 @@ def reading(at, *, database=None, took=0.0):
     ("database", "expected"),
     [(0.25, 0), (2.0, 0), (-1.5, 0), (3.25, 3), (HOUR, HOUR), (-2.75, -3), (-HOUR, -HOUR)],
 )
-def test_only_a_difference_of_more_than_two_seconds_is_a_step(database, expected):
+def test_only_a_difference_of_more_than_two_seconds_is_a_step(database: str, expected: Any) -> None:
     assert step_between(reading(0), reading(0.25, database=database)) == pytest.approx(
         expected, abs=0.3
     )
@@ -38,7 +39,7 @@ def test_only_a_difference_of_more_than_two_seconds_is_a_step(database, expected
 
 
 @pytest.mark.parametrize("took", [0, 3, 60])
-def test_a_slow_answer_is_no_step_in_either_direction(took):
+def test_a_slow_answer_is_no_step_in_either_direction(took: Any) -> None:
     """The database's time was read at any moment of it."""
     slow_first, slow_last = reading(0, took=took), reading(0, database=took, took=took)
     after = reading(took + 0.25)
@@ -48,18 +49,18 @@ def test_a_slow_answer_is_no_step_in_either_direction(took):
     assert step_between(reading(-0.25), slow_last) == 0
 
 
-def test_a_frozen_processor_and_a_slewed_clock_are_no_steps():
+def test_a_frozen_processor_and_a_slewed_clock_are_no_steps() -> None:
     assert step_between(reading(0), reading(HOUR)) == 0
     assert step_between(reading(0), reading(HOUR, database=HOUR * 1.0005)) == 0
     assert step_between(reading(0), reading(HOUR, database=HOUR * 0.9995)) == 0
 
 
-def step_to_take(clock, now, *, steps=0, last_read=0.0):
+def step_to_take(clock: Any, now: Any, *, steps: int = 0, last_read: float = 0.0) -> Any:
     return clock.step_to_take(now, steps=steps, last_read=START + timedelta(seconds=last_read))
 
 
 @pytest.mark.parametrize("by", [-HOUR, -3, 4, HOUR])
-def test_one_processor_takes_a_step_and_the_others_see_that_it_did(by):
+def test_one_processor_takes_a_step_and_the_others_see_that_it_did(by: Any) -> None:
     first, second = DatabaseClock(), DatabaseClock()
     for clock in (first, second):
         clock.keep(reading(0), 0)
@@ -72,7 +73,7 @@ def test_one_processor_takes_a_step_and_the_others_see_that_it_did(by):
         assert step_to_take(clock, reading(1, database=1 + by), steps=1, last_read=0.6 + by) == 0
 
 
-def test_a_paused_machine_is_refuted_by_a_processor_that_ran_meanwhile():
+def test_a_paused_machine_is_refuted_by_a_processor_that_ran_meanwhile() -> None:
     paused = DatabaseClock()
     paused.keep(reading(0), 0)
     woken = reading(0.25, database=60)
@@ -80,14 +81,14 @@ def test_a_paused_machine_is_refuted_by_a_processor_that_ran_meanwhile():
     assert step_to_take(paused, woken, last_read=0) == pytest.approx(59.75, abs=0.01)
 
 
-def test_the_first_reading_of_all_finds_a_step_back_and_no_step_forward():
+def test_the_first_reading_of_all_finds_a_step_back_and_no_step_forward() -> None:
     assert step_to_take(DatabaseClock(), reading(0), last_read=HOUR) == -HOUR
     assert step_to_take(DatabaseClock(), reading(0), last_read=-HOUR) == 0
     assert DatabaseClock().step_to_take(reading(0), steps=0, last_read=None) == 0
 
 
-def test_after_a_step_the_state_is_never_ok():
-    def state(lag_seconds):
+def test_after_a_step_the_state_is_never_ok() -> None:
+    def state(lag_seconds: Any) -> Any:
         return observation_state(
             lag_seconds, degraded_after_seconds=5, blind_after_seconds=30, is_doubtful=True
         )
@@ -99,7 +100,7 @@ def test_after_a_step_the_state_is_never_ok():
     ]
 
 
-def test_the_command_line_says_since_when_it_is_degraded():
+def test_the_command_line_says_since_when_it_is_degraded() -> None:
     line = observation_line(
         {
             "state": "degraded",
@@ -115,7 +116,7 @@ def test_the_command_line_says_since_when_it_is_degraded():
     )
 
 
-def test_a_clock_that_steps_again_and_again_is_one_alert_until_it_is_steady():
+def test_a_clock_that_steps_again_and_again_is_one_alert_until_it_is_steady() -> None:
     first = Scene(now=START, clock_step=ClockStep(START, -HOUR), lag_seconds=0.2)
     [(found, _)] = judge(first).opened
     assert found.key == "clock_stepped"

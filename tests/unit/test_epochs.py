@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from manman_status.store.epochs import Epoch
@@ -21,11 +23,13 @@ RESTORED = Epoch("cd34", "ab12", 100)
         (FIRST.suspect(7).suspect(5), ("ab12r1", 9), 5),
     ],
 )
-def test_what_is_common_is_all_that_need_not_be_repeated(epoch, position, expected):
+def test_what_is_common_is_all_that_need_not_be_repeated(
+    epoch: Any, position: Any, expected: Any
+) -> None:
     assert epoch.common(*position) == expected
 
 
-def test_a_name_that_another_api_made_up_is_of_the_history_that_it_is_made_of():
+def test_a_name_that_another_api_made_up_is_of_the_history_that_it_is_made_of() -> None:
     assert FIRST.has("ab12r1")
     assert not FIRST.suspect(7).has("ab12")
     assert not RESTORED.has("ab12r1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,11 +15,20 @@ from tests.builders import START
 RULES = GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10)
 
 
-def at(seconds):
+def at(seconds: float) -> Any:
     return START + timedelta(seconds=seconds)
 
 
-def verdict(*, overdue, alive, draining=0, late=0, lost_recently=0, guard=None, seconds=0.0):
+def verdict(
+    *,
+    overdue: Any,
+    alive: Any,
+    draining: int = 0,
+    late: int = 0,
+    lost_recently: int = 0,
+    guard: Any = None,
+    seconds: float = 0.0,
+) -> Any:
     return judge(
         overdue=overdue,
         draining=draining,
@@ -31,7 +41,7 @@ def verdict(*, overdue, alive, draining=0, late=0, lost_recently=0, guard=None, 
     )
 
 
-def held(number, size, **fields):
+def held(number: int, size: Any, **fields: Any) -> Any:
     return GuardState(START, number, size, **fields)
 
 
@@ -44,64 +54,64 @@ def held(number, size, **fields):
         pytest.param(3, 1000, id="few of many"),
     ],
 )
-def test_few_are_lost_at_once(overdue, alive):
+def test_few_are_lost_at_once(overdue: Any, alive: Any) -> None:
     decided = verdict(overdue=overdue, alive=alive)
     assert (decided.lose, decided.guard) == (overdue, None)
 
 
 @pytest.mark.parametrize(("overdue", "alive"), [(3, 9), (4, 10), (3, 3), (400, 1000)])
-def test_many_are_held(overdue, alive):
+def test_many_are_held(overdue: Any, alive: Any) -> None:
     decided = verdict(overdue=overdue, alive=alive)
     assert (decided.lose, decided.guard) == (0, held(overdue, alive))
 
 
-def test_those_lost_just_before_count_too():
+def test_those_lost_just_before_count_too() -> None:
     assert verdict(overdue=1, alive=6, lost_recently=2).guard == held(1, 8)
 
 
-def test_the_first_to_be_overdue_is_held_when_many_are_about_to_follow():
+def test_the_first_to_be_overdue_is_held_when_many_are_about_to_follow() -> None:
     assert verdict(overdue=1, late=3, alive=10).guard == held(1, 10)
     assert verdict(overdue=1, late=2, alive=10).guard is None
 
 
-def test_those_that_drain_are_no_cascade_and_are_held_with_one():
+def test_those_that_drain_are_no_cascade_and_are_held_with_one() -> None:
     decided = verdict(overdue=4, draining=4, alive=6)
     assert (decided.lose, decided.guard) == (4, None)
     assert verdict(overdue=6, draining=4, alive=6).guard is None
     assert verdict(overdue=7, draining=4, alive=6).guard == held(7, 10)
 
 
-def test_one_that_drains_is_lost_though_others_are_late_or_back_again():
+def test_one_that_drains_is_lost_though_others_are_late_or_back_again() -> None:
     decided = verdict(overdue=1, draining=1, late=4, alive=9)
     assert (decided.lose, decided.guard) == (1, None)
     decided = verdict(overdue=1, draining=1, alive=9, guard=held(4, 10), seconds=5)
     assert (decided.lose, decided.guard) == (1, None)
 
 
-def test_nobody_is_held_for_being_late():
+def test_nobody_is_held_for_being_late() -> None:
     assert verdict(overdue=0, late=10, alive=10).guard is None
 
 
-def test_it_holds_until_the_hold_time_was_observed():
+def test_it_holds_until_the_hold_time_was_observed() -> None:
     decided = verdict(overdue=4, alive=10, guard=held(4, 10), seconds=59)
     assert (decided.lose, decided.guard) == (0, held(4, 10))
 
 
-def test_more_who_fall_silent_meanwhile_are_held_with_them():
+def test_more_who_fall_silent_meanwhile_are_held_with_them() -> None:
     assert verdict(overdue=6, alive=10, guard=held(4, 10), seconds=59).guard == held(6, 10)
 
 
-def test_it_closes_when_all_return():
+def test_it_closes_when_all_return() -> None:
     decided = verdict(overdue=0, alive=10, guard=held(4, 10), seconds=5)
     assert (decided.lose, decided.guard) == (0, None)
 
 
-def test_when_most_return_the_rest_may_still_be_about_to():
+def test_when_most_return_the_rest_may_still_be_about_to() -> None:
     decided = verdict(overdue=2, alive=10, guard=held(4, 10), seconds=5)
     assert (decided.lose, decided.guard) == (0, held(2, 10))
 
 
-def test_after_the_hold_time_it_releases_little_by_little():
+def test_after_the_hold_time_it_releases_little_by_little() -> None:
     guard, lost = held(40, 100), []
     for sweep in range(10):
         decided = verdict(
@@ -119,7 +129,7 @@ def test_after_the_hold_time_it_releases_little_by_little():
     assert lost == [10, 10, 10, 10]
 
 
-def test_workers_that_join_while_it_holds_do_not_make_the_release_slower():
+def test_workers_that_join_while_it_holds_do_not_make_the_release_slower() -> None:
     """The longest silence is lost first, so after 10 sweeps of 10 % nobody who was overdue at its
     beginning is left."""
     guard, overdue = held(3, 5), 1000
@@ -129,13 +139,13 @@ def test_workers_that_join_while_it_holds_do_not_make_the_release_slower():
     assert (guard, overdue) == (None, 0)
 
 
-def test_a_release_that_began_goes_on_when_few_are_left():
+def test_a_release_that_began_goes_on_when_few_are_left() -> None:
     decided = verdict(overdue=2, alive=10, guard=held(2, 10, releasing_since=at(60)), seconds=70)
     assert decided.lose == 1
     assert decided.guard is not None
 
 
-def test_a_person_releases_all_at_once():
+def test_a_person_releases_all_at_once() -> None:
     decided = verdict(
         overdue=40, alive=100, guard=held(40, 100, released_by_hand_at=START), seconds=1
     )
@@ -143,7 +153,7 @@ def test_a_person_releases_all_at_once():
 
 
 @given(st.integers(1, 60), st.integers(0, 60))
-def test_whoever_stays_silent_is_lost_in_the_end(overdue, healthy):
+def test_whoever_stays_silent_is_lost_in_the_end(overdue: Any, healthy: Any) -> None:
     guard, lost = None, 0
     for second in range(200):
         decided = verdict(

@@ -11,6 +11,7 @@ import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -50,11 +51,11 @@ NOON_MICROSECONDS = 1_795_435_200_000_000
 MAX = 2**63 - 1
 
 
-def command(kind, *args, **fields):
+def command(kind: Any, *args: Any, **fields: Any) -> dict[str, Any]:
     return {"command_type": kind, "command_args": list(args), **fields}
 
 
-def info(**fields):
+def info(**fields: Any) -> dict[str, Any]:
     return {
         "entity_type": "worker",
         "identifier": "7",
@@ -64,19 +65,19 @@ def info(**fields):
     }
 
 
-def understood(*messages):
+def understood(*messages: Any) -> Any:
     """The events of these, sent as one message when it is one and else as an array."""
     decoded = decode(json.dumps(messages[0] if len(messages) == 1 else messages).encode())
     assert decoded.poison == []
     return decoded.events
 
 
-def event(message):
+def event(message: Any) -> Any:
     (only,) = understood(message)
     return only
 
 
-def reason(message):
+def reason(message: Any) -> Any:
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
     decoded = decode(body)
     assert (decoded.events, decoded.notices, decoded.ignored) == ([], [], 0)
@@ -113,7 +114,7 @@ def reason(message):
         ),
     ],
 )
-def test_each_message_is_its_event(message, expected):
+def test_each_message_is_its_event(message: Any, expected: Any) -> None:
     assert event(message) == expected
 
 
@@ -129,17 +130,17 @@ def test_each_message_is_its_event(message, expected):
     ],
     ids=["s", "ms", "µs", "ns", "a counter", "a great counter"],
 )
-def test_the_size_of_an_incarnation_says_its_unit(given, expected):
+def test_the_size_of_an_incarnation_says_its_unit(given: Any, expected: Any) -> None:
     assert event(command("HEARTBEAT", 7, incarnation=given, seq=1)).incarnation == expected
 
 
 @pytest.mark.parametrize("kind", ["START", "STOP", "STDIN"])
-def test_commands_to_workers_are_ignored(kind):
+def test_commands_to_workers_are_ignored(kind: Any) -> None:
     decoded = decode(json.dumps(command(kind, {"any": "thing"})).encode())
     assert (decoded.ignored, decoded.count) == (1, 1)
 
 
-def test_ids_are_strings_or_numbers():
+def test_ids_are_strings_or_numbers() -> None:
     assert (
         event(command("HEARTBEAT", 7))
         == event(command("HEARTBEAT", "7"))
@@ -173,7 +174,7 @@ def test_ids_are_strings_or_numbers():
         str(MAX + 1),
     ],
 )
-def test_what_is_no_id_is_named_with_its_place(wrong):
+def test_what_is_no_id_is_named_with_its_place(wrong: Any) -> None:
     assert "`$.command_args[0]`" in reason(command("HEARTBEAT", wrong))
     assert "`$.command_args[1]`" in reason(command("SERVER_STOPPED", 31, wrong))
 
@@ -200,7 +201,7 @@ def test_what_is_no_id_is_named_with_its_place(wrong):
         (info(entity_type="moon"), "$.entity_type"),
     ],
 )
-def test_poison_names_the_place(message, place):
+def test_poison_names_the_place(message: Any, place: Any) -> None:
     """Of a lifecycle event and a StatusInfo what decides status or order is not guessed at."""
     assert place in reason(message)
 
@@ -290,7 +291,7 @@ GROUP = {"group": "eu-1"}
         ),
     ],
 )
-def test_what_cannot_be_understood_is_left_out_alone(message, rest, said):
+def test_what_cannot_be_understood_is_left_out_alone(message: Any, rest: Any, said: Any) -> None:
     """The event counts with its good fields, and its whole body is kept with what was wrong."""
     body = json.dumps(message).encode()
     decoded = decode(body)
@@ -312,7 +313,7 @@ def test_what_cannot_be_understood_is_left_out_alone(message, rest, said):
     assert (decoded.count, decoded.refused) == (1, 0)
 
 
-def test_an_inventory_stands_whole_without_a_config_that_is_none():
+def test_an_inventory_stands_whole_without_a_config_that_is_none() -> None:
     servers = [{"instance_id": 31, "game_server_config_id": "x"}, {"instance_id": 32}]
     decoded = decode(json.dumps(command("HEARTBEAT", 7, servers=servers)).encode())
     [beat], [poison] = decoded.events, decoded.poison
@@ -320,10 +321,10 @@ def test_an_inventory_stands_whole_without_a_config_that_is_none():
     assert "`$.servers[0].game_server_config_id`" in poison.reason
 
 
-def test_a_cause_has_no_values_and_a_sender_is_named_where_it_can_be():
+def test_a_cause_has_no_values_and_a_sender_is_named_where_it_can_be() -> None:
     """So that a faulty worker version makes few groups of dead letters, however many it sends."""
 
-    def groups(messages):
+    def groups(messages: Any) -> set[Any]:
         poison = (decode(json.dumps(message).encode()).poison[0] for message in messages)
         return {(each.cause, each.sender) for each in poison}
 
@@ -368,24 +369,24 @@ def test_a_cause_has_no_values_and_a_sender_is_named_where_it_can_be():
         b"[null]",
     ],
 )
-def test_what_is_no_message_is_one_poison(body):
+def test_what_is_no_message_is_one_poison(body: Any) -> None:
     decoded = decode(body)
     assert (len(decoded.poison), decoded.count) == (1, 1)
     assert decoded.poison[0].reason
 
 
-def test_a_body_has_a_limit():
+def test_a_body_has_a_limit() -> None:
     assert "at most" in reason(b" " * (MAX_BODY_BYTES + 1))
 
 
-def test_an_array_keeps_its_order():
+def test_an_array_keeps_its_order() -> None:
     events = understood(
         command("WORKER_STARTED", 7), command("HEARTBEAT", 7), command("WORKER_STOPPED", 7)
     )
     assert [type(each) for each in events] == [WorkerStarted, Heartbeat, WorkerStopped]
 
 
-def test_an_array_has_at_most_a_thousand_events():
+def test_an_array_has_at_most_a_thousand_events() -> None:
     assert len(understood(*[command("HEARTBEAT", 7)] * MAX_EVENTS)) == MAX_EVENTS
     assert "1001 events" in reason([command("HEARTBEAT", 7)] * (MAX_EVENTS + 1))
 
@@ -400,7 +401,7 @@ def test_an_array_has_at_most_a_thousand_events():
         pytest.param(b"null", id="no object"),
     ],
 )
-def test_poison_in_an_array_is_poison_alone_with_its_own_bytes(bad):
+def test_poison_in_an_array_is_poison_alone_with_its_own_bytes(bad: Any) -> None:
     good = [json.dumps(command("HEARTBEAT", worker)).encode() for worker in (1, 2)]
     ignored = b'{"command_type": "STDIN"}'
     decoded = decode(b"[ " + b" , ".join([good[0], bad, ignored, good[1]]) + b" ]")
@@ -409,7 +410,7 @@ def test_poison_in_an_array_is_poison_alone_with_its_own_bytes(bad):
     assert (decoded.ignored, decoded.count) == (1, 4)
 
 
-def test_what_is_wrong_alike_in_an_array_is_one_poison():
+def test_what_is_wrong_alike_in_an_array_is_one_poison() -> None:
     """An array of a thousand bad events would else be a thousand dead letters. Its body is an array
     again, so that it can be sent again."""
     good = json.dumps(command("HEARTBEAT", 1)).encode()
@@ -435,11 +436,11 @@ def test_what_is_wrong_alike_in_an_array_is_one_poison():
 
 
 @pytest.mark.parametrize("element", ["{}", "[]", "n", '{"command_type":"HEARTBEAT"}'])
-def test_an_array_of_refused_events_costs_less_than_one_of_good_ones(element):
+def test_an_array_of_refused_events_costs_less_than_one_of_good_ones(element: Any) -> None:
     """A message of 3 KB holds a thousand of two bytes: they must not buy more time than 50 KB of
     heartbeats."""
 
-    def seconds(body):
+    def seconds(body: Any) -> Any:
         begun = perf_counter()
         decode(body)
         return perf_counter() - begun
@@ -451,7 +452,7 @@ def test_an_array_of_refused_events_costs_less_than_one_of_good_ones(element):
     assert of_refused < of_good
 
 
-def test_a_refused_event_is_found_in_its_array():
+def test_a_refused_event_is_found_in_its_array() -> None:
     parts = [json.dumps(command("HEARTBEAT", worker)).encode() for worker in (1, 2, 3)]
     body = b"[" + b",".join(parts) + b"]"
     assert find_body(body, decode(body).events[1]) == parts[1]
@@ -476,18 +477,18 @@ def test_a_refused_event_is_found_in_its_array():
         pytest.param("9999-12-31T23:59:59-14:00", 253_402_300_799_000_000, id="after the last"),
     ],
 )
-def test_times(sent_at, microseconds):
+def test_times(sent_at: Any, microseconds: Any) -> None:
     assert event(command("HEARTBEAT", 7, sent_at=sent_at)).sent_at == microseconds
 
 
 @pytest.mark.parametrize(
     ("said", "kept"), [(0, 1), (-5, 1), (2, 2), (2.5, 2.5), (1e300, 3600), (None, None)]
 )
-def test_an_interval_is_kept_within_its_bounds(said, kept):
+def test_an_interval_is_kept_within_its_bounds(said: Any, kept: Any) -> None:
     assert event(command("HEARTBEAT", 7, interval_seconds=said)).interval_seconds == kept
 
 
-def test_null_is_absent():
+def test_null_is_absent() -> None:
     fields = (
         "incarnation",
         "seq",
@@ -502,16 +503,16 @@ def test_null_is_absent():
     assert event(command("SERVER_STARTED", 31, 7, None)).game_server_config_id is None
 
 
-def test_unknown_fields_are_ignored():
+def test_unknown_fields_are_ignored() -> None:
     assert event(command("HEARTBEAT", 7, moon="full")) == Heartbeat(worker_id=7)
 
 
-def test_an_empty_inventory_is_not_none():
+def test_an_empty_inventory_is_not_none() -> None:
     assert event(command("HEARTBEAT", 7, servers=[])).servers.list_entries() == ()
     assert event(command("HEARTBEAT", 7)).servers is None
 
 
-def test_an_inventory_lists_each_instance_once_by_id():
+def test_an_inventory_lists_each_instance_once_by_id() -> None:
     said = [
         {"instance_id": 9},
         {"instance_id": 3, "game_server_config_id": 5, "status": "INITIALIZING"},
@@ -522,8 +523,8 @@ def test_an_inventory_lists_each_instance_once_by_id():
     )
 
 
-def test_equal_inventories_have_equal_digests():
-    def digest(*ids):
+def test_equal_inventories_have_equal_digests() -> None:
+    def digest(*ids: Any) -> Any:
         return event(
             command("HEARTBEAT", 7, servers=[{"instance_id": each} for each in ids])
         ).servers.digest
@@ -546,18 +547,18 @@ def test_equal_inventories_have_equal_digests():
         ("None", None),
     ],
 )
-def test_exit_codes(said, code):
+def test_exit_codes(said: Any, code: Any) -> None:
     assert event(command("SERVER_STOPPED", 31, 7, said)).exit_code == code
 
 
 @pytest.mark.parametrize(
     "wrong", ["--1", "-", "1.5", 1.5, 2**63, "9" * 19, [], "\u0663", "0x", "0xg"]
 )
-def test_what_is_no_exit_code_is_poison(wrong):
+def test_what_is_no_exit_code_is_poison(wrong: Any) -> None:
     assert "`$.command_args[2]`" in reason(command("SERVER_STOPPED", 31, 7, wrong))
 
 
-def test_notices_come_back_as_they_were_sent():
+def test_notices_come_back_as_they_were_sent() -> None:
     sent_at = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
     sent = CanarySent(sent_at, "host-1", "5f", 3)
     assert decode(canary_message(sent)).notices == [sent]
@@ -582,7 +583,7 @@ def test_notices_come_back_as_they_were_sent():
         {"command_type": "RELEASE_GUARD", "command_args": ["eu-1"], "labels": 7},
     ],
 )
-def test_a_control_message_that_does_not_fit_is_poison(message):
+def test_a_control_message_that_does_not_fit_is_poison(message: Any) -> None:
     """It is never read liberally, and its time can be stored: the database would refuse its
     neighbours too."""
     assert reason(message)
@@ -625,7 +626,7 @@ nearly = st.fixed_dictionaries(
 )
 
 
-def assert_accounted_for(body):
+def assert_accounted_for(body: Any) -> Any:
     """Whatever it is, each part of it becomes something, and what is left over can be stored."""
     decoded = decode(body)
     assert decoded.count >= 1
@@ -655,19 +656,19 @@ def assert_accounted_for(body):
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_no_bytes_are_too_strange(body):
+def test_no_bytes_are_too_strange(body: Any) -> None:
     assert_accounted_for(body)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.one_of(anything, nearly))
-def test_no_json_is_too_strange(message):
+def test_no_json_is_too_strange(message: Any) -> None:
     assert_accounted_for(json.dumps(message).encode())
 
 
 @settings(deadline=None)
 @given(st.lists(st.one_of(nearly, anything), min_size=1, max_size=5))
-def test_each_element_of_an_array_is_taken_as_if_alone(messages):
+def test_each_element_of_an_array_is_taken_as_if_alone(messages: Any) -> None:
     together = assert_accounted_for(json.dumps(messages).encode())
     alone = [decode(json.dumps(message).encode()) for message in messages]
     if not any(isinstance(message, list) for message in messages):
@@ -691,7 +692,7 @@ SILENCE = {"silence_id": "abcd1234", "seconds": 3600, "why": "new switches"}
         AlertAcknowledged(12, by="ops", why="on it"),
     ],
 )
-def test_a_word_about_alerts_is_understood_as_it_was_said(notice):
+def test_a_word_about_alerts_is_understood_as_it_was_said(notice: Any) -> None:
     assert decode(alert_notice(notice)).notices == [notice]
 
 
@@ -714,7 +715,9 @@ def test_a_word_about_alerts_is_understood_as_it_was_said(notice):
         ("ACKNOWLEDGE", [{"alert_id": 0}], "Expected `int` >= 1 - at `$.command_args[0].alert_id`"),
     ],
 )
-def test_a_word_about_alerts_that_cannot_be_meant_is_poison(kind, arguments, reason):
+def test_a_word_about_alerts_that_cannot_be_meant_is_poison(
+    kind: Any, arguments: Any, reason: Any
+) -> None:
     [poison] = decode(json.dumps(command(kind, *arguments)).encode()).poison
     assert poison.reason == reason
 
@@ -738,21 +741,21 @@ AMQP_SEQUENCE = (
 )
 
 
-def beat(**fields):
+def beat(**fields: Any) -> Any:
     return command("HEARTBEAT", 7, **fields)
 
 
-def timed(said):
+def timed(said: Any) -> tuple[Any, Any]:
     return beat(sent_at=said), Heartbeat(worker_id=7, sent_at=NOON_MICROSECONDS)
 
 
-def started(*arguments):
+def started(*arguments: Any) -> tuple[Any, Any]:
     return command("SERVER_STARTED", *arguments), ServerStarted(
         instance_id=31, worker_id=7, game_server_config_id=3
     )
 
 
-def exited(said, code):
+def exited(said: Any, code: Any) -> tuple[Any, Any]:
     return command("SERVER_STOPPED", 31, 7, said), ServerStopped(
         instance_id=31, worker_id=7, exit_code=code
     )
@@ -857,13 +860,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("message", "expected"), CASES)
-def test_it_is_understood_as_well(message, expected):
+def test_it_is_understood_as_well(message: Any, expected: Any) -> None:
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
     decoded = decode(body)
     assert (decoded.events, decoded.poison) == ([expected], [])
 
 
-def test_the_size_is_that_of_the_unpacked_json():
+def test_the_size_is_that_of_the_unpacked_json() -> None:
     """So that whoever bounds the memory of what is read is not deceived by small bodies."""
     assert [
         decode(each).json_bytes
@@ -876,25 +879,25 @@ def test_the_size_is_that_of_the_unpacked_json():
 
 
 @pytest.mark.parametrize("entry", LIBERAL_INVENTORIES)
-def test_an_inventory_is_read_liberally_too(entry):
+def test_an_inventory_is_read_liberally_too(entry: Any) -> None:
     assert event(beat(servers=[entry])).servers.list_entries() == (
         InventoryEntry(31, StatusType.INITIALIZING, 3),
     )
 
 
 @pytest.mark.parametrize("holder", ["", "None", "null", None])
-def test_a_place_holder_is_no_config(holder):
+def test_a_place_holder_is_no_config(holder: Any) -> None:
     entry = {"instance_id": 31, "game_server_config_id": holder}
     assert event(beat(servers=[entry])).servers.list_entries() == (
         InventoryEntry(31, StatusType.RUNNING, None),
     )
 
 
-def test_a_command_to_workers_is_ignored_whatever_it_holds():
+def test_a_command_to_workers_is_ignored_whatever_it_holds() -> None:
     assert decode(b'{"command_type": "stdin", "labels": 7, "command_args": 7}').ignored == 1
 
 
-def test_every_row_of_the_contract_has_its_case():
+def test_every_row_of_the_contract_has_its_case() -> None:
     contract = (Path(__file__).parents[2] / "docs/contract.md").read_text(encoding="utf-8")
     [table] = re.findall(r"\n\| also understood \|.*\n\|[-|]+\n((?:\|.*\n)+)", contract)
     assert [row.split("|")[1].strip() for row in table.splitlines()] == [*LIBERAL]
@@ -932,7 +935,7 @@ def test_every_row_of_the_contract_has_its_case():
         ),
     ],
 )
-def test_a_body_that_cannot_be_unpacked_says_why(body, said):
+def test_a_body_that_cannot_be_unpacked_says_why(body: Any, said: Any) -> None:
     [poison] = decode(body, content_encoding="br", content_type="application/msgpack").poison
     assert said in poison.reason
     assert poison.body == body
@@ -941,7 +944,7 @@ def test_a_body_that_cannot_be_unpacked_says_why(body, said):
 @pytest.mark.parametrize(
     "field", ["command_args", "labels", "servers", "sent_at", "seq", "status_type", "moon"]
 )
-def test_no_depth_escapes(field):
+def test_no_depth_escapes(field: Any) -> None:
     """Python's recursion limit is met in the decoder or after it, at depths that depend on the
     caller's own."""
     good = json.dumps(command("HEARTBEAT", 1)).encode()
@@ -997,7 +1000,7 @@ ODD = [
 TOKEN = re.compile(rb'"[^"]*"|-?[0-9][0-9.]*|[][{}:,]')
 
 
-def mutate(body, chance):
+def mutate(body: Any, chance: Any) -> Any:
     """One small accident: a bit, a cut, a repeat, or an odd value in the place of a token."""
     place = chance.randrange(len(body))
     match chance.randrange(8):
@@ -1016,7 +1019,7 @@ def mutate(body, chance):
             return body[: token.start()] + chance.choice(ODD) + body[token.end() :]
 
 
-def test_no_accident_is_too_strange():
+def test_no_accident_is_too_strange() -> None:
     """100,000 of them, alone and in arrays: nothing is raised and everything is accounted for."""
     chance = random.Random(12)
     for _ in range(20_000):

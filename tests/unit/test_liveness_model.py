@@ -8,6 +8,7 @@ Each tick of the simulated fleet checks every transition against what its worker
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -38,7 +39,7 @@ PARTITIONS = st.sampled_from([1, 2, 3])
 LENGTHS = st.sampled_from([1, 4, 20, 10_000])
 
 
-def heal(world):
+def heal(world: Any) -> None:
     """All of our side well again, with time enough to take up what had piled up."""
     world.broker.up = world.database.up = True
     world.broker.max_length = 10_000
@@ -51,7 +52,7 @@ def heal(world):
     world.pass_time(15)
 
 
-def assert_all_is_told_as_it_is(world):
+def assert_all_is_told_as_it_is(world: Any) -> None:
     fleet = world.database.fleet
     assert world.database_now - 3 <= world.database.observed_through <= world.database_now
     for worker in world.workers.values():
@@ -74,7 +75,7 @@ def assert_all_is_told_as_it_is(world):
             assert not shown, row
 
 
-def assert_queues_are_shared(world):
+def assert_queues_are_shared(world: Any) -> None:
     living = [processor for processor in world.processors if processor.alive]
     queues = {name: mark.state for name, mark in world.database.marks.items()}
     assert {*queues.values()} == {"active"}
@@ -84,7 +85,7 @@ def assert_queues_are_shared(world):
     )
 
 
-def observe_to_the_end(world):
+def observe_to_the_end(world: Any) -> None:
     heal(world)
     world.pass_time(DROPPED_EXPIRES + GRACE + LONGEST_TIMEOUT + 2 * HOLD + 60)
     assert_all_is_told_as_it_is(world)
@@ -92,7 +93,7 @@ def observe_to_the_end(world):
 
 
 class Fleet(RuleBasedStateMachine):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.world = World()
         for interval in (2, 5, 10):
@@ -100,40 +101,42 @@ class Fleet(RuleBasedStateMachine):
         self.world.start_worker(2, counted=False)
         self.world.pass_time(5)
 
-    def worker(self, data):
+    def worker(self, data: Any) -> Any:
         return data.draw(st.sampled_from(list(self.world.workers.values())), "worker")
 
-    def processor(self, data):
+    def processor(self, data: Any) -> Any:
         living = [processor for processor in self.world.processors if processor.alive]
         return data.draw(st.sampled_from(living), "processor") if living else None
 
     @rule(duration=DURATIONS)
-    def wait(self, duration):
+    def wait(self, duration: Any) -> None:
         self.world.pass_time(duration)
 
     @precondition(lambda self: len(self.world.workers) < 7)
     @rule(interval=INTERVALS, counted=st.booleans(), clock_off_by=CLOCKS)
-    def start_worker(self, interval, counted, clock_off_by):
+    def start_worker(self, interval: Any, counted: Any, clock_off_by: Any) -> None:
         self.world.start_worker(interval, counted=counted, clock_off_by=clock_off_by)
 
     @rule(data=st.data())
-    def kill_worker(self, data):
+    def kill_worker(self, data: Any) -> None:
         self.worker(data).alive = False
 
     @rule(data=st.data())
-    def stop_worker(self, data):
+    def stop_worker(self, data: Any) -> None:
         worker = self.worker(data)
         if worker.alive and not worker.muted and self.world.broker.up:
             self.world.stop_worker(worker)
 
     @rule(data=st.data())
-    def restart_worker(self, data):
+    def restart_worker(self, data: Any) -> None:
         worker = self.worker(data)
         worker.muted = False
         worker.start(self.world.now)
 
     @rule(data=st.data(), clock_off_by=CLOCKS, repeats_incarnation=st.booleans())
-    def restart_worker_in_another_time(self, data, clock_off_by, repeats_incarnation):
+    def restart_worker_in_another_time(
+        self, data: Any, clock_off_by: Any, repeats_incarnation: Any
+    ) -> None:
         """Of those who count: an end that has only a time outranks a start that is dated before
         it."""
         worker = self.worker(data)
@@ -144,49 +147,49 @@ class Fleet(RuleBasedStateMachine):
             )
 
     @rule(data=st.data())
-    def mute_or_unmute_worker(self, data):
+    def mute_or_unmute_worker(self, data: Any) -> None:
         worker = self.worker(data)
         worker.muted = not worker.muted
 
     @rule(data=st.data())
-    def start_server(self, data):
+    def start_server(self, data: Any) -> None:
         worker = self.worker(data)
         if worker.alive and worker.counted:
             self.world.start_server(worker)
 
     @rule(data=st.data())
-    def stop_server(self, data):
+    def stop_server(self, data: Any) -> None:
         worker = self.worker(data)
         if worker.alive and worker.servers:
             worker.stop_server(min(worker.servers), self.world.now)
 
     @rule(duration=DURATIONS, keeps_beats=st.booleans())
-    def stop_broker(self, duration, keeps_beats):
+    def stop_broker(self, duration: Any, keeps_beats: Any) -> None:
         self.world.stop_broker(keeps_beats=keeps_beats)
         self.world.pass_time(duration)
         self.world.broker.up = True
 
     @rule(duration=DURATIONS)
-    def stop_database(self, duration):
+    def stop_database(self, duration: Any) -> None:
         self.world.database.up = False
         self.world.pass_time(duration)
         self.world.database.up = True
 
     @rule(by=STEPS)
-    def step_clock(self, by):
+    def step_clock(self, by: Any) -> None:
         self.world.database.ahead += by
 
     @rule(length=LENGTHS)
-    def bound_queues(self, length):
+    def bound_queues(self, length: Any) -> None:
         self.world.broker.max_length = length
 
     @rule(data=st.data())
-    def freeze_or_thaw_processor(self, data):
+    def freeze_or_thaw_processor(self, data: Any) -> None:
         if processor := self.processor(data):
             processor.frozen_since = self.world.now if processor.frozen_since is None else None
 
     @rule(data=st.data())
-    def kill_processor(self, data):
+    def kill_processor(self, data: Any) -> None:
         if processor := self.processor(data):
             self.world.kill(processor)
 
@@ -196,11 +199,11 @@ class Fleet(RuleBasedStateMachine):
         )
     )
     @rule(partitions=PARTITIONS, prefetch=PREFETCHES)
-    def start_processor(self, partitions, prefetch):
+    def start_processor(self, partitions: Any, prefetch: Any) -> None:
         self.world.start_processor(partitions, prefetch)
 
     @rule(data=st.data())
-    def cut_processor_off(self, data):
+    def cut_processor_off(self, data: Any) -> None:
         if processor := self.processor(data):
             self.world.disconnect(processor)
 
@@ -209,12 +212,12 @@ class Fleet(RuleBasedStateMachine):
         messages=st.sampled_from([1, 2, 50]),
         transaction=st.sampled_from([0, 0.5, 2, 9]),
     )
-    def slow_processor_down(self, data, messages, transaction):
+    def slow_processor_down(self, data: Any, messages: Any, transaction: Any) -> None:
         if processor := self.processor(data):
             processor.messages_per_tick, processor.transaction_seconds = messages, transaction
 
     @invariant()
-    def nobody_silent_goes_unnoticed(self):
+    def nobody_silent_goes_unnoticed(self) -> None:
         """Whoever's silence counts for the watermark of the last sweep is lost by then, unless the
         guard holds."""
         world = self.world
@@ -233,7 +236,7 @@ class Fleet(RuleBasedStateMachine):
                 )
                 assert world.swept_through <= due, row
 
-    def teardown(self):
+    def teardown(self) -> None:
         observe_to_the_end(self.world)
 
 
@@ -247,7 +250,7 @@ Fleet.TestCase.settings = settings(
 TestFleet = Fleet.TestCase
 
 
-def fleet(*intervals, processors=2, partitions=1):
+def fleet(*intervals: Any, processors: int = 2, partitions: int = 1) -> Any:
     world = World(processors, partitions)
     for interval in intervals:
         world.start_server(world.start_worker(interval))
@@ -256,16 +259,16 @@ def fleet(*intervals, processors=2, partitions=1):
     return world
 
 
-def losses(world):
+def losses(world: Any) -> list[Any]:
     return [t.entity_id for t in world.database.history if t.reason is Reason.HEARTBEAT_EXPIRED]
 
 
-def reader_of(world, name):
+def reader_of(world: Any, name: str) -> Any:
     return next(p for p in world.processors if p.alive and name in p.given(world.broker))
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-def test_a_frozen_reader_holds_the_watermark_until_it_is_cut_off(partitions):
+def test_a_frozen_reader_holds_the_watermark_until_it_is_cut_off(partitions: Any) -> None:
     world = fleet(2, 5, partitions=partitions)
     reader = reader_of(world, "beats.0")
     reader.frozen_since = world.now
@@ -279,7 +282,7 @@ def test_a_frozen_reader_holds_the_watermark_until_it_is_cut_off(partitions):
 
 
 @pytest.mark.parametrize("frozen_for", [20, 26, 40, 90])
-def test_a_reader_that_commits_when_it_is_cut_off_changes_nothing(frozen_for):
+def test_a_reader_that_commits_when_it_is_cut_off_changes_nothing(frozen_for: Any) -> None:
     """It was frozen within the transaction, and another has read the same messages by then."""
     world = fleet(1, 2, 2)
     zombie = reader_of(world, "beats.0")
@@ -295,7 +298,7 @@ def test_a_reader_that_commits_when_it_is_cut_off_changes_nothing(frozen_for):
 
 
 @pytest.mark.parametrize("prefetches", [(9, 3, 9), (9, 3, 1), (9, 9, 9), (3, 9, 1)])
-def test_two_failovers_pass_nothing_that_was_returned(prefetches):
+def test_two_failovers_pass_nothing_that_was_returned(prefetches: Any) -> None:
     """A quorum queue puts what the second reader held behind the rest of what the first one held,
     canaries too."""
     world = fleet(2, processors=3)
@@ -320,7 +323,7 @@ def test_two_failovers_pass_nothing_that_was_returned(prefetches):
 
 @pytest.mark.parametrize("every", [3, 5, 10, 14])
 @pytest.mark.parametrize("partitions", [1, 2])
-def test_readers_failing_in_turn_cost_nobody_his_life(every, partitions):
+def test_readers_failing_in_turn_cost_nobody_his_life(every: Any, partitions: Any) -> None:
     world = fleet(1, 2, 5, processors=4, partitions=partitions)
     for processor in world.processors[:3]:
         processor.transaction_seconds = 9
@@ -333,7 +336,9 @@ def test_readers_failing_in_turn_cost_nobody_his_life(every, partitions):
 @pytest.mark.parametrize("before", [1, 2, 3])
 @pytest.mark.parametrize("after", [1, 2, 3])
 @pytest.mark.parametrize("lags", [False, True])
-def test_another_number_of_partitions_costs_nobody_his_life(before, after, lags):
+def test_another_number_of_partitions_costs_nobody_his_life(
+    before: Any, after: Any, lags: Any
+) -> None:
     """Beats may lie in a queue that is read slowly when it is retired."""
     world = fleet(1, 2, 5, 5, partitions=before)
     for processor in world.processors if lags else ():
@@ -348,7 +353,7 @@ def test_another_number_of_partitions_costs_nobody_his_life(before, after, lags)
     assert not losses(world)
 
 
-def test_a_processor_without_database_binds_no_queue_that_left():
+def test_a_processor_without_database_binds_no_queue_that_left() -> None:
     world = fleet(1, 2, 5, partitions=3)
     apart = Database()
     apart.up = False
@@ -363,7 +368,7 @@ def test_a_processor_without_database_binds_no_queue_that_left():
     assert not losses(world)
 
 
-def test_a_new_queue_stops_the_observation_until_its_canary():
+def test_a_new_queue_stops_the_observation_until_its_canary() -> None:
     world = fleet(2, 5)
     through = world.database.observed_through
     world.database.choose_queues(2)
@@ -379,7 +384,7 @@ def test_a_new_queue_stops_the_observation_until_its_canary():
 
 @pytest.mark.parametrize("length", [1, 2, 4])
 @pytest.mark.parametrize("frozen_for", [1, 4, 10])
-def test_what_the_broker_dropped_is_not_silence(length, frozen_for):
+def test_what_the_broker_dropped_is_not_silence(length: Any, frozen_for: Any) -> None:
     """The last sign of life is dropped, the canary behind it is not."""
     world = fleet(1, 1, 1, 2)
     worker = world.workers[4]
@@ -400,7 +405,7 @@ def test_what_the_broker_dropped_is_not_silence(length, frozen_for):
 
 @pytest.mark.parametrize("length", [2, 3, 4, 6])
 @pytest.mark.parametrize("later", [0, 0.5, 1, 1.5, 2])
-def test_no_canary_passes_a_drop_before_it_is_known(length, later):
+def test_no_canary_passes_a_drop_before_it_is_known(length: Any, later: Any) -> None:
     """Many are dropped at once, and the canary behind them is committed at once."""
     world = fleet(1, 1, 1, 1, 1, 1, processors=1)
     world.processors[0].frozen_since = world.now
@@ -412,7 +417,7 @@ def test_no_canary_passes_a_drop_before_it_is_known(length, later):
     observe_to_the_end(world)
 
 
-def test_queues_are_shared_and_move_without_a_grace():
+def test_queues_are_shared_and_move_without_a_grace() -> None:
     world = fleet(2, 5, processors=1, partitions=3)
     resumed_at = world.database.resumed_at
     for _ in range(3):
@@ -427,7 +432,7 @@ def test_queues_are_shared_and_move_without_a_grace():
 
 @pytest.mark.parametrize("duration", [8, 14, 20, 120])
 @pytest.mark.parametrize("broken", ["broker", "database", "processors"])
-def test_our_own_failure_costs_nobody_his_life(broken, duration):
+def test_our_own_failure_costs_nobody_his_life(broken: Any, duration: Any) -> None:
     world = fleet(2, 5, 10)
     if broken == "broker":
         world.stop_broker()
@@ -444,7 +449,7 @@ def test_our_own_failure_costs_nobody_his_life(broken, duration):
 @pytest.mark.parametrize("duration", [0.5, 1, 3])
 @pytest.mark.parametrize("every", [4, 5, 10])
 @pytest.mark.parametrize("keeps_beats", [True, False])
-def test_nor_do_many_short_stops_of_the_broker(duration, every, keeps_beats):
+def test_nor_do_many_short_stops_of_the_broker(duration: Any, every: Any, keeps_beats: Any) -> None:
     """Each may cost everybody a beat, and three missed ones are silence."""
     world = fleet(2, 5, 10, partitions=2)
     for _ in range(12):
@@ -456,7 +461,7 @@ def test_nor_do_many_short_stops_of_the_broker(duration, every, keeps_beats):
     assert not losses(world)
 
 
-def test_lag_costs_nobody_his_life():
+def test_lag_costs_nobody_his_life() -> None:
     world = fleet(1, 1, 1, 1, 2, 5, processors=1)
     world.processors[0].messages_per_tick = 2
     world.pass_time(300)
@@ -465,7 +470,7 @@ def test_lag_costs_nobody_his_life():
     assert not losses(world)
 
 
-def test_a_transaction_that_hangs_takes_no_beat_back():
+def test_a_transaction_that_hangs_takes_no_beat_back() -> None:
     """What began first may be committed last; a beat without a number cannot tell that it is
     old."""
     world = fleet(2)
@@ -481,7 +486,7 @@ def test_a_transaction_that_hangs_takes_no_beat_back():
 @pytest.mark.parametrize(
     ("clock", "again"), [(-3600, False), (0, True)], ids=["clock back", "counter again"]
 )
-def test_a_restart_that_counts_lower_is_not_lost(interval, clock, again):
+def test_a_restart_that_counts_lower_is_not_lost(interval: Any, clock: Any, again: Any) -> None:
     world = fleet(interval, 2, 2)
     worker = world.workers[1]
     worker.start(world.now, clock_off_by=clock, repeats_incarnation=again)
@@ -494,7 +499,7 @@ def test_a_restart_that_counts_lower_is_not_lost(interval, clock, again):
 
 
 @pytest.mark.parametrize("interval", [1, 2, 5, 10])
-def test_one_dead_worker_is_noticed_in_time_and_comes_back_with_its_servers(interval):
+def test_one_dead_worker_is_noticed_in_time_and_comes_back_with_its_servers(interval: Any) -> None:
     world = fleet(interval, 2, 2)
     worker = world.workers[1]
     worker.muted = True
@@ -510,7 +515,7 @@ def test_one_dead_worker_is_noticed_in_time_and_comes_back_with_its_servers(inte
     assert world.database.fleet.instances[1].reason is Reason.RECOVERED
 
 
-def test_many_at_once_are_held_and_then_lost_one_by_one():
+def test_many_at_once_are_held_and_then_lost_one_by_one() -> None:
     world = fleet(2, 2, 2, 2, 2, 2)
     died_at = world.now
     for worker_id in (1, 2, 3):
@@ -526,7 +531,7 @@ def test_many_at_once_are_held_and_then_lost_one_by_one():
 
 @pytest.mark.parametrize("ran", [True, False])
 @pytest.mark.parametrize("by", [-3600, -30, 3600])
-def test_a_step_of_the_clock_loses_nobody_alive_and_hides_nobody_dead(by, ran):
+def test_a_step_of_the_clock_loses_nobody_alive_and_hides_nobody_dead(by: Any, ran: Any) -> None:
     """Whether processors ran at that time or not; a step forward when none ran is an outage."""
     world = fleet(2, 5, 10)
     if not ran:
@@ -544,7 +549,7 @@ def test_a_step_of_the_clock_loses_nobody_alive_and_hides_nobody_dead(by, ran):
 
 
 @pytest.mark.parametrize("by", [-12, -6])
-def test_a_canary_of_before_a_step_back_proves_nothing(by):
+def test_a_canary_of_before_a_step_back_proves_nothing(by: Any) -> None:
     """It waited in its queue for longer than the step, so its time is past again."""
     world = fleet(1, 2, 5)
     reader = reader_of(world, "beats.0")
@@ -560,7 +565,7 @@ def test_a_canary_of_before_a_step_back_proves_nothing(by):
 
 
 @pytest.mark.parametrize("by", [-3600, 3600])
-def test_one_whose_machine_was_paused_takes_no_step_that_the_other_did_not_see(by):
+def test_one_whose_machine_was_paused_takes_no_step_that_the_other_did_not_see(by: Any) -> None:
     world = fleet(2, 5)
     world.processors[0].frozen_since = world.now
     world.database.ahead += by

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -41,23 +42,23 @@ class Fleet:
     """Rows, and the time of the database: it begins at START and goes on by `wait`. Swept once a
     second."""
 
-    def __init__(self, *, sweeps=True):
+    def __init__(self, *, sweeps: bool = True) -> None:
         self.rows = Rows()
         self.seconds = 0.0
         self.sweeps = sweeps
         self.order = 0
 
     @property
-    def now(self):
+    def now(self) -> Any:
         return START + timedelta(seconds=self.seconds)
 
-    def take(self, *events):
+    def take(self, *events: Any) -> Any:
         for event in events:
             self.order = max(self.order + 1, microseconds(self.now))
             merge(self.rows, event, Receipt(self.now, self.order))
         return self
 
-    def wait(self, seconds):
+    def wait(self, seconds: float) -> Any:
         for _ in range(seconds):
             self.seconds += 1
             if self.sweeps:
@@ -70,7 +71,7 @@ class Fleet:
                 )
         return self
 
-    def beat_for(self, seconds, *lives):
+    def beat_for(self, seconds: float, *lives: Any) -> Any:
         """Each of these lives beats once an interval; it begins at once."""
         for _ in range(0, seconds, INTERVAL):
             for life in lives:
@@ -79,14 +80,14 @@ class Fleet:
         return self
 
     @property
-    def worker(self):
+    def worker(self) -> Any:
         return self.rows.workers[1]
 
-    def server(self, instance_id):
+    def server(self, instance_id: int) -> Any:
         return self.rows.instances[instance_id]
 
     @property
-    def statuses(self):
+    def statuses(self) -> list[Any]:
         return [str(t.new_status) for t in self.rows.transitions if t.entity == "worker"]
 
 
@@ -94,13 +95,21 @@ class Life:
     """Without an incarnation its beats have only a time, or not even that when it has no
     `clock`."""
 
-    def __init__(self, incarnation, *servers, seq=0, counted=True, clock=None, **fields):
+    def __init__(
+        self,
+        incarnation: Any,
+        *servers: Any,
+        seq: int = 0,
+        counted: bool = True,
+        clock: Any = None,
+        **fields: Any,
+    ) -> None:
         self.incarnation, self.servers, self.seq = incarnation, servers, seq
         self.counted = counted
         self.clock = clock
         self.fields = fields
 
-    def order(self):
+    def order(self) -> Any:
         self.seq += 1
         if self.incarnation is None:
             return (
@@ -110,7 +119,7 @@ class Life:
             )
         return {"incarnation": self.incarnation} | ({"seq": self.seq} if self.counted else {})
 
-    def beat(self):
+    def beat(self) -> Any:
         return heartbeat(
             interval_seconds=float(INTERVAL),
             servers=inventory(*self.servers),
@@ -131,7 +140,7 @@ LOWER = [
 
 
 @pytest.mark.parametrize(("before", "life"), LOWER)
-def test_a_life_that_counts_lower_is_never_lost_for_good(before, life):
+def test_a_life_that_counts_lower_is_never_lost_for_good(before: Any, life: Life) -> None:
     """It takes over one timeout after it began, with everything that it says."""
     life = Life(
         life.incarnation,
@@ -158,7 +167,7 @@ def test_a_life_that_counts_lower_is_never_lost_for_good(before, life):
     assert fleet.server(31).status is StatusType.RUNNING
 
 
-def test_a_clock_that_goes_back_freezes_no_inventory_of_beats_without_incarnation():
+def test_a_clock_that_goes_back_freezes_no_inventory_of_beats_without_incarnation() -> None:
     fleet = (
         Fleet()
         .beat_for(20, Life(None, 30, clock=NOW))
@@ -171,7 +180,7 @@ def test_a_clock_that_goes_back_freezes_no_inventory_of_beats_without_incarnatio
     )
 
 
-def test_what_was_lost_by_then_comes_back():
+def test_what_was_lost_by_then_comes_back() -> None:
     fleet = Fleet().beat_for(10, Life(OLD, 30, seq=9)).wait(3 * TIMEOUT)
     assert (fleet.worker.status, fleet.server(30).status) == (StatusType.LOST, StatusType.LOST)
     fleet.beat_for(TIMEOUT + INTERVAL, Life(NEW, 30))
@@ -186,7 +195,7 @@ def test_what_was_lost_by_then_comes_back():
     assert fleet.server(30).status is StatusType.RUNNING
 
 
-def test_it_is_lost_like_any_other_and_may_restart_and_stop():
+def test_it_is_lost_like_any_other_and_may_restart_and_stop() -> None:
     fleet = (
         Fleet()
         .beat_for(10, Life(OLD, 30, seq=9))
@@ -201,7 +210,7 @@ def test_it_is_lost_like_any_other_and_may_restart_and_stop():
     assert (fleet.worker.status, fleet.worker.reason) == (StatusType.COMPLETE, Reason.GRACEFUL)
 
 
-def test_a_life_goes_back_after_an_end_that_counts_higher():
+def test_a_life_goes_back_after_an_end_that_counts_higher() -> None:
     former = Life(OLD, seq=500)
     fleet = Fleet().take(former.beat(), WorkerStopped(worker_id=1, **former.order()))
     ended = WorkerStatusReported(worker_id=1, status=StatusType.CRASHED, sent_at=NOW)
@@ -212,7 +221,7 @@ def test_a_life_goes_back_after_an_end_that_counts_higher():
     )
 
 
-def test_a_stopped_worker_that_begins_again_in_the_same_incarnation_runs():
+def test_a_stopped_worker_that_begins_again_in_the_same_incarnation_runs() -> None:
     """Its life before was so short that its count is soon behind the new one."""
     former, life = Life(OLD), Life(OLD, 31)
     fleet = Fleet().take(former.beat(), WorkerStopped(worker_id=1, **former.order()))
@@ -224,7 +233,7 @@ def test_a_stopped_worker_that_begins_again_in_the_same_incarnation_runs():
     assert fleet.server(31).status is StatusType.RUNNING
 
 
-def test_beats_that_lag_behind_a_stop_revive_nobody():
+def test_beats_that_lag_behind_a_stop_revive_nobody() -> None:
     """The heartbeat queue may be behind the lifecycle queue, and goes on at the pace of the
     beats."""
     life = Life(OLD)
@@ -235,7 +244,7 @@ def test_beats_that_lag_behind_a_stop_revive_nobody():
     assert (fleet.worker.status, fleet.statuses) == (StatusType.COMPLETE, ["RUNNING", "COMPLETE"])
 
 
-def test_late_beats_of_an_older_life_revive_nobody():
+def test_late_beats_of_an_older_life_revive_nobody() -> None:
     """However many at once, and one again and again."""
     former, life = Life(NEW, 30), Life(OLD, 30)
     late = [former.beat() for _ in range(50)]
@@ -249,14 +258,14 @@ def test_late_beats_of_an_older_life_revive_nobody():
     assert (fleet.worker.status, fleet.worker.incarnation) == (StatusType.LOST, OLD)
 
 
-def test_late_beats_of_the_same_life_do_not_take_it_over():
+def test_late_beats_of_the_same_life_do_not_take_it_over() -> None:
     life = Life(OLD, 30)
     late = [life.beat() for _ in range(5)]
     fleet = Fleet().beat_for(10, life).wait(2 * TIMEOUT).take(*late)
     assert (fleet.worker.status, fleet.worker.seq) == (StatusType.LOST, 7)
 
 
-def test_the_life_that_was_passed_does_not_come_back_by_what_was_late():
+def test_the_life_that_was_passed_does_not_come_back_by_what_was_late() -> None:
     """Neither by a beat, nor by what it says of its servers and of its end."""
     former, life = Life(OLD, 30, seq=9), Life(NEW, 31)
     fleet = Fleet().beat_for(10, former).beat_for(2 * TIMEOUT, life)
@@ -271,7 +280,7 @@ def test_the_life_that_was_passed_does_not_come_back_by_what_was_late():
     )
 
 
-def test_two_processes_that_both_beat_keep_what_they_have():
+def test_two_processes_that_both_beat_keep_what_they_have() -> None:
     """The row is the greater's. What only the other lists runs too, and nobody concludes that it
     does not."""
     greater, lower = Life(OLD, 30), Life(NEW, 31)
@@ -291,7 +300,7 @@ def test_two_processes_that_both_beat_keep_what_they_have():
     )
 
 
-def test_of_two_processes_the_one_that_stays_has_the_worker():
+def test_of_two_processes_the_one_that_stays_has_the_worker() -> None:
     greater, lower = Life(OLD, 30), Life(NEW, 31)
     fleet = Fleet().beat_for(2 * TIMEOUT, lower, greater).beat_for(4 * TIMEOUT, lower)
     assert (fleet.worker.status, fleet.worker.incarnation) == (StatusType.RUNNING, NEW)
@@ -302,7 +311,7 @@ def test_of_two_processes_the_one_that_stays_has_the_worker():
     assert fleet.statuses == ["RUNNING"]
 
 
-def test_a_stop_of_the_rival_ends_the_rivalry():
+def test_a_stop_of_the_rival_ends_the_rivalry() -> None:
     greater, lower = Life(OLD, 30), Life(NEW, 31)
     fleet = Fleet().beat_for(2 * TIMEOUT, lower, greater)
     fleet.take(WorkerStopped(worker_id=1, **lower.order()))
@@ -314,7 +323,7 @@ def test_a_stop_of_the_rival_ends_the_rivalry():
     assert fleet.worker.rival_since is None
 
 
-def test_copies_of_the_newest_beat_and_a_late_start_keep_no_life_alive():
+def test_copies_of_the_newest_beat_and_a_late_start_keep_no_life_alive() -> None:
     former, life = Life(OLD, seq=9), Life(NEW, 31)
     newest, begun = former.beat(), WorkerStarted(worker_id=1, incarnation=NEW, seq=1)
     fleet = Fleet().take(newest)
@@ -323,7 +332,7 @@ def test_copies_of_the_newest_beat_and_a_late_start_keep_no_life_alive():
     assert (fleet.worker.incarnation, fleet.worker.reason) == (NEW, Reason.CLOCK_WENT_BACK)
 
 
-def test_a_server_that_the_new_life_started_before_it_took_over_runs():
+def test_a_server_that_the_new_life_started_before_it_took_over_runs() -> None:
     """Its start is in the lifecycle queue: it may come before the beats, and be counted after
     them."""
     life = Life(NEW)
@@ -336,7 +345,7 @@ def test_a_server_that_the_new_life_started_before_it_took_over_runs():
 
 
 @pytest.mark.parametrize("incarnation", [2**63 - 1, NOW + 2 * DAY])
-def test_an_incarnation_of_the_future_is_life_but_no_yardstick(incarnation):
+def test_an_incarnation_of_the_future_is_life_but_no_yardstick(incarnation: Any) -> None:
     life = Life(NOW, 31)
     fleet = Fleet().take(Life(incarnation, 30, seq=2**62).beat())
     assert fleet.worker.status is StatusType.RUNNING
@@ -346,7 +355,7 @@ def test_an_incarnation_of_the_future_is_life_but_no_yardstick(incarnation):
     assert fleet.server(31).status is StatusType.RUNNING
 
 
-def test_an_incarnation_of_the_future_that_was_stored_before_is_passed():
+def test_an_incarnation_of_the_future_that_was_stored_before_is_passed() -> None:
     """Versions before this one took it for the greatest."""
     fleet = Fleet().beat_for(10, Life(NOW, 30))
     fleet.worker.incarnation = fleet.worker.inventory_incarnation = fleet.server(
@@ -359,8 +368,8 @@ def test_an_incarnation_of_the_future_that_was_stored_before_is_passed():
 
 
 @pytest.mark.parametrize("ahead", [DAY, 365 * DAY, 10 * 60 * 1_000_000])
-def test_what_is_dated_ahead_masks_nothing_that_follows(ahead):
-    def info(status, at):
+def test_what_is_dated_ahead_masks_nothing_that_follows(ahead: Any) -> None:
+    def info(status: Any, at: Any) -> Any:
         return WorkerStatusReported(worker_id=1, status=status, sent_at=at)
 
     fleet = Fleet().take(info(StatusType.CRASHED, NOW + ahead)).wait(2)
@@ -372,7 +381,7 @@ def test_what_is_dated_ahead_masks_nothing_that_follows(ahead):
     )  # a copy
 
 
-def test_a_clock_that_is_set_and_still_ahead_is_heard():
+def test_a_clock_that_is_set_and_still_ahead_is_heard() -> None:
     fleet = (
         Fleet()
         .take(WorkerStatusReported(worker_id=1, status=StatusType.CRASHED, sent_at=NOW + 365 * DAY))
@@ -382,13 +391,13 @@ def test_a_clock_that_is_set_and_still_ahead_is_heard():
     assert fleet.worker.status is StatusType.RUNNING
 
 
-def test_a_stop_dated_ahead_ends_no_later_life():
+def test_a_stop_dated_ahead_ends_no_later_life() -> None:
     stopped = WorkerStopped(worker_id=1, sent_at=NOW + 300 * DAY)
     fleet = Fleet().take(heartbeat(), stopped).wait(2).take(WorkerStarted(worker_id=1))
     assert fleet.worker.status is StatusType.RUNNING
 
 
-def test_a_server_claim_dated_ahead_masks_nothing():
+def test_a_server_claim_dated_ahead_masks_nothing() -> None:
     ahead = ServerStatusReported(instance_id=31, status=StatusType.RUNNING, sent_at=NOW + 300 * DAY)
     fleet = Fleet().take(ahead).wait(2)
     fleet.take(
@@ -399,7 +408,7 @@ def test_a_server_claim_dated_ahead_masks_nothing():
     assert fleet.server(31).status is StatusType.INITIALIZING
 
 
-def test_a_life_whose_clock_is_ahead_can_be_ended_by_a_true_clock():
+def test_a_life_whose_clock_is_ahead_can_be_ended_by_a_true_clock() -> None:
     life = Life(NOW + 3_600_000_000, 31)
     fleet = Fleet().take(life.beat()).wait(2)
     fleet.take(
@@ -418,7 +427,9 @@ def test_a_life_whose_clock_is_ahead_can_be_ended_by_a_true_clock():
     ),
     st.integers(0, 2**32),
 )
-def test_whatever_was_said_before_a_worker_that_beats_runs(before, incarnation, seed):
+def test_whatever_was_said_before_a_worker_that_beats_runs(
+    before: Any, incarnation: Any, seed: int
+) -> None:
     """Promised: once a life beats for two timeouts alone it is RUNNING with its labels and its
     servers, whatever counts higher was received, unless an end of that very life was reported."""
     chance = random.Random(seed)
@@ -442,7 +453,7 @@ def test_whatever_was_said_before_a_worker_that_beats_runs(before, incarnation, 
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)), max_size=60), st.integers(0, 2**32)
 )
-def test_no_copies_that_come_at_once_revive_a_silent_worker(copies, seed):
+def test_no_copies_that_come_at_once_revive_a_silent_worker(copies: Any, seed: int) -> None:
     """Promised: beats below the newest that come within one timeout, in any order, any number of
     times, neither lift LOST nor give the row to another life."""
     chance = random.Random(seed)

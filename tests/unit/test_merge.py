@@ -4,7 +4,9 @@ end."""
 from __future__ import annotations
 
 import itertools
+import random
 from collections import defaultdict
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from manman_status.domain.events import (
     WorkerStatusReported,
     WorkerStopped,
 )
+from manman_status.domain.rows import Rows
 from manman_status.domain.status import ACTIVE, TERMINAL, Entity, StatusType
 from manman_status.domain.status_info import REMEMBERED, REORDERED_WITHIN
 from tests.builders import BASE, fold, inventory
@@ -26,7 +29,7 @@ SHARED = 30
 REPORTABLE = [status for status in StatusType if status is not StatusType.LOST]
 
 
-def seen(rows):
+def seen(rows: Rows) -> tuple[Any, Any]:
     """What people are shown, without the times at which the database saw it."""
     workers = {
         w.worker_id: (
@@ -73,7 +76,7 @@ orders = st.one_of(
 
 
 @st.composite
-def events(draw):
+def events(draw: Any) -> Any:
     worker = draw(st.integers(1, 2))
     # An instance has one worker for life, but this one is named by both.
     mine = st.one_of(st.integers(worker * 10, worker * 10 + 2), st.just(SHARED))
@@ -126,7 +129,7 @@ def events(draw):
             )
 
 
-def consistent(received):
+def consistent(received: Any) -> Any:
     """What one worker can have sent: each count once, and at one moment one inventory, labels and
     interval."""
     known = set()
@@ -141,15 +144,15 @@ def consistent(received):
     return kept
 
 
-def is_status_info(event):
+def is_status_info(event: Any) -> Any:
     return isinstance(event, WorkerStatusReported | ServerStatusReported)
 
 
-def entity(event):
+def entity(event: Any) -> tuple[Any, Any]:
     return getattr(event, "instance_id", None), getattr(event, "worker_id", None)
 
 
-def copied(deliveries, rng):
+def copied(deliveries: Any, rng: random.Random) -> Any:
     """With copies anywhere, those of a StatusInfo behind it. One without a date has none: each is
     another report."""
     deliveries = list(deliveries)
@@ -161,7 +164,7 @@ def copied(deliveries, rng):
     return deliveries
 
 
-def mixed_up(received, rng):
+def mixed_up(received: Any, rng: random.Random) -> Any:
     """In any order, but the StatusInfo of each entity in theirs; each with its place in
     `received`."""
     deliveries = list(enumerate(received))
@@ -181,7 +184,9 @@ def mixed_up(received, rng):
 @given(
     st.lists(events(), min_size=1, max_size=14).map(consistent), st.randoms(use_true_random=False)
 )
-def test_any_order_and_any_number_of_copies_end_in_the_same_rows(received, rng):
+def test_any_order_and_any_number_of_copies_end_in_the_same_rows(
+    received: Any, rng: random.Random
+) -> None:
     """The order among the StatusInfo of one entity decides, and nothing else does."""
     deliveries = copied(mixed_up(received, rng), rng)
     straight = fold(received)
@@ -192,7 +197,7 @@ def test_any_order_and_any_number_of_copies_end_in_the_same_rows(received, rng):
 AHEAD = 600 * 1_000_000
 
 
-def status_info(ahead):
+def status_info(ahead: Any) -> Any:
     return st.builds(
         lambda kind, status, ahead, at: kind(1, sent_at=BASE + ahead + at, status=status),
         st.sampled_from(
@@ -207,7 +212,7 @@ def status_info(ahead):
     )
 
 
-def told(rows):
+def told(rows: Rows) -> list[Any]:
     return [(transition.entity, transition.new_status) for transition in rows.transitions]
 
 
@@ -216,7 +221,9 @@ def told(rows):
     st.lists(status_info([0, 0, 0, AHEAD]), min_size=1, max_size=60),
     st.randoms(use_true_random=False),
 )
-def test_copies_of_status_info_change_nothing_and_are_not_told(received, rng):
+def test_copies_of_status_info_change_nothing_and_are_not_told(
+    received: Any, rng: random.Random
+) -> None:
     """Whenever they come, by whatever clock they are dated, and more of them than a row
     remembers."""
     deliveries = [event for _, event in copied(enumerate(received), rng)]
@@ -229,7 +236,7 @@ def test_copies_of_status_info_change_nothing_and_are_not_told(received, rng):
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(status_info([0]), min_size=1, max_size=REMEMBERED))
-def test_each_status_info_is_told_in_the_order_in_which_it_came(received):
+def test_each_status_info_is_told_in_the_order_in_which_it_came(received: Any) -> None:
     """But copies, what is dated long before another or active before an end, and what follows an
     instance's end."""
     rows = fold(received)

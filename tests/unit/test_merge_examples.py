@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -29,41 +30,41 @@ INSTANCE = 31
 class History:
     """Events and conclusions, one a second, applied to one set of rows."""
 
-    def __init__(self, *events):
+    def __init__(self, *events: Any) -> None:
         self.rows = Rows()
         self.seconds = 0
         for event in events:
             self.take(event)
 
     @property
-    def now(self):
+    def now(self) -> Any:
         return START + timedelta(seconds=self.seconds)
 
-    def take(self, event):
+    def take(self, event: Any) -> Any:
         self.seconds += 1
         merge(self.rows, event, Receipt(self.now, microseconds(self.now)))
         return self
 
-    def lose(self):
+    def lose(self) -> Any:
         self.seconds += 1
         lose_worker(self.rows, self.worker, self.now, {"deadline": "passed"})
         return self
 
-    def crash_missing(self):
+    def crash_missing(self) -> Any:
         self.seconds += 1
         crash_missing(self.rows, self.instance, self.now, {"deadline": "passed"})
         return self
 
     @property
-    def worker(self):
+    def worker(self) -> Any:
         return self.rows.workers[1]
 
     @property
-    def instance(self):
+    def instance(self) -> Any:
         return self.rows.instances[INSTANCE]
 
     @property
-    def statuses(self):
+    def statuses(self) -> tuple[Any, Any]:
         """What the watchers are told of the worker and of its instance."""
         told = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
         for transition in self.rows.transitions:
@@ -71,25 +72,25 @@ class History:
         return told[Entity.WORKER], told[Entity.SERVER_INSTANCE]
 
 
-def counted(seq, incarnation=BASE):
+def counted(seq: Any, incarnation: Any = BASE) -> dict[str, Any]:
     return {"incarnation": incarnation, "seq": seq}
 
 
-def beat(seq, *servers, incarnation=BASE):
+def beat(seq: Any, *servers: Any, incarnation: Any = BASE) -> Any:
     return heartbeat(servers=inventory(*servers), **counted(seq, incarnation))
 
 
-def up(seq, incarnation=BASE):
+def up(seq: Any, incarnation: Any = BASE) -> Any:
     return ServerStarted(worker_id=1, instance_id=INSTANCE, **counted(seq, incarnation))
 
 
-def down(seq, code=None, incarnation=BASE):
+def down(seq: Any, code: Any = None, incarnation: Any = BASE) -> Any:
     return ServerStopped(
         worker_id=1, instance_id=INSTANCE, exit_code=code, **counted(seq, incarnation)
     )
 
 
-def status(entity):
+def status(entity: Any) -> tuple[Any, Any]:
     return entity.status, entity.reason
 
 
@@ -98,7 +99,7 @@ RECOVERED = StatusType.RUNNING, Reason.RECOVERED
 STOPPED = StatusType.COMPLETE, Reason.GRACEFUL
 
 
-def test_a_reported_end_absorbs_everything_after_it():
+def test_a_reported_end_absorbs_everything_after_it() -> None:
     history = History(up(1), down(2, code=1), up(3), beat(4, INSTANCE), down(5, code=0))
     assert status(history.instance) == (StatusType.CRASHED, Reason.EXIT_CODE)
     assert history.instance.evidence == {"exit_code": 1}
@@ -114,29 +115,29 @@ def test_a_reported_end_absorbs_everything_after_it():
         (-9, (StatusType.CRASHED, Reason.EXIT_CODE), {"exit_code": -9}),
     ],
 )
-def test_the_exit_code_decides_how_an_instance_ended(code, end, evidence):
+def test_the_exit_code_decides_how_an_instance_ended(code: Any, end: Any, evidence: Any) -> None:
     history = History(down(1, code))
     assert (status(history.instance), history.instance.evidence) == (end, evidence)
     assert history.instance.end_date == history.now
 
 
-def test_the_first_of_two_ends_stands_even_when_it_comes_last():
+def test_the_first_of_two_ends_stands_even_when_it_comes_last() -> None:
     assert History(down(5, code=0), down(2, code=1)).instance.exit_code == 1
 
 
-def test_an_older_incarnation_cannot_revive_a_worker():
+def test_an_older_incarnation_cannot_revive_a_worker() -> None:
     history = History(beat(9, incarnation=LATER), WorkerStopped(worker_id=1, **counted(10, LATER)))
     history.take(beat(99)).take(WorkerStarted(worker_id=1, **counted(100)))
     assert status(history.worker) == STOPPED
     assert history.statuses[0] == [("RUNNING", "reported"), ("COMPLETE", "graceful")]
 
 
-def test_an_older_incarnation_cannot_lift_lost():
+def test_an_older_incarnation_cannot_lift_lost() -> None:
     history = History(beat(1, incarnation=LATER)).lose().take(beat(99))
     assert status(history.worker) == (StatusType.LOST, Reason.HEARTBEAT_EXPIRED)
 
 
-def test_an_older_incarnation_cannot_revive_its_servers():
+def test_an_older_incarnation_cannot_revive_its_servers() -> None:
     history = (
         History(beat(1, INSTANCE), beat(1, incarnation=LATER))
         .crash_missing()
@@ -146,21 +147,21 @@ def test_an_older_incarnation_cannot_revive_its_servers():
     assert status(history.instance) == (StatusType.CRASHED, Reason.SUPERSEDED)
 
 
-def test_a_stale_beat_does_not_renew_the_deadline():
+def test_a_stale_beat_does_not_renew_the_deadline() -> None:
     history = History(beat(5))
     heard = history.worker.last_heartbeat
     assert history.take(beat(4)).worker.last_heartbeat == heard
     assert history.take(beat(6)).worker.last_heartbeat == history.now
 
 
-def test_a_beat_that_was_stored_late_takes_nothing_back():
+def test_a_beat_that_was_stored_late_takes_nothing_back() -> None:
     rows = Rows()
     for seconds in (10, 3):
         merge(rows, heartbeat(), Receipt(START + timedelta(seconds=seconds), BASE + seconds))
     assert rows.workers[1].last_heartbeat == START + timedelta(seconds=10)
 
 
-def test_a_heartbeat_lifts_lost():
+def test_a_heartbeat_lifts_lost() -> None:
     history = History(beat(1)).lose()
     lost_at = history.now
     history.take(beat(2))
@@ -173,11 +174,13 @@ def test_a_heartbeat_lifts_lost():
     assert history.worker.status_since == history.worker.last_heartbeat == history.now
 
 
-def test_a_repeated_heartbeat_does_not_lift_lost():
+def test_a_repeated_heartbeat_does_not_lift_lost() -> None:
     assert History(beat(1)).lose().take(beat(1)).worker.status is StatusType.LOST
 
 
-def test_a_lost_worker_takes_its_active_instances_along_and_its_inventory_brings_them_back():
+def test_a_lost_worker_takes_its_active_instances_along_and_its_inventory_brings_them_back() -> (
+    None
+):
     history = History(beat(1, INSTANCE)).lose()
     assert status(history.instance) == (StatusType.LOST, Reason.WORKER_LOST)
     assert history.instance.evidence == {"worker_id": 1, "deadline": "passed"}
@@ -190,35 +193,35 @@ def test_a_lost_worker_takes_its_active_instances_along_and_its_inventory_brings
     ]
 
 
-def test_an_ended_instance_is_not_lost_with_its_worker():
+def test_an_ended_instance_is_not_lost_with_its_worker() -> None:
     assert status(History(up(1), down(2), beat(3)).lose().instance) == STOPPED
 
 
-def test_a_worker_without_inventories_brings_its_instances_back_by_its_beat():
+def test_a_worker_without_inventories_brings_its_instances_back_by_its_beat() -> None:
     history = History(up(1), heartbeat(**counted(2))).lose().take(heartbeat(**counted(3)))
     assert status(history.instance) == RECOVERED
 
 
-def test_a_later_incarnation_without_inventories_does_not_bring_the_old_instances_back():
+def test_a_later_incarnation_without_inventories_does_not_bring_the_old_instances_back() -> None:
     history = History(up(1), heartbeat(**counted(2))).lose().take(heartbeat(**counted(1, LATER)))
     assert status(history.worker) == RECOVERED
     assert history.instance.status is StatusType.LOST
 
 
-def test_an_instance_that_a_recovered_worker_no_longer_lists_is_missing():
+def test_an_instance_that_a_recovered_worker_no_longer_lists_is_missing() -> None:
     history = History(beat(1, INSTANCE)).lose().take(beat(2))
     assert history.instance.status is StatusType.LOST
     assert history.instance.missing_since == history.now
 
 
-def test_a_late_end_replaces_an_inferred_one():
+def test_a_late_end_replaces_an_inferred_one() -> None:
     history = History(beat(1, INSTANCE), beat(3)).crash_missing()
     assert status(history.instance) == (StatusType.CRASHED, Reason.MISSING_FROM_INVENTORY)
     assert status(history.take(down(2)).instance) == STOPPED
     assert [told for told, _ in history.statuses[1]] == ["RUNNING", "CRASHED", "COMPLETE"]
 
 
-def test_a_late_end_replaces_lost():
+def test_a_late_end_replaces_lost() -> None:
     history = History(beat(2, INSTANCE)).lose()
     history.take(WorkerStopped(worker_id=1, **counted(1))).take(down(1, code=2))
     assert status(history.worker) == STOPPED
@@ -226,50 +229,50 @@ def test_a_late_end_replaces_lost():
     assert history.worker.end_date is not None
 
 
-def test_a_listed_instance_is_known_and_runs_before_its_start_arrives():
+def test_a_listed_instance_is_known_and_runs_before_its_start_arrives() -> None:
     history = History(beat(2, INSTANCE))
     assert status(history.instance) == RUNNING
     assert history.instance.worker_id == 1
     assert len(history.take(up(1)).rows.transitions) == 2  # one of the worker, one of the instance
 
 
-def test_an_instance_that_is_no_longer_listed_is_missing_from_then_on():
+def test_an_instance_that_is_no_longer_listed_is_missing_from_then_on() -> None:
     history = History(beat(1, INSTANCE), beat(2))
     assert (status(history.instance), history.instance.missing_since) == (RUNNING, history.now)
     since = history.now
     assert history.take(beat(3)).instance.missing_since == since
 
 
-def test_an_instance_that_is_listed_again_is_not_missing():
+def test_an_instance_that_is_listed_again_is_not_missing() -> None:
     assert History(beat(1, INSTANCE), beat(2), beat(3, INSTANCE)).instance.missing_since is None
 
 
-def test_a_late_inventory_takes_nothing_away():
+def test_a_late_inventory_takes_nothing_away() -> None:
     assert History(beat(1), up(3), beat(2)).instance.missing_since is None
     assert History(beat(3, INSTANCE), beat(2)).instance.missing_since is None
 
 
-def test_a_late_start_of_what_is_no_longer_listed_is_missing():
+def test_a_late_start_of_what_is_no_longer_listed_is_missing() -> None:
     history = History(beat(2), up(1))
     assert (status(history.instance), history.instance.missing_since) == (RUNNING, history.now)
 
 
-def test_a_missing_instance_that_is_listed_after_all_recovers():
+def test_a_missing_instance_that_is_listed_after_all_recovers() -> None:
     history = History(beat(1, INSTANCE), beat(2)).crash_missing().take(beat(3, INSTANCE))
     assert status(history.instance) == RECOVERED
     assert (history.instance.end_date, history.instance.missing_since) == (None, None)
 
 
-def test_a_new_incarnation_supersedes_what_it_does_not_list():
+def test_a_new_incarnation_supersedes_what_it_does_not_list() -> None:
     history = History(beat(1, INSTANCE), beat(1, incarnation=LATER)).crash_missing()
     assert status(history.instance) == (StatusType.CRASHED, Reason.SUPERSEDED)
 
 
-def test_a_heartbeat_without_servers_says_nothing_about_them():
+def test_a_heartbeat_without_servers_says_nothing_about_them() -> None:
     assert History(beat(1, INSTANCE), heartbeat(**counted(2))).instance.missing_since is None
 
 
-def test_an_instance_of_one_worker_is_not_missed_by_another():
+def test_an_instance_of_one_worker_is_not_missed_by_another() -> None:
     history = History(beat(1, INSTANCE), heartbeat(worker=2, servers=inventory(), **counted(5)))
     assert history.instance.missing_since is None
 
@@ -281,7 +284,7 @@ def test_an_instance_of_one_worker_is_not_missed_by_another():
         pytest.param(WorkerStarted(worker_id=1, **counted(1, LATER)), id="of a later incarnation"),
     ],
 )
-def test_worker_started_begins_a_new_life(start):
+def test_worker_started_begins_a_new_life(start: Any) -> None:
     history = History(beat(1), WorkerStopped(worker_id=1, sent_at=BASE + 1, **counted(2)), start)
     assert status(history.worker) == RUNNING
     assert history.worker.end_date is None
@@ -296,12 +299,12 @@ def test_worker_started_begins_a_new_life(start):
 @pytest.mark.parametrize(
     "late", [heartbeat(), beat(3), up(3), WorkerStarted(worker_id=1, **counted(3))]
 )
-def test_a_heartbeat_alone_does_not_begin_a_new_life(late):
+def test_a_heartbeat_alone_does_not_begin_a_new_life(late: Any) -> None:
     history = History(beat(1), WorkerStopped(worker_id=1, **counted(2)), late)
     assert status(history.worker) == STOPPED
 
 
-def test_a_heartbeat_alone_does_not_end_a_reported_end_by_time():
+def test_a_heartbeat_alone_does_not_end_a_reported_end_by_time() -> None:
     history = History(
         heartbeat(), WorkerStatusReported(worker_id=1, status=StatusType.CRASHED), heartbeat()
     )
@@ -309,13 +312,13 @@ def test_a_heartbeat_alone_does_not_end_a_reported_end_by_time():
 
 
 @pytest.mark.parametrize("begins", [beat(1, incarnation=LATER), up(1, incarnation=LATER)])
-def test_any_event_of_a_later_incarnation_begins_a_new_life(begins):
+def test_any_event_of_a_later_incarnation_begins_a_new_life(begins: Any) -> None:
     history = History(beat(1), WorkerStopped(worker_id=1, **counted(2)), begins)
     assert status(history.worker) == RUNNING
     assert history.worker.evidence == {"incarnation": LATER}
 
 
-def info(status, at):
+def info(status: Any, at: Any) -> Any:
     return WorkerStatusReported(worker_id=1, status=status, sent_at=at)
 
 
@@ -323,13 +326,13 @@ SECOND = 1_000_000
 
 
 @pytest.mark.parametrize(("as_of", "alive"), [(BASE - 1, False), (BASE, True), (BASE + 1, True)])
-def test_status_info_that_is_not_dated_before_the_end_begins_a_life(as_of, alive):
+def test_status_info_that_is_not_dated_before_the_end_begins_a_life(as_of: Any, alive: Any) -> None:
     history = History(info(StatusType.COMPLETE, BASE), info(StatusType.INITIALIZING, as_of))
     assert history.worker.status is (StatusType.INITIALIZING if alive else StatusType.COMPLETE)
 
 
 @pytest.mark.parametrize("back", [1, SECOND])
-def test_status_info_counts_in_its_order_when_its_date_goes_back_a_little(back):
+def test_status_info_counts_in_its_order_when_its_date_goes_back_a_little(back: Any) -> None:
     """Also an end: it was sent after what it is dated before."""
     statuses = [
         StatusType.CREATED,
@@ -344,12 +347,12 @@ def test_status_info_counts_in_its_order_when_its_date_goes_back_a_little(back):
 
 
 @pytest.mark.parametrize("old", [StatusType.INITIALIZING, StatusType.COMPLETE])
-def test_status_info_that_is_dated_long_before_changes_nothing(old):
+def test_status_info_that_is_dated_long_before_changes_nothing(old: Any) -> None:
     history = History(info(StatusType.RUNNING, BASE), info(old, BASE - SECOND - 1))
     assert history.statuses[0] == [("RUNNING", "reported")]
 
 
-def test_copies_of_a_life_change_nothing_after_the_next_one_began():
+def test_copies_of_a_life_change_nothing_after_the_next_one_began() -> None:
     life = [
         info(StatusType.CREATED, BASE),
         info(StatusType.RUNNING, BASE),
@@ -369,7 +372,7 @@ def test_copies_of_a_life_change_nothing_after_the_next_one_began():
 
 
 @pytest.mark.parametrize("at", [None, microseconds(START) + 365 * 86_400 * SECOND])
-def test_status_info_that_counts_at_its_receipt_keeps_its_order(at):
+def test_status_info_that_counts_at_its_receipt_keeps_its_order(at: Any) -> None:
     """Places in a large batch reach beyond the time at which the next one begins."""
     rows = Rows()
     for status, order in (
@@ -385,7 +388,7 @@ def test_status_info_that_counts_at_its_receipt_keeps_its_order(at):
     ]
 
 
-def test_copies_change_nothing_when_there_are_more_than_a_row_remembers():
+def test_copies_change_nothing_when_there_are_more_than_a_row_remembers() -> None:
     flapping = [
         info(StatusType.RUNNING if n % 2 else StatusType.INITIALIZING, BASE + n)
         for n in range(3 * REMEMBERED)
@@ -396,7 +399,7 @@ def test_copies_change_nothing_when_there_are_more_than_a_row_remembers():
 
 
 @pytest.mark.parametrize("back", [1, 3_600 * SECOND])
-def test_status_info_of_an_instance_ends_it_however_it_is_dated(back):
+def test_status_info_of_an_instance_ends_it_however_it_is_dated(back: Any) -> None:
     statuses = [StatusType.RUNNING, StatusType.COMPLETE, StatusType.CRASHED, StatusType.RUNNING]
     history = History(
         *(
@@ -407,7 +410,7 @@ def test_status_info_of_an_instance_ends_it_however_it_is_dated(back):
     assert [status for status, _ in history.statuses[1]] == ["RUNNING", "COMPLETE"]
 
 
-def test_status_info_dated_before_the_loss_does_not_lift_it():
+def test_status_info_dated_before_the_loss_does_not_lift_it() -> None:
     history = History(heartbeat()).lose()
     info = WorkerStatusReported(
         worker_id=1,
@@ -417,7 +420,7 @@ def test_status_info_dated_before_the_loss_does_not_lift_it():
     assert history.take(info).worker.status is StatusType.LOST
 
 
-def test_status_info_dated_after_the_loss_lifts_it():
+def test_status_info_dated_after_the_loss_lifts_it() -> None:
     history = History(heartbeat()).lose()
     info = WorkerStatusReported(
         worker_id=1,
@@ -429,7 +432,7 @@ def test_status_info_dated_after_the_loss_lifts_it():
 
 
 @pytest.mark.parametrize("event", [up(1), ServerStarted(worker_id=1, instance_id=INSTANCE)])
-def test_a_worker_known_from_its_servers_is_created_and_never_beat(event):
+def test_a_worker_known_from_its_servers_is_created_and_never_beat(event: Any) -> None:
     history = History(event)
     assert history.worker.last_heartbeat is None
     assert status(history.instance) == RUNNING
@@ -441,18 +444,18 @@ def test_a_worker_known_from_its_servers_is_created_and_never_beat(event):
         ]
 
 
-def test_a_worker_known_from_status_info_alone_is_not_watched():
+def test_a_worker_known_from_status_info_alone_is_not_watched() -> None:
     history = History(WorkerStatusReported(worker_id=1, status=StatusType.RUNNING))
     assert (status(history.worker), history.worker.last_heartbeat) == (RUNNING, None)
 
 
-def test_an_instance_known_from_status_info_alone_has_no_worker():
+def test_an_instance_known_from_status_info_alone_has_no_worker() -> None:
     history = History(ServerStatusReported(instance_id=INSTANCE, status=StatusType.INITIALIZING))
     assert (history.instance.status, history.instance.worker_id) == (StatusType.INITIALIZING, None)
     assert history.take(up(1)).instance.worker_id == 1
 
 
-def test_what_a_beat_does_not_say_stays():
+def test_what_a_beat_does_not_say_stays() -> None:
     history = History(
         heartbeat(labels={"group": "a"}, interval_seconds=2.0, **counted(1)),
         heartbeat(**counted(2)),
@@ -461,7 +464,7 @@ def test_what_a_beat_does_not_say_stays():
     assert history.take(heartbeat(labels={}, **counted(3))).worker.labels == {}
 
 
-def test_labels_of_a_late_beat_do_not_count():
+def test_labels_of_a_late_beat_do_not_count() -> None:
     history = History(
         heartbeat(labels={"group": "b"}, **counted(2)),
         heartbeat(labels={"group": "a"}, **counted(1)),
@@ -469,12 +472,12 @@ def test_labels_of_a_late_beat_do_not_count():
     assert history.worker.labels == {"group": "b"}
 
 
-def test_repeated_beats_make_no_transition():
+def test_repeated_beats_make_no_transition() -> None:
     history = History(*(beat(seq, INSTANCE) for seq in range(1, 20)))
     assert len(history.rows.transitions) == 2
 
 
-def test_a_clock_that_is_wrong_changes_nothing():
+def test_a_clock_that_is_wrong_changes_nothing() -> None:
     hour = 3_600_000_000
     beats = [
         heartbeat(sent_at=BASE + off, **counted(seq))

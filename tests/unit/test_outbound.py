@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from manman_status.wire.outbound import status_message
 AT = datetime(2026, 11, 23, 8, 0, 0, 500_000, tzinfo=UTC)
 
 
-def transition(**changes):
+def transition(**changes: Any) -> Any:
     given = {
         "epoch": "0a1b2c3d",
         "revision": 41,
@@ -26,11 +27,11 @@ def transition(**changes):
     return given | changes
 
 
-def body(**changes):
+def body(**changes: Any) -> Any:
     return json.loads(status_message(**transition(**changes)).body)
 
 
-def test_a_worker_s_transition_says_all_that_manman_s_consumers_read_and_why():
+def test_a_worker_s_transition_says_all_that_manman_s_consumers_read_and_why() -> None:
     message = status_message(
         **transition(
             old_status="RUNNING",
@@ -54,13 +55,13 @@ def test_a_worker_s_transition_says_all_that_manman_s_consumers_read_and_why():
     }
 
 
-def test_the_revision_is_the_message_s_id_so_that_a_repetition_can_be_known():
+def test_the_revision_is_the_message_s_id_so_that_a_repetition_can_be_known() -> None:
     message = status_message(**transition(revision=2**63 - 1))
     assert message.message_id == "0a1b2c3d-9223372036854775807"
     assert message.timestamp == AT
 
 
-def test_a_server_instance_s_transition_names_the_instance_and_no_worker():
+def test_a_server_instance_s_transition_names_the_instance_and_no_worker() -> None:
     message = status_message(**transition(entity="game_server_instance", entity_id=31))
     assert message.routing_key == "game_server_instance.31.status"
     told = json.loads(message.body)
@@ -72,7 +73,7 @@ def test_a_server_instance_s_transition_names_the_instance_and_no_worker():
 @pytest.mark.parametrize(
     "reason", [Reason.REPORTED, Reason.GRACEFUL, Reason.EXIT_CODE, Reason.RECOVERED]
 )
-def test_what_was_reported_carries_its_entity_as_class_name(entity, reason):
+def test_what_was_reported_carries_its_entity_as_class_name(entity: Any, reason: Any) -> None:
     assert body(entity=entity, reason=reason)["class_name"] == entity
 
 
@@ -85,9 +86,9 @@ def test_what_was_reported_carries_its_entity_as_class_name(entity, reason):
         Reason.SUPERSEDED,
     ],
 )
-def test_what_was_concluded_carries_the_status_processor_s_class_name(reason):
+def test_what_was_concluded_carries_the_status_processor_s_class_name(reason: Any) -> None:
     assert body(reason=reason)["class_name"] == "StatusEventProcessor"
 
 
-def test_a_first_status_has_no_old_one():
+def test_a_first_status_has_no_old_one() -> None:
     assert body(old_status=None)["old_status"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,9 @@ SILENCE = {
 }
 
 
-def worker(health, status=StatusType.RUNNING, reason=Reason.REPORTED, **fields):
+def worker(
+    health: Any, status: Any = StatusType.RUNNING, reason: Any = Reason.REPORTED, **fields: Any
+) -> Any:
     plausible = {
         "worker_id": 7,
         "created_date": NOW,
@@ -99,7 +102,7 @@ def worker(health, status=StatusType.RUNNING, reason=Reason.REPORTED, **fields):
         ),
     ],
 )
-def test_why_a_worker_is_as_it_is(told, words):
+def test_why_a_worker_is_as_it_is(told: Any, words: Any) -> None:
     assert worker_why(told, NOW) == words
 
 
@@ -136,7 +139,9 @@ def test_why_a_worker_is_as_it_is(told, words):
         (StatusType.CRASHED, Reason.SUPERSEDED, {}, "Its worker began anew without it."),
     ],
 )
-def test_why_a_server_instance_is_as_it_is(status, reason, evidence, words):
+def test_why_a_server_instance_is_as_it_is(
+    status: Any, reason: Any, evidence: Any, words: Any
+) -> None:
     is_active = status is StatusType.RUNNING
     assert (
         server_why(
@@ -147,7 +152,7 @@ def test_why_a_server_instance_is_as_it_is(status, reason, evidence, words):
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_of_a_change_has_words(reason):
+def test_every_reason_of_a_change_has_words(reason: Any) -> None:
     change = Transition(
         1, NOW, Entity.WORKER, 7, None, StatusType.LOST, reason, SILENCE | {"exit_code": 3}
     )
@@ -167,10 +172,10 @@ def test_every_reason_of_a_change_has_words(reason):
         (2 * 86_400 + 3 * 3600 + 5, "2 d 3 h"),
     ],
 )
-def test_a_span_is_told_in_its_two_greatest_units(seconds, words):
+def test_a_span_is_told_in_its_two_greatest_units(seconds: float, words: Any) -> None:
     assert span(seconds) == words
 
 
-def test_a_time_has_its_day_when_that_is_another():
+def test_a_time_has_its_day_when_that_is_another() -> None:
     assert clock(NOW, HEARD) == "12:04:00"
     assert clock(NOW - timedelta(days=1), NOW) == "23 Nov 2026, 12:04:00"

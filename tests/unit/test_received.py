@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,11 +21,11 @@ from manman_status.wire.properties import Deliver
 class Channel:
     """Has the one attribute of aiormq's channel that is replaced."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.frames = asyncio.Queue()
 
 
-def delivery(tag, body, *, consumer=TAG, piece=4):
+def delivery(tag: Any, body: Any, *, consumer: Any = TAG, piece: int = 4) -> Iterator[Any]:
     """The frames of one message."""
     yield Basic.Deliver(
         consumer, tag, redelivered=tag % 2 == 0, exchange="x", routing_key=f"worker.{tag}.heartbeat"
@@ -39,7 +41,7 @@ words = st.text(max_size=30).map(str.encode)
 @given(
     tag=st.integers(1, 2**63 - 1), redelivered=st.booleans(), texts=st.tuples(words, words, words)
 )
-def test_a_delivery_is_read_as_pamqp_reads_it(tag, redelivered, texts):
+def test_a_delivery_is_read_as_pamqp_reads_it(tag: Any, redelivered: Any, texts: Any) -> None:
     consumer, exchange, key = (bytes([len(text)]) + text for text in texts)
     frame = consumer + tag.to_bytes(8) + bytes([redelivered]) + exchange + key
     ours, theirs = Deliver(), Basic.Deliver()
@@ -50,7 +52,7 @@ def test_a_delivery_is_read_as_pamqp_reads_it(tag, redelivered, texts):
     assert (ours.delivery_tag, ours.routing_key) == (tag, texts[2].decode())
 
 
-async def put_all(frames):
+async def put_all(frames: Any) -> tuple[Any, Any]:
     channel, taken = Channel(), []
     deliveries = Deliveries(channel, taken.append)
     for frame in frames:
@@ -58,7 +60,7 @@ async def put_all(frames):
     return taken, [channel.frames.get_nowait()[1] for _ in range(channel.frames.qsize())]
 
 
-async def test_messages_are_put_together_in_their_order():
+async def test_messages_are_put_together_in_their_order() -> None:
     bodies = [b"", b"one", b"of several frames"]
     frames = [frame for tag, body in enumerate(bodies, start=1) for frame in delivery(tag, body)]
     taken, passed_on = await put_all(frames)
@@ -69,7 +71,7 @@ async def test_messages_are_put_together_in_their_order():
     assert passed_on == []
 
 
-async def test_all_else_goes_on_to_the_channel():
+async def test_all_else_goes_on_to_the_channel() -> None:
     others = [
         Basic.QosOk(),
         *delivery(1, b"of another consumer", consumer="own"),
@@ -80,7 +82,7 @@ async def test_all_else_goes_on_to_the_channel():
     assert passed_on == others
 
 
-async def test_a_frame_within_a_delivery_ends_the_connection():
+async def test_a_frame_within_a_delivery_ends_the_connection() -> None:
     first, *_ = delivery(1, b"body")
     with pytest.raises(ValueError, match="within a delivery"):
         await put_all([first, Basic.QosOk()])
@@ -90,7 +92,7 @@ async def test_a_frame_within_a_delivery_ends_the_connection():
     pieces=st.lists(st.binary(min_size=1, max_size=300), max_size=20),
     sizes=st.lists(st.integers(1, 400), max_size=40),
 )
-async def test_the_stream_is_read_as_it_was_sent(pieces, sizes):
+async def test_the_stream_is_read_as_it_was_sent(pieces: Any, sizes: Any) -> None:
     """In whatever pieces it comes, and in whatever pieces it is asked for."""
     stream = asyncio.StreamReader()
     reader = Flow().reader(stream)
@@ -108,7 +110,7 @@ async def test_the_stream_is_read_as_it_was_sent(pieces, sizes):
     assert reader.at_eof() == (not sent)
 
 
-async def test_nothing_is_read_without_room():
+async def test_nothing_is_read_without_room() -> None:
     stream, flow = asyncio.StreamReader(), Flow(most_bytes=10)
     reader = flow.reader(stream)
     stream.feed_data(b"abc")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ from manman_status.store.feed import Change
 batches = st.lists(st.lists(st.integers(0, 400), max_size=8), max_size=12)
 
 
-def change(revision, size=0):
+def change(revision: Any, size: int = 0) -> Any:
     return Change(
         "0a1b2c3d", revision, Entity.WORKER, StatusType.RUNNING, revision, None, "x" * size
     )
@@ -24,7 +26,9 @@ def change(revision, size=0):
     most=st.integers(0, 20),
     most_bytes=st.integers(0, 4000),
 )
-def test_it_has_all_after_its_start_and_no_more_than_its_bounds(first, batches, most, most_bytes):
+def test_it_has_all_after_its_start_and_no_more_than_its_bounds(
+    first: Any, batches: Any, most: Any, most_bytes: Any
+) -> None:
     recent = Recent(first, most=most, most_bytes=most_bytes)
     everything = []
     for sizes in batches:
@@ -47,7 +51,9 @@ def test_it_has_all_after_its_start_and_no_more_than_its_bounds(first, batches, 
     limits=st.lists(st.integers(1, 20), min_size=60, max_size=60),
     start=st.integers(0, 60),
 )
-def test_a_reader_that_goes_on_from_what_it_has_seen_sees_each_once(count, limits, start):
+def test_a_reader_that_goes_on_from_what_it_has_seen_sees_each_once(
+    count: Any, limits: Any, start: Any
+) -> None:
     recent = Recent(0, most=100, most_bytes=10**6)
     recent.append([change(revision) for revision in range(1, count + 1)])
     position, seen = start, []

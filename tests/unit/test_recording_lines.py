@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,15 +26,15 @@ BEAT = b'{"command_type":"HEARTBEAT","command_args":["7"]}'
 NESTED = b"[" * 100_000 + b"]" * 100_000
 
 
-def at(seconds):
+def at(seconds: float) -> Any:
     return START + timedelta(seconds=seconds)
 
 
 @pytest.fixture
-def recording(tmp_path):
+def recording(tmp_path: Path) -> Any:
     """Makes a file of these lines, or bytes as they are."""
 
-    def write(*lines):
+    def write(*lines: Any) -> Any:
         file = tmp_path / "recording.jsonl"
         file.write_bytes(
             b"".join(line if isinstance(line, bytes) else encode_line(line) for line in lines)
@@ -58,7 +60,7 @@ def recording(tmp_path):
         pytest.param(NESTED, id="nested"),
     ],
 )
-def test_a_message_is_kept_as_it_came(recording, body):
+def test_a_message_is_kept_as_it_came(recording: Any, body: Any) -> None:
     file = recording(message_line(at(0), "worker.7.heartbeat", body, persistent=True))
     [line] = read_lines(file)
     assert (line.at, line.routing_key, line.persistent) == (at(0), "worker.7.heartbeat", True)
@@ -66,7 +68,7 @@ def test_a_message_is_kept_as_it_came(recording, body):
     assert file.read_text("utf-8").count("\n") == 1
 
 
-def test_json_can_be_read_where_it_stands_even_if_it_came_in_many_lines(recording):
+def test_json_can_be_read_where_it_stands_even_if_it_came_in_many_lines(recording: Any) -> None:
     file = recording(
         message_line(at(0), "worker.7.heartbeat", BEAT.replace(b",", b",\r\n  "), persistent=False)
     )
@@ -74,14 +76,14 @@ def test_json_can_be_read_where_it_stands_even_if_it_came_in_many_lines(recordin
 
 
 @given(st.binary())
-def test_whatever_comes_is_one_line_that_can_be_read(tmp_path_factory, body):
+def test_whatever_comes_is_one_line_that_can_be_read(tmp_path_factory: Any, body: Any) -> None:
     file = tmp_path_factory.getbasetemp() / "any.jsonl"
     file.write_bytes(encode_line(message_line(at(0), "worker.7.heartbeat", body, persistent=False)))
     [line] = read_lines(file)
     assert line.content.split() == body.split()
 
 
-def test_a_line_that_was_never_finished_is_passed_over(recording):
+def test_a_line_that_was_never_finished_is_passed_over(recording: Any) -> None:
     whole = message_line(at(0), "worker.7.heartbeat", BEAT, persistent=False)
     file = recording(whole, encode_line(whole)[:-10])
     assert list(read_lines(file)) == [whole]
@@ -104,13 +106,13 @@ def test_a_line_that_was_never_finished_is_passed_over(recording):
         ),
     ],
 )
-def test_a_line_that_is_none_is_named_by_its_number(recording, wrong, why):
+def test_a_line_that_is_none_is_named_by_its_number(recording: Any, wrong: Any, why: Any) -> None:
     file = recording(message_line(at(0), "worker.7.heartbeat", BEAT, persistent=False), wrong)
     with pytest.raises(DamagedRecording, match=rf"recording.jsonl, line 2: .*{why}"):
         list(read_lines(file))
 
 
-def some_lines():
+def some_lines() -> list[Any]:
     return [
         message_line(at(10), "worker.7.heartbeat", BEAT, persistent=False),
         gap_line(at(10), at(13)),
@@ -119,12 +121,12 @@ def some_lines():
     ]
 
 
-def test_messages_are_due_in_their_own_time_or_a_faster_one():
+def test_messages_are_due_in_their_own_time_or_a_faster_one() -> None:
     for speed, expected in ((1, [0, 4, 4]), (8, [0, 0.5, 0.5]), (math.inf, [0, 0, 0])):
         assert [due for due, _ in Schedule(some_lines(), speed=speed).due(100, most=10)] == expected
 
 
-def test_no_more_is_due_than_asked_for_and_nothing_before_its_time():
+def test_no_more_is_due_than_asked_for_and_nothing_before_its_time() -> None:
     schedule = Schedule(some_lines(), speed=1)
     assert [report.routing_key for _, report in schedule.due(3.9, most=10)] == [
         "worker.7.heartbeat"

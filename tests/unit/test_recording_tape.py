@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 from io import FileIO
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,16 +17,16 @@ from tests.builders import START
 CANARY, BEAT = "worker.canary.heartbeat", "worker.7.heartbeat"
 
 
-def at(seconds):
+def at(seconds: float) -> Any:
     return START + timedelta(seconds=seconds)
 
 
 @pytest.fixture
-def listen(tmp_path):
+def listen(tmp_path: Path) -> Any:
     """What is on the tape when these keys come at these seconds, None being a new beginning: keys,
     and gaps."""
 
-    def run(*heard):
+    def run(*heard: Any) -> tuple[Any, Any]:
         file = tmp_path / "tape.jsonl"
         clock = iter(
             [at(0), *(at(seconds) for seconds, key in heard for _ in range(1 if key else 2))]
@@ -47,38 +49,38 @@ def listen(tmp_path):
     return run
 
 
-def test_our_own_messages_are_left_out(listen):
+def test_our_own_messages_are_left_out(listen: Any) -> None:
     keys, gaps = listen((1, CANARY), (2, BEAT), (3, "worker.canary.lifecycle"))
     assert (keys, gaps) == ([BEAT], [])
 
 
-def test_a_gap_begins_with_what_was_last_heard(listen):
+def test_a_gap_begins_with_what_was_last_heard(listen: Any) -> None:
     assert listen((1, BEAT), (2, CANARY), (60, None), (61, BEAT)) == (
         [BEAT, "", BEAT],
         [(at(2), at(60))],
     )
 
 
-def test_a_broker_that_hung_without_cutting_the_connection_leaves_a_gap_too(listen):
+def test_a_broker_that_hung_without_cutting_the_connection_leaves_a_gap_too(listen: Any) -> None:
     assert listen((1, CANARY), (2, BEAT), (40, BEAT)) == ([BEAT, "", BEAT], [(at(2), at(40))])
 
 
-def test_where_no_processor_runs_a_quiet_fleet_is_no_gap(listen):
+def test_where_no_processor_runs_a_quiet_fleet_is_no_gap(listen: Any) -> None:
     assert listen((1, BEAT), (40, BEAT), (80, CANARY)) == ([BEAT, BEAT], [])
 
 
-def test_after_a_new_beginning_canaries_have_to_be_heard_again(listen):
+def test_after_a_new_beginning_canaries_have_to_be_heard_again(listen: Any) -> None:
     assert listen((1, CANARY), (3, None), (40, BEAT))[1] == [(at(1), at(3))]
 
 
-def test_a_clock_that_is_set_back_leaves_the_lines_in_order(listen):
+def test_a_clock_that_is_set_back_leaves_the_lines_in_order(listen: Any) -> None:
     assert listen((10, BEAT), (3, BEAT), (4, None), (11, BEAT)) == (
         [BEAT, BEAT, "", BEAT],
         [(at(10), at(10))],
     )
 
 
-def test_a_full_disk_is_said_once():
+def test_a_full_disk_is_said_once() -> None:
     with FileIO("/dev/full", "w") as full:
         tape = Tape(full, deaf_after_seconds=5)
         tape.begin()

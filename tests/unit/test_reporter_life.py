@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from manman_status.wire.inbound import decode
 NOWHERE = "amqp://guest:guest@127.0.0.1:9/"
 
 
-def a_life(worker_id=7, **options):
+def a_life(worker_id: int = 7, **options: Any) -> Any:
     defaults = {
         "interval_seconds": 10,
         "labels": None,
@@ -32,20 +33,20 @@ def a_life(worker_id=7, **options):
     return WorkerLife(worker_id, **{**defaults, **options})
 
 
-def understood(report):
+def understood(report: Any) -> Any:
     [event] = decode(report.body).events
     return event
 
 
-def waiting(life):
+def waiting(life: Any) -> list[Any]:
     return [understood(report) for _, report in life.oldest(10_000)]
 
 
-def listed(life):
+def listed(life: Any) -> list[Any]:
     return [entry.instance_id for entry in understood(life.heartbeat()).servers.list_entries()]
 
 
-def test_events_wait_in_order_and_are_numbered():
+def test_events_wait_in_order_and_are_numbered() -> None:
     life = a_life()
     life.begin()
     life.start_server(31, 3)
@@ -64,7 +65,7 @@ def test_events_wait_in_order_and_are_numbered():
     assert {event.incarnation for event in waiting(life)} == {life.incarnation}
 
 
-def test_a_heartbeat_lists_what_runs_and_nothing_else():
+def test_a_heartbeat_lists_what_runs_and_nothing_else() -> None:
     life = a_life()
     for instance_id in (31, 32, 33):
         life.start_server(instance_id, None)
@@ -75,7 +76,7 @@ def test_a_heartbeat_lists_what_runs_and_nothing_else():
     assert beat.interval_seconds == 10
 
 
-def test_a_worker_that_is_drained_says_so_beside_its_other_labels():
+def test_a_worker_that_is_drained_says_so_beside_its_other_labels() -> None:
     given = {"group": "eu-1"}
     life = a_life(labels=given)
     life.drain()
@@ -83,13 +84,13 @@ def test_a_worker_that_is_drained_says_so_beside_its_other_labels():
     assert given == {"group": "eu-1"}
 
 
-def test_without_inventory_a_heartbeat_says_nothing_about_servers():
+def test_without_inventory_a_heartbeat_says_nothing_about_servers() -> None:
     life = a_life(inventory=False)
     life.start_server(31, None)
     assert understood(life.heartbeat()).servers is None
 
 
-def test_without_heartbeats_only_servers_are_spoken_of_and_no_life_is_begun():
+def test_without_heartbeats_only_servers_are_spoken_of_and_no_life_is_begun() -> None:
     life = a_life(heartbeats=False)
     life.begin()
     life.start_server(31, None)
@@ -99,7 +100,7 @@ def test_without_heartbeats_only_servers_are_spoken_of_and_no_life_is_begun():
     assert started.sent_at is not None
 
 
-def test_an_id_that_is_a_string_is_listed_as_the_number_it_is():
+def test_an_id_that_is_a_string_is_listed_as_the_number_it_is() -> None:
     life = a_life()
     life.start_server("31", "3")
     assert listed(life) == [31]
@@ -110,8 +111,8 @@ def test_an_id_that_is_a_string_is_listed_as_the_number_it_is():
     [(0, None, None), (None, None, None), (31, 0, None), (31, None, "x")],
 )
 def test_what_the_processor_would_refuse_is_refused_and_leaves_no_trace(
-    instance_id, config_id, exit_code
-):
+    instance_id: int, config_id: Any, exit_code: Any
+) -> None:
     life = a_life()
     with pytest.raises(
         InvalidReport,
@@ -138,18 +139,20 @@ def test_what_the_processor_would_refuse_is_refused_and_leaves_no_trace(
         (7, {"interval_seconds": 0.5}, "an interval is 1 to 3600 seconds"),
     ],
 )
-def test_a_worker_that_could_never_be_heard_is_refused_at_once(worker_id, options, problem):
+def test_a_worker_that_could_never_be_heard_is_refused_at_once(
+    worker_id: int, options: Any, problem: Any
+) -> None:
     with pytest.raises(InvalidReport, match=problem):
         StatusReporter(NOWHERE, worker_id=worker_id, **options)
 
 
-def test_a_url_of_something_else_is_refused_without_showing_it():
+def test_a_url_of_something_else_is_refused_without_showing_it() -> None:
     with pytest.raises(InvalidReport, match="amqp:// or amqps://") as refused:
         StatusReporter("http://user:open-sesame@host/", worker_id=7)
     assert "open-sesame" not in str(refused.value)
 
 
-def test_beyond_its_size_the_outbox_drops_the_oldest_and_counts_them():
+def test_beyond_its_size_the_outbox_drops_the_oldest_and_counts_them() -> None:
     life = a_life(outbox_size=10)
     for instance_id in range(1, 26):
         life.start_server(instance_id, None)
@@ -157,7 +160,7 @@ def test_beyond_its_size_the_outbox_drops_the_oldest_and_counts_them():
     assert (life.waiting, life.dropped) == (10, 15)
 
 
-def test_what_is_confirmed_after_it_was_dropped_takes_nothing_newer_along():
+def test_what_is_confirmed_after_it_was_dropped_takes_nothing_newer_along() -> None:
     life = a_life(outbox_size=2)
     life.start_server(1, None)
     life.start_server(2, None)
@@ -168,10 +171,10 @@ def test_what_is_confirmed_after_it_was_dropped_takes_nothing_newer_along():
     assert [event.instance_id for event in waiting(life)] == [3, 4]
 
 
-def test_numbers_follow_the_order_in_the_outbox_whoever_calls():
+def test_numbers_follow_the_order_in_the_outbox_whoever_calls() -> None:
     life = a_life(outbox_size=10_000)
 
-    def work(first):
+    def work(first: Any) -> None:
         for instance_id in range(first, first + 500):
             life.start_server(instance_id, None)
 
@@ -185,7 +188,9 @@ def test_numbers_follow_the_order_in_the_outbox_whoever_calls():
     assert numbers == sorted(numbers)
 
 
-async def test_a_report_that_cannot_be_sent_is_told_and_never_raised(caplog):
+async def test_a_report_that_cannot_be_sent_is_told_and_never_raised(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     reporter = StatusReporter(NOWHERE, worker_id=7)
     with caplog.at_level(logging.INFO):
         await reporter.server_started(31)
@@ -206,7 +211,7 @@ async def test_a_report_that_cannot_be_sent_is_told_and_never_raised(caplog):
     ]
 
 
-async def test_a_life_begins_once():
+async def test_a_life_begins_once() -> None:
     async with StatusReporter(NOWHERE, worker_id=7) as report:
         with pytest.raises(RuntimeError, match="make another"):
             await report.start()

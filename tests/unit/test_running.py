@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,25 +13,25 @@ from manman_status.processor.probes import ProbeFiles
 from manman_status.processor.running import Part, PartEnded, Pulse, vital, watched
 
 
-async def lost_confirmation():
+async def lost_confirmation() -> None:
     """What aiormq does to whoever waits for a confirmation when its connection is lost."""
     confirmation = asyncio.get_running_loop().create_future()
     confirmation.set_exception(asyncio.CancelledError())
     await confirmation
 
 
-async def forever():
+async def forever() -> None:
     await asyncio.Event().wait()
 
 
 class Unlucky:
     """Meets each of these once, and then works."""
 
-    def __init__(self, *faults):
+    def __init__(self, *faults: Any) -> None:
         self.works = asyncio.Event()
         self._faults = list(faults)
 
-    async def run(self):
+    async def run(self) -> None:
         if self._faults:
             await self._faults.pop(0)()
         else:
@@ -37,15 +39,15 @@ class Unlucky:
             await forever()
 
 
-async def fails():
+async def fails() -> None:
     raise ValueError("a fault of ours")
 
 
-async def returns():
+async def returns() -> None:
     return
 
 
-async def test_a_part_begins_again_whatever_ended_it():
+async def test_a_part_begins_again_whatever_ended_it() -> None:
     unlucky = Unlucky(lost_confirmation, fails, returns)
     part = Part(unlucky, rests_seconds=0)
     running = asyncio.create_task(part.keep_running())
@@ -56,8 +58,8 @@ async def test_a_part_begins_again_whatever_ended_it():
 
 
 @pytest.mark.parametrize("end", [lost_confirmation, returns])
-async def test_the_end_of_what_is_vital_is_an_error(end):
-    async def processor():
+async def test_the_end_of_what_is_vital_is_an_error(end: Any) -> None:
+    async def processor() -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(vital(end(), "reading"))
             await forever()
@@ -67,41 +69,41 @@ async def test_the_end_of_what_is_vital_is_an_error(end):
     assert raised.group_contains(PartEnded, match="reading ended without being told to")
 
 
-async def as_one(work):
+async def as_one(work: Any) -> None:
     await work
 
 
-async def test_what_is_vital_may_end_once_it_was_told_to():
+async def test_what_is_vital_may_end_once_it_was_told_to() -> None:
     told = asyncio.Event()
     told.set()
     await vital(returns(), "storing", until=told)
 
 
-async def test_our_own_cancellation_ends_what_is_vital():
+async def test_our_own_cancellation_ends_what_is_vital() -> None:
     task = asyncio.create_task(vital(forever(), "reading"))
     await asyncio.sleep(0)
     await cancel(task)
     assert task.cancelled()
 
 
-async def test_a_cancellation_that_is_not_ours_is_a_lost_connection():
+async def test_a_cancellation_that_is_not_ours_is_a_lost_connection() -> None:
     with pytest.raises(Abandoned):
         await answered(lost_confirmation())
     with pytest.raises(Abandoned):
         await within(60, lost_confirmation())
 
 
-async def test_a_timeout_around_it_stays_a_timeout():
+async def test_a_timeout_around_it_stays_a_timeout() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await answered(forever())
 
 
-async def test_nothing_is_awaited_for_longer_than_is_said():
+async def test_nothing_is_awaited_for_longer_than_is_said() -> None:
     """Not even what takes no cancellation."""
     let_go = asyncio.Event()
 
-    async def stubborn():
+    async def stubborn() -> None:
         while not let_go.is_set():
             try:
                 await let_go.wait()
@@ -113,7 +115,7 @@ async def test_nothing_is_awaited_for_longer_than_is_said():
     let_go.set()
 
 
-async def test_a_part_that_does_not_move_is_stuck_once_its_rest_is_over():
+async def test_a_part_that_does_not_move_is_stuck_once_its_rest_is_over() -> None:
     stuck, resting = (Part(Unlucky(forever), rests_seconds=rest) for rest in (0, 60))
     tasks = [asyncio.create_task(part.keep_running()) for part in (stuck, resting)]
     await asyncio.sleep(0.2)
@@ -123,7 +125,7 @@ async def test_a_part_that_does_not_move_is_stuck_once_its_rest_is_over():
     await cancel(*tasks)
 
 
-def test_a_processor_that_is_not_alive_touches_no_file(tmp_path):
+def test_a_processor_that_is_not_alive_touches_no_file(tmp_path: Path) -> None:
     files = ProbeFiles(tmp_path)
     files.is_ready = lambda: True
     files.is_alive = lambda: False
@@ -134,10 +136,10 @@ def test_a_processor_that_is_not_alive_touches_no_file(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"alive", "ready"}
 
 
-async def test_the_pulse_of_a_task_stops_when_it_does():
+async def test_the_pulse_of_a_task_stops_when_it_does() -> None:
     pulse, go_on = Pulse(), asyncio.Event()
 
-    async def work():
+    async def work() -> str:
         await go_on.wait()
         return "done"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,13 +30,15 @@ subjects = st.builds(Subject, group=st.none() | words, worker_id=ids, labels=lab
 
 
 @given(silences, words, subjects)
-def test_what_is_found_is_the_first_of_all_that_cover(lasting, rule, subject):
+def test_what_is_found_is_the_first_of_all_that_cover(
+    lasting: Any, rule: Any, subject: Any
+) -> None:
     """They come in the order in which they end, the last one first."""
     covering = [silence.silence_id for silence in lasting if silence.covers(rule, subject)]
     assert Silences(lasting).covering(rule, subject) == (covering[0] if covering else None)
 
 
-def test_a_whole_fleet_is_not_the_group_of_a_silence():
+def test_a_whole_fleet_is_not_the_group_of_a_silence() -> None:
     silence = Silences([Silence("s", group="eu")])
     assert silence.covering("observer", Subject()) is None
     assert silence.covering("worker_lost", Subject(group="eu", worker_id=1)) == "s"
@@ -50,13 +53,13 @@ def test_a_whole_fleet_is_not_the_group_of_a_silence():
         lambda n: Silence(str(n), rule="worker_lost"),
     ],
 )
-def test_thousands_cost_an_alert_little_more_than_one(silence_of):
+def test_thousands_cost_an_alert_little_more_than_one(silence_of: Any) -> None:
     alerts = [
         Subject(group="eu", worker_id=-i, labels={"env": "prod", "host": f"x{i}"})
         for i in range(200)
     ]
 
-    def seconds(number):
+    def seconds(number: int) -> Any:
         found = Silences([silence_of(n) for n in range(number)])
         begun = perf_counter()
         for alert in alerts:

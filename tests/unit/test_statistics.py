@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from manman_status.api.responses import Processor
@@ -11,7 +13,7 @@ from manman_status.processor.statistics import BATCH_SECONDS, Histogram, Statist
 from tests.builders import heartbeat
 
 
-def lost(entity_id):
+def lost(entity_id: Any) -> Any:
     return Transition(
         Entity.WORKER,
         entity_id,
@@ -22,14 +24,14 @@ def lost(entity_id):
     )
 
 
-def test_a_number_is_counted_under_the_least_bound_that_it_does_not_exceed():
+def test_a_number_is_counted_under_the_least_bound_that_it_does_not_exceed() -> None:
     histogram = Histogram((1, 10))
     for number in (0, 1, 1.5, 10, 10.1, 99):
         histogram.observe(number)
     assert histogram.as_row() == {"bounds": (1, 10), "counts": [2, 2, 2], "sum": 121.6}
 
 
-def test_a_batch_counts_its_events_by_kind_its_transitions_by_reason_and_its_time():
+def test_a_batch_counts_its_events_by_kind_its_transitions_by_reason_and_its_time() -> None:
     statistics = Statistics()
     statistics.add_batch([heartbeat(), heartbeat()], [lost(1)], ms=3.0)
     statistics.add_batch([], [], ms=1.0)
@@ -48,7 +50,7 @@ def test_a_batch_counts_its_events_by_kind_its_transitions_by_reason_and_its_tim
     assert row["batch_seconds"]["sum"] == 0.004
 
 
-def test_what_can_come_is_0_from_the_start():
+def test_what_can_come_is_0_from_the_start() -> None:
     events = Statistics().as_row()["events"]
     assert events["ServerStopped"] == {"stored": 0}
     assert events["poison"] == {"dead_lettered": 0, "only_counted": 0}
@@ -58,7 +60,7 @@ def test_what_can_come_is_0_from_the_start():
     assert statistics.as_row()["notifications"] == {"mail": {"sent": 0, "failed": 0}}
 
 
-def test_the_row_has_the_documented_shape_and_nothing_else():
+def test_the_row_has_the_documented_shape_and_nothing_else() -> None:
     statistics = Statistics()
     statistics.add_transitions([lost(1)])
     statistics.count_notification("mail", "sent")

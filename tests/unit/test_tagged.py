@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from tests.odd_messages import BEAT, TEMPLATES, command, mutated
 from tests.unit.test_inbound import ODD, VALID, mutate
 
 
-def plain(item):
+def plain(item: Any) -> tuple[Any, Any]:
     """With what an inventory lists. Its digest is of the bytes that were read, which differ: a
     liberal reading writes an inventory anew."""
     fields = msgspec.structs.asdict(item)
@@ -26,16 +27,16 @@ def plain(item):
     return type(item), fields
 
 
-def whole(decoded):
+def whole(decoded: Any) -> tuple[Any, Any, Any, Any, Any]:
     items = [plain(item) for item in (*decoded.events, *decoded.notices)]
     return items, decoded.ignored, decoded.poison, decoded.json_bytes, decoded.count
 
 
-def assert_read_alike(body):
+def assert_read_alike(body: Any) -> None:
     assert whole(decode(body)) == whole(decode_liberally(body))
 
 
-def is_fast(body):
+def is_fast(body: Any) -> Any:
     try:
         return bool(decode_tagged(body))
     except Exception:  # noqa: BLE001 - whatever refuses it
@@ -87,11 +88,11 @@ commands = st.fixed_dictionaries(
 
 
 @given(message=commands | st.lists(commands, min_size=1, max_size=3), ascii_only=st.booleans())
-def test_generated_bodies_are_read_alike(message, ascii_only):
+def test_generated_bodies_are_read_alike(message: Any, ascii_only: Any) -> None:
     assert_read_alike(json.dumps(message, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass"))
 
 
-def test_mutated_bodies_are_read_alike():
+def test_mutated_bodies_are_read_alike() -> None:
     chance = random.Random(13)
     for _ in range(5_000):
         bodies = [chance.choice(VALID) for _ in range(3)]
@@ -106,7 +107,7 @@ def test_mutated_bodies_are_read_alike():
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("field", ["command_type", "command_args", *fields])
-def test_an_odd_value_in_any_field_is_read_alike(field, odd):
+def test_an_odd_value_in_any_field_is_read_alike(field: Any, odd: Any) -> None:
     body = json.dumps(BEAT | {field: "here"}).encode().replace(b'"here"', odd)
     assert_read_alike(body)
     assert_read_alike(b"[%s,%s]" % (json.dumps(BEAT).encode(), body))
@@ -127,7 +128,7 @@ def test_an_odd_value_in_any_field_is_read_alike(field, odd):
         b'"labels":{"a":"1","a":"2"}',
     ],
 )
-def test_of_a_field_that_comes_twice_the_same_one_counts(second):
+def test_of_a_field_that_comes_twice_the_same_one_counts(second: Any) -> None:
     first = b'{"command_type":"HEARTBEAT","command_args":["7"],%s}' % second
     last = b'{%s,"command_type":"HEARTBEAT","command_args":["7"]}' % second
     for body in (first, last, b"[%s,%s]" % (first, last)):
@@ -148,7 +149,7 @@ def test_of_a_field_that_comes_twice_the_same_one_counts(second):
         command("HEARTBEAT", 7, seq=None, labels=None, servers=None),
     ],
 )
-def test_the_usual_form_is_read_fast(message):
+def test_the_usual_form_is_read_fast(message: Any) -> None:
     """Else this is no faster than before, and no other test would say so."""
     body = json.dumps(message, ensure_ascii=False).encode()
     assert is_fast(body)

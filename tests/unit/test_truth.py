@@ -52,7 +52,7 @@ class World:
     @property
     def silences(self) -> list[tuple[float, float]]:
         """The long ones after its first sign of life."""
-        return [(silence.begun, silence.ended) for silence in self.worker.silences[1:]]
+        return [(silence.begun, silence.ended) for silence in self.worker.silent_spans[1:]]
 
     def poll(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +43,7 @@ def parts(figures: Figures) -> int:
 
 def by_the_moment(
     window: Window, changes: list[Change], status: StatusType | None, blind: list[tuple[int, int]]
-):
+) -> Any:
     """The same told by looking at each moment."""
     counted = {"active": 0, "lost": 0, "ended": 0, "not_known": 0, "blind": 0}
     for moment in range(window.begin, window.end):

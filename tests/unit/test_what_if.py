@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,11 +24,18 @@ RULES = SweepRules(
 NEVER_HELD = msgspec.structs.replace(RULES, guard=msgspec.structs.replace(RULES.guard, percent=100))
 
 
-def at(seconds):
+def at(seconds: float) -> Any:
     return START + timedelta(seconds=seconds)
 
 
-def beats(worker_id, *periods, interval=2.0, number=1, first_seq=1, group="eu-1"):
+def beats(
+    worker_id: int,
+    *periods: Any,
+    interval: float = 2.0,
+    number: int = 1,
+    first_seq: int = 1,
+    group: str = "eu-1",
+) -> Any:
     """Of one life, in these periods of seconds."""
     life = Incarnation(
         worker_id,
@@ -46,66 +54,66 @@ def beats(worker_id, *periods, interval=2.0, number=1, first_seq=1, group="eu-1"
     return lines
 
 
-def recorded(*parts):
+def recorded(*parts: Any) -> Any:
     lines = sorted((line for part in parts for line in part), key=lambda line: line.at)
     return collect(lines, default_interval=10)
 
 
-def found(*parts, rules=RULES):
+def found(*parts: Any, rules: Any = RULES) -> Any:
     return conclude(recorded(*parts), rules, standstill_seconds=5)
 
 
-def verdicts(outcome):
+def verdicts(outcome: Any) -> list[Any]:
     return [(loss.worker_id, loss.verdict) for loss in outcome.losses]
 
 
 STEADY = [beats(worker_id, (worker_id / 10, 200)) for worker_id in range(1, 8)]
 
 
-def test_of_those_who_beat_nobody_is_lost():
+def test_of_those_who_beat_nobody_is_lost() -> None:
     assert verdicts(found(*STEADY)) == []
 
 
-def test_who_never_came_back_is_lost_and_rightly():
+def test_who_never_came_back_is_lost_and_rightly() -> None:
     outcome = found(*STEADY, beats(9, (0, 50)))
     assert verdicts(outcome) == [(9, Verdict.TRUE)]
     [delay] = outcome.delays()
     assert 15 < delay <= 17  # its timeout, and until the next sweep
 
 
-def test_who_comes_back_in_the_same_life_was_lost_wrongly():
+def test_who_comes_back_in_the_same_life_was_lost_wrongly() -> None:
     assert verdicts(found(*STEADY, beats(9, (0, 50), (80, 200)))) == [(9, Verdict.FALSE)]
 
 
-def test_who_comes_back_in_a_new_life_was_lost_rightly():
+def test_who_comes_back_in_a_new_life_was_lost_rightly() -> None:
     old, new = beats(9, (0, 50)), beats(9, (80, 200), number=2)
     assert verdicts(found(*STEADY, old, new)) == [(9, Verdict.TRUE)]
 
 
-def test_a_life_that_reports_its_end_after_it_was_lost_was_lost_wrongly():
+def test_a_life_that_reports_its_end_after_it_was_lost_was_lost_wrongly() -> None:
     stopped = Incarnation(9, number=1).worker_stopped()
     late = [message_line(at(90), stopped.routing_key, stopped.body, persistent=True)]
     assert verdicts(found(*STEADY, beats(9, (0, 50)), late)) == [(9, Verdict.FALSE)]
 
 
-def test_what_the_recording_is_too_short_for_is_undecided():
+def test_what_the_recording_is_too_short_for_is_undecided() -> None:
     assert verdicts(found(*STEADY, beats(9, (0, 175)))) == [(9, Verdict.UNDECIDED)]
 
 
-def test_that_nobody_was_heard_in_a_gap_is_no_proof():
+def test_that_nobody_was_heard_in_a_gap_is_no_proof() -> None:
     """Until the gap the others beat, after it one of them: nobody listened for one more timeout."""
     others = [beats(worker_id, (worker_id / 10, 70)) for worker_id in range(1, 8)]
     outcome = found(*others, beats(9, (0, 50)), [gap_line(at(70), at(198))], beats(1, (198, 200)))
     assert verdicts(outcome) == [(9, Verdict.UNDECIDED)]
 
 
-def test_a_beat_that_comes_twice_is_no_sign_of_life():
+def test_a_beat_that_comes_twice_is_no_sign_of_life() -> None:
     dead = beats(9, (0, 50))
     again = msgspec.structs.replace(dead[3], at=at(120))
     assert verdicts(found(*STEADY, dead, [again])) == [(9, Verdict.TRUE)]
 
 
-def test_a_start_that_comes_late_begins_no_new_life():
+def test_a_start_that_comes_late_begins_no_new_life() -> None:
     life = Incarnation(9, number=1)
     reports = [life.heartbeat(), life.worker_started()]
     lines = [
@@ -116,25 +124,25 @@ def test_a_start_that_comes_late_begins_no_new_life():
 
 
 @pytest.mark.parametrize(("timeout", "lost"), [(5, 1), (15, 1), (23, 0), (60, 0)])
-def test_a_longer_timeout_spares_who_is_silent_for_a_shorter_time(timeout, lost):
+def test_a_longer_timeout_spares_who_is_silent_for_a_shorter_time(timeout: Any, lost: Any) -> None:
     rules = msgspec.structs.replace(RULES, minimum_timeout=timeout)
     assert len(found(*STEADY, beats(9, (0, 50), (70, 200)), rules=rules).losses) == lost
 
 
-def test_three_intervals_are_always_waited_for():
+def test_three_intervals_are_always_waited_for() -> None:
     rules = msgspec.structs.replace(RULES, minimum_timeout=1)
     outcome = found(*STEADY, beats(9, (0, 60), interval=20.0), rules=rules)
     assert outcome.delays()[0] > 60
 
 
-def test_a_worker_that_stopped_in_order_is_not_lost():
+def test_a_worker_that_stopped_in_order_is_not_lost() -> None:
     stopped = Incarnation(9, number=1).worker_stopped()
     end = [message_line(at(50), stopped.routing_key, stopped.body, persistent=True)]
     assert verdicts(found(*STEADY, beats(9, (0, 50)), end)) == []
 
 
 @pytest.mark.parametrize("rules", [RULES, NEVER_HELD], ids=["guarded", "not guarded"])
-def test_silence_in_a_gap_of_the_listening_counts_for_nothing(rules):
+def test_silence_in_a_gap_of_the_listening_counts_for_nothing(rules: Any) -> None:
     """All beat again right after it, but for one that died meanwhile: that one is lost when the
     grace is over."""
     living = [
@@ -146,7 +154,7 @@ def test_silence_in_a_gap_of_the_listening_counts_for_nothing(rules):
     assert at(90 + 30) < outcome.losses[0].lost_at < at(90 + 30 + 2)
 
 
-def test_the_guard_holds_what_much_of_a_group_seems_to_lose_at_once():
+def test_the_guard_holds_what_much_of_a_group_seems_to_lose_at_once() -> None:
     silent = [beats(worker_id, (worker_id / 10, 50), (90, 200)) for worker_id in range(1, 5)]
     held = found(*silent, *[beats(worker_id, (0, 200)) for worker_id in range(5, 9)])
     assert (verdicts(held), held.guards, held.held) == ([], 1, 4)
@@ -157,8 +165,8 @@ def test_the_guard_holds_what_much_of_a_group_seems_to_lose_at_once():
     assert open_guard.guards == 0
 
 
-def test_a_worker_without_incarnations_is_told_apart_by_what_begins_its_life():
-    def dated(kind, *seconds):
+def test_a_worker_without_incarnations_is_told_apart_by_what_begins_its_life() -> None:
+    def dated(kind: Any, *seconds: Any) -> list[Any]:
         life = Incarnation(9, number=None, interval_seconds=2)
         reports = [getattr(life, kind)() for _ in seconds]
         return [
@@ -174,7 +182,7 @@ def test_a_worker_without_incarnations_is_told_apart_by_what_begins_its_life():
     ]
 
 
-def test_what_was_recorded_is_told():
+def test_what_was_recorded_is_told() -> None:
     summary = recorded(*STEADY, beats(9, (0, 200), interval=20.0), [gap_line(at(50), at(51))])
     assert summary.intervals == {2.0: 7, 20.0: 1}
     assert summary.gaps == [(at(50), at(51))]

@@ -1,5 +1,4 @@
-"""What lies between a worker and the broker: messages that come twice, and messages that overtake
-each other."""
+"""The way from a worker to the broker, on which messages are duplicated and overtake each other."""
 
 from __future__ import annotations
 
@@ -19,14 +18,13 @@ LATE_COPIES = 0.5
 
 
 def longest_hold_seconds(interval_seconds: float) -> float:
-    """By how much reordering delays a message at most. A worker is late after 1.5 intervals, and
-    this adds 0.2."""
+    """The longest delay by reordering. It is 0.2 intervals, since a worker is late after 1.5."""
     return min(HOLD_SHARE_OF_INTERVAL * interval_seconds, LONGEST_HOLD_SECONDS)
 
 
 class Delivery:
-    """Without I/O: messages are put in when they are said, and taken out when they are to be
-    sent."""
+    """A queue of messages that does no I/O: put a message in when a worker reports it, take it out
+    when it is due to be sent."""
 
     def __init__(
         self,

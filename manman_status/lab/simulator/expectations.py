@@ -1,5 +1,5 @@
-"""What the service must show, by the truth, once it has observed all that was sent before
-`as_of`."""
+"""The statuses that the service must show, given the truth, once it has received all that was sent
+before `as_of`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TypeAlias
 import msgspec
 
 from manman_status.domain.status import Reason, StatusType
-from manman_status.lab.simulator.truth import ServerTruth, Silence, WorkerTruth
+from manman_status.lab.simulator.truth import ServerTruth, SilentSpan, WorkerTruth
 
 MARGIN_SECONDS = 1.0
-"""How far the two clocks, and the moments of sending and confirming, are trusted."""
+"""Tolerance for the difference of two clocks, and of the times of sending and confirming."""
 ALLOWED_DELAY_SECONDS = 10.0
-"""For a conclusion, after it is due: an observation counts as good up to 5 s behind, and when the
-leader dies another follows within 5 s."""
+"""Time that a conclusion may take after it is due: monitoring counts as ok up to 5 s behind, and
+another processor leads within 5 s of a leader's death."""
 
 Accepted: TypeAlias = tuple[StatusType, frozenset[Reason]]
 
@@ -31,7 +31,8 @@ REPORTED_ENDS: dict[StatusType, Accepted] = {
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """`ready_at` is since when neither a grace nor a guard holds back who is silent."""
+    """A point in time at which answers are judged. Since `ready_at` neither a recovery grace nor a
+    guard holds silent workers back."""
 
     as_of: float
     ready_at: float
@@ -39,14 +40,16 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 def must_live(worker: WorkerTruth, moment: Moment) -> bool:
-    heard = worker.heard_since is not None and worker.heard_since < moment.as_of - MARGIN_SECONDS
+    heard = (
+        worker.received_since is not None and worker.received_since < moment.as_of - MARGIN_SECONDS
+    )
     return (
         heard and not worker.is_ending and not is_overdue(worker, moment, seconds=-MARGIN_SECONDS)
     )
 
 
 def is_overdue(worker: WorkerTruth, moment: Moment, *, seconds: float = 0.0) -> bool:
-    """Silent for its timeout and so many seconds."""
+    """True when the worker was silent for its timeout and `seconds` more."""
     return worker.silent_since() + moment.timeout_seconds + seconds < moment.as_of
 
 
@@ -57,24 +60,22 @@ def must_be_lost(worker: WorkerTruth, moment: Moment) -> bool:
     )
 
 
-def explaining_silence(
+def explaining_span(
     worker: WorkerTruth, lost_at: float, *, timeout_seconds: float, lag_seconds: float
-) -> Silence | None:
-    """The silence that a LOST of that time was concluded from; None when there was none. It was
-    concluded from what had been observed, so the silence may have ended up to `lag_seconds`
-    before."""
+) -> SilentSpan | None:
+    """The silence that explains a LOST at `lost_at`; None when there was none. Monitoring was
+    `lag_seconds` behind, so the silence may have ended that long before."""
     shortest = timeout_seconds - MARGIN_SECONDS
-    for silence in worker.all_silences():
-        if silence.seconds >= shortest and (
-            silence.begun + shortest <= lost_at <= silence.ended + lag_seconds + MARGIN_SECONDS
+    for span in worker.all_silent_spans():
+        if span.seconds >= shortest and (
+            span.begun + shortest <= lost_at <= span.ended + lag_seconds + MARGIN_SECONDS
         ):
-            return silence
+            return span
     return None
 
 
 def accepted(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[Accepted, ...]:
-    """What may be shown now, and nothing else. Of several the last is what it will be, if nothing
-    more happens."""
+    """The statuses that may be shown now. The last one is final if nothing more happens."""
     if server.status in REPORTED_ENDS:
         return (REPORTED_ENDS[server.status],)
     if server.life < worker.life:
@@ -91,8 +92,8 @@ def accepted(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> tuple[
 def _accepted_of_orphan(
     server: ServerTruth, worker: WorkerTruth, moment: Moment
 ) -> tuple[Accepted, ...]:
-    """Left behind by a life that ended without a word: LOST with it or not yet, and given up one
-    timeout after the next life's inventories began."""
+    """The accepted statuses of an instance whose life ended unreported: LOST with its worker or not
+    yet, and superseded one timeout after the inventories of the next life began."""
     ends = (LOST_WITH_ITS_WORKER, SUPERSEDED)
     if must_live(worker, moment) and worker.listing_since is not None:
         begun = max(worker.listing_since, moment.ready_at)
@@ -102,8 +103,8 @@ def _accepted_of_orphan(
 
 
 def _is_lost_with_worker(server: ServerTruth, worker: WorkerTruth, moment: Moment) -> bool:
-    """Its start may have arrived when the worker was lost already: then it is given up one timeout
-    later."""
+    """True when the instance must be LOST with its worker. An instance whose start arrived after
+    the worker was LOST follows one timeout later."""
     if not must_be_lost(worker, moment):
         return False
     lost_at = worker.silent_since() + moment.timeout_seconds

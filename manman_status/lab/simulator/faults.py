@@ -1,4 +1,4 @@
-"""Faults as they were ordered. `at` and all times are seconds since the fleet began."""
+"""Faults that were ordered on the command line. Times are seconds since the fleet began."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import msgspec
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """So many workers die without a word, for good."""
+    """Kill `count` workers for good; they report nothing."""
 
     count: int
     at: float
 
 
 class KillGroup(msgspec.Struct, frozen=True):
-    """So much of a group, in percent of its members, dies at once."""
+    """Kill `percent` of a group's members at once."""
 
     group: str
     percent: float
@@ -23,7 +23,7 @@ class KillGroup(msgspec.Struct, frozen=True):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """So many workers freeze, and go on as if nothing had been."""
+    """Freeze `count` workers for `seconds`; then they continue."""
 
     count: int
     at: float

@@ -1,4 +1,4 @@
-"""A living fleet, without any I/O: asked for what is due at a time, it answers with messages."""
+"""A simulated fleet without any I/O: it returns the messages that are due at a time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from manman_status.wire.messages import RunningServer
 GROUPS = ("eu-1", "eu-2", "us-1", "asia-1")
 CONFIGS = 5
 DOWNTIME_INTERVALS = (2.0, 20.0)
-"""How long a crashed worker stays away. Some are back before anyone noticed, most are not."""
+"""Shortest and longest downtime of a crashed worker, in intervals. Some return before they are
+LOST, most do not."""
 CRASHED_SERVER_CHANCE = 0.2
 CRASHED_SERVER_EXIT_CODE = 139
 INSTANCES_OF_A_WORKER = 10**12
 """Instance ids from one worker to the next: milliseconds for 31 years."""
 STARTS_PER_SECOND = 2_000
-"""A large fleet begins so slowly that its lifecycle events do not pile up."""
+"""A large fleet starts at this rate, so that its lifecycle events do not pile up."""
 
 
 class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +135,8 @@ class Fleet:
         return messages
 
     def calm(self, now: float) -> None:
-        """From now on nothing happens but beats: the frozen go on, and who is down stays down."""
+        """Let nothing but heartbeats happen from now on: frozen workers continue, crashed ones stay
+        down."""
         self._is_calm = True
         self._faults.clear()
         frozen = {worker.worker_id for worker in self.workers if worker.paused_until > now}
@@ -144,7 +146,7 @@ class Fleet:
         heapq.heapify(self._due)
 
     def stop(self, now: float) -> list[Message]:
-        """A graceful end of all that live."""
+        """Stop all living workers normally."""
         self._now = now
         return [message for worker in self.workers for message in self._stopped(worker)]
 
@@ -174,8 +176,8 @@ class Fleet:
             self.killed += 1
 
     def _live(self, worker: Worker, messages: list[Message]) -> float | None:
-        """One beat, or what happens instead of it. Seconds until the worker's next one; None when
-        there is none."""
+        """Append the messages of one heartbeat, or of what happens instead. Returns the seconds
+        until the worker's next one; None when there is none."""
         interval = self.plan.interval_seconds
         if worker.is_dead or (self._is_calm and worker.incarnation is None):
             return None

@@ -14,7 +14,7 @@ from manman_status.lab.simulator.expectations import (
     RUNS,
     Moment,
     accepted,
-    explaining_silence,
+    explaining_span,
     is_overdue,
     must_be_lost,
     must_live,
@@ -116,10 +116,10 @@ class Judge:
             self.pending += len(allowed) > 1 and allowed[-1] is RUNS
 
     def judge_unseen_workers(self, seen: set[int], as_of: float) -> None:
-        """Those of ours that a whole list did not have: everything that was there before `as_of`
+        """Judge the ids that a complete list lacks: everything that was reported before `as_of`
         must be in it."""
         for worker_id in self._truth.workers.keys() - seen:
-            known_since = self._truth.workers[worker_id].heard_since
+            known_since = self._truth.workers[worker_id].received_since
             if known_since is not None and known_since < as_of - MARGIN_SECONDS:
                 self._note(
                     Wrong.WORKER_STATUS, worker_id, f"worker {worker_id}: not known {_at(as_of)}"
@@ -150,13 +150,13 @@ class Judge:
         lost_at = self._observation.fleet_time(since)
         if lost_at < 0:
             return  # an earlier run's
-        silence = explaining_silence(
+        span = explaining_span(
             worker,
             lost_at,
             timeout_seconds=self._timeout_seconds,
             lag_seconds=self._observation.longest_lag_seconds,
         )
-        if silence is None:
+        if span is None:
             words = (
                 f"LOST {_at(lost_at)} after a timeout of {self._timeout_seconds:g} s, though"
                 f" {_heard(worker, lost_at)}"
@@ -165,10 +165,10 @@ class Judge:
                 Wrong.FALSE_LOST, (worker.worker_id, since), f"worker {worker.worker_id}: {words}"
             )
             return
-        if math.isinf(silence.begun):
+        if math.isinf(span.begun):
             return  # an earlier run's worker, which this one has taken over
         self.rightly_lost += 1
-        due = silence.begun + self._timeout_seconds
+        due = span.begun + self._timeout_seconds
         if due >= self._observation.ready_at(worker.group):
             self.delays.append(max(lost_at - due, 0.0))
 
@@ -203,9 +203,9 @@ def _concluded_at(seen: SeenWorker) -> datetime | None:
 
 def _heard(worker: WorkerTruth, lost_at: float) -> str:
     known = [
-        silence
-        for silence in worker.all_silences()
-        if silence.begun < lost_at and not math.isinf(silence.begun)
+        span
+        for span in worker.all_silent_spans()
+        if span.begun < lost_at and not math.isinf(span.begun)
     ]
     if not known:
         return "it was heard of all the time"
@@ -222,7 +222,7 @@ def _at(seconds: Any) -> str:
 
 
 def _since(worker: WorkerTruth) -> str:
-    return f"since {worker.heard_since:.1f} s" if worker.heard_since is not None else ""
+    return f"since {worker.received_since:.1f} s" if worker.received_since is not None else ""
 
 
 def _silent(worker: WorkerTruth) -> str:

@@ -1,4 +1,4 @@
-"""What the api said: of workers and server instances, and of how good the observation is."""
+"""The answers of the api about workers, server instances and the state of monitoring."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class SeenSystem(msgspec.Struct, frozen=True):
 
 
 class Observation:
-    """How well the service could observe, and its clock by ours.
+    """The state of monitoring over time, and the service's clock by ours.
 
     `longest_lag_seconds` is how far it ever was behind. `ready_at` is since when it must give up
     who is silent.
@@ -99,15 +99,15 @@ class Observation:
 
     @property
     def is_dated(self) -> bool:
-        """Whether its times can be told by our clock yet."""
+        """True when times of the service can be converted to our clock."""
         return bool(self._offsets)
 
     def fleet_time(self, time: datetime) -> float:
         return time.timestamp() - max(self._offsets)
 
     def ready_at(self, group: str) -> float:
-        """Before this a silence may be held back: by the grace after a gap, or by the guard of the
-        group."""
+        """The time until which silent workers may be held back, by a recovery grace or by the guard
+        of `group`."""
         return max(self._resumed_at + self._grace_seconds, self._held_at.get(group, -math.inf))
 
     def is_held(self, group: str) -> bool:

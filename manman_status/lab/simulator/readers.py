@@ -1,4 +1,4 @@
-"""Whether anybody reads what the fleet says."""
+"""A check that a processor reads the queues which the fleet writes to."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 ASK_EVERY_SECONDS = 5.0
 
 
-async def tell_unread(
+async def report_unread(
     connection: AbstractConnection, queues: Iterable[str], *, complain: Callable[[str], None]
 ) -> None:
     """Says it once of each queue that is there without a consumer, until there is one. Ends with
     the connection."""
-    told: set[str] = set()
+    reported: set[str] = set()
     while not connection.is_closed:
         for queue in queues:
             if await _is_unread(connection, queue):
-                if queue not in told:
+                if queue not in reported:
                     complain(f"nobody reads {queue}: is a processor running?")
-                told.add(queue)
+                reported.add(queue)
             else:
-                told.discard(queue)
+                reported.discard(queue)
         await asyncio.sleep(ASK_EVERY_SECONDS)
 
 

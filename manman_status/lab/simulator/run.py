@@ -68,13 +68,14 @@ class FleetRun:
                 self._sending.result()
 
     async def live(self, stop: asyncio.Event, *, seconds: float = math.inf) -> None:
-        """Lives on until `stop`, or so many seconds after it began."""
+        """Run the fleet until `stop`, or until `seconds` after it began."""
         while not stop.is_set() and self.now() < seconds and not self._has_failed():
             self._hand_on(self._fleet.due(self.now()))
             await self._tick(stop, until=min(self._fleet.next_due(), seconds))
 
     async def finish(self) -> None:
-        """Ends every living worker gracefully. Raises what keeps that from reaching the broker."""
+        """Stop every living worker normally. Raises the error that keeps its messages from the
+        broker."""
         self._hand_on(self._fleet.stop(self.now()))
         while self._lifecycle or self._beats or self._delivery.next_due() < math.inf:
             self._hand_on(())
@@ -85,7 +86,7 @@ class FleetRun:
             await asyncio.sleep(SHORTEST_TICK_SECONDS)
 
     def _has_failed(self) -> bool:
-        """Why, is raised where `sending` ends."""
+        """True when sending has failed; `sending` raises the cause at its end."""
         return self._sending is None or self._sending.done()
 
     def _hand_on(self, messages: Iterable[Message]) -> None:

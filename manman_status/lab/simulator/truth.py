@@ -1,5 +1,5 @@
-"""What the workers truly did, told from what was sent and when. Times are seconds since the fleet
-began.
+"""The true state of the workers, derived from what was sent and when. Times are seconds since the
+fleet began.
 
 A sign of life counts when a worker tried to send it: a broker that is away makes nobody silent.
 What the service must know of it counts from when the broker confirmed it.
@@ -16,12 +16,12 @@ from manman_status.domain.status import StatusType
 from manman_status.lab.simulator.messages import SIGNS_OF_LIFE, Message, Said
 
 LONG_SILENCE_TIMEOUTS = 0.7
-"""From this share of the timeout on a silence is kept: in a shorter one nobody can have been given
-up, and one that was too short for it tells more than none."""
+"""Silences from this share of the timeout on are kept. A shorter one cannot explain a LOST, and one
+that is nearly long enough helps to explain a false one."""
 
 
-class Silence(msgspec.Struct):
-    """Between two signs of life, or since the last one."""
+class SilentSpan(msgspec.Struct):
+    """The time between two signs of life of a worker, or since its last one."""
 
     begun: float
     ended: float = math.inf
@@ -32,33 +32,38 @@ class Silence(msgspec.Struct):
 
 
 class WorkerTruth(msgspec.Struct):
-    """`heard_since` is when the broker confirmed the first sign of life of its life, or after its
-    last long silence; `listing_since` the same for a beat, which lists its servers."""
+    """The truth about a worker.
+
+    `received_since` is when the broker confirmed the first sign of life of its current life, or
+    the first after its last long silence. `listing_since` is the same for a heartbeat, which lists
+    its servers.
+    """
 
     worker_id: int
     group: str
     life: int = 0
     number: int = 0
     last_sign: float | None = None
-    heard_since: float | None = None
+    received_since: float | None = None
     listing_since: float | None = None
-    silences: list[Silence] = []
+    silent_spans: list[SilentSpan] = []
     is_ending: bool = False
     ended_at: float | None = None
     fresh_from: int = 0
-    """The number of the message since which it is heard without a long silence."""
+    """The number of the first message since the last long silence."""
 
     def silent_since(self) -> float:
         return -math.inf if self.last_sign is None else self.last_sign
 
-    def all_silences(self) -> list[Silence]:
-        """The long ones, and the one that may be going on."""
-        return [*self.silences, Silence(self.silent_since())]
+    def all_silent_spans(self) -> list[SilentSpan]:
+        """The long silences, and the one that may be going on."""
+        return [*self.silent_spans, SilentSpan(self.silent_since())]
 
 
 class ServerTruth(msgspec.Struct):
-    """What was last reported of it, and since when the broker has it: None while that is on its
-    way. An instance whose worker is in a later life is an orphan, which nobody reports any more."""
+    """The last report about an instance. `since` is when the broker confirmed it, None while it is
+    on its way. An instance whose worker is in a later life is an orphan: nobody reports it any
+    more."""
 
     instance_id: int
     worker_id: int
@@ -74,7 +79,7 @@ class Truth:
         self._long_seconds = LONG_SILENCE_TIMEOUTS * timeout_seconds
 
     def said(self, messages: Iterable[Message]) -> None:
-        """The workers said this, and it is on its way."""
+        """Record that workers reported this, and that it is on its way."""
         for message in messages:
             match message.said:
                 case Said.SERVER_BEGUN:
@@ -91,8 +96,8 @@ class Truth:
                     pass
 
     def tried(self, message: Message, at: float) -> None:
-        """It is being sent, whatever becomes of it. One that others have overtaken tells nothing
-        new."""
+        """Record that a message is being sent. A message that later ones have overtaken changes
+        nothing."""
         worker = self.workers[message.worker_id]
         if message.said not in SIGNS_OF_LIFE or message.number <= worker.number:
             return
@@ -100,14 +105,14 @@ class Truth:
             at - worker.silent_since() >= self._long_seconds
         )  # also before its first sign: nobody knew it
         if silent:
-            worker.silences.append(Silence(worker.silent_since(), at))
+            worker.silent_spans.append(SilentSpan(worker.silent_since(), at))
         if silent or message.life > worker.life:
-            worker.heard_since = worker.listing_since = None
+            worker.received_since = worker.listing_since = None
             worker.fresh_from = message.number
         worker.life, worker.number, worker.last_sign = message.life, message.number, at
 
     def stored(self, message: Message, at: float) -> None:
-        """The broker has it."""
+        """Record that the broker confirmed a message."""
         match message.said:
             case Said.BEGUN | Said.BEAT:
                 self._heard(message, at)
@@ -126,7 +131,7 @@ class Truth:
         worker = self.workers[message.worker_id]
         if message.number < worker.fresh_from:
             return
-        if worker.heard_since is None:
-            worker.heard_since = at
+        if worker.received_since is None:
+            worker.received_since = at
         if worker.listing_since is None and message.said is Said.BEAT:
             worker.listing_since = at

@@ -1,4 +1,4 @@
-"""Asks the api while the fleet lives, and has each answer judged."""
+"""Query the api while the fleet runs, and judge each answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGEST_PAGE = 1000
 ASK_EVERY_SECONDS = 1.0
 SERVERS_EVERY_SECONDS = 5.0
 WORKERS_SHARE, SERVERS_SHARE = 0.3, 0.1
-"""Of the time, so much may go into reading the lists: a large fleet is looked at less often."""
+"""The share of time that may go into reading each list: a large fleet is read less often."""
 AFTER_TIMEOUT_SECONDS = 2.0
 SLACK_SECONDS = ALLOWED_DELAY_SECONDS + 5.0
 HOLDS_AT_MOST_SECONDS = 180.0
@@ -40,7 +40,7 @@ Answer = TypeVar("Answer")
 
 
 class Refused(Exception):  # noqa: N818 - it says what the api did
-    """Answered, but not with what was asked for."""
+    """The api answered with an error."""
 
 
 UNANSWERED = (Refused, httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, UnicodeDecodeError)
@@ -70,7 +70,7 @@ class Watcher:
         self._last_instance = last_instance
 
     async def watch(self) -> None:
-        """Never returns."""
+        """Query and judge for ever."""
         workers_at = servers_at = 0.0
         while True:
             begun = self._clock()
@@ -83,7 +83,7 @@ class Watcher:
             await asyncio.sleep(max(ASK_EVERY_SECONDS - (self._clock() - begun), 0.1))
 
     async def settle(self, *, timeout_seconds: float, groups: Iterable[str]) -> None:
-        """Looks until all is as it will be in the end: one timeout at least, and longer while a
+        """Query until everything is final: for at least one timeout, and longer while a recovery
         grace or a guard holds workers back."""
         begun = self._clock()
         known = tuple(groups)
@@ -98,7 +98,7 @@ class Watcher:
         await self._look_until_settled(begun + timeout_seconds + AFTER_TIMEOUT_SECONDS, limit)
 
     async def check_end(self) -> None:
-        """Looks until every worker that was stopped is shown as stopped."""
+        """Query until every stopped worker is shown as stopped."""
         begun = self._clock()
         await self._look_until_settled(begun, lambda: begun + ENDED_WITHIN_SECONDS)
 
@@ -116,8 +116,8 @@ class Watcher:
     async def _look(
         self, *, workers: bool = True, servers: bool = True, at_last: bool = False
     ) -> bool:
-        """False when the api did not answer, or does not know yet until when it has observed.
-        `at_last` all must be right that was sent until now, observed or not."""
+        """Query and judge once. False when the api did not answer or has received nothing yet. With
+        `at_last`, everything sent until now must be right."""
         try:
             self._observation.answered(await self._get("/status/system", SYSTEM), self._clock())
             if not (self._observation.is_dated or at_last):
@@ -149,7 +149,7 @@ class Watcher:
         last_id: int,
         as_of: float | None,
     ) -> tuple[set[int], float]:
-        """Judges all that can be ours. Which ids there were, and as of when at least."""
+        """Judge all pages. Returns the ids that were there, and the oldest `as_of`."""
         ids: set[int] = set()
         oldest = math.inf
         query: dict[str, str | int] = {"limit": LARGEST_PAGE}

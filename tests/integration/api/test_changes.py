@@ -15,10 +15,8 @@ from manman_status.api.responses import ChangeList
 from manman_status.store.partitions import keep_partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from tests.conftest import Eventually, Role
     from tests.integration.api.conftest import Rows
+    from tests.kinds import Eventually, StartRole
 
 
 async def ask(http: httpx.AsyncClient, **parameters: Any) -> ChangeList:
@@ -148,7 +146,7 @@ async def test_a_dropped_revision_is_410_and_the_oldest_is_named(
 
 
 async def test_those_who_wait_have_a_bound_and_a_client_that_left_gives_its_place_back(
-    rows: Rows, start_api: Callable[..., Awaitable[Role]], eventually: Eventually
+    rows: Rows, start_api: StartRole, eventually: Eventually
 ) -> None:
     api = await start_api(event_streams=2)
     async with httpx.AsyncClient(base_url=api.url, timeout=70) as http:

@@ -8,7 +8,7 @@ import contextlib
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Eventually, Role
     from tests.integration.api.conftest import Rows
+    from tests.kinds import Eventually, Role, StartRole
 
-    StartApi = Callable[..., Awaitable[Role]]
+    StartApi = StartRole
     RunApp = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -27,14 +27,12 @@ from manman_status.store.pool import create_pool
 from tests.events import Event, Parser, Reader, revision_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from litestar.types import Message
 
-    from tests.conftest import Eventually, Role
     from tests.integration.api.conftest import Rows
+    from tests.kinds import Eventually, StartRole
 
-    StartApi = Callable[..., Awaitable[Role]]
+    StartApi = StartRole
 
 
 class CountingDatabase(Database):

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import httpx
 
     from manman_status.dev.postgres import EmbeddedPostgres
-    from tests.conftest import Eventually
     from tests.integration.api.conftest import Rows
+    from tests.kinds import Eventually
 
     RunApp = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from tests.conftest import Eventually
     from tests.integration.api.conftest import Rows
+    from tests.kinds import Eventually
 
     RunApp = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 

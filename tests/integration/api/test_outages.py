@@ -16,12 +16,12 @@ from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.store.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Eventually, ProcessTree, Role
+    from tests.kinds import Eventually, ProcessTree, Role, StartRole
 
-    StartApi = Callable[..., Awaitable[Role]]
+    StartApi = StartRole
 
 EVERYTHING = [
     "/readyz",

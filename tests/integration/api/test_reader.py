@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ from manman_status.settings import Settings
 from manman_status.store.checkup import READ_BY_THE_API
 
 if TYPE_CHECKING:
-    from tests.conftest import Role
     from tests.integration.api.conftest import Rows
+    from tests.kinds import StartRole
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 STREAM = "/status/events"
@@ -59,7 +59,7 @@ def test_the_document_grants_what_the_api_reads_and_no_more(statements: str) -> 
 
 
 async def test_a_user_that_may_only_read_is_enough_for_every_answer(
-    rows: Rows, reader_url: str, start_api: Callable[..., Awaitable[Role]]
+    rows: Rows, reader_url: str, start_api: StartRole
 ) -> None:
     await rows.worker(1, labels={"group": "eu"})
     await rows.server(10)

@@ -12,11 +12,10 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from tests.conftest import Role
     from tests.integration.api.conftest import Rows
+    from tests.kinds import StartRole
 
 TOKEN = "a-token-5c1e"
 ACCEPTANCE = "positive_data_acceptance"
@@ -39,7 +38,7 @@ parameters = {{ "query.wait" = "0", "query.since" = 0 }}
 
 async def ask(
     rows: Rows,
-    start_api: Callable[..., Awaitable[Role]],
+    start_api: StartRole,
     folder: Path,
     *arguments: str,
     configuration: str = ANYTHING,
@@ -84,14 +83,14 @@ async def ask(
 
 @pytest.mark.parametrize("tokens", ["", TOKEN])
 async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(
-    tokens: str, rows: Rows, start_api: Callable[..., Awaitable[Role]], tmp_path: Path
+    tokens: str, rows: Rows, start_api: StartRole, tmp_path: Path
 ) -> None:
     checks = ("--checks", "all", "--exclude-checks", ACCEPTANCE, "--max-examples", "25")
     await ask(rows, start_api, tmp_path, *checks, tokens=tokens)
 
 
 async def test_what_the_schema_allows_is_accepted(
-    rows: Rows, start_api: Callable[..., Awaitable[Role]], tmp_path: Path
+    rows: Rows, start_api: StartRole, tmp_path: Path
 ) -> None:
     there_is = WHAT_THERE_IS.format(past=rows.ago(60).isoformat())
     # Nor can it say which cursors somebody was given, and that a past time knows no health.
@@ -102,7 +101,7 @@ async def test_what_the_schema_allows_is_accepted(
 
 @pytest.mark.slow
 async def test_five_thousand_cases_find_nothing_either(
-    rows: Rows, start_api: Callable[..., Awaitable[Role]], tmp_path: Path
+    rows: Rows, start_api: StartRole, tmp_path: Path
 ) -> None:
     checks = ("--checks", "all", "--exclude-checks", ACCEPTANCE, "--max-examples", "300")
     await ask(rows, start_api, tmp_path, *checks, within_seconds=1200)

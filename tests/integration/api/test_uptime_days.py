@@ -19,11 +19,9 @@ from manman_status.store.uptime_days import make_some, read_window
 from manman_status.store.writes import append_transitions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from manman_status.store.pool import Connection
-    from tests.conftest import Eventually, Role
     from tests.integration.api.conftest import Rows
+    from tests.kinds import Eventually, StartRole
 
 HOUR, DAY = 3600.0, 86_400.0
 BLIND_AFTER = 30.0
@@ -335,7 +333,7 @@ async def test_days_beyond_the_retention_are_deleted(history: History) -> None:
 
 
 async def test_a_processor_sums_up_the_days_by_itself(
-    rows: Rows, start_processor: Callable[..., Awaitable[Role]], eventually: Eventually
+    rows: Rows, start_processor: StartRole, eventually: Eventually
 ) -> None:
     """One is killed in the middle of it, and the next goes on."""
     history = History(rows, 1)

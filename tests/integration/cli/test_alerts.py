@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from tests.conftest import Eventually, Role
     from tests.integration.cli.conftest import Command
+    from tests.kinds import Eventually, Role, StartRole
 
     Rows = Callable[..., Awaitable[list[dict[str, Any]]]]
 
@@ -31,7 +31,7 @@ LOST = """INSERT INTO workers (worker_id, created_date, status, status_since, re
 
 
 @pytest.fixture
-async def url(rows: Rows, start_api: Callable[..., Awaitable[Role]]) -> str:
+async def url(rows: Rows, start_api: StartRole) -> str:
     """Alerts 1 to 3; 3 is part of 2, and 1 is silenced and over since."""
     await rows(ALERTS, EVIL)
     await rows("UPDATE alerts SET part_of = 2 WHERE alert_id = 3")

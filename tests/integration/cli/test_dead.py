@@ -12,8 +12,8 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractQueue
 
 if TYPE_CHECKING:
-    from tests.conftest import Eventually
     from tests.integration.cli.conftest import Command
+    from tests.kinds import Eventually
 
 DEAD = "manman.status.dead"
 

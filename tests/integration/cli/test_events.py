@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -16,6 +18,7 @@ from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.store.pool import create_pool
 from manman_status.store.writes import append_transitions
+from tests.kinds import Eventually, Role, StartRole
 
 TOKEN = "open-sesame-4711"
 
@@ -23,7 +26,7 @@ TOKEN = "open-sesame-4711"
 class Following:
     """A running `events`: its whole lines so far, and what it complained of."""
 
-    def __init__(self, process):
+    def __init__(self, process: Any) -> None:
         self.process = process
         self.lines = []
         self.complaints = []
@@ -31,15 +34,15 @@ class Following:
             self._read(process.stdout, self.lines), self._read(process.stderr, self.complaints)
         )
 
-    async def _read(self, stream, lines):
+    async def _read(self, stream: Any, lines: Any) -> None:
         while line := await stream.readline():
             lines.append(line.decode().removesuffix("\n"))
 
     @property
-    def revisions(self):
+    def revisions(self) -> list[Any]:
         return [json.loads(line)["revision"] for line in self.lines]
 
-    async def end(self, number=signal.SIGINT):
+    async def end(self, number: int = signal.SIGINT) -> Any:
         self.process.send_signal(number)
         async with asyncio.timeout(20):
             await self._reading
@@ -47,11 +50,11 @@ class Following:
 
 
 @pytest.fixture
-async def follow():
+async def follow() -> AsyncIterator[Any]:
     """Starts `events` of the api at a URL."""
     started = []
 
-    async def start(url, *arguments):
+    async def start(url: str, *arguments: Any) -> Following:
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -74,11 +77,17 @@ async def follow():
 
 
 @pytest.fixture
-async def change(database):
+async def change(database: str) -> AsyncIterator[Any]:
     """Writes so many transitions of one worker, each with a worker's row of the group."""
     async with create_pool(database, application="test", size=1, timeout_seconds=30) as pool:
 
-        async def write(worker_id, count=1, *, group="eu", new_status=StatusType.RUNNING):
+        async def write(
+            worker_id: int,
+            count: int = 1,
+            *,
+            group: str = "eu",
+            new_status: Any = StatusType.RUNNING,
+        ) -> None:
             made = Transition(Entity.WORKER, worker_id, None, new_status, Reason.REPORTED, {})
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute(
@@ -96,11 +105,11 @@ async def change(database):
 
 
 async def test_killed_apis_leave_no_gap_and_no_double(
-    database, start_role, follow, change, eventually
-):
+    database: str, start_role: Callable[..., Role], follow: Any, change: Any, eventually: Eventually
+) -> None:
     port = free_port()
 
-    def start():
+    def start() -> Any:
         return start_role(
             "api", database_url=database, host="127.0.0.1", port=port, api_tokens=TOKEN
         )
@@ -126,8 +135,8 @@ async def test_killed_apis_leave_no_gap_and_no_double(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_tells_people_what_comes_next_and_ends_in_order(
-    number, start_api, follow, change, eventually
-):
+    number: int, start_api: StartRole, follow: Any, change: Any, eventually: Eventually
+) -> None:
     """A label cannot drive the terminal, nor begin a line of its own."""
     api = await start_api(api_tokens=TOKEN)
     await change(1)
@@ -152,12 +161,14 @@ async def test_it_tells_people_what_comes_next_and_ends_in_order(
     assert following.complaints == []
 
 
-async def _told(following, change, eventually):
+async def _told(following: Following, change: Any, eventually: Eventually) -> Any:
     await change(1)
     return following.lines
 
 
-async def test_filters_choose(start_api, follow, change, eventually):
+async def test_filters_choose(
+    start_api: StartRole, follow: Any, change: Any, eventually: Eventually
+) -> None:
     api = await start_api(api_tokens=TOKEN)
     await change(1)
     await change(2, group="us")
@@ -176,8 +187,8 @@ async def test_filters_choose(start_api, follow, change, eventually):
 
 
 async def test_what_is_no_longer_kept_is_1_and_says_where_to_begin(
-    database, start_api, change, manman_status
-):
+    database: str, start_api: StartRole, change: Any, manman_status: Any
+) -> None:
     api = await start_api()
     await change(1, 3)
     connection = await asyncpg.connect(database)
@@ -192,7 +203,7 @@ async def test_what_is_no_longer_kept_is_1_and_says_where_to_begin(
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
 
-def told(revision, group):
+def told(revision: Any, group: Any) -> bytes:
     change = {
         "revision": revision,
         "at": "2026-11-24T12:00:00Z",
@@ -211,7 +222,9 @@ def told(revision, group):
     return f"id: {revision}\nevent: transition\ndata: {data}\n\n".encode()
 
 
-async def test_what_a_network_does_between_is_nothing_to_it(follow, eventually):
+async def test_what_a_network_does_between_is_nothing_to_it(
+    follow: Any, eventually: Eventually
+) -> None:
     """An overrun, an end in the middle of a character, and a proxy that has lost its api."""
     whole = told(7, "☃\u2028")
     answers = [
@@ -223,7 +236,7 @@ async def test_what_a_network_does_between_is_nothing_to_it(follow, eventually):
     ]
     asked = []
 
-    async def answer(reader, writer):
+    async def answer(reader: Any, writer: Any) -> None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
         asked.append(
             [
@@ -251,14 +264,16 @@ async def test_what_a_network_does_between_is_nothing_to_it(follow, eventually):
 @pytest.mark.parametrize(
     "arguments", [("--from", "-1"), ("--worker", "0"), ("--status", "well"), ("--entity", "x")]
 )
-async def test_wrong_usage_is_2_and_one_line(arguments, manman_status):
+async def test_wrong_usage_is_2_and_one_line(arguments: Any, manman_status: Any) -> None:
     finished = await manman_status("events", *arguments)
     assert (finished.code, finished.out) == (2, "")
     assert len(finished.err.splitlines()) == 1
     assert arguments[0] in finished.err
 
 
-async def test_what_cannot_begin_is_1_and_one_line(start_api, manman_status):
+async def test_what_cannot_begin_is_1_and_one_line(
+    start_api: StartRole, manman_status: Any
+) -> None:
     api = await start_api(api_tokens=TOKEN)
     for arguments, settings, named in (
         ((), {"url": "http://127.0.0.1:1"}, "http://127.0.0.1:1 does not answer"),

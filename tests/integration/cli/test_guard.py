@@ -12,8 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.conftest import Eventually, Role
     from tests.integration.cli.conftest import Command
+    from tests.kinds import Eventually, StartRole
 
 GROUP = "eu 1; \x1b[31m"
 IMPATIENT = {
@@ -26,14 +26,14 @@ IMPATIENT = {
 
 
 @pytest.fixture
-async def url(start_api: Callable[..., Awaitable[Role]]) -> str:
+async def url(start_api: StartRole) -> str:
     return (
         await start_api(answer_cache_ms=0, minimum_timeout_seconds=2, recovery_grace_seconds=0)
     ).url
 
 
 async def test_a_person_releases_what_the_guard_holds(
-    start_processor: Callable[..., Awaitable[Role]],
+    start_processor: StartRole,
     url: str,
     broker: str,
     publish: Callable[..., Awaitable[None]],

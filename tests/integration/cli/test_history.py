@@ -11,8 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.conftest import Role
     from tests.integration.cli.conftest import Command
+    from tests.kinds import StartRole
 
 FILL = (
     """INSERT INTO workers (worker_id, created_date, status, status_since, reason, labels)
@@ -33,7 +33,7 @@ FILL = (
 
 
 @pytest.fixture
-async def url(database: str, start_api: Callable[..., Awaitable[Role]]) -> str:
+async def url(database: str, start_api: StartRole) -> str:
     connection = await asyncpg.connect(database)
     for statement in FILL:
         await connection.execute(statement)

@@ -7,20 +7,25 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from manman_status.reporter.messages import Incarnation, RunningServer
+from tests.kinds import Eventually, FetchRows, Role
+from tests.messaging import Publisher
 
 WORKERS = range(1, 21)
 
 
 @pytest.fixture
-async def start_recording(broker, tmp_path):
+async def start_recording(broker: str, tmp_path: Path) -> AsyncIterator[Any]:
     """Starts `record` into a new file and waits until it misses nothing."""
     started = []
 
-    async def start(*arguments, url=broker):
+    async def start(*arguments: Any, url: str = broker) -> tuple[Any, Any]:
         file = tmp_path / f"recording-{len(started)}.jsonl"
         environment = {
             name: value
@@ -44,18 +49,18 @@ async def start_recording(broker, tmp_path):
         await process.communicate()
 
 
-async def ended(process, number=signal.SIGINT):
+async def ended(process: Any, number: int = signal.SIGINT) -> tuple[Any, Any]:
     process.send_signal(number)
     async with asyncio.timeout(20):
         _, told = await process.communicate()
     return process.returncode, told.decode()
 
 
-def recorded(file):
+def recorded(file: Path) -> list[Any]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-async def live_some_lives(publish):
+async def live_some_lives(publish: Publisher) -> int:
     """Heartbeats, starts and ends of servers and of workers: as many messages as it says."""
     messages = []
     for worker_id in WORKERS:
@@ -85,7 +90,7 @@ SELECT worker_id, status, labels,
 """
 
 
-async def is_settled(rows):
+async def is_settled(rows: FetchRows) -> Any:
     """All that was sent is in the rows."""
     found = await rows(STATUSES)
     ended = [row for row in found if row["status"] == "COMPLETE"]
@@ -101,8 +106,12 @@ async def is_settled(rows):
 
 
 async def test_recording_takes_nothing_from_the_processor(
-    processor, start_recording, publish, rows, eventually
-):
+    processor: Role,
+    start_recording: Any,
+    publish: Publisher,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
     process, file = await start_recording()
     sent = await live_some_lives(publish)
     await eventually(lambda: is_settled(rows))
@@ -122,8 +131,15 @@ async def test_recording_takes_nothing_from_the_processor(
 
 @pytest.mark.parametrize("speed", ["max", "20"])
 async def test_replayed_into_an_empty_system_it_makes_the_same_rows(
-    processor, broker, start_recording, publish, rows, eventually, manman_status, speed
-):
+    processor: Role,
+    broker: str,
+    start_recording: Any,
+    publish: Publisher,
+    rows: FetchRows,
+    eventually: Eventually,
+    manman_status: Any,
+    speed: Any,
+) -> None:
     process, file = await start_recording()
     await live_some_lives(publish)
     before = await eventually(lambda: is_settled(rows))
@@ -138,8 +154,12 @@ async def test_replayed_into_an_empty_system_it_makes_the_same_rows(
 
 
 async def test_a_killed_recorder_leaves_what_can_be_read(
-    processor, start_recording, publish, eventually, manman_status
-):
+    processor: Role,
+    start_recording: Any,
+    publish: Publisher,
+    eventually: Eventually,
+    manman_status: Any,
+) -> None:
     process, file = await start_recording()
     sent = await live_some_lives(publish)
     await eventually(lambda: len(recorded(file)) == sent)
@@ -152,13 +172,17 @@ async def test_a_killed_recorder_leaves_what_can_be_read(
     assert f"{sent} messages in " in finished.out
 
 
-async def test_it_ends_by_itself_when_its_time_is_over(processor, start_recording):
+async def test_it_ends_by_itself_when_its_time_is_over(
+    processor: Role, start_recording: Any
+) -> None:
     process, _ = await start_recording("--for", "1s")
     async with asyncio.timeout(20):
         assert await process.wait() == 0
 
 
-async def test_a_file_that_is_there_is_not_touched(broker, manman_status, tmp_path):
+async def test_a_file_that_is_there_is_not_touched(
+    broker: str, manman_status: Any, tmp_path: Path
+) -> None:
     file = tmp_path / "precious"
     file.write_text("precious")
     finished = await manman_status("record", str(file), rabbitmq_url=broker)
@@ -169,7 +193,9 @@ async def test_a_file_that_is_there_is_not_touched(broker, manman_status, tmp_pa
     assert file.read_text() == "precious"
 
 
-async def test_where_nobody_has_declared_the_exchange_it_says_so(broker, manman_status, tmp_path):
+async def test_where_nobody_has_declared_the_exchange_it_says_so(
+    broker: str, manman_status: Any, tmp_path: Path
+) -> None:
     finished = await manman_status("record", str(tmp_path / "none"), rabbitmq_url=broker)
     assert finished.code == 1
     assert (
@@ -179,7 +205,7 @@ async def test_where_nobody_has_declared_the_exchange_it_says_so(broker, manman_
     )
 
 
-async def test_without_a_broker_it_says_so(manman_status, tmp_path):
+async def test_without_a_broker_it_says_so(manman_status: Any, tmp_path: Path) -> None:
     finished = await manman_status(
         "record", str(tmp_path / "none"), rabbitmq_url="amqp://127.0.0.1:9/"
     )
@@ -188,8 +214,15 @@ async def test_without_a_broker_it_says_so(manman_status, tmp_path):
 
 
 async def test_a_damaged_line_is_told_before_anything_is_sent(
-    processor, publish, manman_status, tmp_path, broker, rows, start_recording, eventually
-):
+    processor: Role,
+    publish: Publisher,
+    manman_status: Any,
+    tmp_path: Path,
+    broker: str,
+    rows: FetchRows,
+    start_recording: Any,
+    eventually: Eventually,
+) -> None:
     process, file = await start_recording()
     sent = await live_some_lives(publish)
     await eventually(lambda: len(recorded(file)) == sent)
@@ -214,7 +247,9 @@ async def test_a_damaged_line_is_told_before_anything_is_sent(
         (("what-if", "/dev/null", "--timeout", "x"), 2, "--timeout"),
     ],
 )
-async def test_what_cannot_be_done_is_said(manman_status, arguments, code, problem):
+async def test_what_cannot_be_done_is_said(
+    manman_status: Any, arguments: Any, code: Any, problem: Any
+) -> None:
     finished = await manman_status(*arguments, rabbitmq_url="amqp://127.0.0.1:9/")
     assert finished.code == code, finished
     assert problem in finished.err

@@ -6,9 +6,14 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from typing import Any
 
 import psutil
 import pytest
+
+from tests.kinds import Eventually, FetchRows, Role
+from tests.messaging import Publisher
 
 PTY = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 COUNTS_INTERRUPTS = """
@@ -21,11 +26,11 @@ ENDS_IN_ORDER = "trap 'echo ending; exit 5' TERM; echo ready; while :; do sleep 
 
 
 @pytest.fixture
-async def start_report(broker):
+async def start_report(broker: str) -> AsyncIterator[Any]:
     """Starts `report` with these arguments; its output and errors are pipes."""
     started = []
 
-    async def start(*arguments, before=(), **settings):
+    async def start(*arguments: Any, before: Any = (), **settings: Any) -> Any:
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -52,19 +57,19 @@ async def start_report(broker):
         await process.communicate()
 
 
-async def finished(process, given=b""):
+async def finished(process: Any, given: bytes = b"") -> tuple[Any, Any, Any]:
     async with asyncio.timeout(30):
         out, err = await process.communicate(given)
     return process.returncode, out.decode(), err.decode()
 
 
-async def is_ready(process):
+async def is_ready(process: Any) -> None:
     async with asyncio.timeout(30):
         while (line := await process.stdout.readline()).strip() != b"ready":
             assert line
 
 
-async def server(rows, instance_id=31):
+async def server(rows: FetchRows, instance_id: int = 31) -> Any:
     found = await rows(
         "SELECT status, reason, evidence FROM server_instances WHERE instance_id = $1", instance_id
     )
@@ -72,16 +77,16 @@ async def server(rows, instance_id=31):
 
 
 @pytest.fixture
-def server_is(rows):
-    async def is_so(*expected):
+def server_is(rows: FetchRows) -> Any:
+    async def is_so(*expected: Any) -> bool:
         return await server(rows) == expected
 
     return is_so
 
 
 async def test_the_exit_code_comes_out_and_is_told(
-    processor, start_report, rows, eventually, server_is
-):
+    processor: Role, start_report: Any, rows: FetchRows, eventually: Eventually, server_is: Any
+) -> None:
     process = await start_report(
         *("--worker-id", "7", "--server-id", "31", "--config-id", "3", "--label", "group:eu-1"),
         *("--", "sh", "-c", "exit 3"),
@@ -98,8 +103,8 @@ async def test_the_exit_code_comes_out_and_is_told(
 
 
 async def test_the_program_has_our_input_and_output_and_is_running_meanwhile(
-    processor, start_report, eventually, server_is, rows
-):
+    processor: Role, start_report: Any, eventually: Eventually, server_is: Any, rows: FetchRows
+) -> None:
     process = await start_report("--worker-id", "7", "--server-id", "31", "--", "cat", "-")
     await eventually(lambda: server_is("RUNNING", "reported", {}))
     await eventually(lambda: rows("SELECT 1 FROM workers WHERE last_heartbeat IS NOT NULL"))
@@ -108,8 +113,8 @@ async def test_the_program_has_our_input_and_output_and_is_running_meanwhile(
 
 
 async def test_a_signal_reaches_the_program_whose_answer_counts(
-    processor, start_report, eventually, server_is
-):
+    processor: Role, start_report: Any, eventually: Eventually, server_is: Any
+) -> None:
     process = await start_report(
         "--worker-id", "7", "--server-id", "31", "--", "sh", "-c", ENDS_IN_ORDER
     )
@@ -120,8 +125,8 @@ async def test_a_signal_reaches_the_program_whose_answer_counts(
 
 
 async def test_a_program_that_ends_of_the_signal_that_was_to_end_it_has_not_crashed(
-    processor, start_report, eventually, server_is
-):
+    processor: Role, start_report: Any, eventually: Eventually, server_is: Any
+) -> None:
     process = await start_report("--worker-id", "7", "--server-id", "31", "--", "sleep", "60")
     await eventually(lambda: server_is("RUNNING", "reported", {}))
     process.send_signal(signal.SIGTERM)
@@ -130,8 +135,8 @@ async def test_a_program_that_ends_of_the_signal_that_was_to_end_it_has_not_cras
 
 
 async def test_a_program_that_somebody_killed_has_crashed(
-    processor, start_report, eventually, server_is
-):
+    processor: Role, start_report: Any, eventually: Eventually, server_is: Any
+) -> None:
     process = await start_report("--worker-id", "7", "--server-id", "31", "--", "sleep", "60")
     await eventually(lambda: server_is("RUNNING", "reported", {}))
     [program] = psutil.Process(process.pid).children()
@@ -141,8 +146,8 @@ async def test_a_program_that_somebody_killed_has_crashed(
 
 
 async def test_a_key_at_the_terminal_interrupts_the_program_once(
-    processor, start_report, eventually
-):
+    processor: Role, start_report: Any, eventually: Eventually
+) -> None:
     process = await start_report(
         *("--worker-id", "7", "--server-id", "31", "--", "sh", "-c", COUNTS_INTERRUPTS),
         before=(sys.executable, "-c", PTY),
@@ -158,8 +163,13 @@ async def test_a_key_at_the_terminal_interrupts_the_program_once(
 
 
 async def test_beside_another_reporter_it_speaks_of_the_program_alone(
-    processor, publish, start_report, rows, eventually, server_is
-):
+    processor: Role,
+    publish: Publisher,
+    start_report: Any,
+    rows: FetchRows,
+    eventually: Eventually,
+    server_is: Any,
+) -> None:
     beat = {"command_type": "HEARTBEAT", "command_args": ["7"], "incarnation": 5, "seq": 1}
     await publish(beat, "worker.7.heartbeat")
     await eventually(lambda: rows("SELECT 1 FROM workers WHERE incarnation = 5"))
@@ -173,7 +183,7 @@ async def test_beside_another_reporter_it_speaks_of_the_program_alone(
     assert worker == {"status": "RUNNING", "incarnation": 5, "seq": 1}
 
 
-async def test_a_program_runs_and_ends_as_ever_without_a_broker(start_report):
+async def test_a_program_runs_and_ends_as_ever_without_a_broker(start_report: Any) -> None:
     process = await start_report(
         *("--worker-id", "7", "--server-id", "31", "--", "sh", "-c", "echo at work; exit 6"),
         rabbitmq_url="amqp://guest:guest@127.0.0.1:9/",
@@ -185,7 +195,9 @@ async def test_a_program_runs_and_ends_as_ever_without_a_broker(start_report):
     assert "Traceback" not in err
 
 
-async def test_an_id_that_was_not_given_is_said(processor, start_report, rows, eventually):
+async def test_an_id_that_was_not_given_is_said(
+    processor: Role, start_report: Any, rows: FetchRows, eventually: Eventually
+) -> None:
     process = await start_report("--worker-id", "7", "--", "true")
     code, _, err = await finished(process)
     [row] = await eventually(
@@ -202,8 +214,8 @@ async def test_an_id_that_was_not_given_is_said(processor, start_report, rows, e
     [("/no/such/program", 127, "No such file or directory"), ("/", 126, "Permission denied")],
 )
 async def test_what_cannot_be_run_was_never_started(
-    processor, start_report, rows, program, code, why
-):
+    processor: Role, start_report: Any, rows: FetchRows, program: Any, code: Any, why: Any
+) -> None:
     process = await start_report("--worker-id", "7", "--server-id", "31", "--", program)
     assert await finished(process) == (code, "", f"manman-status: cannot run {program}: {why}\n")
     assert await rows("SELECT 1 FROM workers") == []
@@ -222,7 +234,9 @@ async def test_what_cannot_be_run_was_never_started(
         ),
     ],
 )
-async def test_wrong_usage_is_told_before_anything_runs(start_report, arguments, problem):
+async def test_wrong_usage_is_told_before_anything_runs(
+    start_report: Any, arguments: Any, problem: Any
+) -> None:
     code, _, err = await finished(await start_report(*arguments))
     assert code == 2
     assert problem in err

@@ -13,8 +13,8 @@ from tests.integration.cli.test_alerts import ALERTS, LOST
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.conftest import Eventually, Role
     from tests.integration.cli.conftest import Command
+    from tests.kinds import Eventually, Role
 
     Rows = Callable[..., Awaitable[list[dict[str, Any]]]]
 

@@ -11,8 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.conftest import Role
     from tests.integration.cli.conftest import Command
+    from tests.kinds import StartRole
 
 TOKEN = "open-sesame-4711"
 FILL = (
@@ -35,7 +35,7 @@ FILL = (
 
 
 @pytest.fixture
-async def url(database: str, start_api: Callable[..., Awaitable[Role]]) -> str:
+async def url(database: str, start_api: StartRole) -> str:
     connection = await asyncpg.connect(database)
     for statement in FILL:
         await connection.execute(statement)

@@ -11,15 +11,18 @@ import signal
 import struct
 import sys
 import termios
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
 from manman_status.cli.client import Client
-from manman_status.cli.watched import Fleet
+from manman_status.cli.watched import FleetView
 from manman_status.dev.ports import free_port, is_open
 from manman_status.settings import load_settings
+from tests.kinds import Eventually, Role, StartRole
 
 TOKEN = "open-sesame-4711"
 ROWS, COLUMNS = 24, 60
@@ -46,7 +49,7 @@ FILL = (
 
 
 @pytest.fixture
-async def fleet(database):
+async def fleet(database: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database)
     for statement in FILL:
         await connection.execute(statement)
@@ -60,7 +63,7 @@ PATIENT = {"degraded_after_seconds": 1800, "blind_after_seconds": 3600}
 class Terminal:
     """What a process draws on a terminal of its own. `lines` are those of the last whole frame."""
 
-    def __init__(self, *arguments, **settings):
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -81,28 +84,30 @@ class Terminal:
             )
         asyncio.get_running_loop().add_reader(self._terminal, self._read)
 
-    def _read(self):
+    def _read(self) -> None:
         try:
             self.drawn += os.read(self._terminal, 65_536).decode(errors="replace")
         except OSError:  # nobody has it open any more
             asyncio.get_running_loop().remove_reader(self._terminal)
 
     @property
-    def lines(self):
+    def lines(self) -> Any:
         *_, frame, _ = ["", *self.drawn.split("\x1b[H")]
         return ESCAPES.sub("", frame).replace("\r", "").split("\n")
 
     @property
-    def text(self):
+    def text(self) -> Any:
         return " ".join(" ".join(self.lines).split())
 
-    async def end(self, number):
+    async def end(self, number: int) -> Any:
         os.kill(self.pid, number)
         _, status = await asyncio.to_thread(os.waitpid, self.pid, 0)
         return os.waitstatus_to_exitcode(status)
 
 
-async def test_without_a_terminal_it_is_told_once(fleet, start_api, manman_status):
+async def test_without_a_terminal_it_is_told_once(
+    fleet: asyncpg.Connection, start_api: StartRole, manman_status: Any
+) -> None:
     api = await start_api(**PATIENT)
     finished = await manman_status("watch", url=api.url)
     assert (finished.code, finished.err) == (0, "")
@@ -123,7 +128,9 @@ async def test_without_a_terminal_it_is_told_once(fleet, start_api, manman_statu
     assert changes.splitlines()[2].split()[2:6] == ["worker", "1", "LOST", "reported"]
 
 
-async def test_a_group_is_shown_alone(fleet, start_api, manman_status):
+async def test_a_group_is_shown_alone(
+    fleet: asyncpg.Connection, start_api: StartRole, manman_status: Any
+) -> None:
     api = await start_api(**PATIENT)
     finished = await manman_status("watch", "--group", "g3", url=api.url)
     _, groups, alerts, silent, changes = finished.out.split("\n\n")
@@ -133,19 +140,21 @@ async def test_a_group_is_shown_alone(fleet, start_api, manman_status):
     assert {line.split()[-1] for line in changes.splitlines()[2:]} == {"g3"}
 
 
-async def test_a_refusal_for_a_while_shows_no_change_twice(fleet, start_api, eventually):
+async def test_a_refusal_for_a_while_shows_no_change_twice(
+    fleet: asyncpg.Connection, start_api: StartRole, eventually: Eventually
+) -> None:
     """Of a fleet that is so quiet that all its changes are shown."""
     api = await start_api(**PATIENT, event_streams=1)
     await fleet.execute("DELETE FROM transitions WHERE revision < 1198")
     async with httpx.AsyncClient(base_url=api.url) as http:
         client = Client(load_settings(url=api.url))
-        looking = Fleet(client, None)
+        looking = FleetView(client, None)
         await asyncio.to_thread(looking.look)
         async with http.stream("GET", "/status/events"):
             await asyncio.to_thread(looking.look_again)
             assert "and there may be no more" in looking.problem
 
-        async def looks_well():
+        async def looks_well() -> bool:
             await asyncio.to_thread(looking.look_again)
             return not looking.problem
 
@@ -155,7 +164,9 @@ async def test_a_refusal_for_a_while_shows_no_change_twice(fleet, start_api, eve
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_small_terminal_is_filled_and_given_back(number, fleet, start_api, eventually):
+async def test_a_small_terminal_is_filled_and_given_back(
+    number: int, fleet: asyncpg.Connection, start_api: StartRole, eventually: Eventually
+) -> None:
     """Every section has its share of the lines, and says how much of it is seen."""
     api = await start_api(**PATIENT)
     terminal = Terminal("watch", "--interval", "0.2", url=api.url)
@@ -171,12 +182,15 @@ async def test_a_small_terminal_is_filled_and_given_back(number, fleet, start_ap
 
 
 async def test_that_nobody_listens_or_answers_cannot_be_overlooked(
-    fleet, database, start_role, eventually
-):
+    fleet: asyncpg.Connection,
+    database: str,
+    start_role: Callable[..., Role],
+    eventually: Eventually,
+) -> None:
     """And both end when they are over."""
     port = free_port()
 
-    def start():
+    def start() -> Any:
         settings = {"degraded_after_seconds": 60, "blind_after_seconds": 120, "answer_cache_ms": 0}
         return start_role("api", database_url=database, host="127.0.0.1", port=port, **settings)
 
@@ -202,7 +216,7 @@ async def test_that_nobody_listens_or_answers_cannot_be_overlooked(
     assert await terminal.end(signal.SIGINT) == 0
 
 
-async def test_an_api_that_is_not_there_is_1_and_one_line(manman_status):
+async def test_an_api_that_is_not_there_is_1_and_one_line(manman_status: Any) -> None:
     finished = await manman_status("watch", url="http://127.0.0.1:1")
     assert (finished.code, finished.out) == (1, "")
     assert (
