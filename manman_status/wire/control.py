@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, assert_never
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, assert_never, get_args
 
 import msgspec
 from msgspec import Meta
@@ -248,8 +248,7 @@ class Forget(_Requested, tag="FORGET"):
 
 AnyControlCommand: TypeAlias = Canary | ReleaseGuard | Silence | EndSilence | Acknowledge | Forget
 CONTROL_COMMANDS: dict[str, type[AnyControlCommand]] = {
-    str(command.__struct_config__.tag): command
-    for command in (Canary, ReleaseGuard, Silence, EndSilence, Acknowledge, Forget)
+    str(command.__struct_config__.tag): command for command in get_args(AnyControlCommand)
 }
 """By their `command_type`."""
 

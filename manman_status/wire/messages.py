@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -278,8 +278,7 @@ class StatusInfo(msgspec.Struct, gc=False):
 
 AnyCommand: TypeAlias = Heartbeat | WorkerStarted | WorkerStopped | ServerStarted | ServerStopped
 COMMANDS: dict[str, type[AnyCommand]] = {
-    str(command.__struct_config__.tag): command
-    for command in (Heartbeat, WorkerStarted, WorkerStopped, ServerStarted, ServerStopped)
+    str(command.__struct_config__.tag): command for command in get_args(AnyCommand)
 }
 """By their `command_type`."""
 IGNORED_COMMANDS = frozenset({"START", "STOP", "STDIN"})

@@ -9,6 +9,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from manman_status.errors import PoisonMessage
 from manman_status.wire.reasons import shown
 
@@ -132,7 +134,7 @@ def instant(value: Any, at: str) -> datetime:
     if isinstance(value, str) and len(value) <= LONGEST_TIME:
         text, leaps = LEAP_SECOND.subn(r"\1:59", value, count=1)
         try:
-            time = datetime.fromisoformat(text)
+            time = _iso_time(text)
         except ValueError:
             pass
         else:
@@ -140,6 +142,14 @@ def instant(value: Any, at: str) -> datetime:
             microseconds = (time - EPOCH) // timedelta(microseconds=1) + leaps * 1_000_000
             return EPOCH + timedelta(microseconds=_within_bounds(microseconds))
     raise PoisonMessage("is no time", at=at, found=shown(value))
+
+
+def _iso_time(text: str) -> datetime:
+    """The time as the strict reading has it, or in one of the other forms that Python knows."""
+    try:
+        return msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        return datetime.fromisoformat(text)
 
 
 def _microseconds(counted: float, at: str) -> int:
