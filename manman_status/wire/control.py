@@ -43,7 +43,7 @@ def is_canary_key(routing_key: str) -> bool:
 
 
 class CanarySent(msgspec.Struct, frozen=True):
-    """A processor's own message, sent at this database time, after so many steps of the database's
+    """A canary: sent by a processor at this database time, after so many steps of the database's
     clock, through the workers' exchange. `came_by` is the routing key that it was delivered with.
 
     An empty `mac`: the sender is of a version before there were any, or no processor at all.
@@ -57,7 +57,7 @@ class CanarySent(msgspec.Struct, frozen=True):
 
 
 class GuardReleased(msgspec.Struct, frozen=True):
-    """A person requests that the held workers of a group are marked LOST now."""
+    """A person's request that the held workers of a group are marked LOST now."""
 
     group: str
 
@@ -121,8 +121,8 @@ CONTROL_KEYS: dict[type[OperatorMessage], str] = {
     AlertAcknowledged: "alert.acknowledge",
     ForgetRequested: "forget",
 }
-"""Routing keys on the control exchange: one for each kind, so that topic permissions can tell them
-apart."""
+"""Routing keys on the control exchange: one for each kind, so that topic permissions can
+distinguish them."""
 
 
 class CanaryArguments(msgspec.Struct, frozen=True, array_like=True):
@@ -250,17 +250,17 @@ AnyControlCommand: TypeAlias = Canary | ReleaseGuard | Silence | EndSilence | Ac
 CONTROL_COMMANDS: dict[str, type[AnyControlCommand]] = {
     str(command.__struct_config__.tag): command for command in get_args(AnyControlCommand)
 }
-"""By their `command_type`."""
+"""The control commands by their `command_type`."""
 
 
 def canary_mac(secret: bytes, kind: CanaryKind, canary: CanarySent) -> str:
-    """The MAC of a canary. As JSON, no two canaries share a text."""
+    """Sign a canary. Its text is JSON, so no two canaries share one."""
     text = msgspec.json.encode((kind, canary.processor_id, canary.sent_at, canary.clock_steps))
     return hmac.digest(secret, text, "sha256").hex()
 
 
 def control_message(control: ControlMessage) -> bytes:
-    """The message that `meaning` reads as this one."""
+    """Encode a control message for the broker."""
     return msgspec.json.encode(_command_of(control))
 
 

@@ -1,17 +1,17 @@
 """The second reading of an event, for those that the strict decoder refuses.
 
 It is liberal where nothing is lost by it, and it leaves out alone what cannot be understood: a
-worker with one bad label in every heartbeat is alive, and must not end as LOST. What may be left
-out is decided by what a wrong guess would cost:
+worker with one bad label in every heartbeat is alive, and must not end as LOST. The cost of a wrong
+guess decides what may be left out:
 
-- Of a HEARTBEAT every field may. The next one corrects it.
-- Of a lifecycle event or StatusInfo, what merely describes may (config id, interval, labels,
-  servers). What decides its status or its place in the order may not (exit code, incarnation, seq,
-  time): of two ends the first stands, so a half-understood one would stand for good. The whole
+- HEARTBEAT: every field. The next one corrects it.
+- Lifecycle events and StatusInfo: what merely describes (config id, interval, labels, servers).
+  What decides the status or the place in the order may not be left out (exit code, incarnation,
+  seq, time): the first of two ends stands, so a half-understood one would stand for good. The whole
   event waits as a dead letter for `dead replay` instead.
-- An inventory is taken whole or not at all: what it does not list counts as ended.
-- A label is left out alone, but a bad `group` takes the others with it, so that the worker stays in
-  the group it was in.
+- Inventories: whole or not at all, as a server that is not listed counts as ended.
+- Labels: each alone. But a bad `group` takes the others with it, so that the worker stays in the
+  group it was in.
 
 Control messages are never read liberally, as they come from our own programs; but null is absent in
 them as everywhere.
@@ -55,7 +55,7 @@ Value = TypeVar("Value")
 NOTHING = b"null"
 GROUP = "group"
 MOST_SECONDS = 10**9
-"""Far beyond what an interval may be: an integer may be larger than a float can hold."""
+"""A bound far beyond any interval: an integer may be larger than a float can hold."""
 ESCAPED_NUL = rb"\u0000"
 """The only form in which JSON can hold the character that PostgreSQL refuses."""
 
@@ -64,7 +64,7 @@ _decode_value = msgspec.json.Decoder().decode
 
 
 class Read(NamedTuple):
-    """What an event means, and what of it was left out."""
+    """The meaning of an event, and what was left out of it."""
 
     meaning: ReportedEvent | ControlMessage | None
     left_out: list[PoisonMessage]
@@ -87,8 +87,8 @@ def read_liberally(event: bytes) -> Read:
 
 
 def find_sender(event: bytes) -> str:
-    """The sender of an event that was refused, as far as it can be known: `worker 7`, or an empty
-    text."""
+    """Find the sender of an event that was refused: `worker 7`, or an empty text when it is
+    unknown."""
     try:
         reading = _Reading(_decode_fields(event))
         kind = reading.take("command_type", _text)
@@ -103,7 +103,7 @@ def find_sender(event: bytes) -> str:
 
 
 class _Reading:
-    """The fields of an event, each decoded by itself, so that one that cannot be leaves the others
+    """The fields of an event, each decoded by itself, so that one that fails leaves the others
     alone."""
 
     def __init__(self, fields: dict[str, msgspec.Raw]) -> None:
@@ -113,8 +113,8 @@ class _Reading:
     def take(
         self, name: str, read: Callable[[Any, str], Value], *, is_optional: bool = False
     ) -> Value | None:
-        """The field as `read` understands it, None when it is absent. One that is optional is left
-        out when it cannot be understood; another raises PoisonMessage."""
+        """Read a field with `read`; None when it is absent. An optional field that cannot be
+        understood is left out; another raises PoisonMessage."""
         raw = self._fields.get(name)
         if raw is None or bytes(raw) == NOTHING:
             return None
@@ -128,7 +128,7 @@ class _Reading:
             return None
 
     def take_optional(self, value: Any, read: Callable[[Any, str], Value], at: str) -> Value | None:
-        """The same for a value within a field."""
+        """Read a value within a field, as `take` reads an optional field."""
         try:
             return None if is_placeholder(value) else read(value, at)
         except PoisonMessage as problem:
@@ -137,7 +137,7 @@ class _Reading:
 
 
 def _control(message: bytes) -> ControlMessage:
-    """A control message without its nulls. Raises PoisonMessage, or what msgspec raises."""
+    """Read a control message without its nulls. Raises PoisonMessage, or what msgspec raises."""
     if ESCAPED_NUL in message:
         raise PoisonMessage("a NUL character", at="$.command_args[0]")
     fields = _decode_value(message)
@@ -159,7 +159,7 @@ def _command(reading: _Reading, kind: str) -> AnyCommand:
             raise PoisonMessage(f"{kind} needs {name}", at=f"$.command_args[{place}]")
     command.incarnation = reading.take("incarnation", counter, is_optional=is_heartbeat)
     command.seq = reading.take("seq", counter, is_optional=is_heartbeat)
-    is_counted = bool(command.incarnation and command.seq)  # its time orders nothing then
+    is_counted = bool(command.incarnation and command.seq)  # then its time does not order it
     command.sent_at = reading.take("sent_at", instant, is_optional=is_heartbeat or is_counted)
     match command:
         case Heartbeat():  # and WORKER_STARTED

@@ -45,7 +45,7 @@ ExitCode: TypeAlias = (
 OptionalId: TypeAlias = Id | Annotated[str, Meta(pattern="^([0-9]{1,19}|None|null)?$")] | None
 """Null, an empty text, "None" and "null" hold the place of an argument that is not given."""
 Time: TypeAlias = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
-"""Without a zone it is UTC."""
+"""A time; UTC when it has no zone."""
 LabelValue: TypeAlias = Annotated[str, Meta(max_length=MAX_LABEL_VALUE)]
 Labels: TypeAlias = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_KEY)], LabelValue],
@@ -54,7 +54,7 @@ Labels: TypeAlias = Annotated[
 
 
 def takes(description: str, *shapes: Any) -> Meta:
-    """The bounds and the schema of `command_args` that have one of these shapes.
+    """Describe `command_args` that have one of these shapes, with their bounds and their schema.
 
     Only the number of arguments is checked while decoding: `meaning` checks each by itself.
     """
@@ -92,7 +92,7 @@ class Command(msgspec.Struct, tag_field="command_type", omit_defaults=True, gc=F
     """One of ManMan's Commands that reports something."""
 
     ARGUMENTS: ClassVar[tuple[str, ...]] = ("worker_id",)
-    """The names of the arguments that have to be there."""
+    """The names of the required arguments, in their order."""
     EXAMPLES: ClassVar[Examples] = ()
 
     command_args: list[Any]
@@ -110,7 +110,7 @@ class Command(msgspec.Struct, tag_field="command_type", omit_defaults=True, gc=F
     ] = None
 
     def meaning(self) -> events.ReportedEvent:
-        """The event. Raises PoisonMessage for an argument that is none."""
+        """Return the event. Raises PoisonMessage for an argument that is not valid."""
         raise NotImplementedError
 
 
@@ -149,7 +149,7 @@ class Heartbeat(Command, tag="HEARTBEAT", gc=False):
             },
         ),
     ] = UNSET
-    """As it came: most inventories repeat the one before, and are never taken apart."""
+    """The JSON as it came: most inventories repeat the one before, and are never taken apart."""
     labels: Labels | None = None
 
     def meaning(self) -> events.Heartbeat:
@@ -280,7 +280,7 @@ AnyCommand: TypeAlias = Heartbeat | WorkerStarted | WorkerStopped | ServerStarte
 COMMANDS: dict[str, type[AnyCommand]] = {
     str(command.__struct_config__.tag): command for command in get_args(AnyCommand)
 }
-"""By their `command_type`."""
+"""The commands by their `command_type`."""
 IGNORED_COMMANDS = frozenset({"START", "STOP", "STDIN"})
 """ManMan's own commands to its workers: they pass on the same exchange and are not ours."""
 
@@ -288,7 +288,7 @@ _decode_servers = msgspec.json.Decoder(list[RunningServer] | None).decode
 
 
 def inventory(servers: msgspec.Raw) -> events.Inventory | None:
-    """The inventory in these bytes, None for null. Raises PoisonMessage.
+    """Decode an inventory; None for null. Raises PoisonMessage.
 
     It is checked now, but only taken apart when it says something new: most repeat the one before.
     """

@@ -1,5 +1,5 @@
-"""What the processor sends: status changes, in the shape of ManMan's `ExternalStatusInfo`, and
-alerts."""
+"""Messages that the processor publishes: status changes, in the shape of ManMan's
+`ExternalStatusInfo`, and alerts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ServerChange(StatusChange, tag="game_server_instance", kw_only=True):
 
 
 class Alert(msgspec.Struct, kw_only=True):
-    """How an alert is now."""
+    """An alert as it is now."""
 
     alert_id: int
     key: str
@@ -96,10 +96,10 @@ class StatusMessage(msgspec.Struct, frozen=True):
 
 
 class Publish(Protocol):
-    """Publishes status changes and alerts."""
+    """A publisher of status changes and alerts."""
 
     async def __call__(self, message: StatusMessage) -> None:
-        """Returns once the broker has confirmed it. Raises BrokerUnavailable: then it may have
+        """Return once the broker has confirmed it. Raises BrokerUnavailable: then it may have
         arrived all the same."""
 
 
@@ -116,7 +116,7 @@ def status_message(
     evidence: dict[str, Any],
     traceparent: str | None = None,
 ) -> StatusMessage:
-    """The message about one transition."""
+    """Build the message about one transition."""
     change: dict[str, Any] = {
         "identifier": str(entity_id),
         "status_type": new_status,
@@ -143,7 +143,7 @@ def status_message(
 
 
 def alert_message(alert: ToldAlert) -> StatusMessage:
-    """The message about an alert as it is now."""
+    """Build the message about an alert as it is now."""
     body = Alert(
         alert_id=alert.alert_id,
         key=alert.key,

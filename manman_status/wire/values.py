@@ -24,7 +24,7 @@ LAST_MICROSECOND = 253_402_300_799_000_000  # within the year 9999
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EXACT_FLOATS = 2**53
-"""Beyond this a float no longer tells neighbouring integers apart."""
+"""Beyond this a float cannot distinguish neighbouring integers."""
 INTEGER = re.compile(r"-?[0-9]{1,19}(?:\.0{1,19})?")
 NUMBER = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?")
 HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,16}")
@@ -32,10 +32,11 @@ LEAP_SECOND = re.compile(r"(:[0-5][0-9]):60")
 LONGEST_TIME = 64
 
 UNITS = ((10**9, 10**12, 1_000_000), (10**12, 10**15, 1_000), (10**15, 10**18, 1))
-"""Which numbers are seconds, milliseconds and microseconds since the epoch, and how many µs each
-is.
+"""Seconds, milliseconds and microseconds since the epoch: the numbers from the first to the second
+are of one unit, and the third is its µs.
 
-A number of one unit, from 2001 on, is larger than any of this millennium in the unit before."""
+A number of one unit, from 2001 on, is larger than any of this millennium in the unit before.
+"""
 
 
 def integer(value: Any) -> int | None:
@@ -71,7 +72,8 @@ def identity(value: Any, at: str) -> int:
 
 
 def counter(value: Any, at: str) -> int | None:
-    """An incarnation or a seq: 0 counts as not given, as a field that was never set has it."""
+    """An incarnation or a seq; 0 counts as not given, as senders write for a field that was never
+    set."""
     counted = integer(value)
     if counted == 0:
         return None
@@ -98,8 +100,8 @@ def is_placeholder(value: Any) -> bool:
 
 
 def epoch_microseconds(number: int | None) -> int | None:
-    """A time since the epoch in s, ms, µs or ns, as its size says, in µs. A number of another size
-    stays as it is."""
+    """Convert a time since the epoch to µs. Its size says whether it is in s, ms, µs or ns; a
+    number of another size stays as it is."""
     if number is None or 10**14 <= number < 10**18:
         return number
     if 10**9 <= number < 10**11:
@@ -110,8 +112,8 @@ def epoch_microseconds(number: int | None) -> int | None:
 
 
 def microseconds(time: datetime | None) -> int | None:
-    """µs since the epoch; a time without a zone is UTC, which is what Python's
-    `utcnow().isoformat()` sends. What lies outside 1970 to 9999 counts as the nearer of the two."""
+    """Convert a time to µs since the epoch. Without a zone it is UTC, as Python's
+    `utcnow().isoformat()` sends it. One outside 1970 to 9999 counts as the nearer of the two."""
     if time is None:
         return None
     since_epoch = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000)
@@ -123,9 +125,9 @@ def microseconds(time: datetime | None) -> int | None:
 
 
 def instant(value: Any, at: str) -> datetime:
-    """A time from ISO 8601 text or from a number since the epoch, whose size tells its unit.
+    """A time from ISO 8601 text or from a number since the epoch, whose size says its unit.
 
-    A leap second is the second after it; what lies outside 1970 to 9999 is the nearer of the two.
+    A leap second is the second after it; a time outside 1970 to 9999 is the nearer of the two.
     Raises PoisonMessage.
     """
     counted = number(value)
@@ -145,7 +147,8 @@ def instant(value: Any, at: str) -> datetime:
 
 
 def _iso_time(text: str) -> datetime:
-    """The time as the strict reading has it, or in one of the other forms that Python knows."""
+    """Read a time as the strict reading does, or in another form that Python's `fromisoformat`
+    takes."""
     try:
         return msgspec.convert(text, datetime)
     except msgspec.ValidationError:
