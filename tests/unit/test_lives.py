@@ -18,13 +18,13 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStatusReported,
     WorkerStopped,
+    microseconds,
 )
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import ACTIVE, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules, sweep
-from manman_status.domain.workers import microseconds
 from tests.builders import START, heartbeat, inventory
 from tests.unit.test_merge import events as any_events
 
