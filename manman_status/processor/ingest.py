@@ -27,11 +27,10 @@ import msgspec
 import structlog
 
 from manman_status.backoff import Backoff, OnceAMinute
-from manman_status.domain.events import Event, Heartbeat, ReportedEvent
+from manman_status.domain.events import Event, Heartbeat, ReportedEvent, microseconds
 from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
 from manman_status.domain.rows import Patience, Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
-from manman_status.domain.workers import microseconds
 from manman_status.errors import ManManStatusError, describe
 from manman_status.processor.alert_notices import take_alert_notice, take_forget
 from manman_status.processor.statistics import Statistics
