@@ -247,6 +247,14 @@ def test_an_instance_that_is_listed_again_is_not_missing() -> None:
     assert History(beat(1, INSTANCE), beat(2), beat(3, INSTANCE)).instance.missing_since is None
 
 
+def test_inventories_that_differ_at_one_position_hide_no_missing_instance() -> None:
+    """Two processes repeat one incarnation. What the ended one listed last takes the mark away, and
+    the living one's next inventory, which says what it said before, sets it again."""
+    history = History(beat(2, INSTANCE), beat(3), beat(3, INSTANCE))
+    assert history.instance.missing_since is None
+    assert history.take(beat(4)).instance.missing_since == history.now
+
+
 def test_a_late_inventory_takes_nothing_away() -> None:
     assert History(beat(1), up(3), beat(2)).instance.missing_since is None
     assert History(beat(3, INSTANCE), beat(2)).instance.missing_since is None
