@@ -7,8 +7,8 @@ in the transaction that finds the counter behind what that processor has seen, a
 `migrate --new-epoch`, for the person who restores while no processor runs.
 
 What both histories have is not known exactly. It ends before the last look at the old history, and
-whatever is new came after that look. `CLOCK_MARGIN` allows for clocks of two servers that differ.
-Too low a bound repeats changes; too high a bound would lose them.
+whatever is new came after that look, less a minute for clocks of two servers that differ. Too low a
+bound repeats changes; too high a bound would lose them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from manman_status.store.pool import Connection
 
 SUSPECTED = "r"
 """No letter of a hexadecimal name."""
-CLOCK_MARGIN = "interval '1 minute'"
-NEW_EPOCH = "substr(md5(random()::text || clock_timestamp()::text), 1, 8)"
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -90,8 +88,11 @@ async def continues(connection: Connection, before: Seen, now: Seen) -> bool:
     return not await connection.fetchval(HAS_CHANGED, before.revision, before.at)
 
 
-COMMON = f"""SELECT coalesce(max(revision), 0) FROM transitions
- WHERE at <= $1::timestamptz - {CLOCK_MARGIN}"""  # noqa: S608
+# The minute allows for clocks of two servers that differ.
+COMMON = """
+SELECT coalesce(max(revision), 0) FROM transitions
+ WHERE at <= $1::timestamptz - interval '1 minute'
+"""
 
 
 async def read_common(connection: Connection, read_at: datetime) -> int:
@@ -101,12 +102,14 @@ async def read_common(connection: Connection, read_at: datetime) -> int:
     return revision
 
 
-BEGIN_EPOCH = f"""
-UPDATE revision_counter SET previous_epoch = epoch, epoch = {NEW_EPOCH},
+BEGIN_EPOCH = """
+UPDATE revision_counter
+   SET previous_epoch = epoch,
+       epoch = substr(md5(random()::text || clock_timestamp()::text), 1, 8),
        epoch_begins_after = least(revision, $1::bigint)
  WHERE epoch = coalesce($2, epoch)
 RETURNING epoch, previous_epoch, epoch_begins_after
-"""  # noqa: S608
+"""
 
 
 async def begin_epoch(connection: Connection, *, after: Seen, begins_after: int) -> Epoch | None:

@@ -44,7 +44,7 @@ def _one_of(
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
 
-ACTIVE_SQL = "status IN ({})".format(", ".join(sorted(f"'{status}'" for status in ACTIVE)))
+ACTIVE_SQL = f"status IN {tuple(sorted(map(str, ACTIVE)))}"
 
 
 def _bigint(default: int | None = None, *, nullable: bool = False) -> Any:
