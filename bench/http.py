@@ -1,4 +1,4 @@
-"""How fast the api answers."""
+"""The speed of the api's answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reading costs at 10,000, 100,000 and 1,000,000 workers: what should not grow with them, and
+"""The cost of reading at 10,000, 100,000 and 1,000,000 workers: what should not grow with them, and
 what does."""
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ GROUPS = 20
 SERVERS_EACH = 3
 DAYS = 30
 OVERDUE = 101
-"""One worker in so many, when the fleet is swept: some of each group."""
+"""One worker in this many is overdue when the fleet is swept: some of each group."""
 LATE = 1_001
-"""One in so many has missed two beats."""
+"""One worker in this many has missed two heartbeats."""
 TIMES = 7
 LONGEST_SECONDS = 60
 BLIND_AFTER_SECONDS = 86_400.0
@@ -234,7 +234,7 @@ async def asked(client: httpx.AsyncClient, path: str) -> float:
 
 
 def mib(pid: int) -> str:
-    """Of the process and those that it began."""
+    """Add up the process and its children."""
     process = psutil.Process(pid)
     family = (process, *process.children(recursive=True))
     return f"{sum(each.memory_info().rss for each in family) / 2**20:,.0f} MiB"

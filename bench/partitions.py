@@ -1,4 +1,5 @@
-"""How fast several heartbeat queues, read by one or more processors, become committed rows."""
+"""The speed at which several heartbeat queues, read by one or more processors, become committed
+rows."""
 
 from __future__ import annotations
 

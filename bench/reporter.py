@@ -1,4 +1,5 @@
-"""What a worker pays for being seen: CPU of a heartbeat, and memory over an hour's worth of events.
+"""The cost of reporting for a worker: CPU of a heartbeat, and memory over an hour's worth of
+events.
 
 `python -m bench.reporter URL SECONDS EVENTS` is the worker under measurement, as a process of its
 own.
@@ -27,7 +28,7 @@ EVENTS_PER_HOUR = 7_200
 """A server instance that starts and one that ends, each second."""
 BUFFERED = 200
 SETTLED_AFTER = 0.2
-"""Of the events: what is allocated for good is there by then."""
+"""The share of events at which memory is measured first: all that lasts is allocated by then."""
 
 
 class Cost(msgspec.Struct):

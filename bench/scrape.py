@@ -1,4 +1,4 @@
-"""What a scrape of /metrics costs with 100,000 healthy workers, three servers of each and 400,000
+"""The cost of a scrape of /metrics with 100,000 healthy workers, three servers of each and 400,000
 that ended."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SERVERS_EACH = 3
 ENDED = 400_000
 SCRAPES_A_RUN = 10
 NO_LONGER_KEPT_AFTER_SECONDS = 3.0
-"""All but what has ended, at twenty times what its reading takes."""
+"""Everything but what has ended, at twenty times what its reading takes."""
 HEALTHY = """
 UPDATE observation
    SET observed_through = (SELECT max(last_heartbeat) FROM workers), advanced_at = now(),

@@ -1,4 +1,4 @@
-"""What the sweep costs while 100,000 workers beat and none is overdue."""
+"""The cost of the sweep while 100,000 workers are alive and none is overdue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How soon everyone who watches is told of a change, and what that costs the database.
+"""The delay until everyone who watches has a change, and what that costs the database.
 
 `python -m bench.watchers URL DSN WATCHERS SECONDS` is the clients and the writer, as one process
 with one clock.
@@ -45,7 +45,7 @@ class Told(msgspec.Struct):
 
 
 async def delays(stack: Stack) -> str:
-    """Of one watcher and of many, told by one api process."""
+    """Measure one watcher and many, served by one api process."""
     connection = await asyncpg.connect(stack.postgres.url)
     await connection.execute("CREATE DATABASE watchers")
     await connection.close()
@@ -137,7 +137,7 @@ async def watched(url: str, dsn: str, watchers: int, seconds: float) -> Told:
 
 
 async def write(connection: Connection, committed_at: dict[int, float], seconds: float) -> None:
-    """As a processor does: several in each commit."""
+    """Commit several at a time, as a processor does."""
     revision = await connection.fetchval("SELECT revision FROM revision_counter")
     begun = time.perf_counter()
     for batch in range(int(seconds * BATCHES_PER_SECOND)):

@@ -1,9 +1,9 @@
-"""After the database's clock stepped back: times that lie ahead in the rows go back with it.
+"""Steps of the database's clock: after one back, times that lie ahead in the rows go back with it.
 
-Left alone, a worker that beat in the old time would count as alive until the clock comes by again.
-Times are moved by the step, and never beyond now; a last heartbeat becomes now, since it hid every
-later one that carries a smaller time. After a step forward, too: it may have followed
-a greater one back at once. `transitions` is history and stays as it was written.
+Left alone, a worker that sent a heartbeat in the old time would count as alive until the clock
+comes by again. Times are moved by the step, and never beyond now; a last heartbeat becomes now,
+since it hid every later one that carries a smaller time. After a step forward, too: it may have
+followed a greater one back at once. `transitions` is history and stays as it was written.
 
 Positions of events without an incarnation and a time of their own are µs of the database's clock
 too. They are only ever compared, so those that lie ahead are squeezed into a ten-thousandth of the

@@ -183,7 +183,7 @@ READ: dict[type, Callable[[Any], object]] = {
     Reason: reason_of,
     Reported: partial(msgspec.convert, type=Reported),
 }
-"""How a stored value becomes one of these."""
+"""Functions that make one of these of a stored value."""
 READ_OF = {
     row: [(name, READ[kind]) for name, kind in _kinds(row).items() if kind in READ]
     for row in (Worker, ServerInstance)
