@@ -24,7 +24,7 @@ Part: TypeAlias = Literal[
 PARTS: tuple[Part, ...] = tuple(
     part for part in get_args(Part) if part not in {"million", "partitions"}
 )
-"""The parts of a run without `--only`: the other two take their time."""
+"""The parts of a run that names none: the other two take long."""
 DRAINED: dict[Part, Callable[[Stack], Awaitable[str]]] = {
     "singles": drain.singles,
     "arrays": drain.arrays,

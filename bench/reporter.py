@@ -1,5 +1,4 @@
-"""The cost of reporting for a worker: CPU of a heartbeat, and memory over an hour's worth of
-events.
+"""Measure what the reporter costs a worker: CPU of a heartbeat, and memory over an hour's events.
 
 `python -m bench.reporter URL SECONDS EVENTS` is the worker under measurement, as a process of its
 own.
@@ -28,7 +27,7 @@ EVENTS_PER_HOUR = 7_200
 """A server instance that starts and one that ends, each second."""
 BUFFERED = 200
 SETTLED_AFTER = 0.2
-"""The share of events at which memory is measured first: all that lasts is allocated by then."""
+"""The share of the events after which all permanent memory is allocated."""
 
 
 class Cost(msgspec.Struct):

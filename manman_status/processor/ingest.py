@@ -50,14 +50,14 @@ from manman_status.store.writes import (
     store_rows,
     transaction_time,
 )
-from manman_status.wire.notices import (
+from manman_status.wire.control import (
     AlertAcknowledged,
     CanarySent,
-    Forget,
+    ControlMessage,
+    ForgetRequested,
     GuardReleased,
-    Notice,
-    SilenceAsked,
     SilenceEnded,
+    SilenceRequested,
 )
 
 log = structlog.get_logger()
@@ -88,7 +88,7 @@ FAILURES_OF_ONE = 3
 """Tries before a batch is halved, and before one item alone is refused. A failure of one item
 counts only when the database answers right after it."""
 
-Item: TypeAlias = ReportedEvent | Notice
+Item: TypeAlias = ReportedEvent | ControlMessage
 UNTRACED: Mapping[int, str] = MappingProxyType({})
 
 
@@ -287,7 +287,7 @@ class Ingest:
         connection: Connection,
         batch: _Batch,
         events: Sequence[tuple[int, ReportedEvent]],
-        notices: Sequence[Notice],
+        notices: Sequence[ControlMessage],
         owners: set[int],
     ) -> list[Transition]:
         """Merge and write these within the caller's transaction. Return the transitions."""
@@ -304,7 +304,7 @@ class Ingest:
         return transitions
 
     async def _take_notices(
-        self, connection: Connection, queue: str, notices: Sequence[Notice]
+        self, connection: Connection, queue: str, notices: Sequence[ControlMessage]
     ) -> list[Transition]:
         """Apply these control messages. Return the transitions."""
         transitions: list[Transition] = []
@@ -316,9 +316,9 @@ class Ingest:
                 case GuardReleased():
                     if await release_guard(connection, notice.group):
                         log.info("guard_released", group=notice.group)
-                case Forget():
+                case ForgetRequested():
                     transitions += await take_forget(connection, notice)
-                case SilenceAsked() | SilenceEnded() | AlertAcknowledged():
+                case SilenceRequested() | SilenceEnded() | AlertAcknowledged():
                     await take_alert_notice(connection, notice)
                 case _:
                     assert_never(notice)
@@ -347,10 +347,10 @@ def _age_of_canary(canary: CanarySent) -> tuple[int, datetime]:
     return canary.clock_steps, canary.sent_at
 
 
-def _apart(items: Sequence[Item]) -> tuple[list[tuple[int, ReportedEvent]], list[Notice]]:
+def _apart(items: Sequence[Item]) -> tuple[list[tuple[int, ReportedEvent]], list[ControlMessage]]:
     """The events, each with its place among the items, and the control messages."""
     events: list[tuple[int, ReportedEvent]] = []
-    notices: list[Notice] = []
+    notices: list[ControlMessage] = []
     for place, item in enumerate(items):
         if isinstance(item, Event):
             events.append((place, item))

@@ -138,7 +138,7 @@ SELECT :columns
            SELECT unnest($1::bigint[])
             UNION
            SELECT instance_id FROM server_instances
-            WHERE worker_id = ANY($2::bigint[]) AND status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+            WHERE worker_id = ANY($2::bigint[]) AND is_active(status)
             UNION
            SELECT instance_id FROM server_instances
             WHERE worker_id = ANY($3::bigint[]) AND status = 'LOST'
