@@ -3,9 +3,10 @@ exchanges' names only."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 HEARTBEAT_KEYS = ("worker.*.heartbeat",)
 LIFECYCLE_KEYS = (
@@ -21,27 +22,84 @@ DROPPED_TTL_SECONDS = 15
 """How long the broker keeps the sign that it dropped heartbeats."""
 HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
 
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
+
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
-    """The exchanges and queues, and their arguments.
+    """The names and limits on the broker. All of them are settings: `Settings` is a `Topology`.
 
     Queues are numbered: their names begin with `heartbeat_queue` and `lifecycle_queue`. Versions
     that had one queue of each, without a number and without a single active consumer, called it by
     that name.
     """
 
-    inbound_exchange: str = "internal_service_events"
-    outbound_exchange: str = "external_service_events"
-    control_exchange: str = "manman.status.control"
-    dead_letter_exchange: str = "manman.status.dead"
-    dead_letter_queue: str = "manman.status.dead"
-    heartbeat_queue: str = "manman.status.heartbeats"
-    lifecycle_queue: str = "manman.status.lifecycle"
-    dropped_queue: str = "manman.status.dropped"
-    hash_exchange: str = "manman.status.heartbeats"
-    heartbeat_ttl_seconds: int = 60
-    heartbeat_max_length: int = 200_000
-    lifecycle_delivery_limit: int = 100
+    inbound_exchange: Annotated[Name, Meta(description="Exchange that workers publish to.")] = (
+        "internal_service_events"
+    )
+    outbound_exchange: Annotated[
+        Name, Meta(description="Exchange that state changes are republished to.")
+    ] = "external_service_events"
+    control_exchange: Annotated[
+        Name,
+        Meta(
+            description="Exchange for operators' commands (`silence`, `alerts ack`,"
+            " `guard release`). Workers need no right to it."
+        ),
+    ] = "manman.status.control"
+    dead_letter_exchange: Annotated[
+        Name, Meta(description="Exchange for messages that cannot be understood.")
+    ] = "manman.status.dead"
+    dead_letter_queue: Annotated[
+        Name, Meta(description="Queue for messages that cannot be understood.")
+    ] = "manman.status.dead"
+    heartbeat_queue: Annotated[
+        Name,
+        Meta(
+            description="The names of the queues for heartbeats begin with this: .0, .1 … follow."
+        ),
+    ] = "manman.status.heartbeats"
+    lifecycle_queue: Annotated[
+        Name,
+        Meta(
+            description="The name of the queue for everything that must not be lost begins with"
+            " this: .0 follows."
+        ),
+    ] = "manman.status.lifecycle"
+    dropped_queue: Annotated[
+        Name, Meta(description="Queue in which RabbitMQ notes that it dropped heartbeats.")
+    ] = "manman.status.dropped"
+    hash_exchange: Annotated[
+        Name,
+        Meta(
+            description="Exchange that spreads heartbeats over their queues when there are several."
+        ),
+    ] = "manman.status.heartbeats"
+    heartbeat_ttl_seconds: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="Heartbeats older than this are dropped, in seconds. RabbitMQ refuses a"
+            " change of this or of the next two while the queue exists.",
+        ),
+    ] = 60
+    heartbeat_max_length: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            le=100_000_000,
+            description="Most heartbeats in a queue. Beyond that the oldest are dropped.",
+        ),
+    ] = 200_000
+    lifecycle_delivery_limit: Annotated[
+        int,
+        Meta(
+            ge=5,
+            le=1_000_000,
+            description="Failed deliveries of one lifecycle message until it becomes a dead"
+            " letter.",
+        ),
+    ] = 100
 
     def queues(self, partitions: int) -> list[str]:
         """The queues that are read when heartbeats are spread over so many; the lifecycle queue is
@@ -63,11 +121,6 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     def holds_heartbeats(self, queue: str) -> bool:
         return queue == self.heartbeat_queue or self.partition_of(queue) is not None
-
-    @classmethod
-    def of(cls, settings: object) -> Self:
-        """Take the names and numbers from the settings."""
-        return cls(**{name: getattr(settings, name) for name in cls.__struct_fields__})
 
     @property
     def heartbeat_arguments(self) -> dict[str, Any]:
