@@ -808,6 +808,7 @@ def test_the_image_is_the_chart_s_version_another_tag_or_a_digest() -> None:
     assert image() == f"manman-status:{CLAIMED['appVersion']}"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert CLAIMED["appVersion"] == project["version"]
+    assert f"ARG VERSION={project['version']}\n" in (ROOT / "Dockerfile").read_text("utf-8")
     assert image(name="example.com/m", tag="1.2") == "example.com/m:1.2"
     assert image(tag="1.2", digest="sha256:" + "0" * 64) == "manman-status@sha256:" + "0" * 64
 
