@@ -1,4 +1,4 @@
-"""What the documents name is there, and what they show is understood."""
+"""Names in the documents exist, and their examples are understood."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_routes_that_are_shown_are_understood(tmp_path: Path) -> None:
     assert len(channels) == 4
 
 
-def test_the_reporter_s_arguments_are_told_as_they_are() -> None:
+def test_the_reporter_s_arguments_are_documented() -> None:
     rows = re.findall(r"^\| `(\w+)` \|(.*?)\|", DOCUMENTS["report-from-python.md"], re.MULTILINE)
     parameters = inspect.signature(StatusReporter).parameters
     expected = {
