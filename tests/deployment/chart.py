@@ -23,7 +23,7 @@ VALUES = {
 
 
 class Objects(list[dict[str, Any]]):
-    """What a release consists of, and `notes`, which Helm shows."""
+    """The objects of a release, and `notes`, which Helm shows."""
 
     notes: str = ""
 
@@ -86,7 +86,7 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(pod: dict[str, Any]) -> dict[str, Any]:
-    """By name: a text, or where it comes from."""
+    """The variables of a pod by name: a text, or its source."""
     return {
         each["name"]: each.get("value", each.get("valueFrom"))
         for each in container(pod).get("env", [])
