@@ -200,7 +200,7 @@ class Processor:
         )
         publish = StatusPublisher(self._publishing, topology, tracing)
         self._history = HistoryCheck(pool)
-        self._relay = Relay(pool, publish, self._leadership, self._statistics)
+        self._relay = Relay(self._leadership, publish, self._statistics)
         self._tellers: list[Teller] = [
             BrokerTeller(pool, self._leadership, self._statistics, publish)
         ]
@@ -238,7 +238,6 @@ class Processor:
             blind_after_seconds=settings.blind_after_seconds,
         )
         sweeper = Sweeper(
-            pool,
             self._leadership,
             settings.sweep_rules,
             interval_seconds=settings.sweep_interval_seconds,
@@ -246,14 +245,12 @@ class Processor:
             wake=self._wake,
         )
         housekeeper = Housekeeper(
-            pool,
             self._leadership,
             BrokerQueues(self._reading, topology),
             retention_days=settings.retention_days,
             silent_seconds=3 * settings.canary_interval_seconds,
         )
         uptime_days = UptimeDays(
-            pool,
             self._leadership,
             retention_days=settings.retention_days,
             blind_after_seconds=settings.blind_after_seconds,
@@ -266,7 +263,7 @@ class Processor:
         )
         self._always = [Part(each, rests_seconds=0) for each in always]
         dead_letters = DeadLetters(self._publishing, topology, tracing)
-        letters = DeadLetterRelay(pool, self._leadership, self._statistics, dead_letters)
+        letters = DeadLetterRelay(self._leadership, dead_letters, self._statistics)
         works: tuple[Runs, ...] = (
             sweeper,
             self._relay,
