@@ -17,20 +17,11 @@ from datetime import datetime
 
 import msgspec
 
-from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, MISSED_BEATS_TO_EXPIRE
-from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.domain.sweep import Horizon
 from manman_status.store.counting import DRAINS, GROUP
 from manman_status.store.pool import Connection
 
-# $1 is how far was observed, $2 the default interval, $3 the minimum timeout.
-WATCHED = "status IN ('RUNNING', 'CREATED', 'INITIALIZING') AND last_heartbeat IS NOT NULL"
-INTERVAL = "coalesce(interval_seconds, $2::float8)"
-LATE_FROM = f"last_heartbeat + {MISSED_BEATS_TO_BE_LATE} * {INTERVAL} * interval '1 second'"
-TIMEOUT = f"greatest({MISSED_BEATS_TO_EXPIRE} * {INTERVAL}, $3::float8)"
-
-
-def _given(horizon: Horizon, rules: SweepRules) -> tuple[datetime, float, float]:
-    return (horizon.observed_through, rules.default_interval, rules.minimum_timeout)
+WATCHED = "is_active(status) AND last_heartbeat IS NOT NULL"
 
 
 FORGET = f"""
@@ -38,17 +29,16 @@ WITH gone AS (
     SELECT late.worker_id, found.late_from
       FROM late_workers late
       LEFT JOIN LATERAL (
-               SELECT last_heartbeat, {GROUP} AS group_name, {DRAINS} AS is_draining, {TIMEOUT} AS
-                   timeout,
-                      {LATE_FROM} AS late_from
-                 FROM workers
-                WHERE workers.worker_id = late.worker_id AND {WATCHED}
+               SELECT last_heartbeat, {GROUP} AS group_name, {DRAINS} AS is_draining,
+                      timeout_seconds, late_from
+                 FROM worker_health
+                WHERE worker_health.worker_id = late.worker_id AND {WATCHED}
            ) found ON true
-     WHERE (found.last_heartbeat, found.group_name, found.is_draining, found.timeout)
+     WHERE (found.last_heartbeat, found.group_name, found.is_draining, found.timeout_seconds)
            IS DISTINCT FROM (late.last_heartbeat, late.group_name, late.is_draining,
                late.timeout_seconds)
         OR found.late_from >= $1
-     LIMIT $4
+     LIMIT $2
 ),
 deleted AS (DELETE FROM late_workers USING gone WHERE late_workers.worker_id = gone.worker_id)
 SELECT worker_id, late_from FROM gone
@@ -56,11 +46,11 @@ SELECT worker_id, late_from FROM gone
 
 
 async def forget_late(
-    connection: Connection, horizon: Horizon, rules: SweepRules, *, limit: int
+    connection: Connection, horizon: Horizon, *, limit: int
 ) -> dict[int, datetime | None]:
     """Remove at most `limit` workers that are no longer late, or whose row differs from what is
     noted. Those that are still watched have the time from which they are late."""
-    found = await connection.fetch(FORGET, *_given(horizon, rules), limit)
+    found = await connection.fetch(FORGET, horizon.observed_through, limit)
     return {row["worker_id"]: row["late_from"] for row in found}
 
 
@@ -90,6 +80,8 @@ class Scanned(msgspec.Struct, frozen=True):
     oldest_heartbeat: datetime | None
 
 
+LATE_FROM = """silent_after(last_heartbeat, (SELECT late_after_intervals FROM thresholds)
+    * coalesce(interval_seconds, (SELECT default_interval_seconds FROM thresholds)))"""
 SCAN = f"""
 SELECT coalesce(array_agg(worker_id) FILTER (WHERE late_from < $1), '{{}}') AS worker_ids,
        coalesce(array_agg(late_from) FILTER (WHERE late_from < $1), '{{}}') AS late_from,
@@ -98,34 +90,29 @@ SELECT coalesce(array_agg(worker_id) FILTER (WHERE late_from < $1), '{{}}') AS w
   FROM (
         SELECT worker_id, last_heartbeat, {LATE_FROM} AS late_from
           FROM workers
-         WHERE ctid >= $3 AND ctid < $4 AND {WATCHED}
+         WHERE ctid >= $2 AND ctid < $3 AND {WATCHED}
        ) watched
 """
 
 
-async def scan_workers(
-    connection: Connection, rules: SweepRules, pages: Pages, *, soon: datetime
-) -> Scanned:
+async def scan_workers(connection: Connection, pages: Pages, *, soon: datetime) -> Scanned:
     """`soon` is the end of the time in which a worker counts as late soon."""
-    row = await connection.fetchrow(
-        SCAN, soon, rules.default_interval, (pages.first, 0), (pages.end, 0)
-    )
+    row = await connection.fetchrow(SCAN, soon, (pages.first, 0), (pages.end, 0))
     assert row is not None
     return Scanned(**row)
 
 
 ADD = f"""
 WITH given AS (
-    SELECT worker_id, {GROUP} AS group_name, {DRAINS} AS is_draining, last_heartbeat,
-           {TIMEOUT} AS timeout, {LATE_FROM} AS late_from
-      FROM unnest($4::bigint[]) AS given (worker_id) JOIN workers USING (worker_id)
+    SELECT worker_id, {GROUP} AS group_name, {DRAINS} AS is_draining, last_heartbeat, deadline,
+           timeout_seconds, late_from
+      FROM unnest($2::bigint[]) AS given (worker_id) JOIN worker_health USING (worker_id)
      WHERE {WATCHED}
 ),
 added AS (
     INSERT INTO late_workers (worker_id, group_name, is_draining, last_heartbeat, deadline,
         timeout_seconds)
-    SELECT worker_id, group_name, is_draining, last_heartbeat,
-           last_heartbeat + timeout * interval '1 second', timeout
+    SELECT worker_id, group_name, is_draining, last_heartbeat, deadline, timeout_seconds
       FROM given
      WHERE late_from < $1
         ON CONFLICT DO NOTHING
@@ -135,11 +122,11 @@ SELECT worker_id, late_from FROM given WHERE late_from >= $1
 
 
 async def add_late(
-    connection: Connection, horizon: Horizon, rules: SweepRules, worker_ids: Iterable[int]
+    connection: Connection, horizon: Horizon, worker_ids: Iterable[int]
 ) -> dict[int, datetime]:
     """Note the late ones of these workers. The watched others, with the time from which they are
     late."""
-    found = await connection.fetch(ADD, *_given(horizon, rules), list(worker_ids))
+    found = await connection.fetch(ADD, horizon.observed_through, list(worker_ids))
     return {row["worker_id"]: row["late_from"] for row in found}
 
 

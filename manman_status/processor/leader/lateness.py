@@ -23,7 +23,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from time import perf_counter
 
-from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.domain.liveness import Thresholds
+from manman_status.domain.sweep import Horizon
 from manman_status.leadership import Term
 from manman_status.store.lateness import (
     Pages,
@@ -87,8 +88,8 @@ class Slice:
 
 
 class Lateness:
-    def __init__(self, rules: SweepRules) -> None:
-        self._rules = rules
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._thresholds = thresholds
         self._slices: list[Slice] = []
         # By worker: when it is late, and when that was found. Until all slices were read since.
         self._awaited: dict[int, tuple[datetime, float]] = {}
@@ -127,7 +128,7 @@ class Lateness:
     async def _forget(self, connection: Connection, term: Term, horizon: Horizon) -> None:
         while True:
             async with term.transaction(connection):
-                gone = await forget_late(connection, horizon, self._rules, limit=ROWS_AT_ONCE)
+                gone = await forget_late(connection, horizon, limit=ROWS_AT_ONCE)
             self._await({key: at for key, at in gone.items() if at is not None})
             if len(gone) < ROWS_AT_ONCE:
                 return
@@ -135,10 +136,10 @@ class Lateness:
     async def _read(self, connection: Connection, horizon: Horizon, part: Slice) -> None:
         through = horizon.observed_through
         pages = part.pages(is_last=part is self._slices[-1])
-        scanned = await scan_workers(connection, self._rules, pages, soon=through + SOON)
+        scanned = await scan_workers(connection, pages, soon=through + SOON)
         found = dict(zip(scanned.worker_ids, scanned.late_from, strict=True))
         late = {key: at for key, at in found.items() if at < through}
-        due = [through + timedelta(seconds=self._rules.minimum_timeout)]
+        due = [through + timedelta(seconds=self._thresholds.minimum_timeout_seconds)]
         if scanned.others_late_from is not None:
             due.append(scanned.others_late_from)
         if len(found) - len(late) > MOST_SOON:
@@ -166,4 +167,4 @@ class Lateness:
         for first in range(0, len(late), ROWS_AT_ONCE):
             async with term.transaction(connection):
                 some = late[first : first + ROWS_AT_ONCE]
-                self._await(await add_late(connection, horizon, self._rules, some))
+                self._await(await add_late(connection, horizon, some))

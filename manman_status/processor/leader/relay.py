@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import takewhile
-from typing import Protocol
 
 import asyncpg
 
@@ -23,17 +22,11 @@ from manman_status.errors import BrokerUnavailable
 from manman_status.leadership import Leadership, LeaderTask, Term
 from manman_status.processor.statistics import Statistics
 from manman_status.store.relay import count_unsent, mark_sent, read_unsent
-from manman_status.wire.outbound import StatusMessage, status_message
+from manman_status.wire.outbound import Publish, status_message
 
 AT_ONCE = 500
 POLL_SECONDS = 0.5
 """Transitions of other processors are found by looking this often."""
-
-
-class Publish(Protocol):
-    async def __call__(self, message: StatusMessage) -> None:
-        """Return once the broker has confirmed the message. Raises BrokerUnavailable: it may have
-        arrived all the same."""
 
 
 class Relay(LeaderTask):

@@ -26,6 +26,7 @@ from time import perf_counter
 import structlog
 
 from manman_status.domain.guard import Group, GuardState, Verdict, judge_groups
+from manman_status.domain.liveness import differing
 from manman_status.domain.sweep import Horizon, SweepRules
 from manman_status.leadership import Leadership, LeaderTask, Term
 from manman_status.processor.leader.conclusions import WORKERS_AT_ONCE, Conclusions, pieces
@@ -42,6 +43,7 @@ from manman_status.store.sweep import (
     read_guards,
     read_horizon,
 )
+from manman_status.store.thresholds import write_thresholds
 from manman_status.store.writes import RowAppeared
 
 log = structlog.get_logger()
@@ -71,7 +73,7 @@ class Sweeper(LeaderTask):
         self._interval_seconds = interval_seconds
         self._wake = wake
         self._statistics = statistics
-        self._lateness = Lateness(rules)
+        self._lateness = Lateness(rules.thresholds)
         self._abandoned = Pace()
         self._swept_with = 0
         self._clock_steps = 0
@@ -95,14 +97,13 @@ class Sweeper(LeaderTask):
             self._swept_with = term.token
             self._lateness.distrust()
             self._abandoned.hurry()
+            await self._write_thresholds(term)
         async with term.connection() as connection:
             await self._settle_clock(connection, term)
             horizon = await read_horizon(connection)
             if horizon is None:
                 return
-            conclusions = Conclusions(
-                connection, term, horizon, self._rules, self._statistics, self._wake
-            )
+            conclusions = Conclusions(connection, term, horizon, self._statistics, self._wake)
             await self._add_up(connection, term)
             await self._lateness.look(connection, term, horizon)
             await self._judge(connection, conclusions, await read_guards(connection))
@@ -111,6 +112,13 @@ class Sweeper(LeaderTask):
                 await conclusions.lose_abandoned()
                 self._abandoned.done(begun=begun)
             await conclusions.crash_unlisted()
+
+    async def _write_thresholds(self, term: Term) -> None:
+        """Store the thresholds of this processor's settings: every reader uses those."""
+        async with term.transaction() as connection:
+            before = await write_thresholds(connection, self._rules.thresholds)
+        if before is not None:
+            log.info("thresholds_changed", **differing(before, self._rules.thresholds))
 
     async def _settle_clock(self, connection: Connection, term: Term) -> None:
         """Move the times in the rows when the database's clock has stepped, before anything is
@@ -137,7 +145,7 @@ class Sweeper(LeaderTask):
         self, connection: Connection, conclusions: Conclusions, guards: Mapping[str, GuardState]
     ) -> None:
         horizon = conclusions.horizon
-        groups = await count_groups(connection, horizon, self._rules, guarded=guards)
+        groups = await count_groups(connection, horizon, guarded=guards)
         verdicts = judge_groups(
             groups, guards, observed=horizon.observed_through, rules=self._rules.guard
         )
@@ -162,19 +170,16 @@ class Sweeper(LeaderTask):
         verdicts: Mapping[str, Verdict],
     ) -> AsyncIterator[list[Overdue]]:
         """Yield pieces of the workers to mark LOST now, by id within a kind of verdict."""
-        rules = self._rules
         losing = {name: verdict.lose for name, verdict in verdicts.items() if verdict.lose}
         some = {name: number for name, number in losing.items() if number < groups[name].overdue}
         whole = losing.keys() - some.keys()
         if some:
-            for piece in pieces(
-                await longest_silent(connection, horizon, rules, some), WORKERS_AT_ONCE
-            ):
+            for piece in pieces(await longest_silent(connection, horizon, some), WORKERS_AT_ONCE):
                 yield piece
         held, after = sorted(verdicts.keys() - whole), 0
         while whole:
             piece = await overdue_workers(
-                connection, horizon, rules, after=after, but_of=held, limit=WORKERS_AT_ONCE
+                connection, horizon, after=after, but_of=held, limit=WORKERS_AT_ONCE
             )
             # A worker whose group has changed since was not judged in this one.
             yield [worker for worker in piece if worker.group in whole]

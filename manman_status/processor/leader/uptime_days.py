@@ -16,12 +16,9 @@ class UptimeDays(LeaderTask):
 
     failure_event = "uptime_days_failed"
 
-    def __init__(
-        self, leadership: Leadership, *, retention_days: int, blind_after_seconds: float
-    ) -> None:
+    def __init__(self, leadership: Leadership, *, retention_days: int) -> None:
         super().__init__(leadership)
         self._retention_days = retention_days
-        self._blind_after_seconds = blind_after_seconds
 
     async def round(self, term: Term) -> float:
         return REST_SECONDS if await self.make_some(term) else LOOK_EVERY_SECONDS
@@ -30,7 +27,5 @@ class UptimeDays(LeaderTask):
         """Sum up one piece; False when nothing was left to do."""
         async with term.transaction() as connection:
             seconds = (self._retention_days + 1) * 86_400.0
-            window = await read_window(
-                connection, seconds, blind_after_seconds=self._blind_after_seconds
-            )
+            window = await read_window(connection, seconds)
             return await make_some(connection, window, retention_days=self._retention_days)
