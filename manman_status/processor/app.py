@@ -35,6 +35,7 @@ from manman_status.processor.broker.subscribers import Subscription
 from manman_status.processor.canary import Observer
 from manman_status.processor.flow import Flow
 from manman_status.processor.ingest import Ingest
+from manman_status.processor.leader.count_check import CountCheck
 from manman_status.processor.leader.dead_letters import DeadLetterRelay, Sampler
 from manman_status.processor.leader.history import HistoryCheck
 from manman_status.processor.leader.housekeeping import Housekeeper
@@ -270,6 +271,7 @@ class Processor:
             letters,
             housekeeper,
             uptime_days,
+            CountCheck(self._leadership, self._statistics),
             *self._tellers,
         )
         self._leaders = [Part(each, rests_seconds=LONGEST_BACKOFF_SECONDS) for each in works]

@@ -53,6 +53,7 @@ class Statistics:
         self._transitions_by: Counter[tuple[str, str, str]] = Counter()
         self._new_ids: Counter[str] = Counter(dict.fromkeys(Entity, 0))
         self.redelivered = 0
+        self.miscounts = 0
         self._batch_events = Histogram(BATCH_EVENTS)
         self._batch_seconds = Histogram(BATCH_SECONDS)
         self.batches = 0
@@ -134,6 +135,7 @@ class Statistics:
             "transitions_by": transitions_by,
             "new_ids": dict(self._new_ids),
             "redelivered": self.redelivered,
+            "miscounts": self.miscounts,
             "batch_events": self._batch_events.as_row(),
             "batch_seconds": self._batch_seconds.as_row(),
             "last_batch_ms": self.last_batch_ms,
