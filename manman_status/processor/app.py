@@ -1,4 +1,4 @@
-"""The write side: from the broker to the database, until it is told to stop."""
+"""Runs the write side, from the broker to the database, until it is stopped."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ log = structlog.get_logger()
 MIB = 1024 * 1024
 TRANSIENT_LETTERS = {"of_one": 20, "in_all": 1_000, "in_all_bytes": 32 * MIB}
 DURABLE_LETTERS = {"of_one": 1_000, "in_all": 20_000, "in_all_bytes": 256 * MIB}
-"""How many dead letters of heartbeats, and of lifecycle events, a processor keeps in an hour."""
+"""Bounds on the dead letters of heartbeats, and of lifecycle events, that a processor keeps in an
+hour."""
 
 STUCK_SECONDS = 120.0
 """A task that does not move for so long is stuck: the longest of its waits, for the database, ends
@@ -89,7 +90,7 @@ def serve(settings: Settings) -> int:
 
 
 def _end_at_once() -> None:
-    """A task that takes no cancellation, of a library's, must not keep a process that was told to
+    """Exit: a task of a library that ignores cancellation must not keep a process that is to
     end."""
     log.error(
         "stopped_with_tasks_left",
@@ -313,8 +314,8 @@ class Processor:
         return await self._observer.read_marks(note_cut=note_cut)
 
     async def _read(self) -> None:
-        """Whoever reads must be known, and what is read too. Where dead letters go is tried
-        before."""
+        """Register, then read: a processor that reads has a row, and the queues are known.
+        Publishing is tried before, since dead letters need it."""
         await self._publishing.has_tried.wait()
         await self._observer.register()
         self._registered.set()
@@ -352,8 +353,8 @@ class Processor:
 
     @asynccontextmanager
     async def _bounded_end(self) -> AsyncIterator[None]:
-        """Once it is left, in order or by a fault, the process ends within the shutdown's time and
-        a little."""
+        """End the process within the shutdown's time and a little, once the body is left, normally
+        or by a fault."""
         try:
             yield
         finally:
@@ -371,12 +372,12 @@ class Processor:
             teller.wake()
 
     def is_ready(self) -> bool:
-        """Not merely running: what it is given is stored, as its own canaries tell."""
+        """True when canaries of this processor are stored: more than that it runs."""
         return self._observer.has_proof(within_seconds=self._settings.degraded_after_seconds)
 
     def is_alive(self) -> bool:
-        """Whether every part moves. A broker or database that is away does not stop them: each wait
-        has a bound."""
+        """True when every part moves. An unavailable broker or database stops none of them: each
+        wait has a bound."""
         if not self._registered.is_set():
             return True
         parts = [
@@ -407,7 +408,7 @@ class Processor:
 
 
 class BrokerQueues:
-    """What the leader does to queues that are no longer wanted, by a connection that reads."""
+    """Takes unwanted queues out of use, by a connection that reads."""
 
     def __init__(self, reading: Reading, topology: Topology) -> None:
         self._reading = reading

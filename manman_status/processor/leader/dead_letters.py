@@ -94,8 +94,9 @@ class Sampler:
         self._bytes = 0
 
     def keep(self, cause: str, sender: str, size: int, *, now: float) -> int | None:
-        """None when this letter of so many bytes is only counted. Else how many were only counted
-        since the last that was kept. `now` is in seconds, of a clock that never goes back."""
+        """Count one letter of so many bytes. None when it is only counted; else the number that was
+        only counted since the last that was kept. `now` is in seconds, of a clock that never goes
+        back."""
         if now >= self._hour_ends:
             self._hour_ends = now + HOUR_SECONDS
             self._kept.clear()

@@ -1,5 +1,4 @@
-"""What the leader keeps in order: partitions, retention, and the rows of processors that are
-gone."""
+"""Keeps partitions, retention, and the rows of processors that are gone."""
 
 from __future__ import annotations
 
@@ -35,9 +34,11 @@ log = structlog.get_logger()
 LOOK_EVERY_SECONDS = 1.0
 STRAYS_EVERY_SECONDS = 60.0
 FAILURES_BEFORE_A_LINE = 5
-"""Of asking the broker about queues that are on their way out: while it is away, others say so."""
+"""Failures to query the broker about unwanted queues, before a line in the log: while the broker is
+unavailable, others log it."""
 EMPTY_SECONDS = 5.0
-"""So long a queue must be empty before it goes, and so long processors have to let go of it."""
+"""Time for which a queue must be empty before it is deleted, and in which processors let go of
+it."""
 TIDY_EVERY_SECONDS = 3600.0
 LOCKS_TRIED_EVERY_SECONDS = 60.0
 KEEP_ALL_AFTER_STEP = timedelta(days=1)
@@ -45,19 +46,19 @@ KEEP_ALL_AFTER_STEP = timedelta(days=1)
 
 
 class Queues(Protocol):
-    """What is done to queues on the broker. Each raises BrokerUnavailable."""
+    """Operations on the broker's queues. Each raises BrokerUnavailable."""
 
     async def release(self, queue: str) -> bool:
         """Unbind it from everything; whether it is there."""
 
     async def count(self, queue: str) -> int | None:
-        """How many messages wait in it; None when it is not there."""
+        """The number of messages in it; None when it does not exist."""
 
     async def strays(self, known: Collection[str]) -> list[str]:
         """Queues of ours that are there, and of which the database knows nothing."""
 
     async def delete(self, queue: str) -> bool:
-        """Delete it if nobody reads it and it is empty; whether it is gone."""
+        """Delete the queue if it is empty and has no consumer; True when it is gone."""
 
 
 class Housekeeper(LeaderTask):
@@ -92,15 +93,16 @@ class Housekeeper(LeaderTask):
         return LOOK_EVERY_SECONDS
 
     async def _forget_the_gone(self, term: Term) -> None:
-        """Nothing depends on their rows: what they held the broker gives to others."""
+        """Delete the rows of processors that stopped reporting: the broker has given their queues
+        to others."""
         async with term.transaction() as connection:
             gone = await forget_silent_processors(connection, silent_seconds=self._silent_seconds)
         for processor_id in gone:
             log.warning("processor_gone", processor_id=processor_id)
 
     async def _keep_queues(self, term: Term) -> None:
-        """Take queues that are no longer wanted out of use, a step at a time. Each step can be done
-        again, so whoever leads next goes on where this one ended."""
+        """Take unwanted queues out of use, a step at a time. Each step can be repeated, so the next
+        leader continues where this one ended."""
         async with term.connection() as connection:
             marks = await read_queues(connection)
         if monotonic() >= self._strays_at:
@@ -116,8 +118,9 @@ class Housekeeper(LeaderTask):
                 self._queue_failures = 0
 
     async def _find_strays(self, known: Collection[str], term: Term) -> None:
-        """A backup was restored that is older than they are, or a processor hung between naming and
-        binding one: part of the heartbeats goes where nobody reads."""
+        """Find queues that the database does not know: a backup was restored that is older than
+        they are, or a processor hung between naming and binding one. Part of the heartbeats goes
+        there, and no processor reads it."""
         try:
             strays = await self._queues.strays(known)
         except BrokerUnavailable:
@@ -160,7 +163,7 @@ class Housekeeper(LeaderTask):
                 assert_never(mark.state)
 
     def _has_waited(self, queue: str) -> bool:
-        """True once the time is over since this was first asked; then it begins anew."""
+        """True once the time is over since the first call for this queue; then it begins anew."""
         if monotonic() - self._waits_since.setdefault(queue, monotonic()) < EMPTY_SECONDS:
             return False
         del self._waits_since[queue]
@@ -182,8 +185,8 @@ class Housekeeper(LeaderTask):
             await change_queue(connection, queue, before, after)
 
     async def _keep_partitions(self, term: Term) -> None:
-        """No lease is checked: whoever does this does the same, and one at a time. The check would
-        keep the lease from being renewed while a lock is waited for."""
+        """Make and drop partitions. No lease is checked: every processor would do the same, and one
+        at a time. The check would keep the lease from being renewed while a lock is waited for."""
         async with term.connection() as connection:
             keeps_all = await has_stepped_within(connection, KEEP_ALL_AFTER_STEP)
             retention_days = None if keeps_all else self._retention_days

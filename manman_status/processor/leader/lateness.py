@@ -70,7 +70,7 @@ class Pace:
 
 
 class Slice:
-    """Some pages of `workers`, and what was found when they were last read."""
+    """A slice of `workers`, and what was found when it was last read."""
 
     def __init__(self, number: int) -> None:
         self._first = number * PAGES_AT_ONCE

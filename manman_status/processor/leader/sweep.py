@@ -50,7 +50,7 @@ log = structlog.get_logger()
 
 CHANGES_AT_ONCE = 10_000
 LATE_FOR_SECONDS = 2.0
-"""In a sweep that takes long, the late workers are brought up to date this often."""
+"""The age at which the late workers are read again during a long sweep."""
 
 
 class Sweeper(LeaderTask):
