@@ -156,11 +156,14 @@ class EmbeddedRabbitMQ:
             return None
         return answer.stdout.strip()
 
-    def stop(self) -> None:
-        """In order; its data stays. Nothing happens when it does not run."""
+    def stop(self, *, within_seconds: float = 15.0) -> None:
+        """Stop it in order; its data stays. Nothing happens when it does not run.
+
+        It closes connections and message stores at once. Then its management plugin takes 5 s.
+        """
         for child in (self._node, self._epmd):
             if child:
-                child.stop()
+                child.stop(within_seconds=within_seconds)
 
     def kill(self) -> None:
         for child in (self._node, self._epmd):

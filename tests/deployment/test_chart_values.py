@@ -16,7 +16,7 @@ import yaml
 from helm_python import HelmRenderError, HelmValuesError
 
 from manman_status.settings import PROBLEMS, Settings, variable
-from tests.deployment.chart import FOLDER, VALUES, chart, merged, nested, render
+from tests.deployment.chart import FOLDER, VALUES, chart, merged, nested, render, values_of
 
 OF_THE_CHART = {
     "database_url": "database",
@@ -341,4 +341,4 @@ def test_an_alert_can_be_dropped_changed_and_added() -> None:
 
 @pytest.mark.parametrize("name", [name for name, file in VALUES.items() if file])
 def test_the_example_values_are_taken(name: str) -> None:
-    chart().validate_schema(yaml.safe_load(VALUES[name].read_text("utf-8")))
+    chart().validate_schema(values_of(name))

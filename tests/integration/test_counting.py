@@ -26,7 +26,7 @@ from manman_status.store.writes import (
     transaction_time,
 )
 
-LABELS = (
+LABELS: tuple[dict[str, str], ...] = (
     {},
     {"group": "eu"},
     {"group": "us"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -38,7 +39,9 @@ def test_the_example_names_every_setting_once_and_nothing_else() -> None:
 
 def test_the_example_works_as_it_is_and_its_comments_tell_the_defaults() -> None:
     lines = list(LINE.finditer(EXAMPLE.read_text("utf-8")))
-    given = {match["name"].lower(): match["value"] for match in lines if not match["off"]}
+    given: dict[str, Any] = {
+        match["name"].lower(): match["value"] for match in lines if not match["off"]
+    }
     assert given.keys() == {"database_url", "rabbitmq_url"}
     plain = load(**given)
     told = load(**{match["name"].lower(): match["value"] for match in lines})
