@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from manman_status.domain.status import ACTIVE, Reason, StatusType
-from tests.observed_fleet import (
+from tests.model.observed_fleet import (
     DROPPED_EXPIRES,
     GRACE,
     HOLD,

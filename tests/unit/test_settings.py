@@ -12,7 +12,7 @@ import pytest
 
 from manman_status.errors import SettingsError
 from manman_status.settings import NON_FIELDS, PREFIX, Settings, load_settings, redacted
-from tests.observed_fleet import STANDSTILL
+from tests.model.observed_fleet import STANDSTILL
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 LINE = re.compile(rf"^(?P<off>#?){PREFIX}(?P<name>[A-Z0-9_]+)=(?P<value>.*)$", re.MULTILINE)
