@@ -48,7 +48,6 @@ from manman_status.api.routes import (
     workers,
 )
 from manman_status.api.tokens import SignInLimit, Tokens
-from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool, opened
 
 if TYPE_CHECKING:
@@ -187,7 +186,6 @@ async def _streams_end(app: Litestar) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]:
     timeout_seconds = settings.database_timeout_seconds
-    timeouts = Timeouts(**{name: getattr(settings, name) for name in Timeouts.__struct_fields__})
 
     def pool(application: str, *, size: int, times: int = 1) -> Pool:
         return create_pool(
@@ -204,18 +202,15 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
         pool("manman-status api, probes", size=1),
     )
     outage = Outage()
-    database = Database(pools[0], outage, timeout_seconds=timeout_seconds, timeouts=timeouts)
+    database = Database(pools[0], outage, timeout_seconds=timeout_seconds)
     app.state["database"] = database
     app.state["expensive_reads"] = Database(
         pools[1],
         outage,
         timeout_seconds=EXPENSIVE_TIMEOUT_TIMES * timeout_seconds,
-        timeouts=timeouts,
         most_reads=EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED,
     )
-    app.state["probes"] = Database(
-        pools[2], outage, timeout_seconds=timeout_seconds, timeouts=timeouts
-    )
+    app.state["probes"] = Database(pools[2], outage, timeout_seconds=timeout_seconds)
     app.state["retention"] = timedelta(days=settings.retention_days)
     app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
     app.state["answers"] = Answers(keep_ms=settings.answer_cache_ms)

@@ -22,7 +22,6 @@ from manman_status.store.pool import CONNECTION_ERRORS
 if TYPE_CHECKING:
     from litestar import Request
 
-    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection, Pool
 
 T = TypeVar("T")
@@ -84,11 +83,9 @@ class Database:
         outage: Outage,
         *,
         timeout_seconds: float,
-        timeouts: Timeouts,
         most_reads: int | None = None,
     ) -> None:
         self._outage = outage
-        self.timeouts = timeouts
         self._pool = pool
         self._timeout_seconds = timeout_seconds
         self._most_reads = most_reads

@@ -20,7 +20,6 @@ import msgspec
 from manman_status.domain.status import Entity, Health, StatusType
 from manman_status.errors import ManManStatusError, UnknownServerInstance, UnknownWorker
 from manman_status.store.details import ENDED_INSTANCES_SHOWN, TRANSITIONS_SHOWN
-from manman_status.store.health import IS_ACTIVE, IS_TERMINAL
 from manman_status.store.reads import (
     LABELS_HOLD,
     TRANSITION_ITEM,
@@ -74,21 +73,20 @@ little since."""
 MOMENT = f"""
 SELECT now() AS now, oldest, at,
     coalesce(at < observed_through - interval '{LONGEST_TRANSACTION}', false) AS settled,
-    coalesce(observed_through + make_interval(secs => $3) < at, true) OR EXISTS (
-        SELECT 1 FROM observation_gaps WHERE began_at + make_interval(secs => $3) < at AND at <
-            ended_at
+    coalesce(observed_through + make_interval(secs => blind_after_seconds) < at, true) OR EXISTS (
+        SELECT 1 FROM observation_gaps
+        WHERE began_at + make_interval(secs => blind_after_seconds) < at
+            AND at < ended_at
     ) AS blind
-FROM observation, (SELECT now() - $2::interval AS oldest) kept,
+FROM observation, thresholds, (SELECT now() - $2::interval AS oldest) kept,
     LATERAL (SELECT CASE WHEN $1 < oldest - interval '{UNDER_WAY}' THEN $1 ELSE greatest($1, oldest)
         END AS at) asked
-WHERE id = 1"""
+WHERE observation.id = 1 AND thresholds.id = 1"""
 
 
-async def look_back(
-    connection: Connection, at: datetime, *, retention: timedelta, blind_after_seconds: float
-) -> Moment:
+async def look_back(connection: Connection, at: datetime, *, retention: timedelta) -> Moment:
     """Raises TimeNotKept and TimeToCome."""
-    (row,) = await connection.fetch(MOMENT, at, retention, blind_after_seconds)
+    (row,) = await connection.fetch(MOMENT, at, retention)
     if row["at"] > row["now"]:
         raise TimeToCome(now=_rfc3339(row["now"]))
     if row["at"] < row["oldest"]:
@@ -117,7 +115,7 @@ STATUS_THEN = f"""CASE WHEN status_since <= $1 THEN status WHEN created_date <= 
 WORKER_STATUS_THEN = STATUS_THEN.format(entity=Entity.WORKER, key="worker_id")
 SERVER_STATUS_THEN = STATUS_THEN.format(entity=Entity.SERVER_INSTANCE, key="instance_id")
 
-ACTIVE_THEN = IS_ACTIVE.replace("status", "status_then", 1)
+ACTIVE_THEN = "is_active(status_then)"
 
 # OFFSET 0: else the status would be looked for once to be compared and once to be shown.
 THEN = """SELECT r.*, status_then FROM {table} r, LATERAL (SELECT {status_then} AS status_then
@@ -154,23 +152,22 @@ def _workers_then(rows: str) -> str:
     )
 
 
-END_THEN = f"CASE WHEN {IS_TERMINAL} THEN {utc('status_since')} END"
+END_THEN = f"CASE WHEN is_terminal(status) THEN {utc('status_since')} END"
 SERVER_ITEM_THEN = f"""instance_id, worker_id, game_server_config_id,
     {utc("created_date")} AS created_date, {END_THEN} AS end_date,
-    status, {IS_ACTIVE} AS is_active, {utc("status_since")} AS status_since, reason, evidence"""
+    status, is_active(status) AS is_active, {utc("status_since")} AS status_since, reason,
+    evidence"""
 # $2 is whether the observation was blind. No beats are kept, so nothing tells how well one was that
 # was active.
 WORKER_ITEM_THEN = f"""worker_id,
     {utc("created_date")} AS created_date, {END_THEN} AS end_date,
-    CASE WHEN {IS_TERMINAL} THEN '{Health.TERMINATED}' WHEN NOT {IS_ACTIVE} THEN
-        '{Health.UNHEALTHY}'
-        WHEN $2::bool THEN '{Health.UNKNOWN}' END AS health,
+    coalesce(health_of_status(status), CASE WHEN $2::bool THEN '{Health.UNKNOWN}' END) AS health,
     status, {utc("status_since")} AS status_since, reason, evidence,
     labels,
     (SELECT count(*) FROM (
         SELECT {SERVER_STATUS_THEN} AS status FROM server_instances s
         WHERE s.worker_id = w.worker_id AND created_date <= $1
-    ) s WHERE {IS_ACTIVE}) AS active_servers"""
+    ) s WHERE is_active(status)) AS active_servers"""
 
 PAGE_THEN = """SELECT array_agg({key}) AS ids, array_agg(row_to_json(i)::text) AS items
 FROM (SELECT {item} FROM ({rows}) w ORDER BY {key}) i"""

@@ -16,15 +16,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manman_status.domain.clock import ClockStep
+from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import ACTIVE, TERMINAL, Health, Reason, StatusType
 from manman_status.store.health import (
-    DEADLINE,
-    HEALTH,
-    INTERVAL,
-    IS_ACTIVE,
     IS_BLIND,
     IS_SWEPT,
-    IS_TERMINAL,
     OBSERVATION,
     OBSERVED_THROUGH,
     Observation,
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
 
@@ -76,9 +71,9 @@ def utc(time: str) -> str:
     return f"""to_char({time}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
-WORKER_COLUMNS = f"""worker_id, created_date, end_date, last_heartbeat, status, status_since,
+WORKER_COLUMNS = """worker_id, created_date, end_date, last_heartbeat, status, status_since,
     reason, evidence,
-    interval_seconds, labels, {HEALTH} AS health"""
+    interval_seconds, deadline, labels, health"""
 WORKER_ITEM = f"""worker_id,
     {utc("created_date")} AS created_date,
     {utc("end_date")} AS end_date,
@@ -87,21 +82,21 @@ WORKER_ITEM = f"""worker_id,
     health,
     status,
     {utc("status_since")} AS status_since,
-    CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason END AS
-        reason,
+    CASE WHEN is_active(status) AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}'
+        ELSE reason END AS reason,
     evidence,
-    {INTERVAL} AS interval_seconds,
-    CASE WHEN NOT {IS_TERMINAL} THEN {utc(DEADLINE)} END AS deadline,
+    interval_seconds,
+    CASE WHEN NOT is_terminal(status) THEN {utc("deadline")} END AS deadline,
     labels,
-    (SELECT count(*) FROM server_instances s WHERE s.worker_id = w.worker_id AND s.{IS_ACTIVE}) AS
-        active_servers"""
+    (SELECT count(*) FROM server_instances s
+        WHERE s.worker_id = w.worker_id AND is_active(s.status)) AS active_servers"""
 SERVER_ITEM = f"""instance_id,
     worker_id,
     game_server_config_id,
     {utc("created_date")} AS created_date,
     {utc("end_date")} AS end_date,
     status,
-    {IS_ACTIVE} AS is_active,
+    is_active(status) AS is_active,
     {utc("status_since")} AS status_since,
     reason,
     evidence"""
@@ -128,22 +123,22 @@ def labels_given(labels: Mapping[str, str] | None) -> dict[str, Any]:
 
 LABELS_HOLD = {"labels": "labels @> {}", "group": "coalesce(labels ->> 'group', '') = {}"}
 
-WORKERS = "SELECT {columns} FROM workers WHERE {where} ORDER BY worker_id LIMIT $6"
-WORKERS_MERGED = "SELECT * FROM ({branches}) b ORDER BY worker_id LIMIT $6"
+WORKERS = "SELECT {columns} FROM worker_health WHERE {where} ORDER BY worker_id LIMIT $2"
+WORKERS_MERGED = "SELECT * FROM ({branches}) b ORDER BY worker_id LIMIT $2"
 
 
 @cache
 def workers_query(given: tuple[str, ...], statuses: int | None) -> str:
-    """$5 is the id to begin after, $6 the limit, $7… the values `given`, then the `statuses` to
+    """$1 is the id to begin after, $2 the limit, $3… the values `given`, then the `statuses` to
     look in.
 
     Those are merged: the rows of each come in order from `workers_by_status`, and nothing is
     sorted.
     """
-    conditions = ["worker_id > $5"]
-    hold = LABELS_HOLD | {"health": f"{HEALTH} = {{}}"}
-    conditions += [hold[name].format(f"${number}") for number, name in enumerate(given, start=7)]
-    first = 7 + len(given)
+    conditions = ["worker_id > $1"]
+    hold = LABELS_HOLD | {"health": "health = {}"}
+    conditions += [hold[name].format(f"${number}") for number, name in enumerate(given, start=3)]
+    first = 3 + len(given)
     ends = (
         [[]]
         if statuses is None
@@ -165,8 +160,8 @@ def workers_query(given: tuple[str, ...], statuses: int | None) -> str:
 
 # OFFSET 0: each by its key, in the order of the few ids, whatever the planner thinks of the health.
 WORKERS_OF = """(SELECT w.* FROM {ids} ids CROSS JOIN LATERAL (
-    SELECT {columns} FROM workers WHERE workers.worker_id = ids.worker_id AND {where} OFFSET 0
-) w WHERE ids.worker_id > $5 ORDER BY ids.worker_id LIMIT $6)"""
+    SELECT {columns} FROM worker_health h WHERE h.worker_id = ids.worker_id AND {where} OFFSET 0
+) w WHERE ids.worker_id > $1 ORDER BY ids.worker_id LIMIT $2)"""
 KEPT_IDS = {
     Health.LATE: "late_workers",
     Health.UNHEALTHY: f"(SELECT worker_id FROM late_workers WHERE deadline < {OBSERVED_THROUGH})",
@@ -178,20 +173,20 @@ not blind."""
 
 @cache
 def kept_workers_query(health: Health, given: tuple[str, ...]) -> str:
-    """As `workers_query`, of workers of which there are few: $7… the values `given`, then the
+    """As `workers_query`, of workers of which there are few: $3… the values `given`, then the
     statuses to look in. `is_kept` tells whether they are found like this."""
-    hold = LABELS_HOLD | {"health": f"{HEALTH} = {{}}"}
-    conditions = [hold[name].format(f"${number}") for number, name in enumerate(given, start=7)]
-    in_statuses = f"status = ANY(${7 + len(given)}::text[])"
+    hold = LABELS_HOLD | {"health": "health = {}"}
+    conditions = [hold[name].format(f"${number}") for number, name in enumerate(given, start=3)]
+    in_statuses = f"status = ANY(${3 + len(given)}::text[])"
     branches = [
         WORKERS_OF.format(
             ids=KEPT_IDS[health],
             columns=WORKER_COLUMNS,
-            where=" AND ".join([*conditions, in_statuses, IS_ACTIVE]),
+            where=" AND ".join([*conditions, in_statuses, "is_active(status)"]),
         )
     ]
     if health is Health.UNHEALTHY:
-        lost = ["worker_id > $5", *conditions, in_statuses, f"status = '{StatusType.LOST}'"]
+        lost = ["worker_id > $1", *conditions, in_statuses, f"status = '{StatusType.LOST}'"]
         branches.append(
             "({})".format(WORKERS.format(columns=WORKER_COLUMNS, where=" AND ".join(lost)))
         )
@@ -202,7 +197,7 @@ def kept_workers_query(health: Health, given: tuple[str, ...]) -> str:
 
 
 async def list_workers(
-    connection: Connection, filters: WorkerFilters, *, after: int, limit: int, timeouts: Timeouts
+    connection: Connection, filters: WorkerFilters, *, after: int, limit: int
 ) -> Page:
     """Workers whose id is greater than `after`, by id."""
     values = labels_given(filters.labels) | ({"health": filters.health} if filters.health else {})
@@ -210,7 +205,7 @@ async def list_workers(
     if filters.health or filters.status:
         possible = STATUSES_OF_HEALTH[filters.health] if filters.health else frozenset(StatusType)
         statuses = sorted(possible & {filters.status} if filters.status else possible)
-    given = (*timeouts.values, after, limit + 1, *values.values())
+    given = (after, limit + 1, *values.values())
     if filters.health in KEPT_IDS and statuses:
         query = kept_workers_query(filters.health, tuple(values))
         (row,) = await connection.fetch(query, *given, statuses)
@@ -232,7 +227,7 @@ def servers_query(given: tuple[str, ...], *, active: bool) -> str:
         *(f"{column} = ${number}" for number, column in enumerate(given, start=3)),
     ]
     if active:
-        conditions.append(IS_ACTIVE)
+        conditions.append("is_active(status)")
     rows = SERVERS.format(where=" AND ".join(conditions))
     return PAGE.format(observation=OBSERVATION, key="instance_id", item=SERVER_ITEM, rows=rows)
 
@@ -266,6 +261,8 @@ def observation_of(row: asyncpg.Record) -> Observation:
         row["lag_seconds"],
         row["revision"],
         row["epoch"],
+        ObservationState(row.get("state") or ObservationState.BLIND),
+        row.get("doubt"),
         clock_step,
         row.get("dropped_at"),
         row.get("slowest_queue"),

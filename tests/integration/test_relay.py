@@ -23,11 +23,12 @@ from manman_status.errors import BrokerUnavailable
 from manman_status.leadership import Leadership
 from manman_status.processor.broker.publisher import StatusPublisher
 from manman_status.processor.broker.publishing import Publishing
-from manman_status.processor.leader.relay import Publish, Relay
+from manman_status.processor.leader.relay import Relay
 from manman_status.processor.statistics import Statistics
 from manman_status.store.pool import Pool, create_pool
 from manman_status.store.relay import count_unsent, read_sent_revision
 from manman_status.store.writes import append_transitions
+from manman_status.wire.outbound import Publish
 from manman_status.wire.topology import Topology
 from tests.events import revision_of
 from tests.kinds import Eventually, FetchRows, StartRole

@@ -59,7 +59,6 @@ async def _table(
 
 @get("/workers")
 async def workers(request: HTMXRequest) -> HTMXTemplate:
-    timeouts = Database.of(request).timeouts
     asked = Asked(request, "health", "status", "group", "label")
     label = asked.text("label")
     filters = WorkerFilters(
@@ -68,7 +67,7 @@ async def workers(request: HTMXRequest) -> HTMXTemplate:
         labels=labels_asked(asked.text("group"), () if label is None else (label,)),
     )
     after = read_cursor(asked.cursor, "workers", filters)
-    ask = partial(list_workers, filters=filters, after=after, limit=ROWS, timeouts=timeouts)
+    ask = partial(list_workers, filters=filters, after=after, limit=ROWS)
     return await _table(request, "workers", ask, asked=asked, filters=filters, shape=Worker)
 
 

@@ -10,7 +10,6 @@ from litestar import Request, get
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.badge import COLOURS, badge_answer, shown_uptime
-from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
 from manman_status.api.parameters import BADGE_WINDOWS, BadgeWindow, PathId, one_of, window_asked
 from manman_status.api.responses import documented, overall_of
@@ -32,12 +31,12 @@ class _Healthy(msgspec.Struct):
 @get("/badge.svg", operation_id="getBadge", responses=IMAGE | documented_problems())
 async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = None) -> Answer:
     """The overall status of the fleet, or its uptime, as a badge."""
-    timeouts, asked = Database.of(request).timeouts, _asked(request, window)
+    asked = _asked(request, window)
 
     async def ask(connection: Connection) -> Answer:
         if asked is None:
-            fleet = await read_fleet(connection, timeouts=timeouts)
-            status = overall_of(fleet, timeouts)
+            fleet = await read_fleet(connection)
+            status = overall_of(fleet)
             return badge_answer(
                 "fleet", status, COLOURS[status], lag_seconds=fleet.observation.lag_seconds
             )
@@ -45,7 +44,6 @@ async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = Non
             connection,
             None,
             window_seconds=asked.total_seconds(),
-            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return _uptime("fleet", f"{window}", found)
 
@@ -61,15 +59,11 @@ async def worker_badge(
     request: Request[Any, Any, Any], worker_id: PathId, window: BadgeWindow = None
 ) -> Answer:
     """The health of one worker, or its uptime, as a badge."""
-    timeouts, asked, name = (
-        Database.of(request).timeouts,
-        _asked(request, window),
-        f"worker {worker_id}",
-    )
+    asked, name = _asked(request, window), f"worker {worker_id}"
 
     async def ask(connection: Connection) -> Answer:
         if asked is None:
-            detail = await get_worker(connection, worker_id, timeouts=timeouts)
+            detail = await get_worker(connection, worker_id)
             health = msgspec.json.decode(detail.item, type=_Healthy).health
             return badge_answer(
                 name, health, COLOURS[health], lag_seconds=detail.observation.lag_seconds
@@ -78,7 +72,6 @@ async def worker_badge(
             connection,
             worker_id,
             window_seconds=asked.total_seconds(),
-            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return _uptime(name, f"{window}", found)
 

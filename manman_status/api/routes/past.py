@@ -11,7 +11,6 @@ from litestar import Request
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
-from manman_status.api.database import Database
 from manman_status.api.errors import InvalidParameter
 from manman_status.api.parameters import time_asked
 from manman_status.api.past_responses import past_answer, past_page_answer, past_system_answer
@@ -103,20 +102,11 @@ async def system_then(request: Request[Any, Any, Any], *, at: str) -> Answer:
 
 
 async def _read(request: Request[Any, Any, Any], at: str, ask: AskThen, *parsed: Any) -> Answer:
-    time, timeouts, retention = (
-        time_asked("at", at),
-        Database.of(request).timeouts,
-        request.app.state["retention"],
-    )
+    time, retention = time_asked("at", at), request.app.state["retention"]
 
     async def ask_then(connection: Connection) -> Answer:
         try:
-            moment = await look_back(
-                connection,
-                time,
-                retention=retention,
-                blind_after_seconds=timeouts.blind_after_seconds,
-            )
+            moment = await look_back(connection, time, retention=retention)
         except (TimeNotKept, TimeToCome) as error:
             raise InvalidParameter("at", str(error)) from error
         return await ask(connection, moment)

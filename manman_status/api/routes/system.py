@@ -8,7 +8,6 @@ from litestar import Request, get
 from litestar.response.base import ASGIResponse
 
 from manman_status.api.answers import Answer, Answers
-from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
 from manman_status.api.metrics import CONTENT_TYPE, Metrics
 from manman_status.api.parameters import At
@@ -31,10 +30,9 @@ async def system(request: Request[Any, Any, Any], at: At = None) -> Answer:
     is."""
     if at is not None:
         return await system_then(request, at=at)
-    timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:
-        return system_answer(await read_fleet(connection, timeouts=timeouts), timeouts)
+        return system_answer(await read_fleet(connection))
 
     return await Answers.of(request.app).read(request, ask)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from litestar import Request, get
 
 from manman_status.api.answers import Answer, Answers
-from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
 from manman_status.api.parameters import (
     GroupOfWorkers,
@@ -37,14 +36,12 @@ async def fleet_uptime(
     now."""
     asked = group_asked(group)
     seconds = window_asked(window, retention=request.app.state["retention"]).total_seconds()
-    timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:
         found = await read_fleet_uptime(
             connection,
             asked,
             window_seconds=seconds,
-            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return fleet_uptime_answer(found, group=asked)
 
@@ -61,14 +58,12 @@ async def worker_uptime(
 ) -> Answer:
     """The uptime of one worker."""
     seconds = window_asked(window, retention=request.app.state["retention"]).total_seconds()
-    timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:
         found = await read_worker_uptime(
             connection,
             worker_id,
             window_seconds=seconds,
-            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return worker_uptime_answer(found, worker_id)
 

@@ -8,7 +8,6 @@ from litestar import Request, get
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
-from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
 from manman_status.api.parameters import (
     At,
@@ -56,14 +55,13 @@ async def workers(
 ) -> Answer:
     """All workers with their health, by id. At a past time: those that were known then, by their
     labels of now."""
-    timeouts = Database.of(request).timeouts
     filters = WorkerFilters(health=health, status=status, labels=labels_asked(group, label))
     if at is not None:
         return await workers_then(request, filters, at=at, limit=limit, cursor=cursor)
     after = read_cursor(cursor, KIND, filters)
 
     async def ask(connection: Connection) -> Answer:
-        page = await list_workers(connection, filters, after=after, limit=limit, timeouts=timeouts)
+        page = await list_workers(connection, filters, after=after, limit=limit)
         return page_answer(page, kind=KIND, filters=filters)
 
     return await Answers.of(request.app).read(request, ask, filters, after, limit)
@@ -79,9 +77,8 @@ async def worker(request: Request[Any, Any, Any], worker_id: PathId, at: At = No
     transitions."""
     if at is not None:
         return await worker_then(request, worker_id, at=at)
-    timeouts = Database.of(request).timeouts
 
     async def ask(connection: Connection) -> Answer:
-        return detail_answer(await get_worker(connection, worker_id, timeouts=timeouts))
+        return detail_answer(await get_worker(connection, worker_id))
 
     return await Answers.of(request.app).read(request, ask, worker_id)
