@@ -51,7 +51,7 @@ async def cost(stack: Stack) -> str:
         await pool.execute("VACUUM ANALYZE workers")
         async with pool.acquire() as connection:
             token = await hold_lease(connection, LEASE, "bench", seconds=3600)
-        assert token is not None
+        assert isinstance(token, int)
         leadership = Leadership(pool, "bench", lease_seconds=3600)
         sweeper = Sweeper(
             leadership, rules, interval_seconds=1, statistics=Statistics(), wake=lambda: None

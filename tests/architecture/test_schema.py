@@ -36,7 +36,8 @@ def test_rows_have_the_columns_of_their_table(table: str) -> None:
     """A column stands in `store/models.py` and as a field in `domain/rows.py`, with one type."""
     columns = SQLModel.metadata.tables[table].columns
     spelled = {"TIMESTAMP WITH TIME ZONE": "timestamptz"}
-    types = {each.name: each.type.compile(postgresql.dialect()) for each in columns}
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    types = {each.name: each.type.compile(dialect) for each in columns}
     assert TABLES[table] == {name: spelled.get(kind, kind.lower()) for name, kind in types.items()}
 
 

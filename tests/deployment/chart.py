@@ -12,7 +12,7 @@ from helm_python import Chart
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "helm" / "manman-status"
-VALUES = {
+VALUES: dict[str, Path | None] = {
     "default": None,
     "production": FOLDER / "values-production.yaml",
     "all-on": FOLDER / "ci" / "all-on-values.yaml",
@@ -20,6 +20,12 @@ VALUES = {
     "processor-off": FOLDER / "ci" / "processor-off-values.yaml",
 }
 """Files of values by what they are for."""
+
+
+def values_of(name: str) -> dict[str, Any]:
+    """The values in one of these files."""
+    file = VALUES[name]
+    return yaml.safe_load(file.read_text("utf-8")) if file else {}
 
 
 class Objects(list[dict[str, Any]]):

@@ -30,6 +30,7 @@ from tests.deployment.chart import (
     merged,
     nested,
     render,
+    values_of,
 )
 
 CLAIMED = yaml.safe_load((FOLDER / "Chart.yaml").read_text("utf-8"))
@@ -203,8 +204,9 @@ def test_lint_finds_nothing(values: dict[str, Any]) -> None:
 def test_helm_itself_lints_and_renders_the_same(name: str) -> None:
     file = VALUES[name]
     given = ["--values", str(file)] if file else []
-    subprocess.run(["helm", "lint", "--strict", FOLDER, *given], check=True, capture_output=True)
-    command = ["helm", "template", "manman-status", FOLDER, "--namespace", "fleet", *given]
+    folder = str(FOLDER)
+    subprocess.run(["helm", "lint", "--strict", folder, *given], check=True, capture_output=True)
+    command = ["helm", "template", "manman-status", folder, "--namespace", "fleet", *given]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     engine = render(yaml.safe_load(file.read_text("utf-8")) if file else {})
     in_order = [
@@ -275,7 +277,7 @@ def test_the_api_knows_nothing_of_the_broker(release: Objects) -> None:
 
 @pytest.mark.parametrize("side", ["apis", "processors"])
 def test_a_side_that_is_off_leaves_nothing(side: str) -> None:
-    values = yaml.safe_load(VALUES["all-on"].read_text("utf-8"))
+    values = values_of("all-on")
     component = {"apis": "api", "processors": "processor"}[side]
     objects = render(merged(values, {side: {"status": {"enabled": False}}}))
     assert component not in {component_of(each) for each in objects}
@@ -288,7 +290,7 @@ def test_a_side_that_is_off_leaves_nothing(side: str) -> None:
 
 
 def test_secrets_are_in_secrets_alone() -> None:
-    objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    objects = render(values_of("all-on"))
     secrets = {each["metadata"]["name"]: decoded(each) for each in objects.of("Secret")}
     url = "postgresql://manman:s3cret-writer@postgres.example.com:5432/manman_status?sslmode=verify-full"
     read_url = "postgresql://manman:s3cret-reader@replica.example.com:5432/manman_status"
@@ -431,7 +433,7 @@ def test_the_commands_exist(release: Objects) -> None:
 
 def test_settings_reach_the_pods_as_they_were_written() -> None:
     """A template would make 2e+07 of a large one, which is no integer."""
-    objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    objects = render(values_of("all-on"))
     for component in ("api", "processor"):
         given = environment(objects.one("Deployment", component)["spec"]["template"])
         assert given["MANMAN_STATUS_HEARTBEAT_MAX_LENGTH"] == "20000000"
@@ -505,7 +507,7 @@ def test_a_disruption_budget_needs_more_than_one_replica(
 
 
 def test_an_autoscaler_s_number_is_not_overwritten_by_an_upgrade() -> None:
-    fixed, scaled = render(), render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    fixed, scaled = render(), render(values_of("all-on"))
     assert [each["spec"]["replicas"] for each in fixed.of("Deployment")] == [1, 1]
     assert ["replicas" in each["spec"] for each in scaled.of("Deployment")] == [False, False]
 
@@ -606,7 +608,7 @@ def test_the_api_alone_may_read_by_another_url(
 
 
 def test_in_production_each_side_reaches_named_servers_only() -> None:
-    objects = render(yaml.safe_load(VALUES["production"].read_text("utf-8")))
+    objects = render(values_of("production"))
     for policy in objects.of("NetworkPolicy"):
         for rule in policy["spec"]["egress"]:
             ports = {port["port"] for port in rule["ports"]}
@@ -720,7 +722,7 @@ def test_network_policies_let_both_sides_reach_a_collector() -> None:
 
 
 def test_network_policies_keep_traffic_to_the_given_peers() -> None:
-    objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    objects = render(values_of("all-on"))
     telemetry = {
         "ports": [{"port": 4318, "protocol": "TCP"}],
         "to": [
@@ -764,7 +766,7 @@ def test_an_ingress_lets_in_questions_and_nothing_else() -> None:
 
 
 def test_in_production_the_ingress_exposes_the_page() -> None:
-    objects = render(yaml.safe_load(VALUES["production"].read_text("utf-8")))
+    objects = render(values_of("production"))
     assert [
         path["path"] for path in objects.one("Ingress")["spec"]["rules"][0]["http"]["paths"]
     ] == ["/"]
@@ -775,7 +777,7 @@ def test_in_production_the_ingress_exposes_the_page() -> None:
     "name", ["r", "x" * 53, "manman-status-of-a-team-with-quite-a-long-name-indeed"]
 )
 def test_names_fit_and_two_releases_share_none(name: str) -> None:
-    values = yaml.safe_load(VALUES["all-on"].read_text("utf-8"))
+    values = values_of("all-on")
     first, second = (
         {
             (each["kind"], each["metadata"]["name"])
@@ -814,7 +816,7 @@ def test_the_image_is_the_chart_s_version_another_tag_or_a_digest() -> None:
 
 
 def test_what_users_add_arrives() -> None:
-    objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    objects = render(values_of("all-on"))
     pod = objects.one("Deployment", "api")["spec"]["template"]
     assert pod["metadata"]["labels"]["tier"] == "web"
     assert pod["metadata"]["annotations"]["example.com/scrape"] == "no"

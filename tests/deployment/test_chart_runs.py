@@ -184,9 +184,7 @@ async def servers(cluster: Cluster, eventually: Eventually) -> dict[str, dict[st
     for name, pod in pods.items():
         cluster.play(name, pod)
     for name, pod in pods.items():
-        await eventually(
-            lambda name=name, pod=pod: cluster.probe(name, pod, "readiness"), within_seconds=60
-        )
+        await eventually(lambda: cluster.probe(name, pod, "readiness"), within_seconds=60)
     return pods
 
 
@@ -254,7 +252,7 @@ async def test_the_processor_gets_ready_as_its_probes_say(
     cluster: Cluster, pods: dict[str, Any], eventually: Eventually
 ) -> None:
     for kind in ("startup", "liveness", "readiness"):
-        await eventually(lambda kind=kind: cluster.probe("processor", pods["processor"], kind))
+        await eventually(lambda: cluster.probe("processor", pods["processor"], kind))
 
 
 async def test_the_api_answers_whoever_shows_a_token(api: str, eventually: Eventually) -> None:

@@ -12,7 +12,7 @@ import yaml
 from helm_python import HelmRenderError, HelmValuesError
 
 from manman_status.settings import FIELDS, kind_of, variable
-from tests.deployment.chart import FOLDER, VALUES, chart, merged, nested, render
+from tests.deployment.chart import FOLDER, VALUES, chart, merged, nested, render, values_of
 
 OUTSIDE_CHART = [name for name, field in FIELDS.items() if not kind_of(field).in_chart]
 SCHEMA = json.loads((FOLDER / "values.schema.json").read_text("utf-8"))
@@ -290,4 +290,4 @@ def test_an_alert_can_be_dropped_changed_and_added() -> None:
 
 @pytest.mark.parametrize("name", [name for name, file in VALUES.items() if file])
 def test_the_example_values_are_taken(name: str) -> None:
-    chart().validate_schema(yaml.safe_load(VALUES[name].read_text("utf-8")))
+    chart().validate_schema(values_of(name))

@@ -24,7 +24,8 @@ def compose_command() -> Any:
         and subprocess.run(["docker", "compose", "version"], check=False).returncode == 0
     ):
         return ["docker", "compose"]
-    if found := importlib.util.find_spec("compose"):
+    found = importlib.util.find_spec("compose")
+    if found and found.submodule_search_locations:
         binary = Path(found.submodule_search_locations[0]) / "docker-compose"
         return [str(binary)]
     return None

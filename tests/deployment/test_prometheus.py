@@ -18,7 +18,7 @@ import yaml
 
 from manman_status.dev.ports import free_port
 from manman_status.dev.processes import Child
-from tests.deployment.test_rules import NAME, asked
+from tests.deployment.test_rules import NAME, queried
 from tests.kinds import Eventually, StartRole
 from tests.messaging import Publisher, publish, publisher_at
 
@@ -166,7 +166,7 @@ async def test_alertmanager_learns_that_the_processor_is_dead(
             return lag and await query(prometheus, 'manman_status_workers{health="healthy"} == 1')
 
         await eventually(is_well)
-        names = {name for _, expression in asked() for name in NAME.findall(expression)} - NOT_YET
+        names = {name for _, expression in queried() for name in NAME.findall(expression)} - NOT_YET
 
         async def all_is_there() -> bool:
             missing = [name for name in names if not await query(prometheus, f"count({name})")]

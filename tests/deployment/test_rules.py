@@ -74,7 +74,7 @@ def exposed() -> Any:
     statistics = Statistics()
     statistics.queue_depths, statistics.dead_letters_waiting = {"q": 1}, 1
     statistics.relay_backlog, statistics.sweep_ms = 1, 1.0
-    row = {"processor_id": "p", "host": "h", "version": "1"}
+    row: dict[str, Any] = {"processor_id": "p", "host": "h", "version": "1"}
     row |= dict.fromkeys(("started_at", "last_seen"), "2026-11-24T12:00:00Z")
     row |= {
         "transitions_by": {"worker": {"LOST": {"heartbeat_expired": 1}}},
@@ -162,7 +162,7 @@ def test_prometheus_understands_the_dashboard(tmp_path: Path) -> None:
     promtool("check", "rules", file)
 
 
-def queried() -> Iterator[None]:
+def queried() -> Iterator[tuple[str, str]]:
     of_the_chart = render({"prometheusRule": {"enabled": True}}).one("PrometheusRule")["spec"][
         "groups"
     ][0]["rules"]

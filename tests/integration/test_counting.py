@@ -30,7 +30,7 @@ from manman_status.store.writes import (
 )
 from tests.kinds import Eventually
 
-LABELS = (
+LABELS: tuple[dict[str, str], ...] = (
     {},
     {"group": "eu"},
     {"group": "us"},

@@ -25,9 +25,10 @@ from manman_status.processor.broker.publisher import StatusPublisher
 from manman_status.processor.broker.publishing import Publishing
 from manman_status.processor.leader.relay import Relay
 from manman_status.processor.statistics import Statistics
-from manman_status.store.pool import create_pool
+from manman_status.store.pool import Pool, create_pool
 from manman_status.store.relay import count_unsent, read_sent_revision
 from manman_status.store.writes import append_transitions
+from manman_status.wire.outbound import Publish
 from manman_status.wire.topology import Topology
 from tests.events import revision_of
 from tests.kinds import Eventually, FetchRows, StartRole
@@ -47,7 +48,7 @@ APPLICATION = "relay under test"
 class Leader:
     """A processor's relay and what it needs, in this process."""
 
-    def __init__(self, pool: asyncpg.Pool, publish: Publisher, **options: Any) -> None:
+    def __init__(self, pool: Pool, publish: Publish, **options: Any) -> None:
         self.leadership = Leadership(pool, holder=str(id(self)), lease_seconds=2)
         self.statistics = Statistics()
         self.relay = Relay(self.leadership, publish, self.statistics, **options)
@@ -73,7 +74,7 @@ class Consumer:
     """Plain aio-pika. `arrived` is every message, in the order of arrival."""
 
     def __init__(self) -> None:
-        self.arrived = []
+        self.arrived: list[Any] = []
 
     async def listen(self, connection: Any, **arguments: Any) -> None:
         channel = await connection.channel()
@@ -102,14 +103,14 @@ class Consumer:
     @property
     def by_entity(self) -> dict[str, Any]:
         """The revisions of first arrivals, by routing key."""
-        of_each = defaultdict(dict)
+        of_each: defaultdict[Any, Any] = defaultdict(dict)
         for message in self.arrived:
             of_each[message.routing_key][revision_of(message.message_id)] = None
         return {key: list(revisions) for key, revisions in of_each.items()}
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+async def pool(database: str) -> AsyncIterator[Pool]:
     async with create_pool(database, application=APPLICATION, size=10, timeout_seconds=5) as pool:
         yield pool
 
@@ -129,10 +130,10 @@ async def connect(broker: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def lead(pool: asyncpg.Pool) -> AsyncIterator[Any]:
+async def lead(pool: Pool) -> AsyncIterator[Any]:
     leaders = []
 
-    async def start(publish: Publisher, **options: Any) -> Any:
+    async def start(publish: Publish, **options: Any) -> Any:
         leaders.append(Leader(pool, publish, **options))
         return leaders[-1]
 
@@ -154,7 +155,7 @@ def worker(worker_id: int, status: Any = StatusType.RUNNING) -> Any:
 
 
 @pytest.fixture
-def commit(pool: asyncpg.Pool) -> Any:
+def commit(pool: Pool) -> Any:
     async def append(*transitions: Any) -> None:
         async with pool.acquire() as connection, connection.transaction():
             await append_transitions(connection, transitions)
@@ -163,7 +164,7 @@ def commit(pool: asyncpg.Pool) -> Any:
 
 
 @pytest.fixture
-def mark(pool: asyncpg.Pool) -> Any:
+def mark(pool: Pool) -> Any:
     async def read() -> Any:
         async with pool.acquire() as connection:
             return await read_sent_revision(connection)
@@ -343,7 +344,7 @@ class Gate:
     not take."""
 
     def __init__(self, *, refused: Any = ()) -> None:
-        self.sent = []
+        self.sent: list[Any] = []
         self.refused = set(refused)
         self.opened = asyncio.Event()
 
@@ -367,7 +368,7 @@ async def test_nothing_is_marked_before_it_is_confirmed(
 
 
 async def test_while_a_confirm_is_awaited_nothing_of_the_database_is_held(
-    lead: Any, commit: Any, pool: asyncpg.Pool, database: str, eventually: Eventually
+    lead: Any, commit: Any, pool: Pool, database: str, eventually: Eventually
 ) -> None:
     gate = Gate()
     leader = await lead(gate)
@@ -414,7 +415,7 @@ async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_
 
 
 async def test_what_was_confirmed_under_a_revision_of_a_lost_history_is_sent_in_the_restored_one(
-    lead: Any, commit: Any, mark: Any, pool: asyncpg.Pool, eventually: Eventually
+    lead: Any, commit: Any, mark: Any, pool: Pool, eventually: Eventually
 ) -> None:
     gate = Gate(refused=[1])
     await lead(gate)
@@ -474,7 +475,7 @@ async def test_a_frozen_leader_that_wakes_does_not_move_the_mark(
 
 
 async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
-    lead: Any, commit: Any, mark: Any, pool: asyncpg.Pool, eventually: Eventually
+    lead: Any, commit: Any, mark: Any, pool: Pool, eventually: Eventually
 ) -> None:
     gates = [Gate(), Gate()]
     for gate in gates:
@@ -495,7 +496,7 @@ async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
 
 
 async def test_transitions_that_are_gone_hold_up_nothing(
-    lead: Any, commit: Any, mark: Any, pool: asyncpg.Pool, eventually: Eventually
+    lead: Any, commit: Any, mark: Any, pool: Pool, eventually: Eventually
 ) -> None:
     await commit(*(worker(i) for i in range(1, 6)))
     await pool.execute("DELETE FROM transitions WHERE revision < 4")

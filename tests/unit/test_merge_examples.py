@@ -66,7 +66,7 @@ class History:
     @property
     def statuses(self) -> tuple[Any, Any]:
         """What the watchers are told of the worker and of its instance."""
-        told = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
+        told: dict[Entity, list[Any]] = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
         for transition in self.rows.transitions:
             told[transition.entity].append((str(transition.new_status), str(transition.reason)))
         return told[Entity.WORKER], told[Entity.SERVER_INSTANCE]

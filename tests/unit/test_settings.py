@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,7 +20,7 @@ from manman_status.settings import (
     meaning,
     redacted,
 )
-from tests.observed_fleet import STANDSTILL
+from tests.model.observed_fleet import STANDSTILL
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 LINE = re.compile(rf"^(?P<off>#?){PREFIX}(?P<name>[A-Z0-9_]+)=(?P<value>.*)$", re.MULTILINE)
@@ -53,7 +54,9 @@ def test_each_setting_has_a_meaning_and_each_number_its_bounds(name: str) -> Non
 
 def test_the_example_works_as_it_is_and_shows_the_defaults() -> None:
     lines = list(LINE.finditer(EXAMPLE.read_text("utf-8")))
-    given = {match["name"].lower(): match["value"] for match in lines if not match["off"]}
+    given: dict[str, Any] = {
+        match["name"].lower(): match["value"] for match in lines if not match["off"]
+    }
     assert given.keys() == {"database_url", "rabbitmq_url"}
     plain = load(**given)
     assert load(**{match["name"].lower(): match["value"] for match in lines}) == plain
