@@ -219,23 +219,41 @@ COUNTED = f"""SELECT status, sum(number)::bigint AS number FROM (
         UNION ALL SELECT entity, group_name, status, number FROM fleet_count_changes
     ) kept
     WHERE entity = '{Entity.WORKER}' AND ($4::text IS NULL OR group_name = $4) GROUP BY status"""
+CHANGES_READ = f"""SELECT c.*
+    FROM unnest($5::bigint[], $6::bigint[]) AS range (lower, upper), LATERAL (
+        SELECT entity_id, revision, old_status, new_status, at FROM transitions
+        WHERE entity = '{Entity.WORKER}' AND at >= {_time("lower")} AND at < {_time("upper")}
+        OFFSET 0
+    ) c
+    WHERE entity_id <> ALL($7::bigint[])"""
 # $1 to $3 are `Window.seen_until`, $4 the group, $5 and $6 the ranges, $7 who is apart, $8 the days
 # and $9 the one in which the window begins, $10 when that was. `first_open` is when the loss began
 # that is not over and is the oldest, of the `open` ones that began within the window: all that
-# began, without those that ended.
+# began, without those that ended. A group with fewer workers than there are changes to read is
+# found by its label at once; else each change looks its worker up.
 BY_DAYS = f"""WITH counted AS (
     {COUNTED}
     UNION ALL
     SELECT status, -1 FROM workers WHERE {OF_GROUP} AND worker_id = ANY($7::bigint[])
 ),
+is_small AS (
+    SELECT $4 <> '' AND (SELECT sum(number) FROM counted) <
+        (SELECT count(*) FROM ({CHANGES_READ}) c) AS is_so
+),
+of_small_group AS MATERIALIZED (
+    SELECT worker_id FROM workers
+    WHERE (SELECT is_so FROM is_small) AND labels @> jsonb_build_object('group', $4::text)
+),
 changes AS (
     SELECT c.*, $4::text AS "group", 0 AS lower_at
-    FROM unnest($5::bigint[], $6::bigint[]) AS range (lower, upper), LATERAL (
-        SELECT entity_id, revision, old_status, new_status, at FROM transitions
-        WHERE entity = '{Entity.WORKER}' AND at >= {_time("lower")} AND at < {_time("upper")}
+    FROM ({CHANGES_READ}) c JOIN of_small_group ON worker_id = entity_id
+    UNION ALL
+    SELECT c.*, $4::text, 0
+    FROM ({CHANGES_READ}) c, LATERAL (
+        SELECT FROM workers
+        WHERE (SELECT is_so FROM is_small) IS NOT TRUE AND worker_id = entity_id AND {OF_GROUP}
         OFFSET 0
-    ) c, LATERAL (SELECT FROM workers WHERE worker_id = entity_id AND {OF_GROUP} OFFSET 0) known
-    WHERE entity_id <> ALL($7)
+    ) known
 ),
 {CHANGES_OF_LIVES},
 read AS (

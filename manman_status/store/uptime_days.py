@@ -97,7 +97,7 @@ def seen(time: str, first: int) -> str:
 
 # Of `changes`, in the order of each worker: of two that are out of order by a moment the later one
 # counts from when the earlier did. A loss began with the change before, on this day or on one
-# before.
+# before. OFFSET 0: its beginning is looked up once, and not each time that it is used.
 CHANGES_OF_LIVES = f"""ordered AS (
     SELECT entity_id, revision, old_status, new_status, "group", lower_at,
         round(date_part('epoch', max(at) OVER (PARTITION BY entity_id ORDER BY revision ROWS
@@ -111,11 +111,14 @@ neighbours AS (
     FROM ordered WINDOW life AS (PARTITION BY entity_id ORDER BY revision)
 ),
 lives AS (
-    SELECT *, CASE WHEN old_status = '{StatusType.LOST}' THEN coalesce(greatest(
-        CASE WHEN status_before = '{StatusType.LOST}' THEN at_before END,
-        (SELECT max(l.begun) FROM uptime_losses l WHERE l.worker_id = entity_id AND l.begun < at)
-    ), 0) END AS begun
-    FROM neighbours
+    SELECT neighbours.*, begun
+    FROM neighbours, LATERAL (
+        SELECT CASE WHEN old_status = '{StatusType.LOST}' THEN coalesce(greatest(
+            CASE WHEN status_before = '{StatusType.LOST}' THEN at_before END,
+            (SELECT max(l.begun) FROM uptime_losses l
+             WHERE l.worker_id = entity_id AND l.begun < at)
+        ), 0) END AS begun OFFSET 0
+    ) loss
 )"""
 
 APART = "SELECT DISTINCT worker_id FROM uptime_moves WHERE is_apart"
