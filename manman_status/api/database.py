@@ -20,8 +20,6 @@ from manman_status.errors import DatabaseUnavailable
 from manman_status.store.pool import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
-    from litestar import Request
-
     from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection, Pool
 
@@ -94,19 +92,6 @@ class Database:
         self._most_reads = most_reads
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
-
-    @staticmethod
-    def of(request: Request[Any, Any, Any]) -> Database:
-        return cast("Database", request.app.state["database"])
-
-    @staticmethod
-    def for_expensive_reads(request: Request[Any, Any, Any]) -> Database:
-        return cast("Database", request.app.state["expensive_reads"])
-
-    @staticmethod
-    def for_probes(request: Request[Any, Any, Any]) -> Database:
-        """With a connection of its own: a busy api is ready."""
-        return cast("Database", request.app.state["probes"])
 
     async def read(self, ask: Ask[T], *, key: Hashable) -> T:
         """The answer, within the timeout, shared with all who ask for the same `key` at once. It is

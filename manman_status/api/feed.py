@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -44,8 +44,6 @@ from manman_status.store.feed import (
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from litestar import Litestar
 
     from manman_status.api.database import Database
     from manman_status.store.epochs import Epoch
@@ -116,10 +114,6 @@ class Feed:
         self._settling = asyncio.Lock()
         self.observation: Observation
         self.has_ended = False
-
-    @staticmethod
-    def of(app: Litestar) -> Feed:
-        return cast("Feed", app.state["feed"])
 
     @contextmanager
     def watch(self) -> Iterator[Watcher]:

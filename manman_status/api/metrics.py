@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from litestar.plugins.prometheus import PrometheusConfig
@@ -41,8 +41,6 @@ from manman_status.store.measured import read_measured, read_worker_signs
 from manman_status.store.system_reads import GROUPS_SHOWN
 
 if TYPE_CHECKING:
-    from litestar import Litestar
-
     from manman_status.api.database import Ask, Database
     from manman_status.store.health import Timeouts
     from manman_status.store.measured import Measured, WorkerSigns
@@ -74,10 +72,6 @@ class Metrics:
         self._workers = reading(
             partial(worker_series_text, timeouts=timeouts), "worker_series", times=20
         )
-
-    @staticmethod
-    def of(app: Litestar) -> Metrics:
-        return cast("Metrics", app.state["metrics"])
 
     async def text(self) -> bytes:
         """Without its database it says so, and leaves out what it does not know."""

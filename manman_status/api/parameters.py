@@ -199,7 +199,7 @@ async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
                     one_of(name, type_.annotation, value)
 
 
-def labels_asked(group: str | None, given: Iterable[str]) -> dict[str, str] | None:
+def parse_labels(group: str | None, given: Iterable[str]) -> dict[str, str] | None:
     """All labels a worker must have; an empty `group` has also who has none. Raises
     InvalidParameter for what no worker can have."""
     pairs = [] if group is None else [("group", "group", group)]
@@ -225,14 +225,14 @@ def one_of(parameter: str, names: Iterable[Name], given: str) -> Name:
     raise InvalidParameter(parameter, f"{given[:80]!r} is none of {', '.join(names)}")
 
 
-def group_asked(group: str | None) -> str | None:
+def parse_group(group: str | None) -> str | None:
     """Raises InvalidParameter for what no group can be called."""
     if group and "\0" in group:
         raise InvalidParameter("group", "no label has a NUL character")
     return group
 
 
-def position_asked(parameter: str, given: str) -> Position:
+def parse_position(parameter: str, given: str) -> Position:
     """Raises InvalidParameter."""
     found = POSITION.fullmatch(given)
     if not found:
@@ -240,7 +240,7 @@ def position_asked(parameter: str, given: str) -> Position:
     return Position(found[1], int(found[2]))
 
 
-def seconds_asked(parameter: str, given: str) -> int:
+def parse_seconds(parameter: str, given: str) -> int:
     """Raises InvalidParameter."""
     if (
         not SECONDS.fullmatch(given)
@@ -252,7 +252,7 @@ def seconds_asked(parameter: str, given: str) -> int:
     return seconds
 
 
-def time_asked(parameter: str, given: str) -> datetime:
+def parse_time(parameter: str, given: str) -> datetime:
     """In UTC; one before 1970 or after 9998 counts as the nearer of the two, so that a minute more
     or less is a time too. Raises InvalidParameter."""
     try:
@@ -266,7 +266,11 @@ def time_asked(parameter: str, given: str) -> datetime:
         ) from None
 
 
-def window_asked(given: str | None, *, retention: timedelta) -> timedelta:
+def parse_at(at: str | None) -> datetime | None:
+    return None if at is None else parse_time("at", at)
+
+
+def parse_window(given: str | None, *, retention: timedelta) -> timedelta:
     """Without one, as far back as is usual. Raises InvalidParameter."""
     if given is None:
         return min(LONGEST_WINDOW, retention)

@@ -13,10 +13,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
-
-if TYPE_CHECKING:
-    from litestar import Litestar
 
 LONGEST = 4096
 COOKIE_VALUE = re.compile(rb"([0-9]{1,12})\.([0-9a-f]{64})")
@@ -28,10 +24,6 @@ class Tokens:
     def __init__(self, tokens: Iterable[str], *, for_metrics: Iterable[str] = ()) -> None:
         self._digests = [_digest(token.encode()) for token in tokens]
         self._metrics_digests = [_digest(token.encode()) for token in for_metrics]
-
-    @staticmethod
-    def of(app: Litestar) -> Tokens:
-        return cast("Tokens", app.state["tokens"])
 
     @property
     def are_needed(self) -> bool:

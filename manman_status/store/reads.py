@@ -252,10 +252,13 @@ async def list_servers(
 
 
 def page_of(row: asyncpg.Record, limit: int) -> Page:
-    observation = observation_of(row)
+    return Page(*page_items(row, limit), observation_of(row))
+
+
+def page_items(row: asyncpg.Record, limit: int) -> tuple[list[str], int | None]:
+    """The first `limit` items, and the id of the last of them if more follow."""
     items: list[str] = row["items"] or []
-    more = len(items) > limit
-    return Page(items[:limit], row["ids"][limit - 1] if more else None, observation)
+    return items[:limit], row["ids"][limit - 1] if len(items) > limit else None
 
 
 def observation_of(row: asyncpg.Record) -> Observation:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from manman_status.api.page.words import clock, span
 from manman_status.api.readings import Reading
@@ -17,8 +19,6 @@ from manman_status.store.health import Doubt, Observation, doubt_about, state_of
 from manman_status.store.measured import read_measured
 
 if TYPE_CHECKING:
-    from litestar import Litestar
-
     from manman_status.api.database import Database
     from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
@@ -49,6 +49,9 @@ class Bar(msgspec.Struct, frozen=True):
     more_guards: int
     alerts: Counter[Severity]
     """Open ones: not acknowledged, and not part of another."""
+
+
+BarReading: TypeAlias = NamedDependency[SkipValidation[Reading[Bar]]]
 
 
 async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
@@ -118,8 +121,3 @@ def bar_reading(database: Database, *, keep_seconds: float) -> Reading[Bar]:
         return read_bar(connection, database.timeouts)
 
     return Reading(database, ask, key="bar", times=4, at_least_seconds=keep_seconds)
-
-
-async def bar_of(app: Litestar) -> Bar:
-    """Raises DatabaseUnavailable."""
-    return await cast("Reading[Bar]", app.state["bar"]).get()

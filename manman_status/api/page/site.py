@@ -70,7 +70,7 @@ def page_router(files: str) -> Router:
         "/",
         route_handlers=[
             routes.fleet,
-            routes.bar,
+            routes.bar_alone,
             routes.groups,
             routes.fleet_map,
             routes.why,

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, get
+from litestar.di import NamedDependency
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.badge import COLOURS, badge_answer, shown_uptime
-from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
-from manman_status.api.parameters import BADGE_WINDOWS, BadgeWindow, PathId, one_of, window_asked
+from manman_status.api.parameters import BADGE_WINDOWS, BadgeWindow, PathId, one_of, parse_window
 from manman_status.api.responses import documented, overall_of
 from manman_status.domain.status import Health
 from manman_status.store.details import get_worker
+from manman_status.store.health import Timeouts
 from manman_status.store.system_reads import read_fleet
 from manman_status.store.uptime import Uptime, read_fleet_uptime, read_worker_uptime
 
@@ -30,12 +31,18 @@ class _Healthy(msgspec.Struct):
 
 
 @get("/badge.svg", operation_id="getBadge", responses=IMAGE | documented_problems())
-async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = None) -> Answer:
+async def fleet_badge(
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    timeouts: NamedDependency[Timeouts],
+    retention: NamedDependency[timedelta],
+    window: BadgeWindow = None,
+) -> Answer:
     """The overall status of the fleet, or its uptime, as a badge."""
-    timeouts, asked = Database.of(request).timeouts, _asked(request, window)
+    length = _parse_window(window, retention)
 
     async def ask(connection: Connection) -> Answer:
-        if asked is None:
+        if length is None:
             fleet = await read_fleet(connection, timeouts=timeouts)
             status = overall_of(fleet, timeouts)
             return badge_answer(
@@ -44,12 +51,12 @@ async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = Non
         found = await read_fleet_uptime(
             connection,
             None,
-            window_seconds=asked.total_seconds(),
+            window_seconds=length.total_seconds(),
             blind_after_seconds=timeouts.blind_after_seconds,
         )
         return _uptime("fleet", f"{window}", found)
 
-    return await Answers.of(request.app).read(request, ask, window, expensive=asked is not None)
+    return await answers.read(request, ask, window, expensive=length is not None)
 
 
 @get(
@@ -58,17 +65,18 @@ async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = Non
     responses=IMAGE | documented_problems(finds_one=True),
 )
 async def worker_badge(
-    request: Request[Any, Any, Any], worker_id: PathId, window: BadgeWindow = None
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    timeouts: NamedDependency[Timeouts],
+    retention: NamedDependency[timedelta],
+    worker_id: PathId,
+    window: BadgeWindow = None,
 ) -> Answer:
     """The health of one worker, or its uptime, as a badge."""
-    timeouts, asked, name = (
-        Database.of(request).timeouts,
-        _asked(request, window),
-        f"worker {worker_id}",
-    )
+    length, name = _parse_window(window, retention), f"worker {worker_id}"
 
     async def ask(connection: Connection) -> Answer:
-        if asked is None:
+        if length is None:
             detail = await get_worker(connection, worker_id, timeouts=timeouts)
             health = msgspec.json.decode(detail.item, type=_Healthy).health
             return badge_answer(
@@ -77,22 +85,18 @@ async def worker_badge(
         found = await read_worker_uptime(
             connection,
             worker_id,
-            window_seconds=asked.total_seconds(),
+            window_seconds=length.total_seconds(),
             blind_after_seconds=timeouts.blind_after_seconds,
         )
         return _uptime(name, f"{window}", found)
 
-    return await Answers.of(request.app).read(
-        request, ask, worker_id, window, expensive=asked is not None
-    )
+    return await answers.read(request, ask, worker_id, window, expensive=length is not None)
 
 
-def _asked(request: Request[Any, Any, Any], window: str | None) -> timedelta | None:
+def _parse_window(window: str | None, retention: timedelta) -> timedelta | None:
     if window is None:
         return None
-    return window_asked(
-        one_of("window", BADGE_WINDOWS, window), retention=request.app.state["retention"]
-    )
+    return parse_window(one_of("window", BADGE_WINDOWS, window), retention=retention)
 
 
 def _uptime(name: str, window: str, found: Uptime) -> Answer:
