@@ -160,7 +160,7 @@ def workers_query(given: tuple[str, ...], statuses: int | None) -> str:
     if statuses is None:
         rows = _workers(*conditions)
     elif statuses == 0:
-        rows = _workers("false")
+        rows = _workers(*conditions, "false")
     else:
         rows = _merged(
             [_workers(*conditions, f"status = ${n}") for n in range(first, first + statuses)]
