@@ -84,7 +84,8 @@ def _has(tag: str, given: Iterable[bytes]) -> bool:
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What `ask` reads depends on nothing but what is in `key`."""
+    """An operation with its parsed parameters. `key` names both: the answer of `ask` depends on
+    nothing else."""
 
     key: bytes
     ask: Ask[Answer]

@@ -1,5 +1,5 @@
-"""Reading within a time limit. A database that is away, or hangs, is one error to the asker; it is
-tried again each time. Those who ask the same thing at once share one reading.
+"""Reads within a time limit. A database that is unavailable, or hangs, is one error to the caller;
+each read tries again. Requests for the same thing at once share one read.
 
 Expensive reads (a past time, uptime, old revisions) go through a `Database` of their own: a few
 connections, a longer limit, and a short queue. However many are requested, probes and all other
@@ -47,8 +47,7 @@ UNAVAILABLE = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
 )
-"""What the server's state is to blame for, and not the query: the same request may succeed
-later."""
+"""Errors of the server's state, and not of the query: the same request may succeed later."""
 
 NOT_IN_ITS_ENCODING = (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError)
 
@@ -58,14 +57,14 @@ EXPENSIVE_TIMEOUT_TIMES = 4
 
 
 class Outage:
-    """Logs that the database went away and that it came back, not each question in between. One for
-    all pools."""
+    """Log that the database became unavailable and that it came back, not each read in between. One
+    for all pools."""
 
     def __init__(self) -> None:
         self._cause = ""
 
     def note(self, cause: str) -> None:
-        """Empty when a question was answered."""
+        """`cause` is empty when a read succeeded."""
         if cause and not self._cause:
             log.warning("database_away", cause=cause)
         elif self._cause and not cause:
@@ -94,9 +93,9 @@ class Database:
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def read(self, ask: Ask[T], *, key: Hashable) -> T:
-        """The answer, within the timeout, shared with all who ask for the same `key` at once. It is
-        read after the last of them has asked, so nobody is told of a moment before their question.
-        Raises DatabaseUnavailable, DatabaseBusy, UnknownCharacter."""
+        """Return the result of `ask` within the timeout, shared with all callers of the same `key`
+        at once. The read begins after the last of them has called, so nobody gets a moment before
+        their request. Raises DatabaseUnavailable, DatabaseBusy, UnknownCharacter."""
         reading = self._next.get(key)
         if reading is None:
             if (
@@ -136,7 +135,6 @@ class Database:
 
 
 def _retrieve(reading: asyncio.Task[Any]) -> None:
-    """Whoever asked may have left by now: asyncio would log the error of each such reading, with
-    its traceback."""
+    """Take the error of a read whose callers have left: asyncio would log it with its traceback."""
     if not reading.cancelled():
         reading.exception()

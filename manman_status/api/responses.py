@@ -435,8 +435,7 @@ class Ok(msgspec.Struct):
 def documented(
     shape: Any, *, media_type: str = "application/json", changes: bool = False
 ) -> dict[int, ResponseSpec]:
-    """For the schema: what comes when all is well. What always `changes` is never answered by
-    304."""
+    """Describe a good answer for the schema. One that always `changes` is never answered by 304."""
     answers = {
         200: ResponseSpec(
             shape, generate_examples=False, description="As asked.", media_type=media_type

@@ -27,7 +27,7 @@ class Tokens:
 
     @property
     def are_needed(self) -> bool:
-        """Without any everyone may ask."""
+        """False if there are no tokens: then everyone may read."""
         return bool(self._digests or self._metrics_digests)
 
     def accept(self, token: bytes, *, for_metrics: bool = False) -> bool:

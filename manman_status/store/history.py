@@ -59,8 +59,8 @@ FROM observed, (
 async def list_transitions(
     connection: Connection, filters: HistoryFilters, *, before: int, limit: int
 ) -> Page:
-    """Of one worker or server instance, those with a revision less than `before`, the newest first.
-    Raises UnknownWorker and UnknownServerInstance."""
+    """List transitions of one worker or server instance with a revision less than `before`, the
+    newest first. Raises UnknownWorker and UnknownServerInstance."""
     values = {name: value for name in CONDITIONS if (value := getattr(filters, name)) is not None}
     query = history_query(filters.entity, tuple(values))
     (row,) = await connection.fetch(query, filters.entity_id, before, limit + 1, *values.values())

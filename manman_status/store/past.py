@@ -62,7 +62,7 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 class PastPage(msgspec.Struct, frozen=True):
-    """As `Page`, of a past time."""
+    """A `Page` of a past time."""
 
     items: list[str]
     last_id: int | None
@@ -70,7 +70,7 @@ class PastPage(msgspec.Struct, frozen=True):
 
 
 class PastDetail(msgspec.Struct, frozen=True):
-    """As `Detail`, of a past time."""
+    """A `Detail` of a past time."""
 
     item: str
     observation: Moment
@@ -186,8 +186,8 @@ FROM (
 async def list_workers_at(
     connection: Connection, filters: WorkerFilters, moment: Moment, *, after: int, limit: int
 ) -> PastPage:
-    """Workers that were known then and whose id is greater than `after`, by id. `filters.health` is
-    ignored."""
+    """List workers that were known then and whose id is greater than `after`, by id.
+    `filters.health` is ignored."""
     labels = labels_given(filters.labels)
     (row,) = await connection.fetch(
         WORKERS_PAGE,
@@ -248,7 +248,7 @@ SELECT row_to_json(d)::text FROM (
 
 
 async def get_worker_at(connection: Connection, worker_id: int, moment: Moment) -> PastDetail:
-    """As `get_worker`, at a past time. Raises WorkerNotKnownThen."""
+    """Read what `get_worker` reads, as of a past time. Raises WorkerNotKnownThen."""
     item: str | None = await connection.fetchval(
         WORKER_DETAIL, moment.as_of, moment.is_blind, worker_id
     )
@@ -264,7 +264,7 @@ SERVER_DETAIL = f"""SELECT row_to_json(d)::text FROM (
 
 
 async def get_server_at(connection: Connection, instance_id: int, moment: Moment) -> PastDetail:
-    """As `get_server`, at a past time. Raises ServerInstanceNotKnownThen."""
+    """Read what `get_server` reads, as of a past time. Raises ServerInstanceNotKnownThen."""
     item: str | None = await connection.fetchval(SERVER_DETAIL, moment.as_of, instance_id)
     if item is None:
         raise ServerInstanceNotKnownThen(instance_id=instance_id)
@@ -279,8 +279,8 @@ class PastFleet(msgspec.Struct, frozen=True):
 
 
 def _counted_at(table: str, entity: Entity, key: str) -> str:
-    """Each transition since then is taken back: one more of its old status, one less of its new
-    one."""
+    """Count rows by status. Each transition since then is taken back: one more of its old status,
+    one less of its new one."""
     return f"""SELECT json_object_agg(status, number) FROM (
         SELECT status, greatest(sum(number), 0) AS number FROM (
             SELECT status, count(*) AS number FROM {table} GROUP BY status

@@ -179,8 +179,8 @@ blind."""
 
 @cache
 def kept_workers_query(health: Health, given: tuple[str, ...]) -> str:
-    """As `workers_query`, of workers of which there are few: $7… the values `given`, then the
-    statuses to look in. `is_kept` tells whether they are found like this."""
+    """Like `workers_query`, for a health that few workers have: $7… the values `given`, then the
+    statuses to look in. The rows count only if `is_kept`."""
     conditions = [*_conditions(given, first=7), f"status = ANY(${7 + len(given)}::text[])"]
     # OFFSET 0: each by its key, in the order of the few ids, whatever the planner thinks of the
     # health.
@@ -198,7 +198,7 @@ def kept_workers_query(health: Health, given: tuple[str, ...]) -> str:
 async def list_workers(
     connection: Connection, filters: WorkerFilters, *, after: int, limit: int, timeouts: Timeouts
 ) -> Page:
-    """Workers whose id is greater than `after`, by id."""
+    """List workers whose id is greater than `after`, by id."""
     values = labels_given(filters.labels) | ({"health": filters.health} if filters.health else {})
     statuses = None
     if filters.health or filters.status:
@@ -232,7 +232,7 @@ def servers_query(given: tuple[str, ...], *, active: bool) -> str:
 async def list_servers(
     connection: Connection, filters: ServerFilters, *, after: int, limit: int
 ) -> Page:
-    """Server instances whose id is greater than `after`, by id."""
+    """List server instances whose id is greater than `after`, by id."""
     values = {
         column: value
         for column in ("status", "worker_id", "game_server_config_id")

@@ -1,5 +1,5 @@
-"""What uptime is reckoned from: changes of status within a window, and when nobody could see them.
-Times are microseconds since the epoch."""
+"""Uptime from changes of status within a window, less the times when monitoring was blind. Times
+are microseconds since the epoch."""
 
 # ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
 # always
@@ -118,7 +118,8 @@ SELECT
 async def read_fleet_uptime(
     connection: Connection, group: str | None, *, window_seconds: float, blind_after_seconds: float
 ) -> Uptime:
-    """Of all workers, or of those of one group; the empty one are those without."""
+    """Sum up the uptime of all workers, or of one group; the empty group is that of the workers
+    without one."""
     window, observation = await _read_window(connection, window_seconds, blind_after_seconds)
     figures, workers = Figures(), None
     for _ in range(MOST_TRIES):
@@ -142,7 +143,7 @@ async def _add_spans(
     window: Window,
     among: Sequence[int] | None,
 ) -> int:
-    """From `transitions` alone; how many workers."""
+    """Add what `transitions` alone say; return the number of workers."""
     if among is not None and not among:
         return 0
     (row,) = await connection.fetch(
@@ -166,16 +167,17 @@ MOST_MOVES = 1_000
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Which `days` of a window are taken as they were summed up, and when each was made; the others
-    are read from `transitions`. `of_begin` is the day in which the window begins: what is out of
-    order there must be known."""
+    """The `days` of a window that are taken as they were summed up, and when each was made; the
+    others are read from `transitions`. `of_begin` is the day in which the window begins: workers
+    that are out of order there must be known."""
 
     days: dict[date, int]
     of_begin: dict[date, int]
     apart: list[int]
 
     def ranges(self, window: Window) -> tuple[list[int], list[int]]:
-        """From when until when changes are read one by one, in µs; the last range has no end."""
+        """Bounds of the ranges in which changes are read one by one, in µs; the last range has no
+        end."""
         lower, upper = [window.begin + 1], list[int]()
         for day in self.days:
             begin = us_of(day)
@@ -198,7 +200,7 @@ SELECT (SELECT coalesce(json_agg(json_build_array(day, {microseconds("made_at")}
 
 
 async def _plan(connection: Connection, window: Window) -> Plan | None:
-    """None if no day helps."""
+    """Choose the days; None if none helps."""
     first, today = day_of(window.begin), day_of(window.end)
     (row,) = await connection.fetch(PLAN, first, today)
     made = {date.fromisoformat(day): (at, blind) for day, at, blind in row["days"]}
@@ -306,9 +308,9 @@ SELECT
 async def _add_by_days(
     connection: Connection, figures: Figures, group: str | None, window: Window, plan: Plan
 ) -> int | None:
-    """By the days of the plan, and from `transitions` beside them; how many workers. None, and
-    nothing added, when a day of the plan was made anew since, or something came late: its workers
-    are not known yet to be out of order."""
+    """Add the days of the plan, and the changes in `transitions` beside them; return the number of
+    workers. None, and nothing added, when a day of the plan was made anew since, or a change came
+    late: its workers are not known yet to be out of order."""
     (row,) = await connection.fetch(
         BY_DAYS,
         *window.seen_until(),

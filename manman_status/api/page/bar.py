@@ -42,10 +42,10 @@ class Bar(msgspec.Struct, frozen=True):
     text: str
     healths: Counter[Health]
     groups: list[Group]
-    """By name: the largest, and those with the most workers that are not healthy."""
+    """Sorted by name: the largest groups, and those with the most workers that are not healthy."""
     more_groups: int
     guards: list[dict[str, Any]]
-    """Those that hold the most workers, by name."""
+    """The guards that hold the most workers, sorted by name."""
     more_guards: int
     alerts: Counter[Severity]
     """Open ones: not acknowledged, and not part of another."""
@@ -55,7 +55,7 @@ BarReading: TypeAlias = NamedDependency[SkipValidation[Reading[Bar]]]
 
 
 async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
-    """Of the workers that have not ended."""
+    """Read the numbers of the workers that have not ended."""
     measured = await read_measured(connection, timeouts=timeouts)
     groups: dict[str, Counter[Health]] = {}
     for name, health, number in measured.workers:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class WorkerKnown(Worker):
-    """As `WorkerDetail`, without what tells how fresh it is."""
+    """`WorkerDetail` without the fields that say how fresh it is."""
 
     server_instances: list[ServerInstance]
     transitions: list[Transition]

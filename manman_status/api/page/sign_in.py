@@ -33,7 +33,7 @@ class Form(msgspec.Struct):
 
 
 def is_signed_in(scope: Scope, tokens: Tokens) -> bool:
-    """Whether a cookie stands for one of the tokens."""
+    """True if a cookie stands for one of the tokens."""
     cookies = (
         pair for name, value in scope["headers"] if name == b"cookie" for pair in value.split(b";")
     )
@@ -49,7 +49,7 @@ def is_signed_in(scope: Scope, tokens: Tokens) -> bool:
 async def sign_in(
     request: Request[Any, Any, Any], tokens: NamedDependency[Tokens]
 ) -> Redirect | Template:
-    """Who has no need to goes on."""
+    """Show the form, or go on where no sign-in is needed."""
     to = request.query_params.get("to", "/")
     if not tokens.are_needed or is_signed_in(request.scope, tokens):
         return Redirect(_own_path(to), status_code=303)

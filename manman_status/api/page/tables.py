@@ -84,7 +84,7 @@ async def workers(
 async def servers(
     request: HTMXRequest, database: NamedDependency[Database], bar: BarReading
 ) -> HTMXTemplate:
-    """Those that run now, unless a status is asked for."""
+    """Show the instances that run now, unless a status is asked for."""
     asked = Asked(request, "status", "worker_id", "game_server_config_id")
     status = asked.text("status") or "active"
     filters = ServerFilters(

@@ -1,4 +1,4 @@
-"""How long workers were active, and how long lost."""
+"""Uptime of the fleet, of a group and of one worker."""
 
 from __future__ import annotations
 
