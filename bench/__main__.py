@@ -24,7 +24,7 @@ Part: TypeAlias = Literal[
 PARTS: tuple[Part, ...] = tuple(
     part for part in get_args(Part) if part not in {"million", "partitions"}
 )
-"""Of a run that does not say which: the other two take their time."""
+"""The parts of a run that names none: the other two take long."""
 DRAINED: dict[Part, Callable[[Stack], Awaitable[str]]] = {
     "singles": drain.singles,
     "arrays": drain.arrays,
@@ -37,7 +37,7 @@ WITHOUT_FLEET: dict[Part, Callable[[Stack], Awaitable[str]]] = {
     "scrape": scrape.cost,
     "million": million.table,
 }
-"""Those that bring their own database, or need none."""
+"""The parts that bring their own database, or need none."""
 
 app = App(
     name="python -m bench",

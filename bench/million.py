@@ -1,5 +1,4 @@
-"""What reading costs at 10,000, 100,000 and 1,000,000 workers: what should not grow with them, and
-what does."""
+"""Measure what reading costs at 10,000, 100,000 and 1,000,000 workers, and what grows with them."""
 
 from __future__ import annotations
 
@@ -17,6 +16,7 @@ from bench.http import answers
 from bench.stack import Stack
 from manman_status.dev.ports import free_port
 from manman_status.domain.guard import GuardRules
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
 from manman_status.leadership import LEASE, Leadership
 from manman_status.processor.leader.sweep import Sweeper
@@ -102,9 +102,7 @@ UPDATE workers SET last_heartbeat = now() - CASE WHEN worker_id % {OVERDUE} = 7 
 """
 
 RULES = SweepRules(
-    default_interval=10,
-    minimum_timeout=15,
-    grace=30,
+    thresholds=Thresholds(blind_after_seconds=BLIND_AFTER_SECONDS),
     guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
 )
 READS = {
@@ -186,9 +184,7 @@ async def lead(pool: Pool) -> tuple[int, Leadership]:
 
 
 async def built(pool: Pool, leadership: Leadership, token: int) -> float:
-    days = UptimeDays(
-        pool, leadership, retention_days=DAYS, blind_after_seconds=BLIND_AFTER_SECONDS
-    )
+    days = UptimeDays(pool, leadership, retention_days=DAYS)
     begun = perf_counter()
     while await days.make_some(token):
         pass
@@ -202,7 +198,6 @@ async def reads(stack: Stack, dsn: str) -> dict[str, str]:
         "port": port,
         "database_url": dsn,
         "answer_cache_ms": 0,
-        "blind_after_seconds": BLIND_AFTER_SECONDS,
         "database_timeout_seconds": LONGEST_SECONDS,
     }
     found = {}
@@ -234,7 +229,7 @@ async def asked(client: httpx.AsyncClient, path: str) -> float:
 
 
 def mib(pid: int) -> str:
-    """Of the process and those that it began."""
+    """Format the memory of a process and its children."""
     process = psutil.Process(pid)
     family = (process, *process.children(recursive=True))
     return f"{sum(each.memory_info().rss for each in family) / 2**20:,.0f} MiB"

@@ -1,4 +1,4 @@
-"""How fast several heartbeat queues, read by one or more processors, become committed rows."""
+"""Measure how fast one or more processors turn several heartbeat queues into committed rows."""
 
 from __future__ import annotations
 

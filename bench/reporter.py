@@ -1,4 +1,4 @@
-"""What a worker pays for being seen: CPU of a heartbeat, and memory over an hour's worth of events.
+"""Measure what the reporter costs a worker: CPU of a heartbeat, and memory over an hour's events.
 
 `python -m bench.reporter URL SECONDS EVENTS` is the worker under measurement, as a process of its
 own.
@@ -27,7 +27,7 @@ EVENTS_PER_HOUR = 7_200
 """A server instance that starts and one that ends, each second."""
 BUFFERED = 200
 SETTLED_AFTER = 0.2
-"""Of the events: what is allocated for good is there by then."""
+"""The share of the events after which all permanent memory is allocated."""
 
 
 class Cost(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""What the sweep costs while 100,000 workers beat and none is overdue."""
+"""Measure what the sweep costs while 100,000 workers beat and none is overdue."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import asyncpg
 
 from bench.stack import Stack
 from manman_status.domain.guard import GuardRules
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
 from manman_status.leadership import LEASE, Leadership
 from manman_status.processor.leader.sweep import Sweeper
@@ -42,9 +43,7 @@ async def cost(stack: Stack) -> str:
     dsn = stack.postgres.url.replace("/postgres", "/sweep")
     await asyncio.to_thread(migrate, dsn)
     rules = SweepRules(
-        default_interval=10,
-        minimum_timeout=15,
-        grace=30,
+        thresholds=Thresholds(),
         guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
     )
     async with create_pool(dsn, application="bench", size=2, timeout_seconds=60) as pool:

@@ -1,4 +1,4 @@
-"""How soon everyone who watches is told of a change, and what that costs the database.
+"""Measure how soon every follower receives a change, and what that costs the database.
 
 `python -m bench.watchers URL DSN WATCHERS SECONDS` is the clients and the writer, as one process
 with one clock.
@@ -45,7 +45,7 @@ class Told(msgspec.Struct):
 
 
 async def delays(stack: Stack) -> str:
-    """Of one watcher and of many, told by one api process."""
+    """Measure one follower and many, served by one api process."""
     connection = await asyncpg.connect(stack.postgres.url)
     await connection.execute("CREATE DATABASE watchers")
     await connection.close()
@@ -81,7 +81,7 @@ async def delays(stack: Stack) -> str:
 
 
 class Watcher(asyncio.Protocol):
-    """Notes the delay of each event that it is told of."""
+    """Follow the stream and note the delay of each event."""
 
     def __init__(self, request: bytes, committed_at: dict[int, float], delays: list[float]) -> None:
         self._request = request
@@ -100,7 +100,7 @@ class Watcher(asyncio.Protocol):
         self.began.set()
         whole, end, self._rest = (self._rest + data).rpartition(b"\n\n")
         for revision in REVISION.findall(whole + end):
-            # A client may be told before the writer hears that its commit is done.
+            # A client may receive a change before the writer knows that its commit is done.
             self._delays.append(max(0.0, now - self._committed_at.get(int(revision), now)))
 
 
@@ -137,7 +137,7 @@ async def watched(url: str, dsn: str, watchers: int, seconds: float) -> Told:
 
 
 async def write(connection: Connection, committed_at: dict[int, float], seconds: float) -> None:
-    """As a processor does: several in each commit."""
+    """Write transitions as a processor does: several in each commit."""
     revision = await connection.fetchval("SELECT revision FROM revision_counter")
     begun = time.perf_counter()
     for batch in range(int(seconds * BATCHES_PER_SECOND)):

@@ -33,6 +33,7 @@ from manman_status.dev import ports
 from manman_status.dev.ports import free_port
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from manman_status.domain.liveness import Thresholds
 from manman_status.store.migrate import migrate
 from tests.kinds import Eventually, ProcessTree, Role, StartRole
 
@@ -179,6 +180,17 @@ def process_tree() -> ProcessTree:
     return tree
 
 
+def thresholds_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """Take those out of the settings that an api reads from the database."""
+    return {name: settings.pop(name) for name in {*settings} & {*Thresholds.__struct_fields__}}
+
+
+async def write_thresholds(dsn: str, thresholds: dict[str, Any]) -> None:
+    """As a leader does, where a test has none."""
+    values = ", ".join(f"{name} = {value}" for name, value in thresholds.items())
+    await run_sql(dsn, f"UPDATE thresholds SET {values}")
+
+
 def role_environment(**settings: object) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")
@@ -254,7 +266,10 @@ def start_api(start_role: Callable[..., Role], database: str, eventually: Eventu
             "port": port,
             "database_timeout_seconds": 60,
         }
-        role = start_role("api", **{**given, **settings})
+        merged: dict[str, Any] = {**given, **settings}
+        if thresholds := thresholds_of(merged):
+            await write_thresholds(merged["database_url"] or database, thresholds)
+        role = start_role("api", **merged)
         role.url = f"http://127.0.0.1:{port}"
 
         async def lives() -> bool:

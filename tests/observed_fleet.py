@@ -25,15 +25,16 @@ from manman_status.domain.events import (
     ServerStopped,
     WorkerStarted,
     WorkerStopped,
+    microseconds,
 )
 from manman_status.domain.guard import GuardRules
-from manman_status.domain.liveness import timeout_seconds
+from manman_status.domain.liveness import Thresholds, timeout_seconds
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
-from manman_status.domain.sweep import Horizon, SweepRules, sweep
-from manman_status.domain.workers import microseconds
+from manman_status.domain.sweep import Horizon, SweepRules
 from tests.builders import START, inventory
+from tests.model.sweep import sweep
 
 LIFECYCLE = "lifecycle"
 ACTIVE_QUEUE, LEAVING, RETIRED = "active", "leaving", "retired"
@@ -52,9 +53,7 @@ BEAT_EXPIRES = 60.0
 DROPPED_EXPIRES = 15.0
 HOLD = 20.0
 RULES = SweepRules(
-    default_interval=10,
-    minimum_timeout=MINIMUM_TIMEOUT,
-    grace=GRACE,
+    thresholds=Thresholds(minimum_timeout_seconds=MINIMUM_TIMEOUT, recovery_grace_seconds=GRACE),
     guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=HOLD, release_percent=10),
 )
 

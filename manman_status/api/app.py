@@ -51,7 +51,6 @@ from manman_status.api.routes import (
     workers,
 )
 from manman_status.api.tokens import SignInLimit, Tokens
-from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool, opened
 
 if TYPE_CHECKING:
@@ -69,7 +68,6 @@ PROVIDED = (
     "probes",
     "retention",
     "sign_in_limit",
-    "timeouts",
     "tokens",
 )
 """A handler asks for one of these by the name of a parameter."""
@@ -213,7 +211,6 @@ async def _streams_end(app: Litestar) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]:
     timeout_seconds = settings.database_timeout_seconds
-    timeouts = Timeouts(**{name: getattr(settings, name) for name in Timeouts.__struct_fields__})
 
     def pool(application: str, *, size: int, times: int = 1) -> Pool:
         return create_pool(
@@ -232,14 +229,12 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
     outage = Outage()
     keep_seconds, retention = settings.answer_cache_ms / 1000, timedelta(settings.retention_days)
     database, probes = (
-        Database(each, outage, timeout_seconds=timeout_seconds, timeouts=timeouts)
-        for each in (pools[0], pools[2])
+        Database(each, outage, timeout_seconds=timeout_seconds) for each in (pools[0], pools[2])
     )
     expensive_reads = Database(
         pools[1],
         outage,
         timeout_seconds=EXPENSIVE_TIMEOUT_TIMES * timeout_seconds,
-        timeouts=timeouts,
         most_reads=EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED,
     )
     feed = Feed(database, most_watchers=settings.event_streams)
@@ -249,10 +244,9 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
         database=database,
         feed=feed,
         metrics=Metrics(database, worker_series=settings.worker_series, keep_seconds=keep_seconds),
-        past=Past(retention, timeouts.blind_after_seconds),
+        past=Past(retention),
         probes=probes,
         retention=retention,
-        timeouts=timeouts,
     )
     async with contextlib.AsyncExitStack() as stack:
         for each in pools:

@@ -20,7 +20,6 @@ from manman_status.errors import DatabaseUnavailable
 from manman_status.store.pool import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
-    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection, Pool
 
 T = TypeVar("T")
@@ -81,11 +80,9 @@ class Database:
         outage: Outage,
         *,
         timeout_seconds: float,
-        timeouts: Timeouts,
         most_reads: int | None = None,
     ) -> None:
         self._outage = outage
-        self.timeouts = timeouts
         self._pool = pool
         self._timeout_seconds = timeout_seconds
         self._most_reads = most_reads

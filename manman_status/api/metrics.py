@@ -11,7 +11,6 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, TypeVar
 
@@ -36,13 +35,11 @@ from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health
 from manman_status.errors import DatabaseUnavailable
-from manman_status.store.health import state_of
 from manman_status.store.measured import read_measured, read_worker_signs
 from manman_status.store.system_reads import GROUPS_SHOWN
 
 if TYPE_CHECKING:
     from manman_status.api.database import Ask, Database
-    from manman_status.store.health import Timeouts
     from manman_status.store.measured import Measured, WorkerSigns
     from manman_status.store.pool import Connection
 
@@ -62,23 +59,20 @@ class Metrics:
     """One of an application. `keep_seconds` as for answers: 0 reads the database each time."""
 
     def __init__(self, database: Database, *, worker_series: bool, keep_seconds: float) -> None:
-        timeouts = self._timeouts = database.timeouts
 
         def reading(ask: Ask[T], key: str, *, times: int) -> Reading[T]:
             return Reading(database, ask, key=key, times=times, at_least_seconds=keep_seconds)
 
-        self._measured = reading(partial(read_measured, timeouts=timeouts), "measured", times=20)
+        self._measured = reading(read_measured, "measured", times=20)
         self._worker_series = worker_series
-        self._workers = reading(
-            partial(worker_series_text, timeouts=timeouts), "worker_series", times=20
-        )
+        self._workers = reading(worker_series_text, "worker_series", times=20)
 
     async def text(self) -> bytes:
         """Without its database it says so, and leaves out what it does not know."""
         families: list[Metric] = []
         workers = b""
         try:
-            families += fleet_families(await self._measured.get(), self._timeouts)
+            families += fleet_families(await self._measured.get())
             if self._worker_series:
                 workers = await self._workers.get()
         except DatabaseUnavailable:
@@ -115,7 +109,7 @@ def requests_text() -> bytes:
     return generate_latest(requests)
 
 
-def fleet_families(measured: Measured, timeouts: Timeouts) -> Iterator[Metric]:
+def fleet_families(measured: Measured) -> Iterator[Metric]:
     yield from _worker_families(measured)
     by_status = GaugeMetricFamily(
         "manman_status_server_instances", "Server instances by status.", labels=["status"]
@@ -123,7 +117,7 @@ def fleet_families(measured: Measured, timeouts: Timeouts) -> Iterator[Metric]:
     for status, number in measured.servers_by_status.items():
         by_status.add_metric([status], number)
     yield by_status
-    yield from _observation_families(measured, timeouts)
+    yield from _observation_families(measured)
     yield GaugeMetricFamily(
         "manman_status_guard_groups", "Groups that the guard holds.", value=measured.guards_total
     )
@@ -200,7 +194,7 @@ def _worker_families(measured: Measured) -> Iterator[Metric]:
         )
 
 
-def _observation_families(measured: Measured, timeouts: Timeouts) -> Iterator[Metric]:
+def _observation_families(measured: Measured) -> Iterator[Metric]:
     lag_seconds = measured.observation.lag_seconds
     if lag_seconds is not None:
         yield GaugeMetricFamily(
@@ -208,7 +202,7 @@ def _observation_families(measured: Measured, timeouts: Timeouts) -> Iterator[Me
             "Age of the watermark: what was sent before is known here.",
             value=lag_seconds,
         )
-    found = state_of(measured.observation, timeouts)
+    found = measured.observation.state
     states = GaugeMetricFamily(
         "manman_status_observation_state",
         "1 for the state that the observation is in.",
@@ -223,11 +217,9 @@ WORKER_HEARTBEAT_AGE = "manman_status_worker_heartbeat_age_seconds"
 WORKER_HEALTH = "manman_status_worker_health"
 
 
-async def worker_series_text(connection: Connection, *, timeouts: Timeouts) -> bytes:
+async def worker_series_text(connection: Connection) -> bytes:
     """In a thread: of 100,000 workers it takes a while, in which others are to be served."""
-    return await asyncio.to_thread(
-        _worker_text, await read_worker_signs(connection, timeouts=timeouts)
-    )
+    return await asyncio.to_thread(_worker_text, await read_worker_signs(connection))
 
 
 def _worker_text(signs: WorkerSigns) -> bytes:

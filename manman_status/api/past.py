@@ -17,17 +17,11 @@ if TYPE_CHECKING:
 
 class Past(msgspec.Struct, frozen=True):
     retention: timedelta
-    blind_after_seconds: float
 
     async def look_back(self, connection: Connection, at: datetime) -> Moment:
         """Raises InvalidParameter for a time that is not kept, or still to come."""
         try:
-            return await look_back(
-                connection,
-                at,
-                retention=self.retention,
-                blind_after_seconds=self.blind_after_seconds,
-            )
+            return await look_back(connection, at, retention=self.retention)
         except (TimeNotKept, TimeToCome) as error:
             raise InvalidParameter("at", str(error)) from error
 

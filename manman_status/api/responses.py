@@ -19,7 +19,7 @@ from manman_status.domain.alerts.alert import AlertState
 from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
 from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Health, Reason, StatusType
-from manman_status.store.health import Doubt, doubt_about, state_of
+from manman_status.store.health import Doubt
 from manman_status.store.observation import QueueState
 from manman_status.store.past import Moment
 from manman_status.store.system_reads import GROUPS_SHOWN, GUARDS_SHOWN
@@ -27,7 +27,7 @@ from manman_status.store.system_reads import GROUPS_SHOWN, GUARDS_SHOWN
 if TYPE_CHECKING:
     from manman_status.store.details import Detail
     from manman_status.store.feed import Position
-    from manman_status.store.health import Observation, Timeouts
+    from manman_status.store.health import Observation
     from manman_status.store.past import PastDetail, PastFleet, PastPage
     from manman_status.store.reads import Page
     from manman_status.store.system_reads import Fleet
@@ -510,10 +510,10 @@ def _group_numbers(fleet: Fleet) -> list[GroupNumbers]:
     return [GroupNumbers(group, **healths[group]) for group in largest]
 
 
-def overall_of(fleet: Fleet, timeouts: Timeouts) -> OverallStatus:
+def overall_of(fleet: Fleet) -> OverallStatus:
     health = fleet.workers_by_health
     return overall_status(
-        state_of(fleet.observation, timeouts),
+        fleet.observation.state,
         healthy=health[Health.HEALTHY],
         late=health[Health.LATE],
         unhealthy=health[Health.UNHEALTHY],
@@ -521,11 +521,11 @@ def overall_of(fleet: Fleet, timeouts: Timeouts) -> OverallStatus:
     )
 
 
-def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
+def system_answer(fleet: Fleet) -> Answer:
     observation = fleet.observation
     system = System(
         timestamp=observation.as_of,
-        overall_status=overall_of(fleet, timeouts),
+        overall_status=overall_of(fleet),
         workers=WorkerNumbers(fleet.active_workers, **fleet.workers_by_health),
         groups=_group_numbers(fleet),
         groups_total=fleet.groups_total,
@@ -534,10 +534,10 @@ def system_answer(fleet: Fleet, timeouts: Timeouts) -> Answer:
         ),
         alerts=_alert_numbers(fleet),
         observation=ObservationQuality(
-            state=state_of(observation, timeouts),
+            state=observation.state,
             observed_through=None if observation.lag_seconds is None else observation.as_of,
             lag_seconds=observation.lag_seconds,
-            reason=doubt_about(observation, timeouts),
+            reason=observation.doubt,
             clock_step=observation.clock_step,
             queues=msgspec.convert(fleet.queues, list[Queue]),
             processors=msgspec.convert(fleet.processors, list[Processor]),

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from manman_status.cli.tables import numbered, percentile, print_table
 from manman_status.cli.views import AsJson
-from manman_status.domain.liveness import MISSED_BEATS_TO_EXPIRE
+from manman_status.domain.liveness import LOST_AFTER_INTERVALS
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import CommandFailed, SettingsError
 from manman_status.lab.recording.lines import is_cut_off, read_lines
@@ -70,7 +70,9 @@ def what_if(
         for percent in percents:
             rules = msgspec.structs.replace(
                 settings.sweep_rules,
-                minimum_timeout=seconds,
+                thresholds=msgspec.structs.replace(
+                    settings.sweep_rules.thresholds, minimum_timeout_seconds=seconds
+                ),
                 guard=msgspec.structs.replace(settings.sweep_rules.guard, percent=percent),
             )
             standstill = msgspec.structs.replace(
@@ -119,7 +121,7 @@ def summary(recorded: Recorded) -> dict[str, Any]:
 def as_object(rules: SweepRules, outcome: Outcome) -> dict[str, Any]:
     delays = outcome.delays()
     return {
-        "timeout_seconds": rules.minimum_timeout,
+        "timeout_seconds": rules.thresholds.minimum_timeout_seconds,
         "guard_percent": rules.guard.percent,
         "lost": len(outcome.losses),
         **{verdict.value: outcome.count(verdict) for verdict in Verdict},
@@ -142,7 +144,7 @@ def as_row(rules: SweepRules, outcome: Outcome) -> tuple[object, ...]:
     delays = outcome.delays()
     shown = [statistics.median(delays), percentile(delays, 0.95), delays[-1]] if delays else []
     return (
-        f"{rules.minimum_timeout:g} s",
+        f"{rules.thresholds.minimum_timeout_seconds:g} s",
         f"{rules.guard.percent:g} %",
         len(outcome.losses),
         *(outcome.count(verdict) for verdict in Verdict),
@@ -172,14 +174,14 @@ def notes(recorded: Recorded, timeouts: list[float]) -> list[str]:
     if pointless := [
         f"{seconds:g} s"
         for seconds in timeouts
-        if seconds < MISSED_BEATS_TO_EXPIRE * min(recorded.intervals)
+        if seconds < LOST_AFTER_INTERVALS * min(recorded.intervals)
     ]:
         lines.append(
             f"{', '.join(pointless)}: shorter than three intervals of every worker, so they change"
             " nothing"
         )
     elif pointless := [
-        f"{seconds:g} s" for seconds in timeouts if seconds < MISSED_BEATS_TO_EXPIRE * longest
+        f"{seconds:g} s" for seconds in timeouts if seconds < LOST_AFTER_INTERVALS * longest
     ]:
         lines.append(
             f"{', '.join(pointless)}: shorter than three intervals of some workers, for which they"

@@ -1,89 +1,68 @@
 """When silence counts. Pure arithmetic; every time is an argument.
 
-The same rules stand in SQL in `store/health.py`; a test holds the two together.
+A worker is late once 1.5 of its intervals have passed without a heartbeat, and overdue after 3, or
+after the minimum timeout if that is longer. Both are counted in observed time, so an outage of
+monitoring is nobody's silence.
+
+The service itself decides by the same rules in SQL (the views `worker_health` and
+`observation_now`); a test holds the two together. This module serves what has no database:
+`what-if`, the merge of rival lives, the model of the tests.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from typing import Any
 
-from manman_status.domain.fleet import ObservationState
-from manman_status.domain.status import ACTIVE, TERMINAL, Health, StatusType
+import msgspec
 
-MISSED_BEATS_TO_EXPIRE = 3
-MISSED_BEATS_TO_BE_LATE = 1.5
 INTERVAL_BOUNDS_SECONDS = (1.0, 3600.0)
+LATE_AFTER_INTERVALS = 1.5
+LOST_AFTER_INTERVALS = 3.0
+
+
+def timeout_seconds(interval_seconds: float, *, minimum_seconds: float) -> float:
+    return max(LOST_AFTER_INTERVALS * interval_seconds, minimum_seconds)
+
+
+class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
+    """The row of the table `thresholds`, by which everybody reads; the leader writes it.
+
+    Seconds as in the settings of the same names, and multiples of a worker's interval.
+    """
+
+    default_interval_seconds: float = 10.0
+    minimum_timeout_seconds: float = 15.0
+    recovery_grace_seconds: float = 30.0
+    degraded_after_seconds: float = 5.0
+    blind_after_seconds: float = 30.0
+    late_after_intervals: float = LATE_AFTER_INTERVALS
+    lost_after_intervals: float = LOST_AFTER_INTERVALS
+
+    def interval(self, announced: float | None) -> float:
+        """The interval of a worker that announced this one, or none."""
+        return self.default_interval_seconds if announced is None else announced
+
+    def timeout(self, announced: float | None) -> float:
+        """Seconds of observed silence after which a worker is overdue."""
+        return max(
+            self.lost_after_intervals * self.interval(announced), self.minimum_timeout_seconds
+        )
+
+    def late_after(self, announced: float | None) -> float:
+        """Seconds of observed silence after which a worker is late."""
+        return self.late_after_intervals * self.interval(announced)
+
+
+def differing(before: Thresholds, after: Thresholds) -> dict[str, Any]:
+    """The names of the thresholds that differ, each with its value before and after."""
+    return {
+        name: [getattr(before, name), getattr(after, name)]
+        for name in Thresholds.__struct_fields__
+        if getattr(before, name) != getattr(after, name)
+    }
 
 
 def bounded_interval(interval_seconds: float) -> float:
     """The interval a worker announced, within 1 to 3600 seconds."""
     lowest, highest = INTERVAL_BOUNDS_SECONDS
     return min(max(interval_seconds, lowest), highest)
-
-
-def timeout_seconds(interval_seconds: float, *, minimum_seconds: float) -> float:
-    return max(MISSED_BEATS_TO_EXPIRE * interval_seconds, minimum_seconds)
-
-
-def deadline(
-    last_heartbeat: datetime, interval_seconds: float, *, minimum_timeout_seconds: float
-) -> datetime:
-    """The moment after which silence means death, given that listening is proven until then."""
-    timeout = timeout_seconds(interval_seconds, minimum_seconds=minimum_timeout_seconds)
-    return last_heartbeat + timedelta(seconds=timeout)
-
-
-def observation_state(
-    lag_seconds: float | None,
-    *,
-    degraded_after_seconds: float,
-    blind_after_seconds: float,
-    is_doubtful: bool = False,
-) -> ObservationState:
-    """How good the observation is when its watermark is so old; None is a watermark that there
-    never was. It is never ok while it `is_doubtful` what silence says."""
-    if lag_seconds is None or lag_seconds > blind_after_seconds:
-        return ObservationState.BLIND
-    if is_doubtful or lag_seconds > degraded_after_seconds:
-        return ObservationState.DEGRADED
-    return ObservationState.OK
-
-
-def health(
-    status: StatusType,
-    last_heartbeat: datetime | None,
-    *,
-    state: ObservationState,
-    observed_through: datetime | None,
-    resumed_at: datetime | None,
-    interval_seconds: float,
-    minimum_timeout_seconds: float,
-    recovery_grace_seconds: float,
-) -> Health:
-    """A worker's health as far as it was observed. Never beaten, or nobody looks: unknown, however
-    long ago.
-
-    The observation stands at `observed_through` and has had no gap since `resumed_at`.
-    """
-    if status in TERMINAL:
-        return Health.TERMINATED
-    if status is StatusType.LOST:
-        return Health.UNHEALTHY
-    assert status in ACTIVE
-    if last_heartbeat is None or state is ObservationState.BLIND:
-        return Health.UNKNOWN
-    assert observed_through is not None
-    assert resumed_at is not None
-    if (
-        last_heartbeat + timedelta(seconds=MISSED_BEATS_TO_BE_LATE * interval_seconds)
-        >= observed_through
-    ):
-        return Health.HEALTHY
-    end = deadline(
-        last_heartbeat, interval_seconds, minimum_timeout_seconds=minimum_timeout_seconds
-    )
-    timeout = timeout_seconds(interval_seconds, minimum_seconds=minimum_timeout_seconds)
-    grace_ends = resumed_at + timedelta(seconds=max(timeout, recovery_grace_seconds))
-    # Overdue within the grace is late only: the gap was ours, and the sweep does not give such a
-    # worker up either.
-    return Health.UNHEALTHY if max(end, grace_ends) < observed_through else Health.LATE

@@ -134,8 +134,8 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    topology = Topology.of(settings)
-    statistics = Statistics()
+    topology: Topology = settings
+    statistics = Statistics(settings.sweep_rules.thresholds)
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
         tracing = _open_tracing(settings, processor_id, statistics, stack)
@@ -256,7 +256,6 @@ class Processor:
             pool,
             self._leadership,
             retention_days=settings.retention_days,
-            blind_after_seconds=settings.blind_after_seconds,
         )
         always: tuple[Runs, ...] = (
             self._publishing,

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, get_args
 
+import msgspec
+
 from manman_status.domain.events import ReportedEvent
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity
 
@@ -37,7 +40,8 @@ class Histogram:
 
 
 class Statistics:
-    def __init__(self) -> None:
+    def __init__(self, thresholds: Thresholds | None = None) -> None:
+        self._thresholds = thresholds
         # What can come is there from the start: a rate is seen only where there was a number
         # before.
         self._events: Counter[tuple[str, str]] = Counter(
@@ -140,4 +144,5 @@ class Statistics:
             "broker_problems": self.broker_problems,
             "sweep_ms": self.sweep_ms,
             "relay_backlog": self.relay_backlog,
+            "thresholds": self._thresholds and msgspec.to_builtins(self._thresholds),
         }

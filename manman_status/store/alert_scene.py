@@ -130,7 +130,7 @@ async def count_unlisted(connection: Connection, since: datetime) -> Unlisted:
 # their worker.
 CHANGES = """
 SELECT t.at, t.entity, t.entity_id, t.old_status, t.new_status, t.reason,
-       t.evidence ->> 'worker_status' IN ('COMPLETE', 'CRASHED') AS was_left,
+       is_terminal(t.evidence ->> 'worker_status') AS was_left,
        (t.evidence ->> 'held_since')::timestamptz AS held_since,
        coalesce(i.worker_id, (t.evidence ->> 'worker_id')::bigint) AS owner_id,
        i.game_server_config_id, i.exit_code
@@ -139,7 +139,7 @@ SELECT t.at, t.entity, t.entity_id, t.old_status, t.new_status, t.reason,
  WHERE t.revision > $1 AND t.revision <= $2
    AND (t.new_status = 'CRASHED'
         OR t.new_status = 'LOST'
-           AND (t.entity = 'worker' OR t.evidence ->> 'worker_status' IN ('COMPLETE', 'CRASHED')))
+           AND (t.entity = 'worker' OR is_terminal(t.evidence ->> 'worker_status')))
  ORDER BY t.revision
 """
 

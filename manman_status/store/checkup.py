@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import asyncpg
 import msgspec
 
+from manman_status.store.pool import VERSION_TABLE
+
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
 READ_BY_THE_API = (
-    "alembic_version",
+    VERSION_TABLE,
     "workers",
     "server_instances",
     "transitions",
@@ -30,6 +32,9 @@ READ_BY_THE_API = (
     "unwatched_workers",
     "late_workers",
     "sweeps",
+    "thresholds",
+    "observation_now",
+    "worker_health",
     "uptime_days",
     "uptime_changes",
     "uptime_losses",
@@ -58,6 +63,7 @@ WRITTEN_BY_THE_PROCESSOR = {
     "fleet_count_changes": ("UPDATE", "DELETE"),
     "late_workers": ("INSERT", "UPDATE", "DELETE"),
     "sweeps": ("UPDATE",),
+    "thresholds": ("UPDATE",),
     "uptime_days": ("INSERT", "UPDATE", "DELETE"),
     "uptime_changes": ("INSERT", "UPDATE", "DELETE"),
     "uptime_losses": ("INSERT", "DELETE"),

@@ -66,8 +66,7 @@ SELECT 'game_server_instance', '', status, false, false, count(*) FROM server_in
     status
 """
 UNWATCHED = """
-SELECT worker_id FROM workers WHERE last_heartbeat IS NULL AND status NOT IN ('LOST', 'COMPLETE',
-    'CRASHED')
+SELECT worker_id FROM workers WHERE last_heartbeat IS NULL AND is_active(status)
 """
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from manman_status.domain.status import Entity
 from manman_status.errors import UnknownServerInstance, UnknownWorker
-from manman_status.store.health import IS_ACTIVE, OBSERVATION, Observation
+from manman_status.store.health import OBSERVATION, Observation
 from manman_status.store.reads import (
     SERVER_ITEM,
     TRANSITION_ITEM,
@@ -21,7 +21,6 @@ from manman_status.store.reads import (
 )
 
 if TYPE_CHECKING:
-    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
 ENDED_INSTANCES_SHOWN = 100
@@ -45,9 +44,9 @@ def _transitions(entity: Entity, key: str) -> str:
 
 SERVERS_OF_WORKER = f"""SELECT coalesce(json_agg(s), '[]') FROM (
     SELECT {SERVER_ITEM} FROM (
-        (SELECT * FROM server_instances WHERE worker_id = $5 AND {IS_ACTIVE})
+        (SELECT * FROM server_instances WHERE worker_id = $1 AND is_active(status))
         UNION ALL
-        (SELECT * FROM server_instances WHERE worker_id = $5 AND NOT {IS_ACTIVE}
+        (SELECT * FROM server_instances WHERE worker_id = $1 AND NOT is_active(status)
             ORDER BY instance_id DESC LIMIT {ENDED_INSTANCES_SHOWN})
     ) i ORDER BY instance_id DESC
 ) s"""
@@ -56,16 +55,16 @@ SELECT as_of, lag_seconds, revision, epoch, (
     SELECT row_to_json(d)::text FROM (
         SELECT {WORKER_ITEM},
             ({SERVERS_OF_WORKER}) AS server_instances,
-            ({_transitions(Entity.WORKER, "$5")}) AS transitions
-        FROM (SELECT {WORKER_COLUMNS} FROM workers WHERE worker_id = $5) w
+            ({_transitions(Entity.WORKER, "$1")}) AS transitions
+        FROM (SELECT {WORKER_COLUMNS} FROM worker_health WHERE worker_id = $1) w
     ) d
 ) AS item FROM observed"""
 
 
-async def get_worker(connection: Connection, worker_id: int, *, timeouts: Timeouts) -> Detail:
+async def get_worker(connection: Connection, worker_id: int) -> Detail:
     """Read a worker with all its active server instances, its newest ended ones and its newest
     transitions, newest first. Raises UnknownWorker."""
-    (row,) = await connection.fetch(WORKER, *timeouts.values, worker_id)
+    (row,) = await connection.fetch(WORKER, worker_id)
     if row["item"] is None:
         raise UnknownWorker(worker_id=worker_id)
     return Detail(row["item"], observation_of(row))

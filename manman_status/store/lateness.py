@@ -15,20 +15,11 @@ from datetime import datetime
 
 import msgspec
 
-from manman_status.domain.liveness import MISSED_BEATS_TO_BE_LATE, MISSED_BEATS_TO_EXPIRE
-from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.domain.sweep import Horizon
 from manman_status.store.counting import DRAINS, GROUP
 from manman_status.store.pool import Connection
 
-# $1 is how far was observed, $2 the default interval, $3 the minimum timeout.
-WATCHED = "status IN ('RUNNING', 'CREATED', 'INITIALIZING') AND last_heartbeat IS NOT NULL"
-INTERVAL = "coalesce(interval_seconds, $2::float8)"
-LATE_FROM = f"last_heartbeat + {MISSED_BEATS_TO_BE_LATE} * {INTERVAL} * interval '1 second'"
-TIMEOUT = f"greatest({MISSED_BEATS_TO_EXPIRE} * {INTERVAL}, $3::float8)"
-
-
-def _given(horizon: Horizon, rules: SweepRules) -> tuple[datetime, float, float]:
-    return (horizon.observed_through, rules.default_interval, rules.minimum_timeout)
+WATCHED = "is_active(status) AND last_heartbeat IS NOT NULL"
 
 
 class Forgotten(msgspec.Struct, frozen=True):
@@ -42,28 +33,25 @@ WITH gone AS (
     SELECT late.worker_id, found.late_from
       FROM late_workers late
       LEFT JOIN LATERAL (
-               SELECT last_heartbeat, {GROUP} AS group_name, {DRAINS} AS is_draining, {TIMEOUT} AS
-                   timeout,
-                      {LATE_FROM} AS late_from
-                 FROM workers
-                WHERE workers.worker_id = late.worker_id AND {WATCHED}
+               SELECT last_heartbeat, {GROUP} AS group_name, {DRAINS} AS is_draining,
+                      timeout_seconds, late_from
+                 FROM worker_health
+                WHERE worker_health.worker_id = late.worker_id AND {WATCHED}
            ) found ON true
-     WHERE (found.last_heartbeat, found.group_name, found.is_draining, found.timeout)
+     WHERE (found.last_heartbeat, found.group_name, found.is_draining, found.timeout_seconds)
            IS DISTINCT FROM (late.last_heartbeat, late.group_name, late.is_draining,
                late.timeout_seconds)
         OR found.late_from >= $1
-     LIMIT $4
+     LIMIT $2
 ),
 deleted AS (DELETE FROM late_workers USING gone WHERE late_workers.worker_id = gone.worker_id)
 SELECT count(*) AS workers, min(late_from) AS late_from FROM gone
 """
 
 
-async def forget_late(
-    connection: Connection, horizon: Horizon, rules: SweepRules, *, limit: int
-) -> Forgotten:
+async def forget_late(connection: Connection, horizon: Horizon, *, limit: int) -> Forgotten:
     """Some of those that are late no more, or otherwise than is noted."""
-    row = await connection.fetchrow(FORGET, *_given(horizon, rules), limit)
+    row = await connection.fetchrow(FORGET, horizon.observed_through, limit)
     assert row is not None
     return Forgotten(**row)
 
@@ -78,20 +66,22 @@ class Scanned(msgspec.Struct, frozen=True):
 
 # One minimum for each interval, so that there is no arithmetic for each worker.
 SCAN = f"""
-SELECT min({LATE_FROM.replace("$2", "$1")}) AS late_from, min(last_heartbeat) AS oldest_heartbeat
+SELECT min(silent_after(last_heartbeat, late_after_intervals
+           * coalesce(interval_seconds, default_interval_seconds))) AS late_from,
+       min(last_heartbeat) AS oldest_heartbeat
   FROM (
         SELECT interval_seconds, min(workers.last_heartbeat) AS last_heartbeat
           FROM workers LEFT JOIN late_workers late USING (worker_id)
-         WHERE {WATCHED.replace("last_heartbeat", "workers.last_heartbeat")} AND late.worker_id IS
-             NULL
+         WHERE {WATCHED.replace("last_heartbeat", "workers.last_heartbeat")}
+           AND late.worker_id IS NULL
          GROUP BY interval_seconds
-       ) of_interval
+       ) AS of_interval, thresholds
 """
 
 
-async def scan_workers(connection: Connection, rules: SweepRules) -> Scanned:
+async def scan_workers(connection: Connection) -> Scanned:
     """The one scan of all workers."""
-    row = await connection.fetchrow(SCAN, rules.default_interval)
+    row = await connection.fetchrow(SCAN)
     assert row is not None
     return Scanned(**row)
 
@@ -103,31 +93,27 @@ class Added(msgspec.Struct, frozen=True):
 
 ADD = f"""
 WITH found AS (
-    SELECT worker_id, {GROUP} AS group_name, {DRAINS} AS is_draining, last_heartbeat, {TIMEOUT} AS
-        timeout
-      FROM workers
-     WHERE worker_id > $5 AND {WATCHED} AND {LATE_FROM} < $1
+    SELECT worker_id, {GROUP} AS group_name, {DRAINS} AS is_draining, last_heartbeat, deadline,
+           timeout_seconds
+      FROM worker_health
+     WHERE worker_id > $3 AND {WATCHED} AND late_from < $1
      ORDER BY worker_id
-     LIMIT $4
+     LIMIT $2
 ),
 added AS (
     INSERT INTO late_workers (worker_id, group_name, is_draining, last_heartbeat, deadline,
         timeout_seconds)
-    SELECT worker_id, group_name, is_draining, last_heartbeat, last_heartbeat + timeout * interval
-        '1 second', timeout
-      FROM found
+    SELECT worker_id, group_name, is_draining, last_heartbeat, deadline, timeout_seconds FROM found
         ON CONFLICT DO NOTHING
 )
 SELECT count(*) AS workers, max(worker_id) AS last_id FROM found
 """
 
 
-async def add_late(
-    connection: Connection, horizon: Horizon, rules: SweepRules, *, after: int, limit: int
-) -> Added:
+async def add_late(connection: Connection, horizon: Horizon, *, after: int, limit: int) -> Added:
     """Note those that are late and whose id is greater than `after`, by id. Some of those it counts
     were noted."""
-    row = await connection.fetchrow(ADD, *_given(horizon, rules), limit, after)
+    row = await connection.fetchrow(ADD, horizon.observed_through, limit, after)
     assert row is not None
     return Added(**row)
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manman_status.domain.status import Health, StatusType
-from manman_status.store.health import HEALTH, IS_NOT_TERMINAL, OBSERVATION, Observation
+from manman_status.store.health import Observation
 from manman_status.store.reads import observation_of
 from manman_status.store.system_reads import PROCESSORS, AlertNumber, fleet_query, read_numbers
 
 if TYPE_CHECKING:
-    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
 LARGEST_SHOWN, WORST_SHOWN = 500, 100
@@ -48,7 +47,8 @@ class Measured(msgspec.Struct, frozen=True):
     """None before the rules were ever asked."""
 
 
-COLUMNS = f"""({PROCESSORS.format(shown="make_interval(secs => $4::float8)")}) AS processors,
+SHOWN = "(SELECT make_interval(secs => blind_after_seconds) FROM thresholds)"
+COLUMNS = f"""({PROCESSORS.format(shown=SHOWN)}) AS processors,
     (SELECT coalesce(sum(held), 0)::bigint FROM guards) AS guards_held,
     (SELECT extract(epoch FROM now() - judged_at)::float8 FROM alert_progress) AS judged_age"""
 MEASURED = (
@@ -57,8 +57,8 @@ MEASURED = (
 )
 
 
-async def read_measured(connection: Connection, *, timeouts: Timeouts) -> Measured:
-    row = await read_numbers(connection, MEASURED, timeouts=timeouts)
+async def read_measured(connection: Connection) -> Measured:
+    row = await read_numbers(connection, MEASURED)
     return Measured(
         active_by_health=row["active_by_health"] or {},
         workers=row["workers"] or [],
@@ -85,13 +85,12 @@ class WorkerSigns(msgspec.Struct, frozen=True):
     ages_seconds: list[float | None]
 
 
-WORKER_SIGNS = f"""WITH {OBSERVATION}
-SELECT coalesce(array_agg(worker_id), '{{}}') AS ids, coalesce(array_agg({HEALTH}), '{{}}') AS
-    healths,
-    coalesce(array_agg(extract(epoch FROM now() - last_heartbeat)::float8), '{{}}') AS ages
-FROM (SELECT * FROM workers WHERE {IS_NOT_TERMINAL} ORDER BY worker_id) w"""
+WORKER_SIGNS = """SELECT coalesce(array_agg(worker_id), '{}') AS ids,
+    coalesce(array_agg(health), '{}') AS healths,
+    coalesce(array_agg(extract(epoch FROM now() - last_heartbeat)::float8), '{}') AS ages
+FROM (SELECT * FROM worker_health WHERE has_not_ended(status) ORDER BY worker_id) w"""
 
 
-async def read_worker_signs(connection: Connection, *, timeouts: Timeouts) -> WorkerSigns:
-    (row,) = await connection.fetch(WORKER_SIGNS, *timeouts.values)
+async def read_worker_signs(connection: Connection) -> WorkerSigns:
+    (row,) = await connection.fetch(WORKER_SIGNS)
     return WorkerSigns(row["ids"], row["healths"], row["ages"])

@@ -47,6 +47,10 @@ def _one_of(
 ACTIVE_SQL = "status IN ({})".format(", ".join(sorted(f"'{status}'" for status in ACTIVE)))
 
 
+def _threshold(default: str) -> Any:
+    return Column(Double, nullable=False, server_default=text(default))
+
+
 def _bigint(default: int | None = None, *, nullable: bool = False) -> Any:
     server_default = None if default is None else text(str(default))
     return Column(BigInteger, nullable=nullable, server_default=server_default)
@@ -425,6 +429,23 @@ class Sweep(SQLModel, table=True):
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     swept_through: datetime | None = Field(sa_column=_time())
     oldest_heartbeat: datetime | None = Field(sa_column=_time())
+
+
+class ThresholdsRow(SQLModel, table=True):
+    """The one row of numbers that decide when silence counts. The leader writes it from its
+    settings; everybody reads by it, through the views `observation_now` and `worker_health`."""
+
+    __tablename__ = "thresholds"
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    default_interval_seconds: float = Field(sa_column=_threshold("10"))
+    minimum_timeout_seconds: float = Field(sa_column=_threshold("15"))
+    recovery_grace_seconds: float = Field(sa_column=_threshold("30"))
+    degraded_after_seconds: float = Field(sa_column=_threshold("5"))
+    blind_after_seconds: float = Field(sa_column=_threshold("30"))
+    late_after_intervals: float = Field(sa_column=_threshold("1.5"))
+    lost_after_intervals: float = Field(sa_column=_threshold("3"))
 
 
 class Relay(SQLModel, table=True):

@@ -11,18 +11,10 @@ import msgspec
 
 from manman_status.domain.status import Entity, Health, Reason, StatusType
 from manman_status.errors import UnknownWorker
-from manman_status.store.health import (
-    HEALTH,
-    IS_ACTIVE,
-    IS_NOT_TERMINAL,
-    OBSERVATION,
-    SLOWEST_QUEUE,
-    Observation,
-)
+from manman_status.store.health import OBSERVATION, OBSERVATION_ITSELF, Observation
 from manman_status.store.reads import observation_of
 
 if TYPE_CHECKING:
-    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
 HEALTHS, STATUSES, REASONS = tuple(Health), tuple(StatusType), tuple(Reason)
@@ -55,25 +47,25 @@ WORKERS_A_PIECE = 20_000
 FLEET_MAP = f"""WITH {OBSERVATION},
 piece AS MATERIALIZED (
     SELECT * FROM (
-        SELECT coalesce(labels ->> 'group', '') AS "group", worker_id, status, {HEALTH} AS health,
-            CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason
-                END AS reason
-        FROM workers WHERE {IS_NOT_TERMINAL} AND worker_id > $8 AND ($9::jsonb IS NULL OR labels @>
-            $9)
+        SELECT coalesce(labels ->> 'group', '') AS "group", worker_id, status, health,
+            CASE WHEN is_active(status) AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}'
+                ELSE reason END AS reason
+        FROM worker_health
+        WHERE has_not_ended(status) AND worker_id > $4 AND ($5::jsonb IS NULL OR labels @> $5)
         ORDER BY worker_id OFFSET 0
     ) w
-    WHERE $10::text IS NULL OR health = $10
+    WHERE $6::text IS NULL OR health = $6
     LIMIT {WORKERS_A_PIECE}
 ),
 groups AS MATERIALIZED (
     SELECT "group", count(*) AS size, count(*) FILTER (WHERE health <> '{Health.HEALTHY}') AS ill,
         json_build_array("group", string_agg(worker_id::text, ' ' ORDER BY worker_id),
-        string_agg({_letter("health", 5)}, '' ORDER BY worker_id),
-        string_agg({_letter("status", 6)}, '' ORDER BY worker_id),
-        string_agg({_letter("reason", 7)}, '' ORDER BY worker_id)) AS g
+        string_agg({_letter("health", 1)}, '' ORDER BY worker_id),
+        string_agg({_letter("status", 2)}, '' ORDER BY worker_id),
+        string_agg({_letter("reason", 3)}, '' ORDER BY worker_id)) AS g
     FROM piece GROUP BY "group"
 )
-SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, {SLOWEST_QUEUE}, (
+SELECT {OBSERVATION_ITSELF}, (
     SELECT coalesce(json_agg(g ORDER BY "group"), '[]')::text FROM (
         SELECT "group", g FROM groups ORDER BY ill DESC, size DESC, "group" LIMIT {GROUPS_ON_MAP}
     ) shown
@@ -88,11 +80,10 @@ async def read_fleet_map(
     after: int,
     group: str | None,
     health: Health | None,
-    timeouts: Timeouts,
 ) -> FleetMap:
     """Workers whose ids are greater than `after`, all or those of a group or of a health."""
     labels = None if group is None else {"group": group}
-    values = (*timeouts.values, HEALTHS, STATUSES, REASONS, after, labels, health)
+    values = (HEALTHS, STATUSES, REASONS, after, labels, health)
     (row,) = await connection.fetch(FLEET_MAP, *values)
     return FleetMap(row["groups"], row["more_groups"], row["last_id"], observation_of(row))
 
@@ -129,8 +120,8 @@ statuses AS (
     UNION ALL SELECT revision, at, new_status FROM changes
 ),
 instances AS (
-    SELECT created_date, CASE WHEN NOT {IS_ACTIVE} THEN coalesce(end_date, status_since) END AS
-        ended
+    SELECT created_date,
+        CASE WHEN NOT is_active(status) THEN coalesce(end_date, status_since) END AS ended
     FROM server_instances WHERE worker_id = $1
 ),
 steps AS (
@@ -150,15 +141,15 @@ SELECT extract(epoch FROM begins)::float8 AS begins, extract(epoch FROM ends)::f
     ) r) AS servers,
     (SELECT json_agg(json_build_array(extract(epoch FROM greatest(blind_from, begins)),
         extract(epoch FROM ended_at)))
-        FROM (SELECT began_at + make_interval(secs => $2) AS blind_from, ended_at FROM
-            observation_gaps) g
+        FROM (SELECT began_at + make_interval(secs => blind_after_seconds) AS blind_from, ended_at
+            FROM observation_gaps, thresholds) g
         WHERE ended_at > greatest(blind_from, begins)) AS blind
 FROM day"""
 
 
-async def read_day(connection: Connection, worker_id: int, *, blind_after_seconds: float) -> Day:
+async def read_day(connection: Connection, worker_id: int) -> Day:
     """Reads all that is kept of the worker's server instances."""
-    (row,) = await connection.fetch(DAY, worker_id, blind_after_seconds)
+    (row,) = await connection.fetch(DAY, worker_id)
     if not row["is_known"]:
         raise UnknownWorker(worker_id=worker_id)
     return Day(

@@ -21,7 +21,6 @@ import msgspec
 from manman_status.domain.status import Entity, Health, StatusType
 from manman_status.errors import ManManStatusError, UnknownServerInstance, UnknownWorker
 from manman_status.store.details import ENDED_INSTANCES_SHOWN, TRANSITIONS_SHOWN
-from manman_status.store.health import IS_ACTIVE, IS_TERMINAL
 from manman_status.store.reads import (
     TRANSITION_ITEM,
     ServerFilters,
@@ -88,21 +87,20 @@ little since."""
 MOMENT = f"""
 SELECT now() AS now, oldest, at,
     coalesce(at < observed_through - interval '{LONGEST_TRANSACTION}', false) AS settled,
-    coalesce(observed_through + make_interval(secs => $3) < at, true) OR EXISTS (
-        SELECT 1 FROM observation_gaps WHERE began_at + make_interval(secs => $3) < at AND at <
-            ended_at
+    coalesce(observed_through + make_interval(secs => blind_after_seconds) < at, true) OR EXISTS (
+        SELECT 1 FROM observation_gaps
+        WHERE began_at + make_interval(secs => blind_after_seconds) < at
+            AND at < ended_at
     ) AS blind
-FROM observation, (SELECT now() - $2::interval AS oldest) kept,
+FROM observation, thresholds, (SELECT now() - $2::interval AS oldest) kept,
     LATERAL (SELECT CASE WHEN $1 < oldest - interval '{UNDER_WAY}' THEN $1 ELSE greatest($1, oldest)
         END AS at) asked
-WHERE id = 1"""
+WHERE observation.id = 1 AND thresholds.id = 1"""
 
 
-async def look_back(
-    connection: Connection, at: datetime, *, retention: timedelta, blind_after_seconds: float
-) -> Moment:
+async def look_back(connection: Connection, at: datetime, *, retention: timedelta) -> Moment:
     """Raises TimeNotKept and TimeToCome."""
-    (row,) = await connection.fetch(MOMENT, at, retention, blind_after_seconds)
+    (row,) = await connection.fetch(MOMENT, at, retention)
     if row["at"] > row["now"]:
         raise TimeToCome(now=_rfc3339(row["now"]))
     if row["at"] < row["oldest"]:
@@ -154,23 +152,22 @@ WORKERS_AT = _rows_at("workers", Entity.WORKER, "worker_id", "labels")
 SERVERS_AT = _rows_at(
     "server_instances", Entity.SERVER_INSTANCE, "instance_id", "worker_id, game_server_config_id"
 )
-END_AT = f"CASE WHEN {IS_TERMINAL} THEN {utc('status_since')} END"
+END_AT = f"CASE WHEN is_terminal(status) THEN {utc('status_since')} END"
 SERVER_ITEM_AT = f"""instance_id, worker_id, game_server_config_id,
     {utc("created_date")} AS created_date, {END_AT} AS end_date,
-    status, {IS_ACTIVE} AS is_active, {utc("status_since")} AS status_since, reason, evidence"""
+    status, is_active(status) AS is_active, {utc("status_since")} AS status_since, reason,
+    evidence"""
 # $2 is whether the observation was blind. Heartbeats are not kept, so an active worker has no
 # health.
 WORKER_ITEM_AT = f"""worker_id,
     {utc("created_date")} AS created_date, {END_AT} AS end_date,
-    CASE WHEN {IS_TERMINAL} THEN '{Health.TERMINATED}'
-        WHEN NOT {IS_ACTIVE} THEN '{Health.UNHEALTHY}'
-        WHEN $2::bool THEN '{Health.UNKNOWN}' END AS health,
+    coalesce(health_of_status(status), CASE WHEN $2::bool THEN '{Health.UNKNOWN}' END) AS health,
     status, {utc("status_since")} AS status_since, reason, evidence,
     labels,
     (SELECT count(*) FROM (
         SELECT {_status_at(Entity.SERVER_INSTANCE, "instance_id")} AS status
         FROM server_instances s WHERE s.worker_id = w.worker_id AND created_date <= $1
-    ) s WHERE {IS_ACTIVE}) AS active_servers"""
+    ) s WHERE is_active(status)) AS active_servers"""
 
 WORKERS_PAGE = f"""SELECT array_agg(worker_id) AS ids, array_agg(row_to_json(i)::text) AS items
 FROM (
@@ -204,7 +201,7 @@ FROM (
         AND ($4::text IS NULL OR status = $4)
         AND ($5::bigint IS NULL OR worker_id = $5)
         AND ($6::bigint IS NULL OR game_server_config_id = $6)
-        AND (NOT $7::bool OR {IS_ACTIVE})
+        AND (NOT $7::bool OR is_active(status))
     ORDER BY instance_id LIMIT $3
 ) i"""
 
@@ -236,9 +233,9 @@ SELECT row_to_json(d)::text FROM (
     SELECT {WORKER_ITEM_AT},
         (SELECT coalesce(json_agg(s), '[]') FROM (
             SELECT {SERVER_ITEM_AT} FROM (
-                (SELECT * FROM servers WHERE {IS_ACTIVE})
+                (SELECT * FROM servers WHERE is_active(status))
                 UNION ALL
-                (SELECT * FROM servers WHERE NOT {IS_ACTIVE}
+                (SELECT * FROM servers WHERE NOT is_active(status)
                     ORDER BY instance_id DESC LIMIT {ENDED_INSTANCES_SHOWN})
             ) i ORDER BY instance_id DESC
         ) s) AS server_instances,

@@ -15,15 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manman_status.domain.clock import ClockStep
+from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import ACTIVE, TERMINAL, Health, Reason, StatusType
 from manman_status.store.health import (
-    DEADLINE,
-    HEALTH,
-    INTERVAL,
-    IS_ACTIVE,
     IS_BLIND,
     IS_SWEPT,
-    IS_TERMINAL,
     OBSERVATION,
     OBSERVED_THROUGH,
     Observation,
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
 
@@ -75,9 +70,9 @@ def utc(time: str) -> str:
     return f"""to_char({time}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
-WORKER_COLUMNS = f"""worker_id, created_date, end_date, last_heartbeat, status, status_since,
+WORKER_COLUMNS = """worker_id, created_date, end_date, last_heartbeat, status, status_since,
     reason, evidence,
-    interval_seconds, labels, {HEALTH} AS health"""
+    interval_seconds, deadline, labels, health"""
 WORKER_ITEM = f"""worker_id,
     {utc("created_date")} AS created_date,
     {utc("end_date")} AS end_date,
@@ -86,21 +81,21 @@ WORKER_ITEM = f"""worker_id,
     health,
     status,
     {utc("status_since")} AS status_since,
-    CASE WHEN {IS_ACTIVE} AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}' ELSE reason END AS
-        reason,
+    CASE WHEN is_active(status) AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}'
+        ELSE reason END AS reason,
     evidence,
-    {INTERVAL} AS interval_seconds,
-    CASE WHEN NOT {IS_TERMINAL} THEN {utc(DEADLINE)} END AS deadline,
+    interval_seconds,
+    CASE WHEN NOT is_terminal(status) THEN {utc("deadline")} END AS deadline,
     labels,
-    (SELECT count(*) FROM server_instances s WHERE s.worker_id = w.worker_id AND s.{IS_ACTIVE}) AS
-        active_servers"""
+    (SELECT count(*) FROM server_instances s
+        WHERE s.worker_id = w.worker_id AND is_active(s.status)) AS active_servers"""
 SERVER_ITEM = f"""instance_id,
     worker_id,
     game_server_config_id,
     {utc("created_date")} AS created_date,
     {utc("end_date")} AS end_date,
     status,
-    {IS_ACTIVE} AS is_active,
+    is_active(status) AS is_active,
     {utc("status_since")} AS status_since,
     reason,
     evidence"""
@@ -129,7 +124,7 @@ def labels_given(labels: Mapping[str, str] | None) -> dict[str, Any]:
 CONDITIONS = {
     "labels": "labels @> ",
     "group": "coalesce(labels ->> 'group', '') = ",
-    "health": f"{HEALTH} = ",
+    "health": "health = ",
 }
 """Each ends with its parameter."""
 
@@ -139,24 +134,24 @@ def _conditions(given: tuple[str, ...], *, first: int) -> list[str]:
 
 
 def _workers(*conditions: str) -> str:
-    return f"""(SELECT {WORKER_COLUMNS} FROM workers
-        WHERE worker_id > $5 AND {" AND ".join(conditions) or "true"}
-        ORDER BY worker_id LIMIT $6)"""
+    return f"""(SELECT {WORKER_COLUMNS} FROM worker_health
+        WHERE worker_id > $1 AND {" AND ".join(conditions) or "true"}
+        ORDER BY worker_id LIMIT $2)"""
 
 
 def _merged(branches: list[str]) -> str:
-    return f"SELECT * FROM ({' UNION ALL '.join(branches)}) b ORDER BY worker_id LIMIT $6"
+    return f"SELECT * FROM ({' UNION ALL '.join(branches)}) b ORDER BY worker_id LIMIT $2"
 
 
 @cache
 def workers_query(given: tuple[str, ...], statuses: int | None) -> str:
-    """$5 is the id to begin after, $6 the limit, $7… the values `given`, then the `statuses` to
+    """$1 is the id to begin after, $2 the limit, $3… the values `given`, then the `statuses` to
     look in.
 
     Those are merged: the rows of each come in order from `workers_by_status`, and nothing is
     sorted.
     """
-    conditions, first = _conditions(given, first=7), 7 + len(given)
+    conditions, first = _conditions(given, first=3), 3 + len(given)
     if statuses is None:
         rows = _workers(*conditions)
     elif statuses == 0:
@@ -179,16 +174,16 @@ blind."""
 
 @cache
 def kept_workers_query(health: Health, given: tuple[str, ...]) -> str:
-    """Like `workers_query`, for a health that few workers have: $7… the values `given`, then the
+    """Like `workers_query`, for a health that few workers have: $3… the values `given`, then the
     statuses to look in. The rows count only if `is_kept`."""
-    conditions = [*_conditions(given, first=7), f"status = ANY(${7 + len(given)}::text[])"]
+    conditions = [*_conditions(given, first=3), f"status = ANY(${3 + len(given)}::text[])"]
     # OFFSET 0: each by its key, in the order of the few ids, whatever the planner thinks of the
     # health.
     active = f"""(SELECT w.* FROM {KEPT_IDS[health]} ids CROSS JOIN LATERAL (
-        SELECT {WORKER_COLUMNS} FROM workers
-        WHERE workers.worker_id = ids.worker_id AND {" AND ".join(conditions)} AND {IS_ACTIVE}
+        SELECT {WORKER_COLUMNS} FROM worker_health h
+        WHERE h.worker_id = ids.worker_id AND {" AND ".join(conditions)} AND is_active(status)
         OFFSET 0
-    ) w WHERE ids.worker_id > $5 ORDER BY ids.worker_id LIMIT $6)"""
+    ) w WHERE ids.worker_id > $1 ORDER BY ids.worker_id LIMIT $2)"""
     lost = _workers(*conditions, f"status = '{StatusType.LOST}'")
     rows = _merged([active, lost] if health is Health.UNHEALTHY else [active])
     is_kept = f"{IS_SWEPT} AND NOT {IS_BLIND}" if health is Health.UNKNOWN else IS_SWEPT
@@ -196,7 +191,7 @@ def kept_workers_query(health: Health, given: tuple[str, ...]) -> str:
 
 
 async def list_workers(
-    connection: Connection, filters: WorkerFilters, *, after: int, limit: int, timeouts: Timeouts
+    connection: Connection, filters: WorkerFilters, *, after: int, limit: int
 ) -> Page:
     """List workers whose id is greater than `after`, by id."""
     values = labels_given(filters.labels) | ({"health": filters.health} if filters.health else {})
@@ -204,7 +199,7 @@ async def list_workers(
     if filters.health or filters.status:
         possible = STATUSES_OF_HEALTH[filters.health] if filters.health else frozenset(StatusType)
         statuses = sorted(possible & {filters.status} if filters.status else possible)
-    given = (*timeouts.values, after, limit + 1, *values.values())
+    given = (after, limit + 1, *values.values())
     if filters.health in KEPT_IDS and statuses:
         query = kept_workers_query(filters.health, tuple(values))
         (row,) = await connection.fetch(query, *given, statuses)
@@ -223,7 +218,7 @@ def servers_query(given: tuple[str, ...], *, active: bool) -> str:
         *(f"{column} = ${number}" for number, column in enumerate(given, start=3)),
     ]
     if active:
-        conditions.append(IS_ACTIVE)
+        conditions.append("is_active(status)")
     rows = f"""SELECT * FROM server_instances WHERE {" AND ".join(conditions)}
         ORDER BY instance_id LIMIT $2"""
     return _page("instance_id", SERVER_ITEM, rows)
@@ -261,6 +256,8 @@ def observation_of(row: asyncpg.Record) -> Observation:
         row["lag_seconds"],
         row["revision"],
         row["epoch"],
+        ObservationState(row.get("state") or ObservationState.BLIND),
+        row.get("doubt"),
         clock_step,
         row.get("dropped_at"),
         row.get("slowest_queue"),

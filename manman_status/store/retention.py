@@ -17,7 +17,7 @@ DELETE_INSTANCES = """
 DELETE FROM server_instances
  WHERE instance_id IN (
            SELECT instance_id FROM server_instances
-            WHERE status IN ('LOST', 'COMPLETE', 'CRASHED') AND status_since < now() -
+            WHERE is_inactive(status) AND status_since < now() -
                 make_interval(days => $1)
             ORDER BY instance_id LIMIT $2
               FOR UPDATE SKIP LOCKED
@@ -28,7 +28,7 @@ DELETE_WORKERS = """
 DELETE FROM workers
  WHERE worker_id IN (
            SELECT worker_id FROM workers
-            WHERE status IN ('LOST', 'COMPLETE', 'CRASHED') AND status_since < now() -
+            WHERE is_inactive(status) AND status_since < now() -
                 make_interval(days => $1)
               AND NOT EXISTS (SELECT 1 FROM server_instances WHERE server_instances.worker_id =
                   workers.worker_id)
@@ -53,14 +53,14 @@ DELETE_UNREPORTED_INSTANCES = """
 DELETE FROM server_instances
  WHERE instance_id IN (
            SELECT instance_id FROM server_instances s
-            WHERE status NOT IN ('LOST', 'COMPLETE', 'CRASHED')
+            WHERE NOT is_inactive(status)
               AND greatest(status_since, received_at)
                   < (SELECT observed_through FROM observation WHERE id = 1) - make_interval(days =>
                       $1)
               AND NOT EXISTS (
                       SELECT 1 FROM workers w
                        WHERE w.worker_id = s.worker_id AND w.last_heartbeat IS NOT NULL
-                         AND w.status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+                         AND is_active(w.status)
                   )
             ORDER BY instance_id LIMIT $2
               FOR UPDATE SKIP LOCKED
@@ -71,11 +71,11 @@ DELETE_UNREPORTED_WORKERS = """
 DELETE FROM workers
  WHERE worker_id IN (
            SELECT worker_id FROM workers
-            WHERE status NOT IN ('LOST', 'COMPLETE', 'CRASHED')
+            WHERE NOT is_inactive(status)
               AND greatest(status_since, received_at, last_heartbeat)
                   < (SELECT observed_through FROM observation WHERE id = 1) - make_interval(days =>
                       $1)
-              AND (last_heartbeat IS NULL OR status NOT IN ('CREATED', 'INITIALIZING', 'RUNNING'))
+              AND (last_heartbeat IS NULL OR NOT is_active(status))
               AND NOT EXISTS (SELECT 1 FROM server_instances WHERE server_instances.worker_id =
                   workers.worker_id)
             ORDER BY worker_id LIMIT $2

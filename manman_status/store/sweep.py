@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from manman_status.domain.guard import Group, GuardState
-from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.domain.sweep import Horizon
 from manman_status.store.counting import DRAINS, GROUP, KEPT
 from manman_status.store.pool import Connection
 
@@ -32,18 +32,14 @@ class Overdue(msgspec.Struct, frozen=True):
     deadline: datetime
 
 
-# $1 observed_through, $2 resumed_at, $3 grace.
-OVERDUE = """overdue AS (
+# $1 observed_through, $2 resumed_at.
+GRACE = "(SELECT recovery_grace_seconds FROM thresholds)"
+OVERDUE = f"""overdue AS (
     SELECT worker_id, group_name, last_heartbeat, deadline, timeout_seconds, is_draining
       FROM late_workers
-     WHERE deadline < $1 AND $2::timestamptz + greatest(timeout_seconds, $3::float8) * interval
-         '1 second' < $1
+     WHERE deadline < $1
+       AND silent_after($2::timestamptz, greatest(timeout_seconds, {GRACE})) < $1
 )"""
-
-
-def _overdue(horizon: Horizon, rules: SweepRules) -> tuple[datetime, datetime, float]:
-    """The first parameters of a query that reads `OVERDUE`."""
-    return (horizon.observed_through, horizon.resumed_at, rules.grace)
 
 
 OVERDUE_GROUPS = f"""
@@ -58,7 +54,7 @@ SILENT = "SELECT group_name, count(*) FROM late_workers WHERE NOT is_draining GR
 ALIVE = f"""
 WITH {KEPT}
 SELECT group_name, sum(number)::bigint FROM kept
- WHERE entity = 'worker' AND status IN ('CREATED', 'INITIALIZING', 'RUNNING') AND has_beat AND NOT
+ WHERE entity = 'worker' AND is_active(status) AND has_beat AND NOT
      is_draining
    AND group_name = ANY($1::text[])
  GROUP BY group_name
@@ -72,15 +68,15 @@ SELECT {GROUP} AS group_name, count(*) FROM workers
 
 
 async def count_groups(
-    connection: Connection, horizon: Horizon, rules: SweepRules, *, guarded: Iterable[str]
+    connection: Connection, horizon: Horizon, *, guarded: Iterable[str]
 ) -> dict[str, Group]:
     """The groups with overdue workers, and those `guarded`. Nobody is overdue until one timeout, at
     least the grace, was observed since the observation resumed."""
-    found = await connection.fetch(OVERDUE_GROUPS, *_overdue(horizon, rules))
+    found = await connection.fetch(OVERDUE_GROUPS, *msgspec.structs.astuple(horizon))
     groups = {
         row["group_name"]: Group(overdue=row["overdue"], draining=row["draining"]) for row in found
     }
-    window = max((row["longest_timeout"] for row in found), default=rules.minimum_timeout)
+    window = max((row["longest_timeout"] for row in found), default=0.0)
     groups |= {name: Group() for name in guarded if name not in groups}
     if not groups:
         return groups
@@ -99,23 +95,22 @@ OVERDUE_WORKERS = f"""
 WITH {OVERDUE}
 SELECT worker_id, group_name, last_heartbeat, deadline
   FROM overdue
- WHERE worker_id > $4 AND group_name <> ALL($5::text[])
+ WHERE worker_id > $3 AND group_name <> ALL($4::text[])
  ORDER BY worker_id
- LIMIT $6
+ LIMIT $5
 """
 
 
 async def overdue_workers(
     connection: Connection,
     horizon: Horizon,
-    rules: SweepRules,
     *,
     after: int = 0,
     but_of: Iterable[str] = (),
     limit: int,
 ) -> list[Overdue]:
     """By id, those greater than `after`, without the workers of some groups."""
-    given = (*_overdue(horizon, rules), after, list(but_of), limit)
+    given = (*msgspec.structs.astuple(horizon), after, list(but_of), limit)
     return [Overdue(*row) for row in await connection.fetch(OVERDUE_WORKERS, *given)]
 
 
@@ -126,23 +121,23 @@ SELECT worker_id, group_name, last_heartbeat, deadline
         SELECT *, row_number() OVER (PARTITION BY group_name ORDER BY deadline, worker_id) AS place
           FROM overdue
        ) AS placed
-  JOIN unnest($4::text[], $5::bigint[]) AS given (group_name, number) USING (group_name)
+  JOIN unnest($3::text[], $4::bigint[]) AS given (group_name, number) USING (group_name)
  WHERE place <= number
  ORDER BY worker_id
 """
 
 
 async def longest_silent(
-    connection: Connection, horizon: Horizon, rules: SweepRules, numbers: Mapping[str, int]
+    connection: Connection, horizon: Horizon, numbers: Mapping[str, int]
 ) -> list[Overdue]:
     """By id: of each group so many overdue workers, those that have been silent for longest."""
-    given = (*_overdue(horizon, rules), list(numbers), list(numbers.values()))
+    given = (*msgspec.structs.astuple(horizon), list(numbers), list(numbers.values()))
     return [Overdue(*row) for row in await connection.fetch(LONGEST_SILENT, *given)]
 
 
 ACTIVE_INSTANCES = """
 SELECT instance_id FROM server_instances
- WHERE worker_id = ANY($1::bigint[]) AND status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+ WHERE worker_id = ANY($1::bigint[]) AND is_active(status)
  ORDER BY instance_id
  LIMIT $2
 """
@@ -210,62 +205,57 @@ async def release_guard(connection: Connection, group: str) -> bool:
     return done.endswith(" 1")
 
 
-def _given(horizon: Horizon, rules: SweepRules) -> tuple[datetime, datetime, float, float, float]:
-    times = (rules.default_interval, rules.minimum_timeout, rules.grace)
-    return (horizon.observed_through, horizon.resumed_at, *times)
-
-
-# $1 observed_through, $2 resumed_at, $3 default interval, $4 minimum timeout, $5 grace.
-UNLISTED = """
-SELECT instance_id, worker_id, missing_since + timeout * interval '1 second' AS deadline
+# $1 observed_through, $2 resumed_at.
+UNLISTED = f"""
+SELECT instance_id, worker_id, silent_after(missing_since, timeout) AS deadline
   FROM (
         SELECT instance_id, worker_id, missing_since,
-               greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout,
+               timeout_seconds AS timeout,
                CASE WHEN rival_beat_at > rival_since THEN rival_beat_at END AS rival_beat_at
-          FROM server_instances JOIN workers USING (worker_id)
+          FROM server_instances JOIN worker_health USING (worker_id)
          WHERE missing_since IS NOT NULL
        ) AS missing
- WHERE missing_since + timeout * interval '1 second' < $1
-   AND coalesce(rival_beat_at + timeout * interval '1 second' < $1, true)
-   AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
-   AND instance_id > $6
+ WHERE silent_after(missing_since, timeout) < $1
+   AND coalesce(silent_after(rival_beat_at, timeout) < $1, true)
+   AND silent_after($2::timestamptz, greatest(timeout, {GRACE})) < $1
+   AND instance_id > $3
  ORDER BY instance_id
- LIMIT $7
+ LIMIT $4
 """
 
 # Materialized: else the limit makes the planner look through all active instances in their order.
-ABANDONED = """
+ABANDONED = f"""
 WITH abandoned AS MATERIALIZED (
     SELECT instance_id, worker_id
       FROM (
             SELECT instance_id, worker_id, greatest(workers.status_since,
                 server_instances.status_since) AS since,
-                   greatest(3 * coalesce(interval_seconds, $3::float8), $4::float8) AS timeout
-              FROM workers JOIN server_instances USING (worker_id)
-             WHERE workers.status IN ('LOST', 'COMPLETE', 'CRASHED')
-               AND server_instances.status IN ('CREATED', 'INITIALIZING', 'RUNNING')
+                   timeout_seconds AS timeout
+              FROM worker_health workers JOIN server_instances USING (worker_id)
+             WHERE is_inactive(workers.status)
+               AND is_active(server_instances.status)
            ) AS left_behind
-     WHERE since + timeout * interval '1 second' < $1
-       AND $2::timestamptz + greatest(timeout, $5::float8) * interval '1 second' < $1
+     WHERE silent_after(since, timeout) < $1
+       AND silent_after($2::timestamptz, greatest(timeout, {GRACE})) < $1
 )
-SELECT instance_id, worker_id FROM abandoned WHERE instance_id > $6 ORDER BY instance_id LIMIT $7
+SELECT instance_id, worker_id FROM abandoned WHERE instance_id > $3 ORDER BY instance_id LIMIT $4
 """
 
 
 async def unlisted_instances(
-    connection: Connection, horizon: Horizon, rules: SweepRules, *, after: int, limit: int
+    connection: Connection, horizon: Horizon, *, after: int, limit: int
 ) -> list[tuple[int, int, datetime]]:
     """Instance, worker and deadline of those that have been missing from the inventories for one
     timeout, by id and greater than `after`. While two lives of a worker beat, what one does not
     list may run on the other."""
-    found = await connection.fetch(UNLISTED, *_given(horizon, rules), after, limit)
+    found = await connection.fetch(UNLISTED, *msgspec.structs.astuple(horizon), after, limit)
     return [(row["instance_id"], row["worker_id"], row["deadline"]) for row in found]
 
 
 async def abandoned_instances(
-    connection: Connection, horizon: Horizon, rules: SweepRules, *, after: int, limit: int
+    connection: Connection, horizon: Horizon, *, after: int, limit: int
 ) -> list[tuple[int, int]]:
     """Instance and worker of those still active one timeout after their worker ended or was lost;
     likewise."""
-    found = await connection.fetch(ABANDONED, *_given(horizon, rules), after, limit)
+    found = await connection.fetch(ABANDONED, *msgspec.structs.astuple(horizon), after, limit)
     return [(row["instance_id"], row["worker_id"]) for row in found]

@@ -13,16 +13,11 @@ from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.status import Entity, Health, StatusType
 from manman_status.store.counting import KEPT
 from manman_status.store.health import (
-    HEALTH,
-    IS_ACTIVE,
     IS_BLIND,
-    IS_NOT_TERMINAL,
     IS_SWEPT,
-    IS_TERMINAL,
     OBSERVATION,
+    OBSERVATION_ITSELF,
     OBSERVED_THROUGH,
-    RESUMED_AT,
-    SLOWEST_QUEUE,
     Observation,
 )
 from manman_status.store.reads import observation_of
@@ -30,7 +25,6 @@ from manman_status.store.reads import observation_of
 if TYPE_CHECKING:
     import asyncpg
 
-    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
 AlertNumber: TypeAlias = tuple[str, Severity, AlertState, int]
@@ -111,7 +105,6 @@ ALERTS = """SELECT json_agg(json_build_array(rule, severity, state, number)) FRO
         WHERE resolved_at IS NULL AND part_of IS NULL GROUP BY rule, severity, state
     ) a"""
 
-IS_STANDING = f"{IS_NOT_TERMINAL} AND status <> '{StatusType.LOST}'"
 # As of the leader's last sweep. An overdue worker within the grace is late only.
 LATE = f"""late AS (
     SELECT group_name, count(*) FILTER (WHERE NOT is_overdue) AS late, count(*) FILTER (WHERE
@@ -119,17 +112,16 @@ LATE = f"""late AS (
         min(last_heartbeat) AS oldest
     FROM (
         SELECT group_name, last_heartbeat,
-            greatest(deadline, {RESUMED_AT} + greatest(timeout_seconds, $3::float8) * interval
-                '1 second')
-                < {OBSERVED_THROUGH} AS is_overdue
-        FROM late_workers
+            greatest(deadline, resumed_at + greatest(timeout_seconds, recovery_grace_seconds)
+                * interval '1 second') < {OBSERVED_THROUGH} AS is_overdue
+        FROM late_workers, observation, thresholds
     ) l GROUP BY group_name
 )"""
 BY_COUNTS = f"""{LATE},
 of_group AS (
-    SELECT group_name, coalesce(sum(number) FILTER (WHERE {IS_STANDING} AND has_beat), 0) AS
+    SELECT group_name, coalesce(sum(number) FILTER (WHERE is_active(status) AND has_beat), 0) AS
         watched,
-        coalesce(sum(number) FILTER (WHERE {IS_STANDING} AND NOT has_beat), 0) AS unwatched,
+        coalesce(sum(number) FILTER (WHERE is_active(status) AND NOT has_beat), 0) AS unwatched,
         coalesce(sum(number) FILTER (WHERE status = '{StatusType.LOST}'), 0) AS lost
     FROM kept WHERE entity = '{Entity.WORKER}' GROUP BY group_name
 ),
@@ -153,12 +145,12 @@ workers_counted AS (
 oldest AS (SELECT least((SELECT min(oldest) FROM late), oldest_heartbeat) AS at FROM sweeps WHERE id
     = 1)"""
 # While nobody sweeps. OFFSET 0: else PostgreSQL expects a group of each worker, and sorts them all.
-BY_ROWS = f"""workers_read AS (
+BY_ROWS = """workers_read AS (
     SELECT "group", health, count(*) AS number, min(last_heartbeat) FILTER (WHERE active) AS oldest
     FROM (
-        SELECT coalesce(labels ->> 'group', '') AS "group", last_heartbeat, {IS_ACTIVE} AS active,
-            {HEALTH} AS health
-        FROM workers WHERE {IS_NOT_TERMINAL} OFFSET 0
+        SELECT coalesce(labels ->> 'group', '') AS "group", last_heartbeat,
+            is_active(status) AS active, health
+        FROM worker_health WHERE has_not_ended(status) OFFSET 0
     ) w
     GROUP BY "group", health
 ),
@@ -169,21 +161,18 @@ oldest AS (SELECT min(oldest) AS at FROM workers_read)"""
 def fleet_query(columns: str, *, largest: int, worst: int, by_rows: bool = False) -> str:
     """The numbers of the fleet and of its largest and worst groups, with further columns; all of
     one moment."""
-    # Both are given the same parameters: those that are not needed have their types here.
     return f"""WITH {OBSERVATION},
-given AS (SELECT $1::float8, $2::float8),
 {KEPT},
 {BY_ROWS if by_rows else BY_COUNTS},
 {GROUPS.format(healthy=Health.HEALTHY, largest=largest, worst=worst)}
-SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, {SLOWEST_QUEUE}, {IS_SWEPT} AS
-    is_swept,
+SELECT {OBSERVATION_ITSELF}, {IS_SWEPT} AS is_swept,
     {GROUP_NUMBERS},
     (SELECT extract(epoch FROM as_of - at)::float8 FROM oldest) AS oldest_age,
     (SELECT coalesce(sum(number), 0)::bigint FROM kept WHERE entity = '{Entity.WORKER}' AND
-        {IS_ACTIVE})
+        is_active(status))
         AS active_workers,
     (SELECT coalesce(sum(number), 0)::bigint FROM kept WHERE entity = '{Entity.WORKER}' AND
-        {IS_TERMINAL})
+        is_terminal(status))
         AS terminated_workers,
     (SELECT json_object_agg(status, number) FROM kept WHERE entity = '{Entity.SERVER_INSTANCE}' AND
         number > 0)
@@ -194,14 +183,12 @@ SELECT as_of, lag_seconds, revision, epoch, clock_step, dropped_at, {SLOWEST_QUE
 FROM observed"""
 
 
-async def read_numbers(
-    connection: Connection, queries: tuple[str, str], *, timeouts: Timeouts
-) -> asyncpg.Record:
+async def read_numbers(connection: Connection, queries: tuple[str, str]) -> asyncpg.Record:
     """Of a query by counts and the same by rows: by counts as long as a leader sweeps, which knows
     who is late."""
-    (row,) = await connection.fetch(queries[0], *timeouts.values)
+    (row,) = await connection.fetch(queries[0])
     if not row["is_swept"]:
-        (row,) = await connection.fetch(queries[1], *timeouts.values)
+        (row,) = await connection.fetch(queries[1])
     return row
 
 
@@ -213,8 +200,8 @@ FLEET = (
 )
 
 
-async def read_fleet(connection: Connection, *, timeouts: Timeouts) -> Fleet:
-    row = await read_numbers(connection, FLEET, timeouts=timeouts)
+async def read_fleet(connection: Connection) -> Fleet:
+    row = await read_numbers(connection, FLEET)
     return Fleet(
         active_workers=row["active_workers"],
         active_by_health=row["active_by_health"] or {},

@@ -60,10 +60,10 @@ FROM workers WHERE worker_id = $1"""
 
 
 async def read_worker_uptime(
-    connection: Connection, worker_id: int, *, window_seconds: float, blind_after_seconds: float
+    connection: Connection, worker_id: int, *, window_seconds: float
 ) -> Uptime:
     """Raises UnknownWorker."""
-    window, observation = await _read_window(connection, window_seconds, blind_after_seconds)
+    window, observation = await _read_window(connection, window_seconds)
     row = await connection.fetchrow(WORKER_CHANGES, worker_id, window.begin)
     if row is None:
         raise UnknownWorker(worker_id=worker_id)
@@ -116,11 +116,11 @@ SELECT
 
 
 async def read_fleet_uptime(
-    connection: Connection, group: str | None, *, window_seconds: float, blind_after_seconds: float
+    connection: Connection, group: str | None, *, window_seconds: float
 ) -> Uptime:
     """Sum up the uptime of all workers, or of one group; the empty group is that of the workers
     without one."""
-    window, observation = await _read_window(connection, window_seconds, blind_after_seconds)
+    window, observation = await _read_window(connection, window_seconds)
     figures, workers = Figures(), None
     for _ in range(MOST_TRIES):
         if (plan := await _plan(connection, window)) is None:
@@ -348,8 +348,6 @@ def _by_day(found: Mapping[str, int] | None) -> dict[date, int]:
     return {date.fromisoformat(day): at for day, at in sorted((found or {}).items())}
 
 
-async def _read_window(
-    connection: Connection, window_seconds: float, blind_after_seconds: float
-) -> tuple[Window, Observation]:
-    (row,) = await connection.fetch(WINDOW, window_seconds, blind_after_seconds)
+async def _read_window(connection: Connection, window_seconds: float) -> tuple[Window, Observation]:
+    (row,) = await connection.fetch(WINDOW, window_seconds)
     return window_of(row), observation_of(row)

@@ -45,16 +45,16 @@ def microseconds(time: str) -> str:
     return f"(extract(epoch FROM {time}) * 1000000)::bigint"
 
 
-# $1 is the length of the window, $2 from when on a gap blinds, in seconds. The last gap is not
-# over.
+BLIND_AFTER = "(SELECT blind_after_seconds FROM thresholds)"
+# $1 is the length of the window in seconds. The last gap is not over.
 WINDOW_COLUMNS = f"""
     {microseconds("now() - make_interval(secs => $1)")} AS begins, {microseconds("now()")} AS ends,
     ARRAY(
-        SELECT ARRAY[{microseconds("began_at + make_interval(secs => $2)")},
+        SELECT ARRAY[{microseconds("began_at + make_interval(secs => {BLIND_AFTER})")},
             {microseconds("ended_at")}]
         FROM observation_gaps WHERE ended_at > now() - make_interval(secs => $1)
         UNION ALL
-        SELECT ARRAY[{microseconds("observed_through + make_interval(secs => $2)")},
+        SELECT ARRAY[{microseconds("observed_through + make_interval(secs => {BLIND_AFTER})")},
             {microseconds("now()")}]
         WHERE observed_through IS NOT NULL
     ) AS blind"""
@@ -65,11 +65,9 @@ def window_of(row: asyncpg.Record) -> Window:
     return Window(row["begins"], row["ends"], map(tuple, row["blind"]))
 
 
-async def read_window(
-    connection: Connection, seconds: float, *, blind_after_seconds: float
-) -> Window:
+async def read_window(connection: Connection, seconds: float) -> Window:
     """The last so many seconds, and when they were blind."""
-    (row,) = await connection.fetch(WINDOW, seconds, blind_after_seconds)
+    (row,) = await connection.fetch(WINDOW, seconds)
     return window_of(row)
 
 

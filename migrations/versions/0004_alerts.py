@@ -1,4 +1,4 @@
-"""alerts, silences, what was told of them, and the trace of a transition"""
+"""alerts, silences, notifications, and the trace of a transition"""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def _unwatched(row: str) -> str:
 
 
 def _function(name: str, body: str) -> str:
-    """As its owner: whoever may write the rows need not be granted the counts."""
+    """Run as the owner: roles that write the rows need no right to the counts."""
     return f"""CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET
         search_path FROM CURRENT
         AS $$ BEGIN {body} RETURN NULL; END $$"""
@@ -80,9 +80,8 @@ FUNCTIONS = {
         ) changed GROUP BY status HAVING sum(step) <> 0;"""
     ),
 }
-# A worker's row is updated with each heartbeat: for each row, then, since a trigger for the
-# statement is given all rows of it. Those that neither begin nor stop to count as something are
-# passed over in C.
+# Each heartbeat updates a worker's row. A trigger for each statement would receive all those rows;
+# a trigger for each row has a WHEN clause, by which PostgreSQL skips them without a call.
 TRIGGERS = (
     """CREATE TRIGGER count_new_workers AFTER INSERT ON workers REFERENCING NEW TABLE AS new_rows
         FOR EACH STATEMENT EXECUTE FUNCTION count_new_workers()""",
@@ -119,7 +118,7 @@ FILL = (
 
 
 def _count() -> list[sa.Column[object]]:
-    """And the number."""
+    """The columns of `_of`, and the number."""
     kinds = (sa.Text(), sa.Text(), sa.Text(), sa.Boolean(), sa.Boolean(), sa.BigInteger())
     return [
         sa.Column(name, kind, nullable=False)

@@ -17,7 +17,7 @@ down_revision = "0011"
 branch_labels = None
 depends_on = None
 
-# As its owner: whoever may write the rows need not be granted the moves.
+# Run as the owner: roles that write the rows need no right to the moves.
 NOTE_MOVE = """
 CREATE FUNCTION note_uptime_move() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path
     FROM CURRENT AS $$

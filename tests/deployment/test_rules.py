@@ -20,7 +20,6 @@ from manman_status.api.metrics import fleet_families, http_metrics
 from manman_status.processor.statistics import Statistics
 from manman_status.store.measured import Measured
 from tests.deployment.chart import render
-from tests.integration.api.test_health import TIMEOUTS
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "monitoring/rules.yaml"
@@ -112,7 +111,7 @@ def exposed() -> Any:
     found |= {"process_cpu_seconds_total": set(), "process_resident_memory_bytes": set()}
     found |= {f"{http_metrics.prefix}_requests_total": OF_REQUESTS}
     found |= {f"{http_metrics.prefix}_request_duration_seconds_bucket": {*OF_REQUESTS, "le"}}
-    for family in fleet_families(measured, TIMEOUTS):
+    for family in fleet_families(measured):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found

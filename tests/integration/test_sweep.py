@@ -12,9 +12,10 @@ import asyncpg
 import pytest
 
 from manman_status.domain.guard import GuardRules
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.rows import Rows, ServerInstance, Worker
 from manman_status.domain.status import INFERRED, Reason, StatusType
-from manman_status.domain.sweep import Horizon, SweepRules, sweep
+from manman_status.domain.sweep import Horizon, SweepRules
 from manman_status.leadership import LEASE, Leadership
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.statistics import Statistics
@@ -24,11 +25,10 @@ from manman_status.store.sweep import read_guards
 from manman_status.store.writes import lock_instances, lock_workers, store_rows, transaction_time
 from tests.builders import START
 from tests.kinds import FetchRows
+from tests.model.sweep import sweep
 
 RULES = SweepRules(
-    default_interval=10,
-    minimum_timeout=15,
-    grace=30,
+    thresholds=Thresholds(),
     guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
 )
 WORKERS = 60

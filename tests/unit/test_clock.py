@@ -13,8 +13,9 @@ from manman_status.domain.alerts.judgement import judge
 from manman_status.domain.alerts.scene import Scene
 from manman_status.domain.clock import ClockReading, ClockStep, step_between
 from manman_status.domain.fleet import ObservationState
-from manman_status.domain.liveness import observation_state
+from manman_status.domain.liveness import Thresholds
 from tests.builders import START
+from tests.model.health import observation_state
 
 HOUR = 3600.0
 
@@ -89,9 +90,7 @@ def test_the_first_reading_of_all_finds_a_step_back_and_no_step_forward() -> Non
 
 def test_after_a_step_the_state_is_never_ok() -> None:
     def state(lag_seconds: Any) -> Any:
-        return observation_state(
-            lag_seconds, degraded_after_seconds=5, blind_after_seconds=30, is_doubtful=True
-        )
+        return observation_state(lag_seconds, Thresholds(), is_doubtful=True)
 
     assert [state(0.2), state(6), state(31)] == [
         ObservationState.DEGRADED,

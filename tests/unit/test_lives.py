@@ -18,14 +18,16 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStatusReported,
     WorkerStopped,
+    microseconds,
 )
 from manman_status.domain.guard import GuardRules
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import ACTIVE, Reason, StatusType
-from manman_status.domain.sweep import Horizon, SweepRules, sweep
-from manman_status.domain.workers import microseconds
+from manman_status.domain.sweep import Horizon, SweepRules
 from tests.builders import START, heartbeat, inventory
+from tests.model.sweep import sweep
 from tests.unit.test_merge import events as any_events
 
 NOW = microseconds(START)
@@ -34,7 +36,8 @@ DAY = 86_400_000_000
 INTERVAL = 5
 TIMEOUT = 15
 RULES = SweepRules(
-    default_interval=10, minimum_timeout=TIMEOUT, grace=1, guard=GuardRules(99, 100, 1, 10)
+    thresholds=Thresholds(minimum_timeout_seconds=TIMEOUT, recovery_grace_seconds=1),
+    guard=GuardRules(99, 100, 1, 10),
 )
 
 

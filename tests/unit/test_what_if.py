@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from manman_status.domain.guard import GuardRules
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
 from manman_status.lab.recording.lines import gap_line, message_line
 from manman_status.lab.recording.what_if import Verdict, collect, conclude
@@ -16,9 +17,7 @@ from manman_status.reporter.messages import Incarnation
 from tests.builders import START
 
 RULES = SweepRules(
-    default_interval=10,
-    minimum_timeout=15,
-    grace=30,
+    thresholds=Thresholds(),
     guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
 )
 NEVER_HELD = msgspec.structs.replace(RULES, guard=msgspec.structs.replace(RULES.guard, percent=100))
@@ -125,12 +124,12 @@ def test_a_start_that_comes_late_begins_no_new_life() -> None:
 
 @pytest.mark.parametrize(("timeout", "lost"), [(5, 1), (15, 1), (23, 0), (60, 0)])
 def test_a_longer_timeout_spares_who_is_silent_for_a_shorter_time(timeout: Any, lost: Any) -> None:
-    rules = msgspec.structs.replace(RULES, minimum_timeout=timeout)
+    rules = msgspec.structs.replace(RULES, thresholds=Thresholds(minimum_timeout_seconds=timeout))
     assert len(found(*STEADY, beats(9, (0, 50), (70, 200)), rules=rules).losses) == lost
 
 
 def test_three_intervals_are_always_waited_for() -> None:
-    rules = msgspec.structs.replace(RULES, minimum_timeout=1)
+    rules = msgspec.structs.replace(RULES, thresholds=Thresholds(minimum_timeout_seconds=1))
     outcome = found(*STEADY, beats(9, (0, 60), interval=20.0), rules=rules)
     assert outcome.delays()[0] > 60
 

@@ -15,12 +15,11 @@ from manman_status.api.readings import Reading
 from manman_status.domain.alerts.alert import AlertState, Severity
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health
-from manman_status.store.health import Doubt, Observation, doubt_about, state_of
+from manman_status.store.health import Doubt, Observation
 from manman_status.store.measured import read_measured
 
 if TYPE_CHECKING:
     from manman_status.api.database import Database
-    from manman_status.store.health import Timeouts
     from manman_status.store.pool import Connection
 
 GUARDS_SHOWN = 10
@@ -54,9 +53,9 @@ class Bar(msgspec.Struct, frozen=True):
 BarReading: TypeAlias = NamedDependency[SkipValidation[Reading[Bar]]]
 
 
-async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
+async def read_bar(connection: Connection) -> Bar:
     """Read the numbers of the workers that have not ended."""
-    measured = await read_measured(connection, timeouts=timeouts)
+    measured = await read_measured(connection)
     groups: dict[str, Counter[Health]] = {}
     for name, health, number in measured.workers:
         groups.setdefault(name, Counter())[Health(health)] = number
@@ -65,10 +64,10 @@ async def read_bar(connection: Connection, timeouts: Timeouts) -> Bar:
         if alert_state == AlertState.OPEN:
             alerts[Severity(severity)] += number
     observation, shown_guards = measured.observation, measured.guards[:GUARDS_SHOWN]
-    state = state_of(observation, timeouts)
+    state = observation.state
     return Bar(
         state=state,
-        text=_text(state, observation, doubt_about(observation, timeouts)),
+        text=_text(state, observation, observation.doubt),
         healths=Counter(
             {Health(health): number for health, number in measured.active_by_health.items()}
         ),
@@ -118,6 +117,6 @@ def bar_reading(database: Database, *, keep_seconds: float) -> Reading[Bar]:
     """Shared by all who have a page open: each asks for it every other second."""
 
     def ask(connection: Connection) -> Awaitable[Bar]:
-        return read_bar(connection, database.timeouts)
+        return read_bar(connection)
 
     return Reading(database, ask, key="bar", times=4, at_least_seconds=keep_seconds)

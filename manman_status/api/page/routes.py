@@ -21,7 +21,6 @@ from manman_status.api.responses import ServerInstance, Transition, Worker
 from manman_status.domain.status import Health
 from manman_status.store.details import Detail, get_worker
 from manman_status.store.feed import Position
-from manman_status.store.health import Timeouts, state_of
 from manman_status.store.page_reads import HEALTHS, REASONS, STATUSES, Day, read_day, read_fleet_map
 from manman_status.store.uptime import read_worker_uptime
 
@@ -59,9 +58,7 @@ async def groups(bar: BarReading) -> HTMXTemplate:
 
 
 @get("/page/map.json")
-async def fleet_map(
-    request: HTMXRequest, answers: NamedDependency[Answers], timeouts: NamedDependency[Timeouts]
-) -> Answer:
+async def fleet_map(request: HTMXRequest, answers: NamedDependency[Answers]) -> Answer:
     """`groups` as in `FleetMap`, with the names that its letters stand for; `next` is where the
     next piece begins."""
     asked = Asked(request, "group", "health", "after")
@@ -72,16 +69,14 @@ async def fleet_map(
     )
 
     async def ask(connection: Connection) -> Answer:
-        found = await read_fleet_map(
-            connection, after=after, group=group, health=health, timeouts=timeouts
-        )
+        found = await read_fleet_map(connection, after=after, group=group, health=health)
         observation = found.observation
         lasting = msgspec.json.encode(
             {
                 "healths": HEALTHS,
                 "statuses": STATUSES,
                 "reasons": REASONS,
-                "state": state_of(observation, timeouts),
+                "state": observation.state,
                 "revision": observation.revision,
                 "epoch": observation.epoch,
                 "groups": msgspec.Raw(found.groups.encode()),
@@ -96,16 +91,14 @@ async def fleet_map(
 
 @get("/page/workers/{worker_id:str}/why", media_type=MediaType.TEXT)
 async def why(database: NamedDependency[Database], worker_id: PathId) -> str:
-    ask = partial(get_worker, worker_id=worker_id, timeouts=database.timeouts)
+    ask = partial(get_worker, worker_id=worker_id)
     detail = await database.read(ask, key=("why", worker_id))
     return worker_why(msgspec.json.decode(detail.item, type=Worker), detail.observation.as_of)
 
 
 @get("/page/workers/{worker_id:str}/day.json")
 async def day(database: NamedDependency[Database], worker_id: PathId) -> Day:
-    ask = partial(
-        read_day, worker_id=worker_id, blind_after_seconds=database.timeouts.blind_after_seconds
-    )
+    ask = partial(read_day, worker_id=worker_id)
     return await database.read(ask, key=("day", worker_id))
 
 
@@ -118,15 +111,13 @@ async def worker(
     worker_id: PathId,
 ) -> HTMXTemplate:
     """One worker, and its uptime as far back as changes are kept."""
-    timeouts = database.timeouts
 
     async def ask(connection: Connection) -> tuple[Detail, Figures]:
-        detail = await get_worker(connection, worker_id, timeouts=timeouts)
+        detail = await get_worker(connection, worker_id)
         uptime = await read_worker_uptime(
             connection,
             worker_id,
             window_seconds=retention.total_seconds(),
-            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return detail, uptime.figures
 

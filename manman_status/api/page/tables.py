@@ -72,9 +72,7 @@ async def workers(
         labels=parse_labels(asked.text("group"), () if label is None else (label,)),
     )
     after = read_cursor(asked.cursor, "workers", filters)
-    ask = partial(
-        list_workers, filters=filters, after=after, limit=ROWS, timeouts=database.timeouts
-    )
+    ask = partial(list_workers, filters=filters, after=after, limit=ROWS)
     return await _table(
         request, database, bar, "workers", ask, asked=asked, filters=filters, shape=Worker
     )

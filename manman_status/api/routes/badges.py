@@ -16,7 +16,6 @@ from manman_status.api.parameters import BADGE_WINDOWS, BadgeWindow, PathId, one
 from manman_status.api.responses import documented, overall_of
 from manman_status.domain.status import Health
 from manman_status.store.details import get_worker
-from manman_status.store.health import Timeouts
 from manman_status.store.system_reads import read_fleet
 from manman_status.store.uptime import Uptime, read_fleet_uptime, read_worker_uptime
 
@@ -34,7 +33,6 @@ class _Healthy(msgspec.Struct):
 async def fleet_badge(
     request: Request[Any, Any, Any],
     answers: NamedDependency[Answers],
-    timeouts: NamedDependency[Timeouts],
     retention: NamedDependency[timedelta],
     window: BadgeWindow = None,
 ) -> Answer:
@@ -43,8 +41,8 @@ async def fleet_badge(
 
     async def ask(connection: Connection) -> Answer:
         if length is None:
-            fleet = await read_fleet(connection, timeouts=timeouts)
-            status = overall_of(fleet, timeouts)
+            fleet = await read_fleet(connection)
+            status = overall_of(fleet)
             return badge_answer(
                 "fleet", status, COLOURS[status], lag_seconds=fleet.observation.lag_seconds
             )
@@ -52,7 +50,6 @@ async def fleet_badge(
             connection,
             None,
             window_seconds=length.total_seconds(),
-            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return _uptime("fleet", f"{window}", found)
 
@@ -67,7 +64,6 @@ async def fleet_badge(
 async def worker_badge(
     request: Request[Any, Any, Any],
     answers: NamedDependency[Answers],
-    timeouts: NamedDependency[Timeouts],
     retention: NamedDependency[timedelta],
     worker_id: PathId,
     window: BadgeWindow = None,
@@ -77,7 +73,7 @@ async def worker_badge(
 
     async def ask(connection: Connection) -> Answer:
         if length is None:
-            detail = await get_worker(connection, worker_id, timeouts=timeouts)
+            detail = await get_worker(connection, worker_id)
             health = msgspec.json.decode(detail.item, type=_Healthy).health
             return badge_answer(
                 name, health, COLOURS[health], lag_seconds=detail.observation.lag_seconds
@@ -86,7 +82,6 @@ async def worker_badge(
             connection,
             worker_id,
             window_seconds=length.total_seconds(),
-            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return _uptime(name, f"{window}", found)
 

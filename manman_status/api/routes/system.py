@@ -20,7 +20,6 @@ from manman_status.api.responses import (
     past_system_answer,
     system_answer,
 )
-from manman_status.store.health import Timeouts
 from manman_status.store.past import read_fleet_at
 from manman_status.store.system_reads import read_fleet
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 async def system(
     request: Request[Any, Any, Any],
     answers: NamedDependency[Answers],
-    timeouts: NamedDependency[Timeouts],
     past: NamedDependency[Past],
     at: At = None,
 ) -> Answer:
@@ -46,7 +44,7 @@ async def system(
 
     async def ask(connection: Connection) -> Answer:
         if time is None:
-            return system_answer(await read_fleet(connection, timeouts=timeouts), timeouts)
+            return system_answer(await read_fleet(connection))
         moment = await past.look_back(connection, time)
         return past_system_answer(await read_fleet_at(connection, moment), moment)
 

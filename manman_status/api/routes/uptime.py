@@ -24,7 +24,6 @@ from manman_status.api.uptime_responses import (
     fleet_uptime_answer,
     worker_uptime_answer,
 )
-from manman_status.store.health import Timeouts
 from manman_status.store.uptime import read_fleet_uptime, read_worker_uptime
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 async def fleet_uptime(
     request: Request[Any, Any, Any],
     answers: NamedDependency[Answers],
-    timeouts: NamedDependency[Timeouts],
     retention: NamedDependency[timedelta],
     group: GroupOfWorkers = None,
     window: UptimeWindow = None,
@@ -50,7 +48,6 @@ async def fleet_uptime(
             connection,
             group,
             window_seconds=seconds,
-            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return fleet_uptime_answer(found, group=group)
 
@@ -65,7 +62,6 @@ async def fleet_uptime(
 async def worker_uptime(
     request: Request[Any, Any, Any],
     answers: NamedDependency[Answers],
-    timeouts: NamedDependency[Timeouts],
     retention: NamedDependency[timedelta],
     worker_id: PathId,
     window: UptimeWindow = None,
@@ -78,7 +74,6 @@ async def worker_uptime(
             connection,
             worker_id,
             window_seconds=seconds,
-            blind_after_seconds=timeouts.blind_after_seconds,
         )
         return worker_uptime_answer(found, worker_id)
 

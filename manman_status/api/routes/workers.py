@@ -33,7 +33,6 @@ from manman_status.api.responses import (
     page_answer,
 )
 from manman_status.store.details import get_worker
-from manman_status.store.health import Timeouts
 from manman_status.store.past import get_worker_at, list_workers_at
 from manman_status.store.reads import WorkerFilters, list_workers
 
@@ -53,7 +52,6 @@ KIND = "workers"
 async def workers(
     request: Request[Any, Any, Any],
     answers: NamedDependency[Answers],
-    timeouts: NamedDependency[Timeouts],
     past: NamedDependency[Past],
     health: QueryHealth = None,
     status: QueryStatus = None,
@@ -75,9 +73,7 @@ async def workers(
     async def ask(connection: Connection) -> Answer:
         page: Page | PastPage
         if time is None:
-            page = await list_workers(
-                connection, filters, after=after, limit=limit, timeouts=timeouts
-            )
+            page = await list_workers(connection, filters, after=after, limit=limit)
         else:
             moment = await past.look_back(connection, time)
             page = await list_workers_at(connection, filters, moment, after=after, limit=limit)
@@ -94,7 +90,6 @@ async def workers(
 async def worker(
     request: Request[Any, Any, Any],
     answers: NamedDependency[Answers],
-    timeouts: NamedDependency[Timeouts],
     past: NamedDependency[Past],
     worker_id: PathId,
     at: At = None,
@@ -105,7 +100,7 @@ async def worker(
 
     async def ask(connection: Connection) -> Answer:
         if time is None:
-            return detail_answer(await get_worker(connection, worker_id, timeouts=timeouts))
+            return detail_answer(await get_worker(connection, worker_id))
         moment = await past.look_back(connection, time)
         return detail_answer(await get_worker_at(connection, worker_id, moment))
 

@@ -21,13 +21,13 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStatusReported,
     WorkerStopped,
+    microseconds,
 )
 from manman_status.domain.guard import GuardState
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Patience, Receipt, Rows
 from manman_status.domain.status import Entity, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules, deadline, sweep_workers, watched
-from manman_status.domain.workers import microseconds
 from manman_status.lab.recording.lines import Line
 from manman_status.wire.inbound import decode
 
@@ -158,7 +158,9 @@ def conclude(recorded: Recorded, rules: SweepRules, *, standstill_seconds: float
     watch = _Watch(recorded, rules, began=recorded.began)
     gaps = iter(recorded.gaps)
     gap = next(gaps, None)
-    patience = Patience(rules.default_interval, rules.minimum_timeout)
+    patience = Patience(
+        rules.thresholds.default_interval_seconds, rules.thresholds.minimum_timeout_seconds
+    )
     order = 0
     for at, event in recorded.events:
         while gap is not None and gap[1] <= at:
@@ -210,7 +212,7 @@ class _Watch:
         """Before which no sweep can find anything, whoever beats until then."""
         if self._guards:
             return self._now
-        soonest = self._now + timedelta(seconds=self._rules.minimum_timeout)
+        soonest = self._now + timedelta(seconds=self._rules.thresholds.minimum_timeout_seconds)
         deadlines = (
             deadline(worker, self._rules) for worker in watched(self.rows.workers.values())
         )

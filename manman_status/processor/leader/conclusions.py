@@ -21,7 +21,7 @@ from manman_status.domain.conclusions import crash_missing, lose_instance, lose_
 from manman_status.domain.guard import GuardState
 from manman_status.domain.rows import Evidence, Rows
 from manman_status.domain.status import ACTIVE, Entity, StatusType
-from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.domain.sweep import Horizon
 from manman_status.leadership import LEASE
 from manman_status.processor.statistics import Statistics
 from manman_status.store.lateness import forget_lost
@@ -71,14 +71,12 @@ class Conclusions:
         connection: Connection,
         token: int,
         horizon: Horizon,
-        rules: SweepRules,
         statistics: Statistics,
         wake: Callable[[], None],
     ) -> None:
         self.horizon = horizon
         self._connection = connection
         self.token = token
-        self._rules = rules
         self._statistics = statistics
         self._wake = wake
 
@@ -151,7 +149,7 @@ class Conclusions:
     async def lose_abandoned(self) -> None:
         after = 0
         while found := await abandoned_instances(
-            self._connection, self.horizon, self._rules, after=after, limit=INSTANCES_AT_ONCE
+            self._connection, self.horizon, after=after, limit=INSTANCES_AT_ONCE
         ):
             await self._lose_abandoned(found)
             after = found[-1][0]
@@ -178,7 +176,7 @@ class Conclusions:
     async def crash_unlisted(self) -> None:
         after = 0
         while found := await unlisted_instances(
-            self._connection, self.horizon, self._rules, after=after, limit=INSTANCES_AT_ONCE
+            self._connection, self.horizon, after=after, limit=INSTANCES_AT_ONCE
         ):
             await self._crash_unlisted(found)
             after = found[-1][0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from time import perf_counter
 
-from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.domain.liveness import Thresholds
+from manman_status.domain.sweep import Horizon
 from manman_status.leadership import LEASE
 from manman_status.store.lateness import Scanned, add_late, forget_late, note_swept, scan_workers
 from manman_status.store.leases import check_lease
@@ -40,8 +41,8 @@ class Lateness:
     deadline can have passed; and, where that costs little, each time: a worker that is new may
     promise more heartbeats than all others."""
 
-    def __init__(self, rules: SweepRules) -> None:
-        self._rules = rules
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._thresholds = thresholds
         self._scan_from: datetime | None = None
         self._pace = Pace()
         self.looked_at = 0.0
@@ -66,7 +67,7 @@ class Lateness:
         while True:
             async with connection.transaction():
                 await check_lease(connection, LEASE, token)
-                forgotten = await forget_late(connection, horizon, self._rules, limit=ROWS_AT_ONCE)
+                forgotten = await forget_late(connection, horizon, limit=ROWS_AT_ONCE)
             if forgotten.late_from is not None and self._scan_from is not None:
                 self._scan_from = min(self._scan_from, forgotten.late_from)
             if forgotten.workers < ROWS_AT_ONCE:
@@ -81,20 +82,20 @@ class Lateness:
 
     async def _scan(self, connection: Connection, token: int, horizon: Horizon) -> Scanned:
         begun = perf_counter()
-        scanned = await scan_workers(connection, self._rules)
+        scanned = await scan_workers(connection)
         self._pace.done(begun=begun)
         if scanned.late_from is not None and scanned.late_from < horizon.observed_through:
             after: int | None = 0
             while after is not None:
                 async with connection.transaction():
                     await check_lease(connection, LEASE, token)
-                    added = await add_late(
-                        connection, horizon, self._rules, after=after, limit=ROWS_AT_ONCE
-                    )
+                    added = await add_late(connection, horizon, after=after, limit=ROWS_AT_ONCE)
                 after = added.last_id if added.workers == ROWS_AT_ONCE else None
         # A worker that the scan did not see, or saw with a longer interval, is overdue after the
         # smallest timeout.
-        latest = horizon.observed_through + timedelta(seconds=self._rules.minimum_timeout)
+        latest = horizon.observed_through + timedelta(
+            seconds=self._thresholds.minimum_timeout_seconds
+        )
         self._scan_from = min(
             latest, scanned.late_from or latest
         )  # in the past when it hid the next ones

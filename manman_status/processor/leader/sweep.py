@@ -25,6 +25,7 @@ import structlog
 
 from manman_status.backoff import Backoff
 from manman_status.domain.guard import Group, GuardState, Verdict, judge_groups
+from manman_status.domain.liveness import differing
 from manman_status.domain.sweep import Horizon, SweepRules
 from manman_status.errors import describe
 from manman_status.leadership import LEASE, Leadership
@@ -43,6 +44,7 @@ from manman_status.store.sweep import (
     read_guards,
     read_horizon,
 )
+from manman_status.store.thresholds import write_thresholds
 from manman_status.store.writes import RowAppeared
 
 log = structlog.get_logger()
@@ -71,7 +73,7 @@ class Sweeper:
         self._interval_seconds = interval_seconds
         self._wake = wake
         self._statistics = statistics
-        self._lateness = Lateness(rules)
+        self._lateness = Lateness(rules.thresholds)
         self._abandoned = Pace()
         self._swept_with = 0
         self._clock_steps = 0
@@ -104,14 +106,13 @@ class Sweeper:
             self._swept_with = token
             self._lateness.distrust()
             self._abandoned.hurry()
+            await self._write_thresholds(token)
         async with self._pool.acquire() as connection:
             await self._settle_clock(connection, token)
             horizon = await read_horizon(connection)
             if horizon is None:
                 return
-            conclusions = Conclusions(
-                connection, token, horizon, self._rules, self._statistics, self._wake
-            )
+            conclusions = Conclusions(connection, token, horizon, self._statistics, self._wake)
             await self._add_up(connection, token)
             await self._lateness.look(connection, token, horizon)
             await self._judge(connection, conclusions, await read_guards(connection))
@@ -120,6 +121,14 @@ class Sweeper:
                 await conclusions.lose_abandoned()
                 self._abandoned.done(begun=begun)
             await conclusions.crash_unlisted()
+
+    async def _write_thresholds(self, token: int) -> None:
+        """Let everybody read by this processor's settings."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await check_lease(connection, LEASE, token)
+            before = await write_thresholds(connection, self._rules.thresholds)
+        if before is not None:
+            log.info("thresholds_changed", **differing(before, self._rules.thresholds))
 
     async def _settle_clock(self, connection: Connection, token: int) -> None:
         """Bring the times in the rows along when the database's clock has stepped, before anything
@@ -149,7 +158,7 @@ class Sweeper:
         self, connection: Connection, conclusions: Conclusions, guards: Mapping[str, GuardState]
     ) -> None:
         horizon = conclusions.horizon
-        groups = await count_groups(connection, horizon, self._rules, guarded=guards)
+        groups = await count_groups(connection, horizon, guarded=guards)
         verdicts = judge_groups(
             groups, guards, observed=horizon.observed_through, rules=self._rules.guard
         )
@@ -174,19 +183,16 @@ class Sweeper:
         verdicts: Mapping[str, Verdict],
     ) -> AsyncIterator[list[Overdue]]:
         """Pieces of those to mark LOST now, in the order of their ids within a kind of verdict."""
-        rules = self._rules
         losing = {name: verdict.lose for name, verdict in verdicts.items() if verdict.lose}
         some = {name: number for name, number in losing.items() if number < groups[name].overdue}
         whole = losing.keys() - some.keys()
         if some:
-            for piece in pieces(
-                await longest_silent(connection, horizon, rules, some), WORKERS_AT_ONCE
-            ):
+            for piece in pieces(await longest_silent(connection, horizon, some), WORKERS_AT_ONCE):
                 yield piece
         held, after = sorted(verdicts.keys() - whole), 0
         while whole:
             piece = await overdue_workers(
-                connection, horizon, rules, after=after, but_of=held, limit=WORKERS_AT_ONCE
+                connection, horizon, after=after, but_of=held, limit=WORKERS_AT_ONCE
             )
             # A worker whose group has changed since was not judged in this one.
             yield [worker for worker in piece if worker.group in whole]

@@ -24,13 +24,10 @@ class UptimeDays:
     """Each piece is a transaction under the lease: whoever leads next goes on with what is
     there."""
 
-    def __init__(
-        self, pool: Pool, leadership: Leadership, *, retention_days: int, blind_after_seconds: float
-    ) -> None:
+    def __init__(self, pool: Pool, leadership: Leadership, *, retention_days: int) -> None:
         self._pool = pool
         self._leadership = leadership
         self._retention_days = retention_days
-        self._blind_after_seconds = blind_after_seconds
 
     async def run(self) -> None:
         backoff = Backoff()
@@ -59,7 +56,5 @@ class UptimeDays:
         async with self._pool.acquire() as connection, connection.transaction():
             await check_lease(connection, LEASE, token)
             seconds = (self._retention_days + 1) * 86_400.0
-            window = await read_window(
-                connection, seconds, blind_after_seconds=self._blind_after_seconds
-            )
+            window = await read_window(connection, seconds)
             return await make_some(connection, window, retention_days=self._retention_days)

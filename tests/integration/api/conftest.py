@@ -15,6 +15,7 @@ import pytest
 from manman_status.api.app import create_app
 from manman_status.settings import Settings
 from manman_status.store.pool import Connection, create_pool
+from tests.conftest import thresholds_of, write_thresholds
 
 
 class Rows:
@@ -151,6 +152,8 @@ UNHURRIED = {"degraded_after_seconds": 500, "blind_after_seconds": 3000}
 
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    if thresholds := thresholds_of(settings):
+        await write_thresholds(settings["database_url"], thresholds)
     app = create_app(
         Settings(**({"answer_cache_ms": 0, "database_timeout_seconds": 60} | settings))
     )

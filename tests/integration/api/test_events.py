@@ -81,7 +81,7 @@ async def counting(database: str) -> AsyncIterator[CountingDatabase]:
     async with create_pool(
         database, application="test", size=3, timeout_seconds=5, read_only=True
     ) as pool:
-        yield CountingDatabase(pool, Outage(), timeout_seconds=5, timeouts=None)  # type: ignore[arg-type]
+        yield CountingDatabase(pool, Outage(), timeout_seconds=5)
 
 
 @asynccontextmanager

@@ -229,7 +229,6 @@ async def test_the_numbers_of_a_past_time_are_those_of_its_lists(rows: Rows) -> 
             rows.connection,
             rows.ago(hour * 3600),
             retention=timedelta(days=30),
-            blind_after_seconds=30,
         )
         fleet = await read_fleet_at(rows.connection, moment)
         for status in StatusType:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from manman_status.domain.fleet import ObservationState
-from manman_status.domain.guard import GuardRules
-from manman_status.domain.liveness import deadline, health, observation_state
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import Health, StatusType
-from manman_status.domain.sweep import SweepRules
-from manman_status.store.health import Timeouts
 from manman_status.store.lateness import add_late, forget_late, note_swept, scan_workers
 from manman_status.store.reads import WorkerFilters, list_workers
 from manman_status.store.sweep import overdue_workers, read_horizon
 from manman_status.store.system_reads import read_fleet
+from manman_status.store.thresholds import write_thresholds
+from tests.model.health import health, observation_state
 
 if TYPE_CHECKING:
     import httpx
@@ -25,18 +24,15 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection
     from tests.integration.api.conftest import Rows
 
-TIMEOUTS = Timeouts(
-    default_interval_seconds=10.0,
-    minimum_timeout_seconds=15.0,
-    recovery_grace_seconds=30.0,
-    degraded_after_seconds=5.0,
-    blind_after_seconds=30.0,
-)
-RULES = SweepRules(
-    default_interval=TIMEOUTS.default_interval_seconds,
-    minimum_timeout=TIMEOUTS.minimum_timeout_seconds,
-    grace=TIMEOUTS.recovery_grace_seconds,
-    guard=GuardRules(minimum_workers=3, percent=30, hold_seconds=60, release_percent=10),
+DEFAULTS = Thresholds()
+ODD = Thresholds(
+    default_interval_seconds=9.0,
+    minimum_timeout_seconds=17.0,
+    recovery_grace_seconds=41.0,
+    degraded_after_seconds=1.0,
+    blind_after_seconds=29.0,
+    late_after_intervals=2.0,
+    lost_after_intervals=4.0,
 )
 INTERVALS = (None, 1.0, 2.0, 4.9, 5.0, 10.0, 60.0, 3600.0)
 # Around every edge that some interval has, on both sides of it.
@@ -66,23 +62,25 @@ OBSERVATIONS = [
 ]
 
 
-async def note_late(connection: Connection, rules: SweepRules) -> None:
+async def note_late(connection: Connection) -> None:
     """As a leader does when it sweeps."""
     horizon = await read_horizon(connection)
     if horizon is not None:
-        await forget_late(connection, horizon, rules, limit=100_000)
-        scanned = await scan_workers(connection, rules)
-        await add_late(connection, horizon, rules, after=0, limit=100_000)
+        await forget_late(connection, horizon, limit=100_000)
+        scanned = await scan_workers(connection)
+        await add_late(connection, horizon, after=0, limit=100_000)
         await note_swept(connection, horizon, scanned)
 
 
+@pytest.mark.parametrize("thresholds", [DEFAULTS, ODD], ids=["defaults", "odd"])
 @pytest.mark.parametrize("is_swept", [False, True])
 @pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
 async def test_sql_python_and_the_sweep_judge_every_worker_alike(
-    observation: dict[str, float | None], is_swept: bool, rows: Rows
+    observation: dict[str, float | None], is_swept: bool, thresholds: Thresholds, rows: Rows
 ) -> None:
     """From the rows, and from what the leader's sweep and the triggers keep."""
     async with rows.connection.transaction():
+        await write_thresholds(rows.connection, thresholds)
         # now() stands still in a transaction, so the edges are where the rows were put.
         rows.now = await rows.connection.fetchval("SELECT now()")
         await rows.observe(**observation)
@@ -90,7 +88,7 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
         rows.now = rows.ago(lag or 0.0)
         fleet = await everybody(rows)
         if is_swept:
-            await note_late(rows.connection, RULES)
+            await note_late(rows.connection)
         judged: dict[int, Health] = {}
         for asked in Health:
             page = await list_workers(
@@ -98,16 +96,16 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
                 WorkerFilters(health=asked),
                 after=0,
                 limit=len(fleet),
-                timeouts=TIMEOUTS,
             )
             ids = await rows.connection.fetch(
                 "SELECT (unnest($1::text[])::json ->> 'worker_id')::bigint AS id", page.items
             )
             judged |= {row["id"]: asked for row in ids}
-        numbers = await read_fleet(rows.connection, timeouts=TIMEOUTS)
-        await note_late(rows.connection, RULES)
+        numbers = await read_fleet(rows.connection)
+        await note_late(rows.connection)
         condemned = await condemned_by_the_sweep(rows)
-    state = observation_state(lag, degraded_after_seconds=5.0, blind_after_seconds=30.0)
+    state = observation_state(lag, thresholds)
+    assert numbers.observation.state is state
     expected = {
         worker_id: health(
             status,
@@ -115,9 +113,8 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
             state=state,
             observed_through=None if lag is None else rows.now,
             resumed_at=None if lag is None else rows.ago(observation.get("unbroken") or 86_400.0),
-            interval_seconds=interval or TIMEOUTS.default_interval_seconds,
-            minimum_timeout_seconds=TIMEOUTS.minimum_timeout_seconds,
-            recovery_grace_seconds=TIMEOUTS.recovery_grace_seconds,
+            interval_seconds=interval,
+            thresholds=thresholds,
         )
         for worker_id, (status, interval, age) in fleet.items()
     }
@@ -137,7 +134,7 @@ async def condemned_by_the_sweep(rows: Rows) -> set[int]:
     horizon = await read_horizon(rows.connection)
     if horizon is None:
         return set()
-    overdue = await overdue_workers(rows.connection, horizon, RULES, limit=10_000)
+    overdue = await overdue_workers(rows.connection, horizon, limit=10_000)
     return {worker.worker_id for worker in overdue}
 
 
@@ -146,9 +143,9 @@ async def test_the_deadline_is_the_one_that_python_computes(
     interval: float | None, rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.worker(1, interval_seconds=interval)
-    seconds = interval or 10.0
+    seconds = interval or DEFAULTS.default_interval_seconds
     worker = (await http.get("/status/workers/1")).json()
-    expected = deadline(rows.now, seconds, minimum_timeout_seconds=15.0)
+    expected = rows.now + timedelta(seconds=DEFAULTS.timeout(interval))
     assert worker["deadline"] == expected.isoformat(timespec="microseconds").replace("+00:00", "Z")
     assert worker["interval_seconds"] == seconds
 
@@ -191,10 +188,10 @@ async def test_while_nobody_sweeps_each_worker_is_judged_at_the_answer(
         return (await http.get("/status/system")).json()["workers"]["late"], len(workers)
 
     await rows.worker(1)
-    await note_late(rows.connection, RULES)
+    await note_late(rows.connection)
     await rows.worker(2, beat_seconds_ago=20)
     assert await late() == (0, 0)
-    await note_late(rows.connection, RULES)
+    await note_late(rows.connection)
     assert await late() == (1, 1)
     await rows.worker(3, beat_seconds_ago=20)
     await rows.connection.execute(
@@ -207,7 +204,7 @@ async def test_a_late_worker_that_has_ended_since_the_sweep_counts_once(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.worker(1, beat_seconds_ago=20)
-    await note_late(rows.connection, RULES)
+    await note_late(rows.connection)
     await rows.connection.execute("UPDATE workers SET status = 'COMPLETE'")
     workers = (await http.get("/status/system")).json()["workers"]
     assert workers == {

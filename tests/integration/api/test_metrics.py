@@ -16,7 +16,7 @@ from manman_status.domain.status import Health
 from manman_status.store.measured import read_measured
 from manman_status.store.system_reads import read_fleet
 from tests.integration.api.conftest import UNHURRIED
-from tests.integration.api.test_health import OBSERVATIONS, RULES, TIMEOUTS, everybody, note_late
+from tests.integration.api.test_health import OBSERVATIONS, everybody, note_late
 from tests.integration.api.test_observation import STATISTICS
 
 if TYPE_CHECKING:
@@ -169,10 +169,10 @@ async def test_prometheus_and_people_are_told_the_same_healths(
         await rows.observe(**observation)
         rows.now = rows.ago(observation["lag"] or 0.0)
         await everybody(rows)
-        fleet = await read_fleet(rows.connection, timeouts=TIMEOUTS)
-        measured = await read_measured(rows.connection, timeouts=TIMEOUTS)
-        await note_late(rows.connection, RULES)
-        swept = await read_measured(rows.connection, timeouts=TIMEOUTS)
+        fleet = await read_fleet(rows.connection)
+        measured = await read_measured(rows.connection)
+        await note_late(rows.connection)
+        swept = await read_measured(rows.connection)
     terminated = {Health.TERMINATED: measured.terminated_workers}
     assert {health: number for _, health, number in measured.workers} | terminated == {
         health: number for health, number in fleet.workers_by_health.items() if number

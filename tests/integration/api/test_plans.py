@@ -20,10 +20,9 @@ from manman_status.store.alert_reads import (
     list_silences,
 )
 from manman_status.store.details import get_server, get_worker
-from manman_status.store.health import Timeouts
 from manman_status.store.pool import create_pool
 from manman_status.store.reads import ServerFilters, WorkerFilters, list_servers, list_workers
-from tests.integration.api.test_health import RULES, note_late
+from tests.integration.api.test_health import note_late
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -33,14 +32,8 @@ if TYPE_CHECKING:
 
 ROWS = 100_000
 LIMIT = 100
-TIMEOUTS = Timeouts(
-    default_interval_seconds=10.0,
-    minimum_timeout_seconds=15.0,
-    recovery_grace_seconds=30.0,
-    degraded_after_seconds=5.0,
-    blind_after_seconds=86_400.0,
-)
 FILL = (
+    "UPDATE thresholds SET blind_after_seconds = 86400",
     f"""INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
         labels)
         SELECT n, now(), CASE WHEN n % 50 > 0 THEN now() - (n % 25) * interval '1 s' END,
@@ -183,7 +176,7 @@ async def explained(crowded: str) -> AsyncIterator[Explained]:
 async def test_a_page_of_workers_comes_in_order_from_an_index(
     filters: WorkerFilters, explained: Explained
 ) -> None:
-    page = await list_workers(explained, filters, after=ROWS // 2, limit=LIMIT, timeouts=TIMEOUTS)
+    page = await list_workers(explained, filters, after=ROWS // 2, limit=LIMIT)
     plan = explained.plan
     impossible = filters.health is Health.HEALTHY and filters.status is StatusType.COMPLETE
     assert len(page.items) == (0 if impossible else LIMIT)
@@ -211,7 +204,7 @@ async def test_a_page_of_workers_comes_in_order_from_an_index(
 async def test_what_is_rare_is_looked_for_only_where_it_can_be(
     filters: WorkerFilters, found: int, looked_at: int, explained: Explained
 ) -> None:
-    page = await list_workers(explained, filters, after=0, limit=LIMIT, timeouts=TIMEOUTS)
+    page = await list_workers(explained, filters, after=0, limit=LIMIT)
     assert len(page.items) == found
     assert not explained.plan.scanned_whole
     assert explained.plan.rows_looked_at <= looked_at
@@ -235,12 +228,12 @@ async def test_while_a_leader_sweeps_nobody_looks_for_those_who_are_not_healthy(
 ) -> None:
     """The same workers as are found by looking at all, at a fraction of the cost."""
     connection = explained.connection
-    searched = await list_workers(connection, filters, after=0, limit=LIMIT, timeouts=TIMEOUTS)
+    searched = await list_workers(connection, filters, after=0, limit=LIMIT)
     transaction = connection.transaction()
     await transaction.start()
-    await note_late(connection, RULES)
+    await note_late(connection)
     await connection.execute("ANALYZE late_workers")
-    page = await list_workers(explained, filters, after=0, limit=LIMIT, timeouts=TIMEOUTS)
+    page = await list_workers(explained, filters, after=0, limit=LIMIT)
     await transaction.rollback()
     assert page.items == searched.items
     assert len(page.items) == found
@@ -295,7 +288,7 @@ async def test_the_servers_of_one_are_not_looked_for_among_all(
 
 
 async def test_a_detail_looks_only_at_what_it_shows(explained: Explained) -> None:
-    await get_worker(explained, 7, timeouts=TIMEOUTS)
+    await get_worker(explained, 7)
     assert not explained.plan.scanned_whole
     assert explained.plan.rows_looked_at < 200
     await get_server(explained, 7)

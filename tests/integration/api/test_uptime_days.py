@@ -94,9 +94,7 @@ class History:
         done = 0
         while pieces is None or done < pieces:
             async with self.connection.transaction():
-                window = await read_window(
-                    self.connection, (RETENTION_DAYS + 1) * DAY, blind_after_seconds=BLIND_AFTER
-                )
+                window = await read_window(self.connection, (RETENTION_DAYS + 1) * DAY)
                 if not await make_some(
                     self.connection,
                     window,
@@ -108,9 +106,7 @@ class History:
         return done
 
     async def read(self, group: str | None, seconds: float) -> Uptime:
-        return await read_fleet_uptime(
-            self.connection, group, window_seconds=seconds, blind_after_seconds=BLIND_AFTER
-        )
+        return await read_fleet_uptime(self.connection, group, window_seconds=seconds)
 
     async def is_exact(self, *lengths: float) -> None:
         """Windows of these and of other lengths, with days and without."""
@@ -364,7 +360,6 @@ async def test_who_leads_no_more_sums_up_nothing(rows: Rows, database: str) -> N
             pool,
             Leadership(pool, "one", lease_seconds=60),
             retention_days=RETENTION_DAYS,
-            blind_after_seconds=BLIND_AFTER,
         )
         with pytest.raises(LeaseLost):
             await days.make_some(token)
