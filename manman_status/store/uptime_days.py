@@ -50,11 +50,11 @@ BLIND_AFTER = "(SELECT blind_after_seconds FROM thresholds)"
 WINDOW_COLUMNS = f"""
     {microseconds("now() - make_interval(secs => $1)")} AS begins, {microseconds("now()")} AS ends,
     ARRAY(
-        SELECT ARRAY[{microseconds("began_at + make_interval(secs => {BLIND_AFTER})")},
+        SELECT ARRAY[{microseconds(f"began_at + make_interval(secs => {BLIND_AFTER})")},
             {microseconds("ended_at")}]
         FROM observation_gaps WHERE ended_at > now() - make_interval(secs => $1)
         UNION ALL
-        SELECT ARRAY[{microseconds("observed_through + make_interval(secs => {BLIND_AFTER})")},
+        SELECT ARRAY[{microseconds(f"observed_through + make_interval(secs => {BLIND_AFTER})")},
             {microseconds("now()")}]
         WHERE observed_through IS NOT NULL
     ) AS blind"""
