@@ -1,11 +1,11 @@
-"""Answers, ready to send, and kept for a moment for whoever asks the same again.
+"""Answers, ready to send, and kept for a moment for the next request of the same.
 
-A kept answer costs no reading and none of the checks of its parameters, which are the same. How old
-it is, its `as_of` and `Age` always tell.
-
-What is kept is named by the parameters as parsed. A query is only one spelling of them: spellings
-are remembered, a bounded number of them, and lead to the one answer, so that `%65u` or another
-order of the parameters stores nothing twice and reads nothing twice.
+A question is an operation with its parsed parameters. A query string is only one spelling of it:
+spellings are remembered, a bounded number of them, and lead to the one question, so that `%65u` or
+another order of the parameters stores nothing twice and reads nothing twice. A spelling that was
+seen before goes no further than the middleware here: the same parameters need no second parsing and
+no second check, whether the answer is kept or has to be read. The age of an answer is always in its
+`as_of` and `Age`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
+from litestar import Request
 
-from manman_status.api.database import Database
+from manman_status.api.errors import problem_response
+from manman_status.api.readings import kept_seconds
 
 if TYPE_CHECKING:
-    from litestar import Litestar, Request
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-    from manman_status.api.database import Ask
+    from manman_status.api.database import Ask, Database
 
 Spelling: TypeAlias = tuple[str, bytes]
 """Path and query as they were sent."""
@@ -32,15 +33,13 @@ Spelling: TypeAlias = tuple[str, bytes]
 KEPT_BYTES = 32 * 1024 * 1024
 MOST_SPELLINGS = 4096
 LONGEST_SPELLING = 512
-EXPENSIVE_KEPT_TIMES, EXPENSIVE_KEPT_AT_MOST_SECONDS = 10, 60.0
-"""An expensive answer is kept for so many times as long as it took to read, and a minute at
-most."""
+EXPENSIVE_KEPT_TIMES = 10
 BESIDE_THE_BODY_BYTES = 2048
 
 
 class Answer:
-    """An ASGI application that says one thing. Whoever has the ETag has all of it that is
-    `lasting`."""
+    """An ASGI application that sends one body. The ETag covers `lasting` only: times may change
+    without changing it."""
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class Answer:
         self._content_headers = [(b"content-type", content_type), (b"content-length", length)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """304 without a body to an asker who has it already."""
+        """Send 304 without a body to a client that has it already."""
         age = int(self._lag_seconds + time.monotonic() - self.read_at)
         headers = [*self._headers, (b"age", str(age).encode())]
         known = _has(
@@ -75,7 +74,7 @@ class Answer:
 
 
 def _has(tag: str, given: Iterable[bytes]) -> bool:
-    """Weak comparison, as RFC 9110 asks for it in If-None-Match."""
+    """Compare weakly, as RFC 9110 demands for If-None-Match."""
     tags = {
         tag.strip().removeprefix("W/")
         for line in given
@@ -84,19 +83,25 @@ def _has(tag: str, given: Iterable[bytes]) -> bool:
     return "*" in tags or tag in tags
 
 
-class Answers:
-    """Gives each question its answer: the one that is kept, or a new one. `keep_ms` 0 keeps
-    none."""
+class Question(msgspec.Struct, frozen=True):
+    """An operation with its parsed parameters. `key` names both: the answer of `ask` depends on
+    nothing else."""
 
-    def __init__(self, *, keep_ms: int) -> None:
+    key: bytes
+    ask: Ask[Answer]
+    is_expensive: bool
+
+
+class Answers:
+    """Answer each question with the answer that is kept, or a new one. `keep_ms` 0 keeps none."""
+
+    def __init__(self, database: Database, expensive_reads: Database, *, keep_ms: int) -> None:
+        self._database = database
+        self._expensive_reads = expensive_reads
         self._keep_seconds = keep_ms / 1000
         self._kept: OrderedDict[bytes, Answer] = OrderedDict()
-        self._spellings: OrderedDict[Spelling, bytes] = OrderedDict()
+        self._spellings: OrderedDict[Spelling, Question] = OrderedDict()
         self._bytes = 0
-
-    @staticmethod
-    def of(app: Litestar) -> Answers:
-        return cast("Answers", app.state["answers"])
 
     async def read(
         self,
@@ -105,73 +110,87 @@ class Answers:
         *parsed: Any,
         expensive: bool = False,
     ) -> Answer:
-        """A new answer, shared with all who ask the same at once. `parsed` is every value that it
-        depends on. Errors are not kept. Raises DatabaseUnavailable, DatabaseBusy."""
-        question = msgspec.json.encode((request.scope["path_template"], parsed), order="sorted")
-        if self._keep_seconds:
-            self._remember(_spelling(request.scope), question)
-            if kept := self._current(question):
-                return kept
-        database = Database.for_expensive_reads(request) if expensive else Database.of(request)
+        """Answer a request whose answer depends on the values in `parsed` alone. Raises
+        DatabaseUnavailable, DatabaseBusy."""
+        key = msgspec.json.encode((request.scope["path_template"], parsed), order="sorted")
+        question = Question(key, ask, expensive)
+        self._remember(_spelling(request.scope), question)
+        return await self.answer(question)
+
+    async def answer(self, question: Question) -> Answer:
+        """Return the kept answer, or read one that is shared with all who ask at once. Errors are
+        not kept. Raises DatabaseUnavailable, DatabaseBusy."""
+        if kept := self._current(question.key):
+            return kept
+        database = self._expensive_reads if question.is_expensive else self._database
         begun = time.monotonic()
-        answer = await database.read(ask, key=question)
+        answer = await database.read(question.ask, key=question.key)
         if self._keep_seconds:
-            answer.kept_seconds = self._keep_seconds
-            if expensive:
-                took = EXPENSIVE_KEPT_TIMES * (time.monotonic() - begun)
-                answer.kept_seconds = max(
-                    answer.kept_seconds, min(took, EXPENSIVE_KEPT_AT_MOST_SECONDS)
-                )
-            self.keep(question, answer)
+            answer.kept_seconds = kept_seconds(
+                self._keep_seconds,
+                times=EXPENSIVE_KEPT_TIMES if question.is_expensive else 0,
+                took=time.monotonic() - begun,
+            )
+            self.keep(question.key, answer)
         return answer
 
-    def kept(self, spelling: Spelling) -> Answer | None:
-        question = self._spellings.get(spelling)
-        return None if question is None else self._current(question)
+    def asked_before(self, spelling: Spelling) -> Question | None:
+        if spelling not in self._spellings:
+            return None
+        self._spellings.move_to_end(spelling)
+        return self._spellings[spelling]
 
-    def keep(self, question: bytes, answer: Answer) -> None:
-        self._forget(question)
-        self._kept[question] = answer
-        self._bytes += _size(question, answer)
+    def keep(self, key: bytes, answer: Answer) -> None:
+        self._forget(key)
+        self._kept[key] = answer
+        self._bytes += _size(key, answer)
         while self._bytes > KEPT_BYTES:
             self._forget(next(iter(self._kept)))
 
-    def _current(self, question: bytes) -> Answer | None:
-        answer = self._kept.get(question)
+    def _current(self, key: bytes) -> Answer | None:
+        answer = self._kept.get(key)
         if answer is None:
             return None
         if time.monotonic() - answer.read_at >= answer.kept_seconds:
-            self._forget(question)
+            self._forget(key)
             return None
-        self._kept.move_to_end(question)
+        self._kept.move_to_end(key)
         return answer
 
-    def _remember(self, spelling: Spelling, question: bytes) -> None:
+    def _remember(self, spelling: Spelling, question: Question) -> None:
         if sum(map(len, spelling)) > LONGEST_SPELLING:
             return
         self._spellings[spelling] = question
-        self._spellings.move_to_end(spelling)
         if len(self._spellings) > MOST_SPELLINGS:
             self._spellings.popitem(last=False)
 
-    def _forget(self, question: bytes) -> None:
-        if answer := self._kept.pop(question, None):
-            self._bytes -= _size(question, answer)
+    def _forget(self, key: bytes) -> None:
+        if answer := self._kept.pop(key, None):
+            self._bytes -= _size(key, answer)
 
 
 def _spelling(scope: Scope) -> Spelling:
     return scope["path"], scope["query_string"]
 
 
-def _size(question: bytes, answer: Answer) -> int:
-    return len(question) + len(answer.body) + BESIDE_THE_BODY_BYTES
+def _size(key: bytes, answer: Answer) -> int:
+    return len(key) + len(answer.body) + BESIDE_THE_BODY_BYTES
 
 
-def kept_answers(app: ASGIApp) -> ASGIApp:
-    """Middleware: whoever asks what was just answered goes no further."""
+def remembered_questions(app: ASGIApp) -> ASGIApp:
+    """Middleware: answer what was asked before in the same spelling without its handler."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        kept = Answers.of(scope["litestar_app"]).kept(_spelling(scope))
-        await (kept or app)(scope, receive, send)
+        answers: Answers = scope["litestar_app"].state["answers"]
+        if (question := answers.asked_before(_spelling(scope))) is None:
+            await app(scope, receive, send)
+            return
+        answer: ASGIApp
+        try:
+            answer = await answers.answer(question)
+        except Exception as error:  # noqa: BLE001 - logged where it is turned into an answer
+            # Litestar's own handler of errors is outside of the middleware that counts requests.
+            answer = problem_response(error).to_asgi_response(app=None, request=Request(scope))
+        await answer(scope, receive, send)
 
     return middleware

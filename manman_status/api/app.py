@@ -14,12 +14,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar, Request, Response, Router
+from litestar.datastructures import State
+from litestar.di import Provide
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from manman_status.api.answers import Answers, kept_answers
+from manman_status.api.answers import Answers, remembered_questions
 from manman_status.api.database import (
     EXPENSIVE_AT_ONCE,
     EXPENSIVE_QUEUED,
@@ -35,6 +37,7 @@ from manman_status.api.overflow import overflow_closed
 from manman_status.api.page.bar import bar_reading
 from manman_status.api.page.site import files_path, page_router, template_config
 from manman_status.api.parameters import refuse_unknown_parameters
+from manman_status.api.past import Past
 from manman_status.api.routes import (
     alerts,
     badges,
@@ -53,6 +56,28 @@ from manman_status.store.pool import create_pool, opened
 if TYPE_CHECKING:
     from manman_status.settings import Settings
     from manman_status.store.pool import Pool
+
+
+PROVIDED = (
+    "answers",
+    "bar",
+    "database",
+    "feed",
+    "metrics",
+    "past",
+    "probes",
+    "retention",
+    "sign_in_limit",
+    "tokens",
+)
+"""A handler asks for one of these by the name of a parameter."""
+
+
+def _provided(name: str) -> Provide:
+    def provide(state: State) -> Any:
+        return state[name]
+
+    return Provide(provide, sync_to_thread=False)
 
 
 def create_app(settings: Settings, *, most_connections: int | None = None) -> Litestar:
@@ -83,7 +108,7 @@ def create_app(settings: Settings, *, most_connections: int | None = None) -> Li
                     alerts.silences,
                 ],
                 before_request=refuse_unknown_parameters,
-                middleware=[kept_answers],
+                middleware=[remembered_questions],
             ),
             system.metrics,
             probes.livez,
@@ -100,10 +125,10 @@ def create_app(settings: Settings, *, most_connections: int | None = None) -> Li
         exception_handlers={Exception: _problem},
         openapi_config=_openapi(),
         template_config=template_config(files, signs_in=tokens.are_needed),
+        dependencies={name: _provided(name) for name in PROVIDED},
+        state=State({"tokens": tokens, "sign_in_limit": SignInLimit()}),
         logging_config=None,
     )
-    app.state["tokens"] = tokens
-    app.state["sign_in_limit"] = SignInLimit()
     app.asgi_handler = Gate(app.asgi_handler, tokens=tokens, public_badges=settings.public_badges)
     if settings.otlp_endpoint:
         from manman_status.api.telemetry import trace_requests
@@ -174,7 +199,7 @@ async def _streams_end(app: Litestar) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
 
     def end() -> None:
-        Feed.of(app).end()
+        app.state["feed"].end()
         # This took the server's own handler away; to it, both signals mean the same.
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -202,21 +227,26 @@ async def _database(app: Litestar, *, settings: Settings) -> AsyncIterator[None]
         pool("manman-status api, probes", size=1),
     )
     outage = Outage()
-    database = Database(pools[0], outage, timeout_seconds=timeout_seconds)
-    app.state["database"] = database
-    app.state["expensive_reads"] = Database(
+    keep_seconds, retention = settings.answer_cache_ms / 1000, timedelta(settings.retention_days)
+    database, probes = (
+        Database(each, outage, timeout_seconds=timeout_seconds) for each in (pools[0], pools[2])
+    )
+    expensive_reads = Database(
         pools[1],
         outage,
         timeout_seconds=EXPENSIVE_TIMEOUT_TIMES * timeout_seconds,
         most_reads=EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED,
     )
-    app.state["probes"] = Database(pools[2], outage, timeout_seconds=timeout_seconds)
-    app.state["retention"] = timedelta(days=settings.retention_days)
-    app.state["feed"] = feed = Feed(database, most_watchers=settings.event_streams)
-    app.state["answers"] = Answers(keep_ms=settings.answer_cache_ms)
-    app.state["bar"] = bar_reading(database, keep_seconds=settings.answer_cache_ms / 1000)
-    app.state["metrics"] = Metrics(
-        database, worker_series=settings.worker_series, keep_seconds=settings.answer_cache_ms / 1000
+    feed = Feed(database, most_watchers=settings.event_streams)
+    app.state.update(
+        answers=Answers(database, expensive_reads, keep_ms=settings.answer_cache_ms),
+        bar=bar_reading(database, keep_seconds=keep_seconds),
+        database=database,
+        feed=feed,
+        metrics=Metrics(database, worker_series=settings.worker_series, keep_seconds=keep_seconds),
+        past=Past(retention),
+        probes=probes,
+        retention=retention,
     )
     async with contextlib.AsyncExitStack() as stack:
         for each in pools:

@@ -1,5 +1,5 @@
-"""Where a list goes on. A cursor is ours, whole, and for one list with its filters, or it is
-refused."""
+"""Cursors of lists. A cursor is refused unless it is ours, unaltered, and of the same list with the
+same filters."""
 
 from __future__ import annotations
 

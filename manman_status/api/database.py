@@ -1,5 +1,5 @@
-"""Reading within a time limit. A database that is away, or hangs, is one error to the asker; it is
-tried again each time. Those who ask the same thing at once share one reading.
+"""Reads within a time limit. A database that is unavailable, or hangs, is one error to the caller;
+each read tries again. Requests for the same thing at once share one read.
 
 Expensive reads (a past time, uptime, old revisions) go through a `Database` of their own: a few
 connections, a longer limit, and a short queue. However many are requested, probes and all other
@@ -20,8 +20,6 @@ from manman_status.errors import DatabaseUnavailable
 from manman_status.store.pool import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
-    from litestar import Request
-
     from manman_status.store.pool import Connection, Pool
 
 T = TypeVar("T")
@@ -48,8 +46,7 @@ UNAVAILABLE = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
 )
-"""What the server's state is to blame for, and not the query: the same request may succeed
-later."""
+"""Errors of the server's state, and not of the query: the same request may succeed later."""
 
 NOT_IN_ITS_ENCODING = (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError)
 
@@ -59,14 +56,14 @@ EXPENSIVE_TIMEOUT_TIMES = 4
 
 
 class Outage:
-    """Logs that the database went away and that it came back, not each question in between. One for
-    all pools."""
+    """Log that the database became unavailable and that it came back, not each read in between. One
+    for all pools."""
 
     def __init__(self) -> None:
         self._cause = ""
 
     def note(self, cause: str) -> None:
-        """Empty when a question was answered."""
+        """`cause` is empty when a read succeeded."""
         if cause and not self._cause:
             log.warning("database_away", cause=cause)
         elif self._cause and not cause:
@@ -92,23 +89,10 @@ class Database:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
 
-    @staticmethod
-    def of(request: Request[Any, Any, Any]) -> Database:
-        return cast("Database", request.app.state["database"])
-
-    @staticmethod
-    def for_expensive_reads(request: Request[Any, Any, Any]) -> Database:
-        return cast("Database", request.app.state["expensive_reads"])
-
-    @staticmethod
-    def for_probes(request: Request[Any, Any, Any]) -> Database:
-        """With a connection of its own: a busy api is ready."""
-        return cast("Database", request.app.state["probes"])
-
     async def read(self, ask: Ask[T], *, key: Hashable) -> T:
-        """The answer, within the timeout, shared with all who ask for the same `key` at once. It is
-        read after the last of them has asked, so nobody is told of a moment before their question.
-        Raises DatabaseUnavailable, DatabaseBusy, UnknownCharacter."""
+        """Return the result of `ask` within the timeout, shared with all callers of the same `key`
+        at once. The read begins after the last of them has called, so nobody gets a moment before
+        their request. Raises DatabaseUnavailable, DatabaseBusy, UnknownCharacter."""
         reading = self._next.get(key)
         if reading is None:
             if (
@@ -148,7 +132,6 @@ class Database:
 
 
 def _retrieve(reading: asyncio.Task[Any]) -> None:
-    """Whoever asked may have left by now: asyncio would log the error of each such reading, with
-    its traceback."""
+    """Take the error of a read whose callers have left: asyncio would log it with its traceback."""
     if not reading.cancelled():
         reading.exception()

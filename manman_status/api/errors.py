@@ -1,4 +1,4 @@
-"""What goes wrong, as RFC 9457 problems. The only place where an error becomes an HTTP status."""
+"""Errors as RFC 9457 problems: the only place where an error becomes an HTTP status."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ STATUSES: dict[type[Exception], tuple[HTTPStatus, dict[str, str]]] = {
 
 
 def problem_response(error: Exception) -> Response[bytes]:
-    """The answer that stands for an error. What is not known here is our own fault: logged, and
-    told to nobody."""
+    """Make the response for an error. An error that is not known here is a fault of our own: it is
+    logged, and the response does not describe it."""
     status, headers, detail = _answer_to(error)
     parameter = ASKED_FOR_BY.get(type(error))
     if isinstance(error, InvalidParameter):
@@ -175,9 +175,9 @@ PROBLEMS = {
 def documented_problems(
     *, finds_one: bool = False, asks: bool = True, watches: bool = False
 ) -> dict[int, ResponseSpec]:
-    """For the schema: which of these an endpoint gives. One that `asks` reads the database and may
-    be asked wrongly, one that `finds_one` may not find it, one that `watches` may be asked for what
-    is no longer there."""
+    """Describe for the schema which problems an endpoint gives. One that `asks` reads the database
+    and has parameters, one that `finds_one` may not find it, one that `watches` may be asked for
+    dropped revisions."""
     given = {HTTPStatus.UNAUTHORIZED} | (
         {HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE} if asks else set()
     )

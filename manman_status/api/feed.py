@@ -1,14 +1,20 @@
-"""Every transition, told to all who watch: one reading of the database, however many they are.
+"""All transitions for all watchers, with one reading of the database however many watch.
 
-The newest revision is asked for twenty times a second while somebody watches, and what is new is
-read once. A poll and not NOTIFY: that took a fifth of the processors' commits, works on no replica,
-and comes no sooner than it must.
+Invariant: a watcher at revision r of an epoch has received every transition of that epoch up to r
+that its filters allow, each once. It holds because revisions have no gaps and a page is read in
+their order up to where one is missing (`store/feed.py`); because `recent` holds the unbroken run
+from `start` to `end`, and a watcher whose position is before `start` reads its page from the
+database instead; and because a position moves only with the page that was taken from it.
 
-Revisions may go back: a backup was restored, or a standby promoted (`store/epochs.py`). Whoever
-watches is told, and begins anew. A processor names the new epoch. When none does so within
-`UNNAMED_SECONDS`, this process makes up a name of its own: all processors may have been started
+While somebody watches, the newest revision is read twenty times a second, and new transitions are
+read once. A poll and not NOTIFY: that took a fifth of the processors' commits, does not work on a
+replica, and is no faster than is needed.
+
+Revisions can go back after a backup was restored or a standby promoted (`store/epochs.py`).
+Watchers are then sent where to resume in the new epoch. A processor names the new epoch. If none
+does within `UNNAMED_SECONDS`, this process makes up a name: all processors may have been started
 after the restore. A replica that lags is behind, too, and names the epoch before; so only a primary
-is believed that revisions went back.
+is believed when revisions went back.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -45,8 +51,6 @@ from manman_status.store.feed import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from litestar import Litestar
-
     from manman_status.api.database import Database
     from manman_status.store.epochs import Epoch
     from manman_status.store.health import Observation
@@ -63,7 +67,7 @@ KEPT_BYTES = 8 * 1024 * 1024
 
 
 class ChangeFilters(msgspec.Struct, frozen=True):
-    """Of each that is not empty, one value must be the change's. The group "" is that of the
+    """A change passes if each filter that is not empty has its value. The group "" is that of the
     workers without one."""
 
     worker_ids: frozenset[int] = frozenset()
@@ -84,10 +88,9 @@ class ChangeFilters(msgspec.Struct, frozen=True):
 
 
 class Feed:
-    """Reads what is new while there are watchers, and asks nothing of the database while there are
-    none.
+    """Read new transitions while there are watchers, and nothing while there are none.
 
-    `epoch` is the history that positions are of now; None before the first reading.
+    `epoch` is the history that positions belong to; None before the first reading.
     """
 
     def __init__(
@@ -95,13 +98,9 @@ class Feed:
         database: Database,
         *,
         most_watchers: int,
-        kept: int = KEPT,
-        unnamed_seconds: float = UNNAMED_SECONDS,
     ) -> None:
         self._database = database
         self._most_watchers = most_watchers
-        self._kept = kept
-        self._unnamed_seconds = unnamed_seconds
         self._watchers: set[Watcher] = set()
         self._replaying = asyncio.Semaphore(REPLAYS_AT_ONCE)
         self._tailing: asyncio.Task[None] | None = None
@@ -117,10 +116,6 @@ class Feed:
         self.observation: Observation
         self.has_ended = False
 
-    @staticmethod
-    def of(app: Litestar) -> Feed:
-        return cast("Feed", app.state["feed"])
-
     @contextmanager
     def watch(self) -> Iterator[Watcher]:
         """Raises TooManyStreams."""
@@ -134,7 +129,7 @@ class Feed:
             self._watchers.discard(watcher)
 
     def end(self) -> None:
-        """Whoever watches is to be told that it is over, at once."""
+        """End all watchers at once."""
         self.has_ended = True
         self._wake()
 
@@ -146,7 +141,7 @@ class Feed:
     async def read_latest(self) -> Latest:
         """Shared by all who come at once. From here on nothing newer is missed. Raises
         DatabaseUnavailable, also while it is not known yet which history the database has."""
-        gives_up_at = monotonic() + 2 * self._unnamed_seconds
+        gives_up_at = monotonic() + 2 * UNNAMED_SECONDS
         while not await self._settle(
             latest := await self._database.read(read_latest, key="latest")
         ):
@@ -169,8 +164,8 @@ class Feed:
         return self._named(changes) if await self._settle(latest) else []
 
     async def resume(self, position: Position) -> tuple[Position, int]:
-        """Where to go on in this epoch from a position of another, so that nothing is missed, and
-        the oldest transition that is kept. Raises DatabaseUnavailable."""
+        """Translate a position of another epoch into this one, so that nothing is missed; and the
+        oldest transition that is kept. Raises DatabaseUnavailable."""
         epoch = self._epoch
         oldest = await self._database.read(read_oldest, key="oldest")
         common = 0 if position.epoch is None else epoch.common(position.epoch, position.revision)
@@ -182,15 +177,15 @@ class Feed:
         return self.epoch
 
     def _named(self, changes: list[Change]) -> list[Change]:
-        """In the epoch that watchers know."""
+        """Rename the changes' epoch to the one that watchers know."""
         name = self._epoch.name
         if not changes or changes[0].epoch == name:
             return changes
         return [msgspec.structs.replace(change, epoch=name) for change in changes]
 
     async def _settle(self, latest: Latest) -> bool:
-        """Notice that the history is another one now. False while it is not known which one an
-        answer is of: it must not be used then. Raises DatabaseUnavailable."""
+        """Notice that the history is another one now. False while it is unknown which history an
+        answer belongs to: it must not be used. Raises DatabaseUnavailable."""
         async with self._settling:
             if self._found is None or latest.epoch.name != self._found.name:
                 if (
@@ -204,7 +199,7 @@ class Feed:
                 if latest.is_replica:
                     return True
                 self._behind_since = self._behind_since or monotonic()
-                if monotonic() - self._behind_since < self._unnamed_seconds:
+                if monotonic() - self._behind_since < UNNAMED_SECONDS:
                     return False
                 assert self._seen_at is not None, "it was seen when it was greater"
                 common = await self._database.read(
@@ -251,12 +246,12 @@ class Feed:
             except DatabaseUnavailable:
                 delay = backoff.failed()
             except RevisionDropped as dropped:
-                # The database was away for longer than it keeps them. Whoever watches will ask, and
-                # be told.
+                # The database was unavailable for longer than it keeps transitions. Each watcher
+                # asks, and gets the error.
                 self._begin(dropped.oldest - 1)
                 self._wake()
             except Exception:
-                # Those who watch must not be left without a word for ever.
+                # Watchers must not wait for ever.
                 delay = backoff.failed()
                 log.exception("feed_failed")
             else:
@@ -270,7 +265,7 @@ class Feed:
         self._tailing = None
 
     def _begin(self, revision: int) -> None:
-        self.recent = Recent(revision, most=self._kept, most_bytes=KEPT_BYTES)
+        self.recent = Recent(revision, most=KEPT, most_bytes=KEPT_BYTES)
 
     def _wake(self) -> None:
         for watcher in self._watchers:
@@ -278,7 +273,7 @@ class Feed:
 
 
 class Watcher:
-    """One that is told. It has seen everything up to `position`."""
+    """One client that watches. It has seen everything up to `position`."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -297,7 +292,7 @@ class Watcher:
 
     @property
     def is_behind(self) -> bool:
-        """What comes next has to be read from the database for this one alone."""
+        """True if the next page has to be read from the database for this watcher alone."""
         return self._revision < self._feed.recent.start
 
     @property
@@ -331,8 +326,9 @@ class Watcher:
         self._revision = after.revision
 
     async def more(self) -> list[Change]:
-        """The next `PAGE` at most, filtered or not; [] when all seen. Raises BeginAnew when the
-        position is of another history by now, RevisionDropped, DatabaseUnavailable."""
+        """Return the next page, at most `PAGE` changes, unfiltered; [] when all are seen. Raises
+        BeginAnew when the position is of another history by now, RevisionDropped,
+        DatabaseUnavailable."""
         self._woken.clear()
         if self._has_another_history:
             raise await self._begin_anew(self.position)
@@ -347,7 +343,7 @@ class Watcher:
         return changes
 
     def go_on(self, position: Position) -> None:
-        """Have seen everything up to there: what a BeginAnew says."""
+        """Move to a position that a BeginAnew named."""
         assert position.epoch is not None, "a whole position"
         self._epoch, self._revision = position.epoch, position.revision
 
@@ -360,7 +356,7 @@ class Watcher:
         return BeginAnew(position=position, resume_from=resume_from, oldest=oldest)
 
     async def wait(self, seconds: float) -> None:
-        """Until there may be more, it is over, or the time has passed."""
+        """Wait until there may be more, the watcher is over, or the time has passed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()

@@ -1,5 +1,5 @@
-"""What holds for every request, known path or not: who may ask, how, how slowly, and under which id
-it is known.
+"""The gate of every request, known path or not: tokens, methods, time limits, and the request's
+id.
 
 A client that sends or takes nothing holds one connection for a bounded time and next to no memory:
 a posted body is read whole before anything looks at it, and a large answer is handed on in pieces
@@ -43,7 +43,7 @@ PIECE_BYTES = 64 * 1024
 STALLED_SECONDS = 30.0
 POSTED_WITHIN_SECONDS = 10.0
 CLIENT_LEFT = 499
-"""For the log alone, by nginx's custom."""
+"""Status in the log of a request whose client left, by nginx's custom."""
 
 
 class Gate:
@@ -122,7 +122,7 @@ class Gate:
 
 
 class ClientLeft(Exception):  # noqa: N818
-    """Before it had sent its request."""
+    """The client left before it had sent its request."""
 
 
 async def _send(message: Message, send: Send) -> bool:
@@ -154,7 +154,7 @@ async def _send(message: Message, send: Send) -> bool:
 
 
 async def _read_body(receive: Receive) -> bytes:
-    """As much of it as a form may have, and a byte more. Raises ClientLeft, RequestTooSlow."""
+    """Read at most what a form may have, and a byte more. Raises ClientLeft, RequestTooSlow."""
     body, has_more = bytearray(), True
     try:
         async with asyncio.timeout(POSTED_WITHIN_SECONDS):
@@ -200,7 +200,7 @@ def _is_visit(scope: HTTPScope) -> bool:
 
 
 def _is_routine(scope: HTTPScope) -> bool:
-    """What machines, and pages that are left open, ask every few seconds."""
+    """True for requests that machines and open pages send every few seconds."""
     path = scope["path"]
     is_poll = is_page(path) and any(name == b"hx-request" for name, _ in scope["headers"])
     return is_poll or path in QUIET_PATHS or path.startswith("/page/")

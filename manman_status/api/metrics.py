@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import product
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from litestar.plugins.prometheus import PrometheusConfig
@@ -39,8 +39,6 @@ from manman_status.store.measured import read_measured, read_worker_signs
 from manman_status.store.system_reads import GROUPS_SHOWN
 
 if TYPE_CHECKING:
-    from litestar import Litestar
-
     from manman_status.api.database import Ask, Database
     from manman_status.store.measured import Measured, WorkerSigns
     from manman_status.store.pool import Connection
@@ -68,10 +66,6 @@ class Metrics:
         self._measured = reading(read_measured, "measured", times=20)
         self._worker_series = worker_series
         self._workers = reading(worker_series_text, "worker_series", times=20)
-
-    @staticmethod
-    def of(app: Litestar) -> Metrics:
-        return cast("Metrics", app.state["metrics"])
 
     async def text(self) -> bytes:
         """Without its database it says so, and leaves out what it does not know."""

@@ -1,5 +1,4 @@
-"""What comes beyond the bound of open connections is closed at once, and `/livez` is answered even
-then.
+"""Close connections beyond the bound at once, and answer `/livez` even then.
 
 At its bound the server stops accepting, so connections wait in the kernel's queue: probes too, and
 an orchestrator would restart a process that is merely full. A thread looks after that queue. It
@@ -29,10 +28,10 @@ MOST_AT_ONCE = 4096
 MOST_SILENT = 512
 REQUEST_WITHIN_SECONDS = 1.0
 WAITING = struct.Struct("=24xI")
-"""Of Linux' `tcp_info`: `tcpi_unacked`, which of a listening socket is the length of its queue."""
+"""`tcpi_unacked` of Linux' `tcp_info`: of a listening socket, the length of its queue."""
 REQUEST_BYTES = 64 * 1024
-"""All of it is read: with something unread the kernel would reset the connection, and our answer be
-lost."""
+"""The whole request is read: with something unread the kernel would reset the connection, and our
+answer be lost."""
 OPEN_FILES = Path("/proc/self/fd")
 ALIVE = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 3\r\nconnection:"
@@ -46,8 +45,8 @@ FULL = (
 
 @contextmanager
 def overflow_closed(most_connections: int) -> Iterator[None]:
-    """In the process that listens, whose event loop is running. Elsewhere than on Linux nothing is
-    done: there no one knows how many wait."""
+    """Close what overflows, in the process that listens, whose event loop is running. Nothing is
+    done on other systems than Linux: they do not say how many connections wait."""
     if sys.platform != "linux":
         yield
         return
@@ -66,8 +65,8 @@ class Overflow:
         self._most_connections = most_connections
         self._loop = loop
         self._silent: deque[tuple[float, socket.socket]] = deque(maxlen=MOST_SILENT)
-        """Until when they may still send their request; of too many the first are closed, since
-        nothing has them."""
+        """Clients that have not sent their request, with the time until which they may. Of too many
+        the oldest are closed: nothing refers to them any more."""
 
     def look(self, ended: threading.Event) -> None:
         descriptor: int | None = None

@@ -1,4 +1,4 @@
-"""What may be asked for, and how it is said when it may not."""
+"""Parameters of requests: how they are documented, parsed and refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXACTLY = {"maximum": LARGEST_ID}
 """A bound for the schema, where Litestar would write a rounded float."""
 LONGEST_WAIT_SECONDS = 60
 LONGEST_WINDOW = timedelta(days=30)
-"""Of those that nobody named: a longer retention allows for longer ones."""
+"""The default window; a longer retention allows for longer ones."""
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 ZONED: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 WINDOW = re.compile(r"([1-9][0-9]{0,4})([mhd])")
@@ -199,9 +199,9 @@ async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
                     one_of(name, type_.annotation, value)
 
 
-def labels_asked(group: str | None, given: Iterable[str]) -> dict[str, str] | None:
-    """All labels a worker must have; an empty `group` has also who has none. Raises
-    InvalidParameter for what no worker can have."""
+def parse_labels(group: str | None, given: Iterable[str]) -> dict[str, str] | None:
+    """Merge the labels that a worker must have; an empty `group` also matches workers without one.
+    Raises InvalidParameter for impossible labels."""
     pairs = [] if group is None else [("group", "group", group)]
     for label in given:
         key, colon, value = label.partition(":")
@@ -218,21 +218,21 @@ def labels_asked(group: str | None, given: Iterable[str]) -> dict[str, str] | No
 
 
 def one_of(parameter: str, names: Iterable[Name], given: str) -> Name:
-    """That one of the names. Raises InvalidParameter for another."""
+    """Return the name that equals `given`. Raises InvalidParameter for another."""
     for name in names:
         if name == given:
             return name
     raise InvalidParameter(parameter, f"{given[:80]!r} is none of {', '.join(names)}")
 
 
-def group_asked(group: str | None) -> str | None:
-    """Raises InvalidParameter for what no group can be called."""
+def parse_group(group: str | None) -> str | None:
+    """Refuse what no group can be called. Raises InvalidParameter."""
     if group and "\0" in group:
         raise InvalidParameter("group", "no label has a NUL character")
     return group
 
 
-def position_asked(parameter: str, given: str) -> Position:
+def parse_position(parameter: str, given: str) -> Position:
     """Raises InvalidParameter."""
     found = POSITION.fullmatch(given)
     if not found:
@@ -240,7 +240,7 @@ def position_asked(parameter: str, given: str) -> Position:
     return Position(found[1], int(found[2]))
 
 
-def seconds_asked(parameter: str, given: str) -> int:
+def parse_seconds(parameter: str, given: str) -> int:
     """Raises InvalidParameter."""
     if (
         not SECONDS.fullmatch(given)
@@ -252,9 +252,9 @@ def seconds_asked(parameter: str, given: str) -> int:
     return seconds
 
 
-def time_asked(parameter: str, given: str) -> datetime:
-    """In UTC; one before 1970 or after 9998 counts as the nearer of the two, so that a minute more
-    or less is a time too. Raises InvalidParameter."""
+def parse_time(parameter: str, given: str) -> datetime:
+    """Parse a time into UTC; one before 1970 or after 9998 counts as the nearer of the two, so that
+    a minute more or less is a time too. Raises InvalidParameter."""
     try:
         time: datetime = msgspec.convert(given, ZONED)
         return min(max(time.astimezone(UTC), EARLIEST), LATEST)
@@ -266,8 +266,12 @@ def time_asked(parameter: str, given: str) -> datetime:
         ) from None
 
 
-def window_asked(given: str | None, *, retention: timedelta) -> timedelta:
-    """Without one, as far back as is usual. Raises InvalidParameter."""
+def parse_at(at: str | None) -> datetime | None:
+    return None if at is None else parse_time("at", at)
+
+
+def parse_window(given: str | None, *, retention: timedelta) -> timedelta:
+    """Parse the length of a window; None is the default. Raises InvalidParameter."""
     if given is None:
         return min(LONGEST_WINDOW, retention)
     named = WINDOW.fullmatch(given)

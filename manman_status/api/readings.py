@@ -1,4 +1,4 @@
-"""What the database says of the whole fleet, shared by all who ask within a moment."""
+"""Readings of the whole fleet, shared by all requests of a moment, and how long they are kept."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ T = TypeVar("T")
 AT_MOST_SECONDS = 60.0
 
 
+def kept_seconds(at_least: float, *, times: float, took: float) -> float:
+    """Keep a result for `times` as long as its query took, so that the query never uses more than
+    1/times of the database's time."""
+    return max(at_least, min(times * took, AT_MOST_SECONDS))
+
+
 class Reading(Generic[T]):
-    """Kept `times` as long as it took, `at_least_seconds` and at most a minute: neither a large
-    fleet nor many who ask keep the database busy for more than that share of its time. With
-    `at_least_seconds` 0 it is never kept."""
+    """A query result that is kept for `kept_seconds`; never while `at_least_seconds` is 0."""
 
     def __init__(
         self, database: Database, ask: Ask[T], *, key: str, times: int, at_least_seconds: float
@@ -36,6 +40,6 @@ class Reading(Generic[T]):
         value = await self._database.read(self._ask, key=self._key)
         done = monotonic()
         if self._at_least_seconds:
-            keep = max(self._at_least_seconds, self._times * (done - begun))
-            self._kept = done + min(keep, AT_MOST_SECONDS), value
+            keep = kept_seconds(self._at_least_seconds, times=self._times, took=done - begun)
+            self._kept = done + keep, value
         return value

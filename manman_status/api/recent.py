@@ -1,4 +1,4 @@
-"""What changed last, kept once for all who watch."""
+"""The newest changes, kept once for all watchers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Recent:
         self._bytes = 0
 
     def append(self, changes: Sequence[Change]) -> None:
-        """Those that follow `end`."""
+        """`changes` are those that follow `end`."""
         if not changes:
             return
         self._changes += changes
@@ -41,7 +41,7 @@ class Recent:
             del self._changes[:dropped]
 
     def after(self, revision: int, *, limit: int) -> list[Change]:
-        """The first that follow a revision which is not before `start`."""
+        """The first changes that follow a revision which is not before `start`."""
         first = bisect_right(self._changes, revision, key=_revision)
         return self._changes[first : first + limit]
 

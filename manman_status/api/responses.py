@@ -1,11 +1,13 @@
-"""What an answer looks like, and how it is sent. The structs are the documented shapes; a test
-decodes into them what PostgreSQL wrote."""
+"""The shapes of answers, and how they are sent. The structs are the documented shapes; a test
+decodes into them what PostgreSQL wrote. A field that is not kept for past times is no field of the
+structs of past times."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from litestar.openapi.datastructures import ResponseSpec
@@ -16,15 +18,17 @@ from manman_status.api.cursors import write_cursor
 from manman_status.domain.alerts.alert import AlertState
 from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
-from manman_status.domain.status import ACTIVE, Entity, Health, Reason, StatusType
+from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Health, Reason, StatusType
 from manman_status.store.health import Doubt
 from manman_status.store.observation import QueueState
+from manman_status.store.past import Moment
 from manman_status.store.system_reads import GROUPS_SHOWN, GUARDS_SHOWN
 
 if TYPE_CHECKING:
     from manman_status.store.details import Detail
     from manman_status.store.feed import Position
     from manman_status.store.health import Observation
+    from manman_status.store.past import PastDetail, PastFleet, PastPage
     from manman_status.store.reads import Page
     from manman_status.store.system_reads import Fleet
 
@@ -340,6 +344,93 @@ class System(msgspec.Struct):
     observation: ObservationQuality
 
 
+SETTLED = b"private, max-age=3600"
+IsBlind: TypeAlias = Annotated[
+    bool, Meta(description="The fleet was not observed then: a status is what was known last.")
+]
+SinceThen: TypeAlias = Annotated[
+    datetime | None,
+    Meta(description="Null, with reason and evidence: since before transitions are kept."),
+]
+
+
+class PastWorker(msgspec.Struct):
+    worker_id: int
+    created_date: datetime
+    end_date: datetime | None
+    health: Annotated[
+        Health | None,
+        Meta(
+            description="Null of one that was active: its beats are not kept. `unknown` when blind."
+        ),
+    ]
+    status: StatusType
+    status_since: SinceThen
+    reason: Reason | None
+    evidence: dict[str, Any] | None
+    labels: Annotated[dict[str, str], Meta(description="Those it has now.")]
+    active_servers: int
+
+
+class PastServerInstance(msgspec.Struct):
+    instance_id: int
+    worker_id: int | None
+    game_server_config_id: int | None
+    created_date: datetime
+    end_date: datetime | None
+    status: StatusType
+    is_active: bool
+    status_since: SinceThen
+    reason: Reason | None
+    evidence: dict[str, Any] | None
+
+
+class PastWorkerList(msgspec.Struct):
+    items: list[PastWorker]
+    next_cursor: str | None
+    is_blind: IsBlind
+    as_of: datetime
+
+
+class PastServerInstanceList(msgspec.Struct):
+    items: list[PastServerInstance]
+    next_cursor: str | None
+    is_blind: IsBlind
+    as_of: datetime
+
+
+class PastWorkerDetail(PastWorker):
+    """Its server instances and transitions are those of then."""
+
+    server_instances: list[PastServerInstance]
+    transitions: list[Transition]
+    is_blind: IsBlind
+    as_of: datetime
+
+
+class PastServerInstanceDetail(PastServerInstance):
+    transitions: list[Transition]
+    is_blind: IsBlind
+    as_of: datetime
+
+
+class PastWorkerNumbers(msgspec.Struct):
+    total_active: int
+    unhealthy: Annotated[int, Meta(description="Those that were LOST.")]
+    terminated: int
+
+
+class PastSystem(msgspec.Struct):
+    timestamp: datetime
+    overall_status: Annotated[
+        OverallStatus,
+        Meta(description="By statuses alone: who was late, and not LOST yet, counts as healthy."),
+    ]
+    workers: PastWorkerNumbers
+    servers: ServerNumbers
+    is_blind: IsBlind
+
+
 class Ok(msgspec.Struct):
     status: Literal["ok"] = "ok"
 
@@ -347,8 +438,7 @@ class Ok(msgspec.Struct):
 def documented(
     shape: Any, *, media_type: str = "application/json", changes: bool = False
 ) -> dict[int, ResponseSpec]:
-    """For the schema: what comes when all is well. What always `changes` is never answered by
-    304."""
+    """Describe a good answer for the schema. One that always `changes` is never answered by 304."""
     answers = {
         200: ResponseSpec(
             shape, generate_examples=False, description="As asked.", media_type=media_type
@@ -366,36 +456,44 @@ def documented(
 
 
 def page_answer(
-    page: Page, *, kind: str, filters: msgspec.Struct, **times: datetime | None
+    page: Page | PastPage, *, kind: str, filters: msgspec.Struct, **times: datetime | None
 ) -> Answer:
-    """`times` are fields beside `as_of` that, like it, make no answer a new one."""
-    return _dated(
-        list_content(page.items, page.last_id, kind=kind, filters=filters), page.observation, times
-    )
-
-
-def list_content(
-    items: list[str], last_id: int | None, *, kind: str, filters: msgspec.Struct
-) -> str:
-    """A JSON object without its end."""
-    cursor = "null" if last_id is None else f'"{write_cursor(kind, filters, last_id)}"'
-    return f'{{"items":[{",".join(items)}],"next_cursor":{cursor}'
+    """`times` are fields beside `as_of` that, like it, leave the ETag as it is."""
+    last_id = page.last_id
+    cursor = None if last_id is None else write_cursor(kind, filters, last_id)
+    content = {"items": [*map(msgspec.Raw, page.items)], "next_cursor": cursor}
+    return _answer(content, page.observation, times)
 
 
 def changes_answer(items: list[str], position: Position, observation: Observation) -> Answer:
     reached = msgspec.structs.replace(observation, epoch=position.epoch, revision=position.revision)
-    return _dated(f'{{"items":[{",".join(items)}]', reached, {})
+    return _answer({"items": [*map(msgspec.Raw, items)]}, reached, {})
 
 
-def detail_answer(detail: Detail, **times: datetime | None) -> Answer:
-    return _dated(detail.item.removesuffix("}"), detail.observation, times)
+def detail_answer(detail: Detail | PastDetail, **times: datetime | None) -> Answer:
+    fields = msgspec.json.decode(detail.item, type=dict[str, msgspec.Raw])
+    return _answer(fields, detail.observation, times)
 
 
-def _dated(content: str, observation: Observation, times: dict[str, datetime | None]) -> Answer:
-    """`content` is a JSON object without its end."""
-    lasting = f'{content},"revision":{observation.revision},"epoch":"{observation.epoch}"'.encode()
-    dated = msgspec.json.encode({"as_of": observation.as_of, **times}).removeprefix(b"{")
-    return Answer(b"%b,%b" % (lasting, dated), lasting=lasting, lag_seconds=observation.lag_seconds)
+def _answer(
+    content: Mapping[str, Any], observation: Observation | Moment, times: dict[str, datetime | None]
+) -> Answer:
+    if isinstance(observation, Moment):
+        dated = {"is_blind": observation.is_blind, "as_of": observation.as_of}
+        return _past_answer({**content, **dated}, observation)
+    lasting = {**content, "revision": observation.revision, "epoch": observation.epoch}
+    return Answer(
+        msgspec.json.encode({**lasting, "as_of": observation.as_of, **times}),
+        lasting=msgspec.json.encode(lasting),
+        lag_seconds=observation.lag_seconds,
+    )
+
+
+def _past_answer(content: Any, moment: Moment) -> Answer:
+    """The past does not change, once the transactions of then are over."""
+    body = msgspec.json.encode(content)
+    cache_control = SETTLED if moment.is_settled else b"no-cache"
+    return Answer(body, lasting=body, lag_seconds=0.0, cache_control=cache_control)
 
 
 def _alert_numbers(fleet: Fleet) -> AlertNumbers:
@@ -465,3 +563,16 @@ def system_answer(fleet: Fleet) -> Answer:
         )
     )
     return Answer(msgspec.json.encode(system), lasting=lasting, lag_seconds=observation.lag_seconds)
+
+
+def past_system_answer(fleet: PastFleet, moment: Moment) -> Answer:
+    active, lost = sum(fleet.workers[status] for status in ACTIVE), fleet.workers[StatusType.LOST]
+    state = ObservationState.BLIND if moment.is_blind else ObservationState.OK
+    system = PastSystem(
+        timestamp=moment.as_of,
+        overall_status=overall_status(state, healthy=active, late=0, unhealthy=lost, unknown=0),
+        workers=PastWorkerNumbers(active, lost, sum(fleet.workers[status] for status in TERMINAL)),
+        servers=ServerNumbers(sum(fleet.servers[status] for status in ACTIVE), fleet.servers),
+        is_blind=moment.is_blind,
+    )
+    return _past_answer(system, moment)

@@ -41,7 +41,7 @@ METRICS_FOLDER = "manman-status-metrics-"
 FRESH_SECONDS = 60
 BACKLOG = 1024
 OTHER_FILES = 100
-"""Beside connections: those to the database, the event loop's, logs."""
+"""Files beside the connections of clients: those to the database, the event loop's, logs."""
 LONGEST_HEADERS_BYTES = 32 * 1024
 HTTP2 = HTTP2Settings(
     max_concurrent_streams=32, max_headers_size=LONGEST_HEADERS_BYTES, keep_alive_interval=20_000
@@ -101,8 +101,8 @@ def serve(settings: Settings) -> int:
 
 
 def _most_connections(settings: Settings, most_files: int) -> int:
-    """Of each process. Streams are connections too, and whoever asks for anything else must not
-    wait for one to end."""
+    """Bound of open connections of each process. Streams are connections too, and other requests
+    must not wait for one to end."""
     wanted = settings.connections + settings.event_streams
     allowed = max(1, most_files - OTHER_FILES - settings.database_pool_size)
     if wanted > allowed:
@@ -113,7 +113,7 @@ def _most_connections(settings: Settings, most_files: int) -> int:
 
 
 def _load(settings: Settings, most_connections: int) -> Litestar:
-    """In each process."""
+    """Make the application, in each process."""
     from manman_status.api.app import create_app
 
     configure_logs(role="api", level=settings.log_level, format=settings.log_format)
@@ -176,8 +176,8 @@ def _shared_metrics(processes: int) -> Iterator[None]:
 
 
 def _remove_abandoned_metrics() -> None:
-    """Those of killed apis, which nobody has locked. Not by process id: containers that share a
-    folder all have a 1."""
+    """Remove the folders of killed apis, which are not locked. The process id is no proof:
+    containers that share a folder all have a 1."""
     for folder in Path(tempfile.gettempdir()).glob(f"{METRICS_FOLDER}*"):
         with contextlib.suppress(OSError):
             # One that was made just now may not be locked yet.

@@ -1,5 +1,5 @@
-"""Two ways to be told of changes: as Server-Sent Events, and one answer when there is something to
-tell."""
+"""Two ways to watch changes: Server-Sent Events, and a long poll that answers once there are
+any."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ async def _attended(watcher: Watcher, receive: Receive) -> AsyncIterator[None]:
 
 
 def _block(event: str, position: Position) -> bytes:
-    """One that tells where to go on."""
+    """An event that says where to go on."""
     data = json.dumps({"from": str(position)}, separators=(",", ":"))
     return f"id: {position}\nevent: {event}\ndata: {data}\n\n".encode()
 
 
 class EventStream:
-    """An ASGI application that tells one client until it leaves, the server ends, or it cannot keep
-    up.
+    """An ASGI application that sends changes to one client until it leaves, the server ends, or it
+    cannot keep up.
 
-    An id without data moves the client's Last-Event-ID and is no event to it, so also one for whom
-    all is filtered out resumes where it was.
+    An id without data moves the client's Last-Event-ID and is no event to it, so a client whose
+    filters let nothing pass resumes where it was, too.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class EventStream:
                     await self._send(send, b"", more=False)
 
     async def _tell(self, watcher: Watcher, changes: Sequence[Change], send: Send) -> None:
-        """Until the client has left or must come again. What it was not sent by then, it will ask
-        for."""
+        """Send changes until the client has left or must reconnect. It will ask for what it was not
+        sent by then."""
         comment_at = monotonic() + self._comment_seconds
         has_caught_up = has_failed = False
         while not watcher.is_over:
@@ -120,8 +120,8 @@ class EventStream:
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
 
     async def _send(self, send: Send, content: bytes, *, more: bool = True) -> None:
-        """Raises TimeoutError when the client has taken nothing for long: it may be gone without a
-        word."""
+        """Raises TimeoutError when the client has accepted nothing for long: it may be gone
+        unnoticed."""
         async with asyncio.timeout(self._stalled_seconds):
             await send({"type": "http.response.body", "body": content, "more_body": more})
 
@@ -161,7 +161,7 @@ class LongPoll:
         await answer(scope, receive, send)
 
     async def _find(self, watcher: Watcher) -> tuple[list[Change], Position]:
-        """What was found, and up to which position there is no more of it."""
+        """Return what was found, and the position up to which there is no more of it."""
         until = monotonic() + self._wait_seconds
         found: list[Change] = []
         while True:

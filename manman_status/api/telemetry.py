@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def trace_requests(app: Litestar, endpoint: str) -> None:
-    """Around all that the application does: refusals are seen too, and log lines know their
+    """Trace all that the application does: refusals are seen too, and log lines know their
     trace."""
     # The stable names; those that are used without it are of 2022, and the measurement has no
     # route.
@@ -40,7 +40,7 @@ def trace_requests(app: Litestar, endpoint: str) -> None:
 
 
 def _span_details(scope: Scope) -> tuple[str, dict[str, Any]]:
-    """By the route: paths are as many as there are ids."""
+    """Name spans by the route: there are as many paths as ids."""
     method = str(scope.get("method"))
     try:
         *_, route = scope["litestar_app"].asgi_router.handle_routing(
@@ -52,5 +52,5 @@ def _span_details(scope: Scope) -> tuple[str, dict[str, Any]]:
 
 
 def _hide_query(span: Span, _: dict[str, Any]) -> None:
-    """Whoever shows a token in the wrong place has shown it to us alone."""
+    """Leave out the query: a client that puts its token there has shown it to us alone."""
     span.set_attribute("url.query", "")

@@ -13,10 +13,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
-
-if TYPE_CHECKING:
-    from litestar import Litestar
 
 LONGEST = 4096
 COOKIE_VALUE = re.compile(rb"([0-9]{1,12})\.([0-9a-f]{64})")
@@ -29,13 +25,9 @@ class Tokens:
         self._digests = [_digest(token.encode()) for token in tokens]
         self._metrics_digests = [_digest(token.encode()) for token in for_metrics]
 
-    @staticmethod
-    def of(app: Litestar) -> Tokens:
-        return cast("Tokens", app.state["tokens"])
-
     @property
     def are_needed(self) -> bool:
-        """Without any everyone may ask."""
+        """False if there are no tokens: then everyone may read."""
         return bool(self._digests or self._metrics_digests)
 
     def accept(self, token: bytes, *, for_metrics: bool = False) -> bool:

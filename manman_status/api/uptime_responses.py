@@ -1,4 +1,4 @@
-"""What answers about uptime look like, as in `responses.py`."""
+"""The shapes of answers about uptime, as in `responses.py`."""
 
 from __future__ import annotations
 

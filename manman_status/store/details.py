@@ -1,4 +1,4 @@
-"""One worker, one server instance: each with its history, in one statement and so of one moment."""
+"""One worker or one server instance with its history, in one statement and so of one moment."""
 
 # ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
 # always
@@ -12,7 +12,13 @@ import msgspec
 from manman_status.domain.status import Entity
 from manman_status.errors import UnknownServerInstance, UnknownWorker
 from manman_status.store.health import OBSERVATION, Observation
-from manman_status.store.reads import SERVER_ITEM, WORKER_COLUMNS, WORKER_ITEM, observation_of, utc
+from manman_status.store.reads import (
+    SERVER_ITEM,
+    TRANSITION_ITEM,
+    WORKER_COLUMNS,
+    WORKER_ITEM,
+    observation_of,
+)
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
@@ -28,11 +34,14 @@ class Detail(msgspec.Struct, frozen=True):
     observation: Observation
 
 
-TRANSITIONS = f"""SELECT coalesce(json_agg(t), '[]') FROM (
-    SELECT revision, {utc("at")} AS at, entity, entity_id, old_status, new_status, reason, evidence
-    FROM transitions WHERE entity = {{entity}} AND entity_id = {{id}}
-    ORDER BY revision DESC LIMIT {TRANSITIONS_SHOWN}
-) t"""
+def _transitions(entity: Entity, key: str) -> str:
+    return f"""SELECT coalesce(json_agg(t), '[]') FROM (
+        SELECT {TRANSITION_ITEM} FROM transitions
+        WHERE entity = '{entity}' AND entity_id = {key}
+        ORDER BY revision DESC LIMIT {TRANSITIONS_SHOWN}
+    ) t"""
+
+
 SERVERS_OF_WORKER = f"""SELECT coalesce(json_agg(s), '[]') FROM (
     SELECT {SERVER_ITEM} FROM (
         (SELECT * FROM server_instances WHERE worker_id = $1 AND is_active(status))
@@ -46,15 +55,15 @@ SELECT as_of, lag_seconds, revision, epoch, (
     SELECT row_to_json(d)::text FROM (
         SELECT {WORKER_ITEM},
             ({SERVERS_OF_WORKER}) AS server_instances,
-            ({TRANSITIONS.format(entity=f"'{Entity.WORKER}'", id="$1")}) AS transitions
+            ({_transitions(Entity.WORKER, "$1")}) AS transitions
         FROM (SELECT {WORKER_COLUMNS} FROM worker_health WHERE worker_id = $1) w
     ) d
 ) AS item FROM observed"""
 
 
 async def get_worker(connection: Connection, worker_id: int) -> Detail:
-    """With all its active server instances, its newest ended ones and its newest transitions,
-    newest first."""
+    """Read a worker with all its active server instances, its newest ended ones and its newest
+    transitions, newest first. Raises UnknownWorker."""
     (row,) = await connection.fetch(WORKER, worker_id)
     if row["item"] is None:
         raise UnknownWorker(worker_id=worker_id)
@@ -65,14 +74,14 @@ SERVER = f"""WITH {OBSERVATION}
 SELECT as_of, lag_seconds, revision, epoch, (
     SELECT row_to_json(d)::text FROM (
         SELECT {SERVER_ITEM},
-            ({TRANSITIONS.format(entity=f"'{Entity.SERVER_INSTANCE}'", id="$1")}) AS transitions
+            ({_transitions(Entity.SERVER_INSTANCE, "$1")}) AS transitions
         FROM server_instances WHERE instance_id = $1
     ) d
 ) AS item FROM observed"""
 
 
 async def get_server(connection: Connection, instance_id: int) -> Detail:
-    """With its newest transitions, newest first."""
+    """Read an instance with its newest transitions, newest first. Raises UnknownServerInstance."""
     (row,) = await connection.fetch(SERVER, instance_id)
     if row["item"] is None:
         raise UnknownServerInstance(instance_id=instance_id)

@@ -1,4 +1,4 @@
-"""Transitions in their order, for those who watch."""
+"""Transitions in their order, for the feed."""
 
 # ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
 # always
@@ -47,8 +47,8 @@ class NotGivenOut(BeginAnew):
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Where a reader stands: it has all up to `revision` of the history `epoch`. None is the one of
-    now."""
+    """The position of a reader: it has all up to `revision` of the history `epoch`; None is the
+    current one."""
 
     epoch: str | None
     revision: int
@@ -58,8 +58,8 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class Latest(msgspec.Struct, frozen=True):
-    """The newest revision that was given out, until when the fleet was observed, and who says
-    so."""
+    """The newest revision that was given out, until when the fleet was observed, and which server
+    says so."""
 
     observation: Observation
     epoch: Epoch
@@ -72,7 +72,7 @@ class Latest(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True, dict=True):
-    """A transition as it is told. `item` is its JSON object, on one line."""
+    """A transition as watchers receive it. `item` is its JSON object, on one line."""
 
     epoch: str
     revision: int
@@ -84,7 +84,7 @@ class Change(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def event(self) -> bytes:
-        """As a Server-Sent Event: encoded once, for all who are told."""
+        """The change as a Server-Sent Event, encoded once for all watchers."""
         return b"id: %b-%d\nevent: transition\ndata: %b\n\n" % (
             self.epoch.encode(),
             self.revision,

@@ -1,5 +1,5 @@
-"""What uptime is reckoned from: changes of status within a window, and when nobody could see them.
-Times are microseconds since the epoch."""
+"""Uptime from changes of status within a window, less the times when monitoring was blind. Times
+are microseconds since the epoch."""
 
 # ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
 # always
@@ -118,7 +118,8 @@ SELECT
 async def read_fleet_uptime(
     connection: Connection, group: str | None, *, window_seconds: float
 ) -> Uptime:
-    """Of all workers, or of those of one group; the empty one are those without."""
+    """Sum up the uptime of all workers, or of one group; the empty group is that of the workers
+    without one."""
     window, observation = await _read_window(connection, window_seconds)
     figures, workers = Figures(), None
     for _ in range(MOST_TRIES):
@@ -142,7 +143,7 @@ async def _add_spans(
     window: Window,
     among: Sequence[int] | None,
 ) -> int:
-    """From `transitions` alone; how many workers."""
+    """Add what `transitions` alone say; return the number of workers."""
     if among is not None and not among:
         return 0
     (row,) = await connection.fetch(
@@ -166,16 +167,17 @@ MOST_MOVES = 1_000
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Which `days` of a window are taken as they were summed up, and when each was made; the others
-    are read from `transitions`. `of_begin` is the day in which the window begins: what is out of
-    order there must be known."""
+    """The `days` of a window that are taken as they were summed up, and when each was made; the
+    others are read from `transitions`. `of_begin` is the day in which the window begins: workers
+    that are out of order there must be known."""
 
     days: dict[date, int]
     of_begin: dict[date, int]
     apart: list[int]
 
     def ranges(self, window: Window) -> tuple[list[int], list[int]]:
-        """From when until when changes are read one by one, in µs; the last range has no end."""
+        """Bounds of the ranges in which changes are read one by one, in µs; the last range has no
+        end."""
         lower, upper = [window.begin + 1], list[int]()
         for day in self.days:
             begin = us_of(day)
@@ -198,7 +200,7 @@ SELECT (SELECT coalesce(json_agg(json_build_array(day, {microseconds("made_at")}
 
 
 async def _plan(connection: Connection, window: Window) -> Plan | None:
-    """None if no day helps."""
+    """Choose the days; None if none helps."""
     first, today = day_of(window.begin), day_of(window.end)
     (row,) = await connection.fetch(PLAN, first, today)
     made = {date.fromisoformat(day): (at, blind) for day, at, blind in row["days"]}
@@ -219,23 +221,41 @@ COUNTED = f"""SELECT status, sum(number)::bigint AS number FROM (
         UNION ALL SELECT entity, group_name, status, number FROM fleet_count_changes
     ) kept
     WHERE entity = '{Entity.WORKER}' AND ($4::text IS NULL OR group_name = $4) GROUP BY status"""
+CHANGES_READ = f"""SELECT c.*
+    FROM unnest($5::bigint[], $6::bigint[]) AS range (lower, upper), LATERAL (
+        SELECT entity_id, revision, old_status, new_status, at FROM transitions
+        WHERE entity = '{Entity.WORKER}' AND at >= {_time("lower")} AND at < {_time("upper")}
+        OFFSET 0
+    ) c
+    WHERE entity_id <> ALL($7::bigint[])"""
 # $1 to $3 are `Window.seen_until`, $4 the group, $5 and $6 the ranges, $7 who is apart, $8 the days
 # and $9 the one in which the window begins, $10 when that was. `first_open` is when the loss began
 # that is not over and is the oldest, of the `open` ones that began within the window: all that
-# began, without those that ended.
+# began, without those that ended. A group with fewer workers than there are changes to read is
+# found by its label at once; else each change looks its worker up.
 BY_DAYS = f"""WITH counted AS (
     {COUNTED}
     UNION ALL
     SELECT status, -1 FROM workers WHERE {OF_GROUP} AND worker_id = ANY($7::bigint[])
 ),
+is_small AS (
+    SELECT $4 <> '' AND (SELECT sum(number) FROM counted) <
+        (SELECT count(*) FROM ({CHANGES_READ}) c) AS is_so
+),
+of_small_group AS MATERIALIZED (
+    SELECT worker_id FROM workers
+    WHERE (SELECT is_so FROM is_small) AND labels @> jsonb_build_object('group', $4::text)
+),
 changes AS (
     SELECT c.*, $4::text AS "group", 0 AS lower_at
-    FROM unnest($5::bigint[], $6::bigint[]) AS range (lower, upper), LATERAL (
-        SELECT entity_id, revision, old_status, new_status, at FROM transitions
-        WHERE entity = '{Entity.WORKER}' AND at >= {_time("lower")} AND at < {_time("upper")}
+    FROM ({CHANGES_READ}) c JOIN of_small_group ON worker_id = entity_id
+    UNION ALL
+    SELECT c.*, $4::text, 0
+    FROM ({CHANGES_READ}) c, LATERAL (
+        SELECT FROM workers
+        WHERE (SELECT is_so FROM is_small) IS NOT TRUE AND worker_id = entity_id AND {OF_GROUP}
         OFFSET 0
-    ) c, LATERAL (SELECT FROM workers WHERE worker_id = entity_id AND {OF_GROUP} OFFSET 0) known
-    WHERE entity_id <> ALL($7)
+    ) known
 ),
 {CHANGES_OF_LIVES},
 read AS (
@@ -288,9 +308,9 @@ SELECT
 async def _add_by_days(
     connection: Connection, figures: Figures, group: str | None, window: Window, plan: Plan
 ) -> int | None:
-    """By the days of the plan, and from `transitions` beside them; how many workers. None, and
-    nothing added, when a day of the plan was made anew since, or something came late: its workers
-    are not known yet to be out of order."""
+    """Add the days of the plan, and the changes in `transitions` beside them; return the number of
+    workers. None, and nothing added, when a day of the plan was made anew since, or a change came
+    late: its workers are not known yet to be out of order."""
     (row,) = await connection.fetch(
         BY_DAYS,
         *window.seen_until(),

@@ -50,11 +50,11 @@ BLIND_AFTER = "(SELECT blind_after_seconds FROM thresholds)"
 WINDOW_COLUMNS = f"""
     {microseconds("now() - make_interval(secs => $1)")} AS begins, {microseconds("now()")} AS ends,
     ARRAY(
-        SELECT ARRAY[{microseconds("began_at + make_interval(secs => {BLIND_AFTER})")},
+        SELECT ARRAY[{microseconds(f"began_at + make_interval(secs => {BLIND_AFTER})")},
             {microseconds("ended_at")}]
         FROM observation_gaps WHERE ended_at > now() - make_interval(secs => $1)
         UNION ALL
-        SELECT ARRAY[{microseconds("observed_through + make_interval(secs => {BLIND_AFTER})")},
+        SELECT ARRAY[{microseconds(f"observed_through + make_interval(secs => {BLIND_AFTER})")},
             {microseconds("now()")}]
         WHERE observed_through IS NOT NULL
     ) AS blind"""
@@ -95,7 +95,7 @@ def seen(time: str, first: int) -> str:
 
 # Of `changes`, in the order of each worker: of two that are out of order by a moment the later one
 # counts from when the earlier did. A loss began with the change before, on this day or on one
-# before.
+# before. OFFSET 0: its beginning is looked up once, and not each time that it is used.
 CHANGES_OF_LIVES = f"""ordered AS (
     SELECT entity_id, revision, old_status, new_status, "group", lower_at,
         round(date_part('epoch', max(at) OVER (PARTITION BY entity_id ORDER BY revision ROWS
@@ -109,11 +109,14 @@ neighbours AS (
     FROM ordered WINDOW life AS (PARTITION BY entity_id ORDER BY revision)
 ),
 lives AS (
-    SELECT *, CASE WHEN old_status = '{StatusType.LOST}' THEN coalesce(greatest(
-        CASE WHEN status_before = '{StatusType.LOST}' THEN at_before END,
-        (SELECT max(l.begun) FROM uptime_losses l WHERE l.worker_id = entity_id AND l.begun < at)
-    ), 0) END AS begun
-    FROM neighbours
+    SELECT neighbours.*, begun
+    FROM neighbours, LATERAL (
+        SELECT CASE WHEN old_status = '{StatusType.LOST}' THEN coalesce(greatest(
+            CASE WHEN status_before = '{StatusType.LOST}' THEN at_before END,
+            (SELECT max(l.begun) FROM uptime_losses l
+             WHERE l.worker_id = entity_id AND l.begun < at)
+        ), 0) END AS begun OFFSET 0
+    ) loss
 )"""
 
 APART = "SELECT DISTINCT worker_id FROM uptime_moves WHERE is_apart"

@@ -1,1 +1,1 @@
-"""What people look at in a browser: pages that the api renders, with all the files they need."""
+"""Pages for people, rendered by the api with all the files they need."""

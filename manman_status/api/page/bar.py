@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from manman_status.api.page.words import clock, span
 from manman_status.api.readings import Reading
@@ -17,8 +19,6 @@ from manman_status.store.health import Doubt, Observation
 from manman_status.store.measured import read_measured
 
 if TYPE_CHECKING:
-    from litestar import Litestar
-
     from manman_status.api.database import Database
     from manman_status.store.pool import Connection
 
@@ -41,17 +41,20 @@ class Bar(msgspec.Struct, frozen=True):
     text: str
     healths: Counter[Health]
     groups: list[Group]
-    """By name: the largest, and those with the most workers that are not healthy."""
+    """Sorted by name: the largest groups, and those with the most workers that are not healthy."""
     more_groups: int
     guards: list[dict[str, Any]]
-    """Those that hold the most workers, by name."""
+    """The guards that hold the most workers, sorted by name."""
     more_guards: int
     alerts: Counter[Severity]
     """Open ones: not acknowledged, and not part of another."""
 
 
+BarReading: TypeAlias = NamedDependency[SkipValidation[Reading[Bar]]]
+
+
 async def read_bar(connection: Connection) -> Bar:
-    """Of the workers that have not ended."""
+    """Read the numbers of the workers that have not ended."""
     measured = await read_measured(connection)
     groups: dict[str, Counter[Health]] = {}
     for name, health, number in measured.workers:
@@ -117,8 +120,3 @@ def bar_reading(database: Database, *, keep_seconds: float) -> Reading[Bar]:
         return read_bar(connection)
 
     return Reading(database, ask, key="bar", times=4, at_least_seconds=keep_seconds)
-
-
-async def bar_of(app: Litestar) -> Bar:
-    """Raises DatabaseUnavailable."""
-    return await cast("Reading[Bar]", app.state["bar"]).get()

@@ -1,4 +1,4 @@
-"""What the forms of the pages ask for. A field that is left empty asks for nothing."""
+"""The fields of the pages' forms. An empty field is no filter."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Asked:
         return self._cursor
 
     def url(self, cursor: str | None = None) -> str:
-        """Of this page with these fields, from the start or from a cursor on."""
+        """URL of this page with these fields, from the start or from a cursor on."""
         query = urlencode(self.fields | ({} if cursor is None else {"cursor": cursor}))
         return f"{self.path}?{query}" if query else self.path
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 from litestar import MediaType, get
+from litestar.di import NamedDependency
 from litestar_htmx import HTMXRequest, HTMXTemplate
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.database import Database
-from manman_status.api.page.bar import SHOWN, bar_of
+from manman_status.api.page.bar import SHOWN, BarReading
 from manman_status.api.page.forms import Asked
 from manman_status.api.page.words import worker_why
 from manman_status.api.parameters import PathId
@@ -28,35 +30,35 @@ if TYPE_CHECKING:
 
 
 class WorkerKnown(Worker):
-    """As `WorkerDetail`, without what tells how fresh it is."""
+    """`WorkerDetail` without the fields that say how fresh it is."""
 
     server_instances: list[ServerInstance]
     transitions: list[Transition]
 
 
 @get("/")
-async def fleet(request: HTMXRequest) -> HTMXTemplate:
+async def fleet(request: HTMXRequest, bar: BarReading) -> HTMXTemplate:
     """The map, and the same in numbers."""
     asked = Asked(request, "group", "health")
     health = asked.one_of("health", Health)
-    context = {"bar": await bar_of(request.app), "asked": asked, "health": health, "shown": SHOWN}
+    context = {"bar": await bar.get(), "asked": asked, "health": health, "shown": SHOWN}
     return HTMXTemplate(template_name="fleet.html", context=context)
 
 
 @get("/page/bar")
-async def bar(request: HTMXRequest) -> HTMXTemplate:
-    return HTMXTemplate(template_name="bar.html", context={"bar": await bar_of(request.app)})
+async def bar_alone(bar: BarReading) -> HTMXTemplate:
+    return HTMXTemplate(template_name="bar.html", context={"bar": await bar.get()})
 
 
 @get("/page/groups")
-async def groups(request: HTMXRequest) -> HTMXTemplate:
+async def groups(bar: BarReading) -> HTMXTemplate:
     return HTMXTemplate(
-        template_name="groups.html", context={"bar": await bar_of(request.app), "shown": SHOWN}
+        template_name="groups.html", context={"bar": await bar.get(), "shown": SHOWN}
     )
 
 
 @get("/page/map.json")
-async def fleet_map(request: HTMXRequest) -> Answer:
+async def fleet_map(request: HTMXRequest, answers: NamedDependency[Answers]) -> Answer:
     """`groups` as in `FleetMap`, with the names that its letters stand for; `next` is where the
     next piece begins."""
     asked = Asked(request, "group", "health", "after")
@@ -84,28 +86,31 @@ async def fleet_map(request: HTMXRequest) -> Answer:
         )
         return Answer(lasting, lasting=lasting, lag_seconds=observation.lag_seconds)
 
-    return await Answers.of(request.app).read(request, ask, group, health, after)
+    return await answers.read(request, ask, group, health, after)
 
 
 @get("/page/workers/{worker_id:str}/why", media_type=MediaType.TEXT)
-async def why(request: HTMXRequest, worker_id: PathId) -> str:
-    database = Database.of(request)
+async def why(database: NamedDependency[Database], worker_id: PathId) -> str:
     ask = partial(get_worker, worker_id=worker_id)
     detail = await database.read(ask, key=("why", worker_id))
     return worker_why(msgspec.json.decode(detail.item, type=Worker), detail.observation.as_of)
 
 
 @get("/page/workers/{worker_id:str}/day.json")
-async def day(request: HTMXRequest, worker_id: PathId) -> Day:
-    database = Database.of(request)
+async def day(database: NamedDependency[Database], worker_id: PathId) -> Day:
     ask = partial(read_day, worker_id=worker_id)
     return await database.read(ask, key=("day", worker_id))
 
 
 @get("/workers/{worker_id:str}")
-async def worker(request: HTMXRequest, worker_id: PathId) -> HTMXTemplate:
+async def worker(
+    request: HTMXRequest,
+    database: NamedDependency[Database],
+    retention: NamedDependency[timedelta],
+    bar: BarReading,
+    worker_id: PathId,
+) -> HTMXTemplate:
     """One worker, and its uptime as far back as changes are kept."""
-    database, retention = Database.of(request), request.app.state["retention"]
 
     async def ask(connection: Connection) -> tuple[Detail, Figures]:
         detail = await get_worker(connection, worker_id)
@@ -126,6 +131,4 @@ async def worker(request: HTMXRequest, worker_id: PathId) -> HTMXTemplate:
     }
     if request.htmx:
         return HTMXTemplate(template_name="worker_now.html", context=context)
-    return HTMXTemplate(
-        template_name="worker.html", context={"bar": await bar_of(request.app), **context}
-    )
+    return HTMXTemplate(template_name="worker.html", context={"bar": await bar.get(), **context})

@@ -6,11 +6,12 @@ apart.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, get, post
 from litestar.datastructures import Cookie
+from litestar.di import NamedDependency
 from litestar.params import URLEncodedBody
 from litestar.response import Redirect, Template
 
@@ -32,7 +33,7 @@ class Form(msgspec.Struct):
 
 
 def is_signed_in(scope: Scope, tokens: Tokens) -> bool:
-    """Whether a cookie stands for one of the tokens."""
+    """True if a cookie stands for one of the tokens."""
     cookies = (
         pair for name, value in scope["headers"] if name == b"cookie" for pair in value.split(b";")
     )
@@ -45,9 +46,11 @@ def is_signed_in(scope: Scope, tokens: Tokens) -> bool:
 
 
 @get(SIGN_IN)
-async def sign_in(request: Request[Any, Any, Any]) -> Redirect | Template:
-    """Who has no need to goes on."""
-    tokens, to = Tokens.of(request.app), request.query_params.get("to", "/")
+async def sign_in(
+    request: Request[Any, Any, Any], tokens: NamedDependency[Tokens]
+) -> Redirect | Template:
+    """Show the form, or go on where no sign-in is needed."""
+    to = request.query_params.get("to", "/")
     if not tokens.are_needed or is_signed_in(request.scope, tokens):
         return Redirect(_own_path(to), status_code=303)
     return _form(to)
@@ -55,16 +58,18 @@ async def sign_in(request: Request[Any, Any, Any]) -> Redirect | Template:
 
 @post(SIGN_IN, request_max_body_size=LONGEST_FORM_BYTES)
 async def try_token(
-    request: Request[Any, Any, Any], data: URLEncodedBody[Form]
+    request: Request[Any, Any, Any],
+    data: URLEncodedBody[Form],
+    tokens: NamedDependency[Tokens],
+    sign_in_limit: NamedDependency[SignInLimit],
 ) -> Redirect | Template:
     """Raises TooManySignIns."""
-    tokens, token = Tokens.of(request.app), data.token.encode()
-    limit = cast("SignInLimit", request.app.state["sign_in_limit"])
+    token = data.token.encode()
     address = request.client.host if request.client else ""
-    if not limit.allows(address):
+    if not sign_in_limit.allows(address):
         raise TooManySignIns
     if not tokens.accept(token):
-        limit.failed(address)
+        sign_in_limit.failed(address)
         return _form(data.to, failed=True)
     cookie = _cookie(request, tokens.cookie(token, seconds=KEPT_SECONDS), KEPT_SECONDS)
     return Redirect(_own_path(data.to), status_code=303, cookies=[cookie])

@@ -48,18 +48,18 @@ HEADERS = [
     # The same address answers a script with a part of the page.
     (b"vary", b"HX-Request"),
 ]
-"""Of all that does not say otherwise."""
+"""Headers of every answer that does not set them itself."""
 
 
 def is_page(path: str) -> bool:
-    """Whether a person who has not signed in is sent to do so from there."""
+    """True if a visitor who has not signed in is sent from this path to the form."""
     return path == "/" or path.startswith(
         ("/workers", "/servers", "/alerts", "/silences", "/schema/asyncapi")
     )
 
 
 def is_open(path: str) -> bool:
-    """What is needed to sign in, and holds nothing of the fleet."""
+    """True for what the form itself needs; it holds nothing of the fleet."""
     return path in {SIGN_IN, SIGN_OUT} or path.startswith(FILES)
 
 
@@ -70,7 +70,7 @@ def page_router(files: str) -> Router:
         "/",
         route_handlers=[
             routes.fleet,
-            routes.bar,
+            routes.bar_alone,
             routes.groups,
             routes.fleet_map,
             routes.why,

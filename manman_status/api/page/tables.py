@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import get
+from litestar.di import NamedDependency
 from litestar_htmx import HTMXRequest, HTMXTemplate
 
 from manman_status.api.alert_responses import Alert, Silence
 from manman_status.api.cursors import read_cursor, write_cursor
 from manman_status.api.database import Database
-from manman_status.api.page.bar import bar_of
+from manman_status.api.page.bar import BarReading
 from manman_status.api.page.forms import Asked
-from manman_status.api.parameters import LARGEST_ID, labels_asked, one_of
+from manman_status.api.parameters import LARGEST_ID, one_of, parse_labels
 from manman_status.api.responses import ServerInstance, Worker
 from manman_status.domain.alerts.alert import Severity
 from manman_status.domain.alerts.rules import RULE_NAMES
@@ -32,6 +33,8 @@ ROWS = 100
 
 async def _table(
     request: HTMXRequest,
+    database: Database,
+    bar: BarReading,
     name: str,
     ask: Ask[Page],
     *,
@@ -41,7 +44,7 @@ async def _table(
     **more: Any,
 ) -> HTMXTemplate:
     """The page, or its rows alone when it is there already."""
-    page = await Database.of(request).read(ask, key=asked.here)
+    page = await database.read(ask, key=asked.here)
     context = {
         "asked": asked,
         "items": [msgspec.json.decode(item, type=shape) for item in page.items],
@@ -53,27 +56,33 @@ async def _table(
     if request.htmx:
         return HTMXTemplate(template_name=f"{name}_rows.html", context=context)
     return HTMXTemplate(
-        template_name=f"{name}.html", context={"bar": await bar_of(request.app), **context, **more}
+        template_name=f"{name}.html", context={"bar": await bar.get(), **context, **more}
     )
 
 
 @get("/workers")
-async def workers(request: HTMXRequest) -> HTMXTemplate:
+async def workers(
+    request: HTMXRequest, database: NamedDependency[Database], bar: BarReading
+) -> HTMXTemplate:
     asked = Asked(request, "health", "status", "group", "label")
     label = asked.text("label")
     filters = WorkerFilters(
         health=asked.one_of("health", Health),
         status=asked.one_of("status", StatusType),
-        labels=labels_asked(asked.text("group"), () if label is None else (label,)),
+        labels=parse_labels(asked.text("group"), () if label is None else (label,)),
     )
     after = read_cursor(asked.cursor, "workers", filters)
     ask = partial(list_workers, filters=filters, after=after, limit=ROWS)
-    return await _table(request, "workers", ask, asked=asked, filters=filters, shape=Worker)
+    return await _table(
+        request, database, bar, "workers", ask, asked=asked, filters=filters, shape=Worker
+    )
 
 
 @get("/servers")
-async def servers(request: HTMXRequest) -> HTMXTemplate:
-    """Those that run now, unless a status is asked for."""
+async def servers(
+    request: HTMXRequest, database: NamedDependency[Database], bar: BarReading
+) -> HTMXTemplate:
+    """Show the instances that run now, unless a status is asked for."""
     asked = Asked(request, "status", "worker_id", "game_server_config_id")
     status = asked.text("status") or "active"
     filters = ServerFilters(
@@ -86,6 +95,8 @@ async def servers(request: HTMXRequest) -> HTMXTemplate:
     ask = partial(list_servers, filters=filters, after=after, limit=ROWS)
     return await _table(
         request,
+        database,
+        bar,
         "servers",
         ask,
         asked=asked,
@@ -96,7 +107,9 @@ async def servers(request: HTMXRequest) -> HTMXTemplate:
 
 
 @get("/alerts")
-async def alerts(request: HTMXRequest) -> HTMXTemplate:
+async def alerts(
+    request: HTMXRequest, database: NamedDependency[Database], bar: BarReading
+) -> HTMXTemplate:
     asked = Asked(request, "state", "severity", "rule", "group", "worker_id")
     rule = asked.text("rule")
     filters = AlertFilters(
@@ -109,14 +122,26 @@ async def alerts(request: HTMXRequest) -> HTMXTemplate:
     before = read_cursor(asked.cursor, "alerts", filters) or LARGEST_ID
     ask = partial(list_alerts, filters=filters, before=before, limit=ROWS)
     return await _table(
-        request, "alerts", ask, asked=asked, filters=filters, shape=Alert, rules=RULE_NAMES
+        request,
+        database,
+        bar,
+        "alerts",
+        ask,
+        asked=asked,
+        filters=filters,
+        shape=Alert,
+        rules=RULE_NAMES,
     )
 
 
 @get("/silences")
-async def silences(request: HTMXRequest) -> HTMXTemplate:
+async def silences(
+    request: HTMXRequest, database: NamedDependency[Database], bar: BarReading
+) -> HTMXTemplate:
     asked = Asked(request, "state")
     filters = SilenceFilters(asked.one_of("state", SilenceSelection) or SilenceSelection.LASTING)
     before = read_cursor(asked.cursor, "silences", filters) or LARGEST_ID
     ask = partial(list_silences, filters=filters, before=before, limit=ROWS)
-    return await _table(request, "silences", ask, asked=asked, filters=filters, shape=Silence)
+    return await _table(
+        request, database, bar, "silences", ask, asked=asked, filters=filters, shape=Silence
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
+from litestar.di import NamedDependency
 
 from manman_status.api.alert_responses import AlertDetail, AlertList, SilenceList
 from manman_status.api.answers import Answer, Answers
@@ -22,8 +23,8 @@ from manman_status.api.parameters import (
     QueryRule,
     QuerySeverity,
     SilencesSelected,
-    group_asked,
     one_of,
+    parse_group,
 )
 from manman_status.api.responses import detail_answer, documented, page_answer
 from manman_status.domain.alerts.rules import RULE_NAMES
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 @get("/alerts", operation_id="listAlerts", responses=documented(AlertList) | documented_problems())
 async def alerts(
     request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
     selected: AlertsSelected = AlertSelection.UNRESOLVED,
     severity: QuerySeverity = None,
     rule: QueryRule = None,
@@ -58,7 +60,7 @@ async def alerts(
         state=one_of("state", AlertSelection, selected),
         severity=severity,
         rule=None if rule is None else one_of("rule", RULE_NAMES, rule),
-        group_name=group_asked(group),
+        group_name=parse_group(group),
         worker_id=worker_id,
         part_of=part_of,
     )
@@ -68,7 +70,7 @@ async def alerts(
         page = await list_alerts(connection, filters, before=before, limit=limit)
         return page_answer(page, kind="alerts", filters=filters, judged_at=page.judged_at)
 
-    return await Answers.of(request.app).read(request, ask, filters, before, limit)
+    return await answers.read(request, ask, filters, before, limit)
 
 
 @get(
@@ -76,14 +78,16 @@ async def alerts(
     operation_id="getAlert",
     responses=documented(AlertDetail) | documented_problems(finds_one=True),
 )
-async def alert(request: Request[Any, Any, Any], alert_id: PathId) -> Answer:
+async def alert(
+    request: Request[Any, Any, Any], answers: NamedDependency[Answers], alert_id: PathId
+) -> Answer:
     """One alert, and what each channel was told of it."""
 
     async def ask(connection: Connection) -> Answer:
         detail = await get_alert(connection, alert_id)
         return detail_answer(detail, judged_at=detail.judged_at)
 
-    return await Answers.of(request.app).read(request, ask, alert_id)
+    return await answers.read(request, ask, alert_id)
 
 
 @get(
@@ -93,6 +97,7 @@ async def alert(request: Request[Any, Any, Any], alert_id: PathId) -> Answer:
 )
 async def silences(
     request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
     selected: SilencesSelected = SilenceSelection.LASTING,
     limit: Limit = 100,
     cursor: Cursor = None,
@@ -105,4 +110,4 @@ async def silences(
         page = await list_silences(connection, filters, before=before, limit=limit)
         return page_answer(page, kind="silences", filters=filters)
 
-    return await Answers.of(request.app).read(request, ask, filters, before, limit)
+    return await answers.read(request, ask, filters, before, limit)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, get
+from litestar.di import NamedDependency
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.badge import COLOURS, badge_answer, shown_uptime
 from manman_status.api.errors import documented_problems
-from manman_status.api.parameters import BADGE_WINDOWS, BadgeWindow, PathId, one_of, window_asked
+from manman_status.api.parameters import BADGE_WINDOWS, BadgeWindow, PathId, one_of, parse_window
 from manman_status.api.responses import documented, overall_of
 from manman_status.domain.status import Health
 from manman_status.store.details import get_worker
@@ -29,12 +30,17 @@ class _Healthy(msgspec.Struct):
 
 
 @get("/badge.svg", operation_id="getBadge", responses=IMAGE | documented_problems())
-async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = None) -> Answer:
+async def fleet_badge(
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    retention: NamedDependency[timedelta],
+    window: BadgeWindow = None,
+) -> Answer:
     """The overall status of the fleet, or its uptime, as a badge."""
-    asked = _asked(request, window)
+    length = _parse_window(window, retention)
 
     async def ask(connection: Connection) -> Answer:
-        if asked is None:
+        if length is None:
             fleet = await read_fleet(connection)
             status = overall_of(fleet)
             return badge_answer(
@@ -43,11 +49,11 @@ async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = Non
         found = await read_fleet_uptime(
             connection,
             None,
-            window_seconds=asked.total_seconds(),
+            window_seconds=length.total_seconds(),
         )
         return _uptime("fleet", f"{window}", found)
 
-    return await Answers.of(request.app).read(request, ask, window, expensive=asked is not None)
+    return await answers.read(request, ask, window, expensive=length is not None)
 
 
 @get(
@@ -56,13 +62,17 @@ async def fleet_badge(request: Request[Any, Any, Any], window: BadgeWindow = Non
     responses=IMAGE | documented_problems(finds_one=True),
 )
 async def worker_badge(
-    request: Request[Any, Any, Any], worker_id: PathId, window: BadgeWindow = None
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    retention: NamedDependency[timedelta],
+    worker_id: PathId,
+    window: BadgeWindow = None,
 ) -> Answer:
     """The health of one worker, or its uptime, as a badge."""
-    asked, name = _asked(request, window), f"worker {worker_id}"
+    length, name = _parse_window(window, retention), f"worker {worker_id}"
 
     async def ask(connection: Connection) -> Answer:
-        if asked is None:
+        if length is None:
             detail = await get_worker(connection, worker_id)
             health = msgspec.json.decode(detail.item, type=_Healthy).health
             return badge_answer(
@@ -71,21 +81,17 @@ async def worker_badge(
         found = await read_worker_uptime(
             connection,
             worker_id,
-            window_seconds=asked.total_seconds(),
+            window_seconds=length.total_seconds(),
         )
         return _uptime(name, f"{window}", found)
 
-    return await Answers.of(request.app).read(
-        request, ask, worker_id, window, expensive=asked is not None
-    )
+    return await answers.read(request, ask, worker_id, window, expensive=length is not None)
 
 
-def _asked(request: Request[Any, Any, Any], window: str | None) -> timedelta | None:
+def _parse_window(window: str | None, retention: timedelta) -> timedelta | None:
     if window is None:
         return None
-    return window_asked(
-        one_of("window", BADGE_WINDOWS, window), retention=request.app.state["retention"]
-    )
+    return parse_window(one_of("window", BADGE_WINDOWS, window), retention=retention)
 
 
 def _uptime(name: str, window: str, found: Uptime) -> Answer:

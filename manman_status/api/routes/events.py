@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Request, get
+from litestar import get
+from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, QueryParameter
 
 from manman_status.api.errors import documented_problems
@@ -18,8 +19,8 @@ from manman_status.api.parameters import (
     QueryStatuses,
     QueryWorkerIds,
     Wait,
-    position_asked,
-    seconds_asked,
+    parse_position,
+    parse_seconds,
 )
 from manman_status.api.responses import ChangeList, documented
 from manman_status.api.streams import EventStream, LongPoll
@@ -32,7 +33,7 @@ from manman_status.api.streams import EventStream, LongPoll
     | documented_problems(watches=True),
 )
 async def events(
-    request: Request[Any, Any, Any],
+    feed: NamedDependency[Feed],
     from_: From = "now",
     worker_id: QueryWorkerIds = (),
     group: QueryGroups = (),
@@ -49,8 +50,8 @@ async def events(
     and double."""
     filters = _filters(worker_id, group, entity, new_status)
     parameter, given = ("Last-Event-ID", last_event_id) if last_event_id else ("from", from_)
-    after = None if given == "now" else position_asked(parameter, given)
-    return EventStream(Feed.of(request.app), filters, after=after)
+    after = None if given == "now" else parse_position(parameter, given)
+    return EventStream(feed, filters, after=after)
 
 
 @get(
@@ -59,7 +60,7 @@ async def events(
     responses=documented(ChangeList) | documented_problems(watches=True),
 )
 async def changes(
-    request: Request[Any, Any, Any],
+    feed: NamedDependency[Feed],
     since: Annotated[
         str | None,
         QueryParameter(
@@ -81,11 +82,9 @@ async def changes(
     """The transitions after a revision: at once when there are any, else when there is one or
     `wait` has passed."""
     filters = _filters(worker_id, group, entity, new_status)
-    position = None if since is None else position_asked("since", since)
-    seconds = seconds_asked("wait", wait)
-    return LongPoll(
-        Feed.of(request.app), filters, since=position, wait_seconds=seconds, limit=limit
-    )
+    position = None if since is None else parse_position("since", since)
+    seconds = parse_seconds("wait", wait)
+    return LongPoll(feed, filters, since=position, wait_seconds=seconds, limit=limit)
 
 
 def _filters(

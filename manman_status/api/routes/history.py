@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
+from litestar.di import NamedDependency
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
@@ -17,7 +18,7 @@ from manman_status.api.parameters import (
     QueryStatus,
     Since,
     Until,
-    time_asked,
+    parse_time,
 )
 from manman_status.api.responses import TransitionList, documented, page_answer
 from manman_status.domain.status import Entity
@@ -36,6 +37,7 @@ KIND = "transitions"
 )
 async def worker_transitions(
     request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
     worker_id: PathId,
     new_status: QueryStatus = None,
     since: Since = None,
@@ -44,9 +46,8 @@ async def worker_transitions(
     cursor: Cursor = None,
 ) -> Answer:
     """The transitions of one worker that are kept, the newest first."""
-    return await _page(
-        request, _filters(Entity.WORKER, worker_id, new_status, since, until), limit, cursor
-    )
+    filters = _filters(Entity.WORKER, worker_id, new_status, since, until)
+    return await _page(request, answers, filters, limit, cursor)
 
 
 @get(
@@ -56,6 +57,7 @@ async def worker_transitions(
 )
 async def server_transitions(
     request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
     instance_id: PathId,
     new_status: QueryStatus = None,
     since: Since = None,
@@ -64,12 +66,8 @@ async def server_transitions(
     cursor: Cursor = None,
 ) -> Answer:
     """The transitions of one server instance that are kept, the newest first."""
-    return await _page(
-        request,
-        _filters(Entity.SERVER_INSTANCE, instance_id, new_status, since, until),
-        limit,
-        cursor,
-    )
+    filters = _filters(Entity.SERVER_INSTANCE, instance_id, new_status, since, until)
+    return await _page(request, answers, filters, limit, cursor)
 
 
 def _filters(
@@ -79,13 +77,17 @@ def _filters(
         entity=entity,
         entity_id=entity_id,
         new_status=new_status,
-        since=None if since is None else time_asked("since", since),
-        until=None if until is None else time_asked("until", until),
+        since=None if since is None else parse_time("since", since),
+        until=None if until is None else parse_time("until", until),
     )
 
 
 async def _page(
-    request: Request[Any, Any, Any], filters: HistoryFilters, limit: int, cursor: str | None
+    request: Request[Any, Any, Any],
+    answers: Answers,
+    filters: HistoryFilters,
+    limit: int,
+    cursor: str | None,
 ) -> Answer:
     before = read_cursor(cursor, KIND, filters) or LARGEST_ID
 
@@ -93,4 +95,4 @@ async def _page(
         page = await list_transitions(connection, filters, before=before, limit=limit)
         return page_answer(page, kind=KIND, filters=filters)
 
-    return await Answers.of(request.app).read(request, ask, filters, before, limit)
+    return await answers.read(request, ask, filters, before, limit)

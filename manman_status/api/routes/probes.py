@@ -1,10 +1,9 @@
-"""For whoever starts and watches this process. They need no token."""
+"""Probes of an orchestrator. They need no token."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Request, get
+from litestar import get
+from litestar.di import NamedDependency
 
 from manman_status.api.database import Database
 from manman_status.api.errors import documented_problems
@@ -19,7 +18,7 @@ async def livez() -> Ok:
 
 
 @get(["/readyz", "/health"], responses=documented_problems())
-async def readyz(request: Request[Any, Any, Any]) -> Ok:
+async def readyz(probes: NamedDependency[Database]) -> Ok:
     """The database is reachable and its schema is new enough."""
-    await Database.for_probes(request).read(require_schema, key="schema")
+    await probes.read(require_schema, key="schema")
     return Ok()

@@ -1,4 +1,4 @@
-"""What the messages on the broker look like, as the processor's half has described them."""
+"""The AsyncAPI document of the messages on the broker, made by the processor's half."""
 
 from __future__ import annotations
 

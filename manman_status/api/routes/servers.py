@@ -5,25 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
+from litestar.di import NamedDependency
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
 from manman_status.api.errors import documented_problems
-from manman_status.api.parameters import At, Cursor, Limit, PathId, QueryId, QueryStatus
-from manman_status.api.past_responses import PastServerInstanceDetail, PastServerInstanceList
+from manman_status.api.parameters import At, Cursor, Limit, PathId, QueryId, QueryStatus, parse_at
+from manman_status.api.past import Past, filters_at
 from manman_status.api.responses import (
+    PastServerInstanceDetail,
+    PastServerInstanceList,
     ServerInstanceDetail,
     ServerInstanceList,
     detail_answer,
     documented,
     page_answer,
 )
-from manman_status.api.routes.past import server_then, servers_then
 from manman_status.store.details import get_server
+from manman_status.store.past import get_server_at, list_servers_at
 from manman_status.store.reads import ServerFilters, list_servers
 
 if TYPE_CHECKING:
+    from manman_status.store.past import PastPage
     from manman_status.store.pool import Connection
+    from manman_status.store.reads import Page
 
 KIND = "servers"
 
@@ -35,6 +40,8 @@ KIND = "servers"
 )
 async def servers(
     request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    past: NamedDependency[Past],
     status: QueryStatus = None,
     worker_id: QueryId = None,
     game_server_config_id: QueryId = None,
@@ -47,9 +54,20 @@ async def servers(
     filters = ServerFilters(
         status=status, worker_id=worker_id, game_server_config_id=game_server_config_id
     )
-    if at is not None:
-        return await servers_then(request, filters, at=at, limit=limit, cursor=cursor)
-    return await _page(request, filters, limit, cursor)
+    time = parse_at(at)
+    covered = filters_at(time, filters)
+    after = read_cursor(cursor, KIND, covered)
+
+    async def ask(connection: Connection) -> Answer:
+        page: Page | PastPage
+        if time is None:
+            page = await list_servers(connection, filters, after=after, limit=limit)
+        else:
+            moment = await past.look_back(connection, time)
+            page = await list_servers_at(connection, filters, moment, after=after, limit=limit)
+        return page_answer(page, kind=KIND, filters=covered)
+
+    return await answers.read(request, ask, covered, after, limit, expensive=time is not None)
 
 
 @get(
@@ -59,6 +77,7 @@ async def servers(
 )
 async def active_servers(
     request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
     worker_id: QueryId = None,
     game_server_config_id: QueryId = None,
     limit: Limit = 100,
@@ -68,19 +87,13 @@ async def active_servers(
     filters = ServerFilters(
         worker_id=worker_id, game_server_config_id=game_server_config_id, active=True
     )
-    return await _page(request, filters, limit, cursor)
-
-
-async def _page(
-    request: Request[Any, Any, Any], filters: ServerFilters, limit: int, cursor: str | None
-) -> Answer:
     after = read_cursor(cursor, KIND, filters)
 
     async def ask(connection: Connection) -> Answer:
         page = await list_servers(connection, filters, after=after, limit=limit)
         return page_answer(page, kind=KIND, filters=filters)
 
-    return await Answers.of(request.app).read(request, ask, filters, after, limit)
+    return await answers.read(request, ask, filters, after, limit)
 
 
 @get(
@@ -89,12 +102,20 @@ async def _page(
     responses=documented(ServerInstanceDetail | PastServerInstanceDetail)
     | documented_problems(finds_one=True),
 )
-async def server(request: Request[Any, Any, Any], instance_id: PathId, at: At = None) -> Answer:
+async def server(
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    past: NamedDependency[Past],
+    instance_id: PathId,
+    at: At = None,
+) -> Answer:
     """One server instance and its newest transitions."""
-    if at is not None:
-        return await server_then(request, instance_id, at=at)
+    time = parse_at(at)
 
     async def ask(connection: Connection) -> Answer:
-        return detail_answer(await get_server(connection, instance_id))
+        if time is None:
+            return detail_answer(await get_server(connection, instance_id))
+        moment = await past.look_back(connection, time)
+        return detail_answer(await get_server_at(connection, instance_id, moment))
 
-    return await Answers.of(request.app).read(request, ask, instance_id)
+    return await answers.read(request, ask, instance_id, time, expensive=time is not None)

@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
+from litestar.di import NamedDependency
 from litestar.response.base import ASGIResponse
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.errors import documented_problems
 from manman_status.api.metrics import CONTENT_TYPE, Metrics
-from manman_status.api.parameters import At
-from manman_status.api.past_responses import PastSystem
-from manman_status.api.responses import System, documented, system_answer
-from manman_status.api.routes.past import system_then
+from manman_status.api.parameters import At, parse_at
+from manman_status.api.past import Past
+from manman_status.api.responses import (
+    PastSystem,
+    System,
+    documented,
+    past_system_answer,
+    system_answer,
+)
+from manman_status.store.past import read_fleet_at
 from manman_status.store.system_reads import read_fleet
 
 if TYPE_CHECKING:
@@ -25,16 +32,23 @@ if TYPE_CHECKING:
     operation_id="getSystem",
     responses=documented(System | PastSystem) | documented_problems(),
 )
-async def system(request: Request[Any, Any, Any], at: At = None) -> Answer:
+async def system(
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    past: NamedDependency[Past],
+    at: At = None,
+) -> Answer:
     """How many workers are in what health, how many servers run, and how good the observation
     is."""
-    if at is not None:
-        return await system_then(request, at=at)
+    time = parse_at(at)
 
     async def ask(connection: Connection) -> Answer:
-        return system_answer(await read_fleet(connection))
+        if time is None:
+            return system_answer(await read_fleet(connection))
+        moment = await past.look_back(connection, time)
+        return past_system_answer(await read_fleet_at(connection, moment), moment)
 
-    return await Answers.of(request.app).read(request, ask)
+    return await answers.read(request, ask, time, expensive=time is not None)
 
 
 @get(
@@ -43,9 +57,9 @@ async def system(request: Request[Any, Any, Any], at: At = None) -> Answer:
     responses=documented(str, media_type=CONTENT_TYPE, changes=True)
     | documented_problems(asks=False),
 )
-async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def metrics(metrics: NamedDependency[Metrics]) -> ASGIResponse:
     """Prometheus text. Without its database it says so, and leaves out what it does not know."""
-    text = await Metrics.of(request.app).text()
+    text = await metrics.text()
     return ASGIResponse(
         body=text, headers={"content-type": CONTENT_TYPE, "cache-control": "no-store"}
     )

@@ -1,10 +1,12 @@
-"""How long workers were active, and how long lost."""
+"""Uptime of the fleet, of a group and of one worker."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
+from litestar.di import NamedDependency
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.errors import documented_problems
@@ -12,8 +14,8 @@ from manman_status.api.parameters import (
     GroupOfWorkers,
     PathId,
     UptimeWindow,
-    group_asked,
-    window_asked,
+    parse_group,
+    parse_window,
 )
 from manman_status.api.responses import documented
 from manman_status.api.uptime_responses import (
@@ -30,22 +32,26 @@ if TYPE_CHECKING:
 
 @get("/uptime", operation_id="getUptime", responses=documented(FleetUptime) | documented_problems())
 async def fleet_uptime(
-    request: Request[Any, Any, Any], group: GroupOfWorkers = None, window: UptimeWindow = None
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    retention: NamedDependency[timedelta],
+    group: GroupOfWorkers = None,
+    window: UptimeWindow = None,
 ) -> Answer:
     """The uptime of all workers together, or of a group of them: sums over those that are known
     now."""
-    asked = group_asked(group)
-    seconds = window_asked(window, retention=request.app.state["retention"]).total_seconds()
+    group = parse_group(group)
+    seconds = parse_window(window, retention=retention).total_seconds()
 
     async def ask(connection: Connection) -> Answer:
         found = await read_fleet_uptime(
             connection,
-            asked,
+            group,
             window_seconds=seconds,
         )
-        return fleet_uptime_answer(found, group=asked)
+        return fleet_uptime_answer(found, group=group)
 
-    return await Answers.of(request.app).read(request, ask, asked, seconds, expensive=True)
+    return await answers.read(request, ask, group, seconds, expensive=True)
 
 
 @get(
@@ -54,10 +60,14 @@ async def fleet_uptime(
     responses=documented(WorkerUptime) | documented_problems(finds_one=True),
 )
 async def worker_uptime(
-    request: Request[Any, Any, Any], worker_id: PathId, window: UptimeWindow = None
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    retention: NamedDependency[timedelta],
+    worker_id: PathId,
+    window: UptimeWindow = None,
 ) -> Answer:
     """The uptime of one worker."""
-    seconds = window_asked(window, retention=request.app.state["retention"]).total_seconds()
+    seconds = parse_window(window, retention=retention).total_seconds()
 
     async def ask(connection: Connection) -> Answer:
         found = await read_worker_uptime(
@@ -67,4 +77,4 @@ async def worker_uptime(
         )
         return worker_uptime_answer(found, worker_id)
 
-    return await Answers.of(request.app).read(request, ask, worker_id, seconds, expensive=True)
+    return await answers.read(request, ask, worker_id, seconds, expensive=True)

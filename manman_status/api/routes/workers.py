@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
+from litestar.di import NamedDependency
 
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
-from manman_status.api.errors import documented_problems
+from manman_status.api.errors import InvalidParameter, documented_problems
 from manman_status.api.parameters import (
     At,
     Cursor,
@@ -18,22 +19,27 @@ from manman_status.api.parameters import (
     PathId,
     QueryHealth,
     QueryStatus,
-    labels_asked,
+    parse_at,
+    parse_labels,
 )
-from manman_status.api.past_responses import PastWorkerDetail, PastWorkerList
+from manman_status.api.past import Past, filters_at
 from manman_status.api.responses import (
+    PastWorkerDetail,
+    PastWorkerList,
     WorkerDetail,
     WorkerList,
     detail_answer,
     documented,
     page_answer,
 )
-from manman_status.api.routes.past import worker_then, workers_then
 from manman_status.store.details import get_worker
+from manman_status.store.past import get_worker_at, list_workers_at
 from manman_status.store.reads import WorkerFilters, list_workers
 
 if TYPE_CHECKING:
+    from manman_status.store.past import PastPage
     from manman_status.store.pool import Connection
+    from manman_status.store.reads import Page
 
 KIND = "workers"
 
@@ -45,6 +51,8 @@ KIND = "workers"
 )
 async def workers(
     request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    past: NamedDependency[Past],
     health: QueryHealth = None,
     status: QueryStatus = None,
     group: Group = None,
@@ -55,16 +63,23 @@ async def workers(
 ) -> Answer:
     """All workers with their health, by id. At a past time: those that were known then, by their
     labels of now."""
-    filters = WorkerFilters(health=health, status=status, labels=labels_asked(group, label))
-    if at is not None:
-        return await workers_then(request, filters, at=at, limit=limit, cursor=cursor)
-    after = read_cursor(cursor, KIND, filters)
+    filters = WorkerFilters(health=health, status=status, labels=parse_labels(group, label))
+    if at is not None and health is not None:
+        raise InvalidParameter("health", "is not kept: at a past time ask for `status`")
+    time = parse_at(at)
+    covered = filters_at(time, filters)
+    after = read_cursor(cursor, KIND, covered)
 
     async def ask(connection: Connection) -> Answer:
-        page = await list_workers(connection, filters, after=after, limit=limit)
-        return page_answer(page, kind=KIND, filters=filters)
+        page: Page | PastPage
+        if time is None:
+            page = await list_workers(connection, filters, after=after, limit=limit)
+        else:
+            moment = await past.look_back(connection, time)
+            page = await list_workers_at(connection, filters, moment, after=after, limit=limit)
+        return page_answer(page, kind=KIND, filters=covered)
 
-    return await Answers.of(request.app).read(request, ask, filters, after, limit)
+    return await answers.read(request, ask, covered, after, limit, expensive=time is not None)
 
 
 @get(
@@ -72,13 +87,21 @@ async def workers(
     operation_id="getWorker",
     responses=documented(WorkerDetail | PastWorkerDetail) | documented_problems(finds_one=True),
 )
-async def worker(request: Request[Any, Any, Any], worker_id: PathId, at: At = None) -> Answer:
+async def worker(
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    past: NamedDependency[Past],
+    worker_id: PathId,
+    at: At = None,
+) -> Answer:
     """One worker, its server instances (all that are active, the newest that ended) and its newest
     transitions."""
-    if at is not None:
-        return await worker_then(request, worker_id, at=at)
+    time = parse_at(at)
 
     async def ask(connection: Connection) -> Answer:
-        return detail_answer(await get_worker(connection, worker_id))
+        if time is None:
+            return detail_answer(await get_worker(connection, worker_id))
+        moment = await past.look_back(connection, time)
+        return detail_answer(await get_worker_at(connection, worker_id, moment))
 
-    return await Answers.of(request.app).read(request, ask, worker_id)
+    return await answers.read(request, ask, worker_id, time, expensive=time is not None)

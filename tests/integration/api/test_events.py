@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from manman_status.api.database import Database, Outage
-from manman_status.api.feed import POLL_SECONDS, ChangeFilters, Feed
+from manman_status.api.feed import KEPT, POLL_SECONDS, ChangeFilters, Feed
 from manman_status.api.responses import Change
 from manman_status.api.streams import EventStream
 from manman_status.domain.status import StatusType
@@ -346,12 +346,13 @@ async def test_one_reading_that_fails_does_not_hold_up_who_resumes(
 async def test_one_who_cannot_keep_up_is_told_where_to_resume_and_has_each_once(
     rows: Rows, counting: CountingDatabase, eventually: Eventually
 ) -> None:
-    async with feeding(counting, kept=20) as feed:
+    async with feeding(counting) as feed:
         slow, fast = Client(stream(feed)), Client(stream(feed))
         await eventually(lambda: slow.is_open and fast.is_open)
         slow.takes.clear()
-        for last in range(10, 61, 10):
-            await rows.transitions(10)
+        piece, total = KEPT // 2, 3 * (KEPT // 2)
+        for last in range(piece, total + 1, piece):
+            await rows.transitions(piece)
             await eventually(lambda: fast.revisions == list(range(1, last + 1)))
         slow.takes.set()
         await eventually(lambda: slow.has_end)
@@ -359,10 +360,10 @@ async def test_one_who_cannot_keep_up_is_told_where_to_resume_and_has_each_once(
         assert overrun.kind == "overrun"
         assert overrun.data == {"from": overrun.id}
         assert slow.parser.last_id == overrun.id
-        assert overrun.revision < 40
+        assert overrun.revision < total - KEPT
         assert slow.running.done()
         again = Client(stream(feed, overrun.revision, epoch=overrun.id.partition("-")[0]))
-        await eventually(lambda: slow.revisions + again.revisions == list(range(1, 61)))
+        await eventually(lambda: slow.revisions + again.revisions == list(range(1, total + 1)))
         assert not fast.has_end
 
 

@@ -18,10 +18,10 @@ from manman_status.api.database import EXPENSIVE_AT_ONCE, EXPENSIVE_QUEUED
 from manman_status.domain.status import StatusType
 from manman_status.store.migrate import migrate
 from manman_status.store.past import (
-    list_servers_then,
-    list_workers_then,
+    list_servers_at,
+    list_workers_at,
     look_back,
-    read_fleet_then,
+    read_fleet_at,
 )
 from manman_status.store.reads import ServerFilters, WorkerFilters
 
@@ -240,12 +240,12 @@ async def test_the_numbers_of_a_past_time_are_those_of_its_lists(rows: Rows) -> 
             rows.ago(hours_ago * 3600),
             retention=timedelta(days=30),
         )
-        fleet = await read_fleet_then(rows.connection, moment)
+        fleet = await read_fleet_at(rows.connection, moment)
         for status in StatusType:
-            workers = await list_workers_then(
+            workers = await list_workers_at(
                 rows.connection, WorkerFilters(status=status), moment, after=0, limit=100
             )
-            servers = await list_servers_then(
+            servers = await list_servers_at(
                 rows.connection, ServerFilters(status=status), moment, after=0, limit=100
             )
             assert (fleet.workers[status], fleet.servers[status]) == (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -107,24 +107,42 @@ async def test_a_kept_answer_needs_a_token_too(rows: Rows, run_app: RunApp) -> N
         assert (await http.get("/status/system")).status_code == 401
 
 
-async def test_kept_answers_are_counted_as_requests(rows: Rows, run_app: RunApp) -> None:
-    def counted(metrics: str) -> float:
-        return sum(
-            float(line.rpartition(" ")[2])
-            for line in metrics.splitlines()
-            if line.startswith("manman_status_http_requests_total{")
-            and 'path="/status/servers/active"' in line
-        )
+def requests_counted(metrics: str, *labels: str) -> float:
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in metrics.splitlines()
+        if line.startswith("manman_status_http_requests_total{")
+        and all(label in line for label in labels)
+    )
 
+
+async def test_kept_answers_are_counted_as_requests(rows: Rows, run_app: RunApp) -> None:
+    path = 'path="/status/servers/active"'
     async with run_app(answer_cache_ms=LONG) as http:
-        before = counted((await http.get("/metrics")).text)
+        before = requests_counted((await http.get("/metrics")).text, path)
         await asyncio.gather(*(http.get("/status/servers/active") for _ in range(10)))
-        assert counted((await http.get("/metrics")).text) == before + 10
+        assert requests_counted((await http.get("/metrics")).text, path) == before + 10
+
+
+async def test_a_repeated_question_is_read_anew_unless_kept(rows: Rows, run_app: RunApp) -> None:
+    """Its errors are the same problems as the first time, and count as what they are."""
+    labels = 'path="/status/workers/{worker_id}"', 'status_code="404"'
+    async with run_app(answer_cache_ms=0) as http:
+        before = requests_counted((await http.get("/metrics")).text, *labels)
+        first, again = [await http.get("/status/workers/1") for _ in range(2)]
+        assert (again.status_code, again.content) == (404, first.content)
+        assert again.headers["content-type"] == first.headers["content-type"]
+        assert requests_counted((await http.get("/metrics")).text, *labels) == before + 2
+        await rows.worker(1)
+        assert (await http.get("/status/workers/1")).json()["status"] == "RUNNING"
+        await change_everything(rows)
+        assert (await http.get("/status/workers/1")).json()["status"] == "CRASHED"
 
 
 async def test_what_was_asked_longest_ago_makes_room(rows: Rows, run_app: RunApp) -> None:
     """A thousand answers of 64 KiB do not fit."""
-    kept = Answers(keep_ms=LONG)
+    unread: Any = None
+    kept = Answers(unread, unread, keep_ms=LONG)
     big = b" " * 2**16
     for number in range(1000):
         answer = Answer(big, lasting=b"", lag_seconds=None)
