@@ -16,6 +16,7 @@ from manman_status.api.cursors import write_cursor
 from manman_status.domain.alerts.alert import AlertState
 from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import ACTIVE, Entity, Health, Reason, StatusType
 from manman_status.store.health import Doubt
 from manman_status.store.observation import QueueState
@@ -311,6 +312,10 @@ class ObservationQuality(msgspec.Struct):
         ),
     ]
     guards_total: Annotated[int, Meta(description="How many groups are held.")]
+    thresholds: Annotated[
+        Thresholds,
+        Meta(description="When silence counts, in seconds: the leading processor's settings."),
+    ]
 
 
 class AlertNumbers(msgspec.Struct):
@@ -445,6 +450,7 @@ def system_answer(fleet: Fleet) -> Answer:
             processors=msgspec.convert(fleet.processors, list[Processor]),
             guard=msgspec.convert(fleet.guards, list[FleetGuard]) or None,
             guards_total=fleet.guards_total,
+            thresholds=fleet.thresholds,
         ),
     )
     seen = system.observation

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection as DatabaseConnection
     from manman_status.store.pool import Pool
 
+RUNNING_SECONDS = 15.0
+"""A processor that reported so lately runs."""
 NOT_THERE = "is not there: the processor declares it when it starts"
 
 
@@ -191,7 +193,26 @@ async def examine_schema(
         database,
         well("schema", "as this program needs it"),
         privileges,
+        *await examine_thresholds(connection),
         *await examine_outbox(connection, missing),
+    ]
+
+
+async def examine_thresholds(connection: DatabaseConnection) -> list[Finding]:
+    """Find processors whose settings are not the thresholds that count."""
+    from manman_status.store.thresholds import disagreeing_processors
+
+    processors = await disagreeing_processors(connection, within_seconds=RUNNING_SECONDS)
+    if not processors:
+        return []
+    return [
+        wrong(
+            "thresholds",
+            f"processors {', '.join(processors)} have other settings than the leader, whose count:"
+            f" give all processors the same {variable('minimum_timeout_seconds')},"
+            f" {variable('default_interval_seconds')}, {variable('recovery_grace_seconds')},"
+            f" {variable('degraded_after_seconds')} and {variable('blind_after_seconds')}",
+        )
     ]
 
 

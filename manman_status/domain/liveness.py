@@ -25,9 +25,9 @@ def timeout_seconds(interval_seconds: float, *, minimum_seconds: float) -> float
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
-    """The row of the table `thresholds`, by which everybody reads; the leader writes it.
+    """The thresholds by which everybody reads; the leader writes them to the database.
 
-    Seconds as in the settings of the same names, and multiples of a worker's interval.
+    Seconds, as in the settings of the same names.
     """
 
     default_interval_seconds: float = 10.0
@@ -35,8 +35,6 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     recovery_grace_seconds: float = 30.0
     degraded_after_seconds: float = 5.0
     blind_after_seconds: float = 30.0
-    late_after_intervals: float = LATE_AFTER_INTERVALS
-    lost_after_intervals: float = LOST_AFTER_INTERVALS
 
     def interval(self, announced: float | None) -> float:
         """The interval of a worker that announced this one, or none."""
@@ -44,13 +42,13 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
 
     def timeout(self, announced: float | None) -> float:
         """Seconds of observed silence after which a worker is overdue."""
-        return max(
-            self.lost_after_intervals * self.interval(announced), self.minimum_timeout_seconds
+        return timeout_seconds(
+            self.interval(announced), minimum_seconds=self.minimum_timeout_seconds
         )
 
     def late_after(self, announced: float | None) -> float:
         """Seconds of observed silence after which a worker is late."""
-        return self.late_after_intervals * self.interval(announced)
+        return LATE_AFTER_INTERVALS * self.interval(announced)
 
 
 def differing(before: Thresholds, after: Thresholds) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The observation that an answer rests on, and fragments of SQL about it.
 
 The rules themselves stand once, in the database: the views `observation_now` and `worker_health`,
-with the numbers of the table `thresholds` (`store/thresholds.py`).
+with the thresholds in the row of `observation` (`store/thresholds.py`).
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class Observation(msgspec.Struct, frozen=True):
 
 
 OBSERVATION = """observed AS (
-    SELECT observed_through, as_of, lag_seconds, state, doubt, clock_step, dropped_at, revision,
-        epoch
+    SELECT observed_through, as_of, lag_seconds, is_blind, state, doubt, clock_step, dropped_at,
+        revision, epoch
     FROM observation_now, revision_counter WHERE revision_counter.id = 1
 )"""
 OBSERVATION_ITSELF = """as_of, lag_seconds, revision, epoch, state, doubt, clock_step, dropped_at,
     (SELECT queue FROM watermarks WHERE watermarks.state IN ('active', 'leaving')
         ORDER BY observed_through NULLS FIRST, queue LIMIT 1) AS slowest_queue"""
 OBSERVED_THROUGH = "(SELECT observed_through FROM observed)"
-IS_BLIND = "(SELECT state = 'blind' FROM observed)"
+IS_BLIND = "(SELECT is_blind FROM observed)"
 # Whether a leader sweeps, so that `late_workers` is true; while none did for longer, rows are read.
 IS_SWEPT = """(SELECT coalesce(abs(extract(epoch FROM observed_through - swept_through)) < 10,
     false)

@@ -66,8 +66,8 @@ class Scanned(msgspec.Struct, frozen=True):
 
 # One minimum for each interval, so that there is no arithmetic for each worker.
 SCAN = f"""
-SELECT min(silent_after(last_heartbeat, late_after_intervals
-           * coalesce(interval_seconds, default_interval_seconds))) AS late_from,
+SELECT min(silent_after(last_heartbeat,
+           late_after(coalesce(interval_seconds, default_interval_seconds)))) AS late_from,
        min(last_heartbeat) AS oldest_heartbeat
   FROM (
         SELECT interval_seconds, min(workers.last_heartbeat) AS last_heartbeat
@@ -75,7 +75,7 @@ SELECT min(silent_after(last_heartbeat, late_after_intervals
          WHERE {WATCHED.replace("last_heartbeat", "workers.last_heartbeat")}
            AND late.worker_id IS NULL
          GROUP BY interval_seconds
-       ) AS of_interval, thresholds
+       ) AS of_interval, observation
 """
 
 

@@ -142,7 +142,7 @@ SELECT extract(epoch FROM begins)::float8 AS begins, extract(epoch FROM ends)::f
     (SELECT json_agg(json_build_array(extract(epoch FROM greatest(blind_from, begins)),
         extract(epoch FROM ended_at)))
         FROM (SELECT began_at + make_interval(secs => blind_after_seconds) AS blind_from, ended_at
-            FROM observation_gaps, thresholds) g
+            FROM observation_gaps, observation) g
         WHERE ended_at > greatest(blind_from, begins)) AS blind
 FROM day"""
 

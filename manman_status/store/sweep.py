@@ -33,7 +33,7 @@ class Overdue(msgspec.Struct, frozen=True):
 
 
 # $1 observed_through, $2 resumed_at.
-GRACE = "(SELECT recovery_grace_seconds FROM thresholds)"
+GRACE = "(SELECT recovery_grace_seconds FROM observation)"
 OVERDUE = f"""overdue AS (
     SELECT worker_id, group_name, last_heartbeat, deadline, timeout_seconds, is_draining
       FROM late_workers

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import Entity, Health, StatusType
 from manman_status.store.counting import KEPT
 from manman_status.store.health import (
@@ -21,6 +22,7 @@ from manman_status.store.health import (
     Observation,
 )
 from manman_status.store.reads import observation_of
+from manman_status.store.thresholds import AS_JSON
 
 if TYPE_CHECKING:
     import asyncpg
@@ -54,6 +56,7 @@ class Fleet(msgspec.Struct, frozen=True):
     guards_total: int
     alerts: list[AlertNumber]
     observation: Observation
+    thresholds: Thresholds
 
     @property
     def workers_by_health(self) -> dict[Health, int]:
@@ -112,9 +115,9 @@ LATE = f"""late AS (
         min(last_heartbeat) AS oldest
     FROM (
         SELECT group_name, last_heartbeat,
-            greatest(deadline, resumed_at + greatest(timeout_seconds, recovery_grace_seconds)
-                * interval '1 second') < {OBSERVED_THROUGH} AS is_overdue
-        FROM late_workers, observation, thresholds
+            silent_after(greatest(last_heartbeat, silence_from), timeout_seconds)
+                < {OBSERVED_THROUGH} AS is_overdue
+        FROM late_workers, observation_now
     ) l GROUP BY group_name
 )"""
 BY_COUNTS = f"""{LATE},
@@ -193,7 +196,8 @@ async def read_numbers(connection: Connection, queries: tuple[str, str]) -> asyn
 
 
 COLUMNS = f"""({QUEUES}) AS queues,
-    ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors"""
+    ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors,
+    (SELECT {AS_JSON} FROM observation) AS thresholds"""
 FLEET = (
     fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0),
     fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0, by_rows=True),
@@ -215,4 +219,5 @@ async def read_fleet(connection: Connection) -> Fleet:
         guards_total=row["guards_total"],
         alerts=row["alerts"] or [],
         observation=observation_of(row),
+        thresholds=Thresholds(**row["thresholds"]),
     )

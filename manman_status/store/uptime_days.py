@@ -45,7 +45,7 @@ def microseconds(time: str) -> str:
     return f"(extract(epoch FROM {time}) * 1000000)::bigint"
 
 
-BLIND_AFTER = "(SELECT blind_after_seconds FROM thresholds)"
+BLIND_AFTER = "(SELECT blind_after_seconds FROM observation)"
 # $1 is the length of the window in seconds. The last gap is not over.
 WINDOW_COLUMNS = f"""
     {microseconds("now() - make_interval(secs => $1)")} AS begins, {microseconds("now()")} AS ends,
