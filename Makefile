@@ -13,7 +13,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all lint test-faults test-broker test-containers bench setup sbom \
+.PHONY: help up test test-all lint test-faults test-broker test-containers bench setup settings sbom \
 	python rabbitmq prometheus chromium faketime pgbouncer
 # Several goals at once would share one terminal and two cores.
 .NOTPARALLEL:
@@ -41,11 +41,12 @@ test: setup lint ## lint, types, import rules and all tests but the slowest outa
 test-all: setup lint ## the same with the slowest
 	$(PYTEST) -m "not containers"
 
-lint: $(INSTALLED) ## ruff, mypy, import rules, hadolint
+lint: $(INSTALLED) ## ruff, mypy, import rules, house rules, hadolint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/architecture/house_rules.py
 	$(BIN)/hadolint Dockerfile
 
 test-faults: setup ## all tests that break servers, the slowest too
@@ -64,6 +65,9 @@ test-containers: $(INSTALLED) ## the image and compose.yaml, with the container 
 
 bench: setup ## measurements, beside the least that the same work can cost; PART=million for 10,000 to 1,000,000 workers
 	$(BIN)/python -m bench $(if $(PART),--only $(PART))
+
+settings: $(RUNS) ## .env.example, docs/settings.md and the chart's schema, from manman_status/settings.py
+	$(BIN)/python -m manman_status.dev.settings_files
 
 SBOM := sbom.cdx.json
 # What the image installs: its Dockerfile leaves the same two out.

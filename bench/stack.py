@@ -18,8 +18,9 @@ import msgspec
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.processes import Child
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
-from manman_status.reporter.messages import Incarnation, Report, RunningServer
+from manman_status.reporter.messages import Incarnation, Report
 from manman_status.store.migrate import migrate
+from manman_status.wire.messages import RunningServer
 from manman_status.wire.topology import Topology
 
 SERVERS_PER_WORKER = 3

@@ -1,5 +1,4 @@
-"""How long to wait before the next try, and when a failure that lasts is worth a line in the
-log."""
+"""Delays between tries, and limits on how often a lasting failure is logged."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ LONGEST_SECONDS = 5.0
 
 
 class Backoff:
-    """Doubling delays with jitter, for one thing that is tried until it works."""
+    """Doubling delays with jitter, for one action that is tried until it works."""
 
     def __init__(self, *, longest_seconds: float = LONGEST_SECONDS) -> None:
         self.failures = 0
@@ -25,8 +24,8 @@ class Backoff:
         return round(monotonic() - self._since, 1)
 
     def failed(self) -> float:
-        """Count one more failure; the seconds to wait. The first is worth saying, then one about
-        every minute."""
+        """Count one more failure and return the seconds to wait. The first failure is worth
+        logging, then about one a minute."""
         if not self.failures:
             self._since = monotonic()
         self.failures += 1
@@ -37,13 +36,13 @@ class Backoff:
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
     def worked(self) -> None:
-        """The next failure is the first of its kind; it is said once the minute of the last one is
-        over."""
+        """Begin anew: the next failure is the first. It is logged once a minute has passed since
+        the last log line."""
         self.failures = 0
 
 
 class OnceAMinute:
-    """Limits the lines of a log about one thing that others can cause as often as they like."""
+    """Limits the log lines about one event that others can cause as often as they like."""
 
     def __init__(self) -> None:
         self._said_at = float("-inf")

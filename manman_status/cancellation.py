@@ -1,7 +1,7 @@
-"""Ending tasks for certain, and telling our own cancellation from a library's.
+"""Cancel tasks for certain, and distinguish our own cancellation from a library's.
 
-aiormq answers whoever waits for a broken connection with CancelledError, as if the waiting task had
-been cancelled. Only `Task.cancelling()` tells the difference: it counts the requests to cancel this
+When a connection breaks, aiormq raises CancelledError in the tasks that wait for it, as if they had
+been cancelled. Only `Task.cancelling()` shows the difference: it counts the requests to cancel this
 very task.
 """
 
@@ -13,27 +13,27 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-ASK_AGAIN_SECONDS = 2.0
+CANCEL_AGAIN_SECONDS = 2.0
 
-_left: set[asyncio.Future[Any]] = set()
-"""Tasks that nobody waits for any more: asyncio itself keeps only weak references to them."""
+_abandoned: set[asyncio.Future[Any]] = set()
+"""Abandoned tasks until they end: asyncio itself keeps only weak references to them."""
 
 
 class Abandoned(ConnectionError):  # noqa: N818
-    """What we awaited was cancelled, but not by us: its connection is gone."""
+    """The awaited operation was cancelled, but not by us: its connection is gone."""
 
     def __init__(self) -> None:
         super().__init__("the connection was lost")
 
 
 def is_cancelled() -> bool:
-    """True when somebody has asked for the end of the current task."""
+    """True when cancellation of the current task was requested."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 async def answered(awaitable: Awaitable[T]) -> T:
-    """Await what a library does. Raises Abandoned where it raises a CancelledError that is not
+    """Await a library's operation. Raises Abandoned in place of a CancelledError that is not
     ours."""
     try:
         return await awaitable
@@ -44,14 +44,14 @@ async def answered(awaitable: Awaitable[T]) -> T:
 
 
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:
-    """Await for at most `seconds`, whatever the awaitable does with a cancellation. Raises
+    """Await for at most `seconds`, even if the awaitable ignores its cancellation. Raises
     TimeoutError."""
     task = asyncio.ensure_future(awaitable)
     try:
         await asyncio.wait({task}, timeout=seconds)
     finally:
         if not task.done():
-            _leave(task)
+            _abandon(task)
     if not task.done():
         raise TimeoutError(f"no answer within {seconds:g} s")
     if task.cancelled():
@@ -60,26 +60,26 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
 
 
 async def cancel(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel the tasks until they are done, whatever they end with.
+    """Cancel the tasks until they are done, with any result.
 
-    Once is not enough: before Python 3.12 `asyncio.wait_for`, through which the AMQP library asks
-    the broker everything, drops a cancellation that arrives as what it waits for ends, and its task
-    goes on.
+    Once is not enough. Before Python 3.12, `asyncio.wait_for` drops a cancellation that arrives
+    just as the awaited operation ends, and its task goes on. The AMQP library sends every request
+    to the broker through it.
     """
     going = {task for task in tasks if not task.done()}
     while going:
         for task in going:
             task.cancel()
-        _, going = await asyncio.wait(going, timeout=ASK_AGAIN_SECONDS)
+        _, going = await asyncio.wait(going, timeout=CANCEL_AGAIN_SECONDS)
 
 
-def _leave(task: asyncio.Future[Any]) -> None:
+def _abandon(task: asyncio.Future[Any]) -> None:
     task.cancel()
-    _left.add(task)
+    _abandoned.add(task)
     task.add_done_callback(_forget)
 
 
 def _forget(task: asyncio.Future[Any]) -> None:
-    _left.discard(task)
+    _abandoned.discard(task)
     if not task.cancelled():
         task.exception()  # nobody else looks at it

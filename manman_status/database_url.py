@@ -1,9 +1,8 @@
 """PostgreSQL's URL as libpq reads it: several hosts, and every parameter that a provider may put
 there.
 
-asyncpg takes a parameter that it does not know for a setting of the server, which refuses the
-connection. Here such a parameter is honoured, or ignored where it changes nothing that matters to
-this program.
+asyncpg sends parameters that it does not know to the server as settings, and the server refuses the
+connection. This module honours such parameters, or drops those that do not matter here.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ IGNORED = frozenset(
         "tcp_user_timeout",
     }
 )
-"""Of libpq; asyncpg has no such thing. It never uses GSS encryption, and always sends the server's
-name."""
+"""Parameters of libpq for which asyncpg has no counterpart. asyncpg never uses GSS encryption, and
+always sends the server's name."""
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 SESSION_ATTRIBUTES = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
@@ -59,9 +58,8 @@ class Place(NamedTuple):
 
 
 class DatabaseUrl(NamedTuple):
-    """`dsn` is what asyncpg understands. `places` has the hosts in their order when there are
-    several, else nothing: then `dsn` says it all. `prepared_statements` is None where the URL
-    leaves it to be found out."""
+    """A parsed URL. `dsn` is the URL for asyncpg. `places` are the hosts in their order when there
+    are several, else empty. `prepared_statements` is None where the URL does not decide it."""
 
     dsn: str
     places: list[Place]
@@ -73,7 +71,7 @@ class DatabaseUrl(NamedTuple):
 
 
 def parse_database_url(url: str) -> DatabaseUrl:
-    """Raise ValueError with what is wrong, in words that hold nothing of the URL's secrets."""
+    """Parse a URL. Raises ValueError with a text that holds none of the URL's secrets."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -130,7 +128,7 @@ def _check_choice(query: dict[str, str], name: str, choices: tuple[str, ...]) ->
 
 
 def _places(hosts: str, ports: str, *, quoted: bool) -> list[Place]:
-    """Of `a:1,b,[::1]:3`; `ports` (one for all, or one each) are for hosts without one."""
+    """Places in `a:1,b,[::1]:3`. `ports`, one for all or one each, are for hosts without one."""
     if not hosts:
         return []
     named = hosts.split(",")

@@ -1,4 +1,4 @@
-"""What can go wrong, by name. An exception's docstring is its message; its fields fill it in."""
+"""The exceptions. An exception's docstring is its message; its fields fill it in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ManManStatusError(Exception):
 
     def __init__(self, **fields: object) -> None:
         self.fields = fields
-        # A docstring may have several lines; of the fields' own lines none is joined.
+        # The lines of a docstring are joined, those within a field are not.
         template = " ".join((type(self).__doc__ or "").split())
         super().__init__(template.format(**fields))
 
@@ -33,15 +33,14 @@ class PoisonMessage(ManManStatusError):  # noqa: N818 - the field's word for it
     """{reason}"""
 
     def __init__(self, problem: str, *, at: str = "", found: str = "") -> None:
-        """`found` is the value that is wrong, `at` its place in the message."""
+        """`found` is the wrong value, `at` its place in the message."""
         self._problem = f"{problem} - at `{at}`" if at else problem
         self.reason = f"{found} {self._problem}" if found else self._problem
         super().__init__(reason=self.reason)
 
     @property
     def cause(self) -> str:
-        """The problem without the value and its index in an array: the same for all messages that
-        have it."""
+        """The problem without its value and array index, so that like messages share one cause."""
         return re.sub(r"\[[0-9]+\]", "[]", self._problem)
 
 

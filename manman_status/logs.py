@@ -23,7 +23,7 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
     )
 
     def add_role(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        # Not as a context variable, of which threads know nothing.
+        # Context variables would not reach threads.
         event["role"] = role
         return event
 
@@ -48,11 +48,10 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Below that, libraries log addresses and what is sent there: a token in a path, a password in a
-    # frame.
+    # Below INFO, libraries log addresses and payloads: a token in a path, a password in a frame.
     root.setLevel(max(number, logging.INFO))
     logging.getLogger("manman_status").setLevel(number)
-    # These say at WARNING, once per retry and with a traceback, what we say once with its fields.
+    # These log each retry at WARNING with a traceback; we log the failure once, with its fields.
     for noisy in ("aio_pika", "aiormq"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     structlog.configure(
@@ -66,8 +65,7 @@ def configure_logs(*, role: str, level: str = "info", format: LogFormat = "auto"
 def escape_unprintable(
     _: Any, __: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """What could drive a terminal, turn its text round or begin a line of its own is shown as
-    Python writes it."""
+    """Escape characters that could drive a terminal, reverse its text or begin a new line."""
     for name, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[name] = repr(value)
@@ -75,8 +73,7 @@ def escape_unprintable(
 
 
 def add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The current span's `trace_id` and `span_id`, where OpenTelemetry is loaded and there is
-    one."""
+    """Add `trace_id` and `span_id` of the current span, if OpenTelemetry is loaded and has one."""
     if (trace := sys.modules.get("opentelemetry.trace")) is not None:
         span = trace.get_current_span().get_span_context()
         if span.is_valid:

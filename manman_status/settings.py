@@ -1,129 +1,488 @@
-"""Every setting, its default and its meaning. The only reader of the environment.
+"""Every setting with its default, its bounds and its meaning. The only reader of the environment.
 
-A setting `batch_max_events` is the variable `MANMAN_STATUS_BATCH_MAX_EVENTS` and, where a command
-takes it, the flag `--batch-max-events`. Secrets are never shown: `repr` and error texts name the
-variable, not its value.
+The setting `batch_max_events` is the variable `MANMAN_STATUS_BATCH_MAX_EVENTS` and, where a command
+takes it, the flag `--batch-max-events`. A field of `Settings` is all that a new setting needs:
+`make settings` writes `.env.example`, docs/settings.md and the chart's schema from these fields.
+Secrets never show: `repr` and error texts name the variable, not its value.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
+from msgspec import Meta
 
 from manman_status.database_url import parse_database_url
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import SettingsError
+from manman_status.wire.topology import MOST_PARTITIONS, Topology
 
 PREFIX = "MANMAN_STATUS_"
 
-LONGEST_UNTOLD_OUTAGE_SECONDS = 5.0
-"""An outage of ours of this length may still pass without the recovery grace."""
+LONGEST_OUTAGE_WITHOUT_GRACE_SECONDS = 5.0
+"""Longest outage of our own that does not trigger the recovery grace."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of both roles, and of the commands that ask the api. Empty strings mean "not
-    given"."""
+def redacted(url: str) -> str:
+    """The URL without its password and its query, either of which may be secret."""
+    try:
+        parts = urlsplit(url)
+        if not parts.scheme.startswith("postgres"):  # its several hosts have a port each
+            _ = parts.port
+    except ValueError:
+        return "<not a URL>"
+    user = f"{parts.username}:***@" if parts.username else ""
+    return urlunsplit((parts.scheme, user + parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
-    database_url: str = ""
-    database_read_url: str = ""
-    rabbitmq_url: str = ""
-    virtual_host: str = ""
 
-    host: str = ""
-    port: int = 8000
-    workers: int = 1
-    api_tokens: tuple[str, ...] = ()
-    metrics_tokens: tuple[str, ...] = ()
-    connections: int = 4_096
-    idle_timeout_seconds: float = 20.0
-    http2: bool = False
-    answer_cache_ms: int = 250
-    event_streams: int = 1_000
-    public_badges: bool = False
+def _url_problem(*schemes: str) -> Callable[[str], str]:
+    def problem(url: str) -> str:
+        wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            return "is not a URL"
+        if parts.scheme not in schemes:
+            return f"must begin with {wanted}"
+        if "@" in parts.path or parts.fragment:
+            # Else a part of the password would count, and be shown, as port or path.
+            return "is not a URL: a / or # in a password is written %2F or %23"
+        return ""
 
-    url: str = "http://127.0.0.1:8000"
-    api_token: str = ""
+    return problem
 
-    otlp_endpoint: str = ""
-    worker_series: bool = False
 
-    notify_urls: tuple[str, ...] = ()
-    notify_routes_file: str = ""
-    notify_wait_seconds: float = 5.0
-    notify_remind_seconds: float = 14_400.0
-    notify_per_hour: int = 60
+def _database_url_problem(url: str) -> str:
+    try:
+        parse_database_url(url)
+    except ValueError as error:
+        return str(error)
+    return ""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "console"] = "auto"
 
-    inbound_exchange: str = "internal_service_events"
-    outbound_exchange: str = "external_service_events"
-    control_exchange: str = "manman.status.control"
-    dead_letter_exchange: str = "manman.status.dead"
-    dead_letter_queue: str = "manman.status.dead"
-    heartbeat_queue: str = "manman.status.heartbeats"
-    lifecycle_queue: str = "manman.status.lifecycle"
-    dropped_queue: str = "manman.status.dropped"
-    hash_exchange: str = "manman.status.heartbeats"
-    partitions: int = 1
-    heartbeat_ttl_seconds: int = 60
-    heartbeat_max_length: int = 200_000
-    lifecycle_delivery_limit: int = 100
-    body_must_match_key: bool = False
+def _token_problem(token: str) -> str:
+    return "" if token.isascii() and token.isprintable() else "holds what no HTTP header may"
 
-    batch_max_events: int = 1_000
-    batch_max_wait_ms: int = 50
-    prefetch: int = 2_000
-    lifecycle_prefetch: int = 500
 
-    default_interval_seconds: float = 10.0
-    minimum_timeout_seconds: float = 15.0
-    canary_interval_seconds: float = 1.0
-    degraded_after_seconds: float = 5.0
-    blind_after_seconds: float = 30.0
-    recovery_grace_seconds: float = 30.0
-    sweep_interval_seconds: float = 1.0
-    lease_seconds: float = 3.0
-    guard_minimum_workers: int = 3
-    guard_percent: float = 30.0
-    guard_hold_seconds: float = 60.0
-    guard_release_percent: float = 10.0
-    retention_days: int = 30
+def _tokens_problem(tokens: Sequence[str]) -> str:
+    return "" if all(map(str.isascii, tokens)) else "holds a token that is not ASCII"
 
-    database_pool_size: int = 10
-    database_timeout_seconds: float = 3.0
-    shutdown_timeout_seconds: float = 10.0
-    probe_folder: str = ""
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts about a setting beyond its type. `problem` returns "" for a valid value, `shown` is the
+    value as `repr` may show it, and `in_chart` is False where other values of the chart set it."""
+
+    problem: Callable[[Any], str] = lambda _: ""
+    shown: Callable[[Any], object] = lambda value: value
+    separator: str = ""
+    in_chart: bool = True
+
+
+def _count(values: tuple[str, ...]) -> str:
+    return f"<{len(values)}>"
+
+
+DatabaseUrl: TypeAlias = Annotated[
+    str, Kind(problem=_database_url_problem, shown=redacted, in_chart=False)
+]
+BrokerUrl: TypeAlias = Annotated[
+    str, Kind(problem=_url_problem("amqp", "amqps"), shown=redacted, in_chart=False)
+]
+ApiUrl: TypeAlias = Annotated[
+    str, Kind(problem=_url_problem("http", "https"), shown=redacted, in_chart=False)
+]
+PublicUrl: TypeAlias = Annotated[
+    str,
+    # Everyone who may look at a pod sees a value of the chart, so it holds no password.
+    Meta(extra_json_schema={"pattern": r"^(https?://[^@#\s]+)?$"}),
+    Kind(problem=_url_problem("http", "https"), shown=redacted),
+]
+Token: TypeAlias = Annotated[
+    str, Kind(problem=_token_problem, shown=lambda token: token and "***", in_chart=False)
+]
+Tokens: TypeAlias = Annotated[
+    tuple[str, ...], Kind(problem=_tokens_problem, shown=_count, separator=",", in_chart=False)
+]
+# A comma belongs to a channel's URL: it may name several recipients.
+ChannelUrls: TypeAlias = Annotated[tuple[str, ...], Kind(shown=_count, in_chart=False)]
+OutsideChart: TypeAlias = Annotated[str, Kind(in_chart=False)]
+
+
+class Settings(Topology, frozen=True, kw_only=True):
+    """All settings of both roles, and of the commands that query the api. An empty string means
+    "not given". The names on the broker are those of `Topology`."""
+
+    database_url: Annotated[
+        DatabaseUrl,
+        Meta(
+            description="PostgreSQL, by a URL as libpq takes it: `?sslmode=require`, several hosts"
+            " (`host1,host2`), `target_session_attrs=read-write`. Behind pgbouncer it works as it"
+            " is; `?prepared_statements=off` or `on` says what is otherwise found out.",
+            examples=["postgresql://manman@127.0.0.1:5432/manman_status"],
+        ),
+    ] = ""
+    database_read_url: Annotated[
+        DatabaseUrl,
+        Meta(
+            description="api: PostgreSQL to read from instead, such as a replica. A replica that"
+            " lags shows an older observation, not a wrong one."
+        ),
+    ] = ""
+    rabbitmq_url: Annotated[
+        BrokerUrl,
+        Meta(
+            description="RabbitMQ, for the processor and for commands that send; amqps:// works"
+            " here. The path is the virtual host.",
+            examples=["amqp://guest:guest@127.0.0.1:5672/"],
+        ),
+    ] = ""
+    virtual_host: Annotated[
+        str, Meta(description="Virtual host, in place of the one in the URL of RabbitMQ.")
+    ] = ""
+
+    host: Annotated[
+        OutsideChart,
+        Meta(
+            description="api: address to listen on. Empty means 127.0.0.1 without tokens, 0.0.0.0"
+            " with tokens."
+        ),
+    ] = ""
+    port: Annotated[
+        int,
+        Kind(in_chart=False),
+        Meta(ge=0, le=65_535, description="api: port to listen on."),
+    ] = 8000
+    workers: Annotated[int, Meta(ge=1, le=256, description="api: number of processes.")] = 1
+    api_tokens: Annotated[
+        Tokens,
+        Meta(
+            description="api: tokens that it accepts, separated by commas or spaces. Without any,"
+            " everyone may ask."
+        ),
+    ] = ()
+    api_tokens_file: Annotated[
+        OutsideChart, Meta(description="api: a file with more such tokens, one a line.")
+    ] = ""
+    metrics_tokens: Annotated[
+        Tokens,
+        Meta(description="api: tokens that open /metrics and nothing else, for Prometheus."),
+    ] = ()
+    metrics_tokens_file: Annotated[
+        OutsideChart, Meta(description="api: a file with more such tokens, one a line.")
+    ] = ""
+    connections: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=100_000,
+            description="api: open connections of each of its processes, beside those of event"
+            " streams. Those beyond are closed at once.",
+        ),
+    ] = 4_096
+    idle_timeout_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=600,
+            description="api: a connection that brings no whole request for this long is closed. A"
+            " proxy in front that keeps idle connections must keep them for less.",
+        ),
+    ] = 20.0
+    http2: Annotated[
+        bool,
+        Meta(
+            description="api: true speaks HTTP/2 without TLS too. Its clients can cost much more"
+            " memory and have no idle timeout: only behind a proxy."
+        ),
+    ] = False
+    answer_cache_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=60_000,
+            description="api: the same request within this many milliseconds gets the same answer."
+            " 0 reads the database each time.",
+        ),
+    ] = 250
+    event_streams: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="api: clients of each of its processes that follow changes, by event stream"
+            " and long poll together.",
+        ),
+    ] = 1_000
+    public_badges: Annotated[
+        bool,
+        Meta(
+            description="api: true shows badges of the fleet and of each worker to everyone,"
+            " whatever tokens there are."
+        ),
+    ] = False
+    worker_series: Annotated[
+        bool, Meta(description="api: true adds series of each worker to /metrics.")
+    ] = False
+
+    url: Annotated[
+        ApiUrl, Meta(description="The api that commands query (workers, worker, servers, system).")
+    ] = "http://127.0.0.1:8000"
+    api_token: Annotated[
+        Token, Meta(description="The token that commands show to the api, where it wants one.")
+    ] = ""
+
+    notify_urls: Annotated[
+        ChannelUrls,
+        Meta(
+            description="processor: where it sends alerts: URLs as apprise knows them, separated by"
+            " spaces. `manman-status alerts test URL` tries one. Write '…' around them: they hold"
+            " what a shell and compose would read as something else."
+        ),
+    ] = ()
+    notify_routes_file: Annotated[
+        OutsideChart,
+        Meta(
+            description="processor: a TOML file that names channels and which alerts each gets,"
+            " beside the URLs above, which get all. In compose it must be mounted: a"
+            " `compose.override.yaml` gives the service `processor` the volume"
+            " `./routes.toml:/routes.toml:ro`."
+        ),
+    ] = ""
+    notify_wait_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=600,
+            description="processor: time after an alert in which others join the same message, in"
+            " seconds.",
+        ),
+    ] = 5.0
+    notify_remind_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=604_800,
+            description="processor: an alert that stays open is sent again after this, in seconds."
+            " 0 sends it once.",
+        ),
+    ] = 14_400.0
+    notify_per_hour: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3_600,
+            description="processor: most messages to one channel in an hour. Alerts beyond that"
+            " wait for the next message.",
+        ),
+    ] = 60
+
+    otlp_endpoint: Annotated[
+        PublicUrl,
+        Meta(
+            description="Where both roles send traces and metrics: an OpenTelemetry collector's"
+            " HTTP address, such as http://127.0.0.1:4318. Empty sends none."
+        ),
+    ] = ""
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="debug, info, warning or error."),
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "console"],
+        Meta(description="json, console, or auto: console on a terminal, json elsewhere."),
+    ] = "auto"
+
+    partitions: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MOST_PARTITIONS,
+            description="Number of queues that share the heartbeats, each read by one processor at"
+            " a time. More than 1 needs RabbitMQ's plugin rabbitmq_consistent_hash_exchange. The"
+            " processor that starts last decides.",
+        ),
+    ] = 1
+    body_must_match_key: Annotated[
+        bool,
+        Meta(
+            description="processor: true refuses events about another worker or server instance"
+            " than the routing key names. Of use once topic permissions confine each worker to its"
+            " own keys: docs/trust.md."
+        ),
+    ] = False
+    batch_max_events: Annotated[
+        int, Meta(ge=1, le=10_000, description="processor: most events in one transaction.")
+    ] = 1_000
+    batch_max_wait_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="processor: longest time until a batch is stored, in milliseconds.",
+        ),
+    ] = 50
+    prefetch: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65_535,
+            description="processor: heartbeat messages that it may hold unacknowledged.",
+        ),
+    ] = 2_000
+    lifecycle_prefetch: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65_535,
+            description="processor: lifecycle messages that it may hold unacknowledged. Each of its"
+            " crashes counts as a delivery of all of them.",
+        ),
+    ] = 500
+
+    default_interval_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3_600,
+            description="Heartbeat interval of a worker that announced none, in seconds.",
+        ),
+    ] = 10.0
+    minimum_timeout_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.5,
+            le=86_400,
+            description="No worker is marked LOST after less silence than this, in seconds.",
+        ),
+    ] = 15.0
+    canary_interval_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=60,
+            description="How often each processor sends a canary through each queue, in seconds.",
+        ),
+    ] = 1.0
+    degraded_after_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.5,
+            le=3_600,
+            description="Monitoring is degraded when its watermark is older than this, in seconds.",
+        ),
+    ] = 5.0
+    blind_after_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="Monitoring is blind, and shows no verdicts, when its watermark is older"
+            " than this, in seconds.",
+        ),
+    ] = 30.0
+    recovery_grace_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="After an outage of our own, no worker is marked LOST until monitoring has"
+            " been back for at least this long, in seconds.",
+        ),
+    ] = 30.0
+    sweep_interval_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=60,
+            description="How often the leading processor looks for silent workers, in seconds.",
+        ),
+    ] = 1.0
+    lease_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.5,
+            le=60,
+            description="How long the others wait for a leader that died or hangs, in seconds.",
+        ),
+    ] = 3.0
+    guard_minimum_workers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="The guard holds a group when at least this many of its workers go silent"
+            " together, and they are more than the percentage below.",
+        ),
+    ] = 3
+    guard_percent: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=100,
+            description="The percentage of a group that must go silent together before the guard"
+            " holds it.",
+        ),
+    ] = 30.0
+    guard_hold_seconds: Annotated[
+        float, Meta(ge=0, le=86_400, description="How long the guard holds, in seconds.")
+    ] = 60.0
+    guard_release_percent: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=100,
+            description="The percentage of the group that each sweep then marks LOST.",
+        ),
+    ] = 10.0
+    retention_days: Annotated[
+        int, Meta(ge=1, le=3_650, description="Days that transitions are kept.")
+    ] = 30
+
+    database_pool_size: Annotated[
+        int, Meta(ge=1, le=1_000, description="Connections of each process to the database.")
+    ] = 10
+    database_timeout_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=300,
+            description="A query without an answer is cancelled after this, in seconds.",
+        ),
+    ] = 3.0
+    shutdown_timeout_seconds: Annotated[
+        float, Meta(ge=1, le=300, description="Time to finish after SIGTERM, in seconds.")
+    ] = 10.0
+    probe_folder: Annotated[
+        OutsideChart,
+        Meta(
+            description="processor: a folder where it touches `alive` each second, and `ready`"
+            " while database and broker bring its canaries back."
+        ),
+    ] = ""
 
     def __repr__(self) -> str:
-        shown = {name: getattr(self, name) for name in self.__struct_fields__}
-        shown["database_url"] = redacted(self.database_url)
-        shown["database_read_url"] = redacted(self.database_read_url)
-        shown["rabbitmq_url"] = redacted(self.rabbitmq_url)
-        shown["url"] = redacted(self.url)
-        shown["api_token"] = "***" if self.api_token else ""
-        shown["api_tokens"] = f"<{len(self.api_tokens)}>"
-        shown["metrics_tokens"] = f"<{len(self.metrics_tokens)}>"
-        shown["notify_urls"] = f"<{len(self.notify_urls)}>"
-        shown["otlp_endpoint"] = redacted(self.otlp_endpoint)
-        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        shown = (
+            f"{name}={kind_of(field).shown(getattr(self, name))!r}"
+            for name, field in FIELDS.items()
+        )
+        return f"Settings({', '.join(shown)})"
 
     @property
     def bind_host(self) -> str:
-        """Where the api listens: as told, else everywhere with tokens and only on this machine
-        without."""
+        """The api's address: `host`, else everywhere with tokens and only this machine without."""
         return self.host or ("0.0.0.0" if self.api_tokens or self.metrics_tokens else "127.0.0.1")  # noqa: S104
 
     @property
     def read_url(self) -> str:
-        """Where the api reads: a replica when one is named."""
+        """The api's database: a replica when one is named."""
         return self.database_read_url or self.database_url
 
     @property
@@ -146,18 +505,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def standstill_seconds(self) -> float:
-        """The observation stood still when it did not move for five canaries and more. Not for the
-        smallest timeout: a worker that was silent already, and has to reconnect after a shorter
-        outage, would be lost for it."""
+        """Monitoring stood still when its watermark did not move for this long: five canaries and
+        more. It is not the smallest timeout, because a worker that was silent already, and has to
+        reconnect after a shorter outage, would be lost for it."""
         return max(
             5 * self.canary_interval_seconds,
-            min(self.minimum_timeout_seconds, LONGEST_UNTOLD_OUTAGE_SECONDS),
+            min(self.minimum_timeout_seconds, LONGEST_OUTAGE_WITHOUT_GRACE_SECONDS),
         )
 
     @property
     def broker_url(self) -> str:
-        """Where to connect: `rabbitmq_url`, its virtual host replaced by `virtual_host` when that
-        is given."""
+        """`rabbitmq_url`, its virtual host replaced by `virtual_host` when that is given."""
         if not self.virtual_host:
             return self.rabbitmq_url
         return urlunsplit(
@@ -165,30 +523,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
+
+OTHER_VARIABLES = {
+    "rabbitmq_server": "dev: the `rabbitmq-server` to start, or its folder. Empty finds this"
+    " machine's.",
+    "role": "What `serve` runs when no --role says it: api or processor.",
+}
+"""Variables that are no field, with their meaning."""
+
 Needs: TypeAlias = tuple[str | tuple[str, ...], ...]
-
-NON_FIELDS = ("api_tokens_file", "metrics_tokens_file", "rabbitmq_server", "role")
-"""Variables that are no field: `MANMAN_STATUS_API_TOKENS_FILE` and the one for metrics hold one
-token a line, `MANMAN_STATUS_RABBITMQ_SERVER` names the server's script that `dev` starts,
-`MANMAN_STATUS_ROLE` is what `serve --role` says."""
-
-
-def redacted(url: str) -> str:
-    """The URL without its user's password and without its query, either of which may be secret."""
-    try:
-        parts = urlsplit(url)
-        if not parts.scheme.startswith(
-            "postgres"
-        ):  # which may name several hosts, each with its port
-            _ = parts.port
-    except ValueError:
-        return "<not a URL>"
-    user = f"{parts.username}:***@" if parts.username else ""
-    return urlunsplit((parts.scheme, user + parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def variable(name: str) -> str:
     return PREFIX + name.upper()
+
+
+def meaning(name: str) -> str:
+    """The description of a setting."""
+    metas = [each for each in get_args(FIELDS[name].type) if isinstance(each, Meta)]
+    return next(meta.description for meta in metas if meta.description)
+
+
+def kind_of(field: msgspec.structs.FieldInfo) -> Kind:
+    return next((each for each in get_args(field.type) if isinstance(each, Kind)), Kind())
+
+
+def bounds_of(field: msgspec.structs.FieldInfo) -> tuple[float, float] | None:
+    """The least and the most that a number may be, or the length of a name in bytes."""
+    for meta in get_args(field.type)[1:]:
+        if isinstance(meta, Meta):
+            if meta.ge is not None and meta.le is not None:
+                return meta.ge, meta.le
+            if meta.min_length is not None and meta.max_length is not None:
+                return meta.min_length, meta.max_length
+    return None
 
 
 def load_settings(
@@ -206,31 +575,27 @@ def load_settings(
     environ = os.environ if environ is None else environ
     problems: list[str] = []
     given: dict[str, Any] = {}
-    for field in msgspec.structs.fields(Settings):
-        override = overrides.pop(field.name, None)
-        text = environ.get(variable(field.name), "")
-        if override is not None:
-            given[field.name] = override
-        elif field.name in {"api_tokens", "metrics_tokens"}:
-            file = environ.get(variable(f"{field.name}_file"), "")
-            given[field.name] = _tokens(field.name, text, file, problems)
-        elif field.name == "notify_urls":
-            given["notify_urls"] = tuple(text.split())
-        elif text.strip():
-            _read(field, text.strip(), given, problems)
+    wrong: set[str] = set()
+    for name, field in FIELDS.items():
+        value = overrides.pop(name, None)
+        if value is None and not (value := environ.get(variable(name), "").strip()):
+            continue
+        try:
+            given[name] = _checked(field, value)
+        except ValueError as error:
+            wrong.add(name)
+            problems.append(f"{variable(name)} {error}")
     if overrides:
         raise TypeError(f"unknown settings: {sorted(overrides)}")
-    for name, value in given.items():
-        problem = PROBLEMS[name](value) if name in PROBLEMS else ""
-        if problem:
-            problems.append(f"{variable(name)} {problem}")
+    for name in ("api_tokens", "metrics_tokens"):
+        _add_tokens_of_file(name, given, problems)
     choices = [(need,) if isinstance(need, str) else need for need in needs]
     problems += [
         f"{' or '.join(map(variable, names))} is not set"
         for names in choices
-        if not any(map(given.get, names))
+        if not any(given.get(name) or name in wrong for name in names)
     ]
-    known = {variable(name) for name in (*Settings.__struct_fields__, *NON_FIELDS)}
+    known = {variable(name) for name in (*FIELDS, *OTHER_VARIABLES)}
     problems += [
         f"{name} is not a setting"
         for name in sorted(environ)
@@ -241,126 +606,42 @@ def load_settings(
     return Settings(**given)
 
 
-def _read(
-    field: msgspec.structs.FieldInfo, text: str, given: dict[str, Any], problems: list[str]
-) -> None:
+def _checked(field: msgspec.structs.FieldInfo, value: Any) -> Any:
+    """Convert `value` to the field's type. Raises ValueError with what is wrong, after which the
+    name of the variable makes a sentence."""
+    kind, plain = kind_of(field), get_args(field.type)[0]
+    if isinstance(value, str) and get_origin(plain) is tuple:
+        value = (value.replace(kind.separator, " ") if kind.separator else value).split()
     try:
-        given[field.name] = msgspec.convert(text, field.type, strict=False)
+        value = msgspec.convert(value, plain, strict=False)
     except msgspec.ValidationError as error:
-        shown = "" if field.name.endswith("_url") else f" {text[:40]!r}"
-        problems.append(f"{variable(field.name)}{shown}: {str(error)[0].lower()}{str(error)[1:]}")
+        raise ValueError(f"{str(value)[:40]!r}: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    if bounds := bounds_of(field):
+        least, most = bounds
+        if isinstance(value, str):
+            if not least <= len(value.encode()) <= most:
+                raise ValueError(f"must be {least:g} to {most:g} bytes long")
+        elif not least <= value <= most:
+            raise ValueError(f"must be {least:.10g} to {most:.10g}, not {value:g}")
+    if problem := kind.problem(value):
+        raise ValueError(problem)
+    return value
 
 
-def _tokens(name: str, text: str, file: str, problems: list[str]) -> tuple[str, ...]:
-    """Tokens from the variable (separated by commas or white space) and the file (one a line, #
-    comments)."""
-    tokens = text.replace(",", " ").split()
-    if file:
+def _add_tokens_of_file(name: str, given: dict[str, Any], problems: list[str]) -> None:
+    """Add the tokens of `<name>_file`: one a line, a line that begins with # is a comment."""
+    tokens = list(given.get(name, ()))
+    if file := given.get(f"{name}_file"):
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{variable(name)}_FILE: cannot read it: {error.__class__.__name__}")
-            return ()
-        tokens += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        if not tokens:
+            return
+        added = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not added:
             problems.append(f"{variable(name)}_FILE names a file without a token")
-    if any(not token.isascii() for token in tokens):
-        problems.append(f"{variable(name)} holds a token that is not ASCII")
-    return tuple(dict.fromkeys(tokens))
-
-
-def _url(*schemes: str) -> Callable[[Any], str]:
-    def problem(url: Any) -> str:
-        wanted = " or ".join(f"{scheme}://" for scheme in schemes)
-        try:
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError:
-            return "is not a URL"
-        if parts.scheme not in schemes:
-            return f"must begin with {wanted}"
-        if "@" in parts.path or parts.fragment:
-            # Else a part of the password would count, and be shown, as port or path.
-            return "is not a URL: a / or # in a password is written %2F or %23"
-        return ""
-
-    return problem
-
-
-def _database_url(url: Any) -> str:
-    try:
-        parse_database_url(url)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _within(lowest: float, highest: float) -> Callable[[Any], str]:
-    def problem(value: Any) -> str:
-        return (
-            ""
-            if lowest <= value <= highest
-            else f"must be {lowest:g} to {highest:g}, not {value:g}"
-        )
-
-    return problem
-
-
-def _header(value: Any) -> str:
-    return "" if value.isascii() and value.isprintable() else "holds what no HTTP header may"
-
-
-def _name(value: Any) -> str:
-    return "" if 1 <= len(value.encode()) <= 255 else "must be 1 to 255 bytes long"
-
-
-PROBLEMS: dict[str, Callable[[Any], str]] = {
-    "database_url": _database_url,
-    "database_read_url": _database_url,
-    "rabbitmq_url": _url("amqp", "amqps"),
-    "url": _url("http", "https"),
-    "api_token": _header,
-    "otlp_endpoint": _url("http", "https"),
-    "notify_wait_seconds": _within(0, 600),
-    "notify_remind_seconds": _within(0, 604_800),
-    "notify_per_hour": _within(1, 3_600),
-    "port": _within(0, 65535),
-    "workers": _within(1, 256),
-    "answer_cache_ms": _within(0, 60_000),
-    "event_streams": _within(0, 100_000),
-    "connections": _within(10, 100_000),
-    "idle_timeout_seconds": _within(1, 600),
-    "inbound_exchange": _name,
-    "outbound_exchange": _name,
-    "control_exchange": _name,
-    "dead_letter_exchange": _name,
-    "dead_letter_queue": _name,
-    "heartbeat_queue": _name,
-    "lifecycle_queue": _name,
-    "dropped_queue": _name,
-    "hash_exchange": _name,
-    "partitions": _within(1, 64),
-    "heartbeat_ttl_seconds": _within(1, 86_400),
-    "heartbeat_max_length": _within(1_000, 100_000_000),
-    "lifecycle_delivery_limit": _within(5, 1_000_000),
-    "batch_max_events": _within(1, 10_000),
-    "batch_max_wait_ms": _within(0, 10_000),
-    "prefetch": _within(1, 65_535),
-    "lifecycle_prefetch": _within(1, 65_535),
-    "default_interval_seconds": _within(1, 3_600),
-    "minimum_timeout_seconds": _within(0.5, 86_400),
-    "canary_interval_seconds": _within(0.1, 60),
-    "degraded_after_seconds": _within(0.5, 3_600),
-    "blind_after_seconds": _within(1, 86_400),
-    "recovery_grace_seconds": _within(0, 86_400),
-    "sweep_interval_seconds": _within(0.1, 60),
-    "lease_seconds": _within(0.5, 60),
-    "guard_minimum_workers": _within(1, 1_000_000),
-    "guard_percent": _within(0, 100),
-    "guard_hold_seconds": _within(0, 86_400),
-    "guard_release_percent": _within(0.1, 100),
-    "retention_days": _within(1, 3_650),
-    "database_pool_size": _within(1, 1_000),
-    "database_timeout_seconds": _within(0.1, 300),
-    "shutdown_timeout_seconds": _within(1, 300),
-}
+        if problem := _tokens_problem(added):
+            problems.append(f"{variable(name)}_FILE {problem}")
+        tokens += added
+    if tokens:
+        given[name] = tuple(dict.fromkeys(tokens))

@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 2.0
 EXPORTERS = {OTLPSpanExporter.__module__, OTLPMetricExporter.__module__}
-"""The names of their loggers."""
+"""Names of the loggers that report failed exports."""
 
 
 class Telemetry:
-    """What one process sends, from now until `shutdown`, by threads of its own: a collector that is
-    away costs what it did not take, and nothing else."""
+    """Traces and metrics of one process, sent by threads of its own until `shutdown`. Data is
+    dropped while the collector is unreachable."""
 
     def __init__(self, endpoint: str, *, service: str, instance_id: str) -> None:
         resource = Resource.create(
@@ -48,9 +48,8 @@ class Telemetry:
         self.meter_provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
 
     def shutdown(self) -> None:
-        """Send what is left, within `SHUTDOWN_SECONDS`; nothing to a collector that is known to be
-        away."""
-        if self._collector.is_away:
+        """Send the remaining data within `SHUTDOWN_SECONDS`, unless the collector is failing."""
+        if self._collector.is_failing:
             return
         deadline = time.monotonic() + SHUTDOWN_SECONDS
         providers = (self.tracer_provider, self.meter_provider)
@@ -65,8 +64,8 @@ class Telemetry:
 
 
 class Collector(logging.Handler):
-    """Where all is sent. Tells once that it is away, or takes only traces or only metrics, which
-    OpenTelemetry's own loggers say at every attempt; and once that all is well again."""
+    """The collector's state. Logs once that it fails for traces, metrics or both, and once that it
+    works again. OpenTelemetry's own loggers would log every attempt."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(logging.WARNING)
@@ -78,23 +77,23 @@ class Collector(logging.Handler):
         logger.propagate = False
 
     @property
-    def is_away(self) -> bool:
+    def is_failing(self) -> bool:
         return bool(self._failing)
 
     def emit(self, record: logging.LogRecord) -> None:
-        was_away = self.is_away
+        was_failing = self.is_failing
         self._failing.add(record.name)
-        if not was_away:
+        if not was_failing:
             reason = record.getMessage().replace(self.endpoint, self._address)
             log.warning(
                 "traces and metrics do not reach the collector at %s: %s", self._address, reason
             )
 
     def took(self, exporter: str) -> None:
-        """What else complained, of a full queue, has no reason to any more."""
-        was_away = self.is_away
+        """Record a success. Complaints of other loggers, such as of a full queue, end with it."""
+        was_failing = self.is_failing
         self._failing &= EXPORTERS - {exporter}
-        if was_away and not self.is_away:
+        if was_failing and not self.is_failing:
             log.info("traces and metrics reach the collector at %s again", self._address)
 
 

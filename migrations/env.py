@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 from manman_status.store import models
-from manman_status.store.migrate import LOCK_WAIT_MS, MIGRATION_SESSION
+from manman_status.store.migrate import LOCK_WAIT_MS, MIGRATION_SESSION, prepare_schema
+from manman_status.store.pool import VERSION_TABLE
 from manman_status.store.session import BaseConnection
 from manman_status.store.session import connect as connect_session
 
@@ -30,6 +31,7 @@ def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=SQLModel.metadata,
+        version_table=VERSION_TABLE,
         include_name=include_name,
         transaction_per_migration=False,
         compare_server_default=True,
@@ -37,6 +39,7 @@ def migrate(connection: Connection) -> None:
     with context.begin_transaction():
         connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        prepare_schema(connection)
         context.run_migrations()
 
 

@@ -13,8 +13,9 @@ import aio_pika
 import pytest
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
 
-from manman_status.domain.workers import microseconds
-from manman_status.reporter.messages import Incarnation, Report, RunningServer, utc_now
+from manman_status.domain.events import microseconds
+from manman_status.reporter.messages import Incarnation, Report, utc_now
+from manman_status.wire.messages import RunningServer
 from manman_status.wire.topology import worker_heartbeat_key
 
 INTERVAL_SECONDS = 1.0

@@ -13,7 +13,7 @@ import aio_pika
 import asyncpg
 import pytest
 
-from manman_status.wire.notices import control_key, control_message
+from manman_status.wire.control import control_key, control_message
 from tests.kinds import FetchRows
 
 

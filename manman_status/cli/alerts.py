@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from manman_status.cli.control import By, Rule, Why, login_name, say
 from manman_status.cli.flags import Id, OptionalId, RabbitmqUrl
-from manman_status.cli.notices import By, Rule, Why, login_name, say
 from manman_status.cli.tables import numbered, print_table
 from manman_status.cli.views import AsJson, Limit, Url, client, labels, print_json, since
 from manman_status.domain.alerts.alert import Severity
@@ -20,7 +20,7 @@ from manman_status.domain.alerts.no_processor import UNJUDGED_SECONDS
 from manman_status.domain.alerts.selection import AlertSelection
 from manman_status.errors import CommandFailed, SettingsError
 from manman_status.settings import load_settings, variable
-from manman_status.wire.notices import AlertAcknowledged
+from manman_status.wire.control import AlertAcknowledged
 
 if TYPE_CHECKING:
     from manman_status.processor.channels import AppriseChannel

@@ -17,7 +17,7 @@ from manman_status.reporter.alarms import alarm_of, held_back, learn_reasons
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import Publisher, Unroutable, open_connection, open_publisher
 from manman_status.reporter.messages import Report
-from manman_status.wire.notices import ControlMessage, control_key, control_message
+from manman_status.wire.control import OperatorMessage, control_key, control_message
 from manman_status.wire.properties import read_any_properties
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
         yield publisher
 
 
-def send_control(settings: Settings, control: ControlMessage) -> None:
+def send_control(settings: Settings, control: OperatorMessage) -> None:
     """Returns once the lifecycle queue has it. Raises BrokerUnavailable, or CommandFailed where no
     queue takes it."""
 

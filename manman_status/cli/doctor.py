@@ -276,7 +276,7 @@ async def examine_broker(settings: Settings) -> list[Finding]:
                 settings.control_exchange,
                 settings.dead_letter_exchange,
             )
-            topology = Topology.of(settings)
+            topology: Topology = settings
             return [
                 well("broker", f"{broker_version(connection)} at {place}"),
                 *[await examine_exchange(connection, name) for name in exchanges],
@@ -304,7 +304,7 @@ async def examine_broker(settings: Settings) -> list[Finding]:
 async def examine_rights(connection: Connection, settings: Settings) -> list[Finding]:
     """What this user of the broker may do. What it may not is a problem only where a processor has
     to."""
-    topology = Topology.of(settings)
+    topology: Topology = settings
     user = URL(settings.broker_url).user or "guest"
     reports = (
         "every worker"

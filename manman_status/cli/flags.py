@@ -1,5 +1,5 @@
-"""Flags that are settings too. The environment is read by `settings` alone, which lists every
-problem at once."""
+"""Flags that are settings too. `settings` alone reads the environment, and lists every problem at
+once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from manman_status.errors import SettingsError
-from manman_status.settings import variable
+from manman_status.settings import meaning, variable
 
 
-def setting(name: str, meaning: str) -> Parameter:
+def setting(name: str, help: str = "") -> Parameter:  # noqa: A002
     """The flag of a setting; its help names the variable and never shows the value."""
-    return Parameter(help=f"{meaning} [{variable(name)}]")
+    first_sentence = re.split(r"\.(?: |$)", meaning(name))[0]
+    return Parameter(help=f"{help or first_sentence} [{variable(name)}]")
 
 
 Role: TypeAlias = Literal["api", "processor"]
@@ -32,7 +33,7 @@ Labels: TypeAlias = Annotated[tuple[str, ...], Parameter(negative=(), show_defau
 
 
 def labels_of(texts: Labels) -> dict[str, str]:
-    """Of KEY:VALUE, or KEY=VALUE, each."""
+    """Labels by key. Each text is KEY:VALUE or KEY=VALUE."""
     pairs = [re.fullmatch(r"([^:=]+)[:=](.*)", text, re.DOTALL) for text in texts]
     if wrong := [text for text, pair in zip(texts, pairs, strict=True) if pair is None]:
         raise SettingsError([f"--label {text}: must be KEY:VALUE" for text in wrong])

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from manman_status.cli.control import By, Why, login_name, say
 from manman_status.cli.flags import Id, RabbitmqUrl
-from manman_status.cli.notices import By, Why, login_name, say
-from manman_status.wire.notices import Forget
+from manman_status.wire.control import ForgetRequested
 
 app = App(name="forget", help_format="plaintext")
 
@@ -25,7 +25,7 @@ def worker(
     """Delete a worker and its server instances. Their history stays; a worker that beats is back at
     its next beat."""
     say(
-        Forget,
+        ForgetRequested,
         rabbitmq_url=rabbitmq_url,
         worker_id=worker_id,
         why=why,
@@ -48,7 +48,7 @@ def server(
     """Delete a server instance. Its history stays; one that runs is back when its worker lists or
     starts it."""
     say(
-        Forget,
+        ForgetRequested,
         rabbitmq_url=rabbitmq_url,
         instance_id=instance_id,
         why=why,

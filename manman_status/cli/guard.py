@@ -13,8 +13,8 @@ from manman_status.cli.tables import print_table
 from manman_status.cli.views import AsJson, Url, client, print_json, since
 from manman_status.errors import SettingsError
 from manman_status.settings import load_settings
-from manman_status.wire.commands import MAX_LABEL_VALUE
-from manman_status.wire.notices import GuardReleased
+from manman_status.wire.control import GuardReleased
+from manman_status.wire.values import MAX_LABEL_VALUE
 
 app = App(name="guard", help_format="plaintext")
 

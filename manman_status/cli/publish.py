@@ -14,9 +14,10 @@ from manman_status.cli.broker import publishing, virtual_host
 from manman_status.cli.flags import Id, Labels, OptionalId, RabbitmqUrl, labels_of
 from manman_status.cli.tracing import tracing
 from manman_status.errors import SettingsError
-from manman_status.reporter.messages import Incarnation, Report, RunningServer
+from manman_status.reporter.messages import Incarnation, Report
 from manman_status.reporter.tracing import trace_headers
 from manman_status.settings import Settings, load_settings
+from manman_status.wire.messages import RunningServer
 
 app = App(
     name="publish",

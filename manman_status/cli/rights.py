@@ -15,7 +15,7 @@ import aio_pika
 from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.exceptions import ChannelAccessRefused
 
-from manman_status.wire.notices import CANARY_KEYS, CONTROL_KEYS
+from manman_status.wire.control import CANARY_KEYS, CONTROL_KEYS
 from manman_status.wire.topology import Topology, worker_heartbeat_key
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What each container runs."""
+"""The command that each container runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEEDS: dict[Role, Needs] = {
     "api": (("database_url", "database_read_url"),),
     "processor": ("database_url", "rabbitmq_url"),
 }
-"""What each role cannot do without. Settings of the other role do no harm: containers may share one
+"""The settings that each role needs. Those of the other role do no harm: containers may share one
 environment."""
 
 
@@ -29,12 +29,10 @@ def serve(
     ] = None,
     database_url: DatabaseUrl = None,
     rabbitmq_url: RabbitmqUrl = None,
-    host: Annotated[str | None, setting("host", "api: address to listen on")] = None,
-    port: Annotated[int | None, setting("port", "api: port to listen on")] = None,
-    workers: Annotated[int | None, setting("workers", "api: number of processes")] = None,
-    worker_series: Annotated[
-        bool | None, setting("worker_series", "api: series of each worker in /metrics")
-    ] = None,
+    host: Annotated[str | None, setting("host")] = None,
+    port: Annotated[int | None, setting("port")] = None,
+    workers: Annotated[int | None, setting("workers")] = None,
+    worker_series: Annotated[bool | None, setting("worker_series")] = None,
 ) -> int:
     """Run one role until SIGTERM or Ctrl-C.
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from manman_status.cli.control import By, Rule, Why, login_name, say
 from manman_status.cli.flags import Labels, OptionalId, RabbitmqUrl, labels_of
-from manman_status.cli.notices import By, Rule, Why, login_name, say
 from manman_status.cli.tables import print_table
 from manman_status.cli.views import AsJson, Url, client, labels, print_json, since
 from manman_status.domain.alerts.selection import SilenceSelection
 from manman_status.errors import SettingsError
-from manman_status.wire.notices import LONGEST_SILENCE_SECONDS, SilenceAsked, SilenceEnded
+from manman_status.wire.control import LONGEST_SILENCE_SECONDS, SilenceEnded, SilenceRequested
 
 app = App(name="silence", help_format="plaintext")
 
@@ -49,7 +49,7 @@ def add(
         )
     silence_id = secrets.token_hex(4)
     say(
-        SilenceAsked,
+        SilenceRequested,
         rabbitmq_url=rabbitmq_url,
         silence_id=silence_id,
         seconds=duration.total_seconds(),

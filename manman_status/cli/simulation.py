@@ -30,7 +30,6 @@ from manman_status.lab.simulator.truth import Truth
 from manman_status.lab.simulator.watcher import Watcher
 from manman_status.reporter.connection import Publisher, open_publisher
 from manman_status.settings import Settings, redacted
-from manman_status.wire.topology import Topology
 
 API_ANSWERS_WITHIN_SECONDS = 10.0
 SLOW_SECONDS = 2.0
@@ -126,7 +125,7 @@ async def _lanes(settings: Settings) -> AsyncIterator[tuple[Publisher, Publisher
     """Open a connection for heartbeats and one for lifecycle events: when messages pile up,
     RabbitMQ blocks a whole connection."""
     exchange = settings.inbound_exchange
-    queues = Topology.of(settings).queues(settings.partitions)
+    queues = settings.queues(settings.partitions)
     async with (
         connected(settings) as first,
         connected(settings) as second,

@@ -1,5 +1,4 @@
-"""Ports of 127.0.0.1 that are free now, below the range from which systems take ports for outgoing
-connections."""
+"""Free ports of 127.0.0.1, below the range that systems use for outgoing connections."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ def is_free(port: int) -> bool:
 
 
 def is_open(port: int) -> bool:
-    """Whether something accepts connections there."""
+    """True when a connection to the port is accepted."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -28,8 +28,8 @@ FAULT = re.compile(r"(?:(?:FATAL|PANIC):\s+|LOG:\s+(?=could not ))(.+)")
 class EmbeddedPostgres:
     """PostgreSQL on a port of 127.0.0.1; its data stays in `folder` for the next start.
 
-    PostgreSQL refuses to run as root: then it runs as `nobody`, and where `nobody` cannot reach
-    `folder` the data is in a folder under /var/tmp that belongs to it (see `folder`).
+    PostgreSQL refuses to run as root. For root it runs as `nobody`, and if `nobody` cannot reach
+    `folder`, the data is in a folder under /var/tmp that belongs to it: the attribute `folder`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class EmbeddedPostgres:
         return self
 
     def stop(self) -> None:
-        """In order; its data stays. Nothing happens when it does not run."""
+        """Shut down and keep the data; no-op unless it runs."""
         if self._child:
             self._child.stop()
 
@@ -98,8 +98,7 @@ class EmbeddedPostgres:
         self.stop()
 
     def _initialise(self, binaries: Path) -> None:
-        # An initdb that was interrupted must not pass for a database: only a whole one gets the
-        # name.
+        # Rename only a complete database, so that an interrupted initdb does not pass for one.
         unfinished = self.folder / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -127,7 +126,7 @@ class EmbeddedPostgres:
         )
 
     def _is_ready(self) -> bool:
-        """What pg_ctl looks at: the first line is the server's pid, the last one its state."""
+        """True when postmaster.pid says so, as pg_ctl reads it: first line pid, last line state."""
         try:
             lines = (self._data / "postmaster.pid").read_text(encoding="ascii").split()
         except OSError:
@@ -160,8 +159,7 @@ def installed_binaries() -> Path:
 
 
 def copy_binaries(installed: Path, copy: Path) -> None:
-    """The Python package around them too: they find their libraries by the way from one to the
-    other."""
+    """Copy the binaries and the package around them, in which they find their libraries."""
     unfinished = copy.with_name("binaries.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     package = installed.parents[1]
@@ -173,7 +171,7 @@ def copy_binaries(installed: Path, copy: Path) -> None:
 
 
 def is_reachable(folder: Path) -> bool:
-    """Whether every user can pass through all existing folders down to this one."""
+    """True when every user can pass through all existing folders down to this one."""
     return all(part.stat().st_mode & 0o001 for part in (folder, *folder.parents) if part.exists())
 
 

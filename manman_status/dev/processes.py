@@ -1,4 +1,4 @@
-"""Child processes that end with this one, in whatever way it ends."""
+"""Child processes that end with this one, even when it is killed."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class ServerFailed(ChildFailed):
 
 @functools.cache
 def guard() -> int:
-    """The process group for children, with its guard started. At our own orderly end whoever is
-    left in it goes too."""
+    """The process group for children, with its guard started. When we exit normally, the remaining
+    children are killed too."""
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-I", "-S", "-c", GUARD], stdin=subprocess.PIPE, process_group=0
     )
@@ -64,7 +64,7 @@ def guard() -> int:
 
 
 def wait_until(condition: Callable[[], bool], *, within_seconds: float) -> bool:
-    """Whether the condition became true in time."""
+    """Poll the condition. True when it became true in time."""
     deadline = time.monotonic() + within_seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -122,21 +122,21 @@ class Child:
 
     @property
     def log(self) -> str:
-        """What was written to `log_file` since this command began."""
+        """Output in `log_file` since this command began."""
         with self.log_file.open("rb") as log:
             log.seek(self._log_begins)
             return log.read().decode("utf-8", errors="replace")
 
     def wait(self, *, within_seconds: float) -> int:
-        """Its exit code. Raises ChildFailed when it still runs after `within_seconds`."""
+        """Wait for the exit code. Raises ChildFailed when it still runs after `within_seconds`."""
         try:
             return self._process.wait(within_seconds)
         except subprocess.TimeoutExpired:
             raise self.failed(f"still runs after {within_seconds:g} s") from None
 
     def wait_until_ready(self, ready: Callable[[], bool], *, within_seconds: float) -> None:
-        """Raises ChildFailed, and leaves no process, when it ends or the time passes before
-        `ready()`."""
+        """Wait for `ready()`. Raises ChildFailed, and leaves no process, when the command ends or
+        the time passes before."""
         wait_until(lambda: self.returncode is not None or ready(), within_seconds=within_seconds)
         if self.returncode is not None:
             raise self.ended(self.returncode)
@@ -145,7 +145,7 @@ class Child:
             raise self.failed(f"was not ready within {within_seconds:g} s")
 
     def stop(self, *, within_seconds: float = 15.0) -> int:
-        """Ask it to end, then make it. Its exit code; nothing happens when it has ended already."""
+        """Send its stop signal, then kill it. Returns the exit code; no-op when it has ended."""
         if self.returncode is None:
             self._process.send_signal(self._stop_signal)
             self._process.send_signal(signal.SIGCONT)

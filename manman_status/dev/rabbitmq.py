@@ -86,12 +86,11 @@ class EmbeddedRabbitMQ:
         self._server = rabbitmq_server()
         self._write_files()
         environment = self._environment()
-        # The node would start a daemon of its own that outlives it; this one is there first, and
-        # ours.
+        # Without an epmd the node starts one that outlives it. This one is our child.
         epmd = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
         self._epmd = Child("epmd", epmd, log_file=self.log_file, env=environment)
         self._epmd.wait_until_ready(lambda: is_open(self._epmd_port), within_seconds=10)
-        # Its folder, because that is where Erlang would leave a crash dump.
+        # Erlang writes crash dumps into the current folder.
         self._node = Child(
             "RabbitMQ",
             [self._server],
@@ -157,7 +156,7 @@ class EmbeddedRabbitMQ:
         return answer.stdout.strip()
 
     def stop(self) -> None:
-        """In order; its data stays. Nothing happens when it does not run."""
+        """Shut down and keep the data; no-op unless it runs."""
         for child in (self._node, self._epmd):
             if child:
                 child.stop()
@@ -174,7 +173,7 @@ class EmbeddedRabbitMQ:
         self.stop()
 
     def _is_ready(self) -> bool:
-        """Whether it answers AMQP's greeting: the port alone opens a little earlier."""
+        """True when it answers AMQP's greeting: the port alone opens a little earlier."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"AMQP\x00\x00\x09\x01")
@@ -198,7 +197,7 @@ class EmbeddedRabbitMQ:
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder
-        # All that it would else read below /etc/rabbitmq or write below /var.
+        # Files that it would otherwise read below /etc/rabbitmq or write below /var.
         files = {
             "CONF_ENV_FILE": "/dev/null",
             "CONFIG_FILE": folder / "rabbitmq.conf",
@@ -229,9 +228,9 @@ class EmbeddedRabbitMQ:
 
 
 def rabbitmq_server() -> Path:
-    """The server's script: the one that MANMAN_STATUS_RABBITMQ_SERVER names, itself or by its
-    folder, else this machine's. Debian's /usr/sbin/rabbitmq-server is not it, but a wrapper that
-    changes the user."""
+    """Find the server's script: the one that MANMAN_STATUS_RABBITMQ_SERVER names, itself or by its
+    folder, else this machine's. Debian's /usr/sbin/rabbitmq-server does not count: it is a wrapper
+    that changes the user."""
     if named := os.environ.get(variable("rabbitmq_server")):
         script = Path(named).absolute()
         script = script / "rabbitmq-server" if script.is_dir() else script

@@ -28,8 +28,7 @@ QUEUES_WITHIN_SECONDS = 10
 
 
 class StackPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A server whose URL is given is used; the others are started here, with their data in
-    `folder`."""
+    """Servers to use or to start. Those without a URL are started here, with data in `folder`."""
 
     folder: Path
     database_url: str = ""
@@ -40,7 +39,7 @@ class StackPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stack(msgspec.Struct):
-    """What runs. `own` are the children that must not end before we want it."""
+    """The running system. `own` are the children that must not end by themselves."""
 
     database_url: str
     rabbitmq_url: str
@@ -59,7 +58,7 @@ class Stack(msgspec.Struct):
 
 @contextmanager
 def running_stack(plan: StackPlan, *, say: Callable[[str], None]) -> Iterator[Stack]:
-    """Everything started, and at the end stopped in reverse order."""
+    """Start everything, and at the end stop it in reverse order."""
     if not is_free(plan.port):
         raise CommandFailed(f"port {plan.port} is taken: choose another with --port")
     folder = plan.folder.resolve()
@@ -110,8 +109,8 @@ def start_servers(
 def start_roles(
     stack: Stack, plan: StackPlan, resources: ExitStack, say: Callable[[str], None]
 ) -> None:
-    # By the environment, not by flags: everybody on the machine can read a command line, and URLs
-    # hold passwords.
+    # Pass URLs by the environment, not by flags: they hold passwords, and everyone on the machine
+    # can read a command line.
     env = os.environ | {
         "MANMAN_STATUS_DATABASE_URL": stack.database_url,
         "MANMAN_STATUS_RABBITMQ_URL": stack.rabbitmq_url,
@@ -130,8 +129,8 @@ def start_roles(
     api = start("api", "serve", "--role", "api")
     processor = start("processor", "serve", "--role", "processor")
     api.wait_until_ready(lambda: is_open(plan.port), within_seconds=30)
-    # Until it has declared its queues nobody takes what the fleet sends. With logs above info it
-    # does not say when.
+    # Before the processor has declared its queues, messages of the fleet are unroutable. With logs
+    # above info it does not log that, so the wait has a limit.
     wait_until(
         lambda: processor.returncode is not None or "processor_started" in processor.log,
         within_seconds=QUEUES_WITHIN_SECONDS,
@@ -142,7 +141,7 @@ def start_roles(
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Two nodes on the same data would ruin it."""
+    """Lock the folder: two nodes on the same data would ruin it."""
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

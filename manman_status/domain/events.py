@@ -6,6 +6,7 @@ Times are µs since the epoch by the sender's clock; they order events and never
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias, TypeVar
 
 import msgspec
@@ -16,10 +17,23 @@ TOLERATED_TIME_AHEAD = 5 * 60 * 1_000_000
 TOLERATED_INCARNATION_AHEAD = 24 * 3_600 * 1_000_000
 """µs beyond the database's clock at receipt. A host's clock may be wrong by less without harm."""
 
+SAME_CLOCK = 3_600 * 1_000_000
+"""µs. Dates that are too far ahead are of one clock, and comparable, when they differ by less."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 Position: TypeAlias = tuple[int, int]
 """Where an event stands among others about the same thing: `(incarnation, seq)`, or `(0, µs)` for
 one that has only a time. Positions compare as tuples, so what a worker counted outranks what it
 merely dated."""
+
+
+def microseconds(time: datetime) -> int:
+    return (time - EPOCH) // timedelta(microseconds=1)
+
+
+def utc_text(us: int) -> str:
+    """The time of these µs since the epoch, as evidence has it."""
+    return (EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
 
 
 class InventoryEntry(msgspec.Struct, frozen=True, gc=False):

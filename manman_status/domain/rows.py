@@ -138,6 +138,19 @@ class Rows(msgspec.Struct):
         if instance.worker_id is not None:
             self.instances_of.setdefault(instance.worker_id, set()).add(instance.instance_id)
 
+    def catch_up_with_listing(self, instance: ServerInstance) -> None:
+        """Give the instance the position of its worker's newest inventory if it is listed there: it
+        is active, known, older than that inventory, and not missing."""
+        worker = self.workers.get(instance.worker_id or 0)
+        if worker is None or instance.status not in ACTIVE or instance.missing_since is not None:
+            return
+        inventory = (worker.inventory_incarnation, worker.inventory_seq)
+        if (instance.claim_incarnation, instance.claim_seq) < inventory:
+            instance.claim_incarnation, instance.claim_seq = inventory
+            owned = (instance.owner_incarnation, instance.owner_seq)
+            instance.owner_incarnation, instance.owner_seq = max(owned, inventory)
+            self.changed_instances.add(instance.instance_id)
+
 
 class Patience(msgspec.Struct, frozen=True, gc=False):
     """How long a worker may be silent: seconds, as in the settings of the same names."""

@@ -26,8 +26,8 @@ from manman_status.domain.events import (
 )
 from manman_status.errors import PoisonMessage
 from manman_status.processor.seal import Seal
+from manman_status.wire.control import CONTROL_KEYS, CanaryKind, CanarySent
 from manman_status.wire.inbound import Admit, Meaning
-from manman_status.wire.notices import CONTROL_KEYS, CanaryKind, CanarySent
 
 log = structlog.get_logger()
 

@@ -13,16 +13,21 @@ from manman_status.store.alerts import acknowledge_alert
 from manman_status.store.forgetting import forget_instance, forget_worker
 from manman_status.store.pool import Connection
 from manman_status.store.silences import add_silence, end_silence
-from manman_status.wire.notices import AlertAcknowledged, Forget, SilenceAsked, SilenceEnded
+from manman_status.wire.control import (
+    AlertAcknowledged,
+    ForgetRequested,
+    SilenceEnded,
+    SilenceRequested,
+)
 
 log = structlog.get_logger()
 
 
 async def take_alert_notice(
-    connection: Connection, notice: SilenceAsked | SilenceEnded | AlertAcknowledged
+    connection: Connection, notice: SilenceRequested | SilenceEnded | AlertAcknowledged
 ) -> None:
     match notice:
-        case SilenceAsked():
+        case SilenceRequested():
             is_new = await add_silence(
                 connection,
                 notice.silence_id,
@@ -51,7 +56,7 @@ async def take_alert_notice(
             assert_never(notice)
 
 
-async def take_forget(connection: Connection, notice: Forget) -> list[Transition]:
+async def take_forget(connection: Connection, notice: ForgetRequested) -> list[Transition]:
     """The ends of what had none."""
     evidence = {name: value for name in ("by", "why") if (value := getattr(notice, name))}
     if notice.worker_id is not None:

@@ -136,7 +136,7 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    topology = Topology.of(settings)
+    topology: Topology = settings
     statistics = Statistics(settings.sweep_rules.thresholds)
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:

@@ -27,11 +27,10 @@ import msgspec
 import structlog
 
 from manman_status.backoff import Backoff, OnceAMinute
-from manman_status.domain.events import Heartbeat, ReportedEvent
+from manman_status.domain.events import Event, Heartbeat, ReportedEvent, microseconds
 from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
 from manman_status.domain.rows import Patience, Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
-from manman_status.domain.workers import microseconds
 from manman_status.errors import ManManStatusError, describe
 from manman_status.processor.alert_notices import take_alert_notice, take_forget
 from manman_status.processor.statistics import Statistics
@@ -50,14 +49,14 @@ from manman_status.store.writes import (
     store_rows,
     transaction_time,
 )
-from manman_status.wire.notices import (
+from manman_status.wire.control import (
     AlertAcknowledged,
     CanarySent,
-    Forget,
+    ControlMessage,
+    ForgetRequested,
     GuardReleased,
-    Notice,
-    SilenceAsked,
     SilenceEnded,
+    SilenceRequested,
 )
 
 log = structlog.get_logger()
@@ -88,8 +87,7 @@ FAILURES_OF_ONE = 3
 """Tries before a batch is halved, and before one item alone is refused. A failure of one item
 counts only when the database answers right after it."""
 
-Item: TypeAlias = ReportedEvent | Notice
-NOTICES = (CanarySent, GuardReleased, SilenceAsked, SilenceEnded, AlertAcknowledged, Forget)
+Item: TypeAlias = ReportedEvent | ControlMessage
 UNTRACED: Mapping[int, str] = MappingProxyType({})
 
 
@@ -203,26 +201,30 @@ class Ingest:
         """Raises Unstorable when the batch, and not the moment, is to blame."""
         tries = _Tries()
         events, notices = _apart(batch.items)
+        stored = [event for _, event in events]
+        beats = _whole_beats(stored)
+        transitions: list[Transition] = []
         while True:
             begun = perf_counter()
             try:
                 async with self._pool.acquire() as connection:
                     tries.is_connected = True
-                    async with connection.transaction():
-                        transitions = await self._store_batch(
-                            connection, batch, events, notices, tries.owners
-                        )
+                    if beats:
+                        advanced = await advance_steady(connection, beats.values())
+                        events = [each for each in events if each[1].worker_id not in advanced]  # type: ignore[union-attr]
+                        beats = {}
+                    if events or notices or batch.letters:
+                        async with connection.transaction():
+                            transitions = await self._store_batch(
+                                connection, batch, events, notices, tries.owners
+                            )
             except Exception as error:  # noqa: BLE001 - the boundary of one batch: each is judged
                 await asyncio.sleep(await self._judge(error, batch, tries))
             else:
                 if tries.backoff.failures:
                     seconds = tries.backoff.failing_seconds
                     log.info("database_back", held_events=len(batch.items), failed_seconds=seconds)
-                self._count(
-                    [event for _, event in events],
-                    transitions,
-                    round((perf_counter() - begun) * 1000, 1),
-                )
+                self._count(stored, transitions, round((perf_counter() - begun) * 1000, 1))
                 return
 
     async def _judge(self, error: Exception, batch: _Batch, tries: _Tries) -> float:
@@ -286,7 +288,7 @@ class Ingest:
         connection: Connection,
         batch: _Batch,
         events: Sequence[tuple[int, ReportedEvent]],
-        notices: Sequence[Notice],
+        notices: Sequence[ControlMessage],
         owners: set[int],
     ) -> list[Transition]:
         """Merge and write these within the caller's transaction; the transitions that came of
@@ -304,7 +306,7 @@ class Ingest:
         return transitions
 
     async def _take_notices(
-        self, connection: Connection, queue: str, notices: Sequence[Notice]
+        self, connection: Connection, queue: str, notices: Sequence[ControlMessage]
     ) -> list[Transition]:
         """The transitions that came of them."""
         transitions: list[Transition] = []
@@ -316,9 +318,9 @@ class Ingest:
                 case GuardReleased():
                     if await release_guard(connection, notice.group):
                         log.info("guard_released", group=notice.group)
-                case Forget():
+                case ForgetRequested():
                     transitions += await take_forget(connection, notice)
-                case SilenceAsked() | SilenceEnded() | AlertAcknowledged():
+                case SilenceRequested() | SilenceEnded() | AlertAcknowledged():
                     await take_alert_notice(connection, notice)
                 case _:
                     assert_never(notice)
@@ -346,15 +348,15 @@ def _age_of_canary(canary: CanarySent) -> tuple[int, datetime]:
     return canary.clock_steps, canary.sent_at
 
 
-def _apart(items: Sequence[Item]) -> tuple[list[tuple[int, ReportedEvent]], list[Notice]]:
+def _apart(items: Sequence[Item]) -> tuple[list[tuple[int, ReportedEvent]], list[ControlMessage]]:
     """The events, each with its place among the items, and the control messages."""
     events: list[tuple[int, ReportedEvent]] = []
-    notices: list[Notice] = []
+    notices: list[ControlMessage] = []
     for place, item in enumerate(items):
-        if isinstance(item, NOTICES):
-            notices.append(item)
-        else:
+        if isinstance(item, Event):
             events.append((place, item))
+        else:
+            notices.append(item)
     return events, notices
 
 
@@ -369,11 +371,6 @@ async def _store_events(
     caused_by: list[str | None] = []
     now = await transaction_time(connection)
     order = microseconds(now)
-    if not owners and (beats := _beats(events, order)):
-        advanced = await advance_steady(connection, beats, now)
-        events = [(place, event) for place, event in events if event.worker_id not in advanced]  # type: ignore[union-attr]
-        if not events:
-            return [], []
     rows = await _load(connection, (event for _, event in events), owners)
     for place, event in events:
         merge(rows, event, Receipt(now, order + place, patience))
@@ -383,31 +380,30 @@ async def _store_events(
     return rows.transitions, caused_by
 
 
-def _beats(events: Sequence[tuple[int, ReportedEvent]], now: int) -> dict[int, Heartbeat | None]:
-    """The heartbeats by worker, None for a worker of which one is not whole, or several came. `now`
-    is in µs.
-
-    Empty where no heartbeat is left, or anything else is reported too: that may concern the same
-    workers.
-    """
-    beats: dict[int, Heartbeat | None] = {}
-    for _, event in events:
+def _whole_beats(events: Sequence[ReportedEvent]) -> dict[int, Heartbeat]:
+    """The heartbeats that `advance_steady` takes, by worker: whole ones, the only one of their
+    worker. None where anything but heartbeats is reported: that may concern the same workers."""
+    beats: dict[int, Heartbeat] = {}
+    repeated: set[int] = set()
+    for event in events:
         if type(event) is not Heartbeat:
             return {}
-        is_first = event.worker_id not in beats
-        beats[event.worker_id] = event if is_first and _is_whole(event, now) else None
-    return beats if any(beats.values()) else {}
+        if event.worker_id in beats or not _is_whole(event):
+            repeated.add(event.worker_id)
+        beats[event.worker_id] = event
+    for worker_id in repeated:
+        del beats[worker_id]
+    return beats
 
 
-def _is_whole(beat: Heartbeat, now: int) -> bool:
-    """True when the heartbeat says all that one can, and is counted in a life that has begun."""
+def _is_whole(beat: Heartbeat) -> bool:
+    """True when the heartbeat says all that one can."""
     return (
         beat.servers is not None
         and beat.labels is not None
         and beat.interval_seconds is not None
         and beat.seq is not None
         and beat.incarnation is not None
-        and beat.incarnation <= now
     )
 
 

@@ -31,7 +31,7 @@ from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.notifications import mark_told, read_for_people, read_promised
 from manman_status.store.pool import DATABASE_ERRORS, Pool
 from manman_status.store.silences import read_silences
-from manman_status.wire.outbound import StatusMessage, alert_message
+from manman_status.wire.outbound import Publish, alert_message
 
 log = structlog.get_logger()
 
@@ -69,12 +69,6 @@ class Channel(Protocol):
     async def tell(self, news: Sequence[tuple[News, ToldAlert]]) -> list[ToldAlert]:
         """Returns once a message was taken, with what was told by it. Raises NotTaken: then it may
         have been told all the same."""
-
-
-class Publish(Protocol):
-    async def __call__(self, message: StatusMessage) -> None:
-        """Returns once the broker has confirmed it. Raises BrokerUnavailable: then it may have
-        arrived all the same."""
 
 
 class Teller:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from manman_status.wire.notices import CanaryKind, CanarySent, canary_mac, canary_message
+from manman_status.wire.control import CanaryKind, CanarySent, canary_mac, control_message
 
 
 class Seal:
@@ -25,7 +25,7 @@ class Seal:
     ) -> bytes:
         """The message. Nobody believes one that was made without the secret."""
         canary = CanarySent(sent_at, processor_id, clock_steps=clock_steps)
-        return canary_message(msgspec.structs.replace(canary, mac=self._mac(kind, canary)))
+        return control_message(msgspec.structs.replace(canary, mac=self._mac(kind, canary)))
 
     def is_true(self, kind: CanaryKind, canary: CanarySent) -> bool:
         """True when a processor sent this canary through a queue of this kind."""

@@ -14,9 +14,10 @@ from manman_status.domain.events import ReportedEvent, ServerStarted, ServerStop
 from manman_status.domain.labels import DRAIN
 from manman_status.domain.liveness import INTERVAL_BOUNDS_SECONDS
 from manman_status.errors import ManManStatusError
-from manman_status.reporter.messages import Incarnation, Report, RunningServer, microseconds_now
+from manman_status.reporter.messages import Incarnation, Report, microseconds_now
 from manman_status.reporter.tracing import trace_headers
 from manman_status.wire.inbound import LEFT_OUT, decode
+from manman_status.wire.messages import RunningServer
 
 
 class InvalidReport(ManManStatusError, ValueError):  # noqa: N818

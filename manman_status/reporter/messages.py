@@ -1,14 +1,24 @@
-"""What a worker says, as JSON for the broker: CONTRACT §3."""
+"""The messages of one worker, encoded for the broker."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
-from manman_status.domain.status import StatusType
+from manman_status.wire.messages import (
+    AnyCommand,
+    Heartbeat,
+    RunningServer,
+    ServerStarted,
+    ServerStopped,
+    WorkerStarted,
+    WorkerStopped,
+)
 from manman_status.wire.topology import (
     instance_lifecycle_key,
     worker_heartbeat_key,
@@ -24,25 +34,6 @@ class Report(msgspec.Struct, frozen=True):
     body: bytes
     durable: bool
     headers: dict[str, str] = {}
-
-
-class RunningServer(msgspec.Struct, frozen=True):
-    """A server instance as heartbeats list it."""
-
-    instance_id: int
-    game_server_config_id: int | None = None
-    status: StatusType = StatusType.RUNNING
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    command_type: str
-    command_args: tuple[str, ...]
-    incarnation: int | None = None
-    seq: int | None = None
-    sent_at: datetime | None = None
-    interval_seconds: float | None = None
-    servers: tuple[RunningServer, ...] | None = None
-    labels: dict[str, str] | None = None
 
 
 def utc_now() -> datetime:
@@ -78,75 +69,61 @@ class Incarnation:
         self._labels = {**(self._labels or {}), name: value}
 
     def worker_started(self) -> Report:
-        command = self._command(
-            "WORKER_STARTED",
-            self.worker_id,
-            interval_seconds=self._interval_seconds,
-            labels=self._labels,
+        return self._lifecycle(
+            WorkerStarted([str(self.worker_id)], **self._order(), **self._said())
         )
-        return _durable(worker_lifecycle_key(self.worker_id), command)
 
     def heartbeat(self, servers: Iterable[RunningServer] | None = None) -> Report:
         """`servers` is the complete inventory: what it does not list has ended. None says nothing
         about servers."""
-        command = self._command(
-            "HEARTBEAT",
-            self.worker_id,
-            interval_seconds=self._interval_seconds,
-            servers=None if servers is None else tuple(servers),
-            labels=self._labels,
+        command = Heartbeat(
+            [str(self.worker_id)],
+            **self._order(),
+            **self._said(),
+            servers=UNSET if servers is None else msgspec.Raw(msgspec.json.encode([*servers])),
         )
         return Report(
             worker_heartbeat_key(self.worker_id), msgspec.json.encode(command), durable=False
         )
 
     def worker_stopped(self) -> Report:
-        return _durable(
-            worker_lifecycle_key(self.worker_id), self._command("WORKER_STOPPED", self.worker_id)
-        )
+        return self._lifecycle(WorkerStopped([str(self.worker_id)], **self._order()))
 
     def server_started(
         self, instance_id: int, *, game_server_config_id: int | None = None
     ) -> Report:
         arguments = _given(instance_id, self.worker_id, game_server_config_id)
-        return _durable(
-            instance_lifecycle_key(instance_id), self._command("SERVER_STARTED", *arguments)
-        )
+        return self._lifecycle(ServerStarted(arguments, **self._order()), instance_id)
 
     def server_stopped(self, instance_id: int, *, exit_code: int | None = None) -> Report:
         arguments = _given(instance_id, self.worker_id, exit_code)
-        return _durable(
-            instance_lifecycle_key(instance_id), self._command("SERVER_STOPPED", *arguments)
-        )
+        return self._lifecycle(ServerStopped(arguments, **self._order()), instance_id)
 
-    def _command(
-        self,
-        command_type: str,
-        *arguments: int,
-        interval_seconds: float | None = None,
-        servers: tuple[RunningServer, ...] | None = None,
-        labels: dict[str, str] | None = None,
-    ) -> Command:
+    def _order(self) -> dict[str, Any]:
+        """The fields that order the next event among the others."""
         self._seq += 1
-        return Command(
-            command_type=command_type,
-            command_args=tuple(map(str, arguments)),
-            incarnation=self.number,
-            seq=None if self.number is None else self._seq,
-            sent_at=self._clock(),
-            interval_seconds=interval_seconds,
-            servers=servers,
-            labels=labels or None,
+        return {
+            "incarnation": self.number,
+            "seq": None if self.number is None else self._seq,
+            "sent_at": self._clock(),
+        }
+
+    def _said(self) -> dict[str, Any]:
+        """The fields of what the worker is."""
+        return {"interval_seconds": self._interval_seconds, "labels": self._labels or None}
+
+    def _lifecycle(self, command: AnyCommand, instance_id: int | None = None) -> Report:
+        key = (
+            worker_lifecycle_key(self.worker_id)
+            if instance_id is None
+            else instance_lifecycle_key(instance_id)
         )
+        return Report(key, msgspec.json.encode(command), durable=True)
 
 
 def microseconds_now() -> int:
     return time.time_ns() // 1_000
 
 
-def _given(*arguments: int | None) -> list[int]:
-    return [argument for argument in arguments if argument is not None]
-
-
-def _durable(routing_key: str, command: Command) -> Report:
-    return Report(routing_key, msgspec.json.encode(command), durable=True)
+def _given(*arguments: int | None) -> list[str]:
+    return [str(argument) for argument in arguments if argument is not None]

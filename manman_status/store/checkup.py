@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import asyncpg
 import msgspec
 
+from manman_status.store.pool import VERSION_TABLE
+
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
 READ_BY_THE_API = (
-    "alembic_version",
+    VERSION_TABLE,
     "workers",
     "server_instances",
     "transitions",

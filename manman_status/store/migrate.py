@@ -7,6 +7,8 @@ little later.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +16,16 @@ from pathlib import Path
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateSchema
 
 from manman_status.backoff import Backoff
 from manman_status.errors import CommandFailed
 from manman_status.store.counting import recount
 from manman_status.store.epochs import Epoch, begin_restored
-from manman_status.store.pool import SCHEMA_REVISION_FOUND
+from manman_status.store.pool import SCHEMA_REVISION_FOUND, VERSION_TABLE
 from manman_status.store.session import Session, connect
 
 PACKAGE = Path(__file__).parents[1]
@@ -35,6 +40,42 @@ MIGRATION_SESSION = Session(
 ENCODING = (
     "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
 )
+
+
+TABLES_HERE = """
+SELECT tablename FROM pg_tables
+ WHERE schemaname = current_schema()
+   AND tablename IN (:ours, 'alembic_version', 'revision_counter', 'workers', 'server_instances')
+"""
+
+
+def prepare_schema(connection: SyncConnection) -> None:
+    """Make the schema ready for our tables, in the transaction of the migrations.
+
+    Create the schema that `search_path` names first where it is missing. Take over a version table
+    that has the name of before, `alembic_version`: it is ours only beside our tables, and with a
+    revision of ours. Raises CommandFailed where tables of ours would meet those of another
+    application.
+    """
+    if connection.scalar(text("SELECT current_schema()")) is None:
+        path: str = connection.scalar(text("SHOW search_path")) or ""
+        name = path.split(",", maxsplit=1)[0].strip().strip('"')
+        connection.execute(CreateSchema(name))
+    here = set(connection.scalars(text(TABLES_HERE), {"ours": VERSION_TABLE}))
+    if VERSION_TABLE in here:
+        return
+    if {"alembic_version", "revision_counter"} <= here:
+        found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        if re.fullmatch(r"00\d\d", found or ""):
+            connection.execute(text(f"ALTER TABLE alembic_version RENAME TO {VERSION_TABLE}"))
+            return
+    if others := sorted(here - {"alembic_version"}):
+        schema = connection.scalar(text("SELECT current_schema()"))
+        raise CommandFailed(
+            f"the schema {schema} has tables of another application ({', '.join(others)}): give"
+            " manman-status a schema of its own, with ?search_path=manman_status at the end of"
+            " the database's URL, for migrate and both roles"
+        )
 
 
 def migrations_folder() -> Path:
@@ -81,15 +122,23 @@ def migrate(
             time.sleep(delay)
 
 
+# Of the time when our version table had alembic's own name for it.
+REVISION_FOUND_BEFORE = """
+SELECT version_num FROM alembic_version
+ WHERE version_num ~ '^00[0-9][0-9]$' AND EXISTS (SELECT FROM revision_counter)
+"""
+
+
 async def found_revision(dsn: str) -> str:
     """The schema's revision, or "empty". Raises CommandFailed where an empty database has an
     encoding that cannot hold every name."""
     connection = await connect(dsn, MIGRATION_SESSION)
     try:
-        try:
-            found = await connection.fetchval(SCHEMA_REVISION_FOUND) or "empty"
-        except asyncpg.UndefinedTableError:
-            found = "empty"
+        found = "empty"
+        for query in (SCHEMA_REVISION_FOUND, REVISION_FOUND_BEFORE):
+            with contextlib.suppress(asyncpg.UndefinedTableError):
+                found = await connection.fetchval(query) or found
+                break
         encoding = await connection.fetchval(ENCODING)
         if found == "empty" and encoding != "UTF8":
             raise CommandFailed(

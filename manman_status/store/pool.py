@@ -61,12 +61,16 @@ DATABASE_ERRORS = (*CONNECTION_ERRORS, asyncpg.PostgresError)
 """And whatever else the server itself answers with."""
 
 
+def json_text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 async def _prepare(connection: Connection) -> None:
     for name in ("json", "jsonb"):
         await connection.set_type_codec(
             name,
             schema="pg_catalog",
-            encoder=lambda value: msgspec.json.encode(value).decode(),
+            encoder=json_text,
             decoder=msgspec.json.decode,
         )
 
@@ -142,7 +146,10 @@ async def opened(pool: Pool, *, close_within_seconds: float) -> AsyncIterator[Po
             pool.terminate()
 
 
-SCHEMA_REVISION_FOUND = "SELECT version_num FROM alembic_version"
+VERSION_TABLE = "manman_status_schema"
+"""The table with the schema's revision. Alembic's own name for it is also that of every other
+application with migrations in the same database."""
+SCHEMA_REVISION_FOUND = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
 
 
 async def require_schema(connection: Connection) -> None:

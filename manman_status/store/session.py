@@ -46,6 +46,14 @@ not reach."""
 
 READ_COMMITTED = " SET LOCAL transaction_isolation = 'read committed'; "
 
+# By default PostgreSQL looks for tables in a schema that is named as the user, then in `public`.
+# ManMan's own tables lie in the schema `manman`, and one of them is `workers`: to the user `manman`
+# they would take the place of ours.
+OURS_ARE_PUBLIC = """current_setting('search_path') = '"$user", public'
+    AND to_regclass(quote_ident(current_user) || '.revision_counter') IS NULL
+    AND coalesce(to_regclass('public.revision_counter'),
+                 to_regclass(quote_ident(current_user) || '.workers')) IS NOT NULL"""
+
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """What a connection is for. `application` is what `pg_stat_activity` shows. A statement is
@@ -72,6 +80,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
             "idle_in_transaction_session_timeout": str(self.idle_in_transaction_ms),
             "idle_session_timeout": "0",
             "lock_timeout": "0",
+            "search_path": "public",
             "statement_timeout": str(self.statement_ms),
             "transaction_timeout": "0",
         } | ({"default_transaction_read_only": "on"} if self.is_read_only else {})
@@ -83,7 +92,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
             "lock_timeout": "0",
             "statement_timeout": str(self.statement_ms),
         } | ({"transaction_read_only": "on"} if self.is_read_only else {})
-        return " ".join(f"SET LOCAL {name} = {value};" for name, value in settings.items())
+        return " ".join(
+            [
+                *(f"SET LOCAL {name} = {value};" for name, value in settings.items()),
+                f"SELECT set_config('search_path', 'public', true) WHERE {OURS_ARE_PUBLIC};",
+            ]
+        )
 
 
 def _in_transaction(method: Method) -> Method:
@@ -161,7 +175,8 @@ async def _settle(connection: BaseConnection, session: Session, *, is_surely_our
     condition = "" if is_surely_ours else f"pg_backend_pid() = {connection.get_server_pid()} AND "
     done = await connection.execute(
         f"SELECT set_config(name, value, false) FROM (VALUES {wanted}) AS wanted (name, value)"  # noqa: S608
-        f" WHERE {condition}current_setting(name, true) IS NOT NULL",
+        f" WHERE {condition}current_setting(name, true) IS NOT NULL"
+        f" AND (name <> 'search_path' OR {OURS_ARE_PUBLIC})",
         timeout=session.connect_seconds,
     )
     return done != "SELECT 0"

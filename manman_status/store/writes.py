@@ -5,7 +5,7 @@ Rows are locked and written in the order of their keys, so that two processors c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from manman_status.domain.events import Heartbeat
 from manman_status.domain.rows import Reported, Rows, ServerInstance, Transition, Worker
 from manman_status.domain.status import Reason, StatusType, reason_of, status_of
 from manman_status.errors import ManManStatusError
-from manman_status.store.pool import Connection
+from manman_status.store.pool import Connection, json_text
 
 WORKER_COLUMNS = {
     "worker_id": "bigint",
@@ -243,13 +243,12 @@ UPDATE_INSTANCES = _update("server_instances", INSTANCE_COLUMNS)
 # The one thing that nearly every heartbeat does, decided and done where the row is. `is_steady` is
 # true exactly where merging the heartbeat would change nothing but when and where the worker was
 # received last: it is running and settled, its life goes on, it has no rival, and interval, labels
-# and inventory are those of the row. A test holds it against merging. All rows are locked, the
-# others too: taken in one order, so that nothing locked later can deadlock.
+# and inventory are those of the row. A test holds it against merging.
 ADVANCE_STEADY = """
 WITH given AS (
     SELECT *
-      FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::double precision[], $6::jsonb[],
-          $7::bigint[])
+      FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::double precision[], $5::text[],
+               $6::bigint[])
            AS given (worker_id, incarnation, seq, interval_seconds, labels, inventory_digest)
 ), locked AS (
     SELECT worker_id, given.seq,
@@ -258,24 +257,25 @@ WITH given AS (
                 OR kept.reason = 'reported'
                    AND kept.evidence = jsonb_build_object('incarnation', kept.incarnation))
            AND kept.incarnation = given.incarnation
+           AND kept.incarnation <= (SELECT (extract(epoch FROM now()) * 1000000)::bigint)
            AND kept.stopped_incarnation < kept.incarnation
            AND (kept.ended_at IS NULL
                 OR kept.ended_at < coalesce(nullif(kept.first_received_at, 0), kept.incarnation))
            AND kept.rival_since IS NULL
-           AND kept.last_heartbeat <= $1
+           AND kept.last_heartbeat <= now()
            AND kept.seq < given.seq
            AND (kept.labels_incarnation, kept.labels_seq) < (given.incarnation, given.seq)
            AND (kept.interval_incarnation, kept.interval_seq) < (given.incarnation, given.seq)
            AND (kept.inventory_incarnation, kept.inventory_seq) < (given.incarnation, given.seq)
            AND kept.interval_seconds = given.interval_seconds
-           AND kept.labels = given.labels
+           AND kept.labels = given.labels::jsonb
            AND kept.inventory_digest = given.inventory_digest AS is_steady
       FROM workers AS kept JOIN given USING (worker_id)
      ORDER BY worker_id
        FOR UPDATE OF kept
 )
 UPDATE workers AS kept
-   SET last_heartbeat = $1, seq = locked.seq,
+   SET last_heartbeat = now(), seq = locked.seq,
        labels_incarnation = kept.incarnation, labels_seq = locked.seq,
        interval_incarnation = kept.incarnation, interval_seq = locked.seq,
        inventory_incarnation = kept.incarnation, inventory_seq = locked.seq
@@ -285,33 +285,27 @@ RETURNING kept.worker_id
 """
 
 
-async def advance_steady(
-    connection: Connection, beats: Mapping[int, Heartbeat | None], now: datetime
-) -> set[int]:
-    """Lock these workers, and store each heartbeat that changes nothing but that it was received.
-    The ids of those workers; the others' heartbeats are to be merged.
+async def advance_steady(connection: Connection, beats: Iterable[Heartbeat]) -> set[int]:
+    """Store each heartbeat that changes nothing but that it was received, and return the ids of
+    their workers. The other heartbeats are to be merged.
 
-    `beats` are by worker, and have incarnation, seq, interval, labels and servers. A worker without
-    one is only locked. `now` is the transaction's time.
+    Each heartbeat has incarnation, seq, interval, labels and servers, and a worker of its own. This
+    is the one statement here that may run without a transaction: what it stores is whole by itself.
     """
-    given: list[tuple[object, ...]] = [
+    given = [
         (
-            (
-                worker_id,
-                beat.incarnation,
-                beat.seq,
-                beat.interval_seconds,
-                beat.labels,
-                beat.servers.digest,
-            )
-            if beat and beat.servers
-            else (worker_id, None, None, None, None, None)
+            beat.worker_id,
+            beat.incarnation,
+            beat.seq,
+            beat.interval_seconds,
+            json_text(beat.labels),
+            beat.servers and beat.servers.digest,
         )
-        for worker_id, beat in beats.items()
+        for beat in beats
     ]
     return {
         worker_id
-        for (worker_id,) in await connection.fetch(ADVANCE_STEADY, now, *zip(*given, strict=True))
+        for (worker_id,) in await connection.fetch(ADVANCE_STEADY, *zip(*given, strict=True))
     }
 
 

@@ -33,7 +33,7 @@ FORMS = (
     ("d", 0x82),
 )
 FIXED = {code: struct.Struct(f">{form}") for form, *codes in FORMS for code in codes}
-"""By format code: unsigned and signed integers, floats, and times, which are ms since the epoch."""
+"""Unsigned and signed integers, floats, and times in ms since the epoch, by their format code."""
 BINARY, TEXTS, LISTS, MAPS, ARRAYS = (
     (0xA0, 0xB0),
     (0xA1, 0xB1, 0xA3, 0xB3),
@@ -50,7 +50,7 @@ def is_amqp_1_0(body: bytes) -> bool:
 
 
 def json_of(body: bytes) -> bytes:
-    """The JSON of a body for which `is_amqp_1_0` holds. Raises PoisonMessage, naming the
+    """Render the JSON of a body for which `is_amqp_1_0` holds. Raises PoisonMessage, naming the
     section."""
     section = "amqp-value" if body.startswith(AMQP_VALUE) else "amqp-sequence"
     try:
@@ -69,7 +69,7 @@ def json_of(body: bytes) -> bytes:
 
 
 def _content(body: bytes) -> Any:
-    """An amqp-value's one value, or the elements of all amqp-sequence sections."""
+    """Read an amqp-value's one value, or the elements of all amqp-sequence sections."""
     reader = _Reader(body)
     if body.startswith(AMQP_VALUE):
         value = reader.read_section()
@@ -86,8 +86,8 @@ def _content(body: bytes) -> Any:
 
 
 class _Reader:
-    """Reads encoded values one after the other. Raises ValueError or struct.error for what is
-    none."""
+    """A reader of encoded values, one after the other. Raises ValueError or struct.error for bytes
+    that encode none."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -108,7 +108,7 @@ class _Reader:
         return taken
 
     def _size(self, code: int) -> int:
-        """A size or a count: one byte for the short form of a type, four for the long one."""
+        """Read a size or a count: one byte for the short form of a type, four for the long one."""
         width = 4 if code & 0x10 else 1
         return int.from_bytes(self._take(width))
 

@@ -1,4 +1,4 @@
-"""What lies around the JSON of a message: compression, AMQP 1.0 sections, a byte order mark."""
+"""The wrapping of a message's JSON: compression, AMQP 1.0 sections, a byte order mark."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from manman_status.wire.amqp_1_0 import is_amqp_1_0, json_of
 MAX_BODY_BYTES = 1024 * 1024
 
 COMPRESSED = (b"\x1f\x8b", b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
-"""How gzip and zlib begin, and JSON never does: so `content_encoding` need not be there, nor be
-true."""
+"""The first bytes of gzip and zlib, with which no JSON begins. So `content_encoding` may be missing
+or wrong."""
 EITHER_FORMAT = zlib.MAX_WBITS | 32
 
 
 def unpack(body: bytes) -> bytes:
-    """The JSON in a body, of at most MAX_BODY_BYTES. Raises PoisonMessage."""
+    """Return the JSON in a body, of at most MAX_BODY_BYTES. Raises PoisonMessage."""
     if len(body) > MAX_BODY_BYTES:
         raise PoisonMessage(
             f"a body has at most {MAX_BODY_BYTES} bytes", found=f"body of {len(body)} bytes:"
@@ -35,7 +35,7 @@ def unpack(body: bytes) -> bytes:
 
 
 def _decompress(body: bytes) -> bytes:
-    """Never more than one byte beyond the limit is made, whatever the body would become."""
+    """Decompress a body, to at most one byte beyond the limit. Raises PoisonMessage."""
     decompressor = zlib.decompressobj(EITHER_FORMAT)
     try:
         content = decompressor.decompress(body, MAX_BODY_BYTES + 1)

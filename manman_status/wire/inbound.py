@@ -1,8 +1,10 @@
-"""Bytes from the broker to events. What cannot be understood becomes a reason, never an exception.
+"""Decoding: bytes from the broker to events. What cannot be understood becomes a reason, never an
+exception.
 
 A message is read strictly first, which is fast and what nearly all of them need. One that is
 refused is taken apart and read again, event by event and liberally (`liberal.py`): only what is
-refused then, or had to be left out, is poison.
+refused then, or had to be left out, is poison. Both readings agree: what is read strictly means the
+same when it is read liberally.
 """
 
 from __future__ import annotations
@@ -15,25 +17,24 @@ import msgspec
 from manman_status.domain.events import Event, ReportedEvent
 from manman_status.errors import PoisonMessage
 from manman_status.wire.bodies import MAX_BODY_BYTES, unpack
-from manman_status.wire.commands import WireEvent, understand
-from manman_status.wire.liberal import Read, find_sender, read_liberally
-from manman_status.wire.notices import Notice
+from manman_status.wire.control import AnyControlCommand, ControlMessage
+from manman_status.wire.liberal import ESCAPED_NUL, Read, find_sender, read_liberally
+from manman_status.wire.messages import AnyCommand, StatusInfo
 from manman_status.wire.reasons import bounded, shown, unreadable
-from manman_status.wire.tagged import decode_tagged
 
 MAX_EVENTS = 1_000
 MOST_LEFT_OUT = 3
-"""How many of the parts that were left out of one event its reason names."""
+"""Most parts that a reason names, of those that were left out of one event."""
 LEFT_OUT = " (left out, the rest was taken)"
-"""Ends the reason of partial poison."""
+"""End of the reason of partial poison."""
 
 
 class Poison(msgspec.Struct, frozen=True):
-    """Events that were not understood, or not whole, and their bytes: of one as they came, of
-    several as an array.
+    """Events that were not understood, or not whole, and their bytes: one as it came, several as an
+    array.
 
     `cause` is what all of them have in common, without their values. `sender` is `worker 7`, or
-    empty when it cannot be told or they differ. They are `partial` when the rest of them was taken.
+    empty when it is unknown or they differ. They are `partial` when the rest of them was taken.
     """
 
     reason: str
@@ -44,29 +45,29 @@ class Poison(msgspec.Struct, frozen=True):
     partial: bool = False
 
 
-Meaning: TypeAlias = ReportedEvent | Notice
+Meaning: TypeAlias = ReportedEvent | ControlMessage
 Admit: TypeAlias = Callable[[Meaning], Meaning | None]
-"""Decides whether the sender may say this. None: ignore it. Raises PoisonMessage to refuse it."""
+"""A rule for what a sender may say. None: ignore it. Raises PoisonMessage to refuse it."""
 
 
 class Decoded(msgspec.Struct):
-    """`json_bytes` is the size of the JSON that was read: a compressed body is far smaller than
-    what comes of it."""
+    """The events and control messages of one message, and its poison. `json_bytes` is the size of
+    the JSON that was read: a compressed body is far smaller."""
 
     json_bytes: int = 0
     events: list[ReportedEvent] = msgspec.field(default_factory=list)
-    notices: list[Notice] = msgspec.field(default_factory=list)
+    control: list[ControlMessage] = msgspec.field(default_factory=list)
     ignored: int = 0
     poison: list[Poison] = msgspec.field(default_factory=list)
 
     @property
     def refused(self) -> int:
-        """How many events nothing was taken of."""
+        """Number of events of which nothing was taken."""
         return sum([poison.events for poison in self.poison if not poison.partial])
 
     @property
     def count(self) -> int:
-        return len(self.events) + len(self.notices) + self.ignored + self.refused
+        return len(self.events) + len(self.control) + self.ignored + self.refused
 
     def take(self, meaning: Meaning | None, admit: Admit | None) -> None:
         """Add what the sender may say. Raises PoisonMessage for what it may not."""
@@ -77,7 +78,7 @@ class Decoded(msgspec.Struct):
         elif meaning is None:
             self.ignored += 1
         else:
-            self.notices.append(meaning)
+            self.control.append(meaning)
 
 
 class Problem(NamedTuple):
@@ -90,7 +91,19 @@ class Problem(NamedTuple):
     partial: bool = False
 
 
-_decode_one = msgspec.json.Decoder(WireEvent).decode
+class _StatusInfo(StatusInfo, gc=False):
+    """A StatusInfo that is no command, however its fields are written."""
+
+    command_type: None = None
+
+
+AnyMessage: TypeAlias = AnyCommand | AnyControlCommand
+
+COMMAND_TYPE = b'"command_type"'
+_command = msgspec.json.Decoder(AnyMessage).decode
+_commands = msgspec.json.Decoder(AnyMessage | list[AnyMessage]).decode
+_status_info = msgspec.json.Decoder(_StatusInfo).decode
+_status_infos = msgspec.json.Decoder(_StatusInfo | list[_StatusInfo]).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -102,9 +115,12 @@ def decode(
     content_encoding: str | None = None,
     content_type: str | None = None,
 ) -> Decoded:
-    """One message's events in their order. Never raises: what is wrong with a body, or with an
-    element of an array, is poison. `admit`, when given, sees each event. The content's encoding and
-    type are for the reason: the bytes say what they are."""
+    """Decode one message's events, in their order.
+
+    Never raises: a body that cannot be read is poison, and so is an element of an array. `admit`,
+    when given, sees each event. The content's encoding and type only appear in reasons: the bytes
+    say what they are.
+    """
     try:
         return _decode_usual(body, admit)
     except Exception:  # noqa: BLE001 - whatever it is, the second reading names it
@@ -120,8 +136,8 @@ def decode_liberally(
     content_encoding: str | None = None,
     content_type: str | None = None,
 ) -> Decoded:
-    """The second reading alone: `decode` is faster where the body has the usual form, and no
-    different."""
+    """Decode with the second reading alone: `decode` is faster where the body has the usual form,
+    and agrees with it."""
     try:
         text = unpack(body)
         return _read_parts(_parts(text), admit, json_bytes=len(text))
@@ -135,7 +151,7 @@ def decode_liberally(
 
 
 def find_body(body: bytes, item: Meaning) -> bytes:
-    """The bytes of this event or control message within the message it came in."""
+    """Find the bytes of this event or control message within the message it came in."""
     try:
         parts = _parts(unpack(body))
     except Exception:  # noqa: BLE001 - as for decode
@@ -144,21 +160,31 @@ def find_body(body: bytes, item: Meaning) -> bytes:
     return next((part for part in parts if [*map(_identity, _items(part))] == wanted), body)
 
 
+def decode_strictly(body: bytes) -> list[Meaning]:
+    """Read a body in the form that the contract's table gives. Raises anything for another body."""
+    if ESCAPED_NUL in body:
+        raise PoisonMessage("a NUL character")
+    messages = (_commands if COMMAND_TYPE in body else _status_infos)(body)
+    if isinstance(messages, list):
+        return [message.meaning() for message in messages]
+    return [messages.meaning()]
+
+
 def _decode_usual(body: bytes, admit: Admit | None) -> Decoded:
-    """Raises whatever the body makes it raise."""
+    """Decode a body in the usual form. Raises anything for another body."""
     if len(body) > MAX_BODY_BYTES:
         raise PoisonMessage("too long")
-    events = decode_tagged(body)
-    _check_count(events)
+    meanings = decode_strictly(body)
+    _check_count(meanings)
     decoded = Decoded(len(body))
-    for event in events:
-        decoded.take(event, admit)
+    for meaning in meanings:
+        decoded.take(meaning, admit)
     return decoded
 
 
 def _parts(text: bytes) -> list[bytes]:
-    """The events of a body. Raises what msgspec does for a body that is not JSON, and
-    PoisonMessage."""
+    """Split a body into its events. Raises PoisonMessage, or what msgspec raises for a body that is
+    not JSON."""
     if not text.lstrip().startswith(b"["):
         _decode_raw(text)
         return [text]
@@ -177,8 +203,8 @@ def _check_count(events: Sequence[object]) -> None:
 def _read_parts(parts: list[bytes], admit: Admit | None, *, json_bytes: int) -> Decoded:
     decoded = Decoded(json_bytes)
     problems: list[Problem] = []
-    # What is alike is refused alike, and what is no object by its first byte: a thousand elements
-    # of two bytes cost as little as they look.
+    # Equal elements are refused alike, and those that are no object by their first byte: a
+    # thousand elements of two bytes must not cost more than they look.
     refused: dict[bytes, Problem] = {}
     for part in parts:
         key = part if part.startswith(b"{") else part[:1]
@@ -201,9 +227,11 @@ def _read_parts(parts: list[bytes], admit: Admit | None, *, json_bytes: int) -> 
 
 def _read(part: bytes) -> Read:
     try:
-        return Read(understand(_decode_one(part)), [])
-    except Exception as error:  # noqa: BLE001 - whatever it is, the second reading names it
-        return read_liberally(part, unreadable(error))
+        if ESCAPED_NUL not in part:
+            return Read((_command if COMMAND_TYPE in part else _status_info)(part).meaning(), [])
+    except Exception:  # noqa: BLE001, S110 - whatever it is, the second reading names it
+        pass
+    return read_liberally(part)
 
 
 def _partial(left_out: list[PoisonMessage], part: bytes) -> Problem:
@@ -214,8 +242,8 @@ def _partial(left_out: list[PoisonMessage], part: bytes) -> Problem:
 
 
 def _gather(problems: list[Problem]) -> list[Poison]:
-    """One poison for all events of a message with the same cause: an array of a thousand bad events
-    is a few."""
+    """Make one poison of all events with the same cause: an array of a thousand bad events becomes
+    a few."""
     alike: dict[tuple[str, bool], list[Problem]] = {}
     for problem in problems:
         alike.setdefault((problem.cause, problem.partial), []).append(problem)
@@ -238,11 +266,11 @@ def _poison(alike: list[Problem]) -> Poison:
 
 def _items(part: bytes) -> list[Meaning]:
     decoded = decode(part)
-    return [*decoded.events, *decoded.notices]
+    return [*decoded.events, *decoded.control]
 
 
 def _identity(event: Meaning) -> tuple[type, dict[str, Any]]:
-    """Inventories are compared by their digests."""
+    """Return what makes two events the same one. Inventories are compared by their digests."""
     fields = msgspec.structs.asdict(event)
     if (servers := fields.get("servers")) is not None:
         fields["servers"] = servers.digest

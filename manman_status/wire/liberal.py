@@ -1,21 +1,20 @@
 """The second reading of an event, for those that the strict decoder refuses.
 
 It is liberal where nothing is lost by it, and it leaves out alone what cannot be understood: a
-worker with one bad label in every heartbeat is alive, and must not end as LOST. What may be left
-out is decided by what a wrong guess would cost:
+worker with one bad label in every heartbeat is alive, and must not end as LOST. The cost of a wrong
+guess decides what may be left out:
 
-- Of a HEARTBEAT every field may. The next one corrects it.
-- Of a lifecycle event or StatusInfo, what merely describes may (config id, interval, labels,
-servers).
-  What decides its status or its place in the order may not (exit code, incarnation, seq, time): of
-  two ends the first stands, so a half-understood one would stand for good. The whole event waits as
-  a dead letter for `dead replay` instead.
-- An inventory is taken whole or not at all: what it does not list counts as ended.
-- A label is left out alone, but a bad `group` takes the others with it, so that the worker stays in
-the
+- HEARTBEAT: every field. The next one corrects it.
+- Lifecycle events and StatusInfo: what merely describes (config id, interval, labels, servers).
+  What decides the status or the place in the order may not be left out (exit code, incarnation,
+  seq, time): the first of two ends stands, so a half-understood one would stand for good. The whole
+  event waits as a dead letter for `dead replay` instead.
+- Inventories: whole or not at all, as a server that is not listed counts as ended.
+- Labels: each alone. But a bad `group` takes the others with it, so that the worker stays in the
   group it was in.
 
-Control messages are never read liberally: they come from our own programs.
+Control messages are never read liberally, as they come from our own programs; but null is absent in
+them as everywhere.
 """
 
 from __future__ import annotations
@@ -28,76 +27,75 @@ import msgspec
 from manman_status.domain.events import ReportedEvent
 from manman_status.domain.status import Entity
 from manman_status.errors import PoisonMessage
-from manman_status.wire.commands import (
-    EVENTS,
+from manman_status.wire.control import CONTROL_COMMANDS, AnyControlCommand, ControlMessage
+from manman_status.wire.messages import (
+    COMMANDS,
     IGNORED_COMMANDS,
-    NOTICES,
+    AnyCommand,
+    Heartbeat,
     ReportableStatus,
-    WireEvent,
-    WireServer,
+    RunningServer,
+    ServerStarted,
+    StatusInfo,
+)
+from manman_status.wire.reasons import UNREADABLE, shown, unreadable
+from manman_status.wire.values import (
     check_label,
     check_label_count,
     counter,
-    given,
     identity,
-    understand,
+    instant,
+    is_placeholder,
+    label_text,
+    number,
 )
-from manman_status.wire.notices import Notice
-from manman_status.wire.reasons import UNREADABLE, shown, unreadable
-from manman_status.wire.values import instant, integer, label_text, number
 
 Value = TypeVar("Value")
 
 NOTHING = b"null"
 GROUP = "group"
-PLACE_OF_WORKER = {
-    "HEARTBEAT": 0,
-    "WORKER_STARTED": 0,
-    "WORKER_STOPPED": 0,
-    "SERVER_STARTED": 1,
-    "SERVER_STOPPED": 1,
-}
-"""The place of the worker's id among the arguments."""
+MOST_SECONDS = 10**9
+"""A bound far beyond any interval: an integer may be larger than a float can hold."""
+ESCAPED_NUL = rb"\u0000"
+"""The only form in which JSON can hold the character that PostgreSQL refuses."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_value = msgspec.json.Decoder().decode
 
 
 class Read(NamedTuple):
-    """What an event means, and what of it was left out."""
+    """The meaning of an event, and what was left out of it."""
 
-    meaning: ReportedEvent | Notice | None
+    meaning: ReportedEvent | ControlMessage | None
     left_out: list[PoisonMessage]
 
 
-def read_liberally(event: bytes, refusal: PoisonMessage) -> Read:
-    """Read one event that the strict decoder refused for `refusal`. Raises PoisonMessage."""
-    try:
-        fields = _decode_fields(event)
-    except UNREADABLE:
-        raise refusal from None
-    reading = _Reading(fields)
+def read_liberally(event: bytes) -> Read:
+    """Read one event that the strict decoder refused. Raises PoisonMessage, or what msgspec
+    raises."""
+    reading = _Reading(_decode_fields(event))
     kind = reading.take("command_type", _text)
     if kind is None:
-        return Read(understand(_status_info(reading)), reading.left_out)
-    kind = kind.upper()
-    if kind in IGNORED_COMMANDS:
+        return Read(_status_info(reading).meaning(), reading.left_out)
+    if kind in CONTROL_COMMANDS:
+        return Read(_control(event), [])
+    if kind.upper() in IGNORED_COMMANDS:
         return Read(None, [])
-    if kind in NOTICES or kind not in EVENTS:
-        raise refusal
-    return Read(understand(_command(reading, kind)), reading.left_out)
+    if kind.upper() not in COMMANDS:
+        raise PoisonMessage("unknown command_type", at="$.command_type", found=f"{shown(kind)}:")
+    return Read(_command(reading, kind.upper()).meaning(), reading.left_out)
 
 
 def find_sender(event: bytes) -> str:
-    """Who sent an event that was refused, as far as it can be told: `worker 7`, or an empty
-    text."""
+    """Find the sender of an event that was refused: `worker 7`, or an empty text when it is
+    unknown."""
     try:
         reading = _Reading(_decode_fields(event))
         kind = reading.take("command_type", _text)
         if kind is None and (reading.take("entity_type", _text) or "").lower() == Entity.WORKER:
             worker_id = reading.take("identifier", identity)
         else:
-            place = PLACE_OF_WORKER[(kind or "").upper()]
+            place = COMMANDS[(kind or "").upper()].ARGUMENTS.index("worker_id")
             worker_id = identity((reading.take("command_args", _array) or [])[place], "")
     except (*UNREADABLE, PoisonMessage, LookupError):
         return ""
@@ -105,7 +103,7 @@ def find_sender(event: bytes) -> str:
 
 
 class _Reading:
-    """The fields of an event, each decoded by itself, so that one that cannot be leaves the others
+    """The fields of an event, each decoded by itself, so that one that fails leaves the others
     alone."""
 
     def __init__(self, fields: dict[str, msgspec.Raw]) -> None:
@@ -115,8 +113,8 @@ class _Reading:
     def take(
         self, name: str, read: Callable[[Any, str], Value], *, is_optional: bool = False
     ) -> Value | None:
-        """The field as `read` understands it, None when it is absent. One that is optional is left
-        out when it cannot be understood; another raises PoisonMessage."""
+        """Read a field with `read`; None when it is absent. An optional field that cannot be
+        understood is left out; another raises PoisonMessage."""
         raw = self._fields.get(name)
         if raw is None or bytes(raw) == NOTHING:
             return None
@@ -130,44 +128,70 @@ class _Reading:
             return None
 
     def take_optional(self, value: Any, read: Callable[[Any, str], Value], at: str) -> Value | None:
-        """The same for a value within a field."""
+        """Read a value within a field, as `take` reads an optional field."""
         try:
-            return None if given(value) is None else read(value, at)
+            return None if is_placeholder(value) else read(value, at)
         except PoisonMessage as problem:
             self.left_out.append(problem)
             return None
 
 
-def _command(reading: _Reading, kind: str) -> WireEvent:
+def _control(message: bytes) -> ControlMessage:
+    """Read a control message without its nulls. Raises PoisonMessage, or what msgspec raises."""
+    if ESCAPED_NUL in message:
+        raise PoisonMessage("a NUL character", at="$.command_args[0]")
+    fields = _decode_value(message)
+    match fields.get("command_args"):
+        case [dict(request), *_]:
+            fields["command_args"][0] = {
+                name: value for name, value in request.items() if value is not None
+            }
+    command: AnyControlCommand = msgspec.convert(fields, AnyControlCommand)
+    return command.meaning()
+
+
+def _command(reading: _Reading, kind: str) -> AnyCommand:
+    shape = COMMANDS[kind]
     is_heartbeat = kind == "HEARTBEAT"
-    wired = WireEvent(command_type=kind, command_args=reading.take("command_args", _array))
-    wired.incarnation = reading.take("incarnation", _counter, is_optional=is_heartbeat)
-    wired.seq = reading.take("seq", _counter, is_optional=is_heartbeat)
-    is_counted = bool(wired.incarnation and wired.seq)  # its time orders nothing then
-    wired.sent_at = reading.take("sent_at", instant, is_optional=is_heartbeat or is_counted)
-    if kind in {"HEARTBEAT", "WORKER_STARTED"}:
-        wired.interval_seconds = reading.take("interval_seconds", _interval, is_optional=True)
-        wired.labels = reading.take(
-            "labels", lambda labels, _: _labels(labels, reading), is_optional=True
-        )
-        servers = reading.take(
-            "servers", lambda servers, at: _servers(servers, at, reading), is_optional=True
-        )
-        wired.servers = msgspec.Raw(b"" if servers is None else msgspec.json.encode(servers))
-    if kind == "SERVER_STARTED" and wired.command_args is not None and len(wired.command_args) > 2:
-        wired.command_args[2] = reading.take_optional(
-            wired.command_args[2], identity, "$.command_args[2]"
-        )
-    return wired
+    command = shape(reading.take("command_args", _array) or [])
+    for place, name in enumerate(shape.ARGUMENTS):
+        if len(command.command_args) <= place:
+            raise PoisonMessage(f"{kind} needs {name}", at=f"$.command_args[{place}]")
+    command.incarnation = reading.take("incarnation", counter, is_optional=is_heartbeat)
+    command.seq = reading.take("seq", counter, is_optional=is_heartbeat)
+    is_counted = bool(command.incarnation and command.seq)  # then its time does not order it
+    command.sent_at = reading.take("sent_at", instant, is_optional=is_heartbeat or is_counted)
+    match command:
+        case Heartbeat():  # and WORKER_STARTED
+            command.interval_seconds = reading.take("interval_seconds", _interval, is_optional=True)
+            command.labels = reading.take(
+                "labels", lambda labels, _: _labels(labels, reading), is_optional=True
+            )
+            servers = reading.take(
+                "servers", lambda servers, at: _servers(servers, at, reading), is_optional=True
+            )
+            if servers is not None:
+                command.servers = msgspec.Raw(msgspec.json.encode(servers))
+        case ServerStarted(command_args=[_, _, config, *_]):
+            command.command_args[2] = reading.take_optional(config, identity, "$.command_args[2]")
+    return command
 
 
-def _status_info(reading: _Reading) -> WireEvent:
-    entity_type = reading.take("entity_type", _text)
-    return WireEvent(
-        entity_type=None if entity_type is None else entity_type.lower(),
-        identifier=reading.take("identifier", identity),
-        status_type=reading.take("status_type", _status),
-        as_of=reading.take("as_of", instant),
+def _status_info(reading: _Reading) -> StatusInfo:
+    entity_type = reading.take("entity_type", _entity)
+    if entity_type is None:
+        raise PoisonMessage("neither a command_type nor an entity_type")
+    identifier = reading.take("identifier", identity)
+    if identifier is None:
+        raise PoisonMessage("no identifier", at="$.identifier")
+    status_type = reading.take("status_type", _status)
+    if status_type is None:
+        raise PoisonMessage("no status_type", at="$.status_type")
+    return StatusInfo(
+        entity_type,
+        identifier,
+        status_type,
+        reading.take("as_of", instant),
     )
 
 
@@ -175,6 +199,13 @@ def _text(value: Any, at: str) -> str:
     if not isinstance(value, str):
         raise PoisonMessage("is no text", at=at, found=shown(value))
     return value
+
+
+def _entity(value: Any, at: str) -> Entity:
+    try:
+        return Entity(_text(value, at).lower())
+    except ValueError:
+        raise PoisonMessage("unknown entity_type", at=at, found=f"{shown(value)}:") from None
 
 
 def _array(value: Any, at: str) -> list[Any]:
@@ -189,22 +220,11 @@ def _object(value: Any, at: str) -> dict[str, Any]:
     return value
 
 
-def _counter(value: Any, at: str) -> int | None:
-    counted = integer(value)
-    if counted is None:
-        raise PoisonMessage("is not 1 to 2^63-1", at=at, found=shown(value))
-    return counter(counted, at)
-
-
 def _interval(value: Any, at: str) -> float:
     interval = number(value)
     if interval is None:
         raise PoisonMessage("is no number of seconds", at=at, found=shown(value))
     return float(min(max(interval, -MOST_SECONDS), MOST_SECONDS))
-
-
-MOST_SECONDS = 10**9
-"""Far beyond what an interval may be: an integer may be larger than a float can hold."""
 
 
 def _status(value: Any, at: str) -> ReportableStatus:
@@ -239,16 +259,16 @@ def _labels(value: Any, reading: _Reading) -> dict[str, str]:
     return labels
 
 
-def _servers(value: Any, at: str, reading: _Reading) -> list[WireServer]:
+def _servers(value: Any, at: str, reading: _Reading) -> list[RunningServer]:
     return [
         _server(entry, f"{at}[{place}]", reading) for place, entry in enumerate(_array(value, at))
     ]
 
 
-def _server(value: Any, at: str, reading: _Reading) -> WireServer:
+def _server(value: Any, at: str, reading: _Reading) -> RunningServer:
     entry = _object(value, at)
     status = entry.get("status")
-    return WireServer(
+    return RunningServer(
         identity(entry.get("instance_id"), f"{at}.instance_id"),
         reading.take_optional(
             entry.get("game_server_config_id"), identity, f"{at}.game_server_config_id"

@@ -1,9 +1,9 @@
 """AMQP frames as the client library reads them: no property stops it, and deliveries cost less.
 
-Whoever publishes chooses a message's routing key and properties, and RabbitMQ passes most of them
-on as they are. pamqp raises at a time after the year 9999, at text that is not UTF-8 and at tables
-nested a thousand deep. That ends the connection, the broker sends the message again, and nothing
-behind it is ever read. Here such a property counts as absent, and such text is replaced.
+A message's publisher chooses its routing key and properties, and RabbitMQ passes most of them on as
+they are. pamqp raises at a time after the year 9999, at text that is not UTF-8 and at tables nested
+a thousand deep. That ends the connection, the broker sends the message again, and nothing behind it
+is ever read. Here such a property counts as absent, and such text is replaced.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ LENGTH_BYTES = 4
 
 
 class Deliver(commands.Basic.Deliver):
-    """What comes before each message, read in the order of its fields.
+    """The method frame before each message, read in the order of its fields.
 
-    pamqp looks up the type of every field, and copies what is left of the frame for each.
+    pamqp looks up the type of every field, and copies the rest of the frame for each.
     """
 
     __slots__: ClassVar[list[str]] = []  # those of pamqp's
@@ -39,7 +39,8 @@ TAG_AND_FLAGS_BYTES = 9
 
 
 def read_any_properties() -> None:
-    """For the whole process: pamqp finds its decoders in these three tables. Twice does no harm."""
+    """Replace the decoders in the three tables where pamqp finds them, for the whole process.
+    Calling it twice does no harm."""
     commands.INDEX_MAPPING[Deliver.index] = Deliver
     decode.METHODS |= {"shortstr": _text, "table": _table, "timestamp": _time}
     decode.TABLE_MAPPING[b"T"] = _time

@@ -1,8 +1,7 @@
-"""What is wrong with a message, in words that are short, printable and safe to make.
+"""Reasons: what is wrong with a message, in words that are short, printable and safe to make.
 
 A message may hold anything: arrays nested so deeply that `repr` fails, megabytes of text, control
-characters. So no reason is ever made by rendering a value but through `shown`, and none leaves but
-through `bounded`.
+characters. So every rendering of a value goes through `shown`, and every reason through `bounded`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from manman_status.errors import PoisonMessage
 LONGEST_REASON = 500
 LONGEST_VALUE = 40
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that it cannot read."""
+"""The exceptions that msgspec raises for bytes that it cannot read."""
 
 
 def shown(value: Any) -> str:
@@ -40,7 +39,7 @@ def bounded(reason: str) -> str:
 
 
 def unreadable(error: Exception, *, at: str = "") -> PoisonMessage:
-    """Name what made a message, or one field `at` a place of it, unreadable."""
+    """Describe why a message, or one field `at` a place of it, is unreadable."""
     match error:
         case PoisonMessage():
             return error

@@ -1,11 +1,12 @@
-"""The names on the broker, as data. Who declares them is `processor/`; who only sends needs the
-exchanges' names."""
+"""The names on the broker, as data. `processor/broker/declare.py` declares them; senders need the
+exchanges' names only."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 HEARTBEAT_KEYS = ("worker.*.heartbeat",)
 LIFECYCLE_KEYS = (
@@ -16,32 +17,93 @@ LIFECYCLE_KEYS = (
 )
 MOST_PARTITIONS = 64
 DROPPED_KEY = "heartbeats.dropped"
-"""On the control exchange."""
+"""Routing key of dropped heartbeats, on the control exchange."""
 DROPPED_TTL_SECONDS = 15
-"""So long the broker says that it dropped heartbeats."""
+"""How long the broker keeps the sign that it dropped heartbeats."""
 HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
-    """Queues are numbered: `heartbeat_queue` and `lifecycle_queue` are what their names begin with.
-    Versions that had one queue of each, without a number and without a single active consumer,
-    called it by that name."""
+    """The names and limits on the broker. All of them are settings: `Settings` is a `Topology`.
 
-    inbound_exchange: str = "internal_service_events"
-    outbound_exchange: str = "external_service_events"
-    control_exchange: str = "manman.status.control"
-    dead_letter_exchange: str = "manman.status.dead"
-    dead_letter_queue: str = "manman.status.dead"
-    heartbeat_queue: str = "manman.status.heartbeats"
-    lifecycle_queue: str = "manman.status.lifecycle"
-    dropped_queue: str = "manman.status.dropped"
-    hash_exchange: str = "manman.status.heartbeats"
-    heartbeat_ttl_seconds: int = 60
-    heartbeat_max_length: int = 200_000
-    lifecycle_delivery_limit: int = 100
+    Queues are numbered: their names begin with `heartbeat_queue` and `lifecycle_queue`. Versions
+    that had one queue of each, without a number and without a single active consumer, called it by
+    that name.
+    """
+
+    inbound_exchange: Annotated[Name, Meta(description="Exchange that workers publish to.")] = (
+        "internal_service_events"
+    )
+    outbound_exchange: Annotated[
+        Name, Meta(description="Exchange that state changes are republished to.")
+    ] = "external_service_events"
+    control_exchange: Annotated[
+        Name,
+        Meta(
+            description="Exchange for operators' commands (`silence`, `alerts ack`,"
+            " `guard release`). Workers need no right to it."
+        ),
+    ] = "manman.status.control"
+    dead_letter_exchange: Annotated[
+        Name, Meta(description="Exchange for messages that cannot be understood.")
+    ] = "manman.status.dead"
+    dead_letter_queue: Annotated[
+        Name, Meta(description="Queue for messages that cannot be understood.")
+    ] = "manman.status.dead"
+    heartbeat_queue: Annotated[
+        Name,
+        Meta(
+            description="The names of the queues for heartbeats begin with this: .0, .1 … follow."
+        ),
+    ] = "manman.status.heartbeats"
+    lifecycle_queue: Annotated[
+        Name,
+        Meta(
+            description="The name of the queue for everything that must not be lost begins with"
+            " this: .0 follows."
+        ),
+    ] = "manman.status.lifecycle"
+    dropped_queue: Annotated[
+        Name, Meta(description="Queue in which RabbitMQ notes that it dropped heartbeats.")
+    ] = "manman.status.dropped"
+    hash_exchange: Annotated[
+        Name,
+        Meta(
+            description="Exchange that spreads heartbeats over their queues when there are several."
+        ),
+    ] = "manman.status.heartbeats"
+    heartbeat_ttl_seconds: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="Heartbeats older than this are dropped, in seconds. RabbitMQ refuses a"
+            " change of this or of the next two while the queue exists.",
+        ),
+    ] = 60
+    heartbeat_max_length: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            le=100_000_000,
+            description="Most heartbeats in a queue. Beyond that the oldest are dropped.",
+        ),
+    ] = 200_000
+    lifecycle_delivery_limit: Annotated[
+        int,
+        Meta(
+            ge=5,
+            le=1_000_000,
+            description="Failed deliveries of one lifecycle message until it becomes a dead"
+            " letter.",
+        ),
+    ] = 100
 
     def queues(self, partitions: int) -> list[str]:
-        """Those that are read when heartbeats are spread over so many: the lifecycle queue last."""
+        """The queues that are read when heartbeats are spread over so many; the lifecycle queue is
+        last."""
         return [
             *(f"{self.heartbeat_queue}.{number}" for number in range(partitions)),
             self.lifecycle,
@@ -49,26 +111,21 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lifecycle(self) -> str:
-        """The one lifecycle queue: what it holds keeps its order."""
+        """The one lifecycle queue: its messages keep their order."""
         return f"{self.lifecycle_queue}.0"
 
     def partition_of(self, queue: str) -> int | None:
-        """Which of the heartbeat queues this is; None when it is none."""
+        """The number of this heartbeat queue; None for any other queue."""
         number = queue.removeprefix(f"{self.heartbeat_queue}.")
         return int(number) if number != queue and number.isdecimal() else None
 
     def holds_heartbeats(self, queue: str) -> bool:
         return queue == self.heartbeat_queue or self.partition_of(queue) is not None
 
-    @classmethod
-    def of(cls, settings: object) -> Self:
-        """With the names and numbers that the settings give."""
-        return cls(**{name: getattr(settings, name) for name in cls.__struct_fields__})
-
     @property
     def heartbeat_arguments(self) -> dict[str, Any]:
-        """Transient: an old beat is worth nothing, so it expires, and a full queue drops its
-        oldest. What is dropped either way reaches the dropped queue."""
+        """Arguments of a transient queue: an old heartbeat is worth nothing, so it expires, and a
+        full queue drops its oldest. Both reach the dropped queue."""
         return {
             "x-single-active-consumer": True,
             "x-dead-letter-exchange": self.control_exchange,
@@ -81,7 +138,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lifecycle_arguments(self) -> dict[str, Any]:
-        """Durable: what exceeds the delivery limit reaches the dead-letter queue at least once."""
+        """Arguments of a durable queue: a message that exceeds the delivery limit reaches the
+        dead-letter queue at least once."""
         return {
             "x-single-active-consumer": True,
             "x-dead-letter-exchange": self.dead_letter_exchange,
@@ -92,8 +150,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dropped_arguments(self) -> dict[str, Any]:
-        """That something was dropped lately is all that counts, so one message is kept. Nobody
-        takes it out: whoever hung with it would hide it from all others."""
+        """Arguments of a queue that keeps one message: a sign that heartbeats were dropped lately.
+        It is only counted, never consumed: a consumer that hung with it would hide it from all
+        others."""
         return {
             "x-max-length": 1,
             "x-overflow": "drop-head",
@@ -102,8 +161,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dead_letter_arguments(self) -> dict[str, Any]:
-        """Looking at a dead letter is a delivery too, and RabbitMQ 4 would drop it at the
-        twentieth."""
+        """Arguments of the dead-letter queue. To look at a letter is a delivery too, and RabbitMQ 4
+        would drop it at the twentieth."""
         return {"x-delivery-limit": 1_000_000_000}
 
 

@@ -3,36 +3,19 @@ is installed."""
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import re
-import typing
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
 from helm_python import HelmRenderError, HelmValuesError
 
-from manman_status.settings import PROBLEMS, Settings, variable
+from manman_status.settings import FIELDS, kind_of, variable
 from tests.deployment.chart import FOLDER, VALUES, chart, merged, nested, render
 
-OF_THE_CHART = {
-    "database_url": "database",
-    "database_read_url": "database",
-    "rabbitmq_url": "rabbitmq",
-    "api_tokens": "apiTokens",
-    "metrics_tokens": "apiTokens",
-    "notify_urls": "notifications",
-    "notify_routes_file": "notifications",
-    "api_token": "only commands ask the api",
-    "url": "only commands ask the api",
-    "host": "the chart's own",
-    "port": "apis.status.port",
-    "probe_folder": "the chart's own",
-}
-"""Settings that are not for `settings`, and what says them instead."""
+OUTSIDE_CHART = [name for name, field in FIELDS.items() if not kind_of(field).in_chart]
 SCHEMA = json.loads((FOLDER / "values.schema.json").read_text("utf-8"))
 
 
@@ -44,47 +27,14 @@ def refusal(values: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def expected_property(field: msgspec.structs.FieldInfo) -> dict[str, Any]:
-    """As JSON schema has it: what `manman-status` itself would refuse at its start is refused here
-    already."""
-    if typing.get_origin(field.type) is typing.Literal:
-        return {"enum": list(typing.get_args(field.type))}
-    kind = {int: "integer", float: "number", bool: "boolean", str: "string"}[field.type]
-    if field.name not in PROBLEMS:
-        return {"type": kind}
-    limits = inspect.getclosurevars(PROBLEMS[field.name]).nonlocals
-    if "schemes" in limits:
-        # Everyone who may look at a pod sees it, so it holds no password.
-        assert limits["schemes"] == ("http", "https")
-        return {"type": kind, "pattern": r"^(https?://[^@#\s]+)?$"}
-    if kind == "string":
-        return {"type": kind, "minLength": 1, "maxLength": 255}
-    return {"type": kind, "minimum": limits["lowest"], "maximum": limits["highest"]}
-
-
-def test_settings_are_those_of_manman_status_with_its_limits() -> None:
-    expected = {
-        variable(field.name): expected_property(field)
-        for field in msgspec.structs.fields(Settings)
-        if field.name not in OF_THE_CHART
-    }
-    found = SCHEMA["properties"]["settings"]["properties"]
-    assert found == expected, (
-        f"`settings` of values.schema.json should be\n{json.dumps(expected, indent=2)}"
-    )
-
-
 def test_every_default_of_a_setting_is_allowed() -> None:
-    defaults = Settings()
     given = {
-        variable(field.name): getattr(defaults, field.name)
-        for field in msgspec.structs.fields(Settings)
-        if field.name not in OF_THE_CHART
+        variable(name): field.default for name, field in FIELDS.items() if name not in OUTSIDE_CHART
     }
     chart().validate_schema({"settings": given})
 
 
-@pytest.mark.parametrize("name", OF_THE_CHART)
+@pytest.mark.parametrize("name", OUTSIDE_CHART)
 def test_what_the_chart_sets_itself_is_no_setting(name: str) -> None:
     assert variable(name) in refusal(nested(f"settings.{variable(name)}", "x"))
 

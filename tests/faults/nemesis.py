@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 
 from manman_status.store.silences import LASTING_AT_ONCE
-from manman_status.wire.notices import SilenceAsked
+from manman_status.wire.control import SilenceRequested
 from manman_status.wire.topology import Topology
 from tests.conftest import run_sql
 from tests.messaging import Publisher
@@ -237,7 +237,7 @@ class Nemesis:
         await run_sql(self._database, MANY_SILENCES.format(silences=LASTING_AT_ONCE))
         for number in range(20):
             await self._publish.control(
-                SilenceAsked(silence_id=f"more{number}", seconds=60, why="x", group="none")
+                SilenceRequested(silence_id=f"more{number}", seconds=60, why="x", group="none")
             )
 
 

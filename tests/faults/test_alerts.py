@@ -18,7 +18,7 @@ import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
-from manman_status.wire.notices import AlertAcknowledged, SilenceAsked, SilenceEnded
+from manman_status.wire.control import AlertAcknowledged, SilenceEnded, SilenceRequested
 from tests.conftest import consumers
 from tests.faults.liveness import Observed
 from tests.fleet import INTERVAL_SECONDS, Fleet, Worker
@@ -400,7 +400,7 @@ async def test_a_silenced_group_stays_quiet_and_says_so(
 ) -> None:
     await start_telling()
     await publish.control(
-        SilenceAsked(silence_id="maintenance1", seconds=3600, why="new switches", group="eu")
+        SilenceRequested(silence_id="maintenance1", seconds=3600, why="new switches", group="eu")
     )
     fleet.add(*(Worker(i, group="eu" if i < 3 else "us") for i in range(1, 11)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -427,7 +427,7 @@ async def test_whoever_listens_on_the_broker_is_told_of_silenced_alerts_too(
     broker: str,
 ) -> None:
     await start_telling()
-    silence = SilenceAsked(silence_id="quiet", seconds=3600, why="test", worker_id=1)
+    silence = SilenceRequested(silence_id="quiet", seconds=3600, why="test", worker_id=1)
     await publish.control(silence)
     connection = await aio_pika.connect(broker)
     channel = await connection.channel()
@@ -629,7 +629,7 @@ async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
     publish: Publisher,
 ) -> None:
     await start_telling()
-    silence = SilenceAsked(silence_id="memory", seconds=3600, why="new memory", worker_id=1)
+    silence = SilenceRequested(silence_id="memory", seconds=3600, why="new memory", worker_id=1)
     await publish.control(silence)
     fleet.add(*(Worker(i, group="eu" if i == 1 else "us") for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from manman_status.wire.notices import GuardReleased
+from manman_status.wire.control import GuardReleased
 from tests.faults.liveness import Observed
 from tests.fleet import INTERVAL_SECONDS, Fleet, Worker
 from tests.kinds import Eventually, StartRole

@@ -11,7 +11,7 @@ import pytest
 
 from manman_status.domain.alerts.folding import OPEN_AT_ONCE
 from manman_status.store.silences import LASTING_AT_ONCE
-from manman_status.wire.notices import SilenceAsked
+from manman_status.wire.control import SilenceRequested
 from tests.conftest import run_sql
 from tests.faults.liveness import Observed
 from tests.fleet import Fleet, Worker
@@ -208,13 +208,13 @@ async def test_people_are_notified_beside_as_many_silences_as_may_be(
     so."""
     await start_telling()
     await run_sql(database, SILENCES.format(silences=LASTING_AT_ONCE - 1))
-    covers = SilenceAsked(silence_id="covers", seconds=600, why="known", group="g0")
+    covers = SilenceRequested(silence_id="covers", seconds=600, why="known", group="g0")
     await publish.control(covers)
     await eventually(
         lambda: observed.value("SELECT count(*) = 1 FROM silences WHERE silence_id = 'covers'")
     )
     await publish.control(
-        SilenceAsked(silence_id="onemore", seconds=600, why="one more", group="g1")
+        SilenceRequested(silence_id="onemore", seconds=600, why="one more", group="g1")
     )
     await run_sql(database, ALL_ARE_LOST.format(workers=4_000))
     await eventually(lambda: len(sink.messages))

@@ -3,21 +3,20 @@ same."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import msgspec
-import pytest
 
-from manman_status.domain.events import Heartbeat, Inventory
+from manman_status.domain.events import Heartbeat, Inventory, microseconds
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows, Worker
 from manman_status.domain.status import Reason, StatusType
-from manman_status.domain.workers import microseconds
 from manman_status.store.pool import create_pool
 from manman_status.store.writes import advance_steady, lock_workers, store_rows, transaction_time
+from tests.kinds import Eventually
 
 WORKERS = 4_000
 DIGEST = 77
@@ -50,6 +49,17 @@ def steady(worker_id: int, now: Any, life: Any) -> Any:
     )
 
 
+def beat(worker_id: int, life: int) -> Heartbeat:
+    return Heartbeat(
+        worker_id=worker_id,
+        incarnation=life,
+        seq=6,
+        interval_seconds=10.0,
+        labels=LABELS,
+        servers=Inventory(DIGEST, lambda: ()),
+    )
+
+
 def changes(now: Any, life: Any) -> list[Any]:
     """What may be otherwise in a row than in a steady one: fields with the values that they may
     have."""
@@ -78,7 +88,7 @@ def changes(now: Any, life: Any) -> list[Any]:
     ]
 
 
-def odd(beat: Any, chance: Any, now: Any, life: Any) -> Any:
+def odd(steady_beat: Any, chance: Any, now: Any, life: Any) -> Any:
     name, values = chance.choice(
         [
             ("incarnation", [1, life - 1, life + 1, microseconds(now)]),
@@ -89,15 +99,27 @@ def odd(beat: Any, chance: Any, now: Any, life: Any) -> Any:
             ("sent_at", [1, microseconds(now) + 10**12]),
         ]
     )
-    return msgspec.structs.replace(beat, **{name: chance.choice(values)})
+    return msgspec.structs.replace(steady_beat, **{name: chance.choice(values)})
+
+
+LOCK = "SELECT FROM workers WHERE worker_id = $1 FOR UPDATE"
+
+
+async def waits_for_lock(connection: Any) -> bool:
+    return bool(
+        await connection.fetchval(
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            " WHERE NOT granted AND datname = current_database()"
+        )
+    )
 
 
 async def merged(connection: Any, beats: Any, now: Any) -> Any:
     """The transitions of merging these."""
     rows = Rows()
     await lock_workers(connection, beats, rows)
-    for beat in beats.values():
-        merge(rows, beat, Receipt(now, microseconds(now) + beat.worker_id))
+    for each in beats.values():
+        merge(rows, each, Receipt(now, microseconds(now) + each.worker_id))
     await store_rows(connection, rows)
     return rows.transitions
 
@@ -120,20 +142,13 @@ async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database: str
         rows, beats = Rows(), {}
         for worker_id in range(1, WORKERS + 1):
             worker = rows.workers[worker_id] = steady(worker_id, now, life)
-            beat = Heartbeat(
-                worker_id=worker_id,
-                incarnation=life,
-                seq=6,
-                sent_at=microseconds(now),
-                interval_seconds=10.0,
-                labels=LABELS,
-                servers=Inventory(DIGEST, lambda: ()),
-            )
             for _ in range(chance.choice([0, 1, 1, 2])):
                 for name, values in chance.choice(changes(now, life)).items():
                     setattr(worker, name, chance.choice(values))
-            beats[worker_id] = odd(beat, chance, now, life) if chance.random() < 0.2 else beat
-        only_locked = dict.fromkeys(range(1, WORKERS + 1, 20))
+            beats[worker_id] = beat(worker_id, life)
+            if chance.random() < 0.2:
+                beats[worker_id] = odd(beats[worker_id], chance, now, life)
+        not_whole = set(range(1, WORKERS + 1, 20))
         rows.changed_workers.update(rows.workers)
         await store_rows(connection, rows)
 
@@ -143,28 +158,29 @@ async def test_a_steady_heartbeat_is_stored_as_merging_it_would_be(database: str
         expected = await kept(connection)
         await aside.rollback()
 
-        advanced = await advance_steady(connection, beats | only_locked, now)
-        assert not advanced & only_locked.keys()
+        whole = [each for worker_id, each in beats.items() if worker_id not in not_whole]
+        advanced = await advance_steady(connection, whole)
+        assert not advanced & not_whole
         assert WORKERS * 0.3 < len(advanced) < WORKERS * 0.7
-        rest = {worker_id: beat for worker_id, beat in beats.items() if worker_id not in advanced}
+        rest = {worker_id: each for worker_id, each in beats.items() if worker_id not in advanced}
         assert await merged(connection, rest, now) == of_all
         for found, wanted in zip(await kept(connection), expected, strict=True):
             assert found == wanted
 
 
-async def test_all_workers_of_a_batch_are_locked_at_once(database: str) -> None:
-    """In one order: a batch that locked some of them later could wait for another batch that waits
-    for it."""
-    async with create_pool(database, application="test", size=2, timeout_seconds=30) as pool:
+async def test_steady_heartbeats_lock_in_key_order(database: str, eventually: Eventually) -> None:
+    """A batch that waits for a worker holds none that comes after it, so two cannot deadlock."""
+    async with create_pool(database, application="test", size=3, timeout_seconds=30) as pool:
         async with pool.acquire() as connection, connection.transaction():
             now = await transaction_time(connection)
-            rows = Rows(workers={each: steady(each, now, 1) for each in (1, 2)})
-            rows.changed_workers.update(rows.workers)
-            await store_rows(connection, rows)
-        async with pool.acquire() as connection, pool.acquire() as other, connection.transaction():
-            await advance_steady(connection, {2: None, 1: None}, now)
-            for worker_id in (1, 2):
-                with pytest.raises(asyncpg.LockNotAvailableError):
-                    await other.fetch(
-                        "SELECT FROM workers WHERE worker_id = $1 FOR UPDATE NOWAIT", worker_id
-                    )
+            for worker_id in (2, 1):  # so they lie in the table
+                rows = Rows(workers={worker_id: steady(worker_id, now, 1)})
+                rows.changed_workers.add(worker_id)
+                await store_rows(connection, rows)
+        async with pool.acquire() as batch, pool.acquire() as holder, pool.acquire() as other:
+            async with holder.transaction():
+                await holder.fetch(LOCK, 1)
+                storing = asyncio.create_task(advance_steady(batch, [beat(2, 1), beat(1, 1)]))
+                await eventually(lambda: waits_for_lock(other))
+                await other.fetch(LOCK + " NOWAIT", 2)
+            assert await storing == {1, 2}

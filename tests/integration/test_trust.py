@@ -21,10 +21,10 @@ from aio_pika.exceptions import ChannelClosed
 
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.store.canary_key import shared_secret
-from manman_status.wire.notices import (
+from manman_status.wire.control import (
     AlertAcknowledged,
     GuardReleased,
-    SilenceAsked,
+    SilenceRequested,
     control_key,
     control_message,
 )
@@ -40,7 +40,7 @@ QUEUES = ("manman.status.heartbeats.0", "manman.status.lifecycle.0")
 PASSWORD = "open-sesame-4711"
 FAR_AWAY = "2099-01-01T00:00:00Z"
 RARE_CANARIES = {"canary_interval_seconds": 60}
-QUIET = SilenceAsked(silence_id="quiet1", seconds=3600, why="w")
+QUIET = SilenceRequested(silence_id="quiet1", seconds=3600, why="w")
 
 
 def beat(worker: Any) -> dict[str, Any]:
@@ -248,7 +248,7 @@ async def test_control_messages_are_taken_by_their_own_way_only(
     await publish(body, "worker.alerts.lifecycle")
     await publish(control_message(AlertAcknowledged(1)), key, "manman.status.control")
     await publish(beat(8), key, "manman.status.control")
-    await publish.control(SilenceAsked(silence_id="quiet2", seconds=3600, why="w"))
+    await publish.control(SilenceRequested(silence_id="quiet2", seconds=3600, why="w"))
     await eventually(lambda: rows("SELECT 1 FROM silences"))
     assert await rows("SELECT silence_id FROM silences") == [{"silence_id": "quiet2"}]
     assert await rows("SELECT 1 FROM workers") == []

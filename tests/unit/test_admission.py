@@ -10,28 +10,28 @@ import pytest
 
 from manman_status.processor.admission import Admission
 from manman_status.processor.seal import Seal
-from manman_status.wire.inbound import decode
-from manman_status.wire.notices import (
+from manman_status.wire.control import (
     CONTROL_KEYS,
     AlertAcknowledged,
     CanarySent,
-    Forget,
+    ControlMessage,
+    ForgetRequested,
     GuardReleased,
-    Notice,
-    SilenceAsked,
     SilenceEnded,
+    SilenceRequested,
     control_key,
     control_message,
 )
+from manman_status.wire.inbound import decode
 
 INBOUND, CONTROL = "internal_service_events", "manman.status.control"
 NOW = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 CONTROL_MESSAGES = [
     GuardReleased("eu"),
-    SilenceAsked(silence_id="abcd", seconds=1, why="w"),
+    SilenceRequested(silence_id="abcd", seconds=1, why="w"),
     SilenceEnded("abcd"),
     AlertAcknowledged(1),
-    Forget(worker_id=7),
+    ForgetRequested(worker_id=7),
 ]
 
 
@@ -114,7 +114,7 @@ def test_of_an_array_the_events_of_others_are_refused_alone() -> None:
 
 
 def test_every_control_message_has_a_key_of_its_own() -> None:
-    kinds = set(get_args(Notice)) - {CanarySent}
+    kinds = set(get_args(ControlMessage)) - {CanarySent}
     assert CONTROL_KEYS.keys() == kinds == {type(message) for message in CONTROL_MESSAGES}
     assert len(set(CONTROL_KEYS.values())) == len(kinds)
 
@@ -122,7 +122,7 @@ def test_every_control_message_has_a_key_of_its_own() -> None:
 @pytest.mark.parametrize("message", CONTROL_MESSAGES)
 def test_a_control_message_needs_its_exchange_and_its_key(message: Any) -> None:
     body, key = control_message(message), control_key(message)
-    assert read(body, exchange=CONTROL, key=key).notices == [message]
+    assert read(body, exchange=CONTROL, key=key).control == [message]
     for exchange, other in (
         (INBOUND, key),
         ("", key),
@@ -130,7 +130,7 @@ def test_a_control_message_needs_its_exchange_and_its_key(message: Any) -> None:
         (CONTROL, ""),
     ):
         decoded = read(body, exchange=exchange, key=other, must_match=False)
-        assert (decoded.notices, len(decoded.poison)) == ([], 1)
+        assert (decoded.control, len(decoded.poison)) == ([], 1)
 
 
 def test_the_control_exchange_takes_no_events() -> None:
@@ -153,7 +153,7 @@ def test_a_canary_counts_with_the_mac_of_its_kind_time_processor_and_clock_steps
     true = signed()
     mac = true["command_args"][1]
     counted = CanarySent(NOW, "host-1", mac, 2, came_by="worker.canary-7.heartbeat")
-    assert read(true, key="worker.canary-7.heartbeat").notices == [counted]
+    assert read(true, key="worker.canary-7.heartbeat").control == [counted]
     for false in (
         {**true, "command_args": ["host-1"]},
         {**true, "command_args": ["host-1", mac[:-1], 2]},
@@ -165,10 +165,10 @@ def test_a_canary_counts_with_the_mac_of_its_kind_time_processor_and_clock_steps
         signed(kind="lifecycle"),
     ):
         decoded = read(false, key="worker.canary.heartbeat")
-        assert (decoded.notices, decoded.poison, decoded.ignored) == ([], [], 1)
+        assert (decoded.control, decoded.poison, decoded.ignored) == ([], [], 1)
 
 
 def test_without_the_secret_no_canary_counts() -> None:
     unready = Seal()
-    [made] = decode(unready.signed_canary("heartbeats", "host-1", NOW, 0)).notices
+    [made] = decode(unready.signed_canary("heartbeats", "host-1", NOW, 0)).control
     assert not unready.is_true("heartbeats", made)

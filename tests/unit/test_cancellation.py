@@ -24,7 +24,7 @@ async def drops_the_first() -> None:
 async def test_a_task_that_drops_a_cancellation_is_cancelled_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cancellation, "ASK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(cancellation, "CANCEL_AGAIN_SECONDS", 0.01)
     tasks = [asyncio.create_task(work()) for work in (forever, drops_the_first)]
     await asyncio.sleep(0)
     await asyncio.wait_for(cancel(*tasks), timeout=5)

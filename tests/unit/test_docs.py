@@ -13,7 +13,7 @@ from manman_status.cli import app
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.processor.channels import open_channels
 from manman_status.reporter import StatusReporter
-from manman_status.settings import NON_FIELDS, PREFIX, Settings, variable
+from manman_status.settings import FIELDS, OTHER_VARIABLES, PREFIX, Settings, variable
 from manman_status.wire.inbound import decode
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +38,7 @@ def blocks(text: str, language: str) -> list[str]:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_variable_is_a_setting(name: str) -> None:
     named = set(re.findall(rf"{PREFIX}[A-Z0-9_]*[A-Z0-9]", DOCUMENTS[name]))
-    assert (
-        named - {variable(setting) for setting in (*Settings.__struct_fields__, *NON_FIELDS)}
-        == set()
-    )
+    assert named - {variable(setting) for setting in (*FIELDS, *OTHER_VARIABLES)} == set()
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -15,12 +15,12 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStatusReported,
     WorkerStopped,
+    microseconds,
 )
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.domain.status_info import REMEMBERED
-from manman_status.domain.workers import microseconds
 from tests.builders import BASE, START, heartbeat, inventory
 
 LATER = BASE + 1_000_000  # the next incarnation

@@ -14,8 +14,9 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from manman_status.reporter.messages import Incarnation, Report, RunningServer
+from manman_status.reporter.messages import Incarnation, Report
 from manman_status.wire.inbound import decode
+from manman_status.wire.messages import RunningServer
 
 SENT = datetime(2026, 11, 23, 8, 0, 0, 500_000, tzinfo=UTC)
 SENT_AT = 1_795_420_800_500_000

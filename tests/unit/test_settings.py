@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from manman_status.dev.settings_files import files
 from manman_status.errors import SettingsError
-from manman_status.settings import NON_FIELDS, PREFIX, Settings, load_settings, redacted
+from manman_status.settings import (
+    FIELDS,
+    PREFIX,
+    Settings,
+    bounds_of,
+    load_settings,
+    meaning,
+    redacted,
+)
 from tests.observed_fleet import STANDSTILL
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
@@ -31,30 +39,47 @@ def problems(**variables: str) -> list[str]:
     return caught.value.problems
 
 
-def test_the_example_names_every_setting_once_and_nothing_else() -> None:
-    named = [match["name"].lower() for match in LINE.finditer(EXAMPLE.read_text("utf-8"))]
-    assert sorted(named) == sorted((*Settings.__struct_fields__, *NON_FIELDS))
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
+def test_file_matches_the_settings_else_run_make_settings(path: Path) -> None:
+    """The fields of `Settings` are the only source of these files: `make settings` writes them."""
+    assert path.read_text("utf-8") == files()[path]
 
 
-def test_the_example_works_as_it_is_and_its_comments_tell_the_defaults() -> None:
+@pytest.mark.parametrize("name", FIELDS)
+def test_each_setting_has_a_meaning_and_each_number_its_bounds(name: str) -> None:
+    assert meaning(name)
+    assert isinstance(FIELDS[name].default, bool | str | tuple) or bounds_of(FIELDS[name])
+
+
+def test_the_example_works_as_it_is_and_shows_the_defaults() -> None:
     lines = list(LINE.finditer(EXAMPLE.read_text("utf-8")))
     given = {match["name"].lower(): match["value"] for match in lines if not match["off"]}
     assert given.keys() == {"database_url", "rabbitmq_url"}
     plain = load(**given)
-    told = load(**{match["name"].lower(): match["value"] for match in lines})
-    assert told == plain
+    assert load(**{match["name"].lower(): match["value"] for match in lines}) == plain
     assert plain == Settings(**given)
 
 
-def test_each_line_of_the_example_has_a_comment_before_it() -> None:
-    """One comment may serve two lines that belong together."""
-    lines = [line for line in EXAMPLE.read_text("utf-8").splitlines() if line]
-    bare = [
-        second
-        for first, second in itertools.pairwise(lines)
-        if LINE.match(first) and LINE.match(second)
-    ]
-    assert [line.partition("=")[0] for line in bare] == ["#MANMAN_STATUS_DEAD_LETTER_QUEUE"]
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("port", "70000", "must be 0 to 65535, not 70000"),
+        ("notify_remind_seconds", "-1", "must be 0 to 604800, not -1"),
+        ("guard_release_percent", "nan", "must be 0.1 to 100, not nan"),
+        ("heartbeat_queue", "ü" * 128, "must be 1 to 255 bytes long"),
+        ("workers", "many", "'many': expected `int`, got `str`"),
+        ("log_level", "loud", "'loud': invalid enum value 'loud'"),
+        ("rabbitmq_url", "http://h", "must begin with amqp:// or amqps://"),
+        ("api_tokens", "tökén", "holds a token that is not ASCII"),
+    ],
+)
+def test_a_problem_names_variable_value_and_bound(name: str, value: str, problem: str) -> None:
+    assert problems(**{name: value}) == [f"{PREFIX}{name.upper()} {problem}"]
+
+
+def test_an_override_is_checked_like_a_variable() -> None:
+    with pytest.raises(SettingsError, match="PORT must be 0 to 65535, not 70000"):
+        load_settings(environ={}, port=70_000)
 
 
 def test_every_variable_is_read_as_the_type_of_its_field() -> None:

@@ -11,7 +11,7 @@ import msgspec
 from manman_status.errors import CommandFailed
 from manman_status.lab.recording.lines import Line, encode_line, gap_line, message_line
 from manman_status.reporter.messages import utc_now
-from manman_status.wire.notices import is_canary_key
+from manman_status.wire.control import is_canary_key
 
 
 class Tally(msgspec.Struct):

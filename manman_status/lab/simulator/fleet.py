@@ -15,7 +15,8 @@ import msgspec
 
 from manman_status.lab.simulator.faults import Fault, Kill, KillGroup, Pause, by_time
 from manman_status.lab.simulator.messages import Message, Said
-from manman_status.reporter.messages import Incarnation, Report, RunningServer
+from manman_status.reporter.messages import Incarnation, Report
+from manman_status.wire.messages import RunningServer
 
 GROUPS = ("eu-1", "eu-2", "us-1", "asia-1")
 CONFIGS = 5

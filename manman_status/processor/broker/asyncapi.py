@@ -1,164 +1,154 @@
-"""The AsyncAPI document: what is received from the broker and what is sent to it, made by
-FastStream.
+"""The AsyncAPI document: the channels of the broker's topology, with the schemas of `wire/`.
 
 `python -m manman_status.processor.broker.asyncapi > manman_status/api/asyncapi.json` makes it anew.
-The api gives it out, and a test tells when it is out of date.
+The api serves it, and a test fails when it is out of date.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from typing import Annotated, Any
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
-from faststream.rabbit import RabbitBroker, RabbitQueue
-from faststream.specification import AsyncAPI
-from pydantic import Field
 
-from manman_status.processor.broker import messages as shapes
-from manman_status.processor.broker.declare import topic
+from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.wire import control, messages, outbound
+from manman_status.wire.control import CANARY_KEYS, CONTROL_KEYS
 from manman_status.wire.inbound import MAX_EVENTS
-from manman_status.wire.notices import (
-    CANARY_KEYS,
-    CONTROL_KEYS,
-    AlertAcknowledged,
-    Forget,
-    GuardReleased,
-    SilenceAsked,
-    SilenceEnded,
-)
+from manman_status.wire.messages import ReportableStatus
 from manman_status.wire.topology import Topology
 
-DESCRIPTION = """What workers report, and what is told of them. Bodies are JSON in UTF-8, of at \
-most 1 MiB; section 3 of the contract names other forms that are understood as well. Exchanges \
-and queues have the names that they have by default; all are settings."""
+Json: TypeAlias = dict[str, Any]
+
+DESCRIPTION = (
+    "What workers report, and what is published about them. Bodies are JSON in UTF-8, of at most 1"
+    " MiB; section 3 of the contract names other forms that are understood as well. Exchanges and"
+    " queues have the names that they have by default; all are settings."
+)
 TOPOLOGY = Topology()
 VERSION = "1"
-"""Of what the messages say. Counted up when whoever reads or writes them has to change
+"""The version of what the messages say. It rises when their readers or writers have to change
 something."""
+AMQP_BINDING = "0.3.0"
 
 
-def one_or_more(shape: Any) -> Any:
-    return shape | Annotated[list[shape], Field(min_length=1, max_length=MAX_EVENTS)]
+class Channel(NamedTuple):
+    """`shapes` are the structs of one message, () for any JSON. The routing key only chooses the
+    queue: the body says whom an event concerns, and must fit the key where the setting
+    `body_must_match_key` says so."""
+
+    name: str
+    exchange: str
+    key: str
+    shapes: tuple[type[msgspec.Struct], ...]
+    description: str
+
+    @property
+    def is_read(self) -> bool:
+        return self.exchange in {TOPOLOGY.inbound_exchange, TOPOLOGY.control_exchange}
+
+    @property
+    def queue(self) -> str:
+        """The queue that it is read from."""
+        is_heartbeat = self.key.endswith(".heartbeat")
+        return TOPOLOGY.queues(1)[0] if is_heartbeat else TOPOLOGY.lifecycle
 
 
-RECEIVED = (
-    (
+def _control(
+    name: str, request: type[control.OperatorMessage], shape: type[msgspec.Struct], command: str
+) -> Channel:
+    text = f"`manman-status {command}` sends it."
+    return Channel(name, TOPOLOGY.control_exchange, CONTROL_KEYS[request], (shape,), text)
+
+
+CHANNELS = (
+    Channel(
         "heartbeats",
+        TOPOLOGY.inbound_exchange,
         "worker.{worker_id}.heartbeat",
-        one_or_more(shapes.Heartbeat),
+        (messages.Heartbeat,),
         "Transient: losing one costs nothing, an old one is worth nothing.",
     ),
-    (
+    Channel(
         "workerLifecycle",
+        TOPOLOGY.inbound_exchange,
         "worker.{worker_id}.lifecycle",
-        one_or_more(shapes.WorkerStarted | shapes.WorkerStopped),
+        (messages.WorkerStarted, messages.WorkerStopped),
         "Durable: persistent, and acknowledged only after the database's commit.",
     ),
-    (
+    Channel(
         "serverLifecycle",
+        TOPOLOGY.inbound_exchange,
         "game_server_instance.{instance_id}.lifecycle",
-        one_or_more(shapes.ServerStarted | shapes.ServerStopped),
+        (messages.ServerStarted, messages.ServerStopped),
         "Durable, like those of workers.",
     ),
-    (
+    Channel(
         "workerReports",
+        TOPOLOGY.inbound_exchange,
         "worker.{worker_id}.status",
-        one_or_more(shapes.StatusInfo),
+        (messages.StatusInfo,),
         "ManMan's own StatusInfo.",
     ),
-    (
+    Channel(
         "serverReports",
+        TOPOLOGY.inbound_exchange,
         "game_server_instance.{instance_id}.status",
-        one_or_more(shapes.StatusInfo),
+        (messages.StatusInfo,),
         "ManMan's own StatusInfo.",
     ),
     *(
-        (
-            f"canariesOf{queue.capitalize()}",
+        Channel(
+            f"canariesOf{kind.capitalize()}",
+            TOPOLOGY.inbound_exchange,
             key,
-            shapes.Canary,
+            (control.Canary,),
             "Of the processors themselves: nobody else can sign it.",
         )
-        for queue, key in CANARY_KEYS.items()
+        for kind, key in CANARY_KEYS.items()
     ),
-)
-"""Name, routing key, body, description, of what comes by the inbound exchange. The key only chooses
-the queue: the body tells whom an event concerns, and must fit the key where the setting
-`body_must_match_key` says so."""
-
-CONTROL = (
-    (
-        "addSilence",
-        CONTROL_KEYS[SilenceAsked],
-        one_or_more(shapes.Silence),
-        "`manman-status silence add` sends it.",
-    ),
-    (
-        "removeSilence",
-        CONTROL_KEYS[SilenceEnded],
-        one_or_more(shapes.EndSilence),
-        "`manman-status silence remove` sends it.",
-    ),
-    (
-        "acknowledgeAlert",
-        CONTROL_KEYS[AlertAcknowledged],
-        one_or_more(shapes.Acknowledge),
-        "`manman-status alerts ack` sends it.",
-    ),
-    (
-        "releaseGuard",
-        CONTROL_KEYS[GuardReleased],
-        one_or_more(shapes.ReleaseGuard),
-        "`manman-status guard release` sends it.",
-    ),
-    (
-        "forget",
-        CONTROL_KEYS[Forget],
-        one_or_more(shapes.Forget),
-        "`manman-status forget` sends it.",
-    ),
-)
-"""The same of what comes by the control exchange."""
-
-SENT = (
-    (
+    _control("addSilence", control.SilenceRequested, control.Silence, "silence add"),
+    _control("removeSilence", control.SilenceEnded, control.EndSilence, "silence remove"),
+    _control("acknowledgeAlert", control.AlertAcknowledged, control.Acknowledge, "alerts ack"),
+    _control("releaseGuard", control.GuardReleased, control.ReleaseGuard, "guard release"),
+    _control("forget", control.ForgetRequested, control.Forget, "forget"),
+    Channel(
         "workerChanges",
         TOPOLOGY.outbound_exchange,
         "worker.{worker_id}.status",
-        shapes.WorkerChange,
+        (outbound.WorkerChange,),
         "At least once, in order for each worker. The message_id is `<epoch>-<revision>`.",
     ),
-    (
+    Channel(
         "serverChanges",
         TOPOLOGY.outbound_exchange,
         "game_server_instance.{instance_id}.status",
-        shapes.ServerChange,
+        (outbound.ServerChange,),
         "At least once, in order for each instance. The message_id is `<epoch>-<revision>`.",
     ),
-    (
+    Channel(
         "alerts",
         TOPOLOGY.outbound_exchange,
         "alert.{severity}.{rule}",
-        shapes.Alert,
+        (outbound.Alert,),
         (
             "At least once for each change of an alert's version. The message_id is"
             " alert-<alert_id>-<version>."
         ),
     ),
-    (
+    Channel(
         "deadLetters",
         TOPOLOGY.dead_letter_exchange,
         "{routing_key}",
-        Any,
+        (),
         (
             "What was not understood: an event, or an array of those that were wrong alike. One"
             " that the broker gave up has its x-death as header."
         ),
     ),
 )
-"""Name, exchange, routing key, body, description."""
 
 PARAMETERS = {
     "worker_id": "The worker's id.",
@@ -179,68 +169,128 @@ DEAD_LETTER_HEADERS = {
 TRACE_HEADERS = {"traceparent": "W3C trace context, where the sender traces."}
 
 
-def document() -> dict[str, Any]:
-    """With the default names of exchanges and queues."""
-    specification = AsyncAPI(
-        _broker(), title="manman-status", version=VERSION, description=DESCRIPTION
-    )
-    made: dict[str, Any] = specification.to_specification().to_jsonable()
-    # FastStream keeps what is registered in no order.
-    for part in ("channels", "operations"):
-        made[part] = {name: made[part][name] for name, *_ in (*RECEIVED, *CONTROL, *SENT)}
-    made["components"] = {
-        part: dict(sorted(found.items())) for part, found in made["components"].items()
-    }
-    for name, schema in made["components"]["schemas"].items():
-        if "description" in schema:
-            schema["description"] = " ".join(schema["description"].split())
-        if "examples" in schema:
-            # In the order in which they are read: pydantic sorts their fields by name.
-            schema["examples"] = getattr(shapes, name).model_config["json_schema_extra"]["examples"]
-    for name, channel in made["channels"].items():
-        if parameters := re.findall(r"{(\w+)}", channel["address"]):
-            channel["parameters"] = {each: {"description": PARAMETERS[each]} for each in parameters}
-        for key in channel["messages"]:
-            headers = DEAD_LETTER_HEADERS if name == "deadLetters" else TRACE_HEADERS
-            message = made["components"]["messages"][f"{name}:{key}"]
-            del message["correlationId"]  # FastStream's own: nobody here has one
-            message["headers"] = {
-                "type": "object",
-                "properties": {
-                    each: {"type": "string", "description": text} for each, text in headers.items()
-                },
+def document() -> Json:
+    """The document, with the default names of exchanges and queues."""
+    return {
+        "info": {"title": "manman-status", "version": VERSION, "description": DESCRIPTION},
+        "asyncapi": "3.0.0",
+        "defaultContentType": "application/json",
+        "servers": {
+            "development": {
+                "host": "localhost:5672",
+                "pathname": "/",
+                "protocol": "amqp",
+                "description": "The one that MANMAN_STATUS_RABBITMQ_URL names.",
+                "protocolVersion": "0.9.1",
             }
+        },
+        "channels": {each.name: _channel(each) for each in CHANNELS},
+        "operations": {each.name: _operation(each) for each in CHANNELS},
+        "components": {
+            "messages": {_message_of(each): _message(each) for each in CHANNELS},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def _message_of(channel: Channel) -> str:
+    """The name of its one message, among all messages."""
+    return f"{channel.name}:Message"
+
+
+def _channel(channel: Channel) -> Json:
+    lasting = {"durable": True, "autoDelete": False, "vhost": "/"}
+    place: Json = (
+        {"is": "queue", "queue": {"name": channel.queue, "exclusive": False, **lasting}}
+        if channel.is_read
+        else {
+            "is": "routingKey",
+            "exchange": {"name": channel.exchange, "type": "topic", **lasting},
+        }
+    )
+    made: Json = {
+        "address": channel.key,
+        "description": channel.description,
+        "servers": [{"$ref": "#/servers/development"}],
+        "messages": {"Message": {"$ref": f"#/components/messages/{_message_of(channel)}"}},
+        "bindings": {"amqp": {**place, "bindingVersion": AMQP_BINDING}},
+    }
+    if parameters := re.findall(r"{(\w+)}", channel.key):
+        made["parameters"] = {each: {"description": PARAMETERS[each]} for each in parameters}
     return made
 
 
-def _broker() -> RabbitBroker:
-    """Never connected. The real subscribers take messages raw, many at once, so their bodies are
-    told here."""
-    broker = RabbitBroker(description="The one that MANMAN_STATUS_RABBITMQ_URL names.")
-    received = [(TOPOLOGY.inbound_exchange, *each) for each in RECEIVED]
-    received += [(TOPOLOGY.control_exchange, *each) for each in CONTROL]
-    for exchange, name, key, body, description in received:
-        queue = TOPOLOGY.queues(1)[0] if key.endswith(".heartbeat") else TOPOLOGY.lifecycle
+def _operation(channel: Channel) -> Json:
+    bindings: Json = {"cc": [channel.key], "ack": True}
+    if not channel.is_read:
+        bindings |= {"deliveryMode": 2, "mandatory": channel.name == "deadLetters"}
+    return {
+        "action": "receive" if channel.is_read else "send",
+        "channel": {"$ref": f"#/channels/{channel.name}"},
+        "bindings": {"amqp": {**bindings, "bindingVersion": AMQP_BINDING}},
+        "messages": [{"$ref": f"#/channels/{channel.name}/messages/Message"}],
+    }
 
-        async def receive(event: Any) -> None: ...
 
-        receive.__annotations__["event"] = body
-        broker.subscriber(
-            RabbitQueue(queue, durable=True, routing_key=key),
-            topic(exchange),
-            title=name,
-            description=description,
-        )(receive)
-    for name, exchange, key, body, description in SENT:
-        broker.publisher(
-            exchange=topic(exchange),
-            routing_key=key,
-            persist=True,
-            title=name,
-            schema=body,
-            description=description,
-        )
-    return broker
+def _message(channel: Channel) -> Json:
+    headers = TRACE_HEADERS if channel.shapes else DEAD_LETTER_HEADERS
+    return {
+        "title": _message_of(channel),
+        "payload": _payload(channel),
+        "headers": {
+            "type": "object",
+            "properties": {
+                name: {"type": "string", "description": text} for name, text in headers.items()
+            },
+        },
+    }
+
+
+def _payload(channel: Channel) -> Json:
+    """One of its shapes. Events and requests may come many in one message, canaries alone."""
+    shapes: list[Json] = [
+        {"$ref": f"{messages.SCHEMAS}{shape.__name__}"} for shape in channel.shapes
+    ]
+    is_several = channel.is_read and channel.shapes != (control.Canary,)
+    if is_several:
+        element: Json = shapes[0] if len(shapes) == 1 else {"anyOf": [*shapes]}
+        shapes.append({"type": "array", "items": element, "minItems": 1, "maxItems": MAX_EVENTS})
+    match shapes:
+        case []:
+            return {}
+        case [only]:
+            return only
+        case _:
+            return {"anyOf": shapes}
+
+
+def _schemas() -> Json:
+    shapes = {shape for channel in CHANNELS for shape in channel.shapes}
+    _, schemas = msgspec.json.schema_components(
+        [*shapes, messages.RunningServer], ref_template=f"{messages.SCHEMAS}{{name}}"
+    )
+    for enum in (AlertState, Entity, Reason, ReportableStatus, Severity, StatusType):
+        schemas[enum.__name__]["enum"] = [*enum]  # in their own order: msgspec sorts them
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = " ".join(schema["description"].split())
+        for name, field in schema.get("properties", {}).items():
+            if field.get("default", ...) is not ...:
+                schema["properties"][name] = _nullable(field)
+    for shape in shapes:
+        if examples := getattr(shape, "EXAMPLES", ()):
+            schemas[shape.__name__]["examples"] = [*examples]
+    return dict(sorted(schemas.items()))
+
+
+def _nullable(field: Json) -> Json:
+    """The schema of a field that may be left out: null counts as absent, whatever the default."""
+    outside = {name: field[name] for name in ("description",) if name in field}
+    value = {name: each for name, each in field.items() if name not in {"default", "description"}}
+    kinds = value.pop("anyOf") if "anyOf" in value else [value]
+    if {"type": "null"} not in kinds:
+        kinds = [*kinds, {"type": "null"}]
+    return {**outside, "anyOf": kinds}
 
 
 def text() -> bytes:

@@ -16,7 +16,7 @@ from manman_status.processor.broker.publishing import Publishing
 from manman_status.processor.broker.reading import Reading
 from manman_status.processor.seal import Seal
 from manman_status.store.observation import QueueMark, QueueState
-from manman_status.wire.notices import CANARY_KEYS, CanaryKind, partition_canary_key
+from manman_status.wire.control import CANARY_KEYS, CanaryKind, partition_canary_key
 from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()

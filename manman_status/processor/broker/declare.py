@@ -7,8 +7,8 @@ that. A user who may not configure it can go on when it is there already.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import aiormq
 import structlog
@@ -24,7 +24,7 @@ from manman_status.cancellation import within
 from manman_status.errors import BrokerRefuses, BrokerUnavailable, ManManStatusError, PluginMissing
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
-from manman_status.wire.notices import CONTROL_KEYS
+from manman_status.wire.control import CONTROL_KEYS
 from manman_status.wire.topology import DROPPED_KEY, HEARTBEAT_KEYS, LIFECYCLE_KEYS, Topology
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+Kind: TypeAlias = Literal["queue", "exchange"]
 Declare = Callable[["AbstractChannel", bool], Awaitable[Any]]
 """Declares on this channel; only looks whether it is there when the second argument is true."""
 
@@ -40,6 +41,7 @@ BROKER_FAULTS = (AMQPError, OSError, RuntimeError, TimeoutError)
 """aiormq raises RuntimeError where a channel or connection is closed already."""
 
 
+OPERATOR_KEYS = tuple(CONTROL_KEYS.values())
 ONE_SHARE = "1"
 """The key with which a queue is bound to a consistent-hash exchange is its weight."""
 
@@ -78,17 +80,35 @@ async def declare_inbound(
     await _exchange(connection, topology.control_exchange)
     if queue == topology.lifecycle:
         await _queue(connection, topology, queue, topology.inbound_exchange, LIFECYCLE_KEYS)
-        await _bind(connection, queue, topology.control_exchange, tuple(CONTROL_KEYS.values()))
+        await _set_bindings(
+            connection, "queue", queue, topology.control_exchange, OPERATOR_KEYS, bound=True
+        )
         return
     await declare_dropped(connection, topology)
     if partitions == 1:
         await _queue(connection, topology, queue, topology.inbound_exchange, HEARTBEAT_KEYS)
-        await _leave_hash_exchange(connection, topology)
+        await _set_bindings(
+            connection,
+            "exchange",
+            topology.hash_exchange,
+            topology.inbound_exchange,
+            HEARTBEAT_KEYS,
+            bound=False,
+        )
         return
     await _hash_exchange(connection, topology)
     await _queue(connection, topology, queue, topology.hash_exchange, [ONE_SHARE])
-    await _bind_hash_exchange(connection, topology)
-    await _unbind(connection, queue, topology.inbound_exchange, HEARTBEAT_KEYS)
+    await _set_bindings(
+        connection,
+        "exchange",
+        topology.hash_exchange,
+        topology.inbound_exchange,
+        HEARTBEAT_KEYS,
+        bound=True,
+    )
+    await _set_bindings(
+        connection, "queue", queue, topology.inbound_exchange, HEARTBEAT_KEYS, bound=False
+    )
 
 
 async def declare_dropped(connection: Connection, topology: Topology) -> None:
@@ -106,11 +126,11 @@ async def release(connection: Connection, topology: Topology, queue: str) -> boo
         return False
     keys = {
         topology.inbound_exchange: (*HEARTBEAT_KEYS, *LIFECYCLE_KEYS),
-        topology.control_exchange: tuple(CONTROL_KEYS.values()),
+        topology.control_exchange: OPERATOR_KEYS,
         topology.hash_exchange: (ONE_SHARE,),
     }
     for exchange, some in keys.items():
-        await _unbind(connection, queue, exchange, some)
+        await _set_bindings(connection, "queue", queue, exchange, some, bound=False)
     return True
 
 
@@ -170,51 +190,21 @@ async def declare_dead_letters(connection: Connection, topology: Topology) -> No
     )
 
 
-async def _exchange(connection: Connection, name: str) -> None:
+async def _exchange(connection: Connection, name: str, kind: str = "topic") -> None:
     async def declare(channel: AbstractChannel, passive: bool) -> None:
-        await channel.exchange_declare(name, exchange_type="topic", durable=True, passive=passive)
+        await channel.exchange_declare(name, exchange_type=kind, durable=True, passive=passive)
 
     await _declare(connection, f"exchange {name!r}", declare)
 
 
 async def _hash_exchange(connection: Connection, topology: Topology) -> None:
-    async def declare(channel: AbstractChannel, passive: bool) -> None:
-        await channel.exchange_declare(
-            topology.hash_exchange, exchange_type="x-consistent-hash", durable=True, passive=passive
-        )
-
     try:
-        await _declare(connection, f"exchange {topology.hash_exchange!r}", declare)
+        await _exchange(connection, topology.hash_exchange, "x-consistent-hash")
     except (BrokerUnavailable, OtherArguments) as error:
         # Before version 4 it ends the connection, then only the channel.
         if "exchange type" in str(error.__cause__):
             raise PluginMissing from error
         raise
-
-
-async def _bind_hash_exchange(connection: Connection, topology: Topology) -> None:
-    async def bind(channel: AbstractChannel, passive: bool) -> None:
-        for key in HEARTBEAT_KEYS if not passive else ():
-            await channel.exchange_bind(
-                destination=topology.hash_exchange,
-                source=topology.inbound_exchange,
-                routing_key=key,
-            )
-
-    await _declare(connection, f"exchange {topology.hash_exchange!r}", bind)
-
-
-async def _leave_hash_exchange(connection: Connection, topology: Topology) -> None:
-    async def unbind(channel: AbstractChannel, passive: bool) -> None:
-        for key in HEARTBEAT_KEYS if not passive else ():
-            with suppress(ChannelNotFoundEntity):
-                await channel.exchange_unbind(
-                    destination=topology.hash_exchange,
-                    source=topology.inbound_exchange,
-                    routing_key=key,
-                )
-
-    await _declare(connection, f"exchange {topology.hash_exchange!r}", unbind)
 
 
 async def _queue(
@@ -225,28 +215,37 @@ async def _queue(
         await channel.queue_declare(name, durable=True, arguments=arguments, passive=passive)
 
     await _declare(connection, f"queue {name!r}", declare)
-    await _bind(connection, name, exchange, keys)
+    await _set_bindings(connection, "queue", name, exchange, keys, bound=True)
 
 
-async def _bind(connection: Connection, name: str, exchange: str, keys: Sequence[str]) -> None:
-    async def bind(channel: AbstractChannel, passive: bool) -> None:
-        for key in (
-            keys if not passive else ()
-        ):  # whether it is bound cannot be asked: canaries show it
-            await channel.queue_bind(name, exchange, key)
+async def _set_bindings(
+    connection: Connection,
+    kind: Kind,
+    name: str,
+    source: str,
+    keys: Sequence[str],
+    *,
+    bound: bool,
+) -> None:
+    """Bind it to the exchange `source` with each of these keys, or unbind it.
 
-    await _declare(connection, f"queue {name!r}", bind)
+    Unbinding changes nothing where it is not bound, nor where the exchange is not there. Whether it
+    is bound cannot be queried, so a user who may not configure it has to rely on others: canaries
+    show it.
+    """
 
+    async def change(channel: AbstractChannel, passive: bool) -> None:
+        changes: dict[tuple[Kind, bool], Callable[..., Awaitable[Any]]] = {
+            ("queue", True): channel.queue_bind,
+            ("queue", False): channel.queue_unbind,
+            ("exchange", True): channel.exchange_bind,
+            ("exchange", False): channel.exchange_unbind,
+        }
+        with nullcontext() if bound else suppress(ChannelNotFoundEntity):
+            for key in () if passive else keys:
+                await changes[kind, bound](name, source, routing_key=key)
 
-async def _unbind(connection: Connection, name: str, exchange: str, keys: Sequence[str]) -> None:
-    """Nothing happens where it is not bound, nor where the exchange is not there."""
-
-    async def unbind(channel: AbstractChannel, passive: bool) -> None:
-        for key in keys if not passive else ():
-            with suppress(ChannelNotFoundEntity):
-                await channel.queue_unbind(name, exchange, key)
-
-    await _declare(connection, f"queue {name!r}", unbind)
+    await _declare(connection, f"{kind} {name!r}", change)
 
 
 async def _declare(connection: Connection, subject: str, declare: Declare) -> None:

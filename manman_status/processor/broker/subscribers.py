@@ -32,8 +32,8 @@ from manman_status.processor.ingest import Ingest, Item, Refused
 from manman_status.processor.leader.dead_letters import Letter, Sampler, pack
 from manman_status.processor.running import Pulse, vital, watched
 from manman_status.processor.statistics import Statistics
+from manman_status.wire.control import CanarySent
 from manman_status.wire.inbound import Decoded, Poison, decode, find_body
-from manman_status.wire.notices import CanarySent
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -70,7 +70,7 @@ class Delivery(msgspec.Struct):
 
     @property
     def items(self) -> list[Item]:
-        return [*self.decoded.events, *self.decoded.notices]
+        return [*self.decoded.events, *self.decoded.control]
 
 
 async def acknowledge(message: Received, *, multiple: bool) -> None:
@@ -137,7 +137,7 @@ class Subscription:
         if message.redelivered:
             # What was given back with it may come behind it: a canary that comes for the first time
             # proves something.
-            decoded.notices = [each for each in decoded.notices if not isinstance(each, CanarySent)]
+            decoded.control = [each for each in decoded.control if not isinstance(each, CanarySent)]
         size = max(decoded.json_bytes, len(message.body))
         delivery = Delivery(message, decoded, size + BYTES_OF_AN_EVENT * decoded.count)
         if self._tracing:
@@ -210,7 +210,7 @@ class Subscription:
         letters: list[tuple[UUID, bytes]] = []
         for delivery in deliveries:
             items += delivery.decoded.events
-            items += delivery.decoded.notices
+            items += delivery.decoded.control
             for poison in delivery.decoded.poison:
                 letters += self._letters_of(delivery, poison)
         if not items and not letters:

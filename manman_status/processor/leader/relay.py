@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
-from typing import Protocol
 
 import asyncpg
 import structlog
@@ -21,15 +20,9 @@ from manman_status.processor.statistics import Statistics
 from manman_status.store.leases import LeaseLost, check_lease
 from manman_status.store.pool import DATABASE_ERRORS, Pool
 from manman_status.store.relay import count_unsent, mark_sent, read_unsent
-from manman_status.wire.outbound import StatusMessage, status_message
+from manman_status.wire.outbound import Publish, status_message
 
 log = structlog.get_logger()
-
-
-class Publish(Protocol):
-    async def __call__(self, message: StatusMessage) -> None:
-        """Returns once the broker has confirmed it. Raises BrokerUnavailable: then it may have
-        arrived all the same."""
 
 
 class Relay:

@@ -95,7 +95,7 @@ async def test_errors_and_readiness_are_never_kept(rows: Rows, run_app: RunApp) 
         await rows.worker(1)
         assert (await http.get("/status/workers/1")).status_code == 200
         assert (await http.get("/readyz")).status_code == 200
-        await rows.connection.execute("UPDATE alembic_version SET version_num = '0000'")
+        await rows.connection.execute("UPDATE manman_status_schema SET version_num = '0000'")
         assert (await http.get("/readyz")).status_code == 503
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from manman_status.reporter.messages import Incarnation, RunningServer
+from manman_status.reporter.messages import Incarnation
+from manman_status.wire.messages import RunningServer
 from tests.kinds import Eventually, FetchRows, Role
 from tests.messaging import Publisher
 

@@ -12,7 +12,12 @@ from manman_status.cli.broker import send_control
 from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.errors import SettingsError
 from manman_status.settings import load_settings
-from manman_status.wire.notices import AlertAcknowledged, Forget, SilenceAsked, SilenceEnded
+from manman_status.wire.control import (
+    AlertAcknowledged,
+    ForgetRequested,
+    SilenceEnded,
+    SilenceRequested,
+)
 
 Why: TypeAlias = Annotated[str, Parameter(help="For whoever reads it later.")]
 By: TypeAlias = Annotated[
@@ -32,7 +37,7 @@ Rule: TypeAlias = Annotated[
 
 
 def say(
-    kind: type[SilenceAsked | SilenceEnded | AlertAcknowledged | Forget],
+    kind: type[SilenceRequested | SilenceEnded | AlertAcknowledged | ForgetRequested],
     *,
     rabbitmq_url: str | None,
     **fields: object,
