@@ -247,7 +247,7 @@ class FleetGuard(msgspec.Struct):
     """A group of which so much fell silent at once that its workers are held, not given up."""
 
     group: Annotated[str, Meta(description="The label `group`; empty for the workers without one.")]
-    opened_at: datetime
+    holding_since: datetime
     held: Annotated[int, Meta(description="Overdue workers of the group that are not given up.")]
     group_size: int
     releasing_since: Annotated[

@@ -32,7 +32,7 @@ def list_groups(*, as_json: AsJson = False, url: Url = None) -> None:
         (
             (
                 guard["group"] or "(without a group)",
-                since(guard["opened_at"]),
+                since(guard["holding_since"]),
                 guard["held"],
                 guard["group_size"],
                 since(guard["releasing_since"]),

@@ -80,7 +80,7 @@ def sweep_workers(
             "deadline": deadline(worker, rules),
         }
         if (guard := guards.get(group_of(worker))) is not None:
-            evidence["held_since"] = guard.opened_at
+            evidence["held_since"] = guard.holding_since
         lose_worker(rows, worker, at, {**evidence, "observed_through": observed})
     return {name: verdict.guard for name, verdict in verdicts.items() if verdict.guard is not None}
 

@@ -176,7 +176,7 @@ async def write_guards(connection: Connection, guards: Mapping[str, GuardState])
     """What a person has asked for is never overwritten. `guards` must be in the order of their
     names."""
     states = list(guards.values())
-    fields = ("opened_at", "held", "group_size", "releasing_since")
+    fields = ("holding_since", "held", "group_size", "releasing_since")
     await connection.execute(
         WRITE_GUARDS, list(guards), *([getattr(state, name) for state in states] for name in fields)
     )

@@ -99,7 +99,8 @@ PROCESSORS = """SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORD
         processor_id)
         FROM processors p WHERE last_seen > now() - {shown}"""
 GUARDS = f"""SELECT json_agg(g) FROM (
-        SELECT group_name AS "group", opened_at, held, group_size, releasing_since FROM (
+        SELECT group_name AS "group", opened_at AS holding_since, held, group_size, releasing_since
+        FROM (
             SELECT * FROM guards ORDER BY held DESC, group_name LIMIT {GUARDS_SHOWN}
         ) most ORDER BY group_name
     ) g"""

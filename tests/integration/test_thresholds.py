@@ -40,7 +40,7 @@ async def test_two_processors_that_differ_are_named(
     """The leader's settings count, and the next leader's after it."""
     api = await start_api(answer_cache_ms=0)
     first = await start_processor(**OTHERS)
-    await eventually(lambda: "leads" in first.log)
+    await eventually(lambda: '"leading"' in first.log)
     second = await start_processor()
     await eventually(lambda: "thresholds_differ" in first.log)
     assert (await shown(api.url))["minimum_timeout_seconds"] == 21

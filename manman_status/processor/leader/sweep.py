@@ -224,7 +224,7 @@ def _tell(
         and guard.releasing_since is not None
     ]
     for name in closed[:GUARDS_LOGGED]:
-        log.info("fleet_guard_closed", group=name)
+        log.info("fleet_guard_ended", group=name)
     for name in opened[:GUARDS_LOGGED]:
         log.warning(
             "fleet_guard_holds",
@@ -236,4 +236,4 @@ def _tell(
         log.warning("fleet_guard_releases", group=name, held=changed[name].held)
     more = [max(len(names) - GUARDS_LOGGED, 0) for names in (closed, opened, released)]
     if any(more):
-        log.warning("more_fleet_guards", closed=more[0], hold=more[1], release=more[2])
+        log.warning("more_fleet_guards", ended=more[0], hold=more[1], release=more[2])
