@@ -1,5 +1,4 @@
-"""The guard by command: which groups it holds, and a person's word that their silent workers are to
-be given up."""
+"""Commands for the guard: list the groups on hold, and release one."""
 
 from __future__ import annotations
 

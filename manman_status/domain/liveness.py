@@ -1,12 +1,12 @@
-"""When silence counts. Pure arithmetic; every time is an argument.
+"""The arithmetic of silence. It is pure: every time is an argument.
 
-A worker is late once 1.5 of its intervals have passed without a heartbeat, and overdue after 3, or
-after the minimum timeout if that is longer. Both are counted in observed time, so an outage of
-monitoring is nobody's silence.
+A worker is late once 1.5 of its intervals have passed without a heartbeat. It is overdue after 3,
+or after the minimum timeout if that is longer. Both are counted in observed time, so an outage of
+monitoring is never a worker's silence.
 
 The service itself decides by the same rules in SQL (the views `worker_health` and
-`observation_now`); a test holds the two together. This module serves what has no database:
-`what-if`, the merge of rival lives, the model of the tests.
+`observation_now`); a test holds the two together. This module serves what has no database: `what-
+if`, the merge of rival lives, the model of the tests.
 """
 
 from __future__ import annotations

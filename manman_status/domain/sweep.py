@@ -19,7 +19,8 @@ from manman_status.domain.status import ACTIVE, Reason, StatusType
 
 
 class SweepRules(msgspec.Struct, frozen=True):
-    """When a worker is overdue, and when the guard holds it all the same."""
+    """The rules of the sweep: when a worker is overdue, and when the guard holds it all the
+    same."""
 
     thresholds: Thresholds
     guard: GuardRules

@@ -1,4 +1,4 @@
-"""What a look at the database tells about it, before anything relies on it."""
+"""Checks of the database, before anything relies on it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ WHERE oid = 'transitions'::regclass AND NOT pg_has_role(relowner, 'USAGE')
 
 
 async def missing_privileges(connection: Connection, *, writing: bool) -> list[str]:
-    """What the user may not do but must, as "UPDATE on workers". The schema must be there."""
+    """List the privileges that the user lacks, as "UPDATE on workers". The schema must be there."""
     needed = [(relation, "SELECT") for relation in READ_BY_THE_API]
     if writing:
         needed += [

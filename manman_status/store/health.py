@@ -18,9 +18,9 @@ Doubt: TypeAlias = Literal["clock_stepped", "heartbeats_dropped"]
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """How good an answer is: it holds what was known at `as_of`, up to transition `revision`.
+    """The quality of an answer: it holds what was known at `as_of`, up to transition `revision`.
 
-    Before anything was observed there is no lag, and `as_of` is when the database was asked.
+    Before anything was observed there is no lag, and `as_of` is the time of the query.
     """
 
     as_of: datetime
@@ -31,11 +31,12 @@ class Observation(msgspec.Struct, frozen=True):
     state: ObservationState = ObservationState.BLIND
     """Only in answers about the observation itself, like all that follows."""
     doubt: Doubt | None = None
-    """Why silence says nothing for now: the recovery grace since this was not observed yet."""
+    """The reason why no silence counts for now: the recovery grace since then was not observed
+    yet."""
     clock_step: ClockStep | None = None
     """The last step of the database's clock."""
     dropped_at: datetime | None = None
-    """When the broker was last found to have dropped heartbeats."""
+    """The last time that the broker was found to have dropped heartbeats."""
     slowest_queue: str | None = None
     """The queue that is furthest behind."""
 

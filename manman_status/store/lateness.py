@@ -1,9 +1,9 @@
-"""Who is late, kept by the leader: being late is the passing of time, and so no change of a row
-tells it.
+"""The late workers, kept by the leader: a worker becomes late as time passes, without a change of
+its row.
 
 `late_workers` are the active workers that had missed a heartbeat at `sweeps.swept_through`, in
-observed time. Each sweep forgets those that are late no more, or otherwise than is noted, by their
-keys. All workers are read only when another one can have become late.
+observed time. Each sweep deletes by key the rows of workers that are no longer late, or differ from
+what the row says. All workers are read only when another one can have become late.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants
@@ -25,7 +25,7 @@ WATCHED = "is_active(status) AND last_heartbeat IS NOT NULL"
 class Forgotten(msgspec.Struct, frozen=True):
     workers: int
     late_from: datetime | None
-    """When the first of them that is watched still can be late next."""
+    """The earliest time at which one of them that is still watched can be late next."""
 
 
 FORGET = f"""
@@ -50,15 +50,15 @@ SELECT count(*) AS workers, min(late_from) AS late_from FROM gone
 
 
 async def forget_late(connection: Connection, horizon: Horizon, *, limit: int) -> Forgotten:
-    """Some of those that are late no more, or otherwise than is noted."""
+    """Delete at most `limit` rows of workers that are no longer late, or differ from the row."""
     row = await connection.fetchrow(FORGET, horizon.observed_through, limit)
     assert row is not None
     return Forgotten(**row)
 
 
 class Scanned(msgspec.Struct, frozen=True):
-    """Of the watched workers that are not known to be late: when the first of them is late, and the
-    oldest last heartbeat; None without any."""
+    """The watched workers that are not known to be late: the time when the first of them is late,
+    and their oldest last heartbeat; None without any."""
 
     late_from: datetime | None
     oldest_heartbeat: datetime | None
@@ -80,7 +80,7 @@ SELECT min(silent_after(last_heartbeat,
 
 
 async def scan_workers(connection: Connection) -> Scanned:
-    """The one scan of all workers."""
+    """Read all workers; the only scan of them."""
     row = await connection.fetchrow(SCAN)
     assert row is not None
     return Scanned(**row)
@@ -111,8 +111,7 @@ SELECT count(*) AS workers, max(worker_id) AS last_id FROM found
 
 
 async def add_late(connection: Connection, horizon: Horizon, *, after: int, limit: int) -> Added:
-    """Note those that are late and whose id is greater than `after`, by id. Some of those it counts
-    were noted."""
+    """Add late workers whose id is greater than `after`, by id. Some that it counts were there."""
     row = await connection.fetchrow(ADD, horizon.observed_through, limit, after)
     assert row is not None
     return Added(**row)
@@ -126,7 +125,8 @@ UPDATE sweeps SET swept_through = $1, oldest_heartbeat = CASE WHEN $3 THEN $2::t
 
 
 async def note_swept(connection: Connection, horizon: Horizon, scanned: Scanned | None) -> None:
-    """`late_workers` is true through this horizon. `scanned` when all workers were read for it."""
+    """Store that `late_workers` is true through this horizon. `scanned`: all workers were read for
+    it."""
     oldest = None if scanned is None else scanned.oldest_heartbeat
     await connection.execute(SWEPT, horizon.observed_through, oldest, scanned is not None)
 
@@ -135,5 +135,5 @@ FORGET_LOST = "DELETE FROM late_workers WHERE worker_id = ANY($1::bigint[])"
 
 
 async def forget_lost(connection: Connection, worker_ids: Iterable[int]) -> None:
-    """In the transaction that marks them LOST, so that they never count twice."""
+    """Delete the rows of workers that this transaction marks LOST, so that none counts twice."""
     await connection.execute(FORGET_LOST, list(worker_ids))

@@ -30,29 +30,28 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
 AlertNumber: TypeAlias = tuple[str, Severity, AlertState, int]
-"""Rule, severity, state, and how many that are not resolved nor part of another; only what there
-is."""
+"""Rule, severity, state, and the number of alerts that are neither resolved nor part of another;
+only those above 0."""
 
 
 class Fleet(msgspec.Struct, frozen=True):
     active_workers: int
     active_by_health: dict[Health, int]
-    """Of the workers that have not ended; only what there is."""
+    """Numbers of the workers that have not ended, by health; only those above 0."""
     workers: list[tuple[str, Health, int]]
-    """Group, health, and how many that have not ended; only what there is, and of the groups that
-    are shown."""
+    """Group, health, and the number of workers that have not ended; only those above 0, and of the
+    groups that are shown."""
     groups_total: int
     terminated_workers: int
     servers_by_status: dict[StatusType, int]
     queues: list[dict[str, Any]]
-    """Columns of `watermarks`, and how far each is behind in seconds: the one that is furthest
-    behind first."""
+    """Columns of `watermarks`, and the lag of each in seconds; the one that is furthest behind
+    first."""
     processors: list[dict[str, Any]]
-    """Those that reported lately: columns of `processors`, and beside them what is in
+    """Processors that reported lately: columns of `processors`, and the contents of
     `statistics`."""
     guards: list[dict[str, Any]]
-    """Columns of `guards`, `group_name` as `group`: those that hold the most workers, at most
-    `GUARDS_SHOWN`."""
+    """Columns of `guards`: the groups on hold with the most workers, at most `GUARDS_SHOWN`."""
     guards_total: int
     alerts: list[AlertNumber]
     observation: Observation
@@ -163,8 +162,8 @@ oldest AS (SELECT min(oldest) AS at FROM workers_read)"""
 
 
 def fleet_query(columns: str, *, largest: int, worst: int, by_rows: bool = False) -> str:
-    """The numbers of the fleet and of its largest and worst groups, with further columns; all of
-    one moment."""
+    """Build the query for the numbers of the fleet and of its largest and worst groups, with
+    further columns; all of one moment."""
     return f"""WITH {OBSERVATION},
 {KEPT},
 {BY_ROWS if by_rows else BY_COUNTS},
@@ -188,8 +187,8 @@ FROM observed"""
 
 
 async def read_numbers(connection: Connection, queries: tuple[str, str]) -> asyncpg.Record:
-    """Of a query by counts and the same by rows: by counts as long as a leader sweeps, which knows
-    who is late."""
+    """Run the first query, which reads the counts, while a leader sweeps; else the second, which
+    reads the rows."""
     (row,) = await connection.fetch(queries[0])
     if not row["is_swept"]:
         (row,) = await connection.fetch(queries[1])
