@@ -246,7 +246,6 @@ class Processor:
             version=version("manman-status"),
             interval_seconds=settings.canary_interval_seconds,
             standstill_seconds=settings.standstill_seconds,
-            blind_after_seconds=settings.blind_after_seconds,
         )
 
     def _make_tellers(self, channels: Sequence[Channel], publish: StatusPublisher) -> list[Teller]:

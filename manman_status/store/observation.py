@@ -277,7 +277,9 @@ UPDATE watermarks SET observed_through = $2, canary_key = $3
 """
 
 ADVANCE = """
-WITH before AS (SELECT observed_through FROM observation WHERE id = 1 FOR UPDATE),
+WITH before AS (
+    SELECT observed_through, blind_after_seconds FROM observation WHERE id = 1 FOR UPDATE
+),
 moved AS (
     UPDATE observation AS kept
        SET observed_through = $1,
@@ -288,9 +290,11 @@ moved AS (
                              THEN now() ELSE resumed_at END
       FROM before
      WHERE kept.id = 1 AND $1::timestamptz > coalesce(before.observed_through, '-infinity')
-    RETURNING before.observed_through AS began_at
+    RETURNING before.observed_through AS began_at, before.blind_after_seconds
 ),
-gap AS (SELECT began_at FROM moved WHERE began_at < now() - make_interval(secs => $3::float8)),
+gap AS (
+    SELECT began_at FROM moved WHERE began_at < now() - make_interval(secs => blind_after_seconds)
+),
 lengthened AS (
     UPDATE observation_gaps AS kept SET ended_at = now() FROM gap
      WHERE kept.ended_at >= gap.began_at AND kept.began_at <= now() RETURNING kept.ended_at
@@ -313,11 +317,7 @@ async def move_watermark(
 
 
 async def advance_observation(
-    connection: Connection,
-    through: datetime,
-    *,
-    standstill_seconds: float,
-    blind_after_seconds: float,
+    connection: Connection, through: datetime, *, standstill_seconds: float
 ) -> None:
     """Let `observed_through` follow the least of the watermarks, which was `through` before the
     broker was queried for drops.
@@ -328,7 +328,7 @@ async def advance_observation(
     A time of more than `blind_after_seconds` behind is kept as a gap. The gap grows while the
     watermark moves and is still so far behind.
     """
-    await connection.execute(ADVANCE, through, standstill_seconds, blind_after_seconds)
+    await connection.execute(ADVANCE, through, standstill_seconds)
 
 
 RESUME = """
