@@ -28,7 +28,7 @@ async def pages(stack: Stack) -> AsyncIterator[str]:
     # No processor runs by now, and what a blind api leaves out must not count as speed.
     settings = {"host": "127.0.0.1"}
     connection = await asyncpg.connect(stack.postgres.url)
-    await connection.execute("UPDATE thresholds SET blind_after_seconds = 86400")
+    await connection.execute("UPDATE observation SET blind_after_seconds = 86400")
     await connection.close()
     with (
         stack.role("api", port=ports[0], **settings),

@@ -50,7 +50,7 @@ async def cost(stack: Stack) -> str:
     await connection.execute(SERVERS, sweep.WORKERS, sweep.WORKERS * SERVERS_EACH, ENDED)
     await connection.execute("VACUUM FULL ANALYZE")
     await connection.execute(HEALTHY)
-    await connection.execute("UPDATE thresholds SET blind_after_seconds = 86400")
+    await connection.execute("UPDATE observation SET blind_after_seconds = 86400")
     await connection.close()
     port = free_port()
     found: dict[str, list[float]] = {"read": [], "kept": []}

@@ -352,7 +352,8 @@ class Settings(Topology, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=3_600,
-            description="Heartbeat interval of a worker that announced none, in seconds.",
+            description="processor: heartbeat interval of a worker that announced none, in"
+            " seconds. The leader's value counts for all, as of the other thresholds of silence.",
         ),
     ] = 10.0
     minimum_timeout_seconds: Annotated[
@@ -360,7 +361,8 @@ class Settings(Topology, frozen=True, kw_only=True):
         Meta(
             ge=0.5,
             le=86_400,
-            description="No worker is marked LOST after less silence than this, in seconds.",
+            description="processor: no worker is marked LOST after less silence than this, in"
+            " seconds.",
         ),
     ] = 15.0
     canary_interval_seconds: Annotated[
@@ -376,7 +378,8 @@ class Settings(Topology, frozen=True, kw_only=True):
         Meta(
             ge=0.5,
             le=3_600,
-            description="Monitoring is degraded when its watermark is older than this, in seconds.",
+            description="processor: monitoring is degraded when its watermark is older than this,"
+            " in seconds.",
         ),
     ] = 5.0
     blind_after_seconds: Annotated[
@@ -384,8 +387,8 @@ class Settings(Topology, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=86_400,
-            description="Monitoring is blind, and shows no verdicts, when its watermark is older"
-            " than this, in seconds.",
+            description="processor: monitoring is blind, and shows no verdicts, when its watermark"
+            " is older than this, in seconds.",
         ),
     ] = 30.0
     recovery_grace_seconds: Annotated[
@@ -393,8 +396,8 @@ class Settings(Topology, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=86_400,
-            description="After an outage of our own, no worker is marked LOST until monitoring has"
-            " been back for at least this long, in seconds.",
+            description="processor: after an outage of our own, no worker is marked LOST until"
+            " monitoring has been back for at least this long, in seconds.",
         ),
     ] = 30.0
     sweep_interval_seconds: Annotated[

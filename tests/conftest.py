@@ -221,7 +221,7 @@ def thresholds_of(settings: dict[str, Any]) -> dict[str, Any]:
 async def write_thresholds(dsn: str, thresholds: dict[str, Any]) -> None:
     """As a leader does, where a test has none."""
     values = ", ".join(f"{name} = {value}" for name, value in thresholds.items())
-    await run_sql(dsn, f"UPDATE thresholds SET {values}")
+    await run_sql(dsn, f"UPDATE observation SET {values}")
 
 
 def role_environment(**settings: object) -> dict[str, str]:

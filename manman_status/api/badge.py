@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Colour(StrEnum):
-    """White on each of them has a contrast of 4.5 and more."""
+    """Colours on which white has a contrast of at least 4.5."""
 
     GREEN = "#1a7f37"
     AMBER = "#8a6100"
@@ -51,7 +51,7 @@ MARGIN = 6
 
 
 def badge_answer(label: str, value: str, colour: Colour, *, lag_seconds: float | None) -> Answer:
-    """Both are words of ours: nothing in them needs escaping."""
+    """Draw a badge. Label and value need no escaping: both are words of this program."""
     label_length, value_length = _length(label), _length(value)
     label_width, value_width = label_length + 2 * MARGIN, value_length + 2 * MARGIN
     body = SVG.format(
@@ -76,7 +76,7 @@ def badge_answer(label: str, value: str, colour: Colour, *, lag_seconds: float |
 
 
 def shown_uptime(figures: Figures) -> tuple[str, Colour]:
-    """Rounded down: no badge says 100 % of what was ever lost."""
+    """Round the uptime down: no badge says 100 % of what was ever lost."""
     fraction = figures.fraction_active
     if fraction is None:
         return UNKNOWN_UPTIME, Colour.GREY
@@ -91,5 +91,5 @@ def shown_uptime(figures: Figures) -> tuple[str, Colour]:
 
 
 def _length(text: str) -> int:
-    """In pixels, of Verdana at 11 pixels and near enough."""
+    """Estimate the width in pixels, of Verdana at 11 pixels."""
     return sum(4 if char in NARROW else 11 if char in WIDE else 7 for char in text)

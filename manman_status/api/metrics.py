@@ -1,8 +1,8 @@
-"""What Prometheus reads: Litestar's own numbers about requests, the fleet, and the processors,
-which have no port.
+"""Metrics for Prometheus: Litestar's own of requests, those of the fleet, and those of the
+processors, which have no port.
 
-Every label is of a closed set: names of ours, queues, channels, the largest groups, and the hosts
-of processors. Each worker by itself is there only where that was asked for.
+Every label is of a closed set: names of this program, queues, channels, the largest groups, and the
+hosts of processors. Series of each worker are there only where settings want them.
 """
 
 from __future__ import annotations
@@ -56,19 +56,20 @@ http_metrics = PrometheusConfig(
 
 
 class Metrics:
-    """One of an application. `keep_seconds` as for answers: 0 reads the database each time."""
+    """The metrics of an application. `keep_seconds` as for answers: 0 reads the database each
+    time."""
 
     def __init__(self, database: Database, *, worker_series: bool, keep_seconds: float) -> None:
 
-        def reading(ask: Ask[T], key: str, *, times: int) -> Reading[T]:
-            return Reading(database, ask, key=key, times=times, at_least_seconds=keep_seconds)
+        def reading(query: Ask[T], key: str, *, times: int) -> Reading[T]:
+            return Reading(database, query, key=key, times=times, at_least_seconds=keep_seconds)
 
         self._measured = reading(read_measured, "measured", times=20)
         self._worker_series = worker_series
         self._workers = reading(worker_series_text, "worker_series", times=20)
 
     async def text(self) -> bytes:
-        """Without its database it says so, and leaves out what it does not know."""
+        """Return all metrics; without a database, `database_up 0` and those that need none."""
         families: list[Metric] = []
         workers = b""
         try:
@@ -100,7 +101,7 @@ def families_text(families: Iterable[Metric]) -> bytes:
 
 
 def requests_text() -> bytes:
-    """Requests of all processes when there are several, which then share a folder, else of this
+    """Return the numbers of requests: of all processes where several share a folder, else of this
     one."""
     requests = REGISTRY
     if os.environ.get(MULTIPROCESS_FOLDER):
@@ -218,13 +219,14 @@ WORKER_HEALTH = "manman_status_worker_health"
 
 
 async def worker_series_text(connection: Connection) -> bytes:
-    """In a thread: of 100,000 workers it takes a while, in which others are to be served."""
+    """Write the series in a thread: for 100,000 workers it takes a while, and others are served
+    meanwhile."""
     return await asyncio.to_thread(_worker_text, await read_worker_signs(connection))
 
 
 def _worker_text(signs: WorkerSigns) -> bytes:
-    """Written by hand, in a tenth of the time that prometheus_client takes. Ids and healths need no
-    escaping."""
+    """Write the series by hand, in a tenth of the time that prometheus_client takes. Ids and
+    healths need no escaping."""
     lines = [
         (
             f"# HELP {WORKER_HEARTBEAT_AGE} Time since the last heartbeat of a worker that has not"

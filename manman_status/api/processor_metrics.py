@@ -1,4 +1,4 @@
-"""What the processors count, from their rows: they have no port that could be asked.
+"""Metrics of the processors, from their rows: they have no port to scrape.
 
 Their counters begin at 0 with each start and vanish with their row, as those of a process that is
 scraped: `rate` knows that. The number of all transitions ever is the fleet's, and never goes back.
@@ -23,7 +23,7 @@ PREFIX = "manman_status_processor"
 
 
 def processor_families(processors: Sequence[Processor]) -> Iterator[Metric]:
-    """`processors` are those that reported lately."""
+    """Yield the metrics of the processors that reported lately."""
     yield GaugeMetricFamily(
         "manman_status_processors", "Processors that report.", value=len(processors)
     )
@@ -46,8 +46,8 @@ def processor_families(processors: Sequence[Processor]) -> Iterator[Metric]:
 
 
 def _names(processors: Sequence[Processor]) -> list[str]:
-    """The host, which a restart leaves as it is; of those that share one, the id, which is another
-    at each start.
+    """Name the processors by host, which a restart leaves as it is; those that share one by id,
+    which differs at each start.
 
     Where a name goes over to another processor, that one began since the name was last seen: `rate`
     may take its count for a jump, but it is no more than what it has done meanwhile.
@@ -139,9 +139,9 @@ def _histogram(name: str, meaning: str, of_each: Sequence[tuple[str, Histogram |
 
 
 def _shared(processors: Sequence[Processor]) -> Iterator[Metric]:
-    """What any of them can tell of the broker, and the leader of its work. The last is believed,
-    which is the leader: of what they counted at different moments now one and now another would be
-    the newest."""
+    """Yield what every processor knows of the broker, and the leader of its work. The last of them
+    counts, which is the leader: of numbers taken at different moments the newest would be now this
+    one's and now that one's."""
     queues = GaugeMetricFamily(
         "manman_status_queue_messages", "Messages that wait in a queue.", labels=["queue"]
     )

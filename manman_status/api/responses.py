@@ -18,6 +18,7 @@ from manman_status.api.cursors import write_cursor
 from manman_status.domain.alerts.alert import AlertState
 from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Health, Reason, StatusType
 from manman_status.store.health import Doubt
 from manman_status.store.observation import QueueState
@@ -253,7 +254,7 @@ class FleetGuard(msgspec.Struct):
     """A group of which so much fell silent at once that its workers are held, not given up."""
 
     group: Annotated[str, Meta(description="The label `group`; empty for the workers without one.")]
-    opened_at: datetime
+    holding_since: datetime
     held: Annotated[int, Meta(description="Overdue workers of the group that are not given up.")]
     group_size: int
     releasing_since: Annotated[
@@ -318,6 +319,10 @@ class ObservationQuality(msgspec.Struct):
         ),
     ]
     guards_total: Annotated[int, Meta(description="How many groups are held.")]
+    thresholds: Annotated[
+        Thresholds,
+        Meta(description="When silence counts, in seconds: the leading processor's settings."),
+    ]
 
 
 class AlertNumbers(msgspec.Struct):
@@ -546,6 +551,7 @@ def system_answer(fleet: Fleet) -> Answer:
             processors=msgspec.convert(fleet.processors, list[Processor]),
             guard=msgspec.convert(fleet.guards, list[FleetGuard]) or None,
             guards_total=fleet.guards_total,
+            thresholds=fleet.thresholds,
         ),
     )
     seen = system.observation

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import httpx
+import msgspec
 
+from manman_status.domain.liveness import Thresholds
 from manman_status.errors import CommandFailed
 from manman_status.settings import Settings, redacted, variable
 
@@ -117,6 +119,15 @@ class Client:
             cursor = page["next_cursor"]
             if cursor is None:
                 return
+
+
+def thresholds_of(settings: Settings) -> Thresholds:
+    """The thresholds that count, from the api; those of the settings where none answers."""
+    try:
+        observation = Client(settings).get("/status/system")["observation"]
+        return msgspec.convert(observation["thresholds"], Thresholds)
+    except (CommandFailed, KeyError, msgspec.ValidationError):
+        return settings.sweep_rules.thresholds
 
 
 def _given(query: Query | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is wrong, and what to do about it."""
+"""Checks of database, broker and channels, each with a remedy."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection as DatabaseConnection
     from manman_status.store.pool import Pool
 
+RUNNING_SECONDS = 15.0
+"""The age of the last report of a processor that runs, at most."""
 NOT_THERE = "is not there: the processor declares it when it starts"
 
 
@@ -192,12 +194,31 @@ async def examine_schema(
         database,
         well("schema", "as this program needs it"),
         privileges,
+        *await examine_thresholds(connection),
         *await examine_outbox(connection, missing),
     ]
 
 
+async def examine_thresholds(connection: DatabaseConnection) -> list[Finding]:
+    """Find processors whose settings are not the thresholds that count."""
+    from manman_status.store.thresholds import disagreeing_processors
+
+    processors = await disagreeing_processors(connection, within_seconds=RUNNING_SECONDS)
+    if not processors:
+        return []
+    return [
+        wrong(
+            "thresholds",
+            f"processors {', '.join(processors)} have other settings than the leader, whose count:"
+            f" give all processors the same {variable('minimum_timeout_seconds')},"
+            f" {variable('default_interval_seconds')}, {variable('recovery_grace_seconds')},"
+            f" {variable('degraded_after_seconds')} and {variable('blind_after_seconds')}",
+        )
+    ]
+
+
 async def examine_counts(pool: Pool, patience: float) -> list[Finding]:
-    """Whether the numbers that are kept of the fleet are those of its rows."""
+    """Compare the numbers that are kept of the fleet with its rows."""
     from asyncpg import QueryCanceledError
 
     from manman_status.store.counting import compare_counts
@@ -223,7 +244,7 @@ async def examine_counts(pool: Pool, patience: float) -> list[Finding]:
 
 
 async def examine_outbox(connection: DatabaseConnection, missing: list[str]) -> list[Finding]:
-    """Dead letters that wait in the database, for as long as the broker does not take them."""
+    """Find dead letters that wait in the database while the broker does not take them."""
     from manman_status.store.dead_letters import read_outbox
 
     if any("dead_letter_outbox" in privilege for privilege in missing):
@@ -282,8 +303,8 @@ async def examine_broker(settings: Settings) -> list[Finding]:
 
 
 async def examine_rights(connection: Connection, settings: Settings) -> list[Finding]:
-    """What this user of the broker may do. What it may not is a problem only where a processor has
-    to."""
+    """List the rights of this user of the broker. A missing one is a problem only for a
+    processor."""
     topology: Topology = settings
     user = URL(settings.broker_url).user or "guest"
     reports = (
@@ -312,7 +333,7 @@ async def examine_rights(connection: Connection, settings: Settings) -> list[Fin
 
 
 def examine_channels(settings: Settings) -> list[Finding]:
-    """Nothing is sent."""
+    """Check the channels without sending anything."""
     if not settings.notify_urls and not settings.notify_routes_file:
         return []
     from manman_status.processor.channels import open_channels
@@ -333,10 +354,11 @@ def broker_version(connection: Connection) -> str:
 
 
 async def examine_publishing(connection: Connection, settings: Settings) -> list[Finding]:
-    """Whether RabbitMQ takes what is published, and if so what this user may do.
+    """Check that RabbitMQ takes messages, and if so what this user may do.
 
-    By two messages that no queue takes: RabbitMQ says that it holds back publishers only to one who
-    publishes, and it may take his first message before."""
+    Publishes two messages that no queue takes: RabbitMQ says that it holds back publishers only to
+    a connection that publishes, and it may take that one's first message before.
+    """
     try:
         async with open_publisher(connection, exchange=settings.inbound_exchange) as publisher:
             for _ in range(2):
@@ -372,7 +394,7 @@ async def examine_exchange(connection: Connection, name: str) -> Finding:
 async def examine_leftovers(
     connection: Connection, topology: Topology, partitions: int
 ) -> list[Finding]:
-    """Queues of the version before, and of partitions that there were."""
+    """Find queues of the version before, and of former partitions."""
     findings = []
     further = (f"{topology.heartbeat_queue}.{number}" for number in count(partitions))
     for name in chain((topology.heartbeat_queue, topology.lifecycle_queue), further):
@@ -396,9 +418,9 @@ async def examine_leftovers(
 
 
 async def examine_plugin(settings: Settings) -> list[Finding]:
-    """Whether heartbeats can be spread: by asking for an exchange that is there, as if it were of
-    the plugin's type. On a connection of its own, since RabbitMQ before version 4 closes that when
-    it does not know the type."""
+    """Check that heartbeats can be spread: declare an exchange that exists with the plugin's type.
+    On a connection of its own, since RabbitMQ before version 4 closes the connection if it does not
+    know the type."""
     try:
         async with connected(settings) as connection, connection.channel() as channel:
             await channel.declare_exchange("amq.topic", "x-consistent-hash", durable=True)
@@ -409,7 +431,7 @@ async def examine_plugin(settings: Settings) -> list[Finding]:
 
 
 async def look_at_queue(connection: Connection, name: str) -> Queue.DeclareOk | None:
-    """None when it is not there. Raises ChannelClosed."""
+    """Declare the queue passively. Returns None if it does not exist; raises ChannelClosed."""
 
     async def look() -> Queue.DeclareOk:
         async with connection.channel() as channel:

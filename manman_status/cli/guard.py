@@ -1,5 +1,4 @@
-"""The guard by command: which groups it holds, and a person's word that their silent workers are to
-be given up."""
+"""Commands for the guard: list the groups on hold, and release one."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ def list_groups(*, as_json: AsJson = False, url: Url = None) -> None:
         (
             (
                 guard["group"] or "(without a group)",
-                since(guard["opened_at"]),
+                since(guard["holding_since"]),
                 guard["held"],
                 guard["group_size"],
                 since(guard["releasing_since"]),

@@ -1,8 +1,8 @@
-"""What the user of the broker may do there, tried in ways that change nothing.
+"""Rights of the broker's user, tried in ways that change nothing.
 
 RabbitMQ checks a right before anything else: for a message within a transaction that is rolled
 back, for a declaration of what is there already, for the removal of a binding that was never there.
-Reading is the exception: only who takes messages sees whether he may.
+Reading is the exception: only a consumer sees whether it may read.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 Attempt: TypeAlias = Callable[["AbstractChannel"], Awaitable[None]]
 
 ANY_WORKER = 2**63 - 1
-"""Stands for workers that nobody granted by name."""
+"""An id for workers that were not granted by name."""
 
 
 async def may(connection: AbstractConnection, attempt: Attempt) -> bool | None:
-    """None where it cannot be seen, since what is needed for the attempt is not there."""
+    """Return whether the attempt is allowed; None if it cannot be tried, since what it needs does
+    not exist."""
     channel = await connection.channel(publisher_confirms=False)  # each error closes one
     try:
         await attempt(channel)
@@ -95,8 +96,8 @@ async def allowed_control_keys(connection: AbstractConnection, topology: Topolog
 
 
 async def missing_for_processor(connection: AbstractConnection, topology: Topology) -> list[str]:
-    """What a processor must do and this user may not, as "declare the queue X", as far as it can be
-    seen."""
+    """List what a processor must do and this user may not, as "declare the queue X", as far as it
+    can be seen."""
     heartbeats = topology.queues(1)[0]
     queues = (heartbeats, topology.lifecycle, topology.dropped_queue, topology.dead_letter_queue)
     exchanges = (

@@ -78,9 +78,7 @@ def simulate(
         How long: 90s, 5m, 1h.
     verify
         Hold what the api says against what is true, and exit 1 when anything is wrong. With the
-        api's URL, else that of MANMAN_STATUS_URL. The processor's
-        MANMAN_STATUS_MINIMUM_TIMEOUT_SECONDS and …_RECOVERY_GRACE_SECONDS must be set here too,
-        where they are no defaults.
+        api's URL, else that of MANMAN_STATUS_URL, which also says the thresholds.
     """
     url = verify if isinstance(verify, str) else None
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url, url=url)

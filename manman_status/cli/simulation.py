@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from manman_status.cancellation import cancel
 from manman_status.cli.broker import connected
+from manman_status.cli.client import thresholds_of
 from manman_status.cli.verdict import print_verdict
-from manman_status.domain.liveness import timeout_seconds
 from manman_status.errors import CommandFailed
 from manman_status.lab.simulator.delivery import Delivery
 from manman_status.lab.simulator.fleet import GROUPS, INSTANCES_OF_A_WORKER, Fleet
@@ -51,13 +51,12 @@ async def live_verified(
     fleet: Fleet, delivery: Delivery, settings: Settings, *, seconds: float
 ) -> None:
     """Run the fleet beside a watcher of the api. Raises CommandFailed when the api was wrong."""
-    timeout = timeout_seconds(
-        fleet.plan.interval_seconds, minimum_seconds=settings.minimum_timeout_seconds
-    )
+    thresholds = await asyncio.to_thread(thresholds_of, settings)
+    timeout = thresholds.timeout(fleet.plan.interval_seconds)
     truth = Truth(
         ((worker.worker_id, worker.group) for worker in fleet.workers), timeout_seconds=timeout
     )
-    observation = Observation(grace_seconds=max(timeout, settings.recovery_grace_seconds))
+    observation = Observation(grace_seconds=max(timeout, thresholds.recovery_grace_seconds))
     judge = Judge(truth, observation, timeout_seconds=timeout)
     run = FleetRun(
         fleet, delivery, truth=truth, connect=lambda: _lanes(settings), complain=_complain

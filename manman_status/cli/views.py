@@ -186,7 +186,7 @@ def guard_line(guard: dict[str, Any]) -> str:
     group = printable(guard["group"]) or "without a group"
     return (
         f"guard: {guard['held']} of {guard['group_size']} workers {group} held since"
-        f" {since(guard['opened_at'])}"
+        f" {since(guard['holding_since'])}"
     )
 
 

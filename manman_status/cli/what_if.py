@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
+from manman_status.cli.client import thresholds_of
 from manman_status.cli.tables import numbered, percentile, print_table
 from manman_status.cli.views import AsJson
 from manman_status.domain.liveness import LOST_AFTER_INTERVALS
@@ -43,7 +44,10 @@ def what_if(
     guard: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     as_json: AsJson = False,
 ) -> None:
-    """Say what other thresholds would have concluded from a recording. Asks no server.
+    """Say what other thresholds would have concluded from a recording.
+
+    Rules that are not tried are those of the api at MANMAN_STATUS_URL. Where none answers they are
+    those of the settings.
 
     A LOST is true when the worker was never heard again, or only in a new life, and false when it
     was alive: the same life was heard again. It is undecided when the recording ends before one
@@ -60,19 +64,18 @@ def what_if(
         MANMAN_STATUS_GUARD_PERCENT to try, as 30%; may be repeated. 100% never holds.
     """
     settings = load_settings()
+    thresholds = thresholds_of(settings)
     timeouts = [limit.total_seconds() for limit in timeout] or sorted(
-        {*TIMEOUTS, settings.minimum_timeout_seconds}
+        {*TIMEOUTS, thresholds.minimum_timeout_seconds}
     )
     percents = [_percent(text) for text in guard] or [settings.guard_percent]
-    recorded = read(file, default_interval=settings.default_interval_seconds)
+    recorded = read(file, default_interval=thresholds.default_interval_seconds)
     tried = []
     for seconds in timeouts:
         for percent in percents:
             rules = msgspec.structs.replace(
                 settings.sweep_rules,
-                thresholds=msgspec.structs.replace(
-                    settings.sweep_rules.thresholds, minimum_timeout_seconds=seconds
-                ),
+                thresholds=msgspec.structs.replace(thresholds, minimum_timeout_seconds=seconds),
                 guard=msgspec.structs.replace(settings.sweep_rules.guard, percent=percent),
             )
             standstill = msgspec.structs.replace(

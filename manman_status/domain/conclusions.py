@@ -1,5 +1,5 @@
-"""What the processor concludes from silence. Its opinions, each with its evidence: any newer report
-lifts them."""
+"""The processor's conclusions from silence. Each has its evidence, and any newer report lifts
+it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
 
 
 def lose_worker(rows: Rows, worker: Worker, at: datetime, evidence: Evidence) -> None:
-    """LOST, and its active instances with it: they must be in `rows`."""
+    """Mark a worker LOST, and its active instances with it: they must be in `rows`."""
     for instance_id in sorted(rows.instances_of.get(worker.worker_id, ())):
         instance = rows.instances[instance_id]
         if instance.worker_id == worker.worker_id and instance.status in ACTIVE:
@@ -42,7 +42,7 @@ def lose_instance(rows: Rows, instance: ServerInstance, at: datetime, evidence: 
 
 
 def crash_missing(rows: Rows, instance: ServerInstance, at: datetime, evidence: Evidence) -> None:
-    """CRASHED: its worker's inventories have not listed it for one timeout."""
+    """Mark an instance CRASHED: its worker's inventories have not listed it for one timeout."""
     worker = rows.workers[instance.worker_id or 0]
     superseded = 0 < instance.claim_incarnation < worker.inventory_incarnation
     reason = Reason.SUPERSEDED if superseded else Reason.MISSING_FROM_INVENTORY

@@ -1,4 +1,4 @@
-"""What the numbers of a fleet say about it as a whole."""
+"""The state of a fleet as a whole, from its numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ObservationState(StrEnum):
 def overall_status(
     state: ObservationState, *, healthy: int, late: int, unhealthy: int, unknown: int
 ) -> OverallStatus:
-    """`down` when nobody beats, `degraded` when some do not beat in time. Ended workers do not
-    count, and those of which nothing is known neither help nor harm. Who is blind cannot tell, not
-    even that the fleet is empty."""
+    """Judge the fleet: `down` when no worker sends heartbeats, `degraded` when some do not send
+    them in time. Ended workers do not count, and unknown ones neither help nor harm. While
+    monitoring is blind nothing is known, not even that the fleet is empty."""
     if state is ObservationState.BLIND:
         return OverallStatus.UNKNOWN
     if healthy + late + unhealthy == 0:

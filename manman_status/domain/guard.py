@@ -1,7 +1,12 @@
-"""The guard on the cascade: when much of a group falls silent at once, the observer is suspected
-first.
+"""The guard against false cascades: when much of a group goes silent at once, monitoring is
+suspected first, and its workers are put on hold instead of being marked LOST.
 
-Times are observed time, so that holding lasts only while the watermark moves.
+A guard holds or does not hold. It begins when too many workers of a group are gone within one
+timeout, and it ends in one of three ways: nobody of the group is overdue any more, a person
+releases it, or `hold_seconds` of silence were observed; then the longest silent are marked LOST,
+a share of the group in each sweep. The invariant: while a guard holds, no worker of its group is
+marked LOST. It holds because times are observed time. A hold cannot run out while monitoring is
+down, for then the watermark, and with it `observed`, stands still.
 """
 
 from __future__ import annotations
@@ -14,10 +19,10 @@ import msgspec
 
 
 class GuardRules(msgspec.Struct, frozen=True):
-    """It holds when at least `minimum_workers` and more than `percent` of a group would be lost
-    within one timeout: that is, were lost, are overdue, or will be unless they beat again. Workers
-    that drain do not count, silent or not: theirs was announced, and says nothing against the
-    observer."""
+    """The guard begins to hold when at least `minimum_workers` and more than `percent` of a group
+    would be lost within one timeout: they were marked LOST, are overdue, or will be unless they
+    send a heartbeat. Draining workers do not count: their silence was announced, and says nothing
+    against monitoring."""
 
     minimum_workers: int
     percent: float
@@ -26,14 +31,10 @@ class GuardRules(msgspec.Struct, frozen=True):
 
 
 class GuardState(msgspec.Struct, frozen=True):
-    """A group that is held. Unless a person releases it, silence beyond `hold_seconds` does, little
-    by little.
+    """A group on hold. It stays on hold however few of its workers are left: those that return do
+    so one after another, and the last are no more dead for it."""
 
-    However few are left meanwhile: workers that return do so one after another, and the last are no
-    more dead for it.
-    """
-
-    opened_at: datetime
+    holding_since: datetime
     held: int
     group_size: int
     releasing_since: datetime | None = None
@@ -41,8 +42,8 @@ class GuardState(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """How many of the overdue to lose now, longest silence first, and the guard afterwards: None
-    when it is open."""
+    """The number of overdue workers to mark LOST now, longest silent first, and the guard
+    afterwards: None when it does not hold."""
 
     lose: int
     guard: GuardState | None
@@ -59,13 +60,13 @@ def judge(
     observed: datetime,
     rules: GuardRules,
 ) -> Verdict:
-    """One group at one sweep. `alive` counts its watched active workers, among them the overdue and
-    the `late`, which have missed a beat only; `lost_recently` those lost to silence within one
-    timeout that were not held before. Of those that drain there are only the overdue, `draining` of
-    them: while others are held, they are held with them.
+    """Judge one group in one sweep. `alive` counts its watched active workers, among them the
+    overdue and the `late`, which have only missed a heartbeat. `lost_recently` counts the workers
+    marked LOST for silence within one timeout that were not on hold before. `draining` of the
+    overdue carry the label `drain`: they are on hold only together with others.
 
-    Workers that fall silent at once become overdue one after another, as they beat. The late tell
-    it at the first.
+    Workers that go silent together become overdue one after another, each by its own last
+    heartbeat. The late ones show it at the first.
     """
     if overdue == draining:
         return Verdict(overdue, None)
@@ -80,12 +81,12 @@ def judge(
         )
     if guard.released_by_hand_at is not None:
         return Verdict(overdue, None)
-    # Workers that join meanwhile must not make the release slower: those who went silent first
+    # Workers that join meanwhile must not make the release slower: those that went silent first
     # could wait for ever.
     held = msgspec.structs.replace(
         guard, held=overdue, group_size=max(guard.group_size, size + draining)
     )
-    if observed < guard.opened_at + timedelta(seconds=rules.hold_seconds):
+    if observed < guard.holding_since + timedelta(seconds=rules.hold_seconds):
         return Verdict(0, held)
     lose = min(overdue, math.ceil(rules.release_percent / 100 * held.group_size))
     releasing = msgspec.structs.replace(
@@ -95,10 +96,9 @@ def judge(
 
 
 class Group(msgspec.Struct):
-    """Numbers of workers. `overdue` counts all that are overdue, `draining` those among them that
-    drain. Without the ones that drain: `alive` are watched and active, `silent` of these have
-    missed a heartbeat, overdue or not, and `lost_recently` were marked LOST for silence within one
-    timeout and were not on hold before."""
+    """The numbers of a group's workers: `overdue`, and `draining` of these. Without draining
+    workers: `alive` are watched and active, `silent` of these have missed a heartbeat, overdue or
+    not, and `lost_recently` were marked LOST for silence within one timeout without a hold."""
 
     alive: int = 0
     silent: int = 0
@@ -114,7 +114,7 @@ def judge_groups(
     observed: datetime,
     rules: GuardRules,
 ) -> dict[str, Verdict]:
-    """The verdict on each group that has overdue workers or a guard, by name."""
+    """Judge each group that has overdue workers or a guard, by name."""
     names = sorted({*guards, *(name for name, group in groups.items() if group.overdue)})
     return {
         name: _judge_group(groups.get(name, Group()), guards.get(name), observed, rules)

@@ -1,12 +1,12 @@
-"""When silence counts. Pure arithmetic; every time is an argument.
+"""The arithmetic of silence. It is pure: every time is an argument.
 
-A worker is late once 1.5 of its intervals have passed without a heartbeat, and overdue after 3, or
-after the minimum timeout if that is longer. Both are counted in observed time, so an outage of
-monitoring is nobody's silence.
+A worker is late once 1.5 of its intervals have passed without a heartbeat. It is overdue after 3,
+or after the minimum timeout if that is longer. Both are counted in observed time, so an outage of
+monitoring is never a worker's silence.
 
 The service itself decides by the same rules in SQL (the views `worker_health` and
-`observation_now`); a test holds the two together. This module serves what has no database:
-`what-if`, the merge of rival lives, the model of the tests.
+`observation_now`); a test holds the two together. This module serves what has no database: `what-
+if`, the merge of rival lives, the model of the tests.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def timeout_seconds(interval_seconds: float, *, minimum_seconds: float) -> float
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
-    """The row of the table `thresholds`, by which everybody reads; the leader writes it.
+    """The thresholds by which everybody reads; the leader writes them to the database.
 
-    Seconds as in the settings of the same names, and multiples of a worker's interval.
+    Seconds, as in the settings of the same names.
     """
 
     default_interval_seconds: float = 10.0
@@ -35,8 +35,6 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     recovery_grace_seconds: float = 30.0
     degraded_after_seconds: float = 5.0
     blind_after_seconds: float = 30.0
-    late_after_intervals: float = LATE_AFTER_INTERVALS
-    lost_after_intervals: float = LOST_AFTER_INTERVALS
 
     def interval(self, announced: float | None) -> float:
         """The interval of a worker that announced this one, or none."""
@@ -44,13 +42,13 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
 
     def timeout(self, announced: float | None) -> float:
         """Seconds of observed silence after which a worker is overdue."""
-        return max(
-            self.lost_after_intervals * self.interval(announced), self.minimum_timeout_seconds
+        return timeout_seconds(
+            self.interval(announced), minimum_seconds=self.minimum_timeout_seconds
         )
 
     def late_after(self, announced: float | None) -> float:
         """Seconds of observed silence after which a worker is late."""
-        return self.late_after_intervals * self.interval(announced)
+        return LATE_AFTER_INTERVALS * self.interval(announced)
 
 
 def differing(before: Thresholds, after: Thresholds) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a status is, and why one stands."""
+"""The statuses of workers and server instances, and the reasons why one stands."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Self
 
 
 class Carried(StrEnum):
-    """Text that a newer version may have written. What this one does not know is carried as it is,
-    as a value of its own that is none of the members."""
+    """Text that a newer version may have written. A value that this version does not know is
+    carried as it is, as one that is none of the members."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -52,13 +52,13 @@ class Health(StrEnum):
 
 
 class Reason(Carried):
-    """Why a status stands. `REPORTED` to `EXIT_CODE` were said by a worker, the next four are the
-    processor's own conclusions, `RECOVERED` took one of those back, `NEVER_BEAT` says why nothing
-    is known.
+    """The reason why a status stands. `REPORTED` to `EXIT_CODE` were reported by a worker, the next
+    four are the processor's own conclusions, `RECOVERED` took one of those back, and `NEVER_BEAT`
+    says why nothing is known.
 
     `CLOCK_WENT_BACK`: a life with a lower incarnation, or the same one from its start, took the row
-    over. `FORGOTTEN` and `UNREPORTED` are only in transitions, since they delete the row: a person
-    asked for it, or nothing was received for the whole retention.
+    over. `FORGOTTEN` and `UNREPORTED` are only in transitions, since they delete the row: an
+    operator forgot it, or nothing was received for the whole retention.
     """
 
     REPORTED = "reported"
@@ -80,7 +80,7 @@ INFERRED = frozenset(
 )
 
 CONCLUDED = INFERRED | {Reason.CLOCK_WENT_BACK, Reason.FORGOTTEN, Reason.UNREPORTED}
-"""Reasons of the processor's own."""
+"""Reasons that the processor itself concludes."""
 
 _STATUSES: Mapping[str, StatusType] = MappingProxyType(
     {status.value: status for status in StatusType}
@@ -89,10 +89,10 @@ _REASONS: Mapping[str, Reason] = MappingProxyType({reason.value: reason for reas
 
 
 def status_of(stored: str) -> StatusType:
-    """As `StatusType(stored)`, for hot paths."""
+    """Return `StatusType(stored)`; faster, for hot paths."""
     return _STATUSES.get(stored) or StatusType(stored)
 
 
 def reason_of(stored: str) -> Reason:
-    """As `Reason(stored)`, for hot paths."""
+    """Return `Reason(stored)`; faster, for hot paths."""
     return _REASONS.get(stored) or Reason(stored)

@@ -19,7 +19,8 @@ from manman_status.domain.status import ACTIVE, Reason, StatusType
 
 
 class SweepRules(msgspec.Struct, frozen=True):
-    """When a worker is overdue, and when the guard holds it all the same."""
+    """The rules of the sweep: when a worker is overdue, and when the guard holds it all the
+    same."""
 
     thresholds: Thresholds
     guard: GuardRules
@@ -80,7 +81,7 @@ def sweep_workers(
             "deadline": deadline(worker, rules),
         }
         if (guard := guards.get(group_of(worker))) is not None:
-            evidence["held_since"] = guard.opened_at
+            evidence["held_since"] = guard.holding_since
         lose_worker(rows, worker, at, {**evidence, "observed_through": observed})
     return {name: verdict.guard for name, verdict in verdicts.items() if verdict.guard is not None}
 

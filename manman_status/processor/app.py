@@ -20,6 +20,7 @@ import uvloop
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel, within
 from manman_status.clock import DatabaseClock
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.rows import Patience
 from manman_status.errors import ManManStatusError, SchemaBehind
 from manman_status.leadership import Leadership, LeaderTask
@@ -60,6 +61,7 @@ from manman_status.store.faults import plain
 from manman_status.store.observation import QueueMark
 from manman_status.store.partitions import prepare_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
+from manman_status.store.thresholds import write_thresholds
 from manman_status.wire.topology import MOST_PARTITIONS, Topology
 
 if TYPE_CHECKING:
@@ -148,7 +150,10 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
             timeout_seconds=max(settings.database_timeout_seconds, 10.0),
         )
         await stack.enter_async_context(opened(pool, close_within_seconds=0.5))
-        if await unless_stopped(_prepare_database(pool), stopping) is None:
+        if (
+            await unless_stopped(_prepare_database(pool, settings.sweep_rules.thresholds), stopping)
+            is None
+        ):
             return
         processor = Processor(settings, pool, processor_id, channels, statistics, tracing)
         stack.push_async_callback(processor.leave)
@@ -241,7 +246,6 @@ class Processor:
             version=version("manman-status"),
             interval_seconds=settings.canary_interval_seconds,
             standstill_seconds=settings.standstill_seconds,
-            blind_after_seconds=settings.blind_after_seconds,
         )
 
     def _make_tellers(self, channels: Sequence[Channel], publish: StatusPublisher) -> list[Teller]:
@@ -430,7 +434,7 @@ class BrokerQueues:
         return await delete_left(self._reading.some_connection(), queue)
 
 
-async def _prepare_database(pool: Pool) -> bool:
+async def _prepare_database(pool: Pool, thresholds: Thresholds) -> bool:
     """Wait for the database, refuse an old schema, and have today's and tomorrow's partitions
     ready."""
     backoff = Backoff()
@@ -440,6 +444,7 @@ async def _prepare_database(pool: Pool) -> bool:
                 await require_schema(connection)
                 server = await require_writes(connection)
                 await prepare_partitions(connection)
+                await write_thresholds(connection, thresholds, only_first=True)
         except SchemaBehind:
             raise
         except DATABASE_ERRORS as error:

@@ -124,7 +124,6 @@ class Observer:
         version: str,
         interval_seconds: float,
         standstill_seconds: float,
-        blind_after_seconds: float,
     ) -> None:
         self._pool = pool
         self._broker = broker
@@ -137,7 +136,6 @@ class Observer:
         self._version = version
         self._interval_seconds = interval_seconds
         self._standstill_seconds = standstill_seconds
-        self._blind_after_seconds = blind_after_seconds
         self._proven_at = float("-inf")
         self._unproven_since: float | None = None
         self._missing_told: list[str] = []
@@ -318,10 +316,7 @@ class Observer:
                 through = seen and seen.clock_steps == steps and least_watermark(seen.marks)
                 if through:
                     await advance_observation(
-                        connection,
-                        through,
-                        standstill_seconds=self._standstill_seconds,
-                        blind_after_seconds=self._blind_after_seconds,
+                        connection, through, standstill_seconds=self._standstill_seconds
                     )
                 if was_cut_off or dropped:
                     await resume_observation(connection, because_dropped=dropped)

@@ -40,6 +40,8 @@ class Histogram:
 
 
 class Statistics:
+    """`thresholds` are the processor's settings, so that two that differ are found."""
+
     def __init__(self, thresholds: Thresholds | None = None) -> None:
         self._thresholds = thresholds
         # What can come is there from the start: a rate is seen only where there was a number
@@ -146,5 +148,9 @@ class Statistics:
             "broker_problems": self.broker_problems,
             "sweep_ms": self.sweep_ms,
             "relay_backlog": self.relay_backlog,
-            "thresholds": self._thresholds and msgspec.to_builtins(self._thresholds),
+            **(
+                {}
+                if self._thresholds is None
+                else {"thresholds": msgspec.to_builtins(self._thresholds)}
+            ),
         }

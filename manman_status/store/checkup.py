@@ -1,4 +1,4 @@
-"""What a look at the database tells about it, before anything relies on it."""
+"""Checks of the database, before anything relies on it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ READ_BY_THE_API = (
     "unwatched_workers",
     "late_workers",
     "sweeps",
-    "thresholds",
     "observation_now",
     "worker_health",
     "uptime_days",
@@ -63,7 +62,6 @@ WRITTEN_BY_THE_PROCESSOR = {
     "fleet_count_changes": ("UPDATE", "DELETE"),
     "late_workers": ("INSERT", "UPDATE", "DELETE"),
     "sweeps": ("UPDATE",),
-    "thresholds": ("UPDATE",),
     "uptime_days": ("INSERT", "UPDATE", "DELETE"),
     "uptime_changes": ("INSERT", "UPDATE", "DELETE"),
     "uptime_losses": ("INSERT", "DELETE"),
@@ -118,7 +116,7 @@ WHERE oid = 'transitions'::regclass AND NOT pg_has_role(relowner, 'USAGE')
 
 
 async def missing_privileges(connection: Connection, *, writing: bool) -> list[str]:
-    """What the user may not do but must, as "UPDATE on workers". The schema must be there."""
+    """List the privileges that the user lacks, as "UPDATE on workers". The schema must be there."""
     needed = [(relation, "SELECT") for relation in READ_BY_THE_API]
     if writing:
         needed += [

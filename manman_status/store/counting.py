@@ -1,5 +1,5 @@
-"""How many workers and server instances there are: kept by triggers, so that nobody has to count
-the rows.
+"""The numbers of workers and server instances, kept by triggers, so that nobody has to count the
+rows.
 
 The triggers append changes (`fleet_count_changes`); the leader adds them to `fleet_counts`. The sum
 of both tables is what a count of the rows in the same snapshot gives.
@@ -46,7 +46,7 @@ FORGET_NOBODY = "DELETE FROM fleet_counts WHERE number = 0"
 
 
 async def add_up_changes(connection: Connection, *, limit: int) -> int:
-    """Add the oldest changes to the counts; how many they were."""
+    """Add at most `limit` changes, the oldest first, to the counts. Returns their number."""
     row = await connection.fetchrow(ADD_UP, limit)
     assert row is not None
     if row["has_none_left"]:
@@ -71,7 +71,7 @@ SELECT worker_id FROM workers WHERE last_heartbeat IS NULL AND is_active(status)
 
 
 class Miscount(msgspec.Struct, frozen=True):
-    """What is kept, and what the rows say."""
+    """A number that is kept, and the one that a count of the rows gives."""
 
     entity: str
     group_name: str
@@ -96,7 +96,7 @@ SELECT 'unwatched', '', '', (SELECT count(*) FROM unwatched_workers), (SELECT co
 
 
 async def compare_counts(connection: Connection) -> list[Miscount]:
-    """What is kept wrong; reads all rows, in one snapshot."""
+    """Return the numbers that are kept wrong. Reads all rows, in one snapshot."""
     return [Miscount(*row) for row in await connection.fetch(COMPARE)]
 
 

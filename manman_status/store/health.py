@@ -1,7 +1,7 @@
 """The observation that an answer rests on, and fragments of SQL about it.
 
 The rules themselves stand once, in the database: the views `observation_now` and `worker_health`,
-with the numbers of the table `thresholds` (`store/thresholds.py`).
+with the thresholds in the row of `observation` (`store/thresholds.py`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Doubt: TypeAlias = Literal["clock_stepped", "heartbeats_dropped"]
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """How good an answer is: it holds what was known at `as_of`, up to transition `revision`.
+    """The quality of an answer: it holds what was known at `as_of`, up to transition `revision`.
 
-    Before anything was observed there is no lag, and `as_of` is when the database was asked.
+    Before anything was observed there is no lag, and `as_of` is the time of the query.
     """
 
     as_of: datetime
@@ -31,25 +31,26 @@ class Observation(msgspec.Struct, frozen=True):
     state: ObservationState = ObservationState.BLIND
     """Only in answers about the observation itself, like all that follows."""
     doubt: Doubt | None = None
-    """Why silence says nothing for now: the recovery grace since this was not observed yet."""
+    """The reason why no silence counts for now: the recovery grace since then was not observed
+    yet."""
     clock_step: ClockStep | None = None
     """The last step of the database's clock."""
     dropped_at: datetime | None = None
-    """When the broker was last found to have dropped heartbeats."""
+    """The last time that the broker was found to have dropped heartbeats."""
     slowest_queue: str | None = None
     """The queue that is furthest behind."""
 
 
 OBSERVATION = """observed AS (
-    SELECT observed_through, as_of, lag_seconds, state, doubt, clock_step, dropped_at, revision,
-        epoch
+    SELECT observed_through, as_of, lag_seconds, is_blind, state, doubt, clock_step, dropped_at,
+        revision, epoch
     FROM observation_now, revision_counter WHERE revision_counter.id = 1
 )"""
 OBSERVATION_ITSELF = """as_of, lag_seconds, revision, epoch, state, doubt, clock_step, dropped_at,
     (SELECT queue FROM watermarks WHERE watermarks.state IN ('active', 'leaving')
         ORDER BY observed_through NULLS FIRST, queue LIMIT 1) AS slowest_queue"""
 OBSERVED_THROUGH = "(SELECT observed_through FROM observed)"
-IS_BLIND = "(SELECT state = 'blind' FROM observed)"
+IS_BLIND = "(SELECT is_blind FROM observed)"
 # Whether a leader sweeps, so that `late_workers` is true; while none did for longer, rows are read.
 IS_SWEPT = """(SELECT coalesce(abs(extract(epoch FROM observed_through - swept_through)) < 10,
     false)

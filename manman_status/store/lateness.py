@@ -80,8 +80,9 @@ class Scanned(msgspec.Struct, frozen=True):
     oldest_heartbeat: datetime | None
 
 
-LATE_FROM = """silent_after(last_heartbeat, (SELECT late_after_intervals FROM thresholds)
-    * coalesce(interval_seconds, (SELECT default_interval_seconds FROM thresholds)))"""
+# The view `worker_health` says the same, but has no `ctid`.
+LATE_FROM = """silent_after(last_heartbeat, late_after(
+    coalesce(interval_seconds, (SELECT default_interval_seconds FROM observation))))"""
 SCAN = f"""
 SELECT coalesce(array_agg(worker_id) FILTER (WHERE late_from < $1), '{{}}') AS worker_ids,
        coalesce(array_agg(late_from) FILTER (WHERE late_from < $1), '{{}}') AS late_from,

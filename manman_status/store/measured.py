@@ -47,7 +47,7 @@ class Measured(msgspec.Struct, frozen=True):
     """None before the rules were ever judged."""
 
 
-SHOWN = "(SELECT make_interval(secs => blind_after_seconds) FROM thresholds)"
+SHOWN = "(SELECT make_interval(secs => blind_after_seconds) FROM observation)"
 COLUMNS = f"""({PROCESSORS.format(shown=SHOWN)}) AS processors,
     (SELECT coalesce(sum(held), 0)::bigint FROM guards) AS guards_held,
     (SELECT extract(epoch FROM now() - judged_at)::float8 FROM alert_progress) AS judged_age"""

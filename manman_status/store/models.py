@@ -270,6 +270,14 @@ class Observation(SQLModel, table=True):
     clock_step_seconds: float | None = Field(sa_column=Column(Double, nullable=True))
     # When the broker was last found to have dropped heartbeats.
     dropped_at: datetime | None = Field(sa_column=_time())
+    # The thresholds by which everybody reads: the leader's settings of the same names.
+    default_interval_seconds: float = Field(sa_column=_threshold("10"))
+    minimum_timeout_seconds: float = Field(sa_column=_threshold("15"))
+    recovery_grace_seconds: float = Field(sa_column=_threshold("30"))
+    degraded_after_seconds: float = Field(sa_column=_threshold("5"))
+    blind_after_seconds: float = Field(sa_column=_threshold("30"))
+    # Null until a processor has set them.
+    thresholds_set_at: datetime | None = Field(sa_column=_time())
 
 
 class ObservationGap(SQLModel, table=True):
@@ -429,23 +437,6 @@ class Sweep(SQLModel, table=True):
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     swept_through: datetime | None = Field(sa_column=_time())
     oldest_heartbeat: datetime | None = Field(sa_column=_time())
-
-
-class ThresholdsRow(SQLModel, table=True):
-    """The one row of numbers that decide when silence counts. The leader writes it from its
-    settings; everybody reads by it, through the views `observation_now` and `worker_health`."""
-
-    __tablename__ = "thresholds"
-    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
-
-    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
-    default_interval_seconds: float = Field(sa_column=_threshold("10"))
-    minimum_timeout_seconds: float = Field(sa_column=_threshold("15"))
-    recovery_grace_seconds: float = Field(sa_column=_threshold("30"))
-    degraded_after_seconds: float = Field(sa_column=_threshold("5"))
-    blind_after_seconds: float = Field(sa_column=_threshold("30"))
-    late_after_intervals: float = Field(sa_column=_threshold("1.5"))
-    lost_after_intervals: float = Field(sa_column=_threshold("3"))
 
 
 class Relay(SQLModel, table=True):

@@ -1,9 +1,10 @@
-"""How far the fleet was observed: a watermark for each queue, the least of them, and who reads. All
-times are the database's.
+"""The observation of the fleet: a watermark for each queue, the least of them, and the processors
+that read. All times are the database's.
 
 The table `watermarks` is also the list of the queues that are to be read. A queue is `active`; then
-`leaving`, while it may still be bound; then `retired`, when nothing is put into it any more and
-what is left is read; then `closing`, when everybody lets go of it so that it can be deleted.
+`leaving`, while it may still be bound; then `retired`, when nothing is put into it any more and the
+rest of its messages is read; then `closing`, when every processor lets go of it so that it can be
+deleted.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from manman_status.store.pool import Connection
 
 
 class ClockStepped(ManManStatusError):  # noqa: N818
-    """The database's clock stepped while this transaction ran: its times are of before."""
+    """The database's clock stepped while this transaction ran: its times are from before the
+    step."""
 
 
 class Clock(msgspec.Struct, frozen=True):
-    """The database's time, how many steps of its clock were taken, and the newest time that a
-    processor stored."""
+    """The database's time, the number of steps of its clock, and the newest time that a processor
+    stored."""
 
     now: datetime
     steps: int
@@ -41,8 +43,8 @@ SELECT now() AS now, clock_steps AS steps,
 
 
 async def read_clock(connection: Connection) -> Clock:
-    """Must be the transaction's first statement, so that what it reads is of the moment it is
-    sent."""
+    """Read the clock. Must be the transaction's first statement, so that the time is that of
+    sending it."""
     row = await connection.fetchrow(READ_CLOCK)
     assert row is not None
     return Clock(**row)
@@ -52,13 +54,13 @@ CHECK_CLOCK = "SELECT clock_steps FROM observation WHERE id = 1 FOR UPDATE"
 
 
 async def check_clock(connection: Connection, *, steps: int) -> None:
-    """Raise ClockStepped when another number of steps was taken by now. Must be the transaction's
+    """Raise ClockStepped if another number of steps was taken by now. Must be the transaction's
     last statement."""
     if await connection.fetchval(CHECK_CLOCK) != steps:
         raise ClockStepped
 
 
-# A silence lasts as long as was asked for.
+# A silence keeps its length.
 TAKE_STEP = (
     """
 WITH locked AS (SELECT processor_id FROM processors ORDER BY processor_id FOR UPDATE)
@@ -130,7 +132,8 @@ REPORT = "UPDATE processors SET last_seen = now(), statistics = $2::jsonb WHERE 
 async def report_processor(
     connection: Connection, processor_id: str, *, statistics: Mapping[str, Any]
 ) -> bool:
-    """False when its row is gone: it was thought dead, and must register again."""
+    """Store a report. Returns False if the row is gone: the processor was thought dead, and must
+    register again."""
     done = await connection.execute(REPORT, processor_id, statistics)
     return done.endswith(" 1")
 
@@ -146,8 +149,8 @@ DELETE FROM processors AS kept USING silent WHERE kept.processor_id = silent.pro
 
 
 async def forget_silent_processors(connection: Connection, *, silent_seconds: float) -> list[str]:
-    """Delete the rows of those that have not reported for so long: dead, hung, or cut off from the
-    database."""
+    """Delete the rows of processors that have not reported for so long: dead, hung, or cut off from
+    the database."""
     return sorted(row["processor_id"] for row in await connection.fetch(FORGET, silent_seconds))
 
 
@@ -162,7 +165,7 @@ SELECT count(*) FROM processors
 
 
 async def reading_processors(connection: Connection, *, within_seconds: float) -> int:
-    """How many reported so lately, and subscribe to every queue."""
+    """Count the processors that reported so lately and subscribe to every queue."""
     return int(await connection.fetchval(READING, within_seconds))
 
 
@@ -174,8 +177,8 @@ class QueueState(StrEnum):
 
 
 class QueueMark(msgspec.Struct, frozen=True):
-    """One queue that is to be read, and how far it was read. `canary_key` is a routing key that has
-    reached it."""
+    """A queue that is to be read, and its watermark. `canary_key` is a routing key that has reached
+    it."""
 
     queue: str
     state: QueueState
@@ -184,7 +187,8 @@ class QueueMark(msgspec.Struct, frozen=True):
 
 
 def least_watermark(marks: Sequence[QueueMark]) -> datetime | None:
-    """Of the queues that messages may be put into; None when one of them has none yet."""
+    """Return the least watermark of the queues that take messages; None when one of them has none
+    yet."""
     times = [
         mark.observed_through
         for mark in marks
@@ -227,11 +231,11 @@ UPDATE watermarks AS kept SET state = 'leaving' FROM locked WHERE kept.queue = l
 async def choose_queues(
     connection: Connection, queues: Sequence[str], *, steps: int
 ) -> tuple[list[str], list[str]]:
-    """Let these be the active queues; which were added, and which are on their way out.
+    """Make these the active queues. Returns the added ones, and those that are on their way out.
 
-    One that is added has no watermark, so nothing is proven until a canary has come through it: it
-    is here before anything can be put into it. `steps` counts the steps of the database's clock;
-    the caller ends its transaction with `check_clock`.
+    An added queue has no watermark, so nothing is proven until a canary has come through it: it is
+    here before anything can be put into it. `steps` counts the steps of the database's clock; the
+    caller ends its transaction with `check_clock`.
     """
     added = [row["queue"] for row in await connection.fetch(ADD_QUEUES, sorted(queues), steps)]
     leaving = [row["queue"] for row in await connection.fetch(LEAVE_QUEUES, sorted(queues))]
@@ -244,17 +248,17 @@ CHANGE_STATE = "UPDATE watermarks SET state = $3 WHERE queue = $1 AND state = $2
 async def change_queue(
     connection: Connection, queue: str, before: QueueState, after: QueueState
 ) -> None:
-    """Nothing happens when it is not in the state `before`. A queue that is retired no longer holds
-    up the observation, though beats may still lie in it: a recovery grace begins, within which
-    whoever lives beats again, by another."""
+    """Change the state of a queue that is in the state `before`. A retired queue no longer holds up
+    the observation, though heartbeats may still lie in it: a recovery grace begins, within which
+    every worker that lives sends one to another queue."""
     done = await connection.execute(CHANGE_STATE, queue, before, after)
     if done.endswith(" 1") and after is QueueState.RETIRED:
         await resume_observation(connection)
 
 
 async def leave_queue(connection: Connection, queue: str) -> None:
-    """One that was found on the broker; nothing happens when it is known by now. It has no
-    watermark, so nothing is proven until it is retired."""
+    """Add a queue that was found on the broker, unless it is known by now. It has no watermark, so
+    nothing is proven until it is retired."""
     await connection.execute(
         "INSERT INTO watermarks (queue, state) VALUES ($1, 'leaving') ON CONFLICT (queue) DO"
         " NOTHING",
@@ -273,7 +277,9 @@ UPDATE watermarks SET observed_through = $2, canary_key = $3
 """
 
 ADVANCE = """
-WITH before AS (SELECT observed_through FROM observation WHERE id = 1 FOR UPDATE),
+WITH before AS (
+    SELECT observed_through, blind_after_seconds FROM observation WHERE id = 1 FOR UPDATE
+),
 moved AS (
     UPDATE observation AS kept
        SET observed_through = $1,
@@ -284,9 +290,11 @@ moved AS (
                              THEN now() ELSE resumed_at END
       FROM before
      WHERE kept.id = 1 AND $1::timestamptz > coalesce(before.observed_through, '-infinity')
-    RETURNING before.observed_through AS began_at
+    RETURNING before.observed_through AS began_at, before.blind_after_seconds
 ),
-gap AS (SELECT began_at FROM moved WHERE began_at < now() - make_interval(secs => $3::float8)),
+gap AS (
+    SELECT began_at FROM moved WHERE began_at < now() - make_interval(secs => blind_after_seconds)
+),
 lengthened AS (
     UPDATE observation_gaps AS kept SET ended_at = now() FROM gap
      WHERE kept.ended_at >= gap.began_at AND kept.began_at <= now() RETURNING kept.ended_at
@@ -299,8 +307,9 @@ SELECT began_at, now() FROM gap WHERE NOT EXISTS (SELECT 1 FROM lengthened)
 async def move_watermark(
     connection: Connection, queue: str, *, sent_at: datetime, clock_steps: int, canary_key: str
 ) -> None:
-    """Everything that was put on the queue before `sent_at` is in the rows, with this transaction.
-    One consumer reads the queue, first in, first out, and commits in that order: docs/liveness.md.
+    """Move a queue's watermark: with this transaction, everything that was put on the queue before
+    `sent_at` is in the rows. One consumer reads the queue, first in, first out, and commits in that
+    order: docs/liveness.md.
 
     A canary of another number of steps of the database's clock proves nothing.
     """
@@ -308,22 +317,18 @@ async def move_watermark(
 
 
 async def advance_observation(
-    connection: Connection,
-    through: datetime,
-    *,
-    standstill_seconds: float,
-    blind_after_seconds: float,
+    connection: Connection, through: datetime, *, standstill_seconds: float
 ) -> None:
     """Let `observed_through` follow the least of the watermarks, which was `through` before the
-    broker was asked what it dropped.
+    broker was queried for drops.
 
-    One that stood still for longer than `standstill_seconds` is marked as resumed now. So is one
-    that is twice as far behind: workers may have had to reconnect meanwhile.
+    An observation that stood still for longer than `standstill_seconds` is marked as resumed now.
+    So is one that is twice as far behind: workers may have had to reconnect meanwhile.
 
-    When it was more than `blind_after_seconds` behind, that is kept as a gap. While it moves, and
-    still is, the gap grows.
+    A time of more than `blind_after_seconds` behind is kept as a gap. The gap grows while the
+    watermark moves and is still so far behind.
     """
-    await connection.execute(ADVANCE, through, standstill_seconds, blind_after_seconds)
+    await connection.execute(ADVANCE, through, standstill_seconds)
 
 
 RESUME = """
@@ -335,9 +340,9 @@ UPDATE observation
 
 
 async def resume_observation(connection: Connection, *, because_dropped: bool = False) -> None:
-    """Beats may be missing that were sent: the broker dropped some, or a processor was cut off from
-    it, and so perhaps were the workers. From now on a whole timeout has to be observed before
-    anybody is given up."""
+    """Begin a recovery grace. Heartbeats may be missing that were sent: the broker dropped some, or
+    a processor, and perhaps the workers too, were cut off from it. From now on a whole timeout has
+    to be observed before any worker is marked LOST."""
     await connection.execute(RESUME, because_dropped)
 
 
@@ -345,6 +350,6 @@ FORGET_GAPS = "DELETE FROM observation_gaps WHERE ended_at < now() - make_interv
 
 
 async def forget_gaps(connection: Connection, *, retention_days: int) -> int:
-    """Delete those that ended longer ago than the retention; how many."""
+    """Delete gaps that ended longer ago than the retention. Returns their number."""
     done = await connection.execute(FORGET_GAPS, retention_days)
     return int(done.rpartition(" ")[2])

@@ -1,4 +1,4 @@
-"""What the web page alone asks: the whole fleet in little room, and one worker's last day."""
+"""Reads of the web page alone: the whole fleet in little room, and one worker's last day."""
 
 # ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
 # always
@@ -37,7 +37,8 @@ class FleetMap(msgspec.Struct, frozen=True):
 
 
 def _letter(column: str, parameter: int) -> str:
-    """What is not listed, since a newer version wrote it, has the letter after the last."""
+    """Build the letter of a column's value; one of a newer version has the letter after the
+    last."""
     values = f"${parameter}::text[]"
     return f"chr(96 + coalesce(array_position({values}, {column}), cardinality({values}) + 1))"
 
@@ -81,7 +82,8 @@ async def read_fleet_map(
     group: str | None,
     health: Health | None,
 ) -> FleetMap:
-    """Workers whose ids are greater than `after`, all or those of a group or of a health."""
+    """Read the workers whose ids are greater than `after`: all, or those of a group or of a
+    health."""
     labels = None if group is None else {"group": group}
     values = (HEALTHS, STATUSES, REASONS, after, labels, health)
     (row,) = await connection.fetch(FLEET_MAP, *values)
@@ -95,11 +97,12 @@ class Day(msgspec.Struct, frozen=True):
     begins: float
     ends: float
     statuses: list[tuple[float, StatusType]]
-    """Since when which; the first from before the day where there was one."""
+    """Times and the statuses from then on; the first is from before the day where there was one."""
     servers: list[tuple[float, int]]
-    """From when how many of its server instances ran; the first at the beginning of the day."""
+    """Times and the numbers of its server instances that ran from then on; the first at the
+    beginning of the day."""
     blind: list[tuple[float, float]]
-    """From when until when nobody could see any of it."""
+    """Begin and end of the times that were not monitored."""
 
 
 # Before the first transition of the day the status was the old one of that.
@@ -142,13 +145,13 @@ SELECT extract(epoch FROM begins)::float8 AS begins, extract(epoch FROM ends)::f
     (SELECT json_agg(json_build_array(extract(epoch FROM greatest(blind_from, begins)),
         extract(epoch FROM ended_at)))
         FROM (SELECT began_at + make_interval(secs => blind_after_seconds) AS blind_from, ended_at
-            FROM observation_gaps, thresholds) g
+            FROM observation_gaps, observation) g
         WHERE ended_at > greatest(blind_from, begins)) AS blind
 FROM day"""
 
 
 async def read_day(connection: Connection, worker_id: int) -> Day:
-    """Reads all that is kept of the worker's server instances."""
+    """Read all that is kept of the worker's server instances."""
     (row,) = await connection.fetch(DAY, worker_id)
     if not row["is_known"]:
         raise UnknownWorker(worker_id=worker_id)

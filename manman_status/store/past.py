@@ -92,10 +92,10 @@ SELECT now() AS now, oldest, at,
         WHERE began_at + make_interval(secs => blind_after_seconds) < at
             AND at < ended_at
     ) AS blind
-FROM observation, thresholds, (SELECT now() - $2::interval AS oldest) kept,
+FROM observation, (SELECT now() - $2::interval AS oldest) kept,
     LATERAL (SELECT CASE WHEN $1 < oldest - interval '{UNDER_WAY}' THEN $1 ELSE greatest($1, oldest)
         END AS at) asked
-WHERE observation.id = 1 AND thresholds.id = 1"""
+WHERE id = 1"""
 
 
 async def look_back(connection: Connection, at: datetime, *, retention: timedelta) -> Moment:

@@ -81,11 +81,11 @@ WORKER_ITEM = f"""worker_id,
     health,
     status,
     {utc("status_since")} AS status_since,
-    CASE WHEN is_active(status) AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}'
+    CASE WHEN health = '{Health.UNKNOWN}' AND last_heartbeat IS NULL THEN '{Reason.NEVER_BEAT}'
         ELSE reason END AS reason,
     evidence,
     interval_seconds,
-    CASE WHEN NOT is_terminal(status) THEN {utc("deadline")} END AS deadline,
+    CASE WHEN health <> '{Health.TERMINATED}' THEN {utc("deadline")} END AS deadline,
     labels,
     (SELECT count(*) FROM server_instances s
         WHERE s.worker_id = w.worker_id AND is_active(s.status)) AS active_servers"""

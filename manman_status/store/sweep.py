@@ -33,7 +33,7 @@ class Overdue(msgspec.Struct, frozen=True):
 
 
 # $1 observed_through, $2 resumed_at.
-GRACE = "(SELECT recovery_grace_seconds FROM thresholds)"
+GRACE = "(SELECT recovery_grace_seconds FROM observation)"
 OVERDUE = f"""overdue AS (
     SELECT worker_id, group_name, last_heartbeat, deadline, timeout_seconds, is_draining
       FROM late_workers
@@ -176,7 +176,7 @@ ON CONFLICT (group_name) DO UPDATE
 async def write_guards(connection: Connection, guards: Mapping[str, GuardState]) -> None:
     """Store these guards, in the order of their names. A release by hand is kept."""
     states = list(guards.values())
-    fields = ("opened_at", "held", "group_size", "releasing_since")
+    fields = ("holding_since", "held", "group_size", "releasing_since")
     await connection.execute(
         WRITE_GUARDS, list(guards), *([getattr(state, name) for state in states] for name in fields)
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import Entity, Health, StatusType
 from manman_status.store.counting import KEPT
 from manman_status.store.health import (
@@ -21,6 +22,7 @@ from manman_status.store.health import (
     Observation,
 )
 from manman_status.store.reads import observation_of
+from manman_status.store.thresholds import AS_JSON
 
 if TYPE_CHECKING:
     import asyncpg
@@ -28,32 +30,32 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
 AlertNumber: TypeAlias = tuple[str, Severity, AlertState, int]
-"""Rule, severity, state, and how many that are not resolved nor part of another; only what there
-is."""
+"""Rule, severity, state, and the number of alerts that are neither resolved nor part of another;
+only those above 0."""
 
 
 class Fleet(msgspec.Struct, frozen=True):
     active_workers: int
     active_by_health: dict[Health, int]
-    """Of the workers that have not ended; only what there is."""
+    """Numbers of the workers that have not ended, by health; only those above 0."""
     workers: list[tuple[str, Health, int]]
-    """Group, health, and how many that have not ended; only what there is, and of the groups that
-    are shown."""
+    """Group, health, and the number of workers that have not ended; only those above 0, and of the
+    groups that are shown."""
     groups_total: int
     terminated_workers: int
     servers_by_status: dict[StatusType, int]
     queues: list[dict[str, Any]]
-    """Columns of `watermarks`, and how far each is behind in seconds: the one that is furthest
-    behind first."""
+    """Columns of `watermarks`, and the lag of each in seconds; the one that is furthest behind
+    first."""
     processors: list[dict[str, Any]]
-    """Those that reported lately: columns of `processors`, and beside them what is in
+    """Processors that reported lately: columns of `processors`, and the contents of
     `statistics`."""
     guards: list[dict[str, Any]]
-    """Columns of `guards`, `group_name` as `group`: those that hold the most workers, at most
-    `GUARDS_SHOWN`."""
+    """Columns of `guards`: the groups on hold with the most workers, at most `GUARDS_SHOWN`."""
     guards_total: int
     alerts: list[AlertNumber]
     observation: Observation
+    thresholds: Thresholds
 
     @property
     def workers_by_health(self) -> dict[Health, int]:
@@ -96,7 +98,8 @@ PROCESSORS = """SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORD
         processor_id)
         FROM processors p WHERE last_seen > now() - {shown}"""
 GUARDS = f"""SELECT json_agg(g) FROM (
-        SELECT group_name AS "group", opened_at, held, group_size, releasing_since FROM (
+        SELECT group_name AS "group", opened_at AS holding_since, held, group_size, releasing_since
+        FROM (
             SELECT * FROM guards ORDER BY held DESC, group_name LIMIT {GUARDS_SHOWN}
         ) most ORDER BY group_name
     ) g"""
@@ -112,9 +115,9 @@ LATE = f"""late AS (
         min(last_heartbeat) AS oldest
     FROM (
         SELECT group_name, last_heartbeat,
-            greatest(deadline, resumed_at + greatest(timeout_seconds, recovery_grace_seconds)
-                * interval '1 second') < {OBSERVED_THROUGH} AS is_overdue
-        FROM late_workers, observation, thresholds
+            silent_after(greatest(last_heartbeat, silence_from), timeout_seconds)
+                < {OBSERVED_THROUGH} AS is_overdue
+        FROM late_workers, observation_now
     ) l GROUP BY group_name
 )"""
 BY_COUNTS = f"""{LATE},
@@ -159,8 +162,8 @@ oldest AS (SELECT min(oldest) AS at FROM workers_read)"""
 
 
 def fleet_query(columns: str, *, largest: int, worst: int, by_rows: bool = False) -> str:
-    """The numbers of the fleet and of its largest and worst groups, with further columns; all of
-    one moment."""
+    """Build the query for the numbers of the fleet and of its largest and worst groups, with
+    further columns; all of one moment."""
     return f"""WITH {OBSERVATION},
 {KEPT},
 {BY_ROWS if by_rows else BY_COUNTS},
@@ -184,8 +187,8 @@ FROM observed"""
 
 
 async def read_numbers(connection: Connection, queries: tuple[str, str]) -> asyncpg.Record:
-    """Of a query by counts and the same by rows: by counts as long as a leader sweeps, which knows
-    who is late."""
+    """Run the first query, which reads the counts, while a leader sweeps; else the second, which
+    reads the rows."""
     (row,) = await connection.fetch(queries[0])
     if not row["is_swept"]:
         (row,) = await connection.fetch(queries[1])
@@ -193,7 +196,8 @@ async def read_numbers(connection: Connection, queries: tuple[str, str]) -> asyn
 
 
 COLUMNS = f"""({QUEUES}) AS queues,
-    ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors"""
+    ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors,
+    (SELECT {AS_JSON} FROM observation) AS thresholds"""
 FLEET = (
     fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0),
     fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0, by_rows=True),
@@ -215,4 +219,5 @@ async def read_fleet(connection: Connection) -> Fleet:
         guards_total=row["guards_total"],
         alerts=row["alerts"] or [],
         observation=observation_of(row),
+        thresholds=Thresholds(**row["thresholds"]),
     )

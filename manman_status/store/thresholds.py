@@ -1,4 +1,4 @@
-"""The thresholds of liveness: one row, written by the leader, by which everybody reads."""
+"""The thresholds of liveness in the row of `observation`: written by the leader, read by all."""
 
 # ruff: noqa: S608 - the SQL is put together from constants
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection
 
 COLUMNS = Thresholds.__struct_fields__
-READ = f"SELECT {', '.join(COLUMNS)} FROM thresholds WHERE id = 1"
+READ = f"SELECT {', '.join(COLUMNS)} FROM observation WHERE id = 1"
 
 
 async def read_thresholds(connection: Connection) -> Thresholds:
@@ -22,34 +22,38 @@ async def read_thresholds(connection: Connection) -> Thresholds:
     return Thresholds(**row)
 
 
-WRITE = f"""
-UPDATE thresholds SET ({", ".join(COLUMNS)}) = ROW({
-    ", ".join(f"${number}" for number in range(1, len(COLUMNS) + 1))
-}) WHERE id = 1
-"""
+WRITE = """
+UPDATE observation SET ({}, thresholds_set_at) = ROW({}, now())
+ WHERE id = 1 AND (thresholds_set_at IS NULL OR NOT ${})
+""".format(
+    ", ".join(COLUMNS),
+    ", ".join(f"${number}" for number in range(1, len(COLUMNS) + 1)),
+    len(COLUMNS) + 1,
+)
 
 
-async def write_thresholds(connection: Connection, thresholds: Thresholds) -> Thresholds | None:
-    """Make these the ones that count. The ones before, or None if they were the same."""
+async def write_thresholds(
+    connection: Connection, thresholds: Thresholds, *, only_first: bool = False
+) -> Thresholds | None:
+    """Make these the ones that count: the leader's, or those of the first processor ever.
+
+    Returns the ones before, or None if they were the same.
+    """
     before = await read_thresholds(connection)
-    if before == thresholds:
-        return None
-    await connection.execute(WRITE, *msgspec.structs.astuple(thresholds))
-    return before
+    await connection.execute(WRITE, *msgspec.structs.astuple(thresholds), only_first)
+    return None if before == thresholds else before
 
 
+AS_JSON = "jsonb_build_object({})".format(", ".join(f"'{name}', {name}" for name in COLUMNS))
 # A processor of the release before says nothing of its own.
-DIFFERENT = """
-SELECT processor_id FROM processors
- WHERE last_seen > now() - make_interval(secs => $2) AND statistics -> 'thresholds' <> $1::jsonb
+DISAGREEING = f"""
+SELECT processor_id FROM processors, observation
+ WHERE last_seen > now() - make_interval(secs => $1) AND statistics -> 'thresholds' <> {AS_JSON}
  ORDER BY processor_id
 """
 
 
-async def processors_with_others(
-    connection: Connection, thresholds: Thresholds, *, within_seconds: float
-) -> list[str]:
-    """The processors that reported so lately and have settings that differ from these."""
-    given = msgspec.to_builtins(thresholds)
-    rows = await connection.fetch(DIFFERENT, given, within_seconds)
+async def disagreeing_processors(connection: Connection, *, within_seconds: float) -> list[str]:
+    """The processors that reported so lately and have other settings than those that count."""
+    rows = await connection.fetch(DISAGREEING, within_seconds)
     return [row["processor_id"] for row in rows]

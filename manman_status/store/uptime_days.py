@@ -45,16 +45,16 @@ def microseconds(time: str) -> str:
     return f"(extract(epoch FROM {time}) * 1000000)::bigint"
 
 
-BLIND_AFTER = "(SELECT blind_after_seconds FROM thresholds)"
+BLIND_AFTER = "(SELECT make_interval(secs => blind_after_seconds) FROM observation)"
 # $1 is the length of the window in seconds. The last gap is not over.
 WINDOW_COLUMNS = f"""
     {microseconds("now() - make_interval(secs => $1)")} AS begins, {microseconds("now()")} AS ends,
     ARRAY(
-        SELECT ARRAY[{microseconds(f"began_at + make_interval(secs => {BLIND_AFTER})")},
+        SELECT ARRAY[{microseconds(f"began_at + {BLIND_AFTER}")},
             {microseconds("ended_at")}]
         FROM observation_gaps WHERE ended_at > now() - make_interval(secs => $1)
         UNION ALL
-        SELECT ARRAY[{microseconds(f"observed_through + make_interval(secs => {BLIND_AFTER})")},
+        SELECT ARRAY[{microseconds(f"observed_through + {BLIND_AFTER}")},
             {microseconds("now()")}]
         WHERE observed_through IS NOT NULL
     ) AS blind"""

@@ -23,7 +23,7 @@ from playwright.async_api import (
 
 from manman_status.dev.ports import free_port
 from manman_status.dev.postgres import EmbeddedPostgres
-from tests.conftest import role_environment, run_sql, temporary_database
+from tests.conftest import role_environment, run_sql, temporary_database, write_thresholds
 from tests.fleet import fleet
 from tests.kinds import Eventually, Role
 
@@ -83,10 +83,11 @@ async def crowded(
     """An api of 10,000 workers, for tests that change nothing."""
     async for url in temporary_database(postgres, migrated_template):
         await run_sql(url, FILL)
+        await write_thresholds(url, UNHURRIED)
         port = free_port()
         command = [sys.executable, "-m", "manman_status", "serve", "--role", "api"]
         env = role_environment(
-            database_url=url, host="127.0.0.1", port=port, database_timeout_seconds=60, **UNHURRIED
+            database_url=url, host="127.0.0.1", port=port, database_timeout_seconds=60
         )
         api = Role("api", command, log_file=server_folder / "crowded.log", env=env)
         api.url = f"http://127.0.0.1:{port}"

@@ -149,12 +149,10 @@ async def test_alertmanager_learns_that_the_processor_is_dead(
     publish: Publisher,
     eventually: Eventually,
 ) -> None:
-    processor = await start_processor()
-    api = await start_api(
-        api_tokens=f"{TOKEN} another",
-        degraded_after_seconds=1,
-        blind_after_seconds=BLIND_AFTER_SECONDS,
+    processor = await start_processor(
+        degraded_after_seconds=1, blind_after_seconds=BLIND_AFTER_SECONDS
     )
+    api = await start_api(api_tokens=f"{TOKEN} another")
     await publish(
         {"command_type": "HEARTBEAT", "command_args": ["7"], "interval_seconds": 3600},
         "worker.7.heartbeat",

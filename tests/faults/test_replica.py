@@ -36,10 +36,10 @@ async def test_the_api_on_a_replica_shows_the_fleet_and_is_blind_when_the_replic
     replica: Any,
     eventually: Eventually,
 ) -> None:
-    await start_quick()
+    await start_quick(blind_after_seconds=3)
     fleet.recruit(5)
     replica_url = database.replace(f":{urlsplit(database).port}/", f":{replica.port}/")
-    api = await start_api(database_url="", database_read_url=replica_url, blind_after_seconds=3)
+    api = await start_api(database_url="", database_read_url=replica_url)
 
     async def system() -> Any:
         return (await client.get("/status/system")).json()

@@ -7,6 +7,7 @@ import asyncio
 import re
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -175,8 +176,29 @@ async def test_who_the_guard_holds_is_not_missed_and_lost_in_the_end(
     assert verdict.number("rightly LOST") == 8
 
 
+@pytest.fixture
+def breaks_promise(rows: FetchRows, eventually: Eventually) -> Any:
+    """Let the api promise a minimum timeout, and the leader keep to another once workers are
+    there."""
+    set_minimum = "UPDATE observation SET minimum_timeout_seconds = $1 RETURNING 1"
+
+    async def promise(promised: float, kept: float) -> Callable[[], Awaitable[None]]:
+        await eventually(
+            lambda: rows("SELECT 1 FROM processors WHERE statistics ->> 'sweep_ms' IS NOT NULL")
+        )
+        await rows(set_minimum, promised)
+
+        async def keep() -> None:
+            await eventually(lambda: rows("SELECT 1 FROM workers"))
+            await rows(set_minimum, kept)
+
+        return keep
+
+    return promise
+
+
 async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(
-    simulate: Any, start_processor: StartRole, api: Role
+    simulate: Any, start_processor: StartRole, api: Role, breaks_promise: Any
 ) -> None:
     """Paused for 6 s: lost after 3 s by the processor, while 9 s were promised."""
     await start_processor(
@@ -188,8 +210,7 @@ async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(
     verdict = await simulate(
         "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --pause 3@2s:6s --for 9s",
         api,
-        minimum_timeout_seconds=9,
-        recovery_grace_seconds=0,
+        meanwhile=await breaks_promise(9, 0.5),
     )
     assert verdict.code == 1
     assert verdict.number("false LOST") >= 3
@@ -200,13 +221,13 @@ async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(
 
 @pytest.mark.slow
 async def test_a_timeout_that_is_too_long_is_found(
-    simulate: Any, start_processor: StartRole, api: Role
+    simulate: Any, start_processor: StartRole, api: Role, breaks_promise: Any
 ) -> None:
     await start_processor(minimum_timeout_seconds=60, recovery_grace_seconds=0)
     verdict = await simulate(
         "--workers 40 --servers 2 --interval 1 --churn 0 --crash 0 --kill 3@2s --for 6s",
         api,
-        **QUICK,
+        meanwhile=await breaks_promise(3, 60),
     )
     assert verdict.code == 1
     assert verdict.wrong == (0, 3, 0, 6), verdict

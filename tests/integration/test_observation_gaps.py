@@ -36,9 +36,7 @@ async def advance(connection: Any, *, lag: float) -> datetime:
         if not await report_processor(connection, "one", statistics={}):
             await register_processor(connection, "one", host="", version="")
         through = now - timedelta(seconds=lag)
-        await advance_observation(
-            connection, through, standstill_seconds=5.0, blind_after_seconds=BLIND_AFTER_SECONDS
-        )
+        await advance_observation(connection, through, standstill_seconds=5.0)
     return now
 
 

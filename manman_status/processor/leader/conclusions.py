@@ -115,7 +115,7 @@ class Conclusions:
                     "observed_through": self.horizon.observed_through,
                 }
                 if silent.group in held:
-                    evidence["held_since"] = held[silent.group].opened_at
+                    evidence["held_since"] = held[silent.group].holding_since
                 lost[silent.worker_id] = evidence
             instances = await active_instances(self._connection, lost, limit=INSTANCES_AT_ONCE)
             await lock_instances(self._connection, instances, rows)

@@ -28,6 +28,7 @@ from manman_status.store.partitions import PARTITION_DAYS_AHEAD, keep_partitions
 from manman_status.store.pool import Connection
 from manman_status.store.retention import delete_ended, delete_unreported
 from manman_status.store.silences import forget_silences
+from manman_status.store.thresholds import disagreeing_processors
 
 log = structlog.get_logger()
 
@@ -81,6 +82,7 @@ class Housekeeper(LeaderTask):
         self._locks = Backoff(longest_seconds=LOCKS_TRIED_EVERY_SECONDS)
         self._queue_problem = OnceAMinute()
         self._queue_failures = 0
+        self._disagreeing: list[str] = []
 
     async def round(self, term: Term) -> float:
         await self._forget_the_gone(term)
@@ -97,8 +99,18 @@ class Housekeeper(LeaderTask):
         to others."""
         async with term.transaction() as connection:
             gone = await forget_silent_processors(connection, silent_seconds=self._silent_seconds)
+            disagreeing = await disagreeing_processors(
+                connection, within_seconds=self._silent_seconds
+            )
         for processor_id in gone:
             log.warning("processor_gone", processor_id=processor_id)
+        if disagreeing and disagreeing != self._disagreeing:
+            log.warning(
+                "thresholds_differ",
+                processors=disagreeing,
+                meaning="the leader's settings count; give all processors the same",
+            )
+        self._disagreeing = disagreeing
 
     async def _keep_queues(self, term: Term) -> None:
         """Take unwanted queues out of use, a step at a time. Each step can be repeated, so the next

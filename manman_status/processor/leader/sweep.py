@@ -94,10 +94,10 @@ class Sweeper(LeaderTask):
     async def sweep(self, term: Term) -> None:
         """Conclude all that is due now. Raises LeaseLost when the term is over."""
         if self._swept_with != term.token:  # another may have led meanwhile
+            await self._write_thresholds(term)
             self._swept_with = term.token
             self._lateness.distrust()
             self._abandoned.hurry()
-            await self._write_thresholds(term)
         async with term.connection() as connection:
             await self._settle_clock(connection, term)
             horizon = await read_horizon(connection)

@@ -32,8 +32,6 @@ ODD = Thresholds(
     recovery_grace_seconds=41.0,
     degraded_after_seconds=1.0,
     blind_after_seconds=29.0,
-    late_after_intervals=2.0,
-    lost_after_intervals=4.0,
 )
 INTERVALS = (None, 1.0, 2.0, 4.9, 5.0, 10.0, 60.0, 3600.0)
 # Around every edge that some interval has, on both sides of it.

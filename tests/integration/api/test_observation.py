@@ -195,12 +195,12 @@ async def test_held_groups_are_shown_and_their_silent_workers_stay_unhealthy(
     unlabelled, europe = (await system(http))["observation"]["guard"]
     assert europe == {
         "group": "eu-1",
-        "opened_at": europe["opened_at"],
+        "holding_since": europe["holding_since"],
         "held": 3,
         "group_size": 7,
         "releasing_since": None,
     }
-    assert datetime.fromisoformat(europe["opened_at"]) == rows.now
+    assert datetime.fromisoformat(europe["holding_since"]) == rows.now
     assert (unlabelled["group"], unlabelled["held"]) == ("", 5)
     assert datetime.fromisoformat(unlabelled["releasing_since"]) == rows.ago(2)
     assert await healths(http) == ["unhealthy"] * 3

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ROWS = 100_000
 LIMIT = 100
 FILL = (
-    "UPDATE thresholds SET blind_after_seconds = 86400",
+    "UPDATE observation SET blind_after_seconds = 86400",
     f"""INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since, reason,
         labels)
         SELECT n, now(), CASE WHEN n % 50 > 0 THEN now() - (n % 25) * interval '1 s' END,

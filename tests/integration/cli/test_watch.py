@@ -22,6 +22,7 @@ from manman_status.cli.client import Client
 from manman_status.cli.watched import FleetView
 from manman_status.dev.ports import free_port, is_open
 from manman_status.settings import load_settings
+from tests.conftest import write_thresholds
 from tests.kinds import Eventually, Role, StartRole
 
 TOKEN = "open-sesame-4711"
@@ -191,9 +192,11 @@ async def test_that_nobody_listens_or_answers_cannot_be_overlooked(
     port = free_port()
 
     def start() -> Any:
-        settings = {"degraded_after_seconds": 60, "blind_after_seconds": 120, "answer_cache_ms": 0}
-        return start_role("api", database_url=database, host="127.0.0.1", port=port, **settings)
+        return start_role(
+            "api", database_url=database, host="127.0.0.1", port=port, answer_cache_ms=0
+        )
 
+    await write_thresholds(database, {"degraded_after_seconds": 60, "blind_after_seconds": 120})
     api = start()
     await eventually(lambda: is_open(port))
     terminal = Terminal("watch", "--interval", "0.2", url=f"http://127.0.0.1:{port}")
