@@ -74,7 +74,8 @@ async def delays(stack: Stack) -> str:
         lines.append(
             f"(f) {watchers} told of {BATCHES_PER_SECOND * TRANSITIONS_IN_BATCH} transitions a"
             f" second: median {delays.median_ms:.0f} ms after the commit,"
-            f" 99 % {delays.p99_ms:.0f} ms, longest {delays.longest_ms:.0f} ms ({delays.events:,} events,"
+            f" 99 % {delays.p99_ms:.0f} ms, longest {delays.longest_ms:.0f} ms"
+            f" ({delays.events:,} events,"
             f" {delays.transactions_per_second:.0f} transactions a second in all)"
         )
     return "\n".join(lines)
@@ -108,12 +109,13 @@ async def watched(url: str, dsn: str, watchers: int, seconds: float) -> Delays:
     committed_at: dict[int, float] = {}
     found: list[float] = []
     parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    host, port = parts.hostname, parts.port
     request = f"GET /status/events HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(
-            lambda: Watcher(request, committed_at, found), parts.hostname, parts.port
-        )
+        await loop.create_connection(lambda: Watcher(request, committed_at, found), host, port)
         for _ in range(watchers)
     ]
     async with asyncio.timeout(LONGEST_SECONDS):

@@ -130,6 +130,7 @@ async def lock_workers(connection: Connection, worker_ids: Iterable[int], rows: 
         rows.stored_workers.add(worker.worker_id)
 
 
+# Joined, since with `= ANY` of an empty array the planner reads the rows of all LOST instances.
 LOCK_INSTANCES = _filled(
     """
 SELECT :columns
@@ -137,11 +138,13 @@ SELECT :columns
  WHERE instance_id IN (
            SELECT unnest($1::bigint[])
             UNION
-           SELECT instance_id FROM server_instances
-            WHERE worker_id = ANY($2::bigint[]) AND is_active(status)
+           SELECT instance_id FROM unnest($2::bigint[]) AS active_of (worker_id)
+             JOIN server_instances USING (worker_id)
+            WHERE is_active(status)
             UNION
-           SELECT instance_id FROM server_instances
-            WHERE worker_id = ANY($3::bigint[]) AND status = 'LOST'
+           SELECT instance_id FROM unnest($3::bigint[]) AS lost_of (worker_id)
+             JOIN server_instances USING (worker_id)
+            WHERE status = 'LOST'
        )
  ORDER BY instance_id
    FOR UPDATE
