@@ -15,8 +15,8 @@ import uvloop
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
-class Asker(asyncio.Protocol):
-    """Asks again as soon as an answer is complete."""
+class Client(asyncio.Protocol):
+    """Sends the request again as soon as an answer is complete."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -48,7 +48,7 @@ class Asker(asyncio.Protocol):
             self._transport.write(self._request)
 
 
-async def ask(url: str, connections: int, seconds: float) -> float:
+async def measure(url: str, connections: int, seconds: float) -> float:
     parts = urlsplit(url)
     assert parts.hostname, url
     assert parts.port, url
@@ -57,12 +57,13 @@ async def ask(url: str, connections: int, seconds: float) -> float:
     request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(lambda: Asker(request), host, port) for _ in range(connections)
+        await loop.create_connection(lambda: Client(request), host, port)
+        for _ in range(connections)
     ]
     began = time.perf_counter()
-    before = sum(asker.answers for _, asker in made)
+    before = sum(client.answers for _, client in made)
     await asyncio.sleep(seconds)
-    answers = sum(asker.answers for _, asker in made) - before
+    answers = sum(client.answers for _, client in made) - before
     seconds = time.perf_counter() - began
     for transport, _ in made:
         transport.abort()
@@ -70,4 +71,4 @@ async def ask(url: str, connections: int, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    print(uvloop.run(ask(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))
+    print(uvloop.run(measure(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))

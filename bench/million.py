@@ -209,7 +209,7 @@ async def reads(stack: Stack, dsn: str) -> dict[str, str]:
             for name, path in READS.items():
                 if name == "page's map":
                     found["api's memory, read"] = mib(api.pid)
-                found[name] = f"{await median(lambda path=path: asked(client, path)):,.1f}"  # type: ignore[misc]
+                found[name] = f"{await median(lambda path=path: timed(client, path)):,.1f}"  # type: ignore[misc]
         found["api's memory, map"] = mib(api.pid)
     return found
 
@@ -219,7 +219,7 @@ async def median(once: Callable[[], Awaitable[float]]) -> float:
     return statistics.median([await once() for _ in range(TIMES + 1)][1:])
 
 
-async def asked(client: httpx.AsyncClient, path: str) -> float:
+async def timed(client: httpx.AsyncClient, path: str) -> float:
     begun = perf_counter()
     async with client.stream("GET", path) as response:
         response.raise_for_status()
@@ -236,7 +236,7 @@ def mib(pid: int) -> str:
 
 
 async def swept(pool: Pool, sweeper: Sweeper, token: int) -> str:
-    """Once: none is lost twice."""
+    """Sweep once: none is lost twice."""
     for statement in (BEAT, "VACUUM workers", OBSERVE):
         await pool.execute(statement)
     lost = "SELECT count(*) FROM workers WHERE status = 'LOST'"

@@ -104,7 +104,7 @@ class Stack:
             async def all_stored() -> bool:
                 return await self.beats_stored(connection) == self.beats_sent
 
-            async def all_told() -> bool:
+            async def all_sent() -> bool:
                 """The rows' first transitions are republished: no part of what is measured
                 later."""
                 unsent = (
@@ -114,7 +114,7 @@ class Stack:
                 return await connection.fetchval(unsent) == 0
 
             await until(all_stored)
-            await until(all_told)
+            await until(all_sent)
         await connection.execute("VACUUM ANALYZE")
         await connection.close()
 

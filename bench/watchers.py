@@ -36,7 +36,7 @@ REVISION = re.compile(rb"^id: [0-9a-z]+-(\d+)\nevent", re.MULTILINE)
 QUERIES = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 
-class Told(msgspec.Struct):
+class Delays(msgspec.Struct):
     median_ms: float
     p99_ms: float
     longest_ms: float
@@ -70,12 +70,13 @@ async def delays(stack: Stack) -> str:
                 stdout=asyncio.subprocess.PIPE,
             )
             out, _ = await process.communicate()
-        told = msgspec.json.decode(out, type=Told)
+        delays = msgspec.json.decode(out, type=Delays)
         lines.append(
             f"(f) {watchers} told of {BATCHES_PER_SECOND * TRANSITIONS_IN_BATCH} transitions a"
-            f" second: median {told.median_ms:.0f} ms after the commit, 99 % {told.p99_ms:.0f} ms,"
-            f" longest {told.longest_ms:.0f} ms ({told.events:,} events,"
-            f" {told.transactions_per_second:.0f} transactions a second in all)"
+            f" second: median {delays.median_ms:.0f} ms after the commit,"
+            f" 99 % {delays.p99_ms:.0f} ms, longest {delays.longest_ms:.0f} ms"
+            f" ({delays.events:,} events,"
+            f" {delays.transactions_per_second:.0f} transactions a second in all)"
         )
     return "\n".join(lines)
 
@@ -104,7 +105,7 @@ class Watcher(asyncio.Protocol):
             self._delays.append(max(0.0, now - self._committed_at.get(int(revision), now)))
 
 
-async def watched(url: str, dsn: str, watchers: int, seconds: float) -> Told:
+async def watched(url: str, dsn: str, watchers: int, seconds: float) -> Delays:
     committed_at: dict[int, float] = {}
     found: list[float] = []
     parts = urlsplit(url)
@@ -127,11 +128,11 @@ async def watched(url: str, dsn: str, watchers: int, seconds: float) -> Told:
         await write(connection, committed_at, seconds)
         queries = (await connection.fetchval(QUERIES) - before) / seconds
 
-    async def all_told() -> bool:
+    async def all_sent() -> bool:
         return len(found) == len(committed_at) * watchers
 
     async with asyncio.timeout(LONGEST_SECONDS):
-        await until(all_told)
+        await until(all_sent)
     for transport, _ in made:
         transport.abort()
     return summary([1000 * delay for delay in found], queries)
@@ -157,14 +158,14 @@ async def write(connection: Connection, committed_at: dict[int, float], seconds:
         revision += len(ids)
 
 
-def summary(found_ms: Sequence[float], transactions_per_second: float) -> Told:
+def summary(found_ms: Sequence[float], transactions_per_second: float) -> Delays:
     p99 = percentile(found_ms, 0.99)
     assert p99 is not None
-    return Told(
+    return Delays(
         statistics.median(found_ms), p99, max(found_ms), len(found_ms), transactions_per_second
     )
 
 
 if __name__ == "__main__":
-    told = uvloop.run(watched(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
-    sys.stdout.buffer.write(msgspec.json.encode(told))
+    delays = uvloop.run(watched(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    sys.stdout.buffer.write(msgspec.json.encode(delays))

@@ -3,7 +3,7 @@
 The row belongs to one incarnation, and a greater one takes it over with its first event: nothing
 but its position is needed, so the order of arrival does not matter. A position below the row's may
 be a late copy, or a process that lives now though it counts lower: its host's clock went back, its
-counter began again, or it counts no more (that is incarnation 0). Only time tells them apart.
+counter began again, or it counts no more (that is incarnation 0). Only time distinguishes them.
 
 Such a *rival* is therefore watched, one at a time. It takes the row over when its own positions
 have risen for one timeout, never more than one timeout apart, while no beat of the row's life was

@@ -197,8 +197,7 @@ def outcome(
 
 
 CAME_BACK = frozenset({Reason.RECOVERED, Reason.CLOCK_WENT_BACK})
-"""Why an active status stands although it was taken for something else before: kept as long as the
-status is."""
+"""Reasons of an active status that was taken for something else before: kept as long as it is."""
 
 
 def _stays(row: Worker | ServerInstance, reported: Conclusion) -> bool:

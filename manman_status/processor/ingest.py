@@ -141,7 +141,7 @@ class _Tries:
 
 
 class Ingest:
-    """Stores batches, and never gives up unless cancelled. `wake` is called after transitions were
+    """Stores batches, and stops trying only when cancelled. `wake` is called after transitions were
     committed."""
 
     def __init__(
@@ -200,7 +200,7 @@ class Ingest:
     async def _store_until_done(self, batch: _Batch) -> None:
         """Raises Unstorable when the batch, and not the moment, is to blame."""
         tries = _Tries()
-        events, notices = _apart(batch.items)
+        events, controls = _apart(batch.items)
         stored = [event for _, event in events]
         beats = _whole_beats(stored)
         transitions: list[Transition] = []
@@ -213,10 +213,10 @@ class Ingest:
                         advanced = await advance_steady(connection, beats.values())
                         events = [each for each in events if each[1].worker_id not in advanced]  # type: ignore[union-attr]
                         beats = {}
-                    if events or notices or batch.letters:
+                    if events or controls or batch.letters:
                         async with connection.transaction():
                             transitions = await self._store_batch(
-                                connection, batch, events, notices, tries.owners
+                                connection, batch, events, controls, tries.owners
                             )
             except Exception as error:  # noqa: BLE001 - the boundary of one batch: each is judged
                 await asyncio.sleep(await self._judge(error, batch, tries))
@@ -287,7 +287,7 @@ class Ingest:
         connection: Connection,
         batch: _Batch,
         events: Sequence[tuple[int, ReportedEvent]],
-        notices: Sequence[ControlMessage],
+        controls: Sequence[ControlMessage],
         owners: set[int],
     ) -> list[Transition]:
         """Merge and write these within the caller's transaction. Return the transitions."""
@@ -297,31 +297,31 @@ class Ingest:
             transitions, caused_by = await _store_events(
                 connection, events, batch.traceparents, owners, self._patience
             )
-        if notices:
-            transitions += await self._take_notices(connection, batch.queue, notices)
+        if controls:
+            transitions += await self._apply_controls(connection, batch.queue, controls)
         await put_letters(connection, batch.letters)
         await append_transitions(connection, transitions, caused_by)
         return transitions
 
-    async def _take_notices(
-        self, connection: Connection, queue: str, notices: Sequence[ControlMessage]
+    async def _apply_controls(
+        self, connection: Connection, queue: str, controls: Sequence[ControlMessage]
     ) -> list[Transition]:
         """Apply these control messages. Return the transitions."""
         transitions: list[Transition] = []
         newest: CanarySent | None = None
-        for notice in notices:
-            match notice:
+        for control in controls:
+            match control:
                 case CanarySent():
-                    newest = max(newest or notice, notice, key=_age_of_canary)
+                    newest = max(newest or control, control, key=_age_of_canary)
                 case GuardReleased():
-                    if await release_guard(connection, notice.group):
-                        log.info("guard_released", group=notice.group)
+                    if await release_guard(connection, control.group):
+                        log.info("guard_released", group=control.group)
                 case ForgetRequested():
-                    transitions += await take_forget(connection, notice)
+                    transitions += await take_forget(connection, control)
                 case SilenceRequested() | SilenceEnded() | AlertAcknowledged():
-                    await take_alert_notice(connection, notice)
+                    await take_alert_notice(connection, control)
                 case _:
-                    assert_never(notice)
+                    assert_never(control)
         if newest is not None:
             await move_watermark(
                 connection,
@@ -350,13 +350,13 @@ def _age_of_canary(canary: CanarySent) -> tuple[int, datetime]:
 def _apart(items: Sequence[Item]) -> tuple[list[tuple[int, ReportedEvent]], list[ControlMessage]]:
     """The events, each with its place among the items, and the control messages."""
     events: list[tuple[int, ReportedEvent]] = []
-    notices: list[ControlMessage] = []
+    controls: list[ControlMessage] = []
     for place, item in enumerate(items):
         if isinstance(item, Event):
             events.append((place, item))
         else:
-            notices.append(item)
-    return events, notices
+            controls.append(item)
+    return events, controls
 
 
 async def _store_events(

@@ -200,7 +200,7 @@ async def settle_fleet(connection: Connection, step: StepToSettle) -> None:
 
 
 # When a server crashed is looked up in the alert of it. The progress is locked first, as when the
-# rules are asked.
+# rules are evaluated.
 MOVE_ALERTS = (
     """
 UPDATE alert_progress

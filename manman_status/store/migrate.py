@@ -30,7 +30,7 @@ from manman_status.store.session import Session, connect
 
 PACKAGE = Path(__file__).parents[1]
 LOCK_WAIT_MS = 200
-GIVES_UP_AFTER_SECONDS = 600.0
+STOPS_AFTER_SECONDS = 600.0
 MIGRATION_SESSION = Session(
     application="manman-status migrate",
     connect_seconds=10.0,
@@ -95,7 +95,7 @@ def migrate(
     dsn: str,
     *,
     say: Callable[[str], None] = lambda _: None,
-    gives_up_after_seconds: float = GIVES_UP_AFTER_SECONDS,
+    stops_after_seconds: float = STOPS_AFTER_SECONDS,
 ) -> None:
     """Bring the database at `dsn` to the newest schema. Blocks; runs its own event loop. `say` is
     given a line now and then while a lock is waited for. Raises CommandFailed when it was not had
@@ -108,7 +108,7 @@ def migrate(
             if getattr(error.orig, "sqlstate", None) != asyncpg.LockNotAvailableError.sqlstate:
                 raise
             delay = backoff.failed()
-            if backoff.failing_seconds > gives_up_after_seconds:
+            if backoff.failing_seconds > stops_after_seconds:
                 raise CommandFailed(
                     f"gave up after {backoff.failing_seconds:g} s, nothing is changed: others hold"
                     " locks on the tables; end what has been reading them for so long"

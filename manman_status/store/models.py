@@ -221,7 +221,7 @@ class Transition(SQLModel, table=True):
     new_status: str = Field(sa_column=Column(Text, nullable=False))
     reason: str = Field(sa_column=Column(Text, nullable=False))
     evidence: dict[str, Any] = Field(sa_column=_json())
-    # W3C trace context of the message that caused it, when that was traced: whoever is told goes on
+    # W3C trace context of the message that caused it, when that was traced: notifications go on
     # with it.
     traceparent: str | None = Field(sa_column=Column(Text, nullable=True))
 
@@ -362,7 +362,7 @@ class Guard(SQLModel, table=True):
     # How many are overdue and held now, of how many.
     held: int = Field(sa_column=_bigint(0))
     group_size: int = Field(sa_column=_bigint(0))
-    # Since when they are being lost at the limited rate; all at once when a person asked for it.
+    # Since when they are being lost at the limited rate; all at once when a person requested it.
     releasing_since: datetime | None = Field(sa_column=_time())
     released_by_hand_at: datetime | None = Field(sa_column=_time())
 
@@ -510,7 +510,7 @@ class Alert(SQLModel, table=True):
     state: str = Field(sa_column=Column(Text, nullable=False, server_default="open"))
     version: int = Field(sa_column=_bigint(1))
     summary: str = Field(sa_column=Column(Text, nullable=False))
-    # The alert that is the cause of this one, which is then not told by itself.
+    # The alert that is the cause of this one, which is then not notified by itself.
     part_of: int | None = Field(
         sa_column=Column(
             BigInteger, ForeignKey("alerts.alert_id", ondelete="SET NULL"), nullable=True
@@ -550,11 +550,11 @@ class Delivery(SQLModel, table=True):
         )
     )
     channel: str = Field(sa_column=Column(Text, primary_key=True))
-    # The version and severity that were told last; 0 and null before the first time.
+    # The version and severity that were notified last; 0 and null before the first time.
     version: int = Field(sa_column=_bigint(0))
     severity: str | None = Field(sa_column=Column(Text, nullable=True))
     told_at: datetime | None = Field(sa_column=_time())
-    # Nothing more is to be told: its end was.
+    # Nothing more is to be notified: its end was.
     is_settled: bool = Field(
         sa_column=Column(Boolean, nullable=False, server_default=text("false"))
     )
@@ -583,8 +583,8 @@ class Silence(SQLModel, table=True):
 
 
 class AlertProgress(SQLModel, table=True):
-    """The one row that says up to which transition, and when last, the rules were asked; and what
-    they remember."""
+    """The one row that says up to which transition, and when last, the rules were evaluated, and
+    what they remember."""
 
     __tablename__ = "alert_progress"
     __table_args__ = (

@@ -102,9 +102,9 @@ def create_pool(
 ) -> Pool:
     """A pool that connects when first used: opening it needs no database.
 
-    `application` is what `pg_stat_activity` shows. Every query is given up after `timeout_seconds`.
-    Neither role leaves anything behind in its session, so a connection goes back to the pool as it
-    is.
+    `application` is what `pg_stat_activity` shows. Every query is cancelled after
+    `timeout_seconds`. Neither role leaves anything behind in its session, so a connection goes back
+    to the pool as it is.
     """
     session = Session(
         application=application,

@@ -135,7 +135,7 @@ class Pooled(BaseConnection):
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         if query.startswith(
             "BEGIN"
-        ):  # of asyncpg's own Transaction, which names the isolation if one is asked for
+        ):  # of asyncpg's own Transaction, which names an isolation that was requested
             isolation = "" if "ISOLATION" in query else READ_COMMITTED
             return await super().execute(query + isolation + self.at_begin, *args, **options)
         return await self._execute_in_transaction(query, *args, **options)
