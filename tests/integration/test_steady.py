@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 
-from manman_status.domain.events import Heartbeat, Inventory
+from manman_status.domain.events import Heartbeat, Inventory, microseconds
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows, Worker
 from manman_status.domain.status import Reason, StatusType
-from manman_status.domain.workers import microseconds
 from manman_status.store.pool import create_pool
 from manman_status.store.writes import advance_steady, lock_workers, store_rows, transaction_time
 from tests.kinds import Eventually
@@ -33,6 +32,10 @@ COUNTS = "seq", "stopped_seq", "labels_seq", "interval_seq", "inventory_seq"
 
 
 def steady(worker_id: int, now: Any, life: Any) -> Any:
+    orders: dict[str, Any] = {
+        **dict.fromkeys(("incarnation", *LIFE[2:]), life),
+        **dict.fromkeys(("seq", *COUNTS[2:]), 5),
+    }
     return Worker(
         worker_id=worker_id,
         created_date=now - timedelta(days=1),
@@ -45,8 +48,7 @@ def steady(worker_id: int, now: Any, life: Any) -> Any:
         interval_seconds=10.0,
         inventory_digest=DIGEST,
         received_at=now - timedelta(hours=1),
-        **dict.fromkeys(("incarnation", *LIFE[2:]), life),
-        **dict.fromkeys(("seq", *COUNTS[2:]), 5),
+        **orders,
     )
 
 

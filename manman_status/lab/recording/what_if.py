@@ -21,13 +21,13 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStatusReported,
     WorkerStopped,
+    microseconds,
 )
 from manman_status.domain.guard import GuardState
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Patience, Receipt, Rows
 from manman_status.domain.status import Entity, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules, deadline, sweep_workers, watched
-from manman_status.domain.workers import microseconds
 from manman_status.lab.recording.lines import Line
 from manman_status.wire.inbound import decode
 
