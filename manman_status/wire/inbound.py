@@ -164,7 +164,12 @@ def decode_strictly(body: bytes) -> list[Meaning]:
     """Read a body in the form that the contract's table gives. Raises anything for another body."""
     if ESCAPED_NUL in body:
         raise PoisonMessage("a NUL character")
-    messages = (_commands if COMMAND_TYPE in body else _status_infos)(body)
+    try:
+        messages: AnyMessage | list[AnyMessage] | StatusInfo | list[_StatusInfo] = _commands(body)
+    except msgspec.ValidationError:
+        if COMMAND_TYPE in body:
+            raise
+        messages = _status_infos(body)
     if isinstance(messages, list):
         return [message.meaning() for message in messages]
     return [messages.meaning()]
