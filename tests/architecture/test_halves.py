@@ -57,12 +57,12 @@ REPORTER_NEEDS = {"aio_pika", "msgspec"} | {
     *("aiormq", "pamqp", "yarl", "multidict", "propcache", "idna"),  # aio-pika's own
     *("typing_extensions", "cython_runtime"),
 }
-"""All that a worker's process loads with the reporter."""
+"""Modules that a worker's process loads with the reporter."""
 
 
 def loaded_by(module: str) -> set[str]:
-    """Beside what every interpreter of this machine loads, such as its `sitecustomize` and all that
-    this imports."""
+    """Modules beyond what every interpreter of this machine loads, such as its `sitecustomize` and
+    all that this imports."""
     code = (
         f"import sys; before = set(sys.modules); import {module}; print('\\n'.join(set(sys.modules)"
         " - before))"

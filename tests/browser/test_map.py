@@ -49,7 +49,7 @@ SEEN = """async () => {
     }
     return seen;
 }"""
-"""By worker: the health whose colour most of its cell has; the rest of it is the mark."""
+"""Health by worker: the one whose colour most of its cell has; the rest of it is the mark."""
 
 
 async def told_by_the_api(api: Role) -> dict[str, str]:
@@ -245,12 +245,12 @@ COLOUR_AT = """async (id) => {
         Promise(requestAnimationFrame);
     return Date.now() / 1000;
 }"""
-"""When the cell of this worker has the colour of the lost, or it is given up; in seconds since the
-epoch."""
+"""Time, in seconds since the epoch, at which the cell turns the colour of LOST; gives up in the
+end."""
 
 
 async def beat_once(broker: str) -> None:
-    """Of 10,000 workers that beat once an hour."""
+    """A fleet of 10,000 workers that beat once an hour."""
     async with await aio_pika.connect(broker) as connection:
         exchange = await (await connection.channel()).get_exchange(
             "internal_service_events", ensure=False

@@ -26,7 +26,7 @@ PAGES = (
     "/silences",
     "/schema/asyncapi",
 )
-"""With few rows each: they are all alike, and looked at one by one."""
+"""Pages with few rows each: they are all alike, and looked at one by one."""
 
 
 async def test_nothing_stands_in_the_way_of_those_who_see_little_or_nothing(

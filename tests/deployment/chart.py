@@ -29,7 +29,7 @@ def values_of(name: str) -> dict[str, Any]:
 
 
 class Objects(list[dict[str, Any]]):
-    """What a release consists of, and `notes`, which Helm shows."""
+    """The objects of a release, and `notes`, which Helm shows."""
 
     notes: str = ""
 
@@ -92,7 +92,7 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(pod: dict[str, Any]) -> dict[str, Any]:
-    """By name: a text, or where it comes from."""
+    """Each variable by name: a text, or where it comes from."""
     return {
         each["name"]: each.get("value", each.get("valueFrom"))
         for each in container(pod).get("env", [])

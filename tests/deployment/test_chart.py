@@ -1,5 +1,5 @@
-"""What the Helm chart makes: objects that Kubernetes takes, sides that stay apart, and secrets in
-Secrets alone."""
+"""The Helm chart makes objects that Kubernetes takes, sides that stay apart, and secrets in Secrets
+alone."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def secret_references(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def secret_files(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """By path: which Secret it is of, and which key there."""
+    """The Secret and its key by the path of the file."""
     items = {
         volume["name"]: (volume["secret"]["secretName"], item["key"], item["path"])
         for volume in pod["spec"].get("volumes", [])
@@ -598,7 +598,7 @@ def test_a_new_secret_replaces_the_pods_that_use_it_and_no_others() -> None:
 def test_the_api_alone_may_read_by_another_url(
     values: dict[str, Any], source: tuple[str, str] | None
 ) -> None:
-    """Of a replica, or of a user that may only read: then it is not given the other one."""
+    """The url of a replica or of a user that may only read replaces the other one."""
     objects = render({"database": values})
     found = {name: secret_references(pod) for name, pod in objects.pods().items()}
     api = found.pop("Deployment/manman-status-api")
@@ -687,7 +687,7 @@ def test_the_api_knows_the_token_for_metrics_as_one_that_opens_nothing_else() ->
 
 
 def ports_out(objects: Objects) -> dict[str, set[int]]:
-    """That a NetworkPolicy leaves open, by component."""
+    """Ports that a NetworkPolicy leaves open, by component."""
     return {
         component_of(policy): {
             port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]

@@ -34,7 +34,7 @@ IMAGE = "manman-status:0.1.0"
 NAME = "chart-runs"
 TOKEN = "second-token"
 WRITES_JSON_SECRETS = (4, 4)
-"""Before this version podman wants a Secret as JSON where it fills a variable, and itself writes
+"""podman before this version wants a Secret as JSON where it fills a variable, and itself writes
 YAML."""
 
 
@@ -119,7 +119,7 @@ class Cluster:
         return f"{self.network}-{name}-{inner}"
 
     def address(self, name: str, inner: str) -> str:
-        """On the network: of the pod's container that is there for it."""
+        """The network address of the pod's container."""
         pod = podman("inspect", "-f", "{{.Pod}}", self.container(name, inner)).stdout.strip()
         infra = podman("pod", "inspect", "-f", "{{.InfraContainerID}}", pod).stdout.strip()
         networks = json.loads(
@@ -137,7 +137,7 @@ class Cluster:
         return ran.stdout + ran.stderr
 
     async def probe(self, name: str, pod: dict[str, Any], kind: str) -> bool:
-        """Whether the probe's own command succeeds."""
+        """True when the probe's own command succeeds."""
         command = container(pod)[f"{kind}Probe"]["exec"]["command"]
         into = self.container(name, container(pod)["name"])
         return (
@@ -207,7 +207,7 @@ def objects(values: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 async def migrated(cluster: Cluster, objects: Any, eventually: Eventually) -> str:
-    """What the migration's Job says."""
+    """The output of the migration's Job."""
     for secret in objects.of("Secret"):
         cluster.add_secret(secret)
     cluster.play("migrate", objects.one("Job")["spec"]["template"])
@@ -219,7 +219,7 @@ async def migrated(cluster: Cluster, objects: Any, eventually: Eventually) -> st
 
 @pytest.fixture(scope="module")
 async def pods(cluster: Cluster, objects: Any, migrated: str) -> dict[str, dict[str, Any]]:
-    """Those of both Deployments, begun."""
+    """Start the pods of both Deployments."""
     pods = {component_of(each): each["spec"]["template"] for each in objects.of("Deployment")}
     cluster.play("processor", pods["processor"])
     return pods

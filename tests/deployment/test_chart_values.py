@@ -1,5 +1,5 @@
-"""Which values the chart takes: each is documented, and what cannot work is refused before anything
-is installed."""
+"""Values of the chart: each is documented, and what cannot work is refused before anything is
+installed."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_every_value_has_a_default_and_every_default_is_known() -> None:
 
 
 def test_every_value_has_a_word_about_it() -> None:
-    """In the line above. Groups and quantities speak for themselves."""
+    """The comment stands in the line above. Groups and quantities need none."""
     lines = (FOLDER / "values.yaml").read_text("utf-8").splitlines()
     key = re.compile(r"^ *(?!cpu|memory|expr|for|severity|summary)\w+: *\S")
     bare = [

@@ -74,7 +74,7 @@ NEEDS = {
     "processor": {"DATABASE_URL", "RABBITMQ_URL", "NOTIFY_URLS", "NOTIFY_ROUTES_FILE"},
     "fleet": {"RABBITMQ_URL", "API_TOKEN"},
 }
-"""What only those that need it are given."""
+"""Secrets reach only the services that need them."""
 
 
 def test_servers_are_named_by_their_services_whatever_the_example_says(services: Any) -> None:

@@ -32,8 +32,8 @@ RUN apt-get -q update && apt-get -q install -y --no-install-recommends haproxy &
 USER haproxy
 CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
 """
-"""Where no registry is reached: the same program from another place, under the name that
-compose.yaml asks for."""
+"""A stand-in where no registry is reachable: the same program from another place, under the name
+that compose.yaml asks for."""
 
 
 def docker(*arguments: Any, given: Any = None, check: bool = True, **environment: Any) -> Any:

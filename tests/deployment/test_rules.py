@@ -44,7 +44,7 @@ def rules_of_compose() -> dict[str, Any]:
 
 
 def rules_of_the_chart() -> dict[str, Any]:
-    """Without those that ask Kubernetes, by the job's name in place of the release's."""
+    """Rules without those that query Kubernetes, with the job's name in place of the release's."""
     values = yaml.safe_load((ROOT / "helm/manman-status/values.yaml").read_text("utf-8"))
     return {
         name: (_of_the_job(rule["expr"]), rule["for"], rule["severity"], rule["summary"])

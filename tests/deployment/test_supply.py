@@ -1,4 +1,4 @@
-"""What the image is made of, as `make sbom` says it."""
+"""The image's contents, as `make sbom` lists them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ NAMESPACE = "manman-dev"
 
 
 class Tilt:
-    """What the Tiltfile asked for. `objects` is all that it deploys."""
+    """Calls of the Tiltfile. `objects` is everything that it deploys."""
 
     def __init__(self) -> None:
         self.objects = Objects()

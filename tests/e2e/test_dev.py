@@ -32,7 +32,7 @@ class Dev(Child):
     url: str
 
     async def items(self, path: str) -> list[dict[str, Any]]:
-        """What the api lists; [] while there is none."""
+        """Items that the api lists; [] while there is no api."""
         if self.returncode is not None:
             raise self.ended(self.returncode)
         try:

@@ -329,8 +329,7 @@ async def test_a_minute_without_broker_is_one_alert_about_the_observer(
     eventually: Eventually,
     sink: Any,
 ) -> None:
-    """With the thresholds that are shipped: it is told as late first, or at once as blind, and
-    once."""
+    """The default thresholds notify once: as late first, or as blind at once."""
     await start_telling(notify_wait_seconds=20)
     fleet.recruit(10)
     await outage_is_one_alert_about_the_observer(

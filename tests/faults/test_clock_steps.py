@@ -96,7 +96,7 @@ async def test_after_a_step_back_a_dead_worker_is_lost_and_monitoring_says_why_i
 
 
 async def lost_workers(observed: Observed, *expected: Any) -> bool:
-    """Whether these and no others were ever LOST."""
+    """True when exactly these workers were ever LOST."""
     lost = {entity_id for entity, entity_id in await observed.lost() if entity == "worker"}
     assert lost <= set(expected)
     return lost == set(expected)

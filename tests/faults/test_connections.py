@@ -83,7 +83,7 @@ async def observed_again_after_each(
 async def test_after_each_kind_of_cut_the_fleet_is_observed_again(
     proxied: Any, observed: Observed, eventually: Eventually
 ) -> None:
-    """Of the broker's connections, and of the database's."""
+    """Connections to the broker and to the database are cut."""
     cuts = [
         (0, "half-open", 0),
         (1, "half-open", 0),
@@ -267,8 +267,7 @@ def key(instance: Any) -> str:
 async def test_a_living_fleet_is_never_lost_by_half_open_connections(
     proxied: Any, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
-    """What the old connection still holds at the broker counts until the broker has let go of
-    it."""
+    """Messages that the old connection holds count until the broker has closed it."""
     _, to_broker, _ = proxied
     fleet.recruit(10)
 

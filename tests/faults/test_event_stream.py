@@ -32,7 +32,7 @@ TRANSITIONS = 5_000
 
 @pytest.fixture
 def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """One that may be stopped without hurting the other tests."""
+    """A server that may be stopped without hurting the other tests."""
     server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
     yield server
     server.kill()
@@ -53,7 +53,7 @@ async def append(pool: asyncpg.Pool, entity_id: Any, count: Any, evidence: Any =
 
 
 async def write(database: str, total: Any, *, pause: float = 0.0) -> None:
-    """By four at once, five in each transaction."""
+    """Write with four writers, five transitions in each transaction."""
 
     async def one(entity_id: Any) -> None:
         for _ in range(total // WRITERS // 5):
@@ -128,7 +128,7 @@ async def test_each_of_several_processes_tells_all_of_it(
 async def test_streams_outlive_their_database_without_a_gap(
     own_postgres: EmbeddedPostgres, own_database: str, start_api: StartRole, eventually: Eventually
 ) -> None:
-    """One that began with what was new, and one with history."""
+    """One stream began at the present, and one with history."""
     api = await start_api(database_url=own_database)
     await write(own_database, 1_000)
     live: list[Any] = []
@@ -154,8 +154,7 @@ async def test_streams_outlive_their_database_without_a_gap(
 async def test_a_client_that_reads_too_slowly_is_overrun_and_misses_nothing(
     database: str, start_api: StartRole, eventually: Eventually
 ) -> None:
-    """What it was sent and has not read is the operating system's; what it was not sent, it asks
-    for again."""
+    """Unread data lies with the operating system; the client requests the rest again."""
     api = await start_api()
     parts = urlsplit(api.url)
     evidence, total = {"text": "x" * 2_000}, 14_000

@@ -1,5 +1,4 @@
-"""Whatever stands still for a while, and goes on: no event is lost, and every processor still ends
-in order."""
+"""Anything may stand still for a while: no event is lost, and every processor stops normally."""
 
 from __future__ import annotations
 

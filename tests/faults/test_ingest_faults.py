@@ -1,5 +1,4 @@
-"""What the write side survives: killed in the middle, its database or its broker away, told to stop
-under load."""
+"""The write side survives kills, an unavailable database or broker, and a stop under load."""
 
 from __future__ import annotations
 
@@ -234,8 +233,8 @@ async def test_a_processor_that_crashes_in_a_loop_makes_no_dead_letter_of_a_cana
     dead_letters: Callable[..., Awaitable[Any]],
     eventually: Eventually,
 ) -> None:
-    """What was delivered too often becomes one. The event cannot be stored meanwhile: its table is
-    locked."""
+    """A message that was delivered too often becomes one. The event cannot be stored meanwhile: its
+    table is locked."""
     limit = 5
     settings = {"lifecycle_delivery_limit": limit, "canary_interval_seconds": 0.2}
     role = await start_processor(**settings)

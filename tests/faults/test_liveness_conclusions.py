@@ -1,4 +1,4 @@
-"""What real silence leads to, and what lifts it again."""
+"""Real silence leads to LOST, and a sign of life lifts it again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_silent_worker_is_late_then_lost_and_neither_once_it_beats_again
     observed: Observed,
     eventually: Eventually,
 ) -> None:
-    """As the summary tells it, by what the leader's sweep keeps."""
+    """The summary agrees, from what the leader's sweep keeps."""
     await start_quick()
     api = await start_api(default_interval_seconds=1, minimum_timeout_seconds=1, answer_cache_ms=0)
     fleet.recruit(3)

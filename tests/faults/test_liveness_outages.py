@@ -1,5 +1,4 @@
-"""Whatever breaks on the observer's side, for longer than every timeout: nobody alive is ever lost
-for it."""
+"""Monitoring breaks for longer than every timeout, and no living worker is ever LOST for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is old goes when a processor comes to lead; what is active never does, however old."""
+"""Old rows are deleted by a new leader; active ones never are, however old."""
 
 from __future__ import annotations
 

@@ -231,8 +231,7 @@ async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_eac
 
 
 async def arrived_in_order(broker: str) -> dict[str, Any]:
-    """What was said of each instance, each event at its first arrival: one that was not confirmed
-    may come again."""
+    """Events of each instance at their first arrival: one that was not confirmed may come again."""
     said: collections.defaultdict[Any, Any] = collections.defaultdict(dict)
     async with await aio_pika.connect(broker) as connection:
         queue = await (await connection.channel()).get_queue("watched")

@@ -72,7 +72,7 @@ def simulate(broker: str) -> Any:
 
 RIGHT = (0, 0, 0, 0)
 QUICK = {"minimum_timeout_seconds": 3, "recovery_grace_seconds": 0}
-"""For both sides, where the defaults would only take longer."""
+"""Settings for both sides, where the defaults would only take longer."""
 
 
 async def test_a_fleet_with_faults_is_told_as_it_is(

@@ -1,4 +1,4 @@
-"""What RabbitMQ refuses, in one plain sentence; and what works though it does."""
+"""Refusals of RabbitMQ in one plain sentence each, and what works in spite of them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a step of the database's clock does to the rows, and what does not move until it was
-taken."""
+"""A step of the database's clock changes the rows, and nothing moves before it was taken."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ class NoQueues:
 
 
 async def observe(connection: Any, *, ahead: Any = timedelta(0)) -> None:
-    """As a processor left it whose database's clock was ahead by so much."""
+    """Set the watermark as a processor left it whose database's clock was `ahead`."""
     await register_processor(connection, "one", host="", version="")
     await connection.execute("UPDATE processors SET last_seen = now() + $1::interval", ahead)
     await connection.execute(
@@ -203,7 +202,7 @@ async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection: 
 async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(
     connection: Any,
 ) -> None:
-    """Until then it hid those of the new time, so an age of it would say nothing."""
+    """The old time hid heartbeats of the new one until then, and its age would say nothing."""
     await observe(connection, ahead=HOUR)
     await connection.execute(WORKER, 1, timedelta(minutes=59), 1, 7, None, None)
     await connection.execute(WORKER, 2, timedelta(minutes=59), 1, 7, None, None)

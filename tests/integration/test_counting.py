@@ -1,4 +1,4 @@
-"""What triggers count of the fleet is what a count of the rows gives, whoever writes them."""
+"""Triggers count the same as a count of the rows, whoever writes these."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""How many dead letters there are, when several processors have counted them at different
-moments."""
+"""The number of dead letters, when several processors counted them at different moments."""
 
 from __future__ import annotations
 

@@ -256,8 +256,8 @@ async def test_poison_is_kept_alone_with_its_reason_and_its_neighbours_are_store
     depth: Callable[..., Awaitable[int]],
     eventually: Eventually,
 ) -> None:
-    """All of it in one go, between good events, on both queues: the processor lives and loses no
-    good one."""
+    """Poison comes all at once, between good events, on both queues: the processor lives and loses
+    no good one."""
     for worker, (body, _) in enumerate(POISON.values(), start=1):
         key = HEARTBEAT if worker % 2 else LIFECYCLE
         await publish(good(worker=worker), key)

@@ -1,5 +1,5 @@
-"""What the roles write: one JSON object a line, with its role and ids, at the asked level, and
-never a secret."""
+"""Logs of the roles: one JSON object a line, with its role and ids, at the asked level, and never a
+secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the fleet was not observed is kept."""
+"""Times without monitoring are kept."""
 
 from __future__ import annotations
 

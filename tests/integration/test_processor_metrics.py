@@ -1,4 +1,4 @@
-"""What a processor counts reaches /metrics of the api, which is all that Prometheus can ask."""
+"""A processor's counts reach /metrics of the api, which is all that Prometheus scrapes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def measured(api: Role) -> AsyncIterator[Any]:
 
 
 def summed(samples: Any, name: str, **labels: Any) -> Any:
-    """Of all series that have these labels; None when there is none."""
+    """Add up all series that have these labels; None when there is none."""
     found = [
         value
         for (each, given), value in samples.items()
@@ -117,8 +117,7 @@ async def test_what_the_broker_gives_out_again_is_counted(
     broker: str,
     eventually: Eventually,
 ) -> None:
-    """Of a processor that was killed while it held messages: the next is told that it is not their
-    first."""
+    """A processor was killed while it held messages: they come to the next one as redelivered."""
     first = await start_processor(batch_max_wait_ms=10_000, batch_max_events=10_000)
     await publish({"command_type": "HEARTBEAT", "command_args": ["7"]}, "worker.7.heartbeat")
     connection = await asyncpg.connect(database)

@@ -1,5 +1,5 @@
-"""What an outside consumer on `external_service_events` sees, whatever fails between the database
-and it."""
+"""The messages of an outside consumer on `external_service_events`, whatever fails between the
+database and it."""
 
 from __future__ import annotations
 

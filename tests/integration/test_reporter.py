@@ -1,4 +1,4 @@
-"""What a worker embeds, against the real broker and processor."""
+"""The reporter that a worker embeds, against the real broker and processor."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LABELS = {"group": "eu-1", "version": "1.4.2"}
 
 @pytest.fixture
 async def passing(broker: str) -> AsyncIterator[Any]:
-    """All that workers send on the inbound exchange, in its order, from before any processor
-    declares a queue."""
+    """Messages of workers on the inbound exchange, in its order, from before any processor declares
+    a queue."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         inbound = await channel.declare_exchange("internal_service_events", "topic", durable=True)
@@ -100,7 +100,7 @@ async def test_a_threaded_worker_reports_its_whole_life(
     processor: Role, broker: str, rows: FetchRows, eventually: Eventually
 ) -> None:
     def work() -> None:
-        """As ManMan's workers are: a thread for each server, and nobody knows of an event loop."""
+        """Work like ManMan's workers: a thread for each server, and no event loop."""
 
         def run_server(instance_id: int, exit_code: Any) -> None:
             report.server_started(instance_id)
@@ -233,7 +233,7 @@ async def test_events_wait_for_the_first_processor_and_are_then_all_there(
     eventually: Eventually,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """On a broker where nobody has declared anything."""
+    """The broker is one where nobody has declared anything."""
     with caplog.at_level(logging.INFO):
         async with StatusReporter(broker, worker_id=7, interval_seconds=1) as report:
             await report.server_started(31)

@@ -40,8 +40,8 @@ EPOCH = "SELECT epoch, previous_epoch, epoch_begins_after FROM revision_counter"
 
 
 class Backup:
-    """Of the test's database, on the same server. While it is taken and restored, nobody can
-    connect."""
+    """A backup of the test's database, on the same server. While it is taken and restored, nobody
+    can connect."""
 
     def __init__(self, server: Any, database: str, eventually: Eventually) -> None:
         self._server = server
@@ -302,7 +302,7 @@ async def has_seen(check: Any, revision: Any) -> Any:
 async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
     pool: Pool, change: Any, eventually: Eventually
 ) -> None:
-    """Once, whoever else notices it, and with what the histories have in common."""
+    """It does so once, whoever else notices, and names what the histories have in common."""
     await change(1, 2, 3)
     await pool.execute(LONG_AGO, 2)
     before = await epoch_of(pool)

@@ -105,8 +105,7 @@ async def test_rabbitmq_keeps_its_data_over_stop_and_kill(server_folder: Path) -
 
 
 def test_rabbitmq_reads_no_configuration_but_its_own(rabbitmq: EmbeddedRabbitMQ) -> None:
-    """Whatever a system's node on this machine has in /etc/rabbitmq. The banner names what was
-    read."""
+    """The configuration in /etc/rabbitmq is ignored. The banner names what was read."""
     files = re.search(r"Config file\(s\): (.+?)\n\n", rabbitmq.child.log, re.DOTALL)
     assert files
     assert set(files[1].split()) == {

@@ -92,8 +92,7 @@ def some_rows(chance: Any, now: Any, *, silent_share: Any) -> Any:
 
 
 def told(rows: Rows) -> dict[tuple[str, int], Any]:
-    """What a person sees of all of them; the reasons that the sweep gives with what they rest
-    on."""
+    """Statuses that a person sees; the reasons that the sweep gives with what they rest on."""
     return {
         (type(row).__name__, key): (
             row.status,
@@ -174,7 +173,7 @@ async def fill(pool: Pool, workers: Any, *, silent: Any, groups: Any) -> None:
 
 
 async def sweep_once(pool: Pool, *, wake: Any = lambda: None) -> None:
-    """As a leader that has just begun to lead."""
+    """Sweep as a leader that has just begun to lead."""
     async with pool.acquire() as connection:
         await connection.execute("UPDATE leases SET expires_at = now()")
         token = await hold_lease(connection, LEASE, "test", seconds=60)
@@ -187,7 +186,7 @@ async def sweep_once(pool: Pool, *, wake: Any = lambda: None) -> None:
 
 
 async def sizes(pool: Pool) -> list[Any]:
-    """How many workers and instances each transaction was about."""
+    """Numbers of workers and instances in each transaction."""
     return [tuple(row) for row in await pool.fetch(SIZES)]
 
 

@@ -1,5 +1,4 @@
-"""What an OpenTelemetry collector is sent by the real roles: traces from a report to its change;
-metrics."""
+"""Telemetry that real roles send to a collector: traces from a report to its change; metrics."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ def run(broker: str, collector: Any) -> Any:
 
 @pytest.fixture
 async def changes(broker: str) -> AsyncIterator[Any]:
-    """What is republished: `(body, headers)` of each message, as it arrives."""
+    """Published changes: `(body, headers)` of each message, as it arrives."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(exclusive=True)

@@ -1,4 +1,4 @@
-"""What the release before left in the database, and what it goes on writing beside this one."""
+"""The release before left rows in the database, and goes on writing beside this one."""
 
 from __future__ import annotations
 

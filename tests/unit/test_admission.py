@@ -1,4 +1,4 @@
-"""What is admitted: by a message's exchange and routing key, and by the signature of a canary."""
+"""Admission by a message's exchange and routing key, and by the signature of a canary."""
 
 from __future__ import annotations
 

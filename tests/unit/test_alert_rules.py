@@ -307,7 +307,7 @@ def test_what_a_worker_no_longer_lists_all_at_once_is_no_loop() -> None:
 
 
 def loops_of_all_that_is_left(crashes: Any, known: Any) -> Any:
-    """As it is meant: of what nobody has taken yet the worst one, again and again."""
+    """The literal meaning: pick the worst of what is left, again and again."""
     left, found = list(crashes), []
     while left:
         crashes_of: dict[Any, Any] = {}

@@ -1,4 +1,4 @@
-"""What a service is sent by its channel: its requests, intercepted."""
+"""Requests that a channel sends to its service, intercepted."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def channel(url: str) -> Any:
 
 
 def burst(number: int, **fields: Any) -> list[Any]:
-    """Of the words of a worker that is lost with its servers."""
+    """A burst with the words of a worker that is lost with its servers."""
     return [
         (
             News.OPENED,

@@ -21,8 +21,8 @@ HOUR = 3600.0
 
 
 def reading(at: Any, *, database: float | None = None, took: float = 0.0) -> Any:
-    """At `at` seconds of the monotonic clock, and as many of the database's unless another is
-    given."""
+    """A reading at `at` seconds of the monotonic clock, and as many of the database's unless
+    another is given."""
     return ClockReading(
         START + timedelta(seconds=at if database is None else database), at, at + took
     )

@@ -1,4 +1,4 @@
-"""What the documents name is there, and what they show is understood."""
+"""Files that the documents name exist, and their examples are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What positions of one history mean in another."""
+"""Positions of one history in another."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_it_ends_every_server_and_every_worker_that_lives() -> None:
 
 
 def ids_used(begun: datetime, **plan: Any) -> tuple[set[int], set[int]]:
-    """Of workers and of server instances."""
+    """Ids of workers and of server instances."""
     some = Fleet(
         FleetPlan(**{"workers": 100, "servers": 10, "interval_seconds": 2.0} | plan), begun=begun
     )

@@ -137,8 +137,8 @@ class Fleet(RuleBasedStateMachine):
     def restart_worker_in_another_time(
         self, data: Any, clock_off_by: Any, repeats_incarnation: Any
     ) -> None:
-        """Of those who count: an end that has only a time outranks a start that is dated before
-        it."""
+        """Restart a worker that counts: an end that has only a time outranks a start that is dated
+        before it."""
         worker = self.worker(data)
         if worker.counted:
             worker.muted = False
@@ -218,8 +218,8 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def nobody_silent_goes_unnoticed(self) -> None:
-        """Whoever's silence counts for the watermark of the last sweep is lost by then, unless the
-        guard holds."""
+        """Check that a worker whose silence counts at the last sweep is LOST, unless the guard
+        holds."""
         world = self.world
         if (
             world.swept_through is None
@@ -471,7 +471,7 @@ def test_lag_costs_nobody_his_life() -> None:
 
 
 def test_a_transaction_that_hangs_takes_no_beat_back() -> None:
-    """What began first may be committed last; a beat without a number cannot tell that it is
+    """The first transaction may be committed last; a beat without a number cannot tell that it is
     old."""
     world = fleet(2)
     for first, other in (world.processors, world.processors[::-1]):
@@ -499,7 +499,7 @@ def test_a_restart_that_counts_lower_is_not_lost(interval: Any, clock: Any, agai
 
 
 def reasons(world: Any) -> tuple[Reason | None, Reason | None]:
-    """Those of worker 1 and of its server."""
+    """Reasons of worker 1 and of its server."""
     fleet = world.database.fleet
     return fleet.workers[1].reason, fleet.instances[1].reason
 
@@ -537,7 +537,7 @@ def test_many_at_once_are_held_and_then_lost_one_by_one() -> None:
 @pytest.mark.parametrize("ran", [True, False])
 @pytest.mark.parametrize("by", [-3600, -30, 3600])
 def test_a_step_of_the_clock_loses_nobody_alive_and_hides_nobody_dead(by: Any, ran: Any) -> None:
-    """Whether processors ran at that time or not; a step forward when none ran is an outage."""
+    """Processors ran at that time or not; a step forward when none ran is an outage."""
     world = fleet(2, 5, 10)
     if not ran:
         for processor in world.processors:

@@ -95,7 +95,7 @@ class Fleet:
 
 
 class Life:
-    """Without an incarnation its beats have only a time, or not even that when it has no
+    """A life. Without an incarnation its beats have only a time, or not even that when it has no
     `clock`."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the ordering contract means, one behaviour a test."""
+"""The ordering contract, one behaviour a test."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class History:
 
     @property
     def statuses(self) -> tuple[Any, Any]:
-        """What the watchers are told of the worker and of its instance."""
+        """Published statuses of the worker and of its instance."""
         told: dict[Entity, list[Any]] = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
         for transition in self.rows.transitions:
             told[transition.entity].append((str(transition.new_status), str(transition.reason)))

@@ -1,4 +1,4 @@
-"""What the reporter writes is what the processor reads."""
+"""The processor reads what the reporter writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept for those who watch: the newest, whole, and within its bounds."""
+"""The newest changes are kept for watchers, whole and within bounds."""
 
 from __future__ import annotations
 

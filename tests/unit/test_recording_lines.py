@@ -1,4 +1,4 @@
-"""What a recording keeps, and what is said of one that cannot be read."""
+"""Lines of a recording, and the message for one that cannot be read."""
 
 from __future__ import annotations
 

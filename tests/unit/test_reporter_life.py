@@ -1,4 +1,4 @@
-"""What a worker has to say, before anything is sent."""
+"""Reports of a worker, before anything is sent."""
 
 from __future__ import annotations
 

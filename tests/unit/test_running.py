@@ -14,7 +14,7 @@ from manman_status.processor.running import Part, PartEnded, Pulse, vital, watch
 
 
 async def lost_confirmation() -> None:
-    """What aiormq does to whoever waits for a confirmation when its connection is lost."""
+    """Do what aiormq does to a waiting confirmation when its connection is lost."""
     confirmation = asyncio.get_running_loop().create_future()
     confirmation.set_exception(asyncio.CancelledError())
     await confirmation

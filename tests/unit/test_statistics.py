@@ -1,4 +1,4 @@
-"""What a processor counts, as it stands in its row."""
+"""Counts of a processor, as they stand in its row."""
 
 from __future__ import annotations
 

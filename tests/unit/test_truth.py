@@ -27,7 +27,7 @@ TIMEOUT = 15.0
 GRACE = 30.0
 INTERVAL = 5.0
 DATABASE_BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
-"""By the database's clock, when the fleet began."""
+"""Time at which the fleet began, by the database's clock."""
 
 
 def at(seconds: float) -> datetime:

@@ -1,4 +1,4 @@
-"""How long a worker was active, lost, ended and unknown in a window."""
+"""Seconds that a worker was active, lost, ended and unknown in a window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other thresholds would have concluded: recordings made by hand, whose truth is known."""
+"""Conclusions of other thresholds, from recordings made by hand, whose truth is known."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def beats(
     first_seq: int = 1,
     group: str = "eu-1",
 ) -> Any:
-    """Of one life, in these periods of seconds."""
+    """Heartbeats of one life, in these periods of seconds."""
     life = Incarnation(
         worker_id,
         number=number,

@@ -1,4 +1,4 @@
-"""What the endpoints say about the rows there are."""
+"""Answers of the endpoints about the rows."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ async def test_the_fleet_in_numbers(rows: Rows, http: httpx.AsyncClient) -> None
 async def test_health_is_counted_by_group_the_largest_first(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
-    """Of the hundred largest; who has ended is in none."""
+    """The hundred largest groups are counted; ended workers are in none."""
     for worker_id in range(1, 103):
         await rows.worker(worker_id, labels={"group": f"g{worker_id:03}"})
     others: list[dict[str, Any]] = [

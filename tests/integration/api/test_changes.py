@@ -52,7 +52,7 @@ async def test_when_nothing_comes_the_answer_is_empty_after_the_wait(
 
 
 async def test_who_waits_is_told_when_it_happens(rows: Rows, http: httpx.AsyncClient) -> None:
-    """Without `since`, of what comes after the question."""
+    """A request without `since` waits for what comes after it."""
     await rows.transition("worker", 1)
     waiting = asyncio.create_task(ask(http, wait="60s"))
     told, last = asyncio.Event(), 1

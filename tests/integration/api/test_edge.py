@@ -32,7 +32,7 @@ def port_of(api: Role) -> int:
 
 @contextlib.asynccontextmanager
 async def connections(api: Role, number: int) -> AsyncIterator[list[socket.socket]]:
-    """That say nothing, and are as many as the kernel takes."""
+    """Connections that send nothing, as many as the kernel takes."""
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     opened: list[socket.socket] = []
@@ -50,7 +50,7 @@ async def connections(api: Role, number: int) -> AsyncIterator[list[socket.socke
 
 
 async def exchange(api: Role, request: bytes, *, within_seconds: float = 60.0) -> bytes:
-    """All that comes back until the connection is closed."""
+    """Everything that comes back until the connection is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(api))
     writer.write(request)
     try:
@@ -63,7 +63,7 @@ async def exchange(api: Role, request: bytes, *, within_seconds: float = 60.0) -
 
 
 async def get(api: Role, path: str) -> int:
-    """With a connection of its own, as probes have."""
+    """Send a GET on a connection of its own, as probes do."""
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
         return (await http.get(path)).status_code
 

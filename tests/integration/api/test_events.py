@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class CountingDatabase(Database):
     readings = 0
     failures = 0
-    """So many readings of the history fail."""
+    """Number of readings of the history that fail."""
 
     async def read(self, ask: Any, *, key: Any) -> Any:
         self.readings += 1

@@ -63,7 +63,7 @@ OBSERVATIONS = [
 
 
 async def note_late(connection: Connection) -> None:
-    """As a leader does when it sweeps."""
+    """Note late workers as a leader does when it sweeps."""
     horizon = await read_horizon(connection)
     if horizon is not None:
         await forget_late(connection, horizon, limit=100_000)
@@ -78,7 +78,7 @@ async def note_late(connection: Connection) -> None:
 async def test_sql_python_and_the_sweep_judge_every_worker_alike(
     observation: dict[str, Any], is_swept: bool, thresholds: Thresholds, rows: Rows
 ) -> None:
-    """From the rows, and from what the leader's sweep and the triggers keep."""
+    """Health comes from the rows, and from what the leader's sweep and the triggers keep."""
     async with rows.connection.transaction():
         await write_thresholds(rows.connection, thresholds)
         # now() stands still in a transaction, so the edges are where the rows were put.

@@ -1,4 +1,4 @@
-"""What was: transitions of one, and the fleet as it was at a past time."""
+"""Transitions of one entity, and the fleet as it was at a past time."""
 
 from __future__ import annotations
 
@@ -217,8 +217,8 @@ async def test_a_confirmed_end_has_the_reason_that_was_known_then(
 
 
 async def servers_of(rows: Rows) -> None:
-    """Of worker 1: 31 ran from 3 days ago and ended a day ago, 32 runs since 2 days, 33 came an
-    hour ago."""
+    """Servers of worker 1: 31 ran from 3 days ago and ended a day ago, 32 runs since 2 days, 33
+    came an hour ago."""
     await rows.worker(
         1, created_date=rows.ago(9 * DAY), status_since=rows.ago(9 * DAY), labels={"group": "eu"}
     )
@@ -403,7 +403,7 @@ class Told(NamedTuple):
 
 
 KEPT = 31 * DAY
-"""Of what is older, the partition is gone."""
+"""Age beyond which the partition is gone."""
 lives = st.lists(
     st.tuples(st.integers(1, 60 * 24), st.sampled_from([*StatusType])),
     min_size=1,

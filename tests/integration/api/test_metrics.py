@@ -1,4 +1,4 @@
-"""What Prometheus reads of the fleet and of both services."""
+"""Metrics of the fleet and of both services, as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ UNITS = {
     "_health": "gauge",
     "_info": "gauge",
 }
-"""How a name may end, and of what type it is then."""
+"""Allowed endings of a name, each with its type."""
 LABELS = {
     "group",
     "health",
@@ -70,7 +70,7 @@ async def families(http: httpx.AsyncClient) -> dict[str, Metric]:
 
 
 async def series(http: httpx.AsyncClient, name: str) -> dict[tuple[str, ...], float]:
-    """By the values of its labels, in the order of their names."""
+    """A series by the values of its labels, in the order of their names."""
     found = await families(http)
     return {
         tuple(value for _, value in sorted(sample.labels.items())): sample.value

@@ -1,4 +1,4 @@
-"""How good the observation is, and what is said while it is not."""
+"""The state of monitoring, and what is shown while it is not ok."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_every_answer_is_of_the_moment_that_was_observed(
 async def test_the_blind_repeat_no_verdict(
     lag: float | None, fleet: None, rows: Rows, http: httpx.AsyncClient
 ) -> None:
-    """What was concluded while seeing stays."""
+    """Conclusions from before the blindness stay."""
     await rows.observe(lag=lag)
     assert await healths(http) == ["unknown", "unhealthy", "terminated", "unknown", "unknown"]
     found = await system(http)

@@ -35,7 +35,7 @@ EVERYTHING = [
 
 @pytest.fixture
 def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """One that may be stopped without hurting the other tests."""
+    """A server that may be stopped without hurting the other tests."""
     server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
     yield server
     server.kill()
@@ -54,7 +54,7 @@ async def is_well(http: httpx.AsyncClient) -> bool:
 
 
 async def all_unavailable(http: httpx.AsyncClient, *, within_seconds: float) -> None:
-    """Each of them, asked at the same moment by several."""
+    """True when each is unavailable to several simultaneous clients."""
 
     async def ask(path: str) -> None:
         begun = time.monotonic()
@@ -140,7 +140,7 @@ async def proxy(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
 async def test_connections_that_hang_for_ever_are_replaced(
     postgres: EmbeddedPostgres, database: str, start_api: StartApi, eventually: Eventually
 ) -> None:
-    """As after a failover: the old server never says a word again, the new one answers."""
+    """A failover: the old server never answers again, the new one does."""
     async with proxy(postgres.port) as (port, hang):
         url = database.replace(f":{postgres.port}", f":{port}")
         api = await start_api(

@@ -157,7 +157,7 @@ async def test_the_map_of_a_large_fleet_comes_in_pieces(
     )
 
     async def pieces(query: str) -> tuple[list[int], list[int]]:
-        """How many each had, and the ids of all."""
+        """Sizes of the pieces, and the ids of all."""
         sizes: list[int] = []
         ids: list[int] = []
         after: str | None = ""

@@ -1,5 +1,4 @@
-"""How PostgreSQL answers each list query at 100,000 rows: from an index, in order, touching
-little."""
+"""PostgreSQL answers each list query at 100,000 rows from an index, in order, touching little."""
 
 from __future__ import annotations
 
@@ -79,7 +78,7 @@ NARROW = {
 
 
 class Plan:
-    """What EXPLAIN tells of one query."""
+    """The result of EXPLAIN for one query."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self.root = root

@@ -46,7 +46,7 @@ async def ask(
     without: dict[str, tuple[str, ...]] = NOTHING,
     within_seconds: float = 240,
 ) -> None:
-    """In all phases of schemathesis. `without`: parameters that are left out, by operation, and of
+    """Run all phases of schemathesis. `without`: parameters that are left out, by operation, and of
     all operations."""
     for number in range(1, 4):
         await rows.worker(number, labels={"group": "eu"})

@@ -1,4 +1,4 @@
-"""How long workers were active, over HTTP."""
+"""Uptime of workers, over HTTP."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 HOUR, DAY = 3600.0, 86_400.0
 PARTS = ("active_seconds", "lost_seconds", "ended_seconds", "not_known_seconds", "blind_seconds")
 A_MOMENT = 60.0
-"""That the window may have moved on since the rows were made."""
+"""Tolerance: the window may have moved on since the rows were made."""
 
 
 async def uptime(http: httpx.AsyncClient, path: str, **query: Any) -> dict[str, Any]:
-    """Whose parts add up to the window."""
+    """Request the uptime and check that its parts add up to the window."""
     response = await http.get(f"/status/{path}", params=query)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()

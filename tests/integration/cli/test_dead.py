@@ -51,7 +51,7 @@ async def bury(
     key: str = "worker.7.lifecycle",
     came_by: str = "internal_service_events",
 ) -> str:
-    """As the processor does; the letter's ID."""
+    """Bury a letter as the processor does; returns its id."""
     letter_id = str(uuid.uuid4())
     headers: dict[str, Any] = {
         "x-manman-error": "command_type: unknown value 'DANCE'",
@@ -180,8 +180,7 @@ async def test_a_letter_of_the_broker_itself_is_understood_and_replayed(
     channel: AbstractChannel,
     dead_queue: AbstractQueue,
 ) -> None:
-    """One that nobody managed to process within the delivery limit: it carries x-death, and here no
-    message_id."""
+    """The letter exceeded the delivery limit: it carries x-death, and here no message_id."""
     exchange = await channel.declare_exchange(
         "internal_service_events", aio_pika.ExchangeType.TOPIC, durable=True
     )

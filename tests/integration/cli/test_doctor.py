@@ -55,7 +55,7 @@ async def ignore(_message: AbstractIncomingMessage) -> None:
 
 @pytest.fixture
 async def topology(broker: str) -> AsyncIterator[AbstractChannel]:
-    """All that the processor declares, with somebody who consumes."""
+    """Everything that the processor declares, with a consumer."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         for name in EXCHANGES:

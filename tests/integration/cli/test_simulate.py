@@ -24,7 +24,7 @@ SMALL = "--workers 3 --servers 1 --interval 1 --churn 0 --crash 0"
 
 @pytest.fixture
 async def channel(broker: str) -> AsyncIterator[AbstractChannel]:
-    """With the inbound exchange, and a queue that takes everything."""
+    """A channel with the inbound exchange, and a queue that takes everything."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange("internal_service_events", "topic", durable=True)
