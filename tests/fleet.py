@@ -14,7 +14,7 @@ import pytest
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
 
-from manman_status.domain.workers import microseconds
+from manman_status.domain.events import microseconds
 from manman_status.reporter.messages import Incarnation, Report, utc_now
 from manman_status.wire.messages import RunningServer
 from manman_status.wire.topology import worker_heartbeat_key

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from manman_status.domain.instances import catch_up_with_listing
 from manman_status.domain.rows import Evidence, Rows, ServerInstance, Transition, Worker
 from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
 
@@ -62,9 +61,7 @@ def _conclude(
     at: datetime,
     evidence: Evidence,
 ) -> None:
-    catch_up_with_listing(
-        rows, instance
-    )  # so that only what is newer than the last listing lifts it
+    rows.catch_up_with_listing(instance)  # so that only what is newer than the listing lifts it
     rows.transitions.append(
         Transition(
             Entity.SERVER_INSTANCE, instance.instance_id, instance.status, status, reason, evidence

@@ -30,16 +30,16 @@ from typing import TypeVar
 
 import msgspec
 
-from manman_status.domain.events import ServerStatusReported, WorkerStatusReported
+from manman_status.domain.events import SAME_CLOCK, ServerStatusReported, WorkerStatusReported
 from manman_status.domain.rows import Applied, Reported, ServerInstance, Worker
 from manman_status.domain.status import ACTIVE, TERMINAL
-from manman_status.domain.workers import SAME_CLOCK
 
 REORDERED_WITHIN = 1_000_000
 """µs by which the dates of one sender may go back."""
 
 REMEMBERED = 16
-"""How many a row remembers of each kind. More than that within `REORDERED_WITHIN` is a flood."""
+"""The number that a row remembers of each kind. More than that within `REORDERED_WITHIN` is a
+flood."""
 
 StatusInfo = TypeVar("StatusInfo", bound=WorkerStatusReported | ServerStatusReported)
 

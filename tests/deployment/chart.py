@@ -92,7 +92,7 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(pod: dict[str, Any]) -> dict[str, Any]:
-    """Each variable by name: a text, or where it comes from."""
+    """The variables of a pod by name: a text, or its source."""
     return {
         each["name"]: each.get("value", each.get("valueFrom"))
         for each in container(pod).get("env", [])

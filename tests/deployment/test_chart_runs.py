@@ -34,8 +34,7 @@ IMAGE = "manman-status:0.1.0"
 NAME = "chart-runs"
 TOKEN = "second-token"
 WRITES_JSON_SECRETS = (4, 4)
-"""podman before this version wants a Secret as JSON where it fills a variable, and itself writes
-YAML."""
+"""Older versions of podman want a Secret as JSON for a variable, but write YAML themselves."""
 
 
 def podman(
@@ -119,7 +118,7 @@ class Cluster:
         return f"{self.network}-{name}-{inner}"
 
     def address(self, name: str, inner: str) -> str:
-        """The network address of the pod's container."""
+        """The pod's address on the network, which its infra container holds."""
         pod = podman("inspect", "-f", "{{.Pod}}", self.container(name, inner)).stdout.strip()
         infra = podman("pod", "inspect", "-f", "{{.InfraContainerID}}", pod).stdout.strip()
         networks = json.loads(
@@ -164,8 +163,8 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     if shutil.which("podman") is None:
         pytest.skip("there is no `podman` here")
-    if (asked := podman("info", check=False)).returncode:
-        pytest.skip(f"podman does not work here: {asked.stderr.strip().splitlines()[-1]}")
+    if (info := podman("info", check=False)).returncode:
+        pytest.skip(f"podman does not work here: {info.stderr.strip().splitlines()[-1]}")
     podman("build", "--tag", IMAGE, ".")
     podman("tag", IMAGE, f"localhost/{IMAGE}")
     cluster = Cluster()
@@ -219,7 +218,7 @@ async def migrated(cluster: Cluster, objects: Any, eventually: Eventually) -> st
 
 @pytest.fixture(scope="module")
 async def pods(cluster: Cluster, objects: Any, migrated: str) -> dict[str, dict[str, Any]]:
-    """Start the pods of both Deployments."""
+    """The pods of both Deployments, started."""
     pods = {component_of(each): each["spec"]["template"] for each in objects.of("Deployment")}
     cluster.play("processor", pods["processor"])
     return pods
@@ -335,7 +334,7 @@ async def test_a_live_update_of_tilt_reaches_the_running_api(
     await eventually(lambda: answers(f"{url}/lives"))
 
 
-async def test_both_end_in_order_within_their_grace(
+async def test_both_stop_normally_within_their_grace(
     cluster: Cluster, pods: dict[str, Any], api: str
 ) -> None:
     for name, pod in pods.items():

@@ -74,10 +74,10 @@ NEEDS = {
     "processor": {"DATABASE_URL", "RABBITMQ_URL", "NOTIFY_URLS", "NOTIFY_ROUTES_FILE"},
     "fleet": {"RABBITMQ_URL", "API_TOKEN"},
 }
-"""Secrets reach only the services that need them."""
+"""Variables that only the services that need them get."""
 
 
-def test_servers_are_named_by_their_services_whatever_the_example_says(services: Any) -> None:
+def test_servers_are_named_by_their_services_not_the_example(services: Any) -> None:
     hosts = {"DATABASE_URL": "@postgres/", "RABBITMQ_URL": "@rabbitmq/"}
     for name in OWN:
         for url in NEEDS[name] & hosts.keys():
@@ -123,7 +123,7 @@ def test_a_setting_in_the_env_file_reaches_every_role(read_compose: Any) -> None
         assert model["services"][name]["environment"]["MANMAN_STATUS_BLIND_AFTER_SECONDS"] == "60"
 
 
-def test_only_the_gateway_and_monitoring_have_a_port_and_only_on_this_machine(
+def test_only_gateway_and_monitoring_have_a_port_on_localhost(
     services: Any,
 ) -> None:
     ports = {name: service["ports"] for name, service in services.items() if service.get("ports")}

@@ -305,7 +305,7 @@ async def test_retention_keeps_everything_for_a_day_after_a_step(
         )
     leadership = Leadership(pool, "test", lease_seconds=60)
 
-    housekeeper = Housekeeper(pool, leadership, NoQueues(), retention_days=30, silent_seconds=60)
+    housekeeper = Housekeeper(leadership, NoQueues(), retention_days=30, silent_seconds=60)
     running = [asyncio.create_task(part.run()) for part in (leadership, housekeeper)]
     try:
         partitions = (

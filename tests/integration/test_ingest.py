@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from manman_status.domain.events import microseconds
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
-from manman_status.domain.workers import microseconds
 from manman_status.store.counting import compare_counts
 from manman_status.store.pool import create_pool
 from manman_status.wire.inbound import decode

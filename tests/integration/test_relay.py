@@ -50,7 +50,8 @@ class Leader:
 
     def __init__(self, pool: Pool, publish: Publish, **options: Any) -> None:
         self.leadership = Leadership(pool, holder=str(id(self)), lease_seconds=2)
-        self.relay = Relay(pool, publish, self.leadership, Statistics(), **options)
+        self.statistics = Statistics()
+        self.relay = Relay(self.leadership, publish, self.statistics, **options)
         self._leading = asyncio.create_task(self.leadership.run())
         self._relaying = asyncio.create_task(self.relay.run())
 
@@ -201,7 +202,7 @@ async def test_a_thousand_workers_lives_arrive_once_and_in_order_through_outages
     eventually: Eventually,
 ) -> None:
     total = WORKERS * len(LIFE)
-    first, second = await lead(await connect()), await lead(await connect(), at_once=100)
+    first, second = await lead(await connect()), await lead(await connect())
     written = asyncio.create_task(write(commit))
     await eventually(lambda: len(consumer.revisions) > 500)
     await asyncio.to_thread(rabbitmq.kill)
@@ -329,13 +330,13 @@ async def test_while_the_broker_is_away_transitions_wait_and_then_all_arrive(
     await asyncio.to_thread(rabbitmq.stop)
     try:
         await commit(*(worker(i) for i in range(2, 1502)))
-        await eventually(lambda: leader.relay.backlog == 1500)
+        await eventually(lambda: leader.statistics.relay_backlog == 1500)
         assert await mark() == 1
     finally:
         await asyncio.to_thread(rabbitmq.start)
     await eventually(lambda: is_marked(mark, 1501))
     await eventually(lambda: sorted(consumer.revisions) == list(range(1, 1502)))
-    await eventually(lambda: leader.relay.backlog == 0)
+    await eventually(lambda: leader.statistics.relay_backlog == 0)
 
 
 class Gate:
@@ -469,7 +470,7 @@ async def test_a_frozen_leader_that_wakes_does_not_move_the_mark(
     await lead(working)
     await eventually(lambda: is_marked(mark, 1))
     frozen.opened.set()
-    await eventually(lambda: old.relay.backlog is None)
+    await eventually(lambda: old.statistics.relay_backlog is None)
     assert await mark() == 1
 
 
@@ -485,7 +486,7 @@ async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
     await commit(worker(1))
     await eventually(lambda: is_marked(mark, 1))
     assert gates[1].sent == []
-    assert second.relay.backlog is None
+    assert second.statistics.relay_backlog is None
     await first.kill()
     await commit(worker(2))
     await eventually(lambda: is_marked(mark, 2))
@@ -512,7 +513,7 @@ async def test_a_commit_of_our_own_is_sent_at_once_when_the_relay_is_woken(
     gate = Gate()
     gate.opened.set()
     leader = await lead(gate, poll_seconds=3600)
-    await eventually(lambda: leader.relay.backlog == 0)
+    await eventually(lambda: leader.statistics.relay_backlog == 0)
     await commit(worker(1))
     leader.relay.wake()
     await eventually(lambda: is_marked(mark, 1))

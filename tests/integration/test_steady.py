@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 
-from manman_status.domain.events import Heartbeat, Inventory
+from manman_status.domain.events import Heartbeat, Inventory, microseconds
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows, Worker
 from manman_status.domain.status import Reason, StatusType
-from manman_status.domain.workers import microseconds
 from manman_status.store.pool import create_pool
 from manman_status.store.writes import advance_steady, lock_workers, store_rows, transaction_time
 from tests.kinds import Eventually

@@ -15,7 +15,7 @@ from manman_status.domain.liveness import Thresholds
 from manman_status.domain.rows import Rows, ServerInstance, Worker
 from manman_status.domain.status import INFERRED, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules
-from manman_status.leadership import LEASE, Leadership
+from manman_status.leadership import LEASE, Leadership, Term
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.statistics import Statistics
 from manman_status.store.leases import hold_lease
@@ -121,8 +121,8 @@ async def test_both_lose_the_same_and_hold_the_same(
             assert isinstance(token, int)
         leadership = Leadership(pool, "test", lease_seconds=60)
         await Sweeper(
-            pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None
-        ).sweep(token)
+            leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None
+        ).sweep(Term(pool, token))
         guards = sweep(rows, {}, horizon, at=now, rules=RULES)
         swept = Rows()
         async with pool.acquire() as connection, connection.transaction():
@@ -179,10 +179,8 @@ async def sweep_once(pool: Pool, *, wake: Any = lambda: None) -> None:
         token = await hold_lease(connection, LEASE, "test", seconds=60)
         assert isinstance(token, int)
     leadership = Leadership(pool, "test", lease_seconds=60)
-    sweeper = Sweeper(
-        pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=wake
-    )
-    await sweeper.sweep(token)
+    sweeper = Sweeper(leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=wake)
+    await sweeper.sweep(Term(pool, token))
 
 
 async def sizes(pool: Pool) -> list[Any]:

@@ -26,6 +26,7 @@ from manman_status.domain.events import (
     ServerStopped,
     WorkerStarted,
     WorkerStopped,
+    microseconds,
 )
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import Thresholds, timeout_seconds
@@ -33,7 +34,6 @@ from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules
-from manman_status.domain.workers import microseconds
 from tests.builders import START, inventory
 from tests.model.sweep import sweep
 

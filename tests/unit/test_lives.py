@@ -18,6 +18,7 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStatusReported,
     WorkerStopped,
+    microseconds,
 )
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import Thresholds
@@ -25,7 +26,6 @@ from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import ACTIVE, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules
-from manman_status.domain.workers import microseconds
 from tests.builders import START, heartbeat, inventory
 from tests.model.sweep import sweep
 from tests.unit.test_merge import events as any_events

@@ -15,12 +15,12 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStatusReported,
     WorkerStopped,
+    microseconds,
 )
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.domain.status_info import REMEMBERED
-from manman_status.domain.workers import microseconds
 from tests.builders import BASE, START, heartbeat, inventory
 
 LATER = BASE + 1_000_000  # the next incarnation
@@ -245,6 +245,14 @@ def test_an_instance_that_is_no_longer_listed_is_missing_from_then_on() -> None:
 
 def test_an_instance_that_is_listed_again_is_not_missing() -> None:
     assert History(beat(1, INSTANCE), beat(2), beat(3, INSTANCE)).instance.missing_since is None
+
+
+def test_inventories_that_differ_at_one_position_hide_no_missing_instance() -> None:
+    """Two processes repeat one incarnation. What the ended one listed last takes the mark away, and
+    the living one's next inventory, which says what it said before, sets it again."""
+    history = History(beat(2, INSTANCE), beat(3), beat(3, INSTANCE))
+    assert history.instance.missing_since is None
+    assert history.take(beat(4)).instance.missing_since == history.now
 
 
 def test_a_late_inventory_takes_nothing_away() -> None:

@@ -11,7 +11,8 @@ import pytest
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import Health, StatusType
-from manman_status.store.lateness import add_late, forget_late, note_swept, scan_workers
+from manman_status.processor.leader.lateness import LAST_PAGE
+from manman_status.store.lateness import Pages, add_late, forget_late, note_swept, scan_workers
 from manman_status.store.reads import WorkerFilters, list_workers
 from manman_status.store.sweep import overdue_workers, read_horizon
 from manman_status.store.system_reads import read_fleet
@@ -67,9 +68,10 @@ async def note_late(connection: Connection) -> None:
     horizon = await read_horizon(connection)
     if horizon is not None:
         await forget_late(connection, horizon, limit=100_000)
-        scanned = await scan_workers(connection)
-        await add_late(connection, horizon, after=0, limit=100_000)
-        await note_swept(connection, horizon, scanned)
+        through = horizon.observed_through
+        scanned = await scan_workers(connection, Pages(0, LAST_PAGE), soon=through)
+        await add_late(connection, horizon, scanned.worker_ids)
+        await note_swept(connection, horizon, scanned.oldest_heartbeat)
 
 
 @pytest.mark.parametrize("thresholds", [DEFAULTS, ODD], ids=["defaults", "odd"])
