@@ -68,7 +68,7 @@ async def loaded(page: Page, workers: int = WORKERS) -> None:
     await expect(page.locator("#shown")).to_contain_text(f"{workers:,}")
 
 
-async def test_of_ten_thousand_workers_each_has_the_colour_of_its_health(
+async def test_each_of_ten_thousand_cells_has_the_colour_of_its_health(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url)).open("/")
@@ -104,7 +104,7 @@ async def test_a_map_of_too_many_workers_says_how_many_are_not_drawn(
     await expect(shown).to_contain_text("100,000 workers, and 10,000 more", timeout=60_000)
 
 
-async def test_the_filter_of_the_map_is_in_the_url_and_stays_over_a_reload(
+async def test_map_filter_is_in_the_url_and_survives_a_reload(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url)).open("/")
@@ -120,7 +120,7 @@ async def test_the_filter_of_the_map_is_in_the_url_and_stays_over_a_reload(
     assert set((await page.evaluate(SEEN)).values()) == {"unhealthy"}
 
 
-async def test_a_pointer_over_a_cell_says_why_and_a_click_opens_the_worker(
+async def test_pointing_at_a_cell_explains_it_and_clicking_opens_it(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url)).open("/?health=unhealthy&group=g3")
@@ -285,7 +285,7 @@ async def lost_at(database: str, worker_id: int) -> float:
     return at
 
 
-async def test_among_ten_thousand_a_killed_worker_changes_colour_within_a_second_of_its_lost(
+async def test_killed_worker_changes_colour_within_a_second_of_lost(
     start_processor: StartRole,
     start_api: StartRole,
     database: str,

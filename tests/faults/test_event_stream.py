@@ -77,7 +77,7 @@ async def follow(where: Any, reader: Any, seen: Any, *, total: Any) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_order(
+async def test_reader_of_killed_apis_gets_each_revision_once(
     database: str, start_api: StartRole, eventually: Eventually
 ) -> None:
     """And the reader is killed too: all that is left of it is the last id."""
@@ -151,7 +151,7 @@ async def test_streams_outlive_their_database_without_a_gap(
     assert readers[0].streams == readers[1].streams == 1, "neither was ended"
 
 
-async def test_a_client_that_reads_too_slowly_is_overrun_and_misses_nothing(
+async def test_slow_client_is_overrun_and_misses_nothing(
     database: str, start_api: StartRole, eventually: Eventually
 ) -> None:
     """Unread data lies with the operating system; the client requests the rest again."""

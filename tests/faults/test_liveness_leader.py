@@ -48,7 +48,7 @@ async def deadline(observed: Observed, worker_id: int, timeout_seconds: Any) -> 
 LOST = [("game_server_instance", 1001), ("worker", 1)]
 
 
-async def test_a_killed_leader_is_followed_within_seconds_and_nobody_is_lost_twice(
+async def test_killed_leader_is_replaced_and_nobody_is_lost_twice(
     leader: Any, start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     second = await start_quick(**UNHURRIED)
@@ -75,7 +75,7 @@ BLOCKED = "SELECT 1 FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
 
 
 @pytest.mark.slow
-async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothing_when_it_wakes(
+async def test_hung_leader_is_replaced_and_writes_nothing_later(
     leader: Any,
     start_quick: StartRole,
     fleet: Fleet,
@@ -83,6 +83,7 @@ async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothin
     database: str,
     eventually: Eventually,
 ) -> None:
+    """It hangs between its statements and finds its lease gone when it wakes."""
     await start_quick(**UNHURRIED)
     blocker = await asyncpg.connect(database)
     fleet.workers[1].fall_silent()

@@ -171,7 +171,7 @@ async def test_a_mark_that_fails_does_not_send_the_message_again(
     assert len([title for title in sink.titles if "worker 1" in title]) == 1
 
 
-async def test_a_kill_between_message_and_mark_repeats_that_message_alone(
+async def test_kill_between_message_and_mark_repeats_one_message(
     start_telling: StartRole,
     fleet: Fleet,
     observed: Observed,

@@ -126,7 +126,7 @@ async def test_a_report_that_began_in_the_old_time_writes_nothing(
 
 
 @pytest.mark.parametrize(("ahead", "steps"), [(HOUR, 0), (-timedelta(milliseconds=1), 1)])
-async def test_a_canary_of_a_time_ahead_or_of_another_step_moves_nothing(
+async def test_canary_of_another_time_moves_no_watermark(
     connection: Any, ahead: Any, steps: Any
 ) -> None:
     await observe(connection)
@@ -137,7 +137,7 @@ async def test_a_canary_of_a_time_ahead_or_of_another_step_moves_nothing(
     assert await connection.fetchval("SELECT max(observed_through) FROM watermarks") == before
 
 
-async def test_a_queue_that_was_found_and_comes_back_counts_from_the_clock_of_today(
+async def test_queue_that_comes_back_counts_from_today(
     connection: Any,
 ) -> None:
     await leave_queue(connection, "stray")
@@ -199,7 +199,7 @@ async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection: 
     ]
 
 
-async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(
+async def test_heartbeat_of_the_old_time_counts_as_now(
     connection: Any,
 ) -> None:
     """The old time hid heartbeats of the new one until then, and its age would say nothing."""
@@ -218,7 +218,7 @@ async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(
     assert never["age"] is None
 
 
-async def test_a_step_forward_right_after_a_greater_one_back_leaves_nothing_ahead(
+async def test_step_forward_after_a_step_back_leaves_nothing_ahead(
     connection: Any,
 ) -> None:
     await observe(connection, ahead=HOUR)
@@ -274,7 +274,7 @@ async def test_a_silence_lasts_as_long_as_was_asked_for(connection: Any) -> None
     ]
 
 
-async def test_a_lease_that_nobody_renews_is_taken_over_though_it_expires_in_an_hour(
+async def test_abandoned_lease_is_taken_over_before_it_expires(
     connection: Any,
 ) -> None:
     assert await hold_lease(connection, "leader", "dead", seconds=3600) == 1

@@ -178,7 +178,7 @@ async def test_rows_of_the_release_before_are_counted(empty_database: str) -> No
         )
 
 
-async def test_what_was_written_past_the_triggers_is_found_and_counted_anew(
+async def test_rows_written_past_the_triggers_are_recounted(
     connection: Any,
 ) -> None:
     await connection.execute("ALTER TABLE workers DISABLE TRIGGER USER")

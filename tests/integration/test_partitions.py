@@ -98,7 +98,7 @@ async def test_two_processors_may_make_them_at_once(database: str, connection: A
     ]
 
 
-async def test_partitions_lie_beside_their_parent_whatever_the_search_path(connection: Any) -> None:
+async def test_partitions_are_in_the_schema_of_their_parent(connection: Any) -> None:
     await execute(connection, "CREATE SCHEMA manman", "SET search_path = manman, public")
     [today] = (await keep(connection, days_ahead=0)).made
     assert (

@@ -159,7 +159,7 @@ async def start_events(
     return command, command.stdout, command.stderr
 
 
-async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
+async def test_followers_learn_of_a_restored_backup(
     start_processor: StartRole,
     start_api: StartRole,
     publish: Publisher,
@@ -324,7 +324,7 @@ async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
     assert await pool.fetchrow(EPOCH) == after
 
 
-async def test_other_transitions_under_revisions_that_were_seen_are_another_history(
+async def test_rewritten_revisions_are_another_history(
     pool: Pool, change: Any, eventually: Eventually
 ) -> None:
     """Another processor, which had seen less, has written as many as were lost before anybody
@@ -368,9 +368,7 @@ async def test_two_who_notice_at_once_begin_one_epoch(pool: Pool, change: Any) -
     assert await epoch_of(pool) == first.name
 
 
-async def test_what_was_sent_of_a_history_that_is_gone_is_not_marked_in_the_restored_one(
-    pool: Pool, change: Any
-) -> None:
+async def test_lost_history_marks_nothing_in_the_restored_one(pool: Pool, change: Any) -> None:
     """The confirm of a transition comes after another has got its revision."""
     await change(1, 2, 3)
     at = await pool.fetchval("SELECT at FROM transitions WHERE revision = 3")

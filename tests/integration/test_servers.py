@@ -163,7 +163,7 @@ def test_the_server_that_is_named_is_the_one_that_starts(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="any other user reaches what it made")
-async def test_where_the_user_of_postgres_cannot_come_its_data_is_elsewhere(tmp_path: Path) -> None:
+async def test_postgres_data_is_where_its_user_can_reach_it(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path)
     try:
         with server:

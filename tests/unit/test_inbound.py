@@ -322,7 +322,7 @@ def test_an_inventory_stands_whole_without_a_config_that_is_none() -> None:
     assert "`$.servers[0].game_server_config_id`" in poison.reason
 
 
-def test_a_cause_has_no_values_and_a_sender_is_named_where_it_can_be() -> None:
+def test_cause_has_no_values_and_names_the_sender() -> None:
     """A faulty worker version makes few groups of dead letters, however many it sends."""
 
     def groups(messages: Any) -> set[Any]:
@@ -437,7 +437,7 @@ def test_what_is_wrong_alike_in_an_array_is_one_poison() -> None:
 
 
 @pytest.mark.parametrize("element", ["{}", "[]", "n", '{"command_type":"HEARTBEAT"}'])
-def test_an_array_of_refused_events_costs_less_than_one_of_good_ones(element: Any) -> None:
+def test_refused_array_costs_less_than_a_good_one(element: Any) -> None:
     """A message of 3 KB holds a thousand of two bytes: they must not buy more time than 50 KB of
     heartbeats."""
 

@@ -60,7 +60,7 @@ def test_a_gap_begins_with_what_was_last_heard(listen: Any) -> None:
     )
 
 
-def test_a_broker_that_hung_without_cutting_the_connection_leaves_a_gap_too(listen: Any) -> None:
+def test_hung_broker_leaves_a_gap_without_a_cut(listen: Any) -> None:
     assert listen((1, CANARY), (2, BEAT), (40, BEAT)) == ([BEAT, "", BEAT], [(at(2), at(40))])
 
 

@@ -115,7 +115,7 @@ async def test_nothing_is_awaited_for_longer_than_is_said() -> None:
     let_go.set()
 
 
-async def test_a_part_that_does_not_move_is_stuck_once_its_rest_is_over() -> None:
+async def test_part_that_does_not_move_is_stuck_after_its_rest() -> None:
     stuck, resting = (Part(Unlucky(forever), rests_seconds=rest) for rest in (0, 60))
     tasks = [asyncio.create_task(part.keep_running()) for part in (stuck, resting)]
     await asyncio.sleep(0.2)

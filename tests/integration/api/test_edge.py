@@ -68,7 +68,7 @@ async def get(api: Role, path: str) -> int:
         return (await http.get(path)).status_code
 
 
-async def test_silent_connections_beyond_the_bound_keep_no_probe_from_its_answer(
+async def test_silent_connections_do_not_block_probes(
     rows: Rows, start_api: StartApi, eventually: Eventually
 ) -> None:
     api = await start_api(connections=20, event_streams=0, idle_timeout_seconds=600)
@@ -95,9 +95,7 @@ async def test_thousands_of_silent_connections_are_borne(rows: Rows, start_api: 
             assert await get(api, path) == 200, path
 
 
-async def test_a_connection_that_sends_nothing_or_no_whole_request_is_closed(
-    api: Role, start_api: StartApi
-) -> None:
+async def test_connection_without_a_whole_request_is_closed(api: Role, start_api: StartApi) -> None:
     api = await start_api(idle_timeout_seconds=1)
     asked = b"GET /livez HTTP/1.1\r\nHost: api\r\n\r\n"
     silent, half, idle = await asyncio.gather(
@@ -158,9 +156,7 @@ async def test_clients_that_take_nothing_cost_no_memory(rows: Rows, start_api: S
         assert memory() - before < 300_000_000
 
 
-async def test_a_form_that_is_not_sent_to_its_end_is_no_fault_of_the_server(
-    api: Role, start_api: StartApi
-) -> None:
+async def test_unfinished_form_is_no_server_error(api: Role, start_api: StartApi) -> None:
     api = await start_api(api_tokens="a-token")
     form = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\ntoken="
     begin = b"POST /sign-in HTTP/1.1\r\nHost: api\r\n" + form

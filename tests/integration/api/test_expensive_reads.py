@@ -56,7 +56,7 @@ async def locked(database: str, table: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_however_many_expensive_reads_hang_the_others_are_answered(
+async def test_hanging_expensive_reads_block_no_others(
     database: str, rows: Rows, run_app: RunApp, eventually: Eventually
 ) -> None:
     """Requests that fit wait and are answered in the end; others are refused at once."""
@@ -146,7 +146,7 @@ async def test_a_time_at_the_end_of_times_is_refused_like_any_other(
     assert until.status_code == 404, "of nobody"
 
 
-async def test_a_query_that_the_server_cancels_is_503_and_no_fault_of_ours(
+async def test_query_cancelled_by_the_server_is_503(
     database: str,
     rows: Rows,
     run_app: RunApp,
@@ -198,7 +198,7 @@ async def test_a_character_that_the_database_does_not_have_is_refused(
     await server.close()
 
 
-async def test_a_reading_that_nobody_waits_for_any_more_leaves_no_traceback(
+async def test_abandoned_read_leaves_no_traceback(
     database: str, rows: Rows, run_app: RunApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with run_app(database_timeout_seconds=0.3) as http, locked(database, "workers"):

@@ -202,7 +202,7 @@ async def test_while_nobody_sweeps_each_worker_is_judged_at_the_answer(
     assert await late() == (2, 2)
 
 
-async def test_a_late_worker_that_has_ended_since_the_sweep_counts_once(
+async def test_late_worker_that_ended_since_the_sweep_counts_once(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.worker(1, beat_seconds_ago=20)

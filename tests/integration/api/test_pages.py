@@ -191,7 +191,7 @@ async def test_what_cannot_be_asked_is_400_and_named(http: httpx.AsyncClient) ->
         assert problem["detail"].startswith(f"{parameter}: "), path
 
 
-async def test_a_cursor_is_refused_by_another_list_and_with_other_filters(
+async def test_cursor_is_bound_to_its_list_and_filters(
     fleet: None, instances: None, http: httpx.AsyncClient
 ) -> None:
     cursor = (await http.get("/status/workers", params={"limit": 1})).json()["next_cursor"]

@@ -82,7 +82,7 @@ async def ask(
 
 
 @pytest.mark.parametrize("tokens", ["", TOKEN])
-async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(
+async def test_schemathesis_finds_no_undocumented_answer(
     tokens: str, rows: Rows, start_api: StartRole, tmp_path: Path
 ) -> None:
     checks = ("--checks", "all", "--exclude-checks", ACCEPTANCE, "--max-examples", "25")

@@ -108,7 +108,7 @@ async def test_what_happened_before_the_window_does_not_count(
     assert (answer["lost_seconds"], answer["losses"]["number"]) == (about(HOUR), 1)
 
 
-async def test_a_worker_that_did_not_change_since_before_the_window_had_its_status(
+async def test_unchanged_worker_has_its_status_all_window(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.worker(1, created_date=rows.ago(90 * DAY), status_since=rows.ago(80 * DAY))

@@ -78,7 +78,7 @@ async def test_what_nobody_reads_is_told_once(
 
 
 @pytest.mark.parametrize("bare", [True, False])
-async def test_an_api_that_never_answers_is_told_and_nothing_counts_as_verified(
+async def test_silent_api_is_named_and_verifies_nothing(
     manman_status: Command, broker: str, channel: AbstractChannel, bare: bool
 ) -> None:
     nowhere = "http://a-person:open-sesame-4711@127.0.0.1:1"
