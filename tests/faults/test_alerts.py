@@ -85,9 +85,10 @@ def worker_said(worker_id: int, status: Any) -> dict[str, Any]:
     }
 
 
-async def test_a_worker_that_dies_with_its_servers_is_told_once_and_once_that_it_is_back(
+async def test_lost_worker_is_notified_once_and_resolved_once(
     start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
 ) -> None:
+    """Its 40 servers are part of its alert."""
     await start_telling()
     fleet.add(Worker(7, servers=SERVERS, group="eu-1"), *(Worker(i) for i in range(1, 5)))
     await eventually(lambda: all_healthy(fleet, observed))
@@ -155,7 +156,7 @@ async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(
     assert await observed.value("SELECT count(*) FROM alerts") == 1
 
 
-async def test_a_worker_that_says_it_crashed_is_one_alert_with_its_servers(
+async def test_crashed_worker_is_one_alert_with_its_servers(
     start_telling: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -197,9 +198,10 @@ GUARDED = {"guard_percent": 30, "guard_release_percent": 50, "canary_interval_se
 """An observer that stands still for a second does not let go of them, to hold them again."""
 
 
-async def test_half_of_a_group_gone_is_one_incident_whatever_becomes_of_each_worker(
+async def test_half_of_a_group_lost_is_one_incident(
     start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
 ) -> None:
+    """It stays one, whether its workers are marked LOST, return or stay away."""
     await start_telling(guard_hold_seconds=2, **GUARDED)
     fleet.beat_every = INTERVAL_SECONDS
     fleet.recruit(20, group="eu")
@@ -329,8 +331,7 @@ async def test_a_minute_without_broker_is_one_alert_about_the_observer(
     eventually: Eventually,
     sink: Any,
 ) -> None:
-    """With the thresholds that are shipped: it is told as late first, or at once as blind, and
-    once."""
+    """The default thresholds notify once: as late first, or as blind at once."""
     await start_telling(notify_wait_seconds=20)
     fleet.recruit(10)
     await outage_is_one_alert_about_the_observer(
@@ -338,9 +339,10 @@ async def test_a_minute_without_broker_is_one_alert_about_the_observer(
     )
 
 
-async def test_a_leader_that_dies_before_it_told_is_followed_by_one_that_tells_once(
+async def test_leader_that_died_before_notifying_is_replaced_once(
     start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
 ) -> None:
+    """The next leader notifies, and no alert is notified twice."""
     first = await start_telling(notify_wait_seconds=4)
     second = await start_telling(notify_wait_seconds=4)
     fleet.add(*(Worker(i, servers=[1000 + i]) for i in range(1, 6)))
@@ -418,7 +420,7 @@ async def test_a_silenced_group_stays_quiet_and_says_so(
     assert sink.titles[1] == "[warning] eu: worker 1 is silent"
 
 
-async def test_whoever_listens_on_the_broker_is_told_of_silenced_alerts_too(
+async def test_silenced_alerts_are_published_on_the_broker(
     start_telling: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -495,7 +497,7 @@ async def test_much_of_a_group_that_is_drained_may_end(
     assert await observed.value("SELECT count(*) FROM alerts") == 1
 
 
-async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_told_later(
+async def test_failing_channel_delays_no_other_and_catches_up(
     start_telling: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -519,7 +521,7 @@ async def test_a_channel_that_hangs_or_refuses_keeps_no_other_waiting_and_is_tol
     assert "alerts_not_told" in processor.log
 
 
-async def test_a_pager_is_told_of_each_alert_and_resolves_each_when_it_is_over(
+async def test_pager_opens_and_resolves_each_alert(
     start_telling: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
 ) -> None:
     await start_telling(
@@ -661,7 +663,7 @@ async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
     )
 
 
-async def test_whoever_was_told_hears_the_end_although_it_is_about_another_group_by_then(
+async def test_resolution_follows_an_alert_that_changed_its_group(
     start_telling: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -670,6 +672,7 @@ async def test_whoever_was_told_hears_the_end_although_it_is_about_another_group
     rows: FetchRows,
     tmp_path: Path,
 ) -> None:
+    """A channel that was notified gets the resolution, whatever its routes match then."""
     routes = tmp_path / "routes.toml"
     routes.write_text(f'[channels.us]\nurls = ["{sink.url}"]\ngroups = ["us"]\n')
     await start_telling(notify_urls="", notify_routes_file=routes)
@@ -722,7 +725,7 @@ async def test_a_time_without_any_processor_is_told_with_its_length(
     assert await observed.lost() == []
 
 
-async def test_a_database_that_hangs_for_seconds_is_no_time_without_a_processor(
+async def test_short_database_hang_is_no_time_without_a_processor(
     start_telling: StartRole,
     fleet: Fleet,
     observed: Observed,

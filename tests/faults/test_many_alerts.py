@@ -129,8 +129,8 @@ async def test_a_flood_of_new_ids_is_one_alert_until_it_has_passed(
     publish: Publisher,
     database: str,
 ) -> None:
-    """Of a fleet that has been known for longer. While the rules are behind, what they have not
-    seen yet is no part of the fleet that was known before."""
+    """The fleet has been known for longer. While the rules are behind, what they have not seen yet
+    is no part of the fleet that was known before."""
     await start_telling()
     await run_sql(database, KNOWN_FOR_AN_HOUR)
     for first in range(1_000_000, 1_012_000, 1_000):
@@ -171,7 +171,7 @@ async def test_a_mark_that_fails_does_not_send_the_message_again(
     assert len([title for title in sink.titles if "worker 1" in title]) == 1
 
 
-async def test_a_kill_between_message_and_mark_repeats_that_message_alone(
+async def test_kill_between_message_and_mark_repeats_one_message(
     start_telling: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -204,8 +204,7 @@ async def test_people_are_notified_beside_as_many_silences_as_may_be(
     database: str,
     dead_letters: Callable[..., Awaitable[Any]],
 ) -> None:
-    """Of a group that none of them covers, at once; and no more are taken, by a reason that says
-    so."""
+    """An alert that no silence covers is sent at once; more silences are refused with a reason."""
     await start_telling()
     await run_sql(database, SILENCES.format(silences=LASTING_AT_ONCE - 1))
     covers = SilenceRequested(silence_id="covers", seconds=600, why="known", group="g0")

@@ -1,4 +1,4 @@
-"""Beside each attack the probes, the hot reads and the watermark stay within a second.
+"""Probes, hot reads and the watermark stay within a second beside each attack.
 
 Attackers work in this process as long as the attack lasts. Whoever measures does so in a thread of
 its own, with a connection for each request, as an orchestrator's probe has. Of the samples most
@@ -38,7 +38,8 @@ MOST = 0.75
 MEASURED_SECONDS = 4.0
 MEASURED_TIMES = 3
 PAUSE_SECONDS = 0.2
-"""Between two requests of one asker: this process must not be what takes the machine's time."""
+"""Pause between two requests of one client: this process must not be what takes the machine's time.
+"""
 PATHS = ("/livez", "/readyz", "/status/workers?limit=100", "/status/system")
 LAG = "the watermark"
 LAG_SECONDS = "SELECT extract(epoch FROM now() - observed_through)::float8 FROM observation"
@@ -62,7 +63,7 @@ ANALYZE;
 
 
 class Target:
-    """What is attacked, and what attackers have."""
+    """The target of an attack, and what attackers have."""
 
     def __init__(
         self, api: Role, publish: Publisher, database: str, sink: Any, eventually: Eventually
@@ -282,7 +283,7 @@ def silences(number: int, workers: Any) -> Any:
 
 @asynccontextmanager
 async def names_with_markup(target: Target) -> AsyncIterator[None]:
-    """As long as a label may be, in every group's name."""
+    """Markup in every group's name, as long as a label may be."""
     names = [
         "<script>alert(1)</script>",
         "@everyone [x](http://x)",
@@ -354,7 +355,7 @@ async def lags(database: str) -> Any:
 
 
 def measured(api: Role, database: str) -> Any:
-    """By what is asked: how long each of many samples took."""
+    """Durations of many samples, by what they measure."""
     host, port = api.url.removeprefix("http://").split(":")
     samples: dict[str, list[float]] = {what: [] for what in (*PATHS, LAG)}
     until = time.monotonic() + MEASURED_SECONDS
@@ -367,8 +368,8 @@ def measured(api: Role, database: str) -> Any:
 
 
 def too_slow(samples: Any) -> dict[str, Any]:
-    """What is not within the limit most of the time, with a few of its samples from the least to
-    the greatest."""
+    """Measurements that are not within the limit most of the time, with a few of its samples from
+    the least to the greatest."""
     return {
         what: [
             round(sorted(seconds)[int(share * (len(seconds) - 1))], 2)

@@ -1,5 +1,4 @@
-"""How many dead letters there are, when several processors have counted them at different
-moments."""
+"""The number of dead letters, when several processors counted them at different moments."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
         yield pool
 
 
-async def test_the_rules_look_at_the_leader_s_number_whoever_reported_last(
+async def test_rules_read_the_number_of_the_leader(
     pool: asyncpg.Pool,
 ) -> None:
     async with pool.acquire() as connection, connection.transaction():

@@ -125,7 +125,7 @@ def test_a_lost_worker_is_critical_when_servers_went_with_it() -> None:
     assert loaded.subject == Subject(group="eu", worker_id=7, labels={"group": "eu"})
 
 
-def test_a_lost_worker_is_over_once_it_is_anything_else_or_forgotten() -> None:
+def test_lost_alert_ends_when_the_worker_changes() -> None:
     first = scene(lost(worker()))
     assert judge(later(first, workers={7: worker()})).over == {}
     assert (
@@ -136,7 +136,7 @@ def test_a_lost_worker_is_over_once_it_is_anything_else_or_forgotten() -> None:
     }
 
 
-def test_the_end_that_a_lost_worker_says_late_takes_nothing_from_its_alert() -> None:
+def test_late_end_of_a_lost_worker_keeps_its_alert() -> None:
     first = scene(lost(worker(), lost_servers=40))
     judge(first)
     late = msgspec.structs.replace(
@@ -163,7 +163,7 @@ def said_that_it_crashed(of: Any) -> Any:
     return msgspec.structs.replace(lost(of), new_status=StatusType.CRASHED, reason=Reason.REPORTED)
 
 
-def test_the_servers_of_a_worker_that_crashed_are_part_of_its_alert() -> None:
+def test_servers_of_a_crashed_worker_are_part_of_its_alert() -> None:
     dead = worker(status=StatusType.CRASHED)
     first = scene(said_that_it_crashed(dead))
     [(alone, _)] = judge(first).opened
@@ -186,12 +186,12 @@ def test_the_servers_of_a_worker_that_crashed_are_part_of_its_alert() -> None:
     assert sorted(over) == [*(f"server_crashed:{i}" for i in gone), "worker_lost:7"]
 
 
-def test_servers_that_a_worker_left_when_it_ended_in_good_order_stand_for_themselves() -> None:
+def test_servers_of_a_stopped_worker_have_own_alerts() -> None:
     ended = worker(status=StatusType.COMPLETE)
     assert opened(judge(scene(left_behind(31, ended)))) == {"server_crashed:31": None}
 
 
-def test_a_worker_that_came_back_within_the_same_look_was_never_news() -> None:
+def test_worker_back_within_one_look_is_no_news() -> None:
     judgement = judge(scene(lost(worker(status=StatusType.RUNNING))))
     assert opened(judgement) == {}
     assert list(judgement.over) == ["worker_lost:7"]
@@ -209,13 +209,13 @@ def test_a_worker_that_says_it_does_not_drain_is_told_of(said: Any) -> None:
     assert opened(judge(scene(lost(worker(drain=said))))) == {"worker_lost:7": None}
 
 
-def test_a_server_of_a_draining_worker_that_really_crashed_is_told_of() -> None:
+def test_crash_on_a_draining_worker_is_an_alert() -> None:
     assert opened(judge(scene(crashed(on=worker(drain="true", status=StatusType.RUNNING))))) == {
         "server_crashed:31": None
     }
 
 
-def test_a_crash_says_how_it_ended_and_is_over_after_a_while_or_when_it_runs_again() -> None:
+def test_crash_ends_after_a_while_or_when_it_runs_again() -> None:
     first = scene(crashed(config=3))
     [(finding, _)] = judge(first).opened
     assert "exit code 137" in finding.summary
@@ -229,13 +229,14 @@ def test_a_crash_says_how_it_ended_and_is_over_after_a_while_or_when_it_runs_aga
     )
 
 
-def test_what_was_lost_with_its_worker_is_no_crash_when_the_next_life_does_not_list_it() -> None:
+def test_server_lost_with_its_worker_is_no_crash() -> None:
+    """The next life does not list it."""
     of_a_lost_one = crashed(old_status=StatusType.LOST, reason=Reason.SUPERSEDED)
     of_a_living_one = crashed(32, old_status=StatusType.RUNNING, reason=Reason.SUPERSEDED)
     assert opened(judge(scene(of_a_lost_one, of_a_living_one))) == {"server_crashed:32": None}
 
 
-def test_a_server_that_its_worker_left_behind_when_it_ended_is_told_of() -> None:
+def test_server_left_by_its_worker_is_an_alert() -> None:
     left = crashed(
         new_status=StatusType.LOST, reason=Reason.WORKER_LOST, was_left=True, exit_code=None
     )
@@ -243,7 +244,7 @@ def test_a_server_that_its_worker_left_behind_when_it_ended_is_told_of() -> None
     assert "left it behind" in finding.summary
 
 
-def test_three_crashes_of_a_config_are_one_loop_with_the_crashes_as_its_parts() -> None:
+def test_three_crashes_of_a_config_are_one_loop() -> None:
     hosts = [worker(i, status=StatusType.RUNNING, group="eu") for i in (1, 2, 3)]
     judgement = judge(scene(*(crashed(30 + host.worker_id, on=host, config=3) for host in hosts)))
     loop = "crash_loop:config:3"
@@ -256,7 +257,8 @@ def test_three_crashes_of_a_config_are_one_loop_with_the_crashes_as_its_parts() 
     assert judgement.opened[0][0].subject.group == "eu"
 
 
-def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one() -> None:
+def test_loop_names_its_worker_while_it_is_on_one() -> None:
+    """Its worker and group are dropped when it spreads."""
     hosts = [
         worker(i, status=StatusType.RUNNING, group=group)
         for i, group in ((1, "eu"), (2, "eu"), (3, "us"))
@@ -278,7 +280,7 @@ def test_a_loop_is_about_its_worker_and_group_for_as_long_as_it_is_on_one() -> N
     assert spread(hosts[1:]) == Subject(game_server_config_id=3)
 
 
-def test_crashes_of_many_configs_on_one_worker_are_a_loop_of_the_worker_alone() -> None:
+def test_crashes_on_one_worker_are_a_loop_of_the_worker() -> None:
     host = worker(status=StatusType.RUNNING)
     crashes = [
         crashed(100 + 10 * config + i, on=host, config=config)
@@ -307,7 +309,7 @@ def test_what_a_worker_no_longer_lists_all_at_once_is_no_loop() -> None:
 
 
 def loops_of_all_that_is_left(crashes: Any, known: Any) -> Any:
-    """As it is meant: of what nobody has taken yet the worst one, again and again."""
+    """The literal meaning: pick the worst of what is left, again and again."""
     left, found = list(crashes), []
     while left:
         crashes_of: dict[Any, Any] = {}
@@ -360,7 +362,8 @@ class CountedCrash:
         return [("config", self.game_server_config_id), ("worker", self.worker_id)]
 
 
-def test_a_mass_of_crashes_is_judged_by_looking_at_each_a_few_times() -> None:
+def test_many_crashes_are_judged_in_linear_time() -> None:
+    """Each crash is looked at a few times."""
     mass = scene(crashes=[CountedCrash(number) for number in range(10_000)])
     judgement = judge(mass)
     assert len(judgement.opened) == 1_000
@@ -368,7 +371,7 @@ def test_a_mass_of_crashes_is_judged_by_looking_at_each_a_few_times() -> None:
     assert CountedCrash.looks <= 20 * len(mass.crashes)
 
 
-def test_two_crashes_or_three_within_more_than_the_window_are_no_loop() -> None:
+def test_few_or_slow_crashes_are_no_loop() -> None:
     def loops(*ages: Any) -> list[Any]:
         crashes = [Crash(NOW - timedelta(minutes=age), 7, 3) for age in ages]
         return [finding.key for finding, _ in judge(scene(crashes=crashes)).opened]
@@ -378,7 +381,7 @@ def test_two_crashes_or_three_within_more_than_the_window_are_no_loop() -> None:
     assert loops(0, 5, 9) == ["crash_loop:config:3"]
 
 
-def test_a_loop_is_over_when_nothing_crashed_for_a_window_and_its_parts_are_over() -> None:
+def test_loop_ends_after_a_window_without_crashes() -> None:
     host = worker(status=StatusType.RUNNING)
     first = scene(*(crashed(i, on=host, config=3) for i in (1, 2, 3)))
     crashes = [Crash(NOW, 7, 3)] * 3
@@ -398,9 +401,7 @@ def flips(*seconds_ago: Any) -> list[Any]:
     ]
 
 
-def test_a_worker_that_is_lost_and_found_again_and_again_flaps_and_its_loss_is_part_of_that() -> (
-    None
-):
+def test_repeatedly_lost_worker_flaps() -> None:
     often = flips(170, 140, 110, 80, 50, 0)
     judgement = judge(scene(lost(worker()), flips={7: often}))
     assert opened(judgement) == {"flapping:7": None, "worker_lost:7": "flapping:7"}
@@ -423,7 +424,7 @@ def test_flapping_is_over_below_the_low_threshold_and_not_before() -> None:
 
 
 @given(st.lists(st.floats(0, 599), max_size=60))
-def test_the_measure_is_a_percentage_and_grows_with_each_step_that_changed(ages: Any) -> None:
+def test_flapping_percentage_grows_with_each_change(ages: Any) -> None:
     found = [Flip(NOW - timedelta(seconds=age), is_up=True) for age in ages]
     percent = changing_percent(found, NOW)
     assert 0 <= percent <= 100.0001
@@ -442,7 +443,7 @@ def held_group(*, since: Any = START) -> Any:
 INCIDENT = f"fleet_guard:eu:{START.isoformat()}"
 
 
-def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part() -> None:
+def test_held_group_is_one_incident_with_its_lost_as_parts() -> None:
     guard = held_group()
     first = scene(lost(worker(1, group="eu")), lost(worker(2, group="us")), guards=[guard])
     assert opened(judge(first)) == {
@@ -461,7 +462,8 @@ def test_a_held_group_is_one_incident_and_who_is_lost_in_it_a_part() -> None:
     assert "10 of 20 workers of group eu" in found.summary
 
 
-def test_an_incident_of_a_group_is_open_until_the_guard_is_and_nobody_of_it_is_missing() -> None:
+def test_group_incident_lasts_until_all_are_back() -> None:
+    """It is open while the guard holds, and while anyone of the group is missing."""
     first = scene(lost(worker(1, group="eu")), guards=[held_group()])
     assert judge(later(first, workers={1: worker(1, group="eu")})).over == {}
     back = Scene(
@@ -479,9 +481,10 @@ def one_that_never_returns() -> dict[str, Any]:
     return {"open": first.open, "workers": {1: dead}}
 
 
-def test_who_is_lost_as_the_guard_opens_is_a_part_and_who_is_lost_after_it_is_told(
+def test_lost_after_the_hold_is_an_alert_of_its_own(
     one_that_never_returns: Any,
 ) -> None:
+    """A worker that is lost as the hold begins is part of the incident."""
     last, other = worker(2, group="eu"), worker(3, group="eu")
     known = one_that_never_returns | {"workers": {1: worker(1, group="eu"), 2: last, 3: other}}
     judgement = judge(scene(lost(last, held_since=START), lost(other), **known))
@@ -502,9 +505,7 @@ def test_a_group_that_is_held_again_is_another_incident(one_that_never_returns: 
     ("lag", "severity"),
     [(None, None), (5, None), (14, None), (16, Severity.WARNING), (31, Severity.CRITICAL)],
 )
-def test_an_observer_that_is_late_for_long_is_a_warning_and_a_blind_one_critical(
-    lag: Any, severity: Any
-) -> None:
+def test_late_monitoring_is_a_warning_and_blind_critical(lag: Any, severity: Any) -> None:
     found = judge(scene(lag_seconds=lag)).opened
     assert [finding.severity for finding, _ in found] == [severity] * (severity is not None)
 
@@ -526,7 +527,8 @@ def test_an_observer_is_over_only_when_it_sees_well() -> None:
     assert list(judge(Scene(now=NOW, open=worse.open, lag_seconds=4.0)).over) == ["observer"]
 
 
-def test_a_gap_in_judging_is_told_as_no_processor_and_the_blindness_is_part_of_it() -> None:
+def test_gap_in_judging_is_no_processor() -> None:
+    """The blindness of that time is part of the alert."""
     first = scene(unjudged_seconds=600, lag_seconds=600)
     assert opened(judge(first)) == {"no_processor": None, "observer": "no_processor"}
     soon = later(first, lag_seconds=0.5)
@@ -563,7 +565,7 @@ def test_dead_letters_are_news_when_they_become_more() -> None:
     assert over(NOW, 0) == {"dead_letters": "the queue is empty"}
 
 
-def test_dead_letters_that_were_taken_and_others_that_came_are_news_again() -> None:
+def test_new_dead_letters_are_news_again() -> None:
     taken = scene(dead_letters=0, memory=Memory(3, NOW))
     assert opened(judge(scene(dead_letters=1, memory=remember(taken)))) == {"dead_letters": None}
 
@@ -673,7 +675,8 @@ def duplicate(of: Any, **rival_labels: Any) -> Any:
     return Duplicate(of, 2000, 1000, rival_labels, NOW - timedelta(minutes=1))
 
 
-def test_two_processes_with_one_id_are_a_warning_until_one_is_silent() -> None:
+def test_two_processes_with_one_id_are_a_warning() -> None:
+    """It is over once one of them is silent."""
     twice = scene(
         duplicates={
             7: duplicate(worker(status=StatusType.RUNNING, group="eu", host="h1"), host="h2")
@@ -728,7 +731,7 @@ def test_the_alert_for_all_the_others_is_over_when_none_is_left() -> None:
     assert over.memory.folded == {}
 
 
-def test_a_worker_that_is_lost_when_there_is_room_again_has_an_alert_of_its_own() -> None:
+def test_lost_worker_has_its_own_alert_once_there_is_room() -> None:
     first = flood(OPEN_AT_ONCE + 1)
     memory = judge(first).memory
     full = flood(1, first=20_000, known=first, memory=memory, unlisted=Unlisted(2, 2))
@@ -738,7 +741,7 @@ def test_a_worker_that_is_lost_when_there_is_room_again_has_an_alert_of_its_own(
     assert [finding.key for finding, _ in judge(again).opened] == ["worker_lost:20001"]
 
 
-def test_crashes_beyond_the_bound_are_over_when_none_has_come_for_a_while() -> None:
+def test_unlisted_crashes_end_after_a_quiet_time() -> None:
     gone = [crashed(i, on=None) for i in range(OPEN_AT_ONCE + 7)]
     first = scene(*gone)
     judgement = judge(first)
@@ -771,9 +774,7 @@ def minutes(*numbers: Any) -> Any:
         ((), None, False),
     ],
 )
-def test_more_new_workers_in_a_minute_than_were_known_is_an_alert(
-    new: Any, before: Any, is_alert: Any
-) -> None:
+def test_doubling_the_fleet_in_a_minute_is_an_alert(new: Any, before: Any, is_alert: Any) -> None:
     """Not of a fleet that nothing was known of: that is a first start."""
     found = scene(minutes=minutes(*new), workers_before=before)
     assert opened(judge(found)) == ({"new_workers": None} if is_alert else {})

@@ -36,7 +36,7 @@ EXAMPLES = [
 
 
 def channels(action: str) -> dict[str, dict[str, Any]]:
-    """By address, of the operations of this kind."""
+    """Channels of the operations of this kind, by address."""
     names = [
         name for name, operation in DOCUMENT["operations"].items() if operation["action"] == action
     ]
@@ -68,7 +68,7 @@ def test_the_shipped_document_is_up_to_date() -> None:
 
 
 def test_the_document_is_valid_asyncapi() -> None:
-    """By the model of the specification that FastStream has."""
+    """FastStream's model of the specification validates it."""
     assert ApplicationSchema.model_validate(DOCUMENT).asyncapi == "3.0.0"
 
 

@@ -1,4 +1,4 @@
-"""What a service is sent by its channel: its requests, intercepted."""
+"""Requests that a channel sends to its service, intercepted."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def channel(url: str) -> Any:
 
 
 def burst(number: int, **fields: Any) -> list[Any]:
-    """Of the words of a worker that is lost with its servers."""
+    """A burst with the words of a worker that is lost with its servers."""
     return [
         (
             News.OPENED,
@@ -86,7 +86,7 @@ def burst(number: int, **fields: Any) -> list[Any]:
         ("pagerduty://IntegrationKey@ApiKey", lambda body: body["payload"]["summary"], 1024),
     ],
 )
-async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_rest(
+async def test_burst_fits_the_service_and_counts_the_rest(
     url: str, text_of: Any, most: Any, sent: Any
 ) -> None:
     news = burst(200)
@@ -99,9 +99,8 @@ async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_
     assert int(more) < len(news)
 
 
-async def test_the_pager_that_is_shown_has_an_incident_for_each_alert_and_its_end_resolves_it(
-    tmp_path: Path, sent: Any
-) -> None:
+async def test_documented_pager_resolves_each_incident(tmp_path: Path, sent: Any) -> None:
+    """The one of README has an incident for each alert, and resolves it."""
     file = tmp_path / "routes.toml"
     file.write_text(blocks(README, "toml")[0], "utf-8")
     [pager] = [
@@ -157,7 +156,7 @@ async def test_notifications_of_an_alert_belong_to_one_incident(
     assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
-async def test_a_pager_that_resolves_without_being_told_to_has_incidents_too(sent: Any) -> None:
+async def test_self_resolving_pager_has_incidents_too(sent: Any) -> None:
     await channel("ilert://il1api0123456789abcdef0123").tell([(News.OPENED, told_alert(7))])
     await channel("ilert://il1api0123456789abcdef0123").tell(
         [(News.OPENED, told_alert(8, key="x" * 500))]
@@ -175,7 +174,7 @@ async def test_a_pager_with_one_key_for_everything_has_one_incident(
     assert [body[key] for body in sent] == ["fleet"]
 
 
-async def test_a_service_that_resolves_what_it_remembers_itself_is_told_in_one_message(
+async def test_service_that_resolves_itself_gets_one_message(
     sent: Any,
 ) -> None:
     with suppress(NotTaken):  # the answer that it gets here is none of its own
@@ -211,7 +210,7 @@ HOSTILE = (
         ("json://hooks.example.com", lambda body: [body["title"], body["message"]]),
     ],
 )
-async def test_words_that_workers_choose_mention_link_and_forge_nothing(
+async def test_words_of_workers_mention_link_and_forge_nothing(
     url: str, texts: Any, sent: Any
 ) -> None:
     alert = told_alert(

@@ -1,4 +1,4 @@
-"""Which silence covers an alert, without looking at each."""
+"""The silence that covers an alert is found without looking at each."""
 
 from __future__ import annotations
 
