@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.alert import AlertState, Severity
 
 JudgedAt: TypeAlias = Annotated[
     datetime | None,

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from manman_status.alerts.notifying.message import Message, Tone
+from manman_status.alerts.reading import AlertSelection
+from manman_status.alerts.rules.no_processor import UNJUDGED_SECONDS
 from manman_status.cli.flags import Id, OptionalId, RabbitmqUrl
 from manman_status.cli.notices import By, Rule, Why, login_name, say
 from manman_status.cli.tables import numbered, print_table
 from manman_status.cli.views import AsJson, Limit, Url, client, labels, print_json, since
-from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.message import Message, Tone
-from manman_status.domain.alerts.no_processor import UNJUDGED_SECONDS
-from manman_status.domain.alerts.selection import AlertSelection
+from manman_status.domain.alert import Severity
 from manman_status.errors import CommandFailed, SettingsError
 from manman_status.settings import load_settings, variable
 from manman_status.wire.notices import AlertAcknowledged
 
 if TYPE_CHECKING:
-    from manman_status.processor.channels import AppriseChannel
+    from manman_status.alerts.channels import AppriseChannel
 
 TEST = Message(
     "manman-status: a test", "`manman-status alerts test` sent this: alerts arrive here.", Tone.INFO
@@ -198,7 +198,7 @@ def send_test(
 
 def channels_asked(url: str | None) -> list[AppriseChannel]:
     """Raises SettingsError, with nothing that is secret."""
-    from manman_status.processor.channels import given_channel, open_channels
+    from manman_status.alerts.channels import given_channel, open_channels
 
     settings = load_settings()
     if url is not None:
@@ -211,7 +211,7 @@ def channels_asked(url: str | None) -> list[AppriseChannel]:
 
 async def tell(channels: list[AppriseChannel]) -> list[str | None]:
     """Of each why it has not taken it; None when it has."""
-    from manman_status.processor.notifying import NotTaken
+    from manman_status.alerts.notifying.notifier import NotTaken
 
     async def reason(channel: AppriseChannel) -> str | None:
         try:

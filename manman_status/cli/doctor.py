@@ -314,7 +314,7 @@ def examine_channels(settings: Settings) -> list[Finding]:
     """Nothing is sent."""
     if not settings.notify_urls and not settings.notify_routes_file:
         return []
-    from manman_status.processor.channels import open_channels
+    from manman_status.alerts.channels import open_channels
 
     try:
         channels = open_channels(settings)

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from manman_status.alerts.reading import SilenceSelection
 from manman_status.cli.flags import Labels, OptionalId, RabbitmqUrl, labels_of
 from manman_status.cli.notices import By, Rule, Why, login_name, say
 from manman_status.cli.tables import print_table
 from manman_status.cli.views import AsJson, Url, client, labels, print_json, since
-from manman_status.domain.alerts.selection import SilenceSelection
 from manman_status.errors import SettingsError
 from manman_status.wire.notices import LONGEST_SILENCE_SECONDS, SilenceAsked, SilenceEnded
 

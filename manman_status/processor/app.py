@@ -17,6 +17,14 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
+from manman_status.alerts.judging.alerter import Alerter
+from manman_status.alerts.notifying.notifier import (
+    LONGEST_BACKOFF_SECONDS,
+    BrokerNotifier,
+    Channel,
+    ChannelNotifier,
+    Notifier,
+)
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel, within
 from manman_status.clock import DatabaseClock
@@ -24,7 +32,6 @@ from manman_status.domain.rows import Patience
 from manman_status.errors import ManManStatusError, SchemaBehind
 from manman_status.leadership import Leadership
 from manman_status.processor.admission import Admission
-from manman_status.processor.alerting import Alerter
 from manman_status.processor.broker.canaries import BrokerCanaries
 from manman_status.processor.broker.connection import QueueReader
 from manman_status.processor.broker.declare import delete_left, look_at, release
@@ -41,13 +48,6 @@ from manman_status.processor.leader.housekeeping import Housekeeper
 from manman_status.processor.leader.relay import Relay
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.leader.uptime_days import UptimeDays
-from manman_status.processor.notifying import (
-    LONGEST_BACKOFF_SECONDS,
-    BrokerTeller,
-    Channel,
-    ChannelTeller,
-    Teller,
-)
 from manman_status.processor.probes import probe_files
 from manman_status.processor.running import Part, Runs, unless_stopped
 from manman_status.processor.seal import Seal
@@ -101,7 +101,7 @@ def _end_at_once() -> None:
 def _open_channels(settings: Settings) -> Sequence[Channel]:
     if not settings.notify_urls and not settings.notify_routes_file:
         return ()
-    from manman_status.processor.channels import open_channels
+    from manman_status.alerts.channels import open_channels
 
     return open_channels(settings)
 
@@ -201,11 +201,11 @@ class Processor:
         publish = StatusPublisher(self._publishing, topology, tracing)
         self._history = HistoryCheck(pool)
         self._relay = Relay(pool, publish, self._leadership, self._statistics)
-        self._tellers: list[Teller] = [
-            BrokerTeller(pool, self._leadership, self._statistics, publish)
+        self._notifiers: list[Notifier] = [
+            BrokerNotifier(pool, self._leadership, self._statistics, publish)
         ]
-        self._tellers += [
-            ChannelTeller(
+        self._notifiers += [
+            ChannelNotifier(
                 pool,
                 self._leadership,
                 self._statistics,
@@ -220,8 +220,7 @@ class Processor:
             clock,
             degraded_after_seconds=settings.degraded_after_seconds,
             blind_after_seconds=settings.blind_after_seconds,
-            patience=patience,
-            wake=self._wake_tellers,
+            wake_notifiers=self._wake_notifiers,
         )
         self._observer = Observer(
             pool,
@@ -273,7 +272,7 @@ class Processor:
             letters,
             housekeeper,
             uptime_days,
-            *self._tellers,
+            *self._notifiers,
         )
         self._leaders = [Part(each, rests_seconds=LONGEST_BACKOFF_SECONDS) for each in works]
         self._ingest = Ingest(
@@ -369,9 +368,9 @@ class Processor:
         self._alerter.wake()
         self._history.wake()
 
-    def _wake_tellers(self) -> None:
-        for teller in self._tellers:
-            teller.wake()
+    def _wake_notifiers(self) -> None:
+        for notifier in self._notifiers:
+            notifier.wake()
 
     def is_ready(self) -> bool:
         """Not merely running: what it is given is stored, as its own canaries tell."""

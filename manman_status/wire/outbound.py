@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from manman_status.domain.alerts.telling import ToldAlert
+from manman_status.domain.alert import NotifiedAlert
 from manman_status.domain.status import CONCLUDED as CONCLUDED_REASONS
 from manman_status.domain.status import Entity
 
@@ -61,7 +61,7 @@ def status_message(
     )
 
 
-def alert_message(alert: ToldAlert) -> StatusMessage:
+def alert_message(alert: NotifiedAlert) -> StatusMessage:
     """The message that tells how an alert is now."""
     subject = alert.subject
     body = {

@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from manman_status.domain.alerts.folding import OPEN_AT_ONCE
-from manman_status.store.silences import LASTING_AT_ONCE
+from manman_status.alerts.judging.folding import OPEN_AT_ONCE
+from manman_status.alerts.silences import LASTING_AT_ONCE
 from manman_status.wire.notices import SilenceAsked
 from tests.conftest import run_sql
 from tests.faults.liveness import Observed

@@ -23,8 +23,8 @@ import asyncpg
 import httpx
 import pytest
 
-from manman_status.domain.alerts.folding import OPEN_AT_ONCE
-from manman_status.store.silences import LASTING_AT_ONCE
+from manman_status.alerts.judging.folding import OPEN_AT_ONCE
+from manman_status.alerts.silences import LASTING_AT_ONCE
 from tests.conftest import run_sql
 from tests.faults.liveness import Observed
 from tests.faults.test_many_alerts import ALL_ARE_LOST, SILENCES

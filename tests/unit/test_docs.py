@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from manman_status.alerts.channels import open_channels
+from manman_status.alerts.rules import RULE_NAMES
 from manman_status.cli import app
-from manman_status.domain.alerts.rules import RULE_NAMES
-from manman_status.processor.channels import open_channels
 from manman_status.reporter import StatusReporter
 from manman_status.settings import FIELDS, OTHER_VARIABLES, PREFIX, Settings, variable
 from manman_status.wire.inbound import decode

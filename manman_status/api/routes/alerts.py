@@ -6,6 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from litestar import Request, get
 
+from manman_status.alerts.reading import (
+    AlertFilters,
+    AlertSelection,
+    SilenceFilters,
+    SilenceSelection,
+    get_alert,
+    list_alerts,
+    list_silences,
+)
+from manman_status.alerts.rules import RULE_NAMES
 from manman_status.api.alert_responses import AlertDetail, AlertList, SilenceList
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
@@ -26,15 +36,6 @@ from manman_status.api.parameters import (
     one_of,
 )
 from manman_status.api.responses import detail_answer, documented, page_answer
-from manman_status.domain.alerts.rules import RULE_NAMES
-from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
-from manman_status.store.alert_reads import (
-    AlertFilters,
-    SilenceFilters,
-    get_alert,
-    list_alerts,
-    list_silences,
-)
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection

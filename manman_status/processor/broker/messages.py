@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from manman_status.domain.alerts.alert import AlertState, Severity
-from manman_status.domain.alerts.rules import RULE_NAMES
+from manman_status.alerts.rules import RULE_NAMES
+from manman_status.domain.alert import AlertState, Severity
 from manman_status.domain.status import Reason, StatusType
 from manman_status.wire.commands import MAX_LABEL_KEY, MAX_LABEL_VALUE, MAX_LABELS, ReportableStatus
 from manman_status.wire.notices import LONGEST_SILENCE_SECONDS, LONGEST_TEXT

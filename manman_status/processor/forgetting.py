@@ -1,0 +1,26 @@
+"""A person's request to forget a worker or a server instance, taken within a batch."""
+
+from __future__ import annotations
+
+import structlog
+
+from manman_status.domain.rows import Transition
+from manman_status.store.forgetting import forget_instance, forget_worker
+from manman_status.store.pool import Connection
+from manman_status.wire.notices import Forget
+
+log = structlog.get_logger()
+
+
+async def take_forget(connection: Connection, notice: Forget) -> list[Transition]:
+    """End it, and return the transitions to its end. A repeated request is not logged."""
+    evidence = {name: value for name in ("by", "why") if (value := getattr(notice, name))}
+    if notice.worker_id is not None:
+        ends = await forget_worker(connection, notice.worker_id, evidence)
+    else:
+        assert notice.instance_id is not None
+        ends = await forget_instance(connection, notice.instance_id, evidence)
+    if ends is None:
+        return []
+    log.info("forgotten", worker_id=notice.worker_id, instance_id=notice.instance_id, by=notice.by)
+    return ends
