@@ -51,7 +51,7 @@ Seen = TypeVar("Seen")
 
 
 class Rule(Generic[Seen]):
-    """One kind of thing that can be wrong, and what it reads to notice it.
+    """One kind of thing that can be wrong, and what it reads to detect it.
 
     `find` and `over` are pure functions of the scene: time is in it, and `scene.seen(SomeRule)` is
     what that rule has read. A new rule is a module in `alerts/rules/` and a line in `RULES`.

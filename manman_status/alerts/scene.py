@@ -71,14 +71,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Minute(msgspec.Struct, frozen=True):
-    """How many workers were reported for the first time in the minute that begins `at`."""
+    """The number of workers reported for the first time in the minute that begins `at`."""
 
     at: datetime
     new_workers: int
 
 
 class Folded(msgspec.Struct, frozen=True):
-    """How many findings of a rule found no room of their own, and the time of the newest."""
+    """The number of findings of a rule without an alert each, and the time of the newest."""
 
     number: int
     at: datetime
@@ -112,14 +112,14 @@ class Scene(msgspec.Struct, kw_only=True):
     degraded_after_seconds: float = 5.0
     blind_after_seconds: float = 30.0
     unjudged_seconds: float | None = None
-    """How long nobody judged; None at the very first look."""
+    """The time for which nobody judged; None at the very first look."""
     clock_step: ClockStep | None = None
     """The last step of the database's clock."""
     memory: Memory = Memory()
     open: dict[str, OpenAlert] = {}
     """Open alerts by key, with those found while judging: changed by `begin` and `end` alone."""
     read: dict[type[Rule[Any]], Any] = {}
-    """By rule, what it has read."""
+    """The rows that each rule has read."""
     _parts: Counter[str] = msgspec.field(default_factory=Counter)
     _numbers: Counter[str] = msgspec.field(default_factory=Counter)
 
@@ -151,9 +151,9 @@ class Scene(msgspec.Struct, kw_only=True):
             self._parts[alert.part_of] -= 1
 
     def number_of(self, rule: str) -> int:
-        """How many alerts of this rule are open."""
+        """Count the open alerts of this rule."""
         return self._numbers[rule]
 
     def parts_of(self, key: str) -> int:
-        """How many open alerts are part of this one."""
+        """Count the open alerts that are part of this one."""
         return self._parts[key]

@@ -1,7 +1,7 @@
 """Silences as rows, and which alerts one covers. The caller owns the transaction.
 
 `Silences` finds the one that covers an alert without looking at each: there may be thousands of
-both. For a page of alerts, `reading.py` asks the same in SQL.
+both. For a page of alerts, `reading.py` does the same in SQL.
 """
 
 from __future__ import annotations

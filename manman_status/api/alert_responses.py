@@ -1,4 +1,4 @@
-"""What answers about alerts and silences look like: the documented shapes, as in `responses.py`."""
+"""The documented shapes of answers about alerts and silences, as in `responses.py`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Alert(msgspec.Struct):
 
 
 class Delivery(msgspec.Struct):
-    """What a channel was told of an alert last."""
+    """The last notification of an alert in one channel."""
 
     channel: str
     severity: Annotated[

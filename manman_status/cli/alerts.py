@@ -1,5 +1,4 @@
-"""Alerts by command: what is wrong now, that somebody has taken it on, and whether people can be
-told."""
+"""Commands for alerts: list them, acknowledge one, and send a test to the channels."""
 
 from __future__ import annotations
 
@@ -71,7 +70,7 @@ def list_alerts(
             (
                 alert["alert_id"],
                 alert["severity"],
-                told_state(alert),
+                shown_state(alert),
                 since(alert["opened_at"]),
                 alert["group"],
                 alert["part_of"],
@@ -100,7 +99,7 @@ def show(
             ("what", found["summary"]),
             ("rule", found["rule"]),
             ("severity", found["severity"]),
-            ("state", told_state(found)),
+            ("state", shown_state(found)),
             ("since", since(found["opened_at"])),
             ("group", found["group"]),
             ("worker", found["worker_id"]),
@@ -132,12 +131,12 @@ def show(
     )
 
 
-def told_state(alert: dict[str, Any]) -> str:
+def shown_state(alert: dict[str, Any]) -> str:
     return f"{alert['state']}, silenced" if alert["silenced_by"] else alert["state"]
 
 
 def unwatched(judged_at: str | None) -> str:
-    """Nothing while somebody watches: else a list without alerts would look as if all were well."""
+    """Empty while alerts are judged: else a list without alerts would look as if all were well."""
     if judged_at is None:
         return ", but nobody watches: the rules were never asked"
     age = datetime.now(UTC) - datetime.fromisoformat(judged_at)
@@ -182,8 +181,8 @@ def send_test(
     /,
 ) -> None:
     """Send one message, and say what became of it. Exits 1 when a channel did not take it."""
-    channels = channels_asked(url)
-    results = asyncio.run(tell(channels))
+    channels = chosen_channels(url)
+    results = asyncio.run(send_to(channels))
     print_table(
         ("channel", "service", "result"),
         (
@@ -196,7 +195,7 @@ def send_test(
         raise CommandFailed(f"{failed} of {numbered(len(results), 'channel')} did not take it")
 
 
-def channels_asked(url: str | None) -> list[AppriseChannel]:
+def chosen_channels(url: str | None) -> list[AppriseChannel]:
     """Raises SettingsError, with nothing that is secret."""
     from manman_status.alerts.channels import given_channel, open_channels
 
@@ -209,8 +208,8 @@ def channels_asked(url: str | None) -> list[AppriseChannel]:
     return open_channels(settings)
 
 
-async def tell(channels: list[AppriseChannel]) -> list[str | None]:
-    """Of each why it has not taken it; None when it has."""
+async def send_to(channels: list[AppriseChannel]) -> list[str | None]:
+    """Send the test message; for each channel why it was not taken, None when it was."""
     from manman_status.alerts.notifying.notifier import NotTaken
 
     async def reason(channel: AppriseChannel) -> str | None:

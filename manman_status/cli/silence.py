@@ -1,4 +1,4 @@
-"""Silences by command: alerts that are expected, or known, are not told for a while."""
+"""Commands for silences: mute notifications of expected or known alerts for a while."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def list_silences(
 
 
 def matched(silence: dict[str, Any]) -> str:
-    """All that an alert must be about to be covered."""
+    """List the properties that an alert must have to be covered."""
     group = silence["group"]
     given = (
         ("group", "(without a group)" if group == "" else group),

@@ -69,5 +69,5 @@ class NotifiedAlert(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def since(self) -> datetime:
-        """When its newest state began."""
+        """The time at which its newest state began."""
         return self.resolved_at or self.opened_at

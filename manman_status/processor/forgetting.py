@@ -12,15 +12,17 @@ from manman_status.wire.notices import Forget
 log = structlog.get_logger()
 
 
-async def take_forget(connection: Connection, notice: Forget) -> list[Transition]:
+async def take_forget(connection: Connection, request: Forget) -> list[Transition]:
     """End it, and return the transitions to its end. A repeated request is not logged."""
-    evidence = {name: value for name in ("by", "why") if (value := getattr(notice, name))}
-    if notice.worker_id is not None:
-        ends = await forget_worker(connection, notice.worker_id, evidence)
+    evidence = {name: value for name in ("by", "why") if (value := getattr(request, name))}
+    if request.worker_id is not None:
+        ends = await forget_worker(connection, request.worker_id, evidence)
     else:
-        assert notice.instance_id is not None
-        ends = await forget_instance(connection, notice.instance_id, evidence)
+        assert request.instance_id is not None
+        ends = await forget_instance(connection, request.instance_id, evidence)
     if ends is None:
         return []
-    log.info("forgotten", worker_id=notice.worker_id, instance_id=notice.instance_id, by=notice.by)
+    log.info(
+        "forgotten", worker_id=request.worker_id, instance_id=request.instance_id, by=request.by
+    )
     return ends

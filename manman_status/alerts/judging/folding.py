@@ -1,4 +1,4 @@
-"""Beyond a bound, the findings of one rule are one alert: "and N more".
+"""Fold the findings of one rule beyond a bound into one alert: "and N more".
 
 Whoever sends events chooses ids and groups, so their number has no bound. Without one of ours, a
 flood of invented workers is as many alerts: rows that each look reads, and messages that nobody

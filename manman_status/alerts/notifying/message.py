@@ -24,7 +24,7 @@ ORDER = {news: place for place, news in enumerate(News)}
 
 
 class Tone(StrEnum):
-    """How bad a message is at most; `good` when all of it is over."""
+    """The worst of a message; `good` when all of it is over."""
 
     CRITICAL = "critical"
     WARNING = "warning"

@@ -34,7 +34,7 @@ class DeadLetters(Rule[int | None]):
     name = "dead_letters"
 
     async def read(self, connection: Connection, scene: Scene) -> int | None:  # noqa: ARG002
-        """The number of letters in the queue; None when the broker could not be asked."""
+        """The number of letters in the queue; None when the broker did not answer."""
         waiting: int | None = await connection.fetchval(WAITING)
         return waiting
 

@@ -1,4 +1,4 @@
-"""For a while nobody judged: no processor ran, or none reached the database.
+"""Nobody judged for a while: no processor ran, or none reached the database.
 
 While it lasts only a monitor outside can notify of it; Prometheus has a rule for that. This alert
 opens afterwards, so that the gap has a reason.

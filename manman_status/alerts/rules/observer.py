@@ -10,7 +10,7 @@ from manman_status.alerts.scene import Scene
 from manman_status.domain.alert import Severity
 
 DEGRADED_FOR_SECONDS = 10.0
-"""How long monitoring is degraded before it is an alert: a restart of the broker is no news."""
+"""The time for which monitoring may be degraded without an alert: a restart is no news."""
 
 
 class Observer(Rule[None]):

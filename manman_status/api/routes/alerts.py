@@ -1,4 +1,4 @@
-"""What people should know of, and what they are not told for a while."""
+"""Routes of alerts and silences."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ async def alerts(
     )
     before = read_cursor(cursor, "alerts", filters) or LARGEST_ID
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         page = await list_alerts(connection, filters, before=before, limit=limit)
         return page_answer(page, kind="alerts", filters=filters, judged_at=page.judged_at)
 
-    return await Answers.of(request.app).read(request, ask, filters, before, limit)
+    return await Answers.of(request.app).read(request, query, filters, before, limit)
 
 
 @get(
@@ -80,11 +80,11 @@ async def alerts(
 async def alert(request: Request[Any, Any, Any], alert_id: PathId) -> Answer:
     """One alert, and what each channel was told of it."""
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         detail = await get_alert(connection, alert_id)
         return detail_answer(detail, judged_at=detail.judged_at)
 
-    return await Answers.of(request.app).read(request, ask, alert_id)
+    return await Answers.of(request.app).read(request, query, alert_id)
 
 
 @get(
@@ -102,8 +102,8 @@ async def silences(
     filters = SilenceFilters(one_of("state", SilenceSelection, selected))
     before = read_cursor(cursor, "silences", filters) or LARGEST_ID
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         page = await list_silences(connection, filters, before=before, limit=limit)
         return page_answer(page, kind="silences", filters=filters)
 
-    return await Answers.of(request.app).read(request, ask, filters, before, limit)
+    return await Answers.of(request.app).read(request, query, filters, before, limit)
