@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 
-from manman_status.store.silences import LASTING_AT_ONCE
+from manman_status.alerts.silences import LASTING_AT_ONCE
 from manman_status.wire.control import SilenceRequested
 from manman_status.wire.topology import Topology
 from tests.conftest import run_sql

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
-from manman_status.store.alert_scene import read_progress
+from manman_status.alerts.rules.dead_letters import DeadLetters
+from manman_status.alerts.scene import Scene
 from manman_status.store.pool import create_pool
 
 COUNTED = """INSERT INTO processors (processor_id, host, version, started_at, last_seen, statistics)
@@ -31,4 +33,4 @@ async def test_rules_read_the_number_of_the_leader(
         await connection.execute(COUNTED, "leads", 0.2, 3)
         await connection.execute(COUNTED, "follows", 0.0, 0)
         await connection.execute(LEADS, "leads")
-        assert (await read_progress(connection)).dead_letters == 3
+        assert await DeadLetters().read(connection, Scene(now=datetime.now(UTC))) == 3

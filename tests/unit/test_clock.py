@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from manman_status.alerts.judging.judgement import judge
+from manman_status.alerts.scene import Scene
 from manman_status.cli.views import observation_line
 from manman_status.clock import DatabaseClock
-from manman_status.domain.alerts.judgement import judge
-from manman_status.domain.alerts.scene import Scene
 from manman_status.domain.clock import ClockReading, ClockStep, step_between
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.liveness import Thresholds

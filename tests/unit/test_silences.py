@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manman_status.domain.alerts.alert import Subject
-from manman_status.domain.alerts.silences import Silence, Silences
+from manman_status.alerts.silences import Silence, Silences
+from manman_status.domain.alert import Subject
 
 words = st.sampled_from(["", "a", "b"])
 labels = st.dictionaries(words, words, max_size=3)

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
-from manman_status.domain.status import Health, StatusType
-from manman_status.store.alert_reads import (
+from manman_status.alerts.reading import (
     AlertFilters,
+    AlertSelection,
     SilenceFilters,
+    SilenceSelection,
     get_alert,
     list_alerts,
     list_silences,
 )
+from manman_status.domain.alert import Severity
+from manman_status.domain.status import Health, StatusType
 from manman_status.store.details import get_server, get_worker
 from manman_status.store.pool import create_pool
 from manman_status.store.reads import ServerFilters, WorkerFilters, list_servers, list_workers
