@@ -11,8 +11,8 @@ ENV UV_COMPILE_BYTECODE=1 \
     UV_PYTHON_DOWNLOADS=never \
     UV_PROJECT_ENVIRONMENT=/opt/manman-status
 WORKDIR /build
-# What it depends on changes seldom: a layer of its own. Litestar wants faker and polyfactory only to invent examples, and
-# here it has none to invent: 25 MB.
+# Dependencies change seldom, so they get a layer of their own. Litestar needs faker and polyfactory only for generated
+# examples, which this api does not have: leaving them out saves 25 MB.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --locked --no-dev --extra server --no-install-package faker --no-install-package polyfactory \
@@ -20,7 +20,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 COPY README.md LICENSE ./
 COPY migrations migrations
 COPY manman_status manman_status
-# Without --reinstall-package a kept cache would give the package as it was: uv looks at pyproject.toml alone.
+# Without --reinstall-package uv would take the package from its cache: it compares pyproject.toml only.
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --locked --no-dev --extra server --no-install-package faker --no-install-package polyfactory \
         --no-editable --reinstall-package manman-status
@@ -37,7 +37,7 @@ COPY --from=build /opt/manman-status /opt/manman-status
 ENV PATH=/opt/manman-status/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-# By number, so that Kubernetes can tell that it is not root.
+# A number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 EXPOSE 8000
 ENTRYPOINT ["manman-status"]

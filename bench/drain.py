@@ -1,4 +1,4 @@
-"""How fast a full heartbeat queue becomes committed rows."""
+"""The speed at which a full heartbeat queue becomes committed rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ARRAY = 100
 
 
 async def singles(stack: Stack) -> str:
-    """Beside a consumer that only acknowledges the same messages."""
+    """Compare with a consumer that only acknowledges the same messages."""
     ours, bare = [], []
     for _ in range(stack.sizes.runs):
         reports = list(stack.beats(stack.sizes.beats))
@@ -28,7 +28,7 @@ async def singles(stack: Stack) -> str:
 
 
 async def arrays(stack: Stack) -> str:
-    """Beside a loop of upserts that has nothing to read, decode, merge or compare."""
+    """Compare with a loop of upserts that has nothing to read, decode, merge or compare."""
     ours, bare = [], []
     for _ in range(stack.sizes.runs):
         await stack.fill(packed(list(stack.beats(stack.sizes.beats))))
@@ -47,7 +47,7 @@ def packed(reports: list[Report]) -> Iterator[Report]:
 
 
 async def drained(stack: Stack) -> Speed:
-    """From a processor's first commit to its last: its start is not counted."""
+    """The speed from a processor's first commit to its last: its start does not count."""
     connection = await asyncpg.connect(stack.postgres.url)
     try:
         before = await stack.beats_stored(connection)

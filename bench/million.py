@@ -18,7 +18,7 @@ from manman_status.dev.ports import free_port
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
-from manman_status.leadership import LEASE, Leadership
+from manman_status.leadership import LEASE, Leadership, Term
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.leader.uptime_days import UptimeDays
 from manman_status.processor.statistics import Statistics
@@ -148,9 +148,9 @@ async def measured(stack: Stack, size: int) -> dict[str, str]:
     async with create_pool(dsn, application="bench", size=2, timeout_seconds=600) as pool:
         token, leadership = await lead(pool)
         sweeper = Sweeper(
-            pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None
+            leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None
         )
-        await sweeper.sweep(token)
+        await sweeper.sweep(Term(pool, token))
         found["first build of days, s"] = f"{await built(pool, leadership, token):,.1f}"
         await pool.execute("VACUUM ANALYZE")
         found |= await reads(stack, dsn)
@@ -184,9 +184,9 @@ async def lead(pool: Pool) -> tuple[int, Leadership]:
 
 
 async def built(pool: Pool, leadership: Leadership, token: int) -> float:
-    days = UptimeDays(pool, leadership, retention_days=DAYS)
+    days = UptimeDays(leadership, retention_days=DAYS)
     begun = perf_counter()
-    while await days.make_some(token):
+    while await days.make_some(Term(pool, token)):
         pass
     return perf_counter() - begun
 
@@ -242,7 +242,7 @@ async def swept(pool: Pool, sweeper: Sweeper, token: int) -> str:
     lost = "SELECT count(*) FROM workers WHERE status = 'LOST'"
     before = await pool.fetchval(lost)
     begun = perf_counter()
-    await sweeper.sweep(token)
+    await sweeper.sweep(Term(pool, token))
     took = (perf_counter() - begun) * 1000
     assert await pool.fetchval(lost) > before
     return f"{took:,.1f}"

@@ -37,7 +37,8 @@ async def _rate(stack: Stack, partitions: int, processors: int) -> float:
         FROM processors WHERE last_seen > now() - interval '2 s') shares"""
 
     async def is_shared() -> bool:
-        busy, given = await connection.fetchrow(reads, share, f"{stack.topology.heartbeat_queue}.%")
+        [row] = await connection.fetch(reads, share, f"{stack.topology.heartbeat_queue}.%")
+        busy, given = row
         return bool(given == partitions and busy == min(partitions, processors))
 
     try:

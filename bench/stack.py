@@ -119,7 +119,8 @@ class Stack:
         await connection.close()
 
     def beats(self, count: int) -> Iterator[Report]:
-        """One after the other, so that each worker beats again only when all others have."""
+        """Heartbeats one after the other, so that each worker sends another only when all others
+        have."""
         for number in range(count):
             worker = self._fleet[(self.beats_sent + number) % len(self._fleet)]
             first = worker.worker_id * SERVERS_PER_WORKER

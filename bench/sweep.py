@@ -12,7 +12,7 @@ from bench.stack import Stack
 from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
-from manman_status.leadership import LEASE, Leadership
+from manman_status.leadership import LEASE, Leadership, Term
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.statistics import Statistics
 from manman_status.store.leases import hold_lease
@@ -51,10 +51,10 @@ async def cost(stack: Stack) -> str:
         await pool.execute("VACUUM ANALYZE workers")
         async with pool.acquire() as connection:
             token = await hold_lease(connection, LEASE, "bench", seconds=3600)
-        assert token is not None
+        assert isinstance(token, int)
         leadership = Leadership(pool, "bench", lease_seconds=3600)
         sweeper = Sweeper(
-            pool, leadership, rules, interval_seconds=1, statistics=Statistics(), wake=lambda: None
+            leadership, rules, interval_seconds=1, statistics=Statistics(), wake=lambda: None
         )
         spent = []
         for second in range(stack.sizes.sweep_seconds):
@@ -62,7 +62,7 @@ async def cost(stack: Stack) -> str:
             await pool.execute(BEAT, INTERVAL_SECONDS, second % INTERVAL_SECONDS)
             await pool.execute(OBSERVE)
             swept = perf_counter()
-            await sweeper.sweep(token)
+            await sweeper.sweep(Term(pool, token))
             done = perf_counter()
             spent.append((done - swept) * 1000)
             await asyncio.sleep(max(0.0, 1 - (done - begun)))

@@ -108,12 +108,13 @@ async def watched(url: str, dsn: str, watchers: int, seconds: float) -> Told:
     committed_at: dict[int, float] = {}
     found: list[float] = []
     parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    host, port = parts.hostname, parts.port
     request = f"GET /status/events HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(
-            lambda: Watcher(request, committed_at, found), parts.hostname, parts.port
-        )
+        await loop.create_connection(lambda: Watcher(request, committed_at, found), host, port)
         for _ in range(watchers)
     ]
     async with asyncio.timeout(LONGEST_SECONDS):

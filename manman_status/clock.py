@@ -1,4 +1,5 @@
-"""The database's clock beside this processor's own.
+"""Compares the database's clock with this processor's own. A step is found by the processor that
+reads the clock first after it:
 
 A step is found by whichever processor reads the clock first after it:
 

@@ -19,7 +19,7 @@ OFTEN = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "200"}
 
 
 class Span:
-    def __init__(self, service: Any, span: Span) -> None:
+    def __init__(self, service: Any, span: Any) -> None:
         self.service = service
         self.name = span.name
         self.trace_id, self.span_id, self.parent_id = (
@@ -41,11 +41,11 @@ class Collector:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.spans = []
-        self.metrics = {}
-        self.resources = {}
-        self.requests = Counter()
-        self.refused = set()
+        self.spans: list[Any] = []
+        self.metrics: dict[Any, Any] = {}
+        self.resources: dict[Any, Any] = {}
+        self.requests: Counter[Any] = Counter()
+        self.refused: set[Any] = set()
 
     def take(self, path: str, body: Any) -> None:
         if path == "/v1/traces":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import httpx
@@ -65,7 +65,7 @@ class Reader:
         self.streams = 0
         self._parameters = parameters
 
-    async def read(self, http: httpx.AsyncClient) -> AsyncIterator[Event]:
+    async def read(self, http: httpx.AsyncClient) -> AsyncGenerator[Event, None]:
         """Until the server ends it. Raises httpx.HTTPStatusError."""
         self.streams += 1
         headers = {"Last-Event-ID": self.parser.last_id} if self.parser.last_id else {}

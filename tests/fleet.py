@@ -11,6 +11,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
 
 from manman_status.domain.events import microseconds
@@ -88,10 +89,10 @@ class Fleet:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._channels = None
+        self._channels: tuple[AbstractChannel, AbstractChannel] | None = None
         self._connected = asyncio.Event()
         self.beat_every = 0.25
-        self.workers = {}
+        self.workers: dict[Any, Any] = {}
 
     def add(self, *workers: Any) -> None:
         self.workers |= {worker.worker_id: worker for worker in workers}
@@ -109,6 +110,7 @@ class Fleet:
         for report in reports:
             while True:
                 await self._connected.wait()
+                assert self._channels is not None
                 confirmed, _ = self._channels
                 try:
                     await self._publish(confirmed, report)

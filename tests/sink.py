@@ -18,7 +18,7 @@ class Sink:
     it is set."""
 
     def __init__(self) -> None:
-        self.messages = []
+        self.messages: list[Any] = []
         self.attempts = 0
         self.refuses = False
         self.hangs = threading.Event()

@@ -100,6 +100,11 @@ def _counters(named: Named) -> Iterator[Metric]:
     redeliveries = CounterMetricFamily(
         f"{PREFIX}_redeliveries", "Messages that the broker gave out again.", labels=["processor"]
     )
+    miscounts = CounterMetricFamily(
+        f"{PREFIX}_miscounts",
+        "Counts of the fleet that differed from its rows, and were counted anew.",
+        labels=["processor"],
+    )
     notifications = CounterMetricFamily(
         f"{PREFIX}_notifications",
         "Messages about alerts, by where to.",
@@ -116,10 +121,11 @@ def _counters(named: Named) -> Iterator[Metric]:
         for entity, number in processor.new_ids.items():
             new_ids.add_metric([name, entity], number)
         redeliveries.add_metric([name], processor.redelivered)
+        miscounts.add_metric([name], processor.miscounts)
         for channel, outcomes in processor.notifications.items():
             for outcome, number in outcomes.items():
                 notifications.add_metric([name, channel, outcome], number)
-    yield from (events, transitions, new_ids, redeliveries, notifications)
+    yield from (events, transitions, new_ids, redeliveries, miscounts, notifications)
 
 
 def _histogram(name: str, meaning: str, of_each: Sequence[tuple[str, Histogram | None]]) -> Metric:

@@ -197,6 +197,9 @@ class Processor(msgspec.Struct):
     redelivered: Annotated[
         int, Meta(description="Messages that the broker had to give out again.")
     ] = 0
+    miscounts: Annotated[
+        int, Meta(description="Counts of the fleet that were wrong, and were counted anew.")
+    ] = 0
     batch_events: Annotated[
         Histogram | None, Meta(description="Events a batch; canaries are none.")
     ] = None

@@ -140,7 +140,7 @@ def run(tokens: list[str]) -> None:
 
 
 def fail(code: int, *problems: str) -> None:
-    from manman_status.cli.tables import printable
+    from manman_status.wire.reasons import printable
 
     for problem in problems:
         print(f"manman-status: {printable(problem, lines=True)}", file=sys.stderr)

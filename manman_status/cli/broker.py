@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Connection]:
-    """A command that loses its broker says so and ends, with BrokerUnavailable."""
+    """Connect for the length of one command, which ends with BrokerUnavailable when it loses its
+    broker."""
     for noisy in ("aio_pika", "aiormq"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     read_any_properties()
@@ -49,7 +50,7 @@ async def connected(settings: Settings) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
-    """To the inbound exchange, as workers do."""
+    """Open a publisher to the inbound exchange, as workers do."""
     async with (
         connected(settings) as connection,
         open_publisher(connection, exchange=settings.inbound_exchange) as publisher,
@@ -58,8 +59,8 @@ async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
 
 
 def send_control(settings: Settings, control: OperatorMessage) -> None:
-    """Returns once the lifecycle queue has it. Raises BrokerUnavailable, or CommandFailed where no
-    queue takes it."""
+    """Send a control message, and return once the lifecycle queue has it. Raises BrokerUnavailable,
+    or CommandFailed where no queue takes it."""
 
     async def send() -> None:
         async with (

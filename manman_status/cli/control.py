@@ -1,4 +1,4 @@
-"""Control messages about alerts, sent to the processors."""
+"""Control messages of operators, sent to the processors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def say(
     rabbitmq_url: str | None,
     **fields: object,
 ) -> None:
-    """Returns once a queue has it. Raises SettingsError for what no processor would understand."""
+    """Send a control message, and return once a queue has it. Raises SettingsError for what no
+    processor would understand."""
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     try:
         notice = msgspec.convert(fields, kind)
@@ -53,7 +54,7 @@ def say(
 
 
 def login_name() -> str:
-    """Empty when nobody knows: a container may run as a user without a name."""
+    """The login name; empty when it is unknown: a container may run as a user without a name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

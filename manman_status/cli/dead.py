@@ -1,5 +1,5 @@
-"""The dead-letter queue by command: look without taking, and send again what can be understood
-now."""
+"""The dead-letter queue by command: look at letters without taking them, and send again those that
+can be understood now."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from cyclopts import App, Parameter, validators
 from manman_status.cancellation import within
 from manman_status.cli.broker import connected
 from manman_status.cli.flags import RabbitmqUrl
-from manman_status.cli.tables import printable
 from manman_status.errors import CommandFailed, SettingsError
 from manman_status.reporter.alarms import alarm_of, held_back
 from manman_status.reporter.connection import (
@@ -28,6 +27,7 @@ from manman_status.reporter.connection import (
     CONFIRM_WITHIN_SECONDS,
 )
 from manman_status.settings import Settings, load_settings
+from manman_status.wire.reasons import printable
 
 if TYPE_CHECKING:
     from aio_pika import Connection
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 app = App(name="dead")
 
 MOST = 10_000
-"""How many letters one command looks at, the oldest first. It holds all of them back meanwhile: a
-quorum queue puts what is returned behind what was never taken, so only who looks at everything
-leaves the order as it was."""
+"""Most letters that one command looks at, the oldest first. It holds all of them back meanwhile: a
+quorum queue puts returned messages behind those that were never taken, so only looking at
+everything leaves the order as it was."""
 
 NO_MORE_AFTER_SECONDS = 2.0
 
@@ -56,13 +56,11 @@ GIVEN_BY_DEATH = frozenset(
         "x-delivery-count",
     }
 )
-"""Headers that a letter got by dying, from the processor or from the broker: one sent again goes
-without them."""
+"""Headers that the processor or the broker gave to a dead letter: it is sent again without them."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """What is known about a dead letter. Its texts came from outside: print them through
-    `printable`."""
+    """A dead letter. Its texts came from outside: print them through `printable`."""
 
     id: str
     at: datetime | None
@@ -159,8 +157,8 @@ async def one_letter(settings: Settings, letter_id: str) -> tuple[DeadLetter, by
 
 
 async def send_again(settings: Settings, letter_id: str | None) -> tuple[int, list[str]]:
-    """Send the first letter with that ID, or all. How many were sent, and why each of the others
-    was not."""
+    """Send the first letter with that ID, or all. Returns how many were sent, and why each of the
+    others was not."""
     sent = 0
     refused: list[str] = []
     async with (
@@ -191,8 +189,8 @@ async def send_again(settings: Settings, letter_id: str | None) -> tuple[int, li
 async def held(
     connection: Connection, queue_name: str
 ) -> AsyncIterator[list[AbstractIncomingMessage]]:
-    """The letters in the queue, oldest first. At the end those not acknowledged go back, in the
-    order they had."""
+    """Hold the letters in the queue, oldest first. At the end those not acknowledged go back, in
+    their order."""
     channel = await within(ANSWER_WITHIN_SECONDS, connection.channel())
     try:
         queue = await within(ANSWER_WITHIN_SECONDS, channel.get_queue(queue_name))
@@ -212,12 +210,12 @@ async def held(
             await within(CLOSE_WITHIN_SECONDS, kept[-1].nack(multiple=True))
         with suppress(
             TimeoutError
-        ):  # during an alarm RabbitMQ reads nothing more from whoever has published
+        ):  # during an alarm RabbitMQ reads nothing more from a connection that has published
             await within(CLOSE_WITHIN_SECONDS, channel.close())
 
 
 async def taken(queue: AbstractQueue, count: int) -> list[AbstractIncomingMessage]:
-    """The first `count` messages, or fewer when no more come: another reader may hold some."""
+    """Take the first `count` messages, or fewer when no more come: another reader may hold some."""
     messages: list[AbstractIncomingMessage] = []
     async with queue.iterator() as incoming:
         with suppress(TimeoutError):
@@ -228,8 +226,8 @@ async def taken(queue: AbstractQueue, count: int) -> list[AbstractIncomingMessag
 
 
 async def publish_again(connection: Connection, message: AbstractIncomingMessage) -> None:
-    """Returns when a queue has taken it. A channel of its own: a missing exchange closes the
-    channel."""
+    """Publish a letter again, and return when a queue has taken it. It uses a channel of its own,
+    as a missing exchange closes the channel."""
     letter = letter_of(message)
     if letter.exchange is None:
         raise CommandFailed("it does not say which exchange it came by")
@@ -258,7 +256,8 @@ async def publish_again(connection: Connection, message: AbstractIncomingMessage
 
 
 def letter_of(message: AbstractIncomingMessage) -> DeadLetter:
-    """From the processor's headers, else from those of a broker that gave up delivering it."""
+    """Read a letter from the processor's headers, else from those of a broker that no longer
+    delivers it."""
     headers = message.headers
     death = newest_death(headers)
     routing_keys = death.get("routing-keys")

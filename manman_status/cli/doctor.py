@@ -19,7 +19,7 @@ from manman_status.cli.rights import (
     may_report_any_worker,
     missing_for_processor,
 )
-from manman_status.cli.tables import numbered, printable
+from manman_status.cli.tables import numbered
 from manman_status.errors import (
     BrokerRefuses,
     BrokerUnavailable,
@@ -32,6 +32,7 @@ from manman_status.reporter.alarms import alarm_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, Unroutable, open_publisher
 from manman_status.reporter.messages import Report
 from manman_status.settings import Settings, load_settings, redacted, variable
+from manman_status.wire.reasons import printable
 from manman_status.wire.topology import Topology
 
 if TYPE_CHECKING:

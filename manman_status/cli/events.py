@@ -15,10 +15,11 @@ from rich.text import Text
 from manman_status.cli.client import Refused
 from manman_status.cli.flags import Id
 from manman_status.cli.following import Follower, ended_by_signal
-from manman_status.cli.tables import STYLES, printable
+from manman_status.cli.tables import STYLES
 from manman_status.cli.views import AsJson, Url, client, since
 from manman_status.domain.status import Entity, StatusType
 from manman_status.errors import CommandFailed
+from manman_status.wire.reasons import printable
 
 POSITION = re.compile("([0-9a-z]{1,32}-)?[0-9]{1,18}")
 

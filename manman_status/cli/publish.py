@@ -1,4 +1,4 @@
-"""One event by hand."""
+"""Publishing one event by hand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Interval: TypeAlias = Annotated[float | None, Parameter(validator=Number(gt=0))]
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """Where the event stands among the worker's others; without, by its time."""
+    """Position of the event among the worker's others; by its time when not given."""
 
     incarnation: OptionalId = None
     "Start of the worker's life, in µs since the epoch."

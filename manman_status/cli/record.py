@@ -1,4 +1,4 @@
-"""What passes on the broker, written down and sent again."""
+"""Recording the messages on the broker, and sending them again."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from manman_status.lab.recording.tape import Tape
 from manman_status.settings import load_settings
 
 DEAF_AFTER_CANARIES = 5
-"""So many in a row are not missing by chance."""
+"""So many canaries in a row are not missing by chance."""
 BEHIND_SECONDS = 1.0
-"""A replay that sent something later than this is told of."""
+"""Lateness of a message from which on a replay reports it."""
 
 
 def record(
@@ -101,8 +101,8 @@ def replay(
 
 
 def checked(file: Path) -> int:
-    """How many messages are in it. Raises CommandFailed or DamagedRecording before anything is done
-    with it."""
+    """Count the messages in a recording. Raises CommandFailed or DamagedRecording before anything
+    is done with it."""
     try:
         messages = sum(line.gap_since is None for line in read_lines(file))
         if is_cut_off(file):
@@ -115,7 +115,7 @@ def checked(file: Path) -> int:
 
 
 async def _record(recorder: Recorder, seconds: float) -> float:
-    """How long it took."""
+    """Record, and return how long it took."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Any program as a server instance, for hosts where nobody will change code."""
+"""Reporting any program as a server instance, without a change to its code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORWARDED = (
 )
 FROM_THE_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
 SIGNALLED = 128
-"""What a shell adds to the number of the signal that ended a program."""
+"""A shell adds this to the number of the signal that ended a program."""
 CANNOT_RUN, NOT_FOUND = 126, 127
 
 
@@ -115,35 +115,35 @@ async def _run(
         process = await asyncio.create_subprocess_exec(*command)
     except OSError as error:
         _cannot_run(command[0], error)
-    asked: set[int] = set()
+    forwarded: set[int] = set()
     async with reporter:
         with begin_span("server started"):
             await reporter.server_started(server_id, game_server_config_id=config_id)
-        forwarding = asyncio.create_task(_forward(signals, process, asked))
+        forwarding = asyncio.create_task(_forward(signals, process, forwarded))
         code = await process.wait()
         forwarding.cancel()
         code = code if code >= 0 else SIGNALLED - code
-        # A program that ends of what it was sent to end it has not crashed.
+        # A program that ends by a signal that was passed on to it has not crashed.
         with begin_span("server stopped"):
             await reporter.server_stopped(
-                server_id, exit_code=None if code - SIGNALLED in asked else code
+                server_id, exit_code=None if code - SIGNALLED in forwarded else code
             )
     return code
 
 
 async def _forward(
-    signals: asyncio.Queue[signal.Signals], process: asyncio.subprocess.Process, asked: set[int]
+    signals: asyncio.Queue[signal.Signals], process: asyncio.subprocess.Process, forwarded: set[int]
 ) -> NoReturn:
     while True:
         number = await signals.get()
-        asked.add(number)
+        forwarded.add(number)
         if not (number in FROM_THE_KEYBOARD and _has_the_keyboard()):
             with suppress(ProcessLookupError):
                 process.send_signal(number)
 
 
 def _has_the_keyboard() -> bool:
-    """Whether a terminal's signals reach the program without us: passed on, they would come
+    """True when a terminal's signals reach the program without us: passed on, they would come
     twice."""
     with suppress(OSError):
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()

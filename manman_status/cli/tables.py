@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from manman_status.wire.reasons import printable
+
 WIDTH_WITHOUT_TERMINAL = 200
 STYLES = {
     "healthy": "green",
@@ -25,15 +27,6 @@ STYLES = {
     "warning": "yellow",
     "info": "dim",
 }
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """Replace characters that could control a terminal or reverse its text. One line, unless
-    `lines` keeps line ends."""
-    text = text if lines else text.replace("\n", " ")
-    return "".join(
-        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text
-    )
 
 
 def numbered(count: int, thing: str) -> str:

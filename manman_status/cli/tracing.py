@@ -1,4 +1,4 @@
-"""A command that reports begins a trace, where there is a collector for it."""
+"""Tracing of commands that report, where there is a collector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ BeginSpan: TypeAlias = Callable[[str], AbstractContextManager[object]]
 
 @contextmanager
 def tracing(settings: Settings, command: str) -> Iterator[BeginSpan]:
-    """What begins a span of a name, the current one within its block. All are sent at the end."""
+    """Return a function that begins a span of a name, the current one within its block. All are
+    sent at the end."""
     if not settings.otlp_endpoint:
         yield nullcontext
         return

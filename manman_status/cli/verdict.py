@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from manman_status.cli.tables import percentile, print_table, printable
+from manman_status.cli.tables import percentile, print_table
 from manman_status.errors import CommandFailed
 from manman_status.lab.simulator.judgement import Judge, Wrong
 from manman_status.lab.simulator.watcher import Watcher
+from manman_status.wire.reasons import printable
 
 FINDINGS_SHOWN = 10
 PLURAL = {

@@ -12,11 +12,12 @@ from cyclopts.validators import Number
 
 from manman_status.cli.client import Client
 from manman_status.cli.flags import setting
-from manman_status.cli.tables import print_table, printable
+from manman_status.cli.tables import print_table
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health, StatusType
 from manman_status.errors import SettingsError
 from manman_status.settings import load_settings
+from manman_status.wire.reasons import printable
 
 LARGEST_ID = 2**63 - 1
 AGO = re.compile(r"([1-9][0-9]*)([mhd])")

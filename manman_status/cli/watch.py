@@ -19,12 +19,13 @@ from rich.text import Text
 from manman_status.cli.alerts import told_state, unwatched
 from manman_status.cli.events import whom
 from manman_status.cli.following import ended_by_signal
-from manman_status.cli.tables import STYLES, WIDTH_WITHOUT_TERMINAL, printable
+from manman_status.cli.tables import STYLES, WIDTH_WITHOUT_TERMINAL
 from manman_status.cli.views import Url, ago, client, guard_line, observation_line
 from manman_status.cli.watched import FleetView
 from manman_status.domain.alerts.alert import WEIGHT
 from manman_status.domain.fleet import ObservationState, OverallStatus
 from manman_status.domain.status import Health
+from manman_status.wire.reasons import printable
 
 BAR_STYLES = {
     ObservationState.OK: "bold green",

@@ -155,11 +155,14 @@ class EmbeddedRabbitMQ:
             return None
         return answer.stdout.strip()
 
-    def stop(self) -> None:
-        """Shut down and keep the data; no-op unless it runs."""
+    def stop(self, *, within_seconds: float = 15.0) -> None:
+        """Shut down and keep the data; no-op unless it runs.
+
+        Connections and message stores close at once. Then the management plugin takes 5 s.
+        """
         for child in (self._node, self._epmd):
             if child:
-                child.stop()
+                child.stop(within_seconds=within_seconds)
 
     def kill(self) -> None:
         for child in (self._node, self._epmd):

@@ -1,8 +1,8 @@
-"""Whether the database's clock stepped, judged by a clock that cannot.
+"""Steps of the database's clock, found by a clock that cannot step.
 
 All times in the rows are the database's, so the age of anything is a difference of two of its
 readings. Such a difference is elapsed time only while that clock runs evenly. NTP may step it, and
-after a failover another server's clock counts. So each processor holds the database's clock against
+after a failover another server's clock counts. So each processor compares the database's clock with
 its own monotonic one.
 """
 

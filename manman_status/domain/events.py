@@ -1,4 +1,4 @@
-"""What workers report, in the past tense, after the wire has been checked.
+"""Events that workers report, in the past tense, after the wire has been checked.
 
 Times are µs since the epoch by the sender's clock; they order events and never decide who is alive.
 """
@@ -22,9 +22,9 @@ SAME_CLOCK = 3_600 * 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Position: TypeAlias = tuple[int, int]
-"""Where an event stands among others about the same thing: `(incarnation, seq)`, or `(0, µs)` for
-one that has only a time. Positions compare as tuples, so what a worker counted outranks what it
-merely dated."""
+"""The place of an event among others about the same thing: `(incarnation, seq)`, or `(0, µs)` for
+one that has only a time. Positions compare as tuples, so a position that the worker counted
+outranks one that it merely dated."""
 
 
 def microseconds(time: datetime) -> int:
@@ -43,10 +43,10 @@ class InventoryEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """All instances of a worker at one moment. Equal digests mean equal inventories, and 0 is
-    none's digest.
+    """The list of all instances of a worker at one moment. Equal digests mean equal inventories,
+    and 0 is none's digest.
 
-    `list_entries` gives them by id, each once.
+    `list_entries` returns them by id, each once.
     """
 
     digest: int
@@ -61,7 +61,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`sent_at` as it came, when it was so far ahead that the time of receipt counts instead."""
 
     def time(self, received_at: int) -> int:
-        """When it was sent, else when it was received."""
+        """The time at which it was sent, else at which it was received."""
         return received_at if self.sent_at is None else self.sent_at
 
     def position(self, received_at: int) -> Position:
@@ -71,8 +71,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Heartbeat(Event, frozen=True, kw_only=True, gc=False):
-    """The worker is alive; what the beat does not carry stays as the newest beat that carried it
-    said."""
+    """The worker is alive. Fields that the heartbeat leaves out keep the value of the newest
+    heartbeat that had them."""
 
     worker_id: int
     interval_seconds: float | None = None
@@ -121,9 +121,9 @@ AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 
 def as_received(event: AnyEvent, received_at: int) -> AnyEvent:
-    """The event without what lies too far in the future when it is received: such a time counts as
-    the time of receipt, and an event with such an incarnation as one that has none. So no sender
-    outranks what is yet to come."""
+    """Drop values too far in the future when the event is received: such a time counts as the time
+    of receipt, and an event with such an incarnation as one that has none. So no sender outranks
+    what is yet to come."""
     incarnation, sent_at = event.incarnation, event.sent_at
     if incarnation is not None and incarnation > received_at + TOLERATED_INCARNATION_AHEAD:
         event = msgspec.structs.replace(event, incarnation=None, seq=None)

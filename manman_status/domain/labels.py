@@ -1,12 +1,11 @@
-"""What a worker's labels mean here."""
+"""The meaning of a worker's labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 DRAIN = "drain"
-"""The label by which a worker says that it is being emptied: that it ends or falls silent then is
-expected."""
+"""The label of a worker that is being emptied: stopping or going silent is then expected."""
 NOT_DRAINING = frozenset({"", "0", "false", "no", "off"})
 
 

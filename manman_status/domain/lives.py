@@ -35,7 +35,7 @@ NO_RIVAL: dict[str, object] = {
 
 
 def is_newer(worker: Worker, incarnation: int | None) -> bool:
-    """Whether this incarnation owns the row from now on, whatever it had before."""
+    """True when this incarnation owns the row from now on, whatever it had before."""
     return incarnation is not None and worker.incarnation < incarnation != worker.passed_incarnation
 
 
@@ -51,7 +51,7 @@ def follow(worker: Worker, incarnation: int, receipt: Receipt) -> bool:
 
 
 def began_at(worker: Worker) -> int:
-    """When the row's life began, in µs: no later than it was received first, however its host's
+    """The µs at which the row's life began: no later than it was first received, however its host's
     clock was."""
     return worker.first_received_at or worker.incarnation
 
@@ -67,8 +67,8 @@ def of_row(worker: Worker, event: AnyEvent) -> AnyEvent:
 
 
 def counts_lower(worker: Worker, event: Heartbeat) -> bool:
-    """Whether the beat is of a life below the row's, or of the one that this has passed, or goes
-    back in it, or comes after its end.
+    """True when the heartbeat is of a life below the row's, or of the one that this has passed, or
+    goes back in it, or comes after its end.
 
     WORKER_STARTED is never one: it waits in another queue, perhaps for hours.
     """
@@ -87,7 +87,7 @@ def counts_lower(worker: Worker, event: Heartbeat) -> bool:
 
 
 def goes_on(worker: Worker, event: Heartbeat) -> bool:
-    """Whether the beat is the next of the row's life, or of a newer one."""
+    """True when the heartbeat is the next of the row's life, or of a newer one."""
     if event.incarnation is None:
         return worker.incarnation == 0 and (event.sent_at is None or event.sent_at > worker.seq)
     if event.incarnation == worker.incarnation:
@@ -96,8 +96,8 @@ def goes_on(worker: Worker, event: Heartbeat) -> bool:
 
 
 def contend(rows: Rows, worker: Worker, event: Heartbeat, receipt: Receipt) -> Evidence | None:
-    """Watch a rival by a beat of either side. The evidence when the beat's life has taken the row
-    over."""
+    """Watch a rival by a heartbeat of either side. Return the evidence when the heartbeat's life
+    has taken the row over."""
     timeout = receipt.patience.timeout(worker.interval_seconds, event.interval_seconds)
     rival_beat_at = worker.rival_beat_at
     # A clock that was set back makes what it said before worthless.

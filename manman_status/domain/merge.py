@@ -467,10 +467,12 @@ class Merge:
         older = claimed_at(instance) < (worker.inventory_incarnation, worker.inventory_seq)
         if older and new:
             instance.missing_since = self.at
-        elif not older:
-            if new:
-                # Not listed there yet: the next inventory must be looked at.
-                worker.inventory_digest = 0
+        elif not older and (new or instance.missing_since is not None):
+            # The newest inventory did not list it: the next one must be compared with the rows,
+            # though it may say the same. Two processes that repeat an incarnation can differ at
+            # one position.
+            worker.inventory_digest = 0
+            self.rows.changed_workers.add(worker.worker_id)
             if instance.missing_since is not None:
                 instance.missing_since = None
                 self.rows.changed_instances.add(instance.instance_id)

@@ -32,8 +32,7 @@ class Reported(msgspec.Struct, omit_defaults=True):
 
 
 class Worker(msgspec.Struct):
-    """A row of `workers`, field for column in the order of `store/writes.py`; what each register
-    means stands in `store/models.py`."""
+    """A row of `workers`: each field is a column, and `store/models.py` says what it means."""
 
     worker_id: int
     created_date: datetime
@@ -80,7 +79,7 @@ class Worker(msgspec.Struct):
 
 
 class ServerInstance(msgspec.Struct):
-    """A row of `server_instances`, field for column likewise."""
+    """A row of `server_instances`: each field is a column."""
 
     instance_id: int
     created_date: datetime
@@ -116,11 +115,11 @@ class Transition(msgspec.Struct, frozen=True):
 
 
 class Rows(msgspec.Struct):
-    """The part of the fleet that a batch speaks of: rows that exist are put in before merging, new
+    """The part of the fleet that a batch concerns: rows that exist are loaded before merging, new
     ones appear. `stored_workers` and `stored_instances` are the ids of those that existed.
 
-    `changed_workers` and `changed_instances` are what must be written; of the workers that are only
-    `beaten` nothing but the newest beat changed. `transitions` are in the order they happened.
+    `changed_workers` and `changed_instances` are to be written; of workers that are only in
+    `beaten` nothing but the newest heartbeat changed. `transitions` are in the order they happened.
     """
 
     workers: dict[int, Worker] = {}
@@ -153,7 +152,7 @@ class Rows(msgspec.Struct):
 
 
 class Patience(msgspec.Struct, frozen=True, gc=False):
-    """How long a worker may be silent: seconds, as in the settings of the same names."""
+    """The thresholds of silence in seconds, as in the settings of the same names."""
 
     default_interval: float = 10.0
     minimum_timeout: float = 15.0
@@ -167,8 +166,8 @@ class Patience(msgspec.Struct, frozen=True, gc=False):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """When the database received an event, and a µs number that differs for each event of a batch
-    and keeps their order."""
+    """The database's time of receipt, and a µs number that differs for each event of a batch and
+    keeps their order."""
 
     at: datetime
     order: int
@@ -176,15 +175,15 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 STATUS_RANK = {status: rank for rank, status in enumerate(StatusType)}
-"""Of two claims with one position the further one stands."""
+"""The rank of each status: of two claims with one position, the one of higher rank stands."""
 
 
 def outcome(
     row: Worker | ServerInstance, reported: Conclusion, *, fresh: bool
 ) -> Conclusion | None:
-    """What the row must say now that the reports say this; None when it stays as it is. `fresh`
-    evidence lifts what the processor had inferred; a reported end replaces it whenever it comes.
-    What only a newer version knows stays until an end is reported."""
+    """The (status, reason, evidence) to store, or None if unchanged. Fresh evidence overrides an
+    inferred status; a reported end always does. A status that only a newer version knows stays
+    until an end is reported."""
     status, reason, evidence = reported
     if row.reason in INFERRED:
         if not fresh and status not in TERMINAL:
@@ -203,7 +202,7 @@ status is."""
 
 
 def _stays(row: Worker | ServerInstance, reported: Conclusion) -> bool:
-    """Whether a status that was not inferred stands as it is, with its reason."""
+    """True when a status that was not inferred stands as it is, with its reason."""
     status, reason, evidence = reported
     if status == row.status:
         if (reason, evidence) == (row.reason, row.evidence):

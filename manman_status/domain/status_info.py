@@ -38,7 +38,8 @@ REORDERED_WITHIN = 1_000_000
 """µs by which the dates of one sender may go back."""
 
 REMEMBERED = 16
-"""How many a row remembers of each kind. More than that within `REORDERED_WITHIN` is a flood."""
+"""The number that a row remembers of each kind. More than that within `REORDERED_WITHIN` is a
+flood."""
 
 StatusInfo = TypeVar("StatusInfo", bound=WorkerStatusReported | ServerStatusReported)
 

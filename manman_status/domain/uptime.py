@@ -1,4 +1,4 @@
-"""How long something was active and how long lost, from its changes of status. All times are whole
+"""Time that something was active, lost or ended, from its changes of status. All times are whole
 microseconds, so that the parts of a window add up to it exactly."""
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import msgspec
 from manman_status.domain.status import ACTIVE, StatusType
 
 Change: TypeAlias = tuple[int, StatusType | None, StatusType]
-"""When, from which status and to which. None: it was not known before."""
+"""The time of a change, the status before and the status after. None: it was not known before."""
 Span: TypeAlias = tuple[int, int, StatusType | None]
-"""From when until when it had one status. None: it was not known yet."""
+"""The begin and end of a time with one status. None: it was not known yet."""
 
 
 class Figures(msgspec.Struct):
-    """Of one worker in a window, or the sums of several: `active` to `blind` add up to the window
+    """The sums of one worker in a window, or of several: `active` to `blind` add up to the window
     of each."""
 
     active: int = 0
@@ -35,7 +35,7 @@ class Figures(msgspec.Struct):
     repairs: int = 0
     """Losses that ended within the window because it was active again."""
     repaired: int = 0
-    """How long those took, as far as it was in the window."""
+    """The time that those took, as far as it was in the window."""
 
     def add(
         self,
@@ -46,7 +46,7 @@ class Figures(msgspec.Struct):
         longest: int,
         then: StatusType | None = None,
     ) -> None:
-        """So many spans with one status, after each of which came `then`; None at the end of the
+        """Add this number of spans with one status, each followed by `then`; None at the end of the
         window."""
         self._lasts(status, total)
         if status is StatusType.LOST:
@@ -68,11 +68,10 @@ class Figures(msgspec.Struct):
         lost: int = 0,
         longest: int = 0,
     ) -> None:
-        """So many changes, without looking at which worker they are of: a span ends with each of
-        them, and another begins. `seen` is the sum of their times, on a clock that is 0 at the
-        beginning of the window and stands still while it is blind; `lost` and `longest` are about
-        the spans before them that were LOST. The spans that last at the end are still to be added,
-        with `seen` of then."""
+        """Add this number of changes, of whatever workers: each ends a span and begins another.
+        `seen` is the sum of their times, on a clock that is 0 at the beginning of the window and
+        stands still while it is blind; `lost` and `longest` are about the spans before them that
+        were LOST. The spans that last at the end are still to be added, with their `seen`."""
         self._lasts(old, seen)
         self._lasts(new, -seen)
         if new is StatusType.LOST:
@@ -96,8 +95,8 @@ class Figures(msgspec.Struct):
 
     @property
     def fraction_active(self) -> float | None:
-        """Of the time in which it should have been active: what had ended was ended on purpose, or
-        by a crash that was reported, and is neither."""
+        """The active share of the time in which it should have been active: what had ended was
+        ended on purpose, or by a crash that was reported, and does not count."""
         expected = self.active + self.lost
         return self.active / expected if expected else None
 
@@ -117,8 +116,9 @@ class Figures(msgspec.Struct):
 
 
 class Window:
-    """From `begin` until `end`. While it was `blind` nothing is said: that time is taken out of all
-    others. The intervals of blindness may touch, overlap, and reach beyond the window."""
+    """A window from `begin` until `end`. While it was `blind` nothing is known: that time is taken
+    out of all others. The intervals of blindness may touch, overlap, and reach beyond the
+    window."""
 
     def __init__(self, begin: int, end: int, blind: Iterable[tuple[int, int]] = ()) -> None:
         self.begin = begin
@@ -136,7 +136,7 @@ class Window:
         self._blind_before = [0, *accumulate(upper - lower for lower, upper in merged)]
 
     def blind_until(self, time: int) -> int:
-        """How much of the window until then was blind."""
+        """The blind part of the window until `time`."""
         place = bisect_right(self._blind_from, time)
         if not place:
             return 0
@@ -144,23 +144,23 @@ class Window:
         return self._blind_before[place - 1] + min(time, upper) - lower
 
     def blind_within(self, begin: int, end: int) -> list[int]:
-        """From when until when the time between these was blind, one after another."""
+        """The begins and ends of the blind parts between these times, one after another."""
         ends = [time for blind in Window(begin, end, self._blind)._blind for time in blind]  # noqa: SLF001
         # Where two touch there is no end.
         return [time for time in ends if ends.count(time) == 1]
 
     def seen_at(self, time: int) -> int:
-        """How much of the window until then was seen."""
+        """The part of the window until `time` that was seen."""
         return time - self.begin - self.blind_until(time)
 
     @property
     def seen(self) -> int:
-        """All of the window but what was blind."""
+        """The part of the window that was not blind."""
         return self.end - self.begin - self.blind_until(self.end)
 
     def seen_until(self) -> tuple[list[int], list[int], list[int]]:
-        """How much was seen until a time `t`, as `slope * t + offset`: times in ascending order,
-        then the slopes and the offsets of the pieces between them, one more of each."""
+        """The time seen until `t`, as `slope * t + offset`: times in ascending order, then the
+        slopes and the offsets of the pieces between them, one more of each."""
         times, slopes, offsets = list[int](), [0], [0]
         seen, since = 0, self.begin
         for blind_from, blind_until in (*self._blind, (self.end, self.end)):
@@ -171,8 +171,8 @@ class Window:
         return times, slopes, offsets
 
     def spans(self, changes: Sequence[Change], status: StatusType | None) -> Iterator[Span]:
-        """One after another, through the whole window. `changes` are those within it, in their
-        order; `status` is what it has at the end, and so all the time when there are none."""
+        """Yield the spans in their order, through the whole window. `changes` are those within it,
+        in their order; `status` is the one at the end, and so all the time when there are none."""
         since, now = self.begin, changes[0][1] if changes else status
         for at, _, new in changes:
             # The times of two transactions may be out of order by a moment; spans are not.
@@ -182,7 +182,7 @@ class Window:
         yield since, self.end, now
 
     def measure(self, changes: Sequence[Change], status: StatusType | None) -> Figures:
-        """Of one worker; `changes` and `status` as in `spans`."""
+        """The figures of one worker; `changes` and `status` as in `spans`."""
         figures = Figures(blind=self.blind_until(self.end))
         for (since, until, now), then in zip_longest(
             self.spans(changes, status), (new for _, _, new in changes)

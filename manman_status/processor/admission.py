@@ -1,9 +1,9 @@
-"""Who may say what: by the exchange and routing key of a delivery, and by the processors'
+"""The right to say something: by the exchange and routing key of a delivery, and by the processors'
 signature.
 
 RabbitMQ decides who may publish to which exchange and, with topic permissions, by which routing
 keys. Both come with each delivery and cannot be forged, unlike anything in the body. So the body is
-held against them here: docs/trust.md.
+compared with them here: docs/trust.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from manman_status.wire.inbound import Admit, Meaning
 log = structlog.get_logger()
 
 Subject: TypeAlias = tuple[str, int]
-"""What a routing key names first: an entity and its id."""
+"""The entity and the id that a routing key begins with."""
 
 
 class Admission:
@@ -71,8 +71,8 @@ class Admission:
         return meaning
 
     def _true_canary(self, canary: CanarySent, routing_key: str) -> CanarySent | None:
-        """None for a false one. It is no dead letter: a processor of the version before sends
-        canaries without a MAC, and no canary is worth sending again."""
+        """The canary, or None if it is false. A false one is no dead letter: a processor of the
+        version before sends canaries without a MAC, and no canary is worth sending again."""
         if self._seal.is_true(self._kind, canary):
             return msgspec.structs.replace(canary, came_by=routing_key)
         if self._warning.is_due():

@@ -1,4 +1,4 @@
-"""The write side: from the broker to the database, until it is told to stop."""
+"""Runs the write side, from the broker to the database, until it is stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from manman_status.cancellation import cancel, within
 from manman_status.clock import DatabaseClock
 from manman_status.domain.rows import Patience
 from manman_status.errors import ManManStatusError, SchemaBehind
-from manman_status.leadership import Leadership
+from manman_status.leadership import Leadership, LeaderTask
 from manman_status.processor.admission import Admission
 from manman_status.processor.alerting import Alerter
 from manman_status.processor.broker.canaries import BrokerCanaries
@@ -35,6 +35,7 @@ from manman_status.processor.broker.subscribers import Subscription
 from manman_status.processor.canary import Observer
 from manman_status.processor.flow import Flow
 from manman_status.processor.ingest import Ingest
+from manman_status.processor.leader.count_check import CountCheck
 from manman_status.processor.leader.dead_letters import DeadLetterRelay, Sampler
 from manman_status.processor.leader.history import HistoryCheck
 from manman_status.processor.leader.housekeeping import Housekeeper
@@ -71,7 +72,8 @@ log = structlog.get_logger()
 MIB = 1024 * 1024
 TRANSIENT_LETTERS = {"of_one": 20, "in_all": 1_000, "in_all_bytes": 32 * MIB}
 DURABLE_LETTERS = {"of_one": 1_000, "in_all": 20_000, "in_all_bytes": 256 * MIB}
-"""How many dead letters of heartbeats, and of lifecycle events, a processor keeps in an hour."""
+"""Bounds on the dead letters of heartbeats, and of lifecycle events, that a processor keeps in an
+hour."""
 
 STUCK_SECONDS = 120.0
 """A task that does not move for so long is stuck: the longest of its waits, for the database, ends
@@ -88,7 +90,7 @@ def serve(settings: Settings) -> int:
 
 
 def _end_at_once() -> None:
-    """A task that takes no cancellation, of a library's, must not keep a process that was told to
+    """Exit: a task of a library that ignores cancellation must not keep a process that is to
     end."""
     log.error(
         "stopped_with_tasks_left",
@@ -134,7 +136,6 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    topology: Topology = settings
     statistics = Statistics(settings.sweep_rules.thresholds)
     processor_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
@@ -149,7 +150,7 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
         await stack.enter_async_context(opened(pool, close_within_seconds=0.5))
         if await unless_stopped(_prepare_database(pool), stopping) is None:
             return
-        processor = Processor(settings, topology, pool, processor_id, channels, statistics, tracing)
+        processor = Processor(settings, pool, processor_id, channels, statistics, tracing)
         stack.push_async_callback(processor.leave)
         probes.is_ready = processor.is_ready
         probes.is_alive = processor.is_alive
@@ -166,12 +167,12 @@ def _first(errors: BaseExceptionGroup[ManManStatusError]) -> ManManStatusError:
 
 
 class Processor:
-    """All that runs in one processor, put together."""
+    """Everything that runs in one processor, put together. The names on the broker are those of the
+    settings."""
 
     def __init__(
         self,
         settings: Settings,
-        topology: Topology,
         pool: Pool,
         processor_id: str,
         channels: Sequence[Channel],
@@ -181,82 +182,24 @@ class Processor:
         self._settings = settings
         self._pool = pool
         self._statistics = statistics
-        self._stuck_said: list[str] = []
-        self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
-        self._publishing = Publishing(settings.broker_url, topology)
-        self._seal, self._flow, clock = Seal(), Flow(), DatabaseClock()
-        patience = Patience(settings.default_interval_seconds, settings.minimum_timeout_seconds)
-        self._topology = topology
         self._tracing = tracing
+        self._stuck_said: list[str] = []
+        self._registered = asyncio.Event()
+        self._seal, self._flow, self._clock = Seal(), Flow(), DatabaseClock()
+        self._patience = Patience(
+            settings.default_interval_seconds, settings.minimum_timeout_seconds
+        )
+        self._leadership = Leadership(pool, processor_id, lease_seconds=settings.lease_seconds)
+        self._publishing = Publishing(settings.broker_url, settings)
         self._reading = Reading(
-            topology,
+            settings,
             self._subscribe,
             self._read_marks,
             given_within_seconds=max(5 * settings.canary_interval_seconds, 2.0),
         )
-        self._registered = asyncio.Event()
-        canaries = BrokerCanaries(
-            self._publishing, self._reading, topology, processor_id, self._seal
-        )
-        publish = StatusPublisher(self._publishing, topology, tracing)
         self._history = HistoryCheck(pool)
-        self._relay = Relay(pool, publish, self._leadership, self._statistics)
-        self._tellers: list[Teller] = [
-            BrokerTeller(pool, self._leadership, self._statistics, publish)
-        ]
-        self._tellers += [
-            ChannelTeller(
-                pool,
-                self._leadership,
-                self._statistics,
-                channel,
-                wait_seconds=settings.notify_wait_seconds,
-            )
-            for channel in channels
-        ]
-        self._alerter = Alerter(
-            pool,
-            self._leadership,
-            clock,
-            degraded_after_seconds=settings.degraded_after_seconds,
-            blind_after_seconds=settings.blind_after_seconds,
-            patience=patience,
-            wake=self._wake_tellers,
-        )
-        self._observer = Observer(
-            pool,
-            canaries,
-            self._statistics,
-            self._seal,
-            clock,
-            queues=topology.queues(settings.partitions),
-            processor_id=processor_id,
-            host=socket.gethostname(),
-            version=version("manman-status"),
-            interval_seconds=settings.canary_interval_seconds,
-            standstill_seconds=settings.standstill_seconds,
-            blind_after_seconds=settings.blind_after_seconds,
-        )
-        sweeper = Sweeper(
-            pool,
-            self._leadership,
-            settings.sweep_rules,
-            interval_seconds=settings.sweep_interval_seconds,
-            statistics=self._statistics,
-            wake=self._wake,
-        )
-        housekeeper = Housekeeper(
-            pool,
-            self._leadership,
-            BrokerQueues(self._reading, topology),
-            retention_days=settings.retention_days,
-            silent_seconds=3 * settings.canary_interval_seconds,
-        )
-        uptime_days = UptimeDays(
-            pool,
-            self._leadership,
-            retention_days=settings.retention_days,
-        )
+        self._observer = self._make_observer(processor_id)
+        self._ingest = Ingest(pool, statistics, patience=self._patience, wake=self._wake)
         always: tuple[Runs, ...] = (
             self._publishing,
             self._observer,
@@ -264,30 +207,85 @@ class Processor:
             self._history,
         )
         self._always = [Part(each, rests_seconds=0) for each in always]
-        dead_letters = DeadLetters(self._publishing, topology, tracing)
-        letters = DeadLetterRelay(pool, self._leadership, self._statistics, dead_letters)
-        works: tuple[Runs, ...] = (
-            sweeper,
+        publish = StatusPublisher(self._publishing, settings, tracing)
+        self._relay = Relay(self._leadership, publish, statistics)
+        self._tellers = self._make_tellers(channels, publish)
+        self._alerter = Alerter(
+            pool,
+            self._leadership,
+            self._clock,
+            degraded_after_seconds=settings.degraded_after_seconds,
+            blind_after_seconds=settings.blind_after_seconds,
+            patience=self._patience,
+            wake=self._wake_tellers,
+        )
+        leads: tuple[Runs, ...] = (
             self._relay,
             self._alerter,
-            letters,
-            housekeeper,
-            uptime_days,
             *self._tellers,
+            *self._make_leader_tasks(),
         )
-        self._leaders = [Part(each, rests_seconds=LONGEST_BACKOFF_SECONDS) for each in works]
-        self._ingest = Ingest(
-            pool,
+        self._leaders = [Part(each, rests_seconds=LONGEST_BACKOFF_SECONDS) for each in leads]
+
+    def _make_observer(self, processor_id: str) -> Observer:
+        settings = self._settings
+        return Observer(
+            self._pool,
+            BrokerCanaries(self._publishing, self._reading, settings, processor_id, self._seal),
             self._statistics,
-            patience=patience,
-            wake=self._wake,
+            self._seal,
+            self._clock,
+            queues=settings.queues(settings.partitions),
+            processor_id=processor_id,
+            host=socket.gethostname(),
+            version=version("manman-status"),
+            interval_seconds=settings.canary_interval_seconds,
+            standstill_seconds=settings.standstill_seconds,
+            blind_after_seconds=settings.blind_after_seconds,
         )
+
+    def _make_tellers(self, channels: Sequence[Channel], publish: StatusPublisher) -> list[Teller]:
+        to_people = (
+            ChannelTeller(
+                self._pool,
+                self._leadership,
+                self._statistics,
+                channel,
+                wait_seconds=self._settings.notify_wait_seconds,
+            )
+            for channel in channels
+        )
+        broker = BrokerTeller(self._pool, self._leadership, self._statistics, publish)
+        return [broker, *to_people]
+
+    def _make_leader_tasks(self) -> list[LeaderTask]:
+        settings, leadership, statistics = self._settings, self._leadership, self._statistics
+        return [
+            Sweeper(
+                leadership,
+                settings.sweep_rules,
+                interval_seconds=settings.sweep_interval_seconds,
+                statistics=statistics,
+                wake=self._wake,
+            ),
+            DeadLetterRelay(
+                leadership, DeadLetters(self._publishing, settings, self._tracing), statistics
+            ),
+            Housekeeper(
+                leadership,
+                BrokerQueues(self._reading, settings),
+                retention_days=settings.retention_days,
+                silent_seconds=3 * settings.canary_interval_seconds,
+            ),
+            UptimeDays(leadership, retention_days=settings.retention_days),
+            CountCheck(leadership, statistics),
+        ]
 
     def _subscribe(
         self, queue: str, declare: Callable[[Connection], Awaitable[None]]
     ) -> Subscription:
         settings = self._settings
-        is_transient = self._topology.holds_heartbeats(queue)
+        is_transient = self._settings.holds_heartbeats(queue)
         prefetch = settings.prefetch if is_transient else settings.lifecycle_prefetch
         reader = QueueReader(
             settings.broker_url, queue, self._flow, prefetch=prefetch, declare=declare
@@ -302,7 +300,7 @@ class Processor:
                 self._seal,
                 queue=queue,
                 kind="heartbeats" if is_transient else "lifecycle",
-                control_exchange=self._topology.control_exchange,
+                control_exchange=self._settings.control_exchange,
                 body_must_match_key=settings.body_must_match_key,
             ),
             # A larger batch would wait for messages that the broker does not send before this one
@@ -316,8 +314,8 @@ class Processor:
         return await self._observer.read_marks(note_cut=note_cut)
 
     async def _read(self) -> None:
-        """Whoever reads must be known, and what is read too. Where dead letters go is tried
-        before."""
+        """Register, then read: a processor that reads has a row, and the queues are known.
+        Publishing is tried before, since dead letters need it."""
         await self._publishing.has_tried.wait()
         await self._observer.register()
         self._registered.set()
@@ -355,8 +353,8 @@ class Processor:
 
     @asynccontextmanager
     async def _bounded_end(self) -> AsyncIterator[None]:
-        """Once it is left, in order or by a fault, the process ends within the shutdown's time and
-        a little."""
+        """End the process within the shutdown's time and a little, once the body is left, normally
+        or by a fault."""
         try:
             yield
         finally:
@@ -374,12 +372,12 @@ class Processor:
             teller.wake()
 
     def is_ready(self) -> bool:
-        """Not merely running: what it is given is stored, as its own canaries tell."""
+        """True when canaries of this processor are stored: more than that it runs."""
         return self._observer.has_proof(within_seconds=self._settings.degraded_after_seconds)
 
     def is_alive(self) -> bool:
-        """Whether every part moves. A broker or database that is away does not stop them: each wait
-        has a bound."""
+        """True when every part moves. An unavailable broker or database stops none of them: each
+        wait has a bound."""
         if not self._registered.is_set():
             return True
         parts = [
@@ -410,7 +408,7 @@ class Processor:
 
 
 class BrokerQueues:
-    """What the leader does to queues that are no longer wanted, by a connection that reads."""
+    """Takes unwanted queues out of use, by a connection that reads."""
 
     def __init__(self, reading: Reading, topology: Topology) -> None:
         self._reading = reading

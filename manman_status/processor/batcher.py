@@ -1,5 +1,12 @@
-"""Many small things made into few big ones: a buffer that is flushed when full or when its oldest
-is due."""
+"""Many small items become few big batches.
+
+Invariants: order and bound. Items are taken from the front of one list by one loop, which flushes
+one batch before it takes the next, so batches and the items in them keep the order of arrival. A
+batch ends with the item that reaches the full weight, so it never weighs more than that and one
+item. The list itself is not bounded here: the broker's prefetch bounds what is read and not yet
+acknowledged, and so what waits. Nothing waits longer than `max_wait_ms` after `run` has seen it,
+except for the flush before it.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +21,8 @@ class Batcher(Generic[T]):
     """Hands lists of items to `flush`, one call at a time, in the order they came.
 
     A batch goes out when its weight reaches `max_weight`, or `max_wait_ms` after its first item.
-    Whoever adds bounds what may wait. An exception of `flush` ends `run`: retrying is the flush's
-    own business.
+    The caller of `add` bounds the number of waiting items. An exception of `flush` ends `run`:
+    retrying is the flush's own business.
     """
 
     def __init__(

@@ -1,8 +1,15 @@
-"""Listening, proven: once a second a canary through each queue, and this processor's own row.
+"""Proves that monitoring works: once a second a canary goes through each queue, and this processor
+reports in its own row.
 
-A canary carries the database's time. One consumer reads a queue, in its order, and commits in that
-order. So when a canary has been committed, everything put on its queue before that time is in the
-rows.
+Invariant: everything that was put on a queue before the time of its watermark is stored. A canary
+carries the database's time at which it was sent. One consumer reads a queue, in its order, and
+commits in that order. So when a canary has been committed, everything put on its queue before that
+time is in the rows, and the watermark moves to that time. The observation advances to the least
+watermark of all queues. It stands still while any queue, its consumer or the database does, and
+then no worker is marked LOST.
+
+The database's time of a report is read before its canaries are sent, and a lost connection is
+recorded before them. So no canary that was sent after a loss is seen before that loss.
 """
 
 from __future__ import annotations
@@ -48,20 +55,20 @@ log = structlog.get_logger()
 REPORTS_PER_CANARY = 4
 REPORTS_PER_DEPTHS = 20
 DEAF_SECONDS = DROPPED_TTL_SECONDS * 2 / 3
-"""What the broker said of dropped heartbeats may be gone when it was not asked for so long."""
+"""The broker's record of dropped heartbeats may have expired when it was not read for so long."""
 
 
 class Broker(Protocol):
-    """What is read of the broker, and canaries on it. Sending one may fail or hang while the broker
-    is away: then nothing is proven, which is the point."""
+    """The broker, as far as the observer needs it. While it is unavailable sending a canary fails
+    or hangs, and nothing is proven."""
 
     @property
     def is_connected(self) -> bool:
-        """Whether every queue is subscribed to now."""
+        """True while every queue is subscribed to."""
 
     @property
     def losses(self) -> int:
-        """How often a connection was lost since we began."""
+        """The number of connections lost since the processor started."""
 
     @property
     def given(self) -> list[str]:
@@ -77,22 +84,22 @@ class Broker(Protocol):
         `publishing`."""
 
     def follow(self, marks: Sequence[QueueMark], *, processors: int) -> None:
-        """Read these queues, which so many processors share."""
+        """Read these queues, shared by so many processors."""
 
     async def send(self, marks: Sequence[QueueMark], sent_at: datetime, clock_steps: int) -> None:
         """A canary through each of the queues, to whichever processor is given it."""
 
     async def has_dropped(self) -> bool | None:
-        """Whether the broker dropped heartbeats within some 15 s; None when that cannot be
-        asked."""
+        """True when the broker dropped heartbeats within some 15 s; None when that cannot be
+        queried."""
 
     async def depths(self) -> tuple[dict[str, int], int | None]:
-        """How many messages wait in each queue, and how many dead letters; {} and None when that
-        cannot be asked."""
+        """The number of messages in each queue, and of dead letters; {} and None when that cannot
+        be queried."""
 
 
 class _Report(NamedTuple):
-    """What one report found."""
+    """The findings of one report."""
 
     now: datetime
     clock_steps: int
@@ -140,7 +147,7 @@ class Observer:
         self._last: _Report | None = None
 
     async def register(self) -> bool:
-        """Before anything is read: the queues that are read from now on, and our row. Tries until
+        """Store this processor's row and the queues to read, before anything is read. Tries until
         it succeeds."""
         backoff = Backoff()
         while True:
@@ -204,8 +211,8 @@ class Observer:
             await asyncio.sleep(self._interval_seconds / REPORTS_PER_CANARY)
 
     def has_proof(self, *, within_seconds: float) -> bool:
-        """Whether the database answered and canaries came through every queue so lately, and we
-        read or stand by."""
+        """True when the database answered and a canary came through every queue within so many
+        seconds, and no queue has a problem."""
         return monotonic() - self._proven_at <= within_seconds and not self._broker.problems
 
     def _note_proof(self, report: _Report) -> None:
@@ -289,7 +296,7 @@ class Observer:
         return dropped
 
     async def read_marks(self, *, note_cut: bool) -> list[QueueMark]:
-        """What is to be read. `note_cut` writes down that a connection was lost. Raises one of
+        """The queues to read. `note_cut` records that a connection was lost. Raises one of
         DATABASE_ERRORS."""
         async with self._pool.acquire() as connection:
             if note_cut:

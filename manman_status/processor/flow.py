@@ -26,19 +26,20 @@ class Flow:
         self._room.set()
 
     def take(self, size: int) -> None:
-        """So many bytes more are in flight."""
+        """Count so many more bytes as in flight."""
         self._bytes += size
         if self._bytes > self._most_bytes:
             self._room.clear()
 
     def settle(self, size: int) -> None:
-        """So many bytes are no longer in flight."""
+        """Count so many bytes as settled."""
         self._bytes -= size
         if self._bytes <= self._most_bytes // 2:
             self._room.set()
 
     def reader(self, reader: asyncio.StreamReader) -> asyncio.StreamReader:
-        """What the AMQP library reads from instead: the same stream, as far as there is room."""
+        """Wrap a connection's stream for the AMQP library: the same bytes, as far as there is
+        room."""
         return cast("asyncio.StreamReader", _Reader(reader, self))
 
     @property
@@ -51,7 +52,7 @@ class Flow:
 
 
 class _Reader:
-    """What the AMQP library reads from: the connection's stream, as far as there is room.
+    """The stream that the AMQP library reads: the connection's, as far as there is room.
 
     The library reads nine small pieces for each message, so the stream is read in large ones.
     """

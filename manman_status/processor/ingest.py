@@ -1,14 +1,15 @@
-"""A batch of events becomes rows: one transaction, merged in memory from locked rows, retried until
-it is stored.
+"""Batches of events become rows: merged in memory from locked rows, stored by one transaction, and
+tried again until it is.
 
-Most heartbeats say what the row of their worker says already. Those are stored by one statement,
-without reading the row.
+Most heartbeats say what the row of their worker says already. One statement stores those without
+reading the row, and commits by itself. A transaction follows for the rest, and for control
+messages: a canary is committed last, so it never speaks for events that are not.
 
-What fails is either the moment's fault or an item's. The moment's (the database is away, another
-processor was at the same rows) is tried again. An item's is not: the batch is halved until the item
-stands alone, its neighbours are stored, and it is handed back to become a dead letter. So no item
-stops the queue, whatever it raises, and no retry is without a bound unless the database itself is
-to blame.
+A failure is either the moment's fault or an item's. The moment's (the database is unavailable,
+another processor was at the same rows) is tried again. An item's is not: the batch is halved until
+the item stands alone, its neighbours are stored, and the item is handed back to become a dead
+letter. So no item stops the queue, whatever it raises, and no retry is without a bound unless the
+database itself is to blame.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ REFUSALS = (
     asyncpg.PLPGSQLError,
     TooManySilences,
 )
-"""The database can never store this: the fault of what is stored, and not the moment's."""
+"""Errors by which the database can never store this: the fault of the data, not of the moment."""
 
 TOO_MUCH = (
     TimeoutError,
@@ -78,7 +79,7 @@ TOO_MUCH = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalServerError,
 )
-"""More than one command has time or memory for, or a database that hangs: a smaller batch tells
+"""The command took more time or memory than it may, or the database hangs: a smaller batch shows
 which."""
 
 CONFLICTS_OF_SEVERAL = 5
@@ -129,8 +130,7 @@ class _Batch(NamedTuple):
 
 
 class _Tries:
-    """What came of the tries to store one batch. `owners` are further workers whose rows it
-    concerns."""
+    """The tries to store one batch. `owners` are further workers whose rows it concerns."""
 
     def __init__(self) -> None:
         self.backoff = Backoff()
@@ -141,7 +141,7 @@ class _Tries:
 
 
 class Ingest:
-    """Stores batches; only cancelling it makes it give up. `wake` is called after transitions were
+    """Stores batches, and never gives up unless cancelled. `wake` is called after transitions were
     committed."""
 
     def __init__(
@@ -167,8 +167,8 @@ class Ingest:
     ) -> list[Refused]:
         """Return after the commit of all that can be stored, with what cannot.
 
-        A canary speaks for all that came before it, so halves are stored in their order.
-        `traceparents` are by the place of an event, and kept with the transitions that it causes.
+        A canary proves all that came before it, so halves are stored in their order. `traceparents`
+        are by the place of an event, and kept with the transitions that it causes.
         """
         return await self._store(_Batch(queue, items, traceparents, letters))
 
@@ -274,8 +274,7 @@ class Ingest:
                 raise Unstorable(f"storing it fails: {describe(error)}") from error
 
     async def _answers(self) -> bool:
-        """True when the database answers what costs nothing: then it is not the database that
-        hangs."""
+        """True when the database answers a question that costs nothing: then it does not hang."""
         try:
             async with asyncio.timeout(1), self._pool.acquire() as connection:
                 await transaction_time(connection)
@@ -291,8 +290,7 @@ class Ingest:
         notices: Sequence[ControlMessage],
         owners: set[int],
     ) -> list[Transition]:
-        """Merge and write these within the caller's transaction; the transitions that came of
-        it."""
+        """Merge and write these within the caller's transaction. Return the transitions."""
         transitions: list[Transition] = []
         caused_by: list[str | None] = []
         if events:
@@ -308,7 +306,7 @@ class Ingest:
     async def _take_notices(
         self, connection: Connection, queue: str, notices: Sequence[ControlMessage]
     ) -> list[Transition]:
-        """The transitions that came of them."""
+        """Apply these control messages. Return the transitions."""
         transitions: list[Transition] = []
         newest: CanarySent | None = None
         for notice in notices:
@@ -344,7 +342,8 @@ class Ingest:
 
 
 def _age_of_canary(canary: CanarySent) -> tuple[int, datetime]:
-    """Grows: a time is compared within the same number of steps of the database's clock."""
+    """The age of a canary, as a key that grows: times compare within the same number of steps of
+    the database's clock."""
     return canary.clock_steps, canary.sent_at
 
 
@@ -367,7 +366,8 @@ async def _store_events(
     owners: set[int],
     patience: Patience,
 ) -> tuple[list[Transition], list[str | None]]:
-    """The transitions, and what each was caused by when any of the events is traced."""
+    """Merge and write these. Return the transitions, and the traceparent of each when an event is
+    traced."""
     caused_by: list[str | None] = []
     now = await transaction_time(connection)
     order = microseconds(now)
@@ -381,8 +381,8 @@ async def _store_events(
 
 
 def _whole_beats(events: Sequence[ReportedEvent]) -> dict[int, Heartbeat]:
-    """The heartbeats that `advance_steady` takes, by worker: whole ones, the only one of their
-    worker. None where anything but heartbeats is reported: that may concern the same workers."""
+    """The heartbeats for `advance_steady`, by worker: whole ones, each the only one of its worker.
+    None of a batch with anything but heartbeats, which may concern the same workers."""
     beats: dict[int, Heartbeat] = {}
     repeated: set[int] = set()
     for event in events:
@@ -397,7 +397,7 @@ def _whole_beats(events: Sequence[ReportedEvent]) -> dict[int, Heartbeat]:
 
 
 def _is_whole(beat: Heartbeat) -> bool:
-    """True when the heartbeat says all that one can."""
+    """True when the heartbeat has all fields."""
     return (
         beat.servers is not None
         and beat.labels is not None
@@ -408,13 +408,12 @@ def _is_whole(beat: Heartbeat) -> bool:
 
 
 async def _load(connection: Connection, events: Iterable[ReportedEvent], owners: set[int]) -> Rows:
-    """Lock every row that the events concern: workers first, then the instances that must be looked
-    at.
+    """Lock and load every row that the events concern: workers first, then the instances that must
+    be read.
 
-    A worker's instances are looked at when an inventory of it says something new, or when its
-    instances are also spoken of directly, since then the inventory is held against what that
-    leaves. `owners` are workers whose instances were found to be concerned though no event names
-    them.
+    A worker's instances are read when an inventory of it says something new, or when an event names
+    one of them directly, since the inventory is then compared with the rows. `owners` are workers
+    whose instances were found to be concerned though no event names them.
     """
     rows = Rows()
     concerned = Concerned()

@@ -1,4 +1,4 @@
-"""How a processor, which has no port, is probed: by the age of two files."""
+"""Probes of a processor, which has no port: the age of two files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping the parts of a processor going, and stopping while it waits.
+"""Keeps the parts of a processor running, and waits unless the processor is stopped.
 
 Only our own cancellation ends a part. aiormq raises CancelledError into whoever waits for a
 connection that is lost; a TaskGroup takes a task that ends so for one that was told to, and says
@@ -35,11 +35,11 @@ class Runs(Protocol):
 
 
 class PartEnded(ManManStatusError):  # noqa: N818
-    """{name} ended without being told to"""
+    """{name} ended, and nobody stopped it"""
 
 
 class Pulse:
-    """When a task last moved."""
+    """The time at which a task last moved."""
 
     def __init__(self) -> None:
         self._moved_at = monotonic()
@@ -124,7 +124,7 @@ def watched(work: Coroutine[Any, Any, T], pulse: Pulse) -> Generator[Any, Any, T
 
 
 async def unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
-    """What the work gives, or None when we are told to stop before it is done."""
+    """Return the result of the work, or None when the processor is stopped before it is done."""
     doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
     try:
         await asyncio.wait([doing, waiting], return_when=asyncio.FIRST_COMPLETED)

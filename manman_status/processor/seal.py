@@ -23,7 +23,8 @@ class Seal:
     def signed_canary(
         self, kind: CanaryKind, processor_id: str, sent_at: datetime, clock_steps: int
     ) -> bytes:
-        """The message. Nobody believes one that was made without the secret."""
+        """Make a canary's message. Without the secret it has no signature, and no processor
+        believes it."""
         canary = CanarySent(sent_at, processor_id, clock_steps=clock_steps)
         return control_message(msgspec.structs.replace(canary, mac=self._mac(kind, canary)))
 

@@ -1,4 +1,4 @@
-"""What a processor has done since it started, for its row."""
+"""Counts of a processor since it started, for its row."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from manman_status.domain.status import Entity
 BATCH_EVENTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 DEAD_LETTERS_FELL_SECONDS = 15.0
-"""Whoever lists the dead letters holds them for a moment, in which they are not in the queue."""
+"""Listing the dead letters takes them out of the queue for a moment."""
 OTHER_OUTCOMES = (("command", "ignored"), ("poison", "dead_lettered"), ("poison", "only_counted"))
 
 
 class Histogram:
-    """How many numbers were at most each bound and above the one before it, and lastly above all of
-    them."""
+    """Counts of observed numbers: at most each bound and above the one before it, and lastly above
+    all of them."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
@@ -53,6 +53,7 @@ class Statistics:
         self._transitions_by: Counter[tuple[str, str, str]] = Counter()
         self._new_ids: Counter[str] = Counter(dict.fromkeys(Entity, 0))
         self.redelivered = 0
+        self.miscounts = 0
         self._batch_events = Histogram(BATCH_EVENTS)
         self._batch_seconds = Histogram(BATCH_SECONDS)
         self.batches = 0
@@ -77,7 +78,7 @@ class Statistics:
         self._events[kind, outcome] += number
 
     def add_channel(self, channel: str) -> None:
-        """Of which both outcomes are there from the start."""
+        """Begin both outcomes of a channel at zero."""
         self._notifications.update({(channel, "sent"): 0, (channel, "failed"): 0})
 
     def count_notification(self, channel: str, outcome: str) -> None:
@@ -85,8 +86,8 @@ class Statistics:
         self._notifications[channel, outcome] += 1
 
     def note_dead_letters(self, waiting: int | None, *, now: float) -> None:
-        """A rise counts at once, a fall when it lasts. None when the broker could not be asked;
-        `now` in seconds."""
+        """Note the number of waiting dead letters: a rise counts at once, a fall when it lasts.
+        None when the broker could not be queried; `now` in seconds."""
         seen = self._dead_letters_seen
         while seen and now - seen[0][0] > DEAD_LETTERS_FELL_SECONDS:
             seen.popleft()
@@ -134,6 +135,7 @@ class Statistics:
             "transitions_by": transitions_by,
             "new_ids": dict(self._new_ids),
             "redelivered": self.redelivered,
+            "miscounts": self.miscounts,
             "batch_events": self._batch_events.as_row(),
             "batch_seconds": self._batch_seconds.as_row(),
             "last_batch_ms": self.last_batch_ms,

@@ -1,4 +1,4 @@
-"""What a traced message goes through here, as spans.
+"""Spans of the way of a traced message through the processor.
 
 A message is traced when it came with the context of a sampled trace; reporters give that to events,
 not to heartbeats. Its trace: what reported it → `process`, from its receipt until it is settled →
@@ -56,8 +56,8 @@ class Tracing:
         )
 
     def receive(self, message: Received, queue: str) -> Span | None:
-        """Begin the span of a message, which whoever settles it ends; None when it is not
-        traced."""
+        """Begin the span of a message; it ends when the message is settled. None when the message
+        is not traced."""
         headers = message.headers
         if not isinstance(headers.get("traceparent"), str):
             return None
@@ -94,8 +94,8 @@ class Tracing:
 
     @staticmethod
     def by_event(of_each: Iterable[tuple[Span | None, int]]) -> dict[int, str]:
-        """By the place of an event in the whole batch, what the changes that come of it are kept
-        with. `of_each` is the span of each message and the number of its events."""
+        """Map the place of an event in the whole batch to the `traceparent` that its changes are
+        stored with. `of_each`: the span of each message and the number of its events."""
         found: dict[int, str] = {}
         place = 0
         for span, events in of_each:
@@ -108,13 +108,13 @@ class Tracing:
 
     @staticmethod
     def within(span: Span) -> AbstractContextManager[Span]:
-        """What is begun within belongs to the span."""
+        """Make this span the parent of the spans begun within."""
         return use_span(span)
 
     @staticmethod
     @contextmanager
     def going_on(traceparent: str) -> Iterator[None]:
-        """What is begun within belongs to that trace."""
+        """Put the spans begun within into that trace."""
         token = context.attach(W3C.extract({"traceparent": traceparent}))
         try:
             yield

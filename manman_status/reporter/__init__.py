@@ -1,4 +1,5 @@
-"""What a worker embeds to be seen: it needs msgspec and aio-pika, and nothing of the service."""
+"""The reporter, which a worker embeds to be seen: it needs msgspec and aio-pika, and nothing of the
+service."""
 
 from manman_status.reporter.life import InvalidReport
 from manman_status.reporter.status_reporter import StatusReporter

@@ -1,4 +1,4 @@
-"""RabbitMQ holds back whoever publishes while it is low on memory or disk
+"""Resource alarms: while it is low on memory or disk, RabbitMQ holds back all publishers
 (`connection.blocked`)."""
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from aio_pika import Connection
 
 _reasons: WeakKeyDictionary[object, str] = WeakKeyDictionary()
-"""By aiormq's connection."""
+"""The broker's reasons, by aiormq's connection."""
 
 
 class _Listening(logging.Filter):
-    """aiormq keeps the broker's reason nowhere, and says it in its log alone."""
+    """A filter that reads the broker's reason from aiormq's log, the only place where it stands."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.msg == "Connection %r was blocked by: %r" and isinstance(record.args, tuple):
@@ -29,7 +29,8 @@ class _Listening(logging.Filter):
 
 
 def learn_reasons() -> None:
-    """Of this process's connections: for programs whose only AMQP connections are our own."""
+    """Learn the reasons of all connections of this process. For programs whose only AMQP
+    connections are our own."""
     library = logging.getLogger("aiormq.connection")
     library.setLevel(logging.WARNING)
     if not any(isinstance(each, _Listening) for each in library.filters):
@@ -37,14 +38,14 @@ def learn_reasons() -> None:
 
 
 async def alarm_of(connection: Connection) -> str | None:
-    """Why RabbitMQ holds back what this connection publishes; None while it does not. RabbitMQ says
-    so at the first message that comes during an alarm, not before."""
+    """The reason why RabbitMQ holds back what this connection publishes; None while it does not.
+    RabbitMQ sends it at the first message that comes during an alarm, not before."""
     if connection.transport is None:
         return None
     underlay = connection.transport.connection
     try:
         async with asyncio.timeout(0):
-            await underlay.ready()  # at once, but while it is blocked
+            await underlay.ready()  # returns at once, unless it is blocked
     except TimeoutError:
         return _reasons.get(underlay, "a resource alarm") if not underlay.is_closed else None
     return None

@@ -1,4 +1,4 @@
-"""What RabbitMQ and the network say, in one plain sentence each."""
+"""Errors of RabbitMQ and the network, in one plain sentence each."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ REFUSED = re.compile(
 
 
 def fault_of(error: BaseException, url: str, *, right: str = "use") -> BrokerUnavailable:
-    """Say what went wrong at this broker. `right` is what was asked for: to configure, write to,
-    read from."""
+    """Describe what went wrong at this broker. `right` is the right that was needed: to configure,
+    write to, read from."""
     at = URL(url)
     if refusal := _refusal(error, at, right):
         return BrokerRefuses(cause=refusal)
@@ -38,7 +38,7 @@ def fault_of(error: BaseException, url: str, *, right: str = "use") -> BrokerUna
 
 
 def _refusal(error: BaseException, at: URL, right: str) -> str | None:
-    """What RabbitMQ refuses."""
+    """Describe what RabbitMQ refuses; None when it refuses nothing."""
     user = at.user or "guest"
     match error:
         case ProbableAuthenticationError():
@@ -61,9 +61,11 @@ def _virtual_host_refused(text: str, virtual_host: str, user: str) -> str:
 
 
 def _why_closed(error: BaseException) -> str | None:
-    """Why RabbitMQ closed the connection, in its own words. Where it refuses a virtual host, aiormq
-    expects another frame and drops this one into an InvalidFrameError without its text: only the
-    traceback's frames still have it."""
+    """The reason why RabbitMQ closed the connection, in its own words.
+
+    Where it refuses a virtual host, aiormq expects another frame and drops this one into an
+    InvalidFrameError without its text: only the traceback's frames still have it.
+    """
     if isinstance(error, ConnectionNotAllowed):
         return str(error)
     trace = error.__traceback__ if isinstance(error, InvalidFrameError) else None
@@ -75,7 +77,8 @@ def _why_closed(error: BaseException) -> str | None:
 
 
 def _network_fault(error: BaseException, at: URL, place: str) -> str | None:
-    """What the network, or something else than RabbitMQ at that address, does."""
+    """Describe a fault of the network, or of another program at that address; None when it is
+    neither."""
     return next(filter(None, (_fault_in(each, at, place) for each in _chain(error))), None)
 
 
@@ -102,7 +105,7 @@ def _fault_in(error: BaseException, at: URL, place: str) -> str | None:  # noqa:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what caused it. aiormq keeps an OSError's arguments and drops its class, but
+    """Yield the error and its causes. aiormq keeps an OSError's arguments and drops its class, but
     not the cause."""
     found: BaseException | None = error
     while found is not None:

@@ -1,5 +1,5 @@
-"""Sending reports so that none is lost without a word: confirmed by the broker, refused where no
-queue takes it."""
+"""Sending reports so that none is lost silently: each is confirmed by the broker, or refused where
+no queue takes it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 IN_FLIGHT = 200
-"""How many messages are on their way at once, of those that are sent together."""
+"""Most messages on their way at once, of those that are sent together."""
 
 ANSWER_WITHIN_SECONDS = 10.0
-"""Of each question to the broker, like a connection or a channel."""
+"""Timeout of each request to the broker, such as opening a connection or a channel."""
 CONFIRM_WITHIN_SECONDS = 8.0
 CLOSE_WITHIN_SECONDS = 1.0
 
@@ -49,8 +49,8 @@ class Publisher:
         self._exchange = exchange
 
     async def send(self, report: Report) -> None:
-        """Returns once the broker answers for it, or within `CONFIRM_WITHIN_SECONDS`. Raises
-        Unroutable, or BrokerUnavailable: then it may have arrived."""
+        """Send a report, and return once the broker confirms it, within `CONFIRM_WITHIN_SECONDS`.
+        Raises Unroutable, or BrokerUnavailable: then it may have arrived."""
         message = aio_pika.Message(
             report.body,
             headers={**report.headers},
@@ -78,8 +78,8 @@ class Publisher:
     async def send_all(
         self, reports: Sequence[Report]
     ) -> list[Unroutable | BrokerUnavailable | None]:
-        """In their order, each with what went wrong with it. After one that went wrong the next
-        `IN_FLIGHT` may still arrive; what comes later is not sent then, and has the same error."""
+        """Send reports in their order, and return the error of each. After a failure the next
+        `IN_FLIGHT` may still arrive; later ones are not sent, and have the same error."""
         errors: list[Unroutable | BrokerUnavailable | None] = []
         for start in range(0, len(reports), IN_FLIGHT):
             errors += await asyncio.gather(*map(self._attempt, reports[start : start + IN_FLIGHT]))
@@ -99,8 +99,11 @@ class Publisher:
 async def open_connection(
     url: str, *, name: str, transport: OwnTransport | None = None, **options: int
 ) -> AsyncIterator[Connection]:
-    """Not a robust one: whoever loses it is told, and opens another. `options` go into the URL's
-    query. Raises BrokerUnavailable, after `ANSWER_WITHIN_SECONDS` at the latest."""
+    """Open a connection that does not recover: its user sees the loss, and opens another.
+
+    `options` go into the URL's query. Raises BrokerUnavailable, after `ANSWER_WITHIN_SECONDS` at
+    the latest.
+    """
     transport = transport or OwnTransport(url)
     to = URL(url).update_query(options) if options else URL(url)
     connection = aio_pika.Connection(to, client_properties={"connection_name": name})
@@ -117,8 +120,8 @@ async def open_connection(
 
 @asynccontextmanager
 async def open_publisher(connection: Connection, *, exchange: str) -> AsyncIterator[Publisher]:
-    """Until the connection is closed. The exchange is not declared here: a sender needs no right to
-    configure. Raises BrokerUnavailable."""
+    """Open a publisher, which lasts as long as the connection. It does not declare the exchange: a
+    sender needs no right to configure. Raises BrokerUnavailable."""
     channel = connection.channel(publisher_confirms=True, on_return_raises=True)
     try:
         await within(ANSWER_WITHIN_SECONDS, channel.initialize())
@@ -128,8 +131,8 @@ async def open_publisher(connection: Connection, *, exchange: str) -> AsyncItera
 
 
 async def close_connection(connection: Connection, transport: OwnTransport) -> None:
-    """A broker that hangs says no goodbye. Then the socket is closed first: aio-pika's closing
-    takes no cancellation, but ends with the socket."""
+    """Close a connection, within a bound also where the broker hangs. Then the socket is closed
+    first: aio-pika's closing takes no cancellation, but ends with the socket."""
     closing = asyncio.ensure_future(connection.close())
     try:
         await asyncio.wait({closing}, timeout=CLOSE_WITHIN_SECONDS)

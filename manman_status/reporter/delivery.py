@@ -1,5 +1,5 @@
-"""Keeps one worker's connection: its events in order until each is confirmed, its heartbeats in
-time."""
+"""Delivery over one worker's connection: its events in order until each is confirmed, its
+heartbeats in time."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ log = logging.getLogger("manman_status.reporter")
 Answer = TypeVar("Answer")
 
 ALL_CONFIRMED_WITHIN_SECONDS = 10.0
-"""Of all that is sent together. Each message alone has less time, and its error says more about
-why."""
+"""Timeout of all that is sent together. Each message alone has less time, and its error says more
+about why."""
 JITTER = (0.9, 1.0)
-"""Of the interval: workers that started together drift apart, and none is ever later than it
+"""Share of the interval: workers that started together drift apart, and none is ever later than it
 promised."""
 
 
 class Delivery:
-    """Runs in one event loop; `wake` and `close` are called there too."""
+    """The delivery of one worker's life. It runs in one event loop; `wake` and `close` are called
+    there too."""
 
     def __init__(
         self, life: WorkerLife, url: str, *, exchange: str, interval_seconds: float
@@ -55,7 +56,7 @@ class Delivery:
         self._is_silent = False
 
     def wake(self) -> None:
-        """There is something to send."""
+        """Have `run` send what is new."""
         self._woken.set()
 
     def close(self) -> None:
@@ -63,8 +64,8 @@ class Delivery:
         self._closing.set()
         self._woken.set()
 
-    def fall_silent(self) -> None:
-        """In a forked child: its parent goes on."""
+    def go_silent(self) -> None:
+        """Send nothing more, in a forked child: its parent goes on."""
         self._is_silent = True
         self.transport.let_go()
 
@@ -92,7 +93,8 @@ class Delivery:
             await asyncio.sleep(delay)
 
     async def _deliver(self) -> None:
-        """Returns when closed and done. Raises when the broker is away or takes nothing."""
+        """Send until it is closed and all is confirmed. Raises when the broker is unavailable or
+        takes nothing."""
         loop = asyncio.get_running_loop()
         name = f"manman-status reporter of worker {self._life.worker_id}"
         async with (
@@ -119,8 +121,8 @@ class Delivery:
                             await self._woken.wait()
 
     async def _send(self, publisher: Publisher, waiting: list[tuple[int, Report]]) -> None:
-        """What comes after one that failed is sent again too, so that the last copies are in
-        order."""
+        """Send events, and confirm them up to the first that failed. Those after it are sent again
+        too, so that the last copies are in order."""
         errors = await _answered(publisher.send_all([report for _, report in waiting]))
         for (number, _), error in zip(waiting, errors, strict=True):
             if error:
@@ -140,12 +142,14 @@ class Delivery:
         self._backoff = self._new_backoff()
 
     def _new_backoff(self) -> Backoff:
-        """A broker that is back is told within the interval: others may go by that."""
+        """A backoff within the interval: others may wait for the next heartbeat when the broker is
+        back."""
         return Backoff(longest_seconds=min(LONGEST_SECONDS, self._interval_seconds / 2))
 
 
 async def _answered(sending: Awaitable[Answer]) -> Answer:
-    """A broker that is frozen takes messages and never answers."""
+    """Await a confirmation, within a bound: a broker that is frozen takes messages and never
+    answers."""
     try:
         async with asyncio.timeout(ALL_CONFIRMED_WITHIN_SECONDS):
             return await sending

@@ -1,5 +1,5 @@
-"""What one worker has to say, before anything is sent: its life, its servers, and the events not
-yet confirmed."""
+"""One worker's life before anything is sent: its servers, and the events that are not confirmed
+yet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outbox:
     """Reports that must arrive, oldest first, from when they are made until the broker has
     confirmed them.
 
-    More than `size` push out the oldest. (That one may be under way just then, and arrive all the
+    More than `size` push out the oldest. (That one may be on its way just then, and arrive all the
     same.)
     """
 
@@ -51,17 +51,17 @@ class Outbox:
         return list(islice(self._reports, most))
 
     def confirm(self, through: int) -> None:
-        """That number and all before it."""
+        """Drop that number and all before it."""
         while self._reports and self._reports[0][0] <= through:
             self._reports.popleft()
 
 
 class WorkerLife:
-    """Safe to use from several threads: an event's number, its place in the outbox and the
-    inventory change together.
+    """A life of a worker, safe to use from several threads: an event's number, its place in the
+    outbox and the inventory change together.
 
     Whatever the processor would refuse is refused here, with InvalidReport: once sent it would only
-    be a dead letter, and a heartbeat that is one is silence.
+    be a dead letter, and a worker whose heartbeats are dead letters is silent.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class WorkerLife:
             raise InvalidReport(worker_id=worker_id, what="a heartbeat", reason=reason)
         self.worker_id = worker_id
         self.beats = heartbeats
-        # Beside another reporter of the same worker it is that one's life: ours would supersede it.
+        # Beside another reporter of the same worker the life is that one's: another supersedes it.
         self.incarnation = microseconds_now() if heartbeats else None
         self._events = Incarnation(
             worker_id,
@@ -94,7 +94,8 @@ class WorkerLife:
         self._understood(self._events.heartbeat(), "a heartbeat")
 
     def forget_the_lock(self) -> None:
-        """In a forked child: who held it may not exist there."""
+        """Make a new lock, in a forked child: the thread that held the old one may not exist
+        there."""
         self._lock = threading.Lock()
 
     @property
@@ -136,7 +137,7 @@ class WorkerLife:
         )
 
     def oldest(self, most: int) -> list[tuple[int, Report]]:
-        """Numbered reports that are not confirmed, at most so many."""
+        """Return numbered reports that are not confirmed, at most so many."""
         with self._lock:
             return self._outbox.oldest(most)
 
@@ -156,7 +157,7 @@ class WorkerLife:
                         self._servers.pop(instance_id, None)
                     case _:
                         pass
-            # Of this moment: it is sent by another task, when the broker is there.
+            # The headers of this moment: another task sends it, when the broker is available.
             self._outbox.put(msgspec.structs.replace(report, headers=trace_headers()))
 
     def _understood(self, report: Report, what: str) -> ReportedEvent:

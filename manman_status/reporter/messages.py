@@ -28,7 +28,7 @@ from manman_status.wire.topology import (
 
 class Report(msgspec.Struct, frozen=True):
     """One message. A durable one (lifecycle) must arrive; a heartbeat that is lost costs nothing.
-    `headers` are the trace context of whoever reported it."""
+    `headers` are the sender's trace context."""
 
     routing_key: str
     body: bytes
@@ -41,10 +41,10 @@ def utc_now() -> datetime:
 
 
 class Incarnation:
-    """One life of a worker: builds its events, numbered in the order in which they are asked for.
+    """One life of a worker: builds its events, and numbers them in the order of its calls.
 
     `number` is the start of that life in µs since the epoch; a later life needs a larger one. With
-    None the events carry neither incarnation nor number, and stand in the order of their times.
+    None the events carry neither incarnation nor number, and are ordered by their times.
     """
 
     def __init__(
@@ -65,21 +65,21 @@ class Incarnation:
         self._seq = first_seq - 1
 
     def set_label(self, name: str, value: str) -> None:
-        """Of all heartbeats from now on."""
+        """Set a label of all heartbeats from now on."""
         self._labels = {**(self._labels or {}), name: value}
 
     def worker_started(self) -> Report:
         return self._lifecycle(
-            WorkerStarted([str(self.worker_id)], **self._order(), **self._said())
+            WorkerStarted([str(self.worker_id)], **self._order(), **self._description())
         )
 
     def heartbeat(self, servers: Iterable[RunningServer] | None = None) -> Report:
-        """`servers` is the complete inventory: what it does not list has ended. None says nothing
-        about servers."""
+        """Build a heartbeat. `servers` is the complete inventory: what it does not list has ended.
+        None says nothing about servers."""
         command = Heartbeat(
             [str(self.worker_id)],
             **self._order(),
-            **self._said(),
+            **self._description(),
             servers=UNSET if servers is None else msgspec.Raw(msgspec.json.encode([*servers])),
         )
         return Report(
@@ -108,8 +108,8 @@ class Incarnation:
             "sent_at": self._clock(),
         }
 
-    def _said(self) -> dict[str, Any]:
-        """The fields of what the worker is."""
+    def _description(self) -> dict[str, Any]:
+        """The fields that describe the worker."""
         return {"interval_seconds": self._interval_seconds, "labels": self._labels or None}
 
     def _lifecycle(self, command: AnyCommand, instance_id: int | None = None) -> Report:

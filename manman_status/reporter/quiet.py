@@ -1,5 +1,6 @@
-"""The AMQP library logs at each retry, as errors, what the reporter says once. The worker's other
-connections are not touched: only what is logged from the reporter's own context is left out."""
+"""Quiet logs: the AMQP library logs at each retry, as errors, what the reporter logs once. The
+worker's other connections are not touched: only records from the reporter's own context are left
+out."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ _is_own: ContextVar[bool] = ContextVar("manman_status_reporter_is_own", default=
 
 
 def quiet_own_connections() -> None:
-    """For the current context and the tasks that begin in it."""
+    """Quiet the AMQP library for the current context and the tasks that begin in it."""
     _is_own.set(True)
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in LIBRARIES:

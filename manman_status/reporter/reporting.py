@@ -1,5 +1,5 @@
-"""What both reporters do: take a worker's word at once, whatever becomes of it, and never fail the
-worker for it."""
+"""The part that both reporters share: they take each report at once, whatever becomes of it, and
+never fail the worker for it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ CLOSE_WITHIN_SECONDS = 5.0
 class Reporting:
     """One life of one worker, from `start` to `close`. A later life is another object.
 
-    `labels` go with every heartbeat; `group` is the one that the fleet guard and filters know. With
-    `inventory`, the heartbeats list all server instances of the worker: those that this reporter
-    was told of and no others, so that one it does not know is taken for gone. Give False when
-    others report them. Without `heartbeats`, for use beside another reporter of the same worker,
-    only events of server instances are sent, ordered by their times. `buffer_size` events wait for
-    a broker that is away; beyond that the oldest are dropped.
+    `labels` go with every heartbeat; the fleet guard and filters use `group`. With `inventory`, the
+    heartbeats list all server instances that were reported here, so one that was not counts as
+    ended. Give False when others report them. Without `heartbeats`, for use beside another reporter
+    of the same worker, only events of server instances are sent, ordered by their times.
+    `buffer_size` events wait for an unavailable broker; beyond that the oldest are dropped.
 
     Raises InvalidReport (a ValueError) for what the processor would refuse. Once it is started
-    nothing raises: what is wrong later is logged as `manman_status.reporter`.
+    nothing raises: later errors are logged as `manman_status.reporter`.
     """
 
     def __init__(
@@ -68,29 +67,29 @@ class Reporting:
         self._was_started = False
         self._is_open = False
         self._is_child = False
-        self._complained_as_child = False
+        self._has_logged_as_child = False
         self._dropped_before = 0
         _know_of_forks()
         _all.add(self)
 
     @property
     def incarnation(self) -> int | None:
-        """When this life began, in µs since the epoch; None without heartbeats."""
+        """The start of this life, in µs since the epoch; None without heartbeats."""
         return self._life.incarnation
 
     @property
     def is_connected(self) -> bool:
-        """Whether the broker confirmed the last that was sent."""
+        """True when the broker confirmed the last message."""
         return self._delivery.is_connected
 
     @property
     def waiting(self) -> int:
-        """Events that the broker has not confirmed."""
+        """Number of events that the broker has not confirmed."""
         return self._life.waiting
 
     @property
     def dropped(self) -> int:
-        """Events that were given up because more than `buffer_size` waited."""
+        """Number of events that were dropped because more than `buffer_size` waited."""
         return self._life.dropped
 
     def _begin(self) -> None:
@@ -100,7 +99,7 @@ class Reporting:
         self._life.begin()
 
     def _end(self, *, graceful: bool) -> bool:
-        """False when there is nothing to end here."""
+        """End this life. False when there is nothing to end here."""
         if self._is_child or not self._is_open:
             return False
         self._is_open = False
@@ -109,12 +108,12 @@ class Reporting:
         return True
 
     def _wake(self) -> None:
-        """Have the delivery look for what is new."""
+        """Have the delivery look for new events."""
         raise NotImplementedError
 
-    def _say(self, put: Callable[[], None]) -> None:
+    def _report(self, put: Callable[[], None]) -> None:
         if self._is_child:
-            self._say_nothing_as_child()
+            self._log_as_child()
             return
         try:
             if not self._is_open:
@@ -125,20 +124,20 @@ class Reporting:
                 )
             put()
             self._wake()
-        except Exception as error:  # whatever it is, the worker goes on
+        except Exception as error:  # the worker goes on, whatever it is
             log.error("%s", error, exc_info=not isinstance(error, InvalidReport))  # noqa: TRY400
-        self._tell_of_dropped()
+        self._log_dropped()
 
-    def _say_nothing_as_child(self) -> None:
-        if not self._complained_as_child:
-            self._complained_as_child = True
+    def _log_as_child(self) -> None:
+        if not self._has_logged_as_child:
+            self._has_logged_as_child = True
             log.warning(
                 "this is a forked child: worker %d is reported by its parent alone",
                 self._life.worker_id,
             )
 
-    def _tell_of_dropped(self) -> None:
-        """At the first, and whenever there are twice as many."""
+    def _log_dropped(self) -> None:
+        """Log dropped events: the first, and whenever there are twice as many."""
         if self.dropped > 2 * self._dropped_before:
             self._dropped_before = self.dropped
             worker = self._life.worker_id
@@ -148,7 +147,7 @@ class Reporting:
                 self.dropped,
             )
 
-    def _tell_of_unsent(self) -> None:
+    def _log_unsent(self) -> None:
         if self.waiting:
             log.error(
                 "worker %d: %d events were not sent before the end",
@@ -158,12 +157,12 @@ class Reporting:
 
     def _become_child(self) -> None:
         self._is_child = True
-        self._delivery.fall_silent()
+        self._delivery.go_silent()
         self._life.forget_the_lock()
 
 
 class Terminated(SystemExit):
-    """SIGTERM, within the block of a reporter: the block is left in order, and the process ends
+    """SIGTERM, within the block of a reporter: the block is left normally, and the process ends
     with this code."""
 
     def __init__(self) -> None:
@@ -177,9 +176,9 @@ def may_take_sigterm() -> bool:
     return is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def is_asked_for(error: BaseException | None) -> bool:
-    """Whether who leaves a block with this was asked to leave. Everything else is a crash, of which
-    silence tells."""
+def is_requested(error: BaseException | None) -> bool:
+    """True when leaving a block with this error was requested. Every other error is a crash, which
+    silence shows."""
     if isinstance(error, SystemExit):
         return not error.code or isinstance(error, Terminated)
     return error is None or isinstance(error, KeyboardInterrupt | CancelledError | GeneratorExit)

@@ -14,7 +14,7 @@ from manman_status.reporter.reporting import (
     CLOSE_WITHIN_SECONDS,
     Reporting,
     Terminated,
-    is_asked_for,
+    is_requested,
     may_take_sigterm,
 )
 
@@ -24,21 +24,21 @@ def _terminate(_: int, __: FrameType | None) -> None:
 
 
 class ThreadedStatusReporter(Reporting):
-    """Reports a worker from a thread of its own; may be called from any thread.
+    """A reporter in a thread of its own, which may be called from any thread.
 
         with ThreadedStatusReporter("amqp://…", worker_id=7, labels={"group": "eu-1"}) as report:
             report.server_started(31)
             ...
             report.server_stopped(31, exit_code=0)
 
-    Leaving the block says that the worker stopped; leaving it with an exception says nothing, as a
-    crash would. (Being interrupted is no crash.) SIGTERM leaves the block, unless the program
+    Leaving the block reports that the worker stopped; leaving it with an exception reports nothing,
+    as a crash would. (Being interrupted is no crash.) SIGTERM leaves the block, unless the program
     handles it. The thread is a daemon, so it does not keep the process alive, and it has the
-    context variables of whoever called `start`.
+    context variables of the caller of `start`.
     """
 
     def start(self) -> None:
-        """Say that the worker started, and keep saying that it lives. Does not wait for the
+        """Report that the worker started, and keep sending heartbeats. Does not wait for the
         broker."""
         self._begin()
         self._loop = asyncio.new_event_loop()
@@ -51,8 +51,8 @@ class ThreadedStatusReporter(Reporting):
         self._thread.start()
 
     def close(self, *, graceful: bool = True) -> None:
-        """Send what waits, for some seconds at most. Unless `graceful`, without a word that the
-        worker stopped."""
+        """Send what waits, for some seconds at most. Report that the worker stopped only if
+        `graceful`."""
         if not self._end(graceful=graceful):
             return
         self._loop.call_soon_threadsafe(self._delivery.close)
@@ -60,21 +60,21 @@ class ThreadedStatusReporter(Reporting):
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._task.cancel)
             self._thread.join(2 * LET_GO_WITHIN_SECONDS)
-        self._tell_of_unsent()
+        self._log_unsent()
 
     def server_started(self, instance_id: int, *, game_server_config_id: int | None = None) -> None:
-        """It runs now. Returns at once and never fails."""
-        self._say(lambda: self._life.start_server(instance_id, game_server_config_id))
+        """Report that a server instance runs now. Returns at once and never fails."""
+        self._report(lambda: self._life.start_server(instance_id, game_server_config_id))
 
     def server_stopped(self, instance_id: int, *, exit_code: int | None = None) -> None:
-        """It ended: in order, or crashed when the exit code is not 0. Returns at once and never
-        fails."""
-        self._say(lambda: self._life.stop_server(instance_id, exit_code))
+        """Report that a server instance ended: normally, or crashed when the exit code is not 0.
+        Returns at once and never fails."""
+        self._report(lambda: self._life.stop_server(instance_id, exit_code))
 
     def drain(self) -> None:
-        """It is being emptied: from its next heartbeat on, that it ends or falls silent alerts
-        nobody."""
-        self._say(self._life.drain)
+        """Mark the worker as draining: from its next heartbeat on, stopping or going silent raises
+        no alert."""
+        self._report(self._life.drain)
 
     def __enter__(self) -> Self:
         self.start()
@@ -89,7 +89,7 @@ class ThreadedStatusReporter(Reporting):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self.close(graceful=is_asked_for(error))
+            self.close(graceful=is_requested(error))
         finally:
             if signal.getsignal(signal.SIGTERM) is _terminate:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,5 +1,5 @@
-"""A worker that uses OpenTelemetry sees in its own traces what became of an event that it
-reported."""
+"""Trace context: a worker that uses OpenTelemetry sees in its own traces what became of a reported
+event."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 
 def trace_headers() -> dict[str, str]:
-    """The W3C trace context of the current span, as headers of a message. {} without a span;
-    OpenTelemetry is never loaded for this: who has not loaded it has no span."""
+    """The W3C trace context of the current span, as headers of a message; {} without a span. This
+    never loads OpenTelemetry: a process that has not loaded it has no span."""
     headers: dict[str, str] = {}
     if "opentelemetry.trace" in sys.modules:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

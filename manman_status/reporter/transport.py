@@ -1,4 +1,4 @@
-"""The socket under a connection, known by its number: what a forked child must let go of."""
+"""The socket under a connection, known by its number: a forked child must let go of it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from yarl import URL
 
 
 class OwnTransport(TransportFactory):
-    """Makes connections, and remembers the newest. `reads` gives what is read from instead of the
-    stream."""
+    """A factory of connections that remembers the newest. `reads` wraps the stream that is read
+    from."""
 
     def __init__(
         self,
@@ -36,17 +36,17 @@ class OwnTransport(TransportFactory):
         return self._reads(reader), self._writer
 
     def abort(self) -> None:
-        """Once the connection was closed in order, or could not be."""
+        """Close the socket, after the connection was closed normally or could not be."""
         if self._writer is not None:
             self._writer.transport.abort()
             self._writer = None
 
     def let_go(self) -> None:
-        """In a forked child: what is written there would reach the broker in the middle of the
-        parent's words, and as long as the child held it the parent's death would not end the
-        connection.
+        """Let go of the socket, in a forked child: what is written there would reach the broker in
+        the middle of the parent's messages, and the parent's death would not end the connection as
+        long as the child held it.
 
-        Its number is kept taken, by nothing: objects of the parent's that end in the child still
+        The number stays taken, by /dev/null: objects of the parent's that end in the child still
         close it.
         """
         if self._writer is None:

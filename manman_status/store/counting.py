@@ -111,6 +111,17 @@ RECOUNT = (
 )
 
 
+# A writer that waits for the tables stands behind this lock, so the wait for it is short.
+WAIT_BRIEFLY = "SET LOCAL lock_timeout = '1s'"
+
+
+async def recount_promptly(connection: Connection) -> None:
+    """`recount`, but raises LockNotAvailableError unless the tables can be locked within a
+    second."""
+    await connection.execute(WAIT_BRIEFLY)
+    await recount(connection)
+
+
 async def recount(connection: Connection) -> None:
     """Count all rows anew. The caller owns the transaction; nothing is written to the rows until it
     ends."""

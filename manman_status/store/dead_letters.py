@@ -64,7 +64,7 @@ WAITING = "SELECT count(*) AS letters, min(at) AS oldest_at FROM dead_letter_out
 
 
 async def read_outbox(connection: Connection) -> Outbox:
-    """How many letters the broker has not taken yet, and since when the oldest waits."""
+    """The number of letters that the broker has not taken yet, and since when the oldest waits."""
     row = await connection.fetchrow(WAITING)
     assert row is not None
     return Outbox(**row)

@@ -1,14 +1,14 @@
-"""Which history a revision belongs to.
+"""The history that a revision belongs to.
 
 A restored backup, or a standby that is promoted before it has everything, takes revisions back: the
 numbers that were given out since then are given out again, for other transitions. So revisions are
 compared within an epoch only. The epoch is a random name beside the counter. A processor changes it
-in the transaction that finds the counter behind what that processor has seen, and so does
-`migrate --new-epoch`, for the person who restores while no processor runs.
+in the transaction that finds the counter behind what that processor has seen, and so does `migrate
+--new-epoch`, for the person who restores while no processor runs.
 
 What both histories have is not known exactly. It ends before the last look at the old history, and
-whatever is new came after that look. `CLOCK_MARGIN` allows for clocks of two servers that differ.
-Too low a bound repeats changes; too high a bound would lose them.
+whatever is new came after that look, less a minute for clocks of two servers that differ. Too low a
+bound repeats changes; too high a bound would lose them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from manman_status.store.pool import Connection
 
 SUSPECTED = "r"
 """No letter of a hexadecimal name."""
-CLOCK_MARGIN = "interval '1 minute'"
-NEW_EPOCH = "substr(md5(random()::text || clock_timestamp()::text), 1, 8)"
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -33,7 +31,7 @@ class Epoch(msgspec.Struct, frozen=True):
     begins_after: int
 
     def has(self, epoch: str) -> bool:
-        """Whether revisions of that epoch are those of this one. Another api may have suspected a
+        """True when revisions of that epoch are those of this one. Another api may have suspected a
         restore."""
         return epoch == self.name or epoch.partition(SUSPECTED)[0] == self.name
 
@@ -44,14 +42,15 @@ class Epoch(msgspec.Struct, frozen=True):
         return min(revision, self.begins_after) if is_previous else 0
 
     def suspect(self, begins_after: int) -> Epoch:
-        """What an api calls the history that it has found behind, until a processor names it."""
+        """The name that an api gives a history that it has found behind, until a processor names
+        it."""
         origin, _, number = self.name.partition(SUSPECTED)
         return Epoch(f"{origin}{SUSPECTED}{int(number or 0) + 1}", self.name, begins_after)
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What a look found. `at` is the time of the newest transition; both are null when there is
-    none."""
+    """The newest transition and the counter at one moment. `at` is the time of that transition;
+    both are null when there is none."""
 
     epoch: str
     read_at: datetime
@@ -82,7 +81,7 @@ SELECT NOT EXISTS (SELECT 1 FROM transitions WHERE revision = $1 AND at = $2)
 
 
 async def continues(connection: Connection, before: Seen, now: Seen) -> bool:
-    """Whether what is seen now follows what was seen before, in the same epoch."""
+    """True when what is seen now follows what was seen before, in the same epoch."""
     if now.counter < before.counter:
         return False
     if before.revision is None or (before.revision, before.at) == (now.revision, now.at):
@@ -90,8 +89,11 @@ async def continues(connection: Connection, before: Seen, now: Seen) -> bool:
     return not await connection.fetchval(HAS_CHANGED, before.revision, before.at)
 
 
-COMMON = f"""SELECT coalesce(max(revision), 0) FROM transitions
- WHERE at <= $1::timestamptz - {CLOCK_MARGIN}"""  # noqa: S608
+# The minute allows for clocks of two servers that differ.
+COMMON = """
+SELECT coalesce(max(revision), 0) FROM transitions
+ WHERE at <= $1::timestamptz - interval '1 minute'
+"""
 
 
 async def read_common(connection: Connection, read_at: datetime) -> int:
@@ -101,12 +103,14 @@ async def read_common(connection: Connection, read_at: datetime) -> int:
     return revision
 
 
-BEGIN_EPOCH = f"""
-UPDATE revision_counter SET previous_epoch = epoch, epoch = {NEW_EPOCH},
+BEGIN_EPOCH = """
+UPDATE revision_counter
+   SET previous_epoch = epoch,
+       epoch = substr(md5(random()::text || clock_timestamp()::text), 1, 8),
        epoch_begins_after = least(revision, $1::bigint)
  WHERE epoch = coalesce($2, epoch)
 RETURNING epoch, previous_epoch, epoch_begins_after
-"""  # noqa: S608
+"""
 
 
 async def begin_epoch(connection: Connection, *, after: Seen, begins_after: int) -> Epoch | None:

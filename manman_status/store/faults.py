@@ -1,4 +1,4 @@
-"""What is wrong with the database, in words for people."""
+"""Faults of the database, in words for people."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CAUSES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def plain(error: BaseException) -> str:
-    """One line for people: what is wrong with the database, in words that say where to look."""
+    """Describe for people, in one line, what is wrong with the database and where to look."""
     words = " ".join(str(error).split())
     if (
         isinstance(error, ConnectionError) and "rejected SSL upgrade" in words

@@ -1,4 +1,5 @@
-"""What a person asks to forget. The caller owns the transaction, and appends the transitions."""
+"""Forgetting a worker or a server instance. The caller owns the transaction, and appends the
+transitions."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ DELETE_WORKER = (
 async def forget_worker(
     connection: Connection, worker_id: int, evidence: Evidence
 ) -> list[Transition] | None:
-    """Delete the worker and all its server instances. The ends of those that had none; None if it
-    is not known."""
+    """Delete the worker and all its server instances. Return the ends of those that had none; None
+    if the worker is not known."""
     if not await connection.fetchval(LOCK_WORKER, worker_id):
         return None
     rows = await connection.fetch(DELETE_INSTANCES, worker_id)
@@ -52,7 +53,7 @@ RETURNING 'game_server_instance' AS entity, instance_id AS entity_id, status
 async def forget_instance(
     connection: Connection, instance_id: int, evidence: Evidence
 ) -> list[Transition] | None:
-    """Delete one server instance. Its end if it had none; None if it is not known."""
+    """Delete one server instance. Return its end if it had none; None if it is not known."""
     await connection.execute(DISTRUST_INVENTORY, instance_id)
     rows = await connection.fetch(DELETE_INSTANCE, instance_id)
     return ends_of(rows, Reason.FORGOTTEN, evidence) if rows else None

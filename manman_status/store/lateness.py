@@ -1,9 +1,11 @@
-"""Who is late, kept by the leader: being late is the passing of time, and so no change of a row
-tells it.
+"""The late workers, kept by the leader: a worker becomes late by the passing of time alone, so no
+change of a row shows it.
 
 `late_workers` are the active workers that had missed a heartbeat at `sweeps.swept_through`, in
-observed time. Each sweep forgets those that are late no more, or otherwise than is noted, by their
-keys. All workers are read only when another one can have become late.
+observed time. Each sweep removes by key those that are no longer late, or whose row has changed.
+New ones are found by reading the table `workers` in slices of consecutive pages
+(`processor/leader/lateness.py`): no index can find them, since an index on what each heartbeat
+changes would cost every heartbeat its HOT update.
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants
@@ -20,12 +22,6 @@ from manman_status.store.counting import DRAINS, GROUP
 from manman_status.store.pool import Connection
 
 WATCHED = "is_active(status) AND last_heartbeat IS NOT NULL"
-
-
-class Forgotten(msgspec.Struct, frozen=True):
-    workers: int
-    late_from: datetime | None
-    """When the first of them that is watched still can be late next."""
 
 
 FORGET = f"""
@@ -45,95 +41,109 @@ WITH gone AS (
      LIMIT $2
 ),
 deleted AS (DELETE FROM late_workers USING gone WHERE late_workers.worker_id = gone.worker_id)
-SELECT count(*) AS workers, min(late_from) AS late_from FROM gone
+SELECT worker_id, late_from FROM gone
 """
 
 
-async def forget_late(connection: Connection, horizon: Horizon, *, limit: int) -> Forgotten:
-    """Some of those that are late no more, or otherwise than is noted."""
-    row = await connection.fetchrow(FORGET, horizon.observed_through, limit)
-    assert row is not None
-    return Forgotten(**row)
+async def forget_late(
+    connection: Connection, horizon: Horizon, *, limit: int
+) -> dict[int, datetime | None]:
+    """Remove at most `limit` workers that are no longer late, or whose row differs from what is
+    noted. Those that are still watched have the time from which they are late."""
+    found = await connection.fetch(FORGET, horizon.observed_through, limit)
+    return {row["worker_id"]: row["late_from"] for row in found}
+
+
+class Pages(msgspec.Struct, frozen=True):
+    """Consecutive pages of `workers`, from `first` on and before `end`."""
+
+    first: int
+    end: int
+
+
+PAGES = "SELECT pg_relation_size('workers') / current_setting('block_size')::bigint"
+
+
+async def count_pages(connection: Connection) -> int:
+    pages: int = await connection.fetchval(PAGES)
+    return pages
 
 
 class Scanned(msgspec.Struct, frozen=True):
-    """Of the watched workers that are not known to be late: when the first of them is late, and the
-    oldest last heartbeat; None without any."""
+    """The watched workers of some pages: those that are late, or will be soon unless they are
+    received, with the time from which they are late. Of all the others: when the first of them will
+    be late, and the oldest last heartbeat; None without any."""
 
-    late_from: datetime | None
+    worker_ids: list[int]
+    late_from: list[datetime]
+    others_late_from: datetime | None
     oldest_heartbeat: datetime | None
 
 
-# One minimum for each interval, so that there is no arithmetic for each worker.
+LATE_FROM = """silent_after(last_heartbeat, (SELECT late_after_intervals FROM thresholds)
+    * coalesce(interval_seconds, (SELECT default_interval_seconds FROM thresholds)))"""
 SCAN = f"""
-SELECT min(silent_after(last_heartbeat, late_after_intervals
-           * coalesce(interval_seconds, default_interval_seconds))) AS late_from,
-       min(last_heartbeat) AS oldest_heartbeat
+SELECT coalesce(array_agg(worker_id) FILTER (WHERE late_from < $1), '{{}}') AS worker_ids,
+       coalesce(array_agg(late_from) FILTER (WHERE late_from < $1), '{{}}') AS late_from,
+       min(late_from) FILTER (WHERE late_from >= $1) AS others_late_from,
+       min(last_heartbeat) FILTER (WHERE late_from >= $1) AS oldest_heartbeat
   FROM (
-        SELECT interval_seconds, min(workers.last_heartbeat) AS last_heartbeat
-          FROM workers LEFT JOIN late_workers late USING (worker_id)
-         WHERE {WATCHED.replace("last_heartbeat", "workers.last_heartbeat")}
-           AND late.worker_id IS NULL
-         GROUP BY interval_seconds
-       ) AS of_interval, thresholds
+        SELECT worker_id, last_heartbeat, {LATE_FROM} AS late_from
+          FROM workers
+         WHERE ctid >= $2 AND ctid < $3 AND {WATCHED}
+       ) watched
 """
 
 
-async def scan_workers(connection: Connection) -> Scanned:
-    """The one scan of all workers."""
-    row = await connection.fetchrow(SCAN)
+async def scan_workers(connection: Connection, pages: Pages, *, soon: datetime) -> Scanned:
+    """`soon` is the end of the time in which a worker counts as late soon."""
+    row = await connection.fetchrow(SCAN, soon, (pages.first, 0), (pages.end, 0))
     assert row is not None
     return Scanned(**row)
 
 
-class Added(msgspec.Struct, frozen=True):
-    workers: int
-    last_id: int | None
-
-
 ADD = f"""
-WITH found AS (
+WITH given AS (
     SELECT worker_id, {GROUP} AS group_name, {DRAINS} AS is_draining, last_heartbeat, deadline,
-           timeout_seconds
-      FROM worker_health
-     WHERE worker_id > $3 AND {WATCHED} AND late_from < $1
-     ORDER BY worker_id
-     LIMIT $2
+           timeout_seconds, late_from
+      FROM unnest($2::bigint[]) AS given (worker_id) JOIN worker_health USING (worker_id)
+     WHERE {WATCHED}
 ),
 added AS (
     INSERT INTO late_workers (worker_id, group_name, is_draining, last_heartbeat, deadline,
         timeout_seconds)
-    SELECT worker_id, group_name, is_draining, last_heartbeat, deadline, timeout_seconds FROM found
+    SELECT worker_id, group_name, is_draining, last_heartbeat, deadline, timeout_seconds
+      FROM given
+     WHERE late_from < $1
         ON CONFLICT DO NOTHING
 )
-SELECT count(*) AS workers, max(worker_id) AS last_id FROM found
+SELECT worker_id, late_from FROM given WHERE late_from >= $1
 """
 
 
-async def add_late(connection: Connection, horizon: Horizon, *, after: int, limit: int) -> Added:
-    """Note those that are late and whose id is greater than `after`, by id. Some of those it counts
-    were noted."""
-    row = await connection.fetchrow(ADD, horizon.observed_through, limit, after)
-    assert row is not None
-    return Added(**row)
+async def add_late(
+    connection: Connection, horizon: Horizon, worker_ids: Iterable[int]
+) -> dict[int, datetime]:
+    """Note the late ones of these workers. The watched others, with the time from which they are
+    late."""
+    found = await connection.fetch(ADD, horizon.observed_through, list(worker_ids))
+    return {row["worker_id"]: row["late_from"] for row in found}
 
 
-SWEPT = """
-UPDATE sweeps SET swept_through = $1, oldest_heartbeat = CASE WHEN $3 THEN $2::timestamptz ELSE
-    oldest_heartbeat END
- WHERE id = 1
-"""
+SWEPT = "UPDATE sweeps SET swept_through = $1, oldest_heartbeat = $2 WHERE id = 1"
 
 
-async def note_swept(connection: Connection, horizon: Horizon, scanned: Scanned | None) -> None:
-    """`late_workers` is true through this horizon. `scanned` when all workers were read for it."""
-    oldest = None if scanned is None else scanned.oldest_heartbeat
-    await connection.execute(SWEPT, horizon.observed_through, oldest, scanned is not None)
+async def note_swept(
+    connection: Connection, horizon: Horizon, oldest_heartbeat: datetime | None
+) -> None:
+    """Record that `late_workers` is complete through this horizon, and the oldest last heartbeat of
+    the workers that are not late, as it was when their pages were last read."""
+    await connection.execute(SWEPT, horizon.observed_through, oldest_heartbeat)
 
 
 FORGET_LOST = "DELETE FROM late_workers WHERE worker_id = ANY($1::bigint[])"
 
 
 async def forget_lost(connection: Connection, worker_ids: Iterable[int]) -> None:
-    """In the transaction that marks them LOST, so that they never count twice."""
+    """Remove these workers, in the transaction that marks them LOST: none counts twice."""
     await connection.execute(FORGET_LOST, list(worker_ids))

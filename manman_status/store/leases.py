@@ -1,5 +1,4 @@
-"""Leadership by lease: a row with a holder, an expiry in database time, and a token that grows with
-each holder.
+"""Leases: a row with a holder, an expiry in database time, and a token that grows with each holder.
 
 A session lock would stay with a process that is frozen; a lease expires. Whoever writes as leader
 calls `check_lease` in the same transaction, so that one that was frozen and wakes up writes

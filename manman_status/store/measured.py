@@ -23,7 +23,7 @@ LARGEST_SHOWN, WORST_SHOWN = 500, 100
 
 class Measured(msgspec.Struct, frozen=True):
     active_by_health: dict[Health, int]
-    """Of the workers that have not ended; only what there is."""
+    """The number of workers that have not ended, by what there is."""
     workers: list[tuple[str, Health, int]]
     """Group, health, and how many; only what there is, and of the groups that are shown:
     `LARGEST_SHOWN`, and the `WORST_SHOWN` with the most workers that are not healthy."""
@@ -44,7 +44,7 @@ class Measured(msgspec.Struct, frozen=True):
     alerts: list[AlertNumber]
     observation: Observation
     alerts_judged_age_seconds: float | None = None
-    """None before the rules were ever asked."""
+    """None before the rules were ever judged."""
 
 
 SHOWN = "(SELECT make_interval(secs => blind_after_seconds) FROM thresholds)"
@@ -77,8 +77,8 @@ async def read_measured(connection: Connection) -> Measured:
 
 
 class WorkerSigns(msgspec.Struct, frozen=True):
-    """Of each worker that has not ended, by id: its health, and how long before now its last beat
-    was, None without."""
+    """Each worker that has not ended, by id: its health, and the age of its last heartbeat, None
+    without one."""
 
     ids: list[int]
     healths: list[Health]

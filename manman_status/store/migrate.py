@@ -79,7 +79,7 @@ def prepare_schema(connection: SyncConnection) -> None:
 
 
 def migrations_folder() -> Path:
-    """In an installed package they lie inside it, in a checkout beside it."""
+    """The folder of the migrations: inside an installed package, beside it in a checkout."""
     inside = PACKAGE / "migrations"
     return inside if inside.is_dir() else PACKAGE.parent / "migrations"
 
@@ -165,7 +165,8 @@ async def recount_fleet(dsn: str) -> None:
 
 
 async def begin_new_epoch(dsn: str) -> Epoch:
-    """Of a backup that was just restored: all that it has is common with the history before."""
+    """Begin a new epoch after a backup was restored: all that it has is common with the history
+    before."""
     connection = await connect(dsn, MIGRATION_SESSION)
     try:
         async with connection.transaction():

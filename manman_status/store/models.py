@@ -44,7 +44,7 @@ def _one_of(
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
 
-ACTIVE_SQL = "status IN ({})".format(", ".join(sorted(f"'{status}'" for status in ACTIVE)))
+ACTIVE_SQL = f"status IN {tuple(sorted(map(str, ACTIVE)))}"
 
 
 def _threshold(default: str) -> Any:
@@ -77,14 +77,15 @@ def _json() -> Any:
 
 
 class Worker(SQLModel, table=True):
-    """One row a worker. Each heartbeat updates it in place (HOT): no index may name a column that a
-    beat changes."""
+    """A worker. Each heartbeat updates its row in place (HOT): no index may name a column that a
+    heartbeat changes."""
 
     __tablename__ = "workers"
     __table_args__ = (
         _one_of("status", StatusType),
         Index("workers_by_status", "status", "worker_id"),
         Index("workers_with_rival", "worker_id", postgresql_where=text("rival_since IS NOT NULL")),
+        Index("workers_lost_since", "status_since", postgresql_where=text("status = 'LOST'")),
         Index(
             "workers_by_label",
             "labels",
@@ -149,7 +150,7 @@ class Worker(SQLModel, table=True):
 
 
 class ServerInstance(SQLModel, table=True):
-    """One row a game server instance. Touched when something about it changes, not by each
+    """A game server instance. Its row is written when something about it changes, not by each
     heartbeat."""
 
     __tablename__ = "server_instances"
@@ -246,7 +247,7 @@ class RevisionCounter(SQLModel, table=True):
 
 class Observation(SQLModel, table=True):
     """The one row that says how far the fleet was observed: silence before `observed_through` is
-    real silence."""
+    real."""
 
     __tablename__ = "observation"
     __table_args__ = (
@@ -272,9 +273,9 @@ class Observation(SQLModel, table=True):
 
 
 class ObservationGap(SQLModel, table=True):
-    """A time in which nothing could be told: `observed_through` stood at `began_at`, or went on too
-    far behind, until it had caught up at `ended_at`. Gaps do not overlap; the one that still lasts
-    is no row yet."""
+    """A time in which nothing was known: `observed_through` stood at `began_at`, or went on too far
+    behind, until it had caught up at `ended_at`. Gaps do not overlap; the one that still lasts is
+    no row yet."""
 
     __tablename__ = "observation_gaps"
 
@@ -283,10 +284,9 @@ class ObservationGap(SQLModel, table=True):
 
 
 class Watermark(SQLModel, table=True):
-    """One row for each queue that is read: what was put on it before `observed_through` is in the
-    rows. `state` is one of `store/observation.QueueState`, `canary_key` a routing key that has
-    reached the queue, `clock_steps` the number of steps of the database's clock that the time is
-    of."""
+    """A queue that is read: what was put on it before `observed_through` is in the rows. `state` is
+    one of `store/observation.QueueState`, `canary_key` a routing key that has reached the queue,
+    `clock_steps` the number of steps of the database's clock that the time is of."""
 
     __tablename__ = "watermarks"
     __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
@@ -315,7 +315,7 @@ class CanaryKey(SQLModel, table=True):
 
 
 class Processor(SQLModel, table=True):
-    """One row a running processor, made before it reads anything."""
+    """A running processor, written before it reads anything."""
 
     __tablename__ = "processors"
     __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
@@ -332,8 +332,7 @@ class Processor(SQLModel, table=True):
 
 
 class Lease(SQLModel, table=True):
-    """Who leads. Whoever writes as leader checks its `token` in the same transaction: it grows with
-    each holder."""
+    """The leader. Each of its transactions checks its `token`, which grows with each holder."""
 
     __tablename__ = "leases"
     __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
@@ -345,7 +344,7 @@ class Lease(SQLModel, table=True):
 
 
 class Guard(SQLModel, table=True):
-    """A group of which too much fell silent at once: its workers are held, not lost, while this row
+    """A group with too many workers silent at once: they are held, not marked LOST, while this row
     is there."""
 
     __tablename__ = "guards"
@@ -361,12 +360,13 @@ class Guard(SQLModel, table=True):
 
 
 class FleetCount(SQLModel, table=True):
-    """How many workers of a group, and how many server instances, there are of a status. Triggers
-    of `workers` and `server_instances` append each change to `fleet_count_changes`, in the
-    transaction that makes it, so that nobody waits for another's count; the leader adds them up
-    here. What there is now is the sum of both tables.
+    """The number of workers of a group, and of server instances, of each status. Triggers of
+    `workers` and `server_instances` append each change to `fleet_count_changes`, in the transaction
+    that makes it, so that nobody waits for another's count; the leader adds them up here. The
+    number now is the sum of both tables.
 
-    Of a server instance the group is empty, and the two flags are false."""
+    The group of a server instance is empty, and its two flags are false.
+    """
 
     __tablename__ = "fleet_counts"
 
@@ -479,9 +479,8 @@ class DeadLetterOutbox(SQLModel, table=True):
 
 
 class Alert(SQLModel, table=True):
-    """What a person should know of: one row from when it opens until long after it is resolved, one
-    that is not resolved for each key. `version` grows with each change that somebody may have to be
-    told of."""
+    """An alert: one row from when it opens until long after it is resolved, one unresolved row a
+    key. `version` grows with each change that may have to be notified."""
 
     __tablename__ = "alerts"
     __table_args__ = (
@@ -543,8 +542,8 @@ class Alert(SQLModel, table=True):
 
 
 class Delivery(SQLModel, table=True):
-    """What of an alert a channel has taken: written after it did, so that nothing is told less than
-    once."""
+    """The version of an alert that a channel has taken: written after it did, so that nothing is
+    notified less than once."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -571,7 +570,7 @@ class Delivery(SQLModel, table=True):
 
 
 class Silence(SQLModel, table=True):
-    """Alerts that match all that is given are not told before `ends_at`. Removing one ends it
+    """A mute of the alerts that match all its columns, until `ends_at`. Removing one ends it
     now."""
 
     __tablename__ = "silences"
@@ -609,7 +608,7 @@ class AlertProgress(SQLModel, table=True):
 
 
 class UptimeDay(SQLModel, table=True):
-    """How far a past UTC day is summed up, for workers in the order of their ids
+    """The progress of summing up a past UTC day, for workers in the order of their ids
     (`store/uptime_days.py`). It holds for transitions up to `through_revision`, and while the fleet
     was `blind` in these parts of the day alone: pairs of µs since the epoch."""
 

@@ -42,8 +42,8 @@ DELETED_AT_ONCE = 10_000
 
 
 class Partitions(msgspec.Struct):
-    """What was done, by name, oldest first. `waiting` is who holds the lock that the rest waits
-    for; "" if nothing waits."""
+    """The partitions made and dropped, by name, oldest first. `waiting` is the holder of the lock
+    that the rest waits for; "" if nothing waits."""
 
     made: list[str] = msgspec.field(default_factory=list)
     dropped: list[str] = msgspec.field(default_factory=list)
@@ -115,8 +115,9 @@ async def _change(connection: Connection) -> AsyncIterator[None]:
 
 
 async def _make_partition(connection: Connection, day: date) -> bool:
-    """Whether it was made. A few rows in the default partition are moved; none is added there
-    meanwhile.
+    """Make a partition; True when it was made. A few rows in the default partition are moved; none
+    is added there meanwhile. Names and bounds are dates, made here: nothing in this SQL comes from
+    outside.
 
     Names and bounds are dates, made here: nothing in this SQL comes from outside.
     """
@@ -197,6 +198,6 @@ SELECT DISTINCT coalesce(nullif(application_name, ''), 'a client') || ' (pid ' |
 
 
 async def _lock_holders(connection: Connection) -> str:
-    """Who has held a lock for longer than we waited, as "pg_dump (pid 77)"."""
+    """The process that has held a lock for longer than we waited, as "pg_dump (pid 77)"."""
     rows = await connection.fetch(LOCK_HOLDERS, LOCK_WAIT_MS / 1000)
     return ", ".join(row["holder"] for row in rows)

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and whether its schema is the one this program needs."""
+"""Connections to PostgreSQL, and the check that its schema is the one this program needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ else:
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
-SCHEMA_REVISION = "0016"
+SCHEMA_REVISION = "0019"
 """The alembic revision that the SQL in this package is written for; a test compares it with
 `migrations/`."""
 
@@ -42,8 +42,8 @@ SESSION_ERRORS = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
 )
-"""What may be the fault of the server behind a connection, or of its session, and so will not pass
-while the connection lasts: after a failover it may lead to a server that only reads."""
+"""Errors that may be the fault of the server behind a connection, or of its session, and so last as
+long as the connection: after a failover it may lead to a server that only reads."""
 
 CONNECTION_ERRORS = (
     OSError,
@@ -53,12 +53,11 @@ CONNECTION_ERRORS = (
     asyncpg.InternalClientError,
     *SESSION_ERRORS,
 )
-"""What is raised while the database is away, starting, stopping or full: try again later.
-(asyncpg's internal error is what a connection raises between the server's last word on it and its
-end.)"""
+"""Errors while the database is unavailable, starting, stopping or full: try again later. (asyncpg's
+internal error is what a connection raises between the server's last word on it and its end.)"""
 
 DATABASE_ERRORS = (*CONNECTION_ERRORS, asyncpg.PostgresError)
-"""And whatever else the server itself answers with."""
+"""The errors above, and all other errors that the server answers with."""
 
 
 def json_text(value: object) -> str:
@@ -76,7 +75,7 @@ async def _prepare(connection: Connection) -> None:
 
 
 async def _leave(connection: Connection) -> None:
-    """Nothing to undo, and so no round trip for it."""
+    """Reset nothing: there is nothing to undo, and so no round trip for it."""
 
 
 class _Acquired(BaseAcquireContext):
@@ -91,8 +90,8 @@ class _Acquired(BaseAcquireContext):
 
 
 class Pool(BasePool):
-    """asyncpg's, which never hands out a connection again that has turned out to lead to the wrong
-    server."""
+    """asyncpg's pool, which never hands out a connection again that has turned out to lead to the
+    wrong server."""
 
     def acquire(self, *, timeout: float | None = None) -> _Acquired:
         return _Acquired(self, timeout)
@@ -134,7 +133,7 @@ def create_pool(
 
 @asynccontextmanager
 async def opened(pool: Pool, *, close_within_seconds: float) -> AsyncIterator[Pool]:
-    """Closed in the end, without the server's word for it when that does not come in time."""
+    """Open the pool, and close it in the end, without waiting for the server longer than this."""
     await pool
     try:
         yield pool

@@ -1,4 +1,4 @@
-"""Which transitions the broker has confirmed. All SQL of the relay; the caller owns the
+"""SQL of the relay: the transitions that the broker has confirmed. The caller owns the
 transaction."""
 
 from __future__ import annotations

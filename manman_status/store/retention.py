@@ -1,4 +1,5 @@
-"""What has ended long ago goes, and what nothing was received about for as long and nobody watches.
+"""Deletes workers and instances that ended long ago, and those that are not watched and were not
+reported for as long.
 
 A worker that has promised to beat never goes while it is active: the sweep judges its silence.
 """

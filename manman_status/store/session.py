@@ -1,12 +1,12 @@
-"""One way to connect, for both roles, `migrate` and `doctor`: what works for one of them works for
-all.
+"""The one way to connect, for both roles, `migrate` and `doctor`: a URL that works for one works
+for all.
 
 What an administrator has set for the role, the database or the server must change nothing here:
 isolation, time-outs, time zone. A connection of our own is given all of it once. Behind a pooler
 (pgbouncer in transaction mode) a session is shared with strangers, and each transaction may run in
 another one: nothing may be set in it, prepared in it or left in it. There every statement runs
 within a transaction, which sets for itself what it needs. A pooler in session mode is treated
-alike, since nothing tells the two apart.
+alike, since nothing distinguishes the two.
 
 A pooler is found by the process id: PostgreSQL announces that of its own process, a pooler makes
 one up.
@@ -56,8 +56,8 @@ OURS_ARE_PUBLIC = """current_setting('search_path') = '"$user", public'
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """What a connection is for. `application` is what `pg_stat_activity` shows. A statement is
-    given up after `statement_seconds`; None lets it take its time."""
+    """The purpose of a connection. `application` is shown by `pg_stat_activity`. A statement is
+    cancelled after `statement_seconds`; None lets it take its time."""
 
     application: str
     connect_seconds: float
@@ -72,8 +72,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def lasting(self) -> dict[str, str]:
-        """For a session that is ours alone. A server that is too old for a setting does without
-        it."""
+        """The settings of a session that is ours alone. A server that is too old for a setting does
+        without it."""
         return {
             "default_transaction_isolation": "read committed",
             "default_transaction_deferrable": "off",
@@ -86,7 +86,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         } | ({"default_transaction_read_only": "on"} if self.is_read_only else {})
 
     def within_transaction(self) -> str:
-        """The same for one transaction, to be run as its first statements."""
+        """The settings of one transaction, as its first statements."""
         settings = {
             "idle_in_transaction_session_timeout": str(self.idle_in_transaction_ms),
             "lock_timeout": "0",
@@ -142,7 +142,7 @@ class Pooled(BaseConnection):
 
 
 def is_pooled(connection: object) -> bool:
-    """Whether there is a pooler between, as far as one shows. Takes what a pool hands out too."""
+    """True when there is a pooler between, as far as one shows. Takes a pool's connections too."""
     return hasattr(connection, "at_begin")
 
 
@@ -169,8 +169,8 @@ async def connect(url: str, session: Session) -> BaseConnection:
 
 
 async def _settle(connection: BaseConnection, session: Session, *, is_surely_ours: bool) -> bool:
-    """Set what lasts, if the session is ours alone; whether it is. One round trip, nothing
-    prepared."""
+    """Set what lasts if the session is ours alone, and return whether it is. One round trip,
+    nothing prepared."""
     wanted = ", ".join(f"('{name}', '{value}')" for name, value in session.lasting().items())
     condition = "" if is_surely_ours else f"pg_backend_pid() = {connection.get_server_pid()} AND "
     done = await connection.execute(
@@ -185,8 +185,8 @@ async def _settle(connection: BaseConnection, session: Session, *, is_surely_our
 async def _connect(
     target: DatabaseUrl, session: Session, *, kind: type[BaseConnection], statement_cache_size: int
 ) -> BaseConnection:
-    """To the first host that answers and is what was asked for. Of several hosts each has its share
-    of the time, so that one that swallows everything does not keep us from the next."""
+    """Connect to the first host that answers and is what was requested. Each of several hosts has
+    its share of the time, so that one that swallows everything does not keep us from the next."""
     patience = session.connect_seconds
     if target.connect_seconds:
         patience = min(patience, target.connect_seconds * max(1, len(target.places)))

@@ -70,8 +70,8 @@ SELECT {GROUP} AS group_name, count(*) FROM workers
 async def count_groups(
     connection: Connection, horizon: Horizon, *, guarded: Iterable[str]
 ) -> dict[str, Group]:
-    """The groups with overdue workers, and those `guarded`. Nobody is overdue until one timeout, at
-    least the grace, was observed since the observation resumed."""
+    """Count the groups with overdue workers, and those `guarded`. No worker is overdue until one
+    timeout, at least the grace, was observed since the observation resumed."""
     found = await connection.fetch(OVERDUE_GROUPS, *msgspec.structs.astuple(horizon))
     groups = {
         row["group_name"]: Group(overdue=row["overdue"], draining=row["draining"]) for row in found
@@ -109,7 +109,8 @@ async def overdue_workers(
     but_of: Iterable[str] = (),
     limit: int,
 ) -> list[Overdue]:
-    """By id, those greater than `after`, without the workers of some groups."""
+    """The overdue workers with ids greater than `after`, by id, except those of the groups
+    `but_of`."""
     given = (*msgspec.structs.astuple(horizon), after, list(but_of), limit)
     return [Overdue(*row) for row in await connection.fetch(OVERDUE_WORKERS, *given)]
 
@@ -130,7 +131,7 @@ SELECT worker_id, group_name, last_heartbeat, deadline
 async def longest_silent(
     connection: Connection, horizon: Horizon, numbers: Mapping[str, int]
 ) -> list[Overdue]:
-    """By id: of each group so many overdue workers, those that have been silent for longest."""
+    """The longest silent of the overdue workers, so many of each group, by id."""
     given = (*msgspec.structs.astuple(horizon), list(numbers), list(numbers.values()))
     return [Overdue(*row) for row in await connection.fetch(LONGEST_SILENT, *given)]
 
@@ -173,8 +174,7 @@ ON CONFLICT (group_name) DO UPDATE
 
 
 async def write_guards(connection: Connection, guards: Mapping[str, GuardState]) -> None:
-    """What a person has asked for is never overwritten. `guards` must be in the order of their
-    names."""
+    """Store these guards, in the order of their names. A release by hand is kept."""
     states = list(guards.values())
     fields = ("opened_at", "held", "group_size", "releasing_since")
     await connection.execute(

@@ -35,7 +35,7 @@ from manman_status.store.pool import Connection
 
 ONE_DAY = timedelta(days=1)
 SETTLED_AFTER = timedelta(minutes=5)
-"""No transaction takes so long: after that nothing is dated into the day, unless the clock
+"""A bound on the length of a transaction: after it nothing is dated into the day, unless the clock
 steps."""
 CHANGES_AT_ONCE = 10_000
 MOVES_AT_ONCE = 500
@@ -76,7 +76,7 @@ def midnight(day: str) -> str:
 
 
 def us_of(day: date) -> int:
-    """Its beginning, in µs since the epoch."""
+    """The beginning of the day, in µs since the epoch."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000
 
 
@@ -134,7 +134,8 @@ async def set_apart(
     is_taken: bool = False,
     until: datetime | None = None,
 ) -> None:
-    """From now on their changes are in no day. `is_taken`: the days that have them were deleted."""
+    """Leave these workers' changes out of all days from now on. `is_taken`: the days that have them
+    were deleted."""
     if ids := sorted(worker_ids):
         await connection.execute(SET_APART, ids, is_taken, until)
 

@@ -1,14 +1,18 @@
-"""All SQL of the write side. The caller owns the transaction: nothing here begins or commits one.
+"""The rows of the fleet, locked, loaded and written. The caller owns the transaction: nothing here
+begins or commits one.
 
 Rows are locked and written in the order of their keys, so that two processors cannot deadlock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from functools import partial
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin
 
+import asyncpg
 import msgspec
 
 from manman_status.domain.events import Heartbeat
@@ -17,46 +21,34 @@ from manman_status.domain.status import Reason, StatusType, reason_of, status_of
 from manman_status.errors import ManManStatusError
 from manman_status.store.pool import Connection, json_text
 
-WORKER_COLUMNS = {
-    "worker_id": "bigint",
-    "created_date": "timestamptz",
-    "status_since": "timestamptz",
-    "end_date": "timestamptz",
-    "last_heartbeat": "timestamptz",
-    "status": "text",
-    "reason": "text",
-    "evidence": "jsonb",
-    "labels": "jsonb",
-    "interval_seconds": "double precision",
-    "incarnation": "bigint",
-    "seq": "bigint",
-    "labels_incarnation": "bigint",
-    "labels_seq": "bigint",
-    "interval_incarnation": "bigint",
-    "interval_seq": "bigint",
-    "inventory_incarnation": "bigint",
-    "inventory_seq": "bigint",
-    "inventory_digest": "bigint",
-    "stopped_incarnation": "bigint",
-    "stopped_at": "bigint",
-    "begun_at": "bigint",
-    "begun_status": "text",
-    "ended_at": "bigint",
-    "ended_status": "text",
-    "ended_reason": "text",
-    "stopped_seq": "bigint",
-    "ahead_at": "bigint",
-    "first_received_at": "bigint",
-    "passed_incarnation": "bigint",
-    "rival_incarnation": "bigint",
-    "rival_seq": "bigint",
-    "rival_labels": "jsonb",
-    "rival_since": "timestamptz",
-    "rival_beat_at": "timestamptz",
-    "own_beat_at": "timestamptz",
-    "received_at": "timestamptz",
-    "reported": "jsonb",
-}
+SQL_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (str, "text"),
+    (int, "bigint"),
+    (float, "double precision"),
+    (datetime, "timestamptz"),
+    ((dict, msgspec.Struct), "jsonb"),
+)
+
+
+def _kinds(row: type[msgspec.Struct]) -> dict[str, type]:
+    """The type of each field in their order, None and parameters apart."""
+    kinds = {}
+    for field in msgspec.structs.fields(row):
+        parts = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
+        kinds[field.name] = next(get_origin(part) or part for part in parts if part is not NoneType)
+    return kinds
+
+
+def _columns(row: type[msgspec.Struct]) -> dict[str, str]:
+    """The columns of a row and their types, in the order of its fields: a field is a column."""
+    return {
+        name: next(sql for python, sql in SQL_TYPES if issubclass(kind, python))
+        for name, kind in _kinds(row).items()
+    }
+
+
+WORKER_COLUMNS = _columns(Worker)
+INSTANCE_COLUMNS = _columns(ServerInstance)
 BEAT_COLUMNS = {
     name: WORKER_COLUMNS[name]
     for name in (
@@ -72,30 +64,18 @@ BEAT_COLUMNS = {
         "inventory_seq",
     )
 }
-INSTANCE_COLUMNS = {
-    "instance_id": "bigint",
-    "created_date": "timestamptz",
-    "status_since": "timestamptz",
-    "worker_id": "bigint",
-    "game_server_config_id": "bigint",
-    "end_date": "timestamptz",
-    "status": "text",
-    "reason": "text",
-    "evidence": "jsonb",
-    "missing_since": "timestamptz",
-    "owner_incarnation": "bigint",
-    "owner_seq": "bigint",
-    "claim_incarnation": "bigint",
-    "claim_seq": "bigint",
-    "claim_status": "text",
-    "end_incarnation": "bigint",
-    "end_seq": "bigint",
-    "end_status": "text",
-    "end_reason": "text",
-    "exit_code": "bigint",
-    "received_at": "timestamptz",
-    "reported": "jsonb",
-}
+
+
+def _filled(sql: str, columns: dict[str, str]) -> str:
+    """The statement with `:columns` named, one array a column for `:arrays`, and `:changes` set
+    each column from `given`."""
+    arrays = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(columns.values(), 1))
+    changes = ", ".join(f"{name} = given.{name}" for name in columns)
+    return (
+        sql.replace(":columns", ", ".join(columns))
+        .replace(":arrays", arrays)
+        .replace(":changes", changes)
+    )
 
 
 class RowAppeared(ManManStatusError):  # noqa: N818
@@ -108,23 +88,6 @@ class RowAppeared(ManManStatusError):  # noqa: N818
     def __init__(self, owners: Iterable[int] = ()) -> None:
         self.owners = frozenset(owners)
         super().__init__()
-
-
-def _arrays(columns: dict[str, str]) -> str:
-    return ", ".join(f"${index}::{kind}[]" for index, kind in enumerate(columns.values(), start=1))
-
-
-def _insert(table: str, columns: dict[str, str]) -> str:
-    names = ", ".join(columns)
-    return f"""INSERT INTO {table} ({names}) SELECT * FROM unnest({_arrays(columns)})
-               ON CONFLICT DO NOTHING"""  # noqa: S608
-
-
-def _update(table: str, columns: dict[str, str]) -> str:
-    key, *values = columns
-    changes = ", ".join(f"{name} = given.{name}" for name in values)
-    given = f"unnest({_arrays(columns)}) AS given ({', '.join(columns)})"
-    return f"UPDATE {table} AS kept SET {changes} FROM {given} WHERE kept.{key} = given.{key}"  # noqa: S608
 
 
 NOW = "SELECT now()"
@@ -147,45 +110,47 @@ async def find_owners(connection: Connection, instance_ids: Iterable[int]) -> li
     return [row["worker_id"] for row in await connection.fetch(OWNERS, list(instance_ids))]
 
 
-LOCK_WORKERS = f"""
-SELECT {", ".join(WORKER_COLUMNS)}
+LOCK_WORKERS = _filled(
+    """
+SELECT :columns
   FROM workers
  WHERE worker_id = ANY($1::bigint[])
  ORDER BY worker_id
    FOR UPDATE
-"""  # noqa: S608
+""",
+    WORKER_COLUMNS,
+)
 
 
 async def lock_workers(connection: Connection, worker_ids: Iterable[int], rows: Rows) -> None:
     """Put the rows that exist of these workers into `rows`, locked until the transaction ends."""
     for record in await connection.fetch(LOCK_WORKERS, list(worker_ids)):
-        worker = Worker(*record)
-        worker.status, worker.reason = status_of(record["status"]), reason_of(record["reason"])
-        worker.begun_status, worker.ended_status = (
-            _status(record["begun_status"]),
-            _status(record["ended_status"]),
-        )
-        worker.ended_reason = _reason(record["ended_reason"])
-        worker.reported = _reported(record["reported"])
+        worker = _row(Worker, record)
         rows.workers[worker.worker_id] = worker
         rows.stored_workers.add(worker.worker_id)
 
 
-LOCK_INSTANCES = f"""
-SELECT {", ".join(INSTANCE_COLUMNS)}
+# Joined, since with `= ANY` of an empty array the planner reads the rows of all LOST instances.
+LOCK_INSTANCES = _filled(
+    """
+SELECT :columns
   FROM server_instances
  WHERE instance_id IN (
            SELECT unnest($1::bigint[])
             UNION
-           SELECT instance_id FROM server_instances
-            WHERE worker_id = ANY($2::bigint[]) AND is_active(status)
+           SELECT instance_id FROM unnest($2::bigint[]) AS active_of (worker_id)
+             JOIN server_instances USING (worker_id)
+            WHERE is_active(status)
             UNION
-           SELECT instance_id FROM server_instances
-            WHERE worker_id = ANY($3::bigint[]) AND status = 'LOST'
+           SELECT instance_id FROM unnest($3::bigint[]) AS lost_of (worker_id)
+             JOIN server_instances USING (worker_id)
+            WHERE status = 'LOST'
        )
  ORDER BY instance_id
    FOR UPDATE
-"""  # noqa: S608
+""",
+    INSTANCE_COLUMNS,
+)
 
 
 async def lock_instances(
@@ -196,23 +161,16 @@ async def lock_instances(
     active_of: Iterable[int] = (),
     lost_of: Iterable[int] = (),
 ) -> None:
-    """Put the rows that exist of these instances, of all active ones of some workers and of all
-    lost ones of some, into `rows`, locked.
+    """Lock and load these instances into `rows`.
 
-    Raises RowAppeared when some belong to workers that are not in `rows`.
+    `active_of`: workers whose active instances are loaded too; `lost_of`: those whose LOST ones
+    are. Raises RowAppeared when some belong to workers that are not in `rows`.
     """
     missing: set[int] = set()
     for record in await connection.fetch(
         LOCK_INSTANCES, list(instance_ids), list(active_of), list(lost_of)
     ):
-        instance = ServerInstance(*record)
-        instance.status, instance.reason = status_of(record["status"]), reason_of(record["reason"])
-        instance.claim_status, instance.end_status = (
-            _status(record["claim_status"]),
-            _status(record["end_status"]),
-        )
-        instance.end_reason = _reason(record["end_reason"])
-        instance.reported = _reported(record["reported"])
+        instance = _row(ServerInstance, record)
         if instance.worker_id is not None and instance.worker_id not in rows.workers:
             missing.add(instance.worker_id)
         rows.put(instance)
@@ -221,23 +179,26 @@ async def lock_instances(
         raise RowAppeared(missing)
 
 
-def _status(stored: str | None) -> StatusType | None:
-    return None if stored is None else status_of(stored)
+Row = TypeVar("Row", Worker, ServerInstance)
+
+READ: dict[type, Callable[[Any], object]] = {
+    StatusType: status_of,
+    Reason: reason_of,
+    Reported: partial(msgspec.convert, type=Reported),
+}
+"""Functions that make one of these of a stored value."""
+READ_OF = {
+    row: [(name, READ[kind]) for name, kind in _kinds(row).items() if kind in READ]
+    for row in (Worker, ServerInstance)
+}
 
 
-def _reason(stored: str | None) -> Reason | None:
-    return None if stored is None else reason_of(stored)
-
-
-def _reported(stored: dict[str, Any] | None) -> Reported | None:
-    return None if stored is None else msgspec.convert(stored, Reported)
-
-
-INSERT_WORKERS = _insert("workers", WORKER_COLUMNS)
-UPDATE_WORKERS = _update("workers", WORKER_COLUMNS)
-UPDATE_BEATS = _update("workers", BEAT_COLUMNS)
-INSERT_INSTANCES = _insert("server_instances", INSTANCE_COLUMNS)
-UPDATE_INSTANCES = _update("server_instances", INSTANCE_COLUMNS)
+def _row(kind: type[Row], record: asyncpg.Record) -> Row:
+    row = kind(*record)
+    for name, read in READ_OF[kind]:
+        if (value := getattr(row, name)) is not None:
+            setattr(row, name, read(value))
+    return row
 
 
 # The one thing that nearly every heartbeat does, decided and done where the row is. `is_steady` is
@@ -307,6 +268,33 @@ async def advance_steady(connection: Connection, beats: Iterable[Heartbeat]) -> 
         worker_id
         for (worker_id,) in await connection.fetch(ADVANCE_STEADY, *zip(*given, strict=True))
     }
+
+
+INSERT_WORKERS = _filled(
+    "INSERT INTO workers (:columns) SELECT * FROM unnest(:arrays) ON CONFLICT DO NOTHING",
+    WORKER_COLUMNS,
+)
+INSERT_INSTANCES = _filled(
+    "INSERT INTO server_instances (:columns) SELECT * FROM unnest(:arrays) ON CONFLICT DO NOTHING",
+    INSTANCE_COLUMNS,
+)
+UPDATE_WORKER = """
+UPDATE workers AS kept
+   SET :changes
+  FROM unnest(:arrays) AS given (:columns)
+ WHERE kept.worker_id = given.worker_id
+"""
+UPDATE_WORKERS = _filled(UPDATE_WORKER, WORKER_COLUMNS)
+UPDATE_BEATS = _filled(UPDATE_WORKER, BEAT_COLUMNS)
+UPDATE_INSTANCES = _filled(
+    """
+UPDATE server_instances AS kept
+   SET :changes
+  FROM unnest(:arrays) AS given (:columns)
+ WHERE kept.instance_id = given.instance_id
+""",
+    INSTANCE_COLUMNS,
+)
 
 
 async def store_rows(connection: Connection, rows: Rows) -> None:

@@ -33,9 +33,17 @@ def shown(value: Any) -> str:
             return repr(value)
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return text that cannot drive a terminal or turn its text round; on one line, unless `lines`
+    may stay."""
+    text = text if lines else text.replace("\n", " ")
+    return "".join(
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text
+    )
+
+
 def bounded(reason: str) -> str:
-    short = reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + "…"
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in short)
+    return printable(reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + "…")
 
 
 def unreadable(error: Exception, *, at: str = "") -> PoisonMessage:

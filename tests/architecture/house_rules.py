@@ -151,10 +151,13 @@ def retired_words(path: Path, text: str, tree: ast.AST) -> Iterator[Finding]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             yield from _in_prose(token.start[0], token.string)
-    for line, name in (*names(tree), *log_events(tree)):
-        if name in RETIRED_EVENTS:
-            yield Finding(line, f"log event {name}: write {RETIRED_EVENTS[name]}")
-        elif name not in CONTRACT:
+    for line, event in log_events(tree):
+        if event in RETIRED_EVENTS:
+            yield Finding(line, f"log event {event}: write {RETIRED_EVENTS[event]}")
+        else:
+            yield from _in_name(line, event)
+    for line, name in names(tree):
+        if name not in CONTRACT:
             yield from _in_name(line, name)
 
 

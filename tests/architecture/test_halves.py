@@ -57,12 +57,11 @@ REPORTER_NEEDS = {"aio_pika", "msgspec"} | {
     *("aiormq", "pamqp", "yarl", "multidict", "propcache", "idna"),  # aio-pika's own
     *("typing_extensions", "cython_runtime"),
 }
-"""All that a worker's process loads with the reporter."""
+"""Packages that a worker's process loads with the reporter."""
 
 
 def loaded_by(module: str) -> set[str]:
-    """Beside what every interpreter of this machine loads, such as its `sitecustomize` and all that
-    this imports."""
+    """Modules that importing `module` adds to those of a fresh interpreter."""
     code = (
         f"import sys; before = set(sys.modules); import {module}; print('\\n'.join(set(sys.modules)"
         " - before))"
@@ -79,7 +78,7 @@ def test_a_half_never_loads_what_is_the_others(module: str, never: set[str]) -> 
     assert not loaded_by(module) & never
 
 
-def test_a_worker_that_embeds_the_reporter_loads_msgspec_and_aio_pika_alone() -> None:
+def test_the_reporter_loads_only_msgspec_and_aio_pika() -> None:
     loaded = {
         name.partition(".")[0] for name in loaded_by("manman_status.reporter")
     } - sys.stdlib_module_names

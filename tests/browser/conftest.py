@@ -12,7 +12,14 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    async_playwright,
+    expect,
+)
 
 from manman_status.dev.ports import free_port
 from manman_status.dev.postgres import EmbeddedPostgres
@@ -119,13 +126,15 @@ class Window:
     async def open(self, path: str) -> Page:
         page = await self.context.new_page()
         await page.add_init_script(VIOLATIONS)
-        page.on(
-            "console", lambda message: message.type == "error" and self.faults.append(message.text)
-        )
+        page.on("console", self._said)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("request", lambda request: self._asked(request.url))
         await page.goto(self.url + path)
         return page
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.faults.append(message.text)
 
     def _asked(self, url: str) -> None:
         scheme, host = urlsplit(url)[:2]

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import aio_pika
 import asyncpg
 import httpx
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Position, expect
 
 from tests.browser.conftest import FILL, UNHURRIED, WORKERS, Window, hindrances
 from tests.conftest import run_sql
@@ -54,7 +54,8 @@ SEEN = """async () => {
 
 async def told_by_the_api(api: Role) -> dict[str, str]:
     """Health by worker."""
-    healths, query = {}, "limit=1000"
+    healths: dict[str, str] = {}
+    query = "limit=1000"
     async with httpx.AsyncClient(base_url=api.url) as http:
         while query:
             page = (await http.get(f"/status/workers?{query}")).raise_for_status().json()
@@ -124,7 +125,7 @@ async def test_a_pointer_over_a_cell_says_why_and_a_click_opens_the_worker(
 ) -> None:
     page = await (await window(crowded.url)).open("/?health=unhealthy&group=g3")
     await expect(page.locator("#shown")).to_contain_text(" of 10,000")
-    cell = {"x": 20, "y": 50}
+    cell: Position = {"x": 20, "y": 50}
     await page.hover("#map", position=cell)
     await expect(page.locator("#tip")).to_contain_text("Worker 101: unhealthy")
     await expect(page.locator("#tip")).to_contain_text("Lost since")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Response, Route, expect
 
 from tests.browser.conftest import UNHURRIED, Window, hindrances
 from tests.conftest import run_sql
@@ -272,7 +272,12 @@ async def test_a_filter_holds_though_the_rows_are_asked_for_again_meanwhile(
         await route.continue_()
 
     await page.route("**/workers?health=unhealthy", after_a_poll)
-    page.on("response", lambda response: response.url.endswith("/workers") and polled.set())
+
+    def note_poll(response: Response) -> None:
+        if response.url.endswith("/workers"):
+            polled.set()
+
+    page.on("response", note_poll)
     await page.select_option("[name=health]", "unhealthy")
     await page.wait_for_url("**/workers?health=unhealthy")
     await expect(page.locator("#rows")).to_have_attribute("hx-get", "/workers?health=unhealthy")

@@ -12,7 +12,7 @@ from helm_python import Chart
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "helm" / "manman-status"
-VALUES = {
+VALUES: dict[str, Path | None] = {
     "default": None,
     "production": FOLDER / "values-production.yaml",
     "all-on": FOLDER / "ci" / "all-on-values.yaml",
@@ -22,8 +22,14 @@ VALUES = {
 """Files of values by what they are for."""
 
 
+def values_of(name: str) -> dict[str, Any]:
+    """The values in one of these files."""
+    file = VALUES[name]
+    return yaml.safe_load(file.read_text("utf-8")) if file else {}
+
+
 class Objects(list[dict[str, Any]]):
-    """What a release consists of, and `notes`, which Helm shows."""
+    """The objects of a release, and `notes`, which Helm shows."""
 
     notes: str = ""
 
@@ -86,7 +92,7 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(pod: dict[str, Any]) -> dict[str, Any]:
-    """By name: a text, or where it comes from."""
+    """The variables of a pod by name: a text, or its source."""
     return {
         each["name"]: each.get("value", each.get("valueFrom"))
         for each in container(pod).get("env", [])

@@ -1,5 +1,5 @@
-"""What the Helm chart makes: objects that Kubernetes takes, sides that stay apart, and secrets in
-Secrets alone."""
+"""The Helm chart makes objects that Kubernetes accepts, keeps its sides apart, and keeps secrets in
+Secrets."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from tests.deployment.chart import (
     merged,
     nested,
     render,
+    values_of,
 )
 
 CLAIMED = yaml.safe_load((FOLDER / "Chart.yaml").read_text("utf-8"))
@@ -181,7 +182,7 @@ def secret_references(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def secret_files(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """By path: which Secret it is of, and which key there."""
+    """Mounted keys by path: the Secret and the key in it."""
     items = {
         volume["name"]: (volume["secret"]["secretName"], item["key"], item["path"])
         for volume in pod["spec"].get("volumes", [])
@@ -203,8 +204,9 @@ def test_lint_finds_nothing(values: dict[str, Any]) -> None:
 def test_helm_itself_lints_and_renders_the_same(name: str) -> None:
     file = VALUES[name]
     given = ["--values", str(file)] if file else []
-    subprocess.run(["helm", "lint", "--strict", FOLDER, *given], check=True, capture_output=True)
-    command = ["helm", "template", "manman-status", FOLDER, "--namespace", "fleet", *given]
+    folder = str(FOLDER)
+    subprocess.run(["helm", "lint", "--strict", folder, *given], check=True, capture_output=True)
+    command = ["helm", "template", "manman-status", folder, "--namespace", "fleet", *given]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     engine = render(yaml.safe_load(file.read_text("utf-8")) if file else {})
     in_order = [
@@ -275,7 +277,7 @@ def test_the_api_knows_nothing_of_the_broker(release: Objects) -> None:
 
 @pytest.mark.parametrize("side", ["apis", "processors"])
 def test_a_side_that_is_off_leaves_nothing(side: str) -> None:
-    values = yaml.safe_load(VALUES["all-on"].read_text("utf-8"))
+    values = values_of("all-on")
     component = {"apis": "api", "processors": "processor"}[side]
     objects = render(merged(values, {side: {"status": {"enabled": False}}}))
     assert component not in {component_of(each) for each in objects}
@@ -288,7 +290,7 @@ def test_a_side_that_is_off_leaves_nothing(side: str) -> None:
 
 
 def test_secrets_are_in_secrets_alone() -> None:
-    objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    objects = render(values_of("all-on"))
     secrets = {each["metadata"]["name"]: decoded(each) for each in objects.of("Secret")}
     url = "postgresql://manman:s3cret-writer@postgres.example.com:5432/manman_status?sslmode=verify-full"
     read_url = "postgresql://manman:s3cret-reader@replica.example.com:5432/manman_status"
@@ -378,7 +380,7 @@ def test_kubernetes_adds_no_variables_that_are_no_settings(release: Objects) -> 
     assert {pod["spec"]["enableServiceLinks"] for pod in release.pods().values()} == {False}
 
 
-def test_the_image_s_user_is_the_pods_and_can_be_left_to_the_cluster() -> None:
+def test_pods_run_as_the_image_s_user_or_the_cluster_s_choice() -> None:
     pod = render().one("Deployment", "api")["spec"]["template"]
     user = {
         key: pod["spec"]["securityContext"][key] for key in ("runAsUser", "runAsGroup", "fsGroup")
@@ -431,7 +433,7 @@ def test_the_commands_exist(release: Objects) -> None:
 
 def test_settings_reach_the_pods_as_they_were_written() -> None:
     """A template would make 2e+07 of a large one, which is no integer."""
-    objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    objects = render(values_of("all-on"))
     for component in ("api", "processor"):
         given = environment(objects.one("Deployment", component)["spec"]["template"])
         assert given["MANMAN_STATUS_HEARTBEAT_MAX_LENGTH"] == "20000000"
@@ -505,7 +507,7 @@ def test_a_disruption_budget_needs_more_than_one_replica(
 
 
 def test_an_autoscaler_s_number_is_not_overwritten_by_an_upgrade() -> None:
-    fixed, scaled = render(), render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    fixed, scaled = render(), render(values_of("all-on"))
     assert [each["spec"]["replicas"] for each in fixed.of("Deployment")] == [1, 1]
     assert ["replicas" in each["spec"] for each in scaled.of("Deployment")] == [False, False]
 
@@ -533,7 +535,7 @@ def test_keda_looks_at_every_queue_by_the_names_they_have() -> None:
         assert host == {"parameter": "host", "name": "manman-status", "key": "rabbitmq-url"}
 
 
-def test_the_migration_runs_before_anything_of_the_release_and_brings_what_it_needs(
+def test_the_migration_runs_first_and_brings_what_it_needs(
     release: Objects,
 ) -> None:
     hooks = [each for each in release if is_hook(each) and component_of(each) == "migrate"]
@@ -547,13 +549,13 @@ def test_the_migration_runs_before_anything_of_the_release_and_brings_what_it_ne
         assert each["kind"] == "Job" or weights[each["kind"]] < weights["Job"]
 
 
-def test_a_skipped_migration_leaves_nothing_and_is_told() -> None:
+def test_a_skipped_migration_leaves_nothing_and_is_noted() -> None:
     objects = render(nested("migrations.skip_migration", True))
     assert "migrate" not in {component_of(each) for each in objects}
     assert "manman-status migrate" in objects.notes
 
 
-def test_a_new_secret_replaces_the_pods_that_use_it_and_no_others() -> None:
+def test_a_new_secret_replaces_only_the_pods_that_use_it() -> None:
     def annotations(**values: Any) -> list[dict[str, str]]:
         objects = render(values)
         return [
@@ -568,18 +570,18 @@ def test_a_new_secret_replaces_the_pods_that_use_it_and_no_others() -> None:
     assert processor != other_processor
     third_api, _ = annotations(database={"url": "postgresql://two"}, rabbitmq={"url": "amqp://one"})
     assert api != third_api
-    for told in (
+    for channels in (
         {"urls": "json://one"},
         {"urls": "json://two"},
         {"routes": "one"},
         {"routes": "two"},
     ):
-        told_api, told_processor = annotations(
-            database=database, rabbitmq={"url": "amqp://one"}, notifications=told
+        from_api, from_processor = annotations(
+            database=database, rabbitmq={"url": "amqp://one"}, notifications=channels
         )
-        assert api == told_api
-        assert processor != told_processor
-        processor = told_processor
+        assert api == from_api
+        assert processor != from_processor
+        processor = from_processor
     assert "checksum/secrets" in annotations(notifications={"routes": "one"})[1]
 
 
@@ -596,7 +598,7 @@ def test_a_new_secret_replaces_the_pods_that_use_it_and_no_others() -> None:
 def test_the_api_alone_may_read_by_another_url(
     values: dict[str, Any], source: tuple[str, str] | None
 ) -> None:
-    """Of a replica, or of a user that may only read: then it is not given the other one."""
+    """The second URL is for a replica or a user that may only read. The api lacks the first."""
     objects = render({"database": values})
     found = {name: secret_references(pod) for name, pod in objects.pods().items()}
     api = found.pop("Deployment/manman-status-api")
@@ -605,8 +607,8 @@ def test_the_api_alone_may_read_by_another_url(
     assert not any("MANMAN_STATUS_DATABASE_READ_URL" in references for references in found.values())
 
 
-def test_in_production_each_side_reaches_only_the_servers_that_are_named() -> None:
-    objects = render(yaml.safe_load(VALUES["production"].read_text("utf-8")))
+def test_in_production_each_side_reaches_named_servers_only() -> None:
+    objects = render(values_of("production"))
     for policy in objects.of("NetworkPolicy"):
         for rule in policy["spec"]["egress"]:
             ports = {port["port"] for port in rule["ports"]}
@@ -635,7 +637,7 @@ def test_in_production_each_side_reaches_only_the_servers_that_are_named() -> No
         ),
     ],
 )
-def test_processors_alone_know_where_alerts_are_told(
+def test_only_processors_know_the_channels(
     values: dict[str, Any], urls: tuple[str, str] | None, routes: tuple[str, str] | None
 ) -> None:
     objects = render({"notifications": values, "networkPolicy": {"enabled": True}})
@@ -671,13 +673,13 @@ def test_helm_test_shows_a_token_where_one_is_needed() -> None:
         "MANMAN_STATUS_API_TOKEN": ("manman-status-api-tokens", "one-token")
     }
     # Several tokens in one key are no token, and that for metrics opens nothing else; readiness
-    # asks for none.
+    # needs none.
     assert "/readyz" in str(
         container(tested(existingSecret="mine", metricsKey="metrics"))["command"]
     )
 
 
-def test_the_api_knows_the_token_for_metrics_as_one_that_opens_nothing_else() -> None:
+def test_the_token_for_metrics_opens_nothing_else() -> None:
     tokens = {"apiTokens": {"existingSecret": "mine", "metricsKey": "metrics"}}
     given = secret_references(render(tokens).pods()["Deployment/manman-status-api"])
     assert given["MANMAN_STATUS_METRICS_TOKENS"] == ("mine", "metrics")
@@ -685,7 +687,7 @@ def test_the_api_knows_the_token_for_metrics_as_one_that_opens_nothing_else() ->
 
 
 def ports_out(objects: Objects) -> dict[str, set[int]]:
-    """That a NetworkPolicy leaves open, by component."""
+    """Ports that a NetworkPolicy leaves open, by component."""
     return {
         component_of(policy): {
             port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]
@@ -710,7 +712,7 @@ def test_network_policies_let_each_side_go_where_it_must() -> None:
     assert entry == {"ports": [{"port": "http", "protocol": "TCP"}]}
 
 
-def test_network_policies_let_both_sides_reach_a_collector_that_is_named() -> None:
+def test_network_policies_let_both_sides_reach_a_collector() -> None:
     endpoint = nested("settings.MANMAN_STATUS_OTLP_ENDPOINT", "http://collector:4318")
     objects = render(merged(endpoint, nested("networkPolicy.enabled", True)))
     assert {name for name, ports in ports_out(objects).items() if {4318, 443} <= ports} == {
@@ -719,8 +721,8 @@ def test_network_policies_let_both_sides_reach_a_collector_that_is_named() -> No
     }
 
 
-def test_network_policies_keep_telemetry_and_notifications_to_the_peers_that_are_given() -> None:
-    objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+def test_network_policies_keep_traffic_to_the_given_peers() -> None:
+    objects = render(values_of("all-on"))
     telemetry = {
         "ports": [{"port": 4318, "protocol": "TCP"}],
         "to": [
@@ -739,7 +741,7 @@ def test_network_policies_keep_telemetry_and_notifications_to_the_peers_that_are
     assert processor[-2:] == [telemetry, channels]
 
 
-def test_whoever_may_ask_the_api_does_not_shut_out_helm_test() -> None:
+def test_limits_on_clients_do_not_shut_out_helm_test() -> None:
     people = {"podSelector": {"matchLabels": {"team": "web"}}}
     objects = render({"networkPolicy": {"enabled": True, "apiFrom": [people]}})
     (entry,) = objects.one("NetworkPolicy", "api")["spec"]["ingress"]
@@ -763,8 +765,8 @@ def test_an_ingress_lets_in_questions_and_nothing_else() -> None:
     assert "lets in whoever finds" in objects.notes
 
 
-def test_in_production_where_all_asks_for_a_token_the_ingress_lets_in_the_page() -> None:
-    objects = render(yaml.safe_load(VALUES["production"].read_text("utf-8")))
+def test_in_production_the_ingress_exposes_the_page() -> None:
+    objects = render(values_of("production"))
     assert [
         path["path"] for path in objects.one("Ingress")["spec"]["rules"][0]["http"]["paths"]
     ] == ["/"]
@@ -775,7 +777,7 @@ def test_in_production_where_all_asks_for_a_token_the_ingress_lets_in_the_page()
     "name", ["r", "x" * 53, "manman-status-of-a-team-with-quite-a-long-name-indeed"]
 )
 def test_names_fit_and_two_releases_share_none(name: str) -> None:
-    values = yaml.safe_load(VALUES["all-on"].read_text("utf-8"))
+    values = values_of("all-on")
     first, second = (
         {
             (each["kind"], each["metadata"]["name"])
@@ -808,12 +810,13 @@ def test_the_image_is_the_chart_s_version_another_tag_or_a_digest() -> None:
     assert image() == f"manman-status:{CLAIMED['appVersion']}"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert CLAIMED["appVersion"] == project["version"]
+    assert f"ARG VERSION={project['version']}\n" in (ROOT / "Dockerfile").read_text("utf-8")
     assert image(name="example.com/m", tag="1.2") == "example.com/m:1.2"
     assert image(tag="1.2", digest="sha256:" + "0" * 64) == "manman-status@sha256:" + "0" * 64
 
 
 def test_what_users_add_arrives() -> None:
-    objects = render(yaml.safe_load(VALUES["all-on"].read_text("utf-8")))
+    objects = render(values_of("all-on"))
     pod = objects.one("Deployment", "api")["spec"]["template"]
     assert pod["metadata"]["labels"]["tier"] == "web"
     assert pod["metadata"]["annotations"]["example.com/scrape"] == "no"
@@ -830,7 +833,7 @@ def test_what_users_add_arrives() -> None:
     assert objects.one("ServiceMonitor")["metadata"]["labels"]["release"] == "prometheus"
 
 
-def test_notes_say_how_to_ask_and_what_is_open() -> None:
+def test_notes_say_how_to_connect_and_what_is_open() -> None:
     notes = render().notes
     assert "port-forward service/manman-status-api 8000:8000" in notes
     assert "helm -n fleet test manman-status" in notes

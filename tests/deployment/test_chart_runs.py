@@ -34,8 +34,7 @@ IMAGE = "manman-status:0.1.0"
 NAME = "chart-runs"
 TOKEN = "second-token"
 WRITES_JSON_SECRETS = (4, 4)
-"""Before this version podman wants a Secret as JSON where it fills a variable, and itself writes
-YAML."""
+"""Older versions of podman want a Secret as JSON for a variable, but write YAML themselves."""
 
 
 def podman(
@@ -119,7 +118,7 @@ class Cluster:
         return f"{self.network}-{name}-{inner}"
 
     def address(self, name: str, inner: str) -> str:
-        """On the network: of the pod's container that is there for it."""
+        """The pod's address on the network, which its infra container holds."""
         pod = podman("inspect", "-f", "{{.Pod}}", self.container(name, inner)).stdout.strip()
         infra = podman("pod", "inspect", "-f", "{{.InfraContainerID}}", pod).stdout.strip()
         networks = json.loads(
@@ -137,7 +136,7 @@ class Cluster:
         return ran.stdout + ran.stderr
 
     async def probe(self, name: str, pod: dict[str, Any], kind: str) -> bool:
-        """Whether the probe's own command succeeds."""
+        """True when the probe's own command succeeds."""
         command = container(pod)[f"{kind}Probe"]["exec"]["command"]
         into = self.container(name, container(pod)["name"])
         return (
@@ -164,8 +163,8 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     if shutil.which("podman") is None:
         pytest.skip("there is no `podman` here")
-    if (asked := podman("info", check=False)).returncode:
-        pytest.skip(f"podman does not work here: {asked.stderr.strip().splitlines()[-1]}")
+    if (info := podman("info", check=False)).returncode:
+        pytest.skip(f"podman does not work here: {info.stderr.strip().splitlines()[-1]}")
     podman("build", "--tag", IMAGE, ".")
     podman("tag", IMAGE, f"localhost/{IMAGE}")
     cluster = Cluster()
@@ -185,9 +184,7 @@ async def servers(cluster: Cluster, eventually: Eventually) -> dict[str, dict[st
     for name, pod in pods.items():
         cluster.play(name, pod)
     for name, pod in pods.items():
-        await eventually(
-            lambda name=name, pod=pod: cluster.probe(name, pod, "readiness"), within_seconds=60
-        )
+        await eventually(lambda: cluster.probe(name, pod, "readiness"), within_seconds=60)
     return pods
 
 
@@ -209,7 +206,7 @@ def objects(values: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 async def migrated(cluster: Cluster, objects: Any, eventually: Eventually) -> str:
-    """What the migration's Job says."""
+    """The output of the migration's Job."""
     for secret in objects.of("Secret"):
         cluster.add_secret(secret)
     cluster.play("migrate", objects.one("Job")["spec"]["template"])
@@ -221,7 +218,7 @@ async def migrated(cluster: Cluster, objects: Any, eventually: Eventually) -> st
 
 @pytest.fixture(scope="module")
 async def pods(cluster: Cluster, objects: Any, migrated: str) -> dict[str, dict[str, Any]]:
-    """Those of both Deployments, begun."""
+    """The pods of both Deployments, started."""
     pods = {component_of(each): each["spec"]["template"] for each in objects.of("Deployment")}
     cluster.play("processor", pods["processor"])
     return pods
@@ -255,7 +252,7 @@ async def test_the_processor_gets_ready_as_its_probes_say(
     cluster: Cluster, pods: dict[str, Any], eventually: Eventually
 ) -> None:
     for kind in ("startup", "liveness", "readiness"):
-        await eventually(lambda kind=kind: cluster.probe("processor", pods["processor"], kind))
+        await eventually(lambda: cluster.probe("processor", pods["processor"], kind))
 
 
 async def test_the_api_answers_whoever_shows_a_token(api: str, eventually: Eventually) -> None:
@@ -337,7 +334,7 @@ async def test_a_live_update_of_tilt_reaches_the_running_api(
     await eventually(lambda: answers(f"{url}/lives"))
 
 
-async def test_both_end_in_order_within_their_grace(
+async def test_both_stop_normally_within_their_grace(
     cluster: Cluster, pods: dict[str, Any], api: str
 ) -> None:
     for name, pod in pods.items():

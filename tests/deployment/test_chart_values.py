@@ -1,5 +1,4 @@
-"""Which values the chart takes: each is documented, and what cannot work is refused before anything
-is installed."""
+"""The chart documents each value, and refuses impossible values before anything is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import yaml
 from helm_python import HelmRenderError, HelmValuesError
 
 from manman_status.settings import FIELDS, kind_of, variable
-from tests.deployment.chart import FOLDER, VALUES, chart, merged, nested, render
+from tests.deployment.chart import FOLDER, VALUES, chart, merged, nested, render, values_of
 
 OUTSIDE_CHART = [name for name, field in FIELDS.items() if not kind_of(field).in_chart]
 SCHEMA = json.loads((FOLDER / "values.schema.json").read_text("utf-8"))
@@ -97,7 +96,7 @@ def test_a_secret_cannot_come_in_as_plain_environment(name: str, side: str) -> N
         ("apis.status.service.type", "ExternalName"),
         ("apis.status.autoscaling.minReplicas", 0),
         ("apis.status.autoscaling.targetCPUUtilizationPercentage", 0),
-        # Nobody would be observed, and nobody would notice.
+        # There would be no monitoring, and no sign of it.
         ("processors.status.keda.minReplicas", 0),
         ("processors.status.keda.queueLength", 0),
         ("image.repository", "manman-status"),
@@ -155,20 +154,20 @@ def test_a_secret_cannot_come_in_as_plain_environment(name: str, side: str) -> N
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(path: str, value: Any) -> None:
-    told = refusal(nested(path, value))
+    message = refusal(nested(path, value))
     parts = path.split(".")
     unknown = (
         f"at '{'/'.join(['', *parts[:known]])}': additional properties '{parts[known]}'"
         for known in range(len(parts))
     )
-    assert any(place in told for place in (f"at '/{'/'.join(parts)}", *unknown))
+    assert any(place in message for place in (f"at '/{'/'.join(parts)}", *unknown))
 
 
 @pytest.mark.parametrize(
     "path", ["commonLabels", "apis.status.podLabels", "processors.status.podLabels"]
 )
 @pytest.mark.parametrize("label", ["app.kubernetes.io/component", "helm.sh/chart"])
-def test_a_label_that_tells_pods_apart_is_not_for_choice(path: str, label: str) -> None:
+def test_a_label_that_selects_pods_is_not_for_choice(path: str, label: str) -> None:
     assert f"invalid propertyName '{label}'" in refusal(nested(path, {label: "other"}))
 
 
@@ -184,7 +183,7 @@ def test_an_ingress_needs_a_host() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         (
             {
@@ -213,10 +212,10 @@ def test_an_ingress_needs_a_host() -> None:
     ],
 )
 def test_values_that_do_not_go_together_are_refused_in_words(
-    values: dict[str, Any], told: str
+    values: dict[str, Any], message: str
 ) -> None:
     chart().validate_schema(values)
-    with pytest.raises(HelmRenderError, match=told):
+    with pytest.raises(HelmRenderError, match=message):
         render(values)
 
 
@@ -248,7 +247,7 @@ def test_every_value_has_a_default_and_every_default_is_known() -> None:
 
 
 def test_every_value_has_a_word_about_it() -> None:
-    """In the line above. Groups and quantities speak for themselves."""
+    """A comment stands in the line above. Groups and quantities speak for themselves."""
     lines = (FOLDER / "values.yaml").read_text("utf-8").splitlines()
     key = re.compile(r"^ *(?!cpu|memory|expr|for|severity|summary)\w+: *\S")
     bare = [
@@ -291,4 +290,4 @@ def test_an_alert_can_be_dropped_changed_and_added() -> None:
 
 @pytest.mark.parametrize("name", [name for name, file in VALUES.items() if file])
 def test_the_example_values_are_taken(name: str) -> None:
-    chart().validate_schema(yaml.safe_load(VALUES[name].read_text("utf-8")))
+    chart().validate_schema(values_of(name))

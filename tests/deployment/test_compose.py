@@ -24,7 +24,8 @@ def compose_command() -> Any:
         and subprocess.run(["docker", "compose", "version"], check=False).returncode == 0
     ):
         return ["docker", "compose"]
-    if found := importlib.util.find_spec("compose"):
+    found = importlib.util.find_spec("compose")
+    if found and found.submodule_search_locations:
         binary = Path(found.submodule_search_locations[0]) / "docker-compose"
         return [str(binary)]
     return None
@@ -73,10 +74,10 @@ NEEDS = {
     "processor": {"DATABASE_URL", "RABBITMQ_URL", "NOTIFY_URLS", "NOTIFY_ROUTES_FILE"},
     "fleet": {"RABBITMQ_URL", "API_TOKEN"},
 }
-"""What only those that need it are given."""
+"""Variables that only the services that need them get."""
 
 
-def test_servers_are_named_by_their_services_whatever_the_example_says(services: Any) -> None:
+def test_servers_are_named_by_their_services_not_the_example(services: Any) -> None:
     hosts = {"DATABASE_URL": "@postgres/", "RABBITMQ_URL": "@rabbitmq/"}
     for name in OWN:
         for url in NEEDS[name] & hosts.keys():
@@ -122,7 +123,7 @@ def test_a_setting_in_the_env_file_reaches_every_role(read_compose: Any) -> None
         assert model["services"][name]["environment"]["MANMAN_STATUS_BLIND_AFTER_SECONDS"] == "60"
 
 
-def test_only_the_gateway_and_monitoring_have_a_port_and_only_on_this_machine(
+def test_only_gateway_and_monitoring_have_a_port_on_localhost(
     services: Any,
 ) -> None:
     ports = {name: service["ports"] for name, service in services.items() if service.get("ports")}

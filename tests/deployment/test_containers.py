@@ -23,7 +23,7 @@ pytestmark = pytest.mark.containers
 ROOT = Path(__file__).parents[2]
 PROJECT = "manman-status-test"
 IMAGE = "manman-status:0.1.0"
-BROKER_AWAY_SECONDS = 20
+BROKER_DOWN_SECONDS = 20
 
 GATEWAY_OF_DEBIAN = """
 FROM debian:bookworm-slim
@@ -32,8 +32,7 @@ RUN apt-get -q update && apt-get -q install -y --no-install-recommends haproxy &
 USER haproxy
 CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
 """
-"""Where no registry is reached: the same program from another place, under the name that
-compose.yaml asks for."""
+"""Stand-ins without a registry: the same program, under the name in compose.yaml."""
 
 
 def docker(*arguments: Any, given: Any = None, check: bool = True, **environment: Any) -> Any:
@@ -57,8 +56,8 @@ def docker(*arguments: Any, given: Any = None, check: bool = True, **environment
 def _engine() -> None:
     if shutil.which("docker") is None:
         pytest.skip("there is no `docker` here")
-    if (asked := docker("info", check=False)).returncode:
-        pytest.skip(f"no container engine answers: {asked.stderr.strip().splitlines()[-1]}")
+    if (info := docker("info", check=False)).returncode:
+        pytest.skip(f"no container engine answers: {info.stderr.strip().splitlines()[-1]}")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +111,7 @@ def stack(image: str) -> Iterator[Any]:
         stack.compose("down", "-v", "-t", "10")
 
 
-def test_the_image_runs_as_nobody_in_particular_and_writes_nothing(image: str) -> None:
+def test_the_image_runs_as_its_user_and_writes_nothing(image: str) -> None:
     user, entrypoint = docker(
         "image", "inspect", "-f", "{{.Config.User}} {{.Config.Entrypoint}}", image
     ).stdout.split()
@@ -132,12 +131,12 @@ def test_the_image_says_what_is_missing(image: str) -> None:
     ).stdout.strip()
     docker("start", container)
     code = docker("wait", container).stdout.strip()
-    told = docker("logs", container).stderr
+    logged = docker("logs", container).stderr
     docker("rm", container)
-    assert (code, "MANMAN_STATUS_RABBITMQ_URL is not set" in told) == ("2", True)
+    assert (code, "MANMAN_STATUS_RABBITMQ_URL is not set" in logged) == ("2", True)
 
 
-async def test_the_fleet_is_seen_through_one_port_whichever_api_answers(
+async def test_any_api_shows_the_fleet_through_one_port(
     stack: Stack, eventually: Eventually
 ) -> None:
     await eventually(lambda: stack.system()["workers"]["healthy"] >= 10, within_seconds=60)
@@ -158,7 +157,7 @@ def test_containers_run_as_they_are_hardened(stack: Stack) -> None:
 async def test_a_killed_processor_and_a_stopped_broker_lose_nobody(
     stack: Stack, eventually: Eventually
 ) -> None:
-    """`simulate --verify` knows who lives, and fails when anybody is told otherwise."""
+    """`simulate --verify` knows who lives, and fails when the api says otherwise."""
     arguments = (
         "--workers",
         "50",
@@ -202,12 +201,12 @@ async def test_a_killed_processor_and_a_stopped_broker_lose_nobody(
     await asyncio.to_thread(stack.compose, "stop", "rabbitmq")
     stopped = time.monotonic()
     await eventually(
-        lambda: time.monotonic() - stopped > BROKER_AWAY_SECONDS,
-        within_seconds=BROKER_AWAY_SECONDS + 5,
+        lambda: time.monotonic() - stopped > BROKER_DOWN_SECONDS,
+        within_seconds=BROKER_DOWN_SECONDS + 5,
     )
     assert stack.system()["observation"]["state"] != "ok"
     await asyncio.to_thread(stack.compose, "start", "rabbitmq")
     async with asyncio.timeout(240):
-        told, _ = await verifying.communicate()
-    assert verifying.returncode == 0, told.decode()
+        printed, _ = await verifying.communicate()
+    assert verifying.returncode == 0, printed.decode()
     assert stack.system()["observation"]["state"] == "ok"

@@ -1,5 +1,5 @@
-"""A real Prometheus reads the real api, as compose.yaml has it do, and a real Alertmanager is told
-what our rules find.
+"""A real Prometheus reads the real api, as compose.yaml has it do, and a real Alertmanager gets
+the findings of our rules.
 
 Intervals and thresholds are shorter, and nothing else is different. Debian's packages are enough:
 `make prometheus`.
@@ -18,7 +18,7 @@ import yaml
 
 from manman_status.dev.ports import free_port
 from manman_status.dev.processes import Child
-from tests.deployment.test_rules import NAME, asked
+from tests.deployment.test_rules import NAME, queried
 from tests.kinds import Eventually, StartRole
 from tests.messaging import Publisher, publish, publisher_at
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "one-of-two"
 BLIND_AFTER_SECONDS = 3
 NOT_YET = {
-    # Nobody has failed and nobody is told of alerts here; Kubernetes is not there.
+    # No notification is sent here, and there is no Kubernetes.
     "manman_status_processor_notifications_total",
     "kube_deployment_status_replicas_ready",
 }
@@ -141,7 +141,7 @@ async def firing(alertmanager: Any) -> set[Any]:
     }
 
 
-async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_observed(
+async def test_alertmanager_learns_that_the_processor_is_dead(
     start_processor: StartRole,
     start_api: StartRole,
     start_prometheus: Any,
@@ -166,7 +166,7 @@ async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_obser
             return lag and await query(prometheus, 'manman_status_workers{health="healthy"} == 1')
 
         await eventually(is_well)
-        names = {name for _, expression in asked() for name in NAME.findall(expression)} - NOT_YET
+        names = {name for _, expression in queried() for name in NAME.findall(expression)} - NOT_YET
 
         async def all_is_there() -> bool:
             missing = [name for name in names if not await query(prometheus, f"count({name})")]
@@ -181,17 +181,17 @@ async def test_when_the_processor_dies_alertmanager_is_told_that_nobody_is_obser
         await eventually(nothing_fires)
         processor.kill()
 
-        async def told() -> Any:
+        async def notified() -> Any:
             fires = await firing(alertmanager)
             return {
                 "ManManStatusBlind",
                 "ManManStatusProcessorMissing",
             } <= fires and "ManManStatusApiDown" not in fires
 
-        await eventually(told)
+        await eventually(notified)
 
 
-async def test_prometheus_has_a_token_to_show_only_where_the_api_wants_one(
+async def test_prometheus_has_a_token_only_if_the_api_wants_one(
     start_api: StartRole, start_prometheus: Any, eventually: Eventually
 ) -> None:
     apis = [await start_api(), await start_api(api_tokens="a-token")]

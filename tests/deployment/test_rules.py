@@ -1,5 +1,5 @@
-"""Alerts and the dashboard: compose and the chart have the same, Prometheus understands them, and
-what they ask for is what there is."""
+"""Alerts and the dashboard are the same in compose and the chart, Prometheus understands them, and
+the series that they query exist."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rules_of_compose() -> dict[str, Any]:
 
 
 def rules_of_the_chart() -> dict[str, Any]:
-    """Without those that ask Kubernetes, by the job's name in place of the release's."""
+    """The chart's rules, except those about Kubernetes, with the job in place of the release."""
     values = yaml.safe_load((ROOT / "helm/manman-status/values.yaml").read_text("utf-8"))
     return {
         name: (_of_the_job(rule["expr"]), rule["for"], rule["severity"], rule["summary"])
@@ -74,7 +74,7 @@ def exposed() -> Any:
     statistics = Statistics()
     statistics.queue_depths, statistics.dead_letters_waiting = {"q": 1}, 1
     statistics.relay_backlog, statistics.sweep_ms = 1, 1.0
-    row = {"processor_id": "p", "host": "h", "version": "1"}
+    row: dict[str, Any] = {"processor_id": "p", "host": "h", "version": "1"}
     row |= dict.fromkeys(("started_at", "last_seen"), "2026-11-24T12:00:00Z")
     row |= {
         "transitions_by": {"worker": {"LOST": {"heartbeat_expired": 1}}},
@@ -162,7 +162,7 @@ def test_prometheus_understands_the_dashboard(tmp_path: Path) -> None:
     promtool("check", "rules", file)
 
 
-def asked() -> Iterator[None]:
+def queried() -> Iterator[tuple[str, str]]:
     of_the_chart = render({"prometheusRule": {"enabled": True}}).one("PrometheusRule")["spec"][
         "groups"
     ][0]["rules"]
@@ -170,8 +170,8 @@ def asked() -> Iterator[None]:
     yield from dashboard_expressions()
 
 
-@pytest.mark.parametrize(("title", "expression"), list(asked()), ids=lambda text: text[:40])
-def test_what_is_asked_for_is_what_there_is(title: Any, expression: Any) -> None:
+@pytest.mark.parametrize(("title", "expression"), list(queried()), ids=lambda text: text[:40])
+def test_every_series_that_is_queried_exists(title: Any, expression: Any) -> None:
     there = exposed()
     names = NAME.findall(expression)
     assert names
@@ -183,7 +183,7 @@ def test_what_is_asked_for_is_what_there_is(title: Any, expression: Any) -> None
         assert set(labels.split(", ")) <= set.union(*(there[name] for name in names))
 
 
-def test_the_dashboard_is_in_the_chart_when_it_is_asked_for() -> None:
+def test_the_dashboard_is_in_the_chart_when_enabled() -> None:
     assert not render().of("ConfigMap")
     [shown] = render({"dashboard": {"enabled": True}}).of("ConfigMap")
     assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"

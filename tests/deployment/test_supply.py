@@ -1,4 +1,4 @@
-"""What the image is made of, as `make sbom` says it."""
+"""The image's bill of materials, as `make sbom` writes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_bill_of_materials_names_what_the_image_installs_and_no_host_but_pypi_s(
+def test_the_bill_of_materials_is_the_image_s_and_from_pypi(
     tmp_path: Path,
 ) -> None:
     if shutil.which("make") is None:

@@ -1,5 +1,5 @@
-"""The Tiltfile, evaluated as Tilt would, with stubs in place of what Tilt does: they note what it
-is asked for."""
+"""The Tiltfile, evaluated as Tilt would, with stubs in place of Tilt's functions that record the
+calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMESPACE = "manman-dev"
 
 
 class Tilt:
-    """What the Tiltfile asked for. `objects` is all that it deploys."""
+    """The calls of the Tiltfile. `objects` is all that it deploys."""
 
     def __init__(self) -> None:
         self.objects = Objects()
@@ -216,8 +216,8 @@ async def test_a_live_update_begins_anew_with_the_new_files(
     try:
         await eventually(lambda: said.exists() and said.read_text() == "image ")
         (Path(here(remote)) / "__init__.py").write_text("word = 'saved'\n")
-        told = await asyncio.create_subprocess_exec("sh", "-c", here(restart))
-        assert await told.wait() == 0
+        restarted = await asyncio.create_subprocess_exec("sh", "-c", here(restart))
+        assert await restarted.wait() == 0
         await eventually(lambda: said.read_text() == "image saved ")
     finally:
         child.stop()

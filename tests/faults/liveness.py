@@ -32,7 +32,7 @@ class Observed:
 
     def __init__(self, database: str) -> None:
         self._database = database
-        self._connection = None
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
     async def rows(self, sql: str, *arguments: Any) -> Any:
         try:

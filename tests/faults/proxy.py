@@ -21,8 +21,8 @@ class Proxy:
         self._to = urlsplit(url)
         self._url = url
         self.port = free_port()
-        self._pairs = []
-        self._server = None
+        self._pairs: list[Any] = []
+        self._server: asyncio.Server | None = None
         self._is_mute = False
 
     @property
@@ -39,8 +39,7 @@ class Proxy:
 
     async def refuse(self) -> None:
         """Nothing listens any more, and what is open is reset. `start` ends it."""
-        self._server.close()
-        self.reset()
+        await self.close()
 
     def mute(self) -> None:
         """What is open is reset; new connections are taken, and never answered. `speak` ends it."""
@@ -63,7 +62,8 @@ class Proxy:
             pair.swallows = True
 
     async def close(self) -> None:
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
         self.reset()
 
     async def _accept(self, reader: Any, writer: Any) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -43,21 +42,21 @@ class SteppingPostgres:
 
 
 @pytest.fixture(scope="module")
-def stepping_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+def stepping_postgres(server_folder: Path) -> Iterator[SteppingPostgres]:
     postgres = SteppingPostgres(server_folder / "stepping")
     yield postgres
     postgres.server.kill()
 
 
 @pytest.fixture
-async def clock(stepping_postgres: EmbeddedPostgres) -> Any:
+async def clock(stepping_postgres: SteppingPostgres) -> SteppingPostgres:
     """`step_to` steps the clock of `database`."""
     stepping_postgres.step_to(0)
     return stepping_postgres
 
 
 @pytest.fixture
-async def stepping_database(clock: Any) -> AsyncIterator[str]:
+async def stepping_database(clock: SteppingPostgres) -> AsyncIterator[str]:
     """The URL of a migrated database there; a module of tests makes it its `database`."""
     name = f"test_{uuid.uuid4().hex}"
     await run_sql(clock.server.url, f"CREATE DATABASE {name}")

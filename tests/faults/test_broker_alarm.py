@@ -79,22 +79,21 @@ async def test_a_backlog_is_drained_during_the_alarm_and_all_goes_on_after_it(
     processor.stop()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
+async def test_the_commands_name_the_alarm(
+    processor: Role, memory_alarm: Any, broker: str, database: str, manman_status: Any
+) -> None:
+    commands = [
         ("publish", "heartbeat", "7"),
         ("silence", "add", "--for", "1h", "--why", "x", "--worker", "7"),
         ("doctor", "--role", "processor"),
-    ],
-)
-async def test_the_commands_name_the_alarm(
-    command: Any, processor: Role, memory_alarm: Any, broker: str, database: str, manman_status: Any
-) -> None:
+    ]
     await memory_alarm(low=True)
-    code, said, took = await manman_status(*command, rabbitmq_url=broker, database_url=database)
-    assert code == 1, said
-    assert "RabbitMQ holds back publishers because of an alarm: low on memory" in said
-    assert took < BY_THE_COMMANDS_SECONDS + 3, "a machine may be slow to start Python"
+    urls = {"rabbitmq_url": broker, "database_url": database}
+    ended = await asyncio.gather(*(manman_status(*command, **urls) for command in commands))
+    for command, (code, said, took) in zip(commands, ended, strict=True):
+        assert code == 1, (command, said)
+        assert "RabbitMQ holds back publishers because of an alarm: low on memory" in said
+        assert took < BY_THE_COMMANDS_SECONDS + 3, "a machine may be slow to start Python"
 
 
 @pytest.fixture

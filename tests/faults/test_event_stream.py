@@ -82,7 +82,7 @@ async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_o
 ) -> None:
     """And the reader is killed too: all that is left of it is the last id."""
     apis = [await start_api()]
-    seen = []
+    seen: list[Any] = []
     reader = Reader(**{"from": 0})
     writing = asyncio.create_task(write(database, TRANSITIONS, pause=0.04))
 
@@ -91,13 +91,11 @@ async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_o
 
     reading = read_on(reader)
     for kills in range(1, 4):
-        await eventually(
-            lambda kills=kills: len(seen) > kills * TRANSITIONS // 6, within_seconds=60
-        )
+        await eventually(lambda: len(seen) > kills * TRANSITIONS // 6, within_seconds=60)
         apis[-1].kill()
         apis.append(await start_api())
         before = len(seen)
-        await eventually(lambda before=before: len(seen) > before, within_seconds=60)
+        await eventually(lambda: len(seen) > before, within_seconds=60)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         resumed = Reader()
@@ -114,7 +112,7 @@ async def test_each_of_several_processes_tells_all_of_it(
 ) -> None:
     """Streams are spread over processes, each with a feed of its own."""
     api = await start_api(workers=4)
-    everything = [[] for _ in range(24)]
+    everything: list[Any] = [[] for _ in range(24)]
     readers = [Reader() for _ in everything]
     reading = [
         asyncio.create_task(follow(lambda: api.url, reader, seen, total=500))
@@ -133,7 +131,8 @@ async def test_streams_outlive_their_database_without_a_gap(
     """One that began with what was new, and one with history."""
     api = await start_api(database_url=own_database)
     await write(own_database, 1_000)
-    live, late = [], []
+    live: list[Any] = []
+    late: list[Any] = []
     readers = [Reader(), Reader(**{"from": 0})]
     reading = [
         asyncio.create_task(follow(lambda: api.url, readers[0], live, total=1_000)),
@@ -144,7 +143,7 @@ async def test_streams_outlive_their_database_without_a_gap(
         own_postgres.stop()
         own_postgres.start()
         await write(own_database, 500)
-        await eventually(lambda last=last: live[-1:] == late[-1:] == [last])
+        await eventually(lambda: live[-1:] == late[-1:] == [last])
     async with asyncio.timeout(60):
         await asyncio.gather(*reading)
     assert live == list(range(1_001, 2_001))
@@ -189,7 +188,8 @@ async def test_an_api_on_a_replica_tells_what_its_primary_writes(
 ) -> None:
     replica_url = database.replace(f":{urlsplit(database).port}/", f":{replica.port}/")
     api = await start_api(database_url="", database_read_url=replica_url)
-    seen, reader = [], Reader()
+    seen: list[Any] = []
+    reader = Reader()
     reading = asyncio.create_task(follow(lambda: api.url, reader, seen, total=100))
     await reader.began.wait()
     await write(database, 100)

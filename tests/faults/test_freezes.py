@@ -39,7 +39,8 @@ async def test_after_random_freezes_every_event_is_there_and_every_processor_end
     for turn in range(TURNS):
         first = 1 + STARTED_A_TURN * turn
         await publish.many([started(instance) for instance in range(first, first + STARTED_A_TURN)])
-        frozen = rng.choice([rng.choice(processors), rng.choice(processors), postgres, rabbitmq])
+        servers: list[Any] = [rng.choice(processors), rng.choice(processors), postgres, rabbitmq]
+        frozen = rng.choice(servers)
         pids = [*process_tree(frozen.pid)]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)

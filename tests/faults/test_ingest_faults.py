@@ -114,9 +114,7 @@ async def test_a_processor_goes_on_while_its_connections_are_ended(
         ended += len(await rows(TERMINATE))
         os.kill(processor.pid, signal.SIGCONT)
         await eventually(
-            lambda first=first: rows(
-                "SELECT FROM server_instances WHERE instance_id = $1", first + 99
-            )
+            lambda: rows("SELECT FROM server_instances WHERE instance_id = $1", first + 99)
         )
     assert ended >= 25  # one may be missed while it connects again; most turns end several
     assert processor.returncode is None

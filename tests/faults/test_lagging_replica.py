@@ -65,7 +65,8 @@ async def test_a_lag_is_no_restore_and_a_promotion_without_the_newest_is_one(
     await at_standby.execute("SELECT pg_reload_conf()")
     await eventually(lambda: at_standby.fetchval("SELECT count(*) = 0 FROM pg_stat_wal_receiver"))
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
-        reader, events = Reader(**{"from": 0}), []
+        reader = Reader(**{"from": 0})
+        events: list[Any] = []
         following = asyncio.create_task(follow(http, reader, events))
         await change(primary.url, 3, 4)
         await eventually(lambda: workers(events) == [1, 2, 3, 4])

@@ -89,9 +89,7 @@ async def test_after_the_hold_they_are_lost_at_the_limited_rate(
     assert set(sweeps.values()) == {2}, "10 % of 20 a sweep"
     # Told once, and again only where the observer stood still and began anew.
     await eventually(
-        lambda: (
-            processor.log.count("fleet_guard_holds") == processor.log.count("fleet_guard_closed")
-        )
+        lambda: processor.log.count("fleet_guard_holds") == processor.log.count("fleet_guard_ended")
     )
     await eventually(lambda: all_healthy(observed, 30 - len(SILENT)))
 

@@ -30,7 +30,7 @@ class Sender:
         self.incarnation, self.seq = incarnation, seq
         self.servers = [{"instance_id": server} for server in servers]
         self.labels = labels
-        self.task = None
+        self.task: asyncio.Task[None] | None = None
 
     async def beat(self) -> None:
         self.seq += 1
@@ -57,12 +57,13 @@ class Sender:
         return self
 
     def stop(self) -> None:
-        self.task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
 
 @pytest.fixture
 def sender(publish: Publisher) -> Iterator[Any]:
-    started = []
+    started: list[Sender] = []
 
     def make(incarnation: Any, *servers: Any, **fields: Any) -> Any:
         started.append(Sender(publish, incarnation, *servers, **fields))
@@ -70,8 +71,7 @@ def sender(publish: Publisher) -> Iterator[Any]:
 
     yield make
     for one in started:
-        if one.task is not None:
-            one.task.cancel()
+        one.stop()
 
 
 def now_us() -> Any:
@@ -79,7 +79,7 @@ def now_us() -> Any:
 
 
 async def test_an_incarnation_that_goes_back_is_a_new_life(
-    start_quick: StartRole, sender: Sender, observed: Observed, eventually: Eventually
+    start_quick: StartRole, sender: Any, observed: Observed, eventually: Eventually
 ) -> None:
     await start_quick()
     first = sender(2000, 30, group="a").start()
@@ -100,7 +100,7 @@ async def test_an_incarnation_that_goes_back_is_a_new_life(
 
 
 async def test_the_same_incarnation_from_its_start_is_a_new_life(
-    start_quick: StartRole, sender: Sender, observed: Observed, eventually: Eventually
+    start_quick: StartRole, sender: Any, observed: Observed, eventually: Eventually
 ) -> None:
     await start_quick()
     first = sender(2000, 30, seq=500).start()
@@ -114,7 +114,7 @@ async def test_the_same_incarnation_from_its_start_is_a_new_life(
 
 
 async def test_one_beat_with_the_greatest_number_changes_nothing(
-    start_quick: StartRole, sender: Sender, observed: Observed, eventually: Eventually
+    start_quick: StartRole, sender: Any, observed: Observed, eventually: Eventually
 ) -> None:
     await start_quick()
     await sender(2**63 - 1, seq=2**62).beat()
@@ -151,7 +151,7 @@ async def test_status_info_dated_a_day_ahead_masks_nothing(
 
 
 async def test_a_copied_host_is_an_alert_of_its_own(
-    start_quick: StartRole, sender: Sender, observed: Observed, eventually: Eventually
+    start_quick: StartRole, sender: Any, observed: Observed, eventually: Eventually
 ) -> None:
     """Both run, so neither is LOST and no server of theirs is concluded to be gone."""
     await start_quick()

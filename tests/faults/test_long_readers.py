@@ -102,6 +102,7 @@ async def test_a_migration_that_waits_for_a_reader_lets_everybody_else_pass(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+        assert migrating.stderr is not None
         said = await migrating.stderr.readline()
         for _ in range(100):
             begun = time.monotonic()

@@ -67,7 +67,7 @@ def database(stepping_database: str) -> str:
 @asynccontextmanager
 async def republished(broker: str) -> AsyncIterator[Any]:
     """By entity: the ids of its messages in the order in which each came first."""
-    came = defaultdict(dict)
+    came: defaultdict[Any, Any] = defaultdict(dict)
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue("nemesis-listens", durable=True)
@@ -119,7 +119,8 @@ async def test_whatever_comes_the_promises_hold(
     rng.shuffle(mine)
     async with republished(broker) as came:
         fleet.recruit(len(FLEET))
-        dead, done = [], []
+        dead: list[Any] = []
+        done: list[Any] = []
         for turn, name in enumerate(mine, start=1):
             victim = Worker(100 + turn)
             fleet.add(victim)

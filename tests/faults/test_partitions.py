@@ -156,7 +156,7 @@ async def test_what_the_version_before_left_in_its_queues_is_read_and_the_queues
     start_quick: StartRole, fleet: Fleet, observed: Observed, broker: str, eventually: Eventually
 ) -> None:
     topology = Topology()
-    old = {
+    old: dict[str, dict[str, Any]] = {
         topology.heartbeat_queue: {
             "x-max-length-bytes": HEARTBEAT_MAX_BYTES,
             "x-message-ttl": 60_000,
@@ -202,8 +202,8 @@ async def test_beats_that_the_broker_drops_make_no_silence(
     """A full queue drops its oldest beats within a moment, so the watermark never stands still.
     Whoever falls silent beside it is marked LOST after a grace, for his beats may have been among
     them."""
-    grace_seconds = 10
-    settings = {"heartbeat_max_length": 1_000, "prefetch": 10, "minimum_timeout_seconds": 5}
+    grace_seconds = 6
+    settings = {"heartbeat_max_length": 1_000, "prefetch": 10, "minimum_timeout_seconds": 3}
     processor = await start_quick(
         **settings, canary_interval_seconds=1, recovery_grace_seconds=grace_seconds
     )

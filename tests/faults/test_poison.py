@@ -160,7 +160,11 @@ async def test_a_dead_letter_keeps_the_properties_of_its_message(
     eventually: Eventually,
 ) -> None:
     exchange = await channel.get_exchange("internal_service_events", ensure=False)
-    headers = {"tenant": "blue", "x-manman-error": "forged", "CC": ["worker.1.heartbeat"]}
+    headers: dict[str, Any] = {
+        "tenant": "blue",
+        "x-manman-error": "forged",
+        "CC": ["worker.1.heartbeat"],
+    }
     message = aio_pika.Message(
         b"\x01\x02",
         headers=headers,

@@ -72,7 +72,9 @@ def pooled(
         )
         nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         started.append(
-            Child("pgbouncer", [PGBOUNCER, configuration], log_file=folder / "log", user=nobody)
+            Child(
+                "pgbouncer", [str(PGBOUNCER), configuration], log_file=folder / "log", user=nobody
+            )
         )
         started[-1].wait_until_ready(lambda: is_open(port), within_seconds=30)
         return url.replace(f":{urlsplit(url).port}/", f":{port}/")

@@ -28,13 +28,20 @@ from tests.fleet import TIMEOUT_SECONDS
 from tests.kinds import Eventually, StartRole
 
 
+class WorkerProcess(subprocess.Popen[bytes]):
+    def __init__(self, command: list[str], log_file: Path) -> None:
+        self.log_file = log_file
+        with log_file.open("wb") as log:
+            super().__init__(command, stdin=subprocess.PIPE, stderr=log)
+
+
 @pytest.fixture
 def start_worker(broker: str, server_folder: Path) -> Iterator[Any]:
     """Starts a worker with an embedded reporter, as a process of its own; its log is
     `worker.log_file`."""
-    started = []
+    started: list[WorkerProcess] = []
 
-    def start(worker_id: int, *instance_ids: Any) -> Any:
+    def start(worker_id: int, *instance_ids: Any) -> WorkerProcess:
         log_file = server_folder / f"worker-{worker_id}-{len(started)}.log"
         command = [
             sys.executable,
@@ -44,11 +51,8 @@ def start_worker(broker: str, server_folder: Path) -> Iterator[Any]:
             str(worker_id),
             *map(str, instance_ids),
         ]
-        with log_file.open("wb") as log:
-            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
-        worker.log_file = log_file
-        started.append(worker)
-        return worker
+        started.append(WorkerProcess(command, log_file))
+        return started[-1]
 
     yield start
     for worker in started:
@@ -229,7 +233,7 @@ async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_eac
 async def arrived_in_order(broker: str) -> dict[str, Any]:
     """What was said of each instance, each event at its first arrival: one that was not confirmed
     may come again."""
-    said = collections.defaultdict(dict)
+    said: collections.defaultdict[Any, Any] = collections.defaultdict(dict)
     async with await aio_pika.connect(broker) as connection:
         queue = await (await connection.channel()).get_queue("watched")
         while message := await queue.get(no_ack=True, fail=False):

@@ -93,7 +93,8 @@ def poison_flood(per_second: Any) -> Any:
 
     @asynccontextmanager
     async def attack(target: Target) -> AsyncIterator[None]:
-        arrays = [json.dumps([what] * 1_000).encode() for what in ({}, [], "x")]
+        strange: list[Any] = [{}, [], "x"]
+        arrays = [json.dumps([what] * 1_000).encode() for what in strange]
         arrays.append(json.dumps([*range(1_000)]).encode())
         deep = b'{"command_type":"HEARTBEAT","command_args":' + b"[" * 990 + b"]" * 990 + b"}"
         large = json.dumps(
@@ -355,7 +356,7 @@ async def lags(database: str) -> Any:
 def measured(api: Role, database: str) -> Any:
     """By what is asked: how long each of many samples took."""
     host, port = api.url.removeprefix("http://").split(":")
-    samples = {what: [] for what in (*PATHS, LAG)}
+    samples: dict[str, list[float]] = {what: [] for what in (*PATHS, LAG)}
     until = time.monotonic() + MEASURED_SECONDS
     while time.monotonic() < until:
         for path in PATHS:

@@ -61,8 +61,8 @@ class PlainClient:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        self._seen = set()
-        self.arrived = []
+        self._seen: set[Any] = set()
+        self.arrived: list[Any] = []
 
     async def listen(self) -> None:
         exchange = await self._channel.declare_exchange(
@@ -152,7 +152,7 @@ async def test_no_status_is_swallowed_when_processors_are_killed(
         middle = len(entities) // 2
         before = len(client.arrived)
         await client.send(itertools.chain(*(life(*entity) for entity in entities[:middle])))
-        await eventually(lambda before=before: len(client.arrived) > before)
+        await eventually(lambda: len(client.arrived) > before)
         role.kill()
         await client.send(itertools.chain(*(life(*entity) for entity in entities[middle:])))
         await start_processor()

@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import pytest
 
 from manman_status.leadership import Leadership
@@ -26,7 +25,7 @@ from manman_status.store.observation import (
     register_processor,
     take_step,
 )
-from manman_status.store.pool import create_pool
+from manman_status.store.pool import Pool, create_pool
 from tests.kinds import Eventually
 
 QUEUES = ["beats", "lifecycle"]
@@ -35,13 +34,13 @@ STEP_BACK = -HOUR.total_seconds()
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+async def pool(database: str) -> AsyncIterator[Pool]:
     async with create_pool(database, application="test", size=4, timeout_seconds=30) as pool:
         yield pool
 
 
 @pytest.fixture
-async def connection(pool: asyncpg.Pool) -> AsyncIterator[Any]:
+async def connection(pool: Pool) -> AsyncIterator[Any]:
     async with pool.acquire() as connection:
         yield connection
 
@@ -49,10 +48,14 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Any]:
 class NoQueues:
     """No queue is on its way out: nothing is asked of the broker."""
 
-    async def release(self, _: Any) -> None:
-        raise AssertionError
+    async def release(self, queue: str) -> bool:
+        raise AssertionError(queue)
 
-    count = delete = release
+    async def count(self, queue: str) -> int | None:
+        raise AssertionError(queue)
+
+    async def delete(self, queue: str) -> bool:
+        raise AssertionError(queue)
 
     async def strays(self, _: Any) -> list[Any]:
         return []
@@ -94,6 +97,7 @@ async def test_the_observation_keeps_its_age_and_begins_a_grace(connection: Any)
     assert 0 <= row["resumed"] < 1.5
     assert (row["clock_steps"], row["clock_step_seconds"]) == (1, STEP_BACK)
     clock = await read_clock(connection)
+    assert clock.last_read is not None
     assert clock.last_read <= clock.now
 
 
@@ -108,7 +112,7 @@ async def test_what_was_never_observed_stays_so(connection: Any) -> None:
 
 
 async def test_a_report_that_began_in_the_old_time_writes_nothing(
-    pool: asyncpg.Pool, connection: Any
+    pool: Pool, connection: Any
 ) -> None:
     await observe(connection)
     async with pool.acquire() as other:
@@ -288,7 +292,7 @@ async def test_a_lease_that_nobody_renews_is_taken_over_though_it_expires_in_an_
 
 @pytest.mark.parametrize("stepped", [True, False])
 async def test_retention_keeps_everything_for_a_day_after_a_step(
-    pool: asyncpg.Pool, connection: Any, eventually: Eventually, stepped: Any
+    pool: Pool, connection: Any, eventually: Eventually, stepped: Any
 ) -> None:
     """The clock may be years ahead by mistake."""
     await connection.execute(
@@ -302,7 +306,7 @@ async def test_retention_keeps_everything_for_a_day_after_a_step(
         )
     leadership = Leadership(pool, "test", lease_seconds=60)
 
-    housekeeper = Housekeeper(pool, leadership, NoQueues(), retention_days=30, silent_seconds=60)
+    housekeeper = Housekeeper(leadership, NoQueues(), retention_days=30, silent_seconds=60)
     running = [asyncio.create_task(part.run()) for part in (leadership, housekeeper)]
     try:
         partitions = (

@@ -14,6 +14,9 @@ from alembic import command
 
 from manman_status.domain.rows import Rows, ServerInstance, Worker
 from manman_status.domain.status import Reason, StatusType
+from manman_status.leadership import Leadership
+from manman_status.processor.leader.count_check import CountCheck
+from manman_status.processor.statistics import Statistics
 from manman_status.store.counting import add_up_changes, compare_counts, recount
 from manman_status.store.forgetting import forget_instance, forget_worker
 from manman_status.store.migrate import alembic_config, migrate
@@ -25,8 +28,9 @@ from manman_status.store.writes import (
     store_rows,
     transaction_time,
 )
+from tests.kinds import Eventually
 
-LABELS = (
+LABELS: tuple[dict[str, str], ...] = (
     {},
     {"group": "eu"},
     {"group": "us"},
@@ -188,6 +192,28 @@ async def test_what_was_written_past_the_triggers_is_found_and_counted_anew(
     assert (unwatched.entity, unwatched.kept, unwatched.counted) == ("unwatched", 0, 1)
     async with connection.transaction():
         await recount(connection)
+    assert await compare_counts(connection) == []
+
+
+async def test_the_leader_heals_a_broken_count(
+    connection: Any, database: str, eventually: Eventually
+) -> None:
+    """As it does hourly, and when it begins to lead."""
+    await connection.execute(
+        "INSERT INTO workers (worker_id, created_date, status, status_since, reason)"
+        " VALUES (1, now(), 'RUNNING', now(), 'reported')"
+    )
+    await connection.execute("UPDATE fleet_count_changes SET number = 7")
+    assert await compare_counts(connection) != []
+    statistics = Statistics()
+    async with create_pool(database, application="test", size=2, timeout_seconds=30) as pool:
+        leadership = Leadership(pool, "test", lease_seconds=60)
+        check = CountCheck(leadership, statistics)
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(each.run()) for each in (leadership, check)]
+            await eventually(lambda: statistics.miscounts)
+            for task in running:
+                task.cancel()
     assert await compare_counts(connection) == []
 
 

@@ -97,7 +97,7 @@ async def test_a_refusal_is_one_plain_line_of_everybody(
         start_role("processor", database_url=url, rabbitmq_url=broker),
     ]
     for role in roles:
-        await eventually(lambda role=role: line in role.log.replace('\\"', '"'))
+        await eventually(lambda: line in role.log.replace('\\"', '"'))
         assert sum(line in each.replace('\\"', '"') for each in role.log.splitlines()) == 1, (
             role.log
         )

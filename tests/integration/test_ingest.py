@@ -334,7 +334,7 @@ def random_history(rng: random.Random, count: Any) -> Iterator[Any]:
         worker = rng.randint(1, 100)
         instance = worker * 10 + rng.randint(0, 4)
         minute, second, micros = rng.randint(0, 59), rng.randint(0, 59), rng.randrange(10**6)
-        order = {"sent_at": f"2026-11-23T08:{minute:02}:{second:02}.{micros:06}Z"}
+        order: dict[str, Any] = {"sent_at": f"2026-11-23T08:{minute:02}:{second:02}.{micros:06}Z"}
         if rng.random() < 0.8:
             order |= {
                 "incarnation": START + rng.randint(0, 2) * 600_000_000,
@@ -461,9 +461,7 @@ async def test_steady_beats_update_their_rows_in_place(
         # Each round is stored before the next, or the processor rightly makes one update of
         # several.
         await eventually(
-            lambda seq=seq: rows(
-                f"SELECT 1 FROM workers WHERE seq = {seq} HAVING count(*) = {workers}"
-            )
+            lambda: rows(f"SELECT 1 FROM workers WHERE seq = {seq} HAVING count(*) = {workers}")
         )
 
     async def counted() -> Any:

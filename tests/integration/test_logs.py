@@ -197,7 +197,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
 
     await eventually(is_refused)
     for role in (processor, api):
-        await eventually(lambda role=role: "do not reach the collector" in role.log)
+        await eventually(lambda: "do not reach the collector" in role.log)
         role.stop(within_seconds=30)
         assert told(role.log) == set()
 

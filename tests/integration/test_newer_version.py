@@ -149,6 +149,8 @@ async def test_they_are_loaded_as_they_were_stored(newer: Any, database: str) ->
         await lock_instances(connection, [31, 32], rows)
     assert (rows.workers[7].status, rows.workers[7].reason) == ("PAUSED", "maintenance")
     assert (rows.instances[31].status, rows.instances[31].claim_status) == ("PAUSED", "PAUSED")
-    assert not rows.workers[7].status.is_known
+    status = rows.workers[7].status
+    assert status is not None
+    assert not status.is_known
     assert rows.workers[8].status is StatusType.RUNNING
     assert rows.workers[8].reason not in Reason.__members__.values()

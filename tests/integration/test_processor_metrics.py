@@ -22,7 +22,7 @@ async def measured(api: Role) -> AsyncIterator[Any]:
     """Samples of /metrics by name and labels."""
     async with httpx.AsyncClient(base_url=api.url) as client:
 
-        async def read() -> dict[str, Any]:
+        async def read() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
             text = (await client.get("/metrics")).text
             return {
                 (sample.name, frozenset(sample.labels.items())): sample.value
@@ -96,7 +96,7 @@ async def test_the_first_notification_is_seen_since_its_outcomes_were_0_before(
 ) -> None:
     await start_processor(notify_urls=sink.url)
 
-    async def both_channels() -> dict[str, Any]:
+    async def both_channels() -> dict[tuple[str, str], float]:
         samples = await measured()
         return {
             (dict(labels)["channel"].partition("-")[0], dict(labels)["outcome"]): number

@@ -10,6 +10,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+from yarl import URL
 
 from manman_status.reporter.transport import OwnTransport
 from tests.integration.test_trust import is_observed_anew
@@ -56,12 +57,13 @@ def publishing(channel: Any, routing_key: Any, flags: Any, properties: Any) -> A
 @pytest.fixture
 async def publish_raw(broker: str) -> AsyncIterator[Any]:
     transport = OwnTransport(broker)
-    connection = aio_pika.Connection(aio_pika.connection.URL(broker))
+    connection = aio_pika.Connection(URL(broker))
     connection.kwargs["transport_factory"] = transport
     await connection.connect()
     channel = await connection.channel(publisher_confirms=False)
 
     def publish(routing_key: Any, flags: Any, properties: Any) -> None:
+        assert transport._writer is not None
         transport._writer.write(publishing(channel.number, routing_key, flags, properties))
 
     yield publish

@@ -25,9 +25,10 @@ from manman_status.processor.broker.publisher import StatusPublisher
 from manman_status.processor.broker.publishing import Publishing
 from manman_status.processor.leader.relay import Relay
 from manman_status.processor.statistics import Statistics
-from manman_status.store.pool import create_pool
+from manman_status.store.pool import Pool, create_pool
 from manman_status.store.relay import count_unsent, read_sent_revision
 from manman_status.store.writes import append_transitions
+from manman_status.wire.outbound import Publish
 from manman_status.wire.topology import Topology
 from tests.events import revision_of
 from tests.kinds import Eventually, FetchRows, StartRole
@@ -47,9 +48,10 @@ APPLICATION = "relay under test"
 class Leader:
     """A processor's relay and what it needs, in this process."""
 
-    def __init__(self, pool: asyncpg.Pool, publish: Publisher, **options: Any) -> None:
+    def __init__(self, pool: Pool, publish: Publish, **options: Any) -> None:
         self.leadership = Leadership(pool, holder=str(id(self)), lease_seconds=2)
-        self.relay = Relay(pool, publish, self.leadership, Statistics(), **options)
+        self.statistics = Statistics()
+        self.relay = Relay(self.leadership, publish, self.statistics, **options)
         self._leading = asyncio.create_task(self.leadership.run())
         self._relaying = asyncio.create_task(self.relay.run())
 
@@ -72,7 +74,7 @@ class Consumer:
     """Plain aio-pika. `arrived` is every message, in the order of arrival."""
 
     def __init__(self) -> None:
-        self.arrived = []
+        self.arrived: list[Any] = []
 
     async def listen(self, connection: Any, **arguments: Any) -> None:
         channel = await connection.channel()
@@ -101,14 +103,14 @@ class Consumer:
     @property
     def by_entity(self) -> dict[str, Any]:
         """The revisions of first arrivals, by routing key."""
-        of_each = defaultdict(dict)
+        of_each: defaultdict[Any, Any] = defaultdict(dict)
         for message in self.arrived:
             of_each[message.routing_key][revision_of(message.message_id)] = None
         return {key: list(revisions) for key, revisions in of_each.items()}
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+async def pool(database: str) -> AsyncIterator[Pool]:
     async with create_pool(database, application=APPLICATION, size=10, timeout_seconds=5) as pool:
         yield pool
 
@@ -128,10 +130,10 @@ async def connect(broker: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def lead(pool: asyncpg.Pool) -> AsyncIterator[Any]:
+async def lead(pool: Pool) -> AsyncIterator[Any]:
     leaders = []
 
-    async def start(publish: Publisher, **options: Any) -> Any:
+    async def start(publish: Publish, **options: Any) -> Any:
         leaders.append(Leader(pool, publish, **options))
         return leaders[-1]
 
@@ -153,7 +155,7 @@ def worker(worker_id: int, status: Any = StatusType.RUNNING) -> Any:
 
 
 @pytest.fixture
-def commit(pool: asyncpg.Pool) -> Any:
+def commit(pool: Pool) -> Any:
     async def append(*transitions: Any) -> None:
         async with pool.acquire() as connection, connection.transaction():
             await append_transitions(connection, transitions)
@@ -162,7 +164,7 @@ def commit(pool: asyncpg.Pool) -> Any:
 
 
 @pytest.fixture
-def mark(pool: asyncpg.Pool) -> Any:
+def mark(pool: Pool) -> Any:
     async def read() -> Any:
         async with pool.acquire() as connection:
             return await read_sent_revision(connection)
@@ -200,7 +202,7 @@ async def test_a_thousand_workers_lives_arrive_once_and_in_order_through_outages
     eventually: Eventually,
 ) -> None:
     total = WORKERS * len(LIFE)
-    first, second = await lead(await connect()), await lead(await connect(), at_once=100)
+    first, second = await lead(await connect()), await lead(await connect())
     written = asyncio.create_task(write(commit))
     await eventually(lambda: len(consumer.revisions) > 500)
     await asyncio.to_thread(rabbitmq.kill)
@@ -328,13 +330,13 @@ async def test_while_the_broker_is_away_transitions_wait_and_then_all_arrive(
     await asyncio.to_thread(rabbitmq.stop)
     try:
         await commit(*(worker(i) for i in range(2, 1502)))
-        await eventually(lambda: leader.relay.backlog == 1500)
+        await eventually(lambda: leader.statistics.relay_backlog == 1500)
         assert await mark() == 1
     finally:
         await asyncio.to_thread(rabbitmq.start)
     await eventually(lambda: is_marked(mark, 1501))
     await eventually(lambda: sorted(consumer.revisions) == list(range(1, 1502)))
-    await eventually(lambda: leader.relay.backlog == 0)
+    await eventually(lambda: leader.statistics.relay_backlog == 0)
 
 
 class Gate:
@@ -342,7 +344,7 @@ class Gate:
     not take."""
 
     def __init__(self, *, refused: Any = ()) -> None:
-        self.sent = []
+        self.sent: list[Any] = []
         self.refused = set(refused)
         self.opened = asyncio.Event()
 
@@ -366,7 +368,7 @@ async def test_nothing_is_marked_before_it_is_confirmed(
 
 
 async def test_while_a_confirm_is_awaited_nothing_of_the_database_is_held(
-    lead: Any, commit: Any, pool: asyncpg.Pool, database: str, eventually: Eventually
+    lead: Any, commit: Any, pool: Pool, database: str, eventually: Eventually
 ) -> None:
     gate = Gate()
     leader = await lead(gate)
@@ -413,7 +415,7 @@ async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_
 
 
 async def test_what_was_confirmed_under_a_revision_of_a_lost_history_is_sent_in_the_restored_one(
-    lead: Any, commit: Any, mark: Any, pool: asyncpg.Pool, eventually: Eventually
+    lead: Any, commit: Any, mark: Any, pool: Pool, eventually: Eventually
 ) -> None:
     gate = Gate(refused=[1])
     await lead(gate)
@@ -468,12 +470,12 @@ async def test_a_frozen_leader_that_wakes_does_not_move_the_mark(
     await lead(working)
     await eventually(lambda: is_marked(mark, 1))
     frozen.opened.set()
-    await eventually(lambda: old.relay.backlog is None)
+    await eventually(lambda: old.statistics.relay_backlog is None)
     assert await mark() == 1
 
 
 async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
-    lead: Any, commit: Any, mark: Any, pool: asyncpg.Pool, eventually: Eventually
+    lead: Any, commit: Any, mark: Any, pool: Pool, eventually: Eventually
 ) -> None:
     gates = [Gate(), Gate()]
     for gate in gates:
@@ -484,7 +486,7 @@ async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
     await commit(worker(1))
     await eventually(lambda: is_marked(mark, 1))
     assert gates[1].sent == []
-    assert second.relay.backlog is None
+    assert second.statistics.relay_backlog is None
     await first.kill()
     await commit(worker(2))
     await eventually(lambda: is_marked(mark, 2))
@@ -494,7 +496,7 @@ async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
 
 
 async def test_transitions_that_are_gone_hold_up_nothing(
-    lead: Any, commit: Any, mark: Any, pool: asyncpg.Pool, eventually: Eventually
+    lead: Any, commit: Any, mark: Any, pool: Pool, eventually: Eventually
 ) -> None:
     await commit(*(worker(i) for i in range(1, 6)))
     await pool.execute("DELETE FROM transitions WHERE revision < 4")
@@ -511,7 +513,7 @@ async def test_a_commit_of_our_own_is_sent_at_once_when_the_relay_is_woken(
     gate = Gate()
     gate.opened.set()
     leader = await lead(gate, poll_seconds=3600)
-    await eventually(lambda: leader.relay.backlog == 0)
+    await eventually(lambda: leader.statistics.relay_backlog == 0)
     await commit(worker(1))
     leader.relay.wake()
     await eventually(lambda: is_marked(mark, 1))

@@ -24,11 +24,11 @@ from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.processor.leader.history import HistoryCheck
 from manman_status.settings import load_settings
 from manman_status.store.epochs import begin_epoch, look
-from manman_status.store.pool import create_pool
+from manman_status.store.pool import Pool, create_pool
 from manman_status.store.relay import mark_sent, read_sent_revision
 from manman_status.store.writes import append_transitions
 from tests.events import Reader, revision_of
-from tests.kinds import Eventually, FetchRows, StartRole
+from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
 
 GO_BACK = """
@@ -90,13 +90,13 @@ async def backup(
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+async def pool(database: str) -> AsyncIterator[Pool]:
     async with create_pool(database, application="test", size=3, timeout_seconds=5) as pool:
         yield pool
 
 
 @pytest.fixture
-def change(pool: asyncpg.Pool) -> Any:
+def change(pool: Pool) -> Any:
     """Writes a transition of each of these workers."""
 
     async def write(*worker_ids: Any, status: Any = StatusType.RUNNING) -> None:
@@ -110,7 +110,7 @@ def change(pool: asyncpg.Pool) -> Any:
     return write
 
 
-async def epoch_of(pool: asyncpg.Pool) -> Any:
+async def epoch_of(pool: Pool) -> Any:
     return await pool.fetchval("SELECT epoch FROM revision_counter")
 
 
@@ -135,6 +135,30 @@ def workers(events: Any) -> list[Any]:
     return [event.data["entity_id"] for event in events if event.kind == "transition"]
 
 
+async def changed_since(http: httpx.AsyncClient, refused: httpx.Response) -> set[int]:
+    """The entities that changed since the position at which this refusal says to resume."""
+    problem = refused.json()
+    assert refused.status_code == 410
+    assert problem["resume_from"] in problem["detail"]
+    changes = await http.get("/status/changes", params={"since": problem["resume_from"]})
+    return {item["entity_id"] for item in changes.json()["items"]}
+
+
+async def start_events(
+    api: Role,
+) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader, asyncio.StreamReader]:
+    """`manman-status events` from the beginning, with its output and its complaints."""
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "manman_status", "events", "--from", "0", "--json"),
+        env={**os.environ, "MANMAN_STATUS_URL": api.url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert command.stdout is not None
+    assert command.stderr is not None
+    return command, command.stdout, command.stderr
+
+
 async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
     start_processor: StartRole,
     start_api: StartRole,
@@ -152,21 +176,17 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
     await eventually(lambda: rows("SELECT FROM workers HAVING count(*) = 2"))
     await backup.take()
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
-        open_, events = Reader(**{"from": 0}), []
+        open_ = Reader(**{"from": 0})
+        events: list[Any] = []
         following = asyncio.create_task(follow(http, open_, events))
-        command = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "manman_status", "events", "--from", "0", "--json"),
-            env={**os.environ, "MANMAN_STATUS_URL": api.url},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        command, said, complained = await start_events(api)
         client = Client(load_settings(url=api.url))
         watch = FleetView(client, None)
         await started(publish, *range(101, 121))
         await eventually(lambda: len(workers(events)) == 22)
         await asyncio.to_thread(watch.look)
         assert len(watch.changes) == 22
-        lines = [await command.stdout.readline() for _ in range(22)]
+        lines = [await said.readline() for _ in range(22)]
         old_id, seen_before = open_.parser.last_id, len(events)
         tag = (await http.get("/status/workers/1")).headers["etag"]
 
@@ -188,13 +208,8 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
             ("/status/changes", {"since": old_id}, {}),
         ):
             refused = await http.get(path, params=query, headers=headers)
-            problem = refused.json()
-            assert (refused.status_code, problem["epoch"]) == (410, restored.id.partition("-")[0])
-            assert problem["resume_from"] in problem["detail"]
-            changes = (
-                await http.get("/status/changes", params={"since": problem["resume_from"]})
-            ).json()
-            assert {201, 202, 203, 204, 205} <= {item["entity_id"] for item in changes["items"]}
+            assert refused.json()["epoch"] == restored.id.partition("-")[0]
+            assert {201, 202, 203, 204, 205} <= await changed_since(http, refused)
         answer = await http.get("/status/workers/1", headers={"if-none-match": tag})
         assert answer.status_code == 200, "an ETag is of its epoch"
 
@@ -210,25 +225,26 @@ async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
             while not {201, 202, 203, 204, 205} <= {
                 json.loads(line)["entity_id"] for line in lines
             }:
-                lines.append(await command.stdout.readline())
+                lines.append(await said.readline())
 
         await asyncio.wait_for(said_all(), 60)
         command.terminate()
-        assert b"The history was restored" in await command.stderr.read()
+        assert b"The history was restored" in await complained.read()
         await command.wait()
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_an_api_alone_notices_that_revisions_went_back(
-    start_api: StartRole, pool: asyncpg.Pool, change: Any, eventually: Eventually
+    start_api: StartRole, pool: Pool, change: Any, eventually: Eventually
 ) -> None:
     """No processor runs: all may have been started after the restore, and know of nothing."""
     api = await start_api()
     await change(1, 2)
     await pool.execute(LONG_AGO, 2)
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
-        reader, events = Reader(**{"from": 0}), []
+        reader = Reader(**{"from": 0})
+        events: list[Any] = []
         following = asyncio.create_task(follow(http, reader, events))
         await change(*range(11, 31))
         await eventually(lambda: len(events) == 22)
@@ -246,7 +262,7 @@ async def test_an_api_alone_notices_that_revisions_went_back(
 
 
 async def test_a_revision_that_was_not_given_out_is_410(
-    start_api: StartRole, change: Any, pool: asyncpg.Pool
+    start_api: StartRole, change: Any, pool: Pool
 ) -> None:
     api = await start_api()
     await change(1, 2, 3)
@@ -269,7 +285,7 @@ async def test_a_revision_that_was_not_given_out_is_410(
 
 
 @asynccontextmanager
-async def checking(pool: asyncpg.Pool) -> AsyncIterator[Any]:
+async def checking(pool: Pool) -> AsyncIterator[Any]:
     check = HistoryCheck(pool, interval_seconds=0.1)
     running = asyncio.create_task(check.run())
     try:
@@ -284,7 +300,7 @@ async def has_seen(check: Any, revision: Any) -> Any:
 
 
 async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
-    pool: asyncpg.Pool, change: Any, eventually: Eventually
+    pool: Pool, change: Any, eventually: Eventually
 ) -> None:
     """Once, whoever else notices it, and with what the histories have in common."""
     await change(1, 2, 3)
@@ -297,6 +313,7 @@ async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
         await eventually(lambda: has_seen(one, 2))
         await eventually(lambda: has_seen(other, 2))
         after = await pool.fetchrow(EPOCH)
+        assert after is not None
         assert (after["epoch"] != before, after["previous_epoch"], after["epoch_begins_after"]) == (
             True,
             before,
@@ -308,7 +325,7 @@ async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
 
 
 async def test_other_transitions_under_revisions_that_were_seen_are_another_history(
-    pool: asyncpg.Pool, change: Any, eventually: Eventually
+    pool: Pool, change: Any, eventually: Eventually
 ) -> None:
     """Another processor, which had seen less, has written as many as were lost before anybody
     looked."""
@@ -323,11 +340,12 @@ async def test_other_transitions_under_revisions_that_were_seen_are_another_hist
             await append_transitions(connection, made)
         await eventually(lambda: has_seen(check, 7))
         after = await pool.fetchrow(EPOCH)
+        assert after is not None
     assert (after["previous_epoch"], after["epoch_begins_after"]) == (before, 1)
 
 
 async def test_what_retention_drops_is_no_other_history(
-    pool: asyncpg.Pool, change: Any, eventually: Eventually
+    pool: Pool, change: Any, eventually: Eventually
 ) -> None:
     await change(1, 2, 3)
     before = await epoch_of(pool)
@@ -340,7 +358,7 @@ async def test_what_retention_drops_is_no_other_history(
     assert await epoch_of(pool) == before
 
 
-async def test_two_who_notice_at_once_begin_one_epoch(pool: asyncpg.Pool, change: Any) -> None:
+async def test_two_who_notice_at_once_begin_one_epoch(pool: Pool, change: Any) -> None:
     await change(1)
     async with pool.acquire() as connection:
         found = await look(connection)
@@ -351,7 +369,7 @@ async def test_two_who_notice_at_once_begin_one_epoch(pool: asyncpg.Pool, change
 
 
 async def test_what_was_sent_of_a_history_that_is_gone_is_not_marked_in_the_restored_one(
-    pool: asyncpg.Pool, change: Any
+    pool: Pool, change: Any
 ) -> None:
     """The confirm of a transition comes after another has got its revision."""
     await change(1, 2, 3)

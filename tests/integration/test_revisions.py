@@ -35,7 +35,7 @@ async def test_a_tailing_reader_misses_nothing_of_many_concurrent_writers(
     pool: asyncpg.Pool,
 ) -> None:
     written = asyncio.Event()
-    seen = []
+    seen: list[Any] = []
 
     async def write(writer: Any) -> None:
         rng = random.Random(writer)

@@ -32,6 +32,10 @@ COUNTS = "seq", "stopped_seq", "labels_seq", "interval_seq", "inventory_seq"
 
 
 def steady(worker_id: int, now: Any, life: Any) -> Any:
+    orders: dict[str, Any] = {
+        **dict.fromkeys(("incarnation", *LIFE[2:]), life),
+        **dict.fromkeys(("seq", *COUNTS[2:]), 5),
+    }
     return Worker(
         worker_id=worker_id,
         created_date=now - timedelta(days=1),
@@ -44,8 +48,7 @@ def steady(worker_id: int, now: Any, life: Any) -> Any:
         interval_seconds=10.0,
         inventory_digest=DIGEST,
         received_at=now - timedelta(hours=1),
-        **dict.fromkeys(("incarnation", *LIFE[2:]), life),
-        **dict.fromkeys(("seq", *COUNTS[2:]), 5),
+        **orders,
     )
 
 

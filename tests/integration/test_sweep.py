@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import pytest
 
 from manman_status.domain.guard import GuardRules
@@ -16,15 +15,14 @@ from manman_status.domain.liveness import Thresholds
 from manman_status.domain.rows import Rows, ServerInstance, Worker
 from manman_status.domain.status import INFERRED, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules
-from manman_status.leadership import LEASE, Leadership
+from manman_status.leadership import LEASE, Leadership, Term
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.statistics import Statistics
 from manman_status.store.leases import hold_lease
-from manman_status.store.pool import create_pool
+from manman_status.store.pool import Pool, create_pool
 from manman_status.store.sweep import read_guards
 from manman_status.store.writes import lock_instances, lock_workers, store_rows, transaction_time
 from tests.builders import START
-from tests.kinds import FetchRows
 from tests.model.sweep import sweep
 
 RULES = SweepRules(
@@ -33,7 +31,7 @@ RULES = SweepRules(
 )
 WORKERS = 60
 GROUPS = (None, "eu-1", "eu-2")
-DRAINS = ({}, {}, {"drain": "true"}, {"drain": "Off"})
+DRAINS: tuple[dict[str, str], ...] = ({}, {}, {"drain": "true"}, {"drain": "Off"})
 INTERVALS = (None, 1.0, 5.0, 20.0)
 STATUSES = (
     StatusType.RUNNING,
@@ -93,7 +91,7 @@ def some_rows(chance: Any, now: Any, *, silent_share: Any) -> Any:
     return rows
 
 
-def told(rows: FetchRows) -> dict[str, Any]:
+def told(rows: Rows) -> dict[tuple[str, int], Any]:
     """What a person sees of all of them; the reasons that the sweep gives with what they rest
     on."""
     return {
@@ -121,10 +119,11 @@ async def test_both_lose_the_same_and_hold_the_same(
             await store_rows(connection, copy.deepcopy(rows))
             await connection.execute(OBSERVE, horizon.observed_through, horizon.resumed_at)
             token = await hold_lease(connection, LEASE, "test", seconds=60)
+            assert isinstance(token, int)
         leadership = Leadership(pool, "test", lease_seconds=60)
         await Sweeper(
-            pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None
-        ).sweep(token)
+            leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=lambda: None
+        ).sweep(Term(pool, token))
         guards = sweep(rows, {}, horizon, at=now, rules=RULES)
         swept = Rows()
         async with pool.acquire() as connection, connection.transaction():
@@ -164,40 +163,39 @@ def dies() -> None:
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+async def pool(database: str) -> AsyncIterator[Pool]:
     async with create_pool(database, application="test", size=2, timeout_seconds=60) as pool:
         await pool.execute(OBSERVE, await pool.fetchval("SELECT now()"), START)
         yield pool
 
 
-async def fill(pool: asyncpg.Pool, workers: Any, *, silent: Any, groups: Any) -> None:
+async def fill(pool: Pool, workers: Any, *, silent: Any, groups: Any) -> None:
     await pool.execute(FILL_WORKERS, workers, silent, groups)
 
 
-async def sweep_once(pool: asyncpg.Pool, *, wake: Any = lambda: None) -> None:
+async def sweep_once(pool: Pool, *, wake: Any = lambda: None) -> None:
     """As a leader that has just begun to lead."""
     async with pool.acquire() as connection:
         await connection.execute("UPDATE leases SET expires_at = now()")
         token = await hold_lease(connection, LEASE, "test", seconds=60)
+        assert isinstance(token, int)
     leadership = Leadership(pool, "test", lease_seconds=60)
-    sweeper = Sweeper(
-        pool, leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=wake
-    )
-    await sweeper.sweep(token)
+    sweeper = Sweeper(leadership, RULES, interval_seconds=1, statistics=Statistics(), wake=wake)
+    await sweeper.sweep(Term(pool, token))
 
 
-async def sizes(pool: asyncpg.Pool) -> list[Any]:
+async def sizes(pool: Pool) -> list[Any]:
     """How many workers and instances each transaction was about."""
     return [tuple(row) for row in await pool.fetch(SIZES)]
 
 
-async def test_a_sweep_marks_many_workers_in_pieces(pool: asyncpg.Pool) -> None:
+async def test_a_sweep_marks_many_workers_in_pieces(pool: Pool) -> None:
     await fill(pool, 2_500, silent=2_500, groups=1_250)
     await sweep_once(pool)
     assert await sizes(pool) == [(1_000, 0), (1_000, 0), (500, 0)]
 
 
-async def test_a_worker_with_many_servers_is_lost_in_pieces(pool: asyncpg.Pool) -> None:
+async def test_a_worker_with_many_servers_is_lost_in_pieces(pool: Pool) -> None:
     await fill(pool, 1, silent=1, groups=1)
     await pool.execute(FILL_INSTANCES, 11_000, 1, None)
     await sweep_once(pool)
@@ -208,7 +206,7 @@ async def test_a_worker_with_many_servers_is_lost_in_pieces(pool: asyncpg.Pool) 
 
 @pytest.mark.parametrize("is_missing", [True, False])
 async def test_many_servers_that_are_missing_or_abandoned_end_in_pieces(
-    pool: asyncpg.Pool, is_missing: Any
+    pool: Pool, is_missing: Any
 ) -> None:
     await fill(pool, 1, silent=0, groups=1)
     if not is_missing:
@@ -218,7 +216,7 @@ async def test_many_servers_that_are_missing_or_abandoned_end_in_pieces(
     assert await sizes(pool) == [(0, 5_000), (0, 1_000)]
 
 
-async def test_guards_of_many_groups_are_written_and_end(pool: asyncpg.Pool) -> None:
+async def test_guards_of_many_groups_are_written_and_end(pool: Pool) -> None:
     await fill(pool, 4_500, silent=4_500, groups=1_500)
     await sweep_once(pool)
     assert (await pool.fetchval("SELECT count(*) FROM guards"), await sizes(pool)) == (1_500, [])
@@ -237,7 +235,7 @@ async def test_guards_of_many_groups_are_written_and_end(pool: asyncpg.Pool) -> 
     ],
 )
 async def test_what_a_leader_that_dies_between_pieces_leaves_the_next_one_completes(
-    pool: asyncpg.Pool, workers: Any, silent: Any, guard: Any
+    pool: Pool, workers: Any, silent: Any, guard: Any
 ) -> None:
     await fill(pool, workers, silent=silent, groups=1)
     if guard:
@@ -251,7 +249,7 @@ async def test_what_a_leader_that_dies_between_pieces_leaves_the_next_one_comple
 
 
 async def test_a_leader_that_dies_while_it_releases_a_group_leaves_it_on_hold(
-    pool: asyncpg.Pool,
+    pool: Pool,
 ) -> None:
     """The next one goes on at the limited rate, and does not begin the hold again."""
     await fill(pool, 12_000, silent=12_000, groups=1)
@@ -265,4 +263,5 @@ async def test_a_leader_that_dies_while_it_releases_a_group_leaves_it_on_hold(
     guard = await pool.fetchrow(
         "SELECT opened_at, held, group_size, releasing_since IS NOT NULL FROM guards"
     )
+    assert guard is not None
     assert tuple(guard) == (before, 12_000 - 2_200, 12_000, True)

@@ -291,18 +291,14 @@ async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(
         "messaging.publish.duration": {"messaging.destination.name": "external_service_events"},
     }
     for name, attributes in named.items():
-        await eventually(
-            lambda name=name, given=attributes: collector.sum(PROCESSOR, name, **given) == 2
-        )
+        await eventually(lambda: collector.sum(PROCESSOR, name, **attributes) == 2)
     for name in ("batches", "batch.duration"):
         assert collector.sum(PROCESSOR, f"manman_status.{name}") > 0
     await eventually(lambda: collector.sum(PROCESSOR, "manman_status.relay.backlog") == 0)
     for queue in ("manman.status.heartbeats.0", "manman.status.lifecycle.0"):
         of_queue = partial(collector.sum, PROCESSOR, queue=queue)
-        await eventually(
-            lambda of=of_queue: (lag := of("manman_status.lag")) is not None and lag < 5
-        )
-        await eventually(lambda of=of_queue: of("manman_status.queue.depth") is not None)
+        await eventually(lambda: (lag := of_queue("manman_status.lag")) is not None and lag < 5)
+        await eventually(lambda: of_queue("manman_status.queue.depth") is not None)
     resource = collector.resources[PROCESSOR]
     assert resource["service.version"] == "0.1.0"
     assert resource["service.instance.id"]
@@ -420,9 +416,7 @@ async def test_a_collector_that_takes_traces_alone_is_told_of_once(
     for worker_id in range(1, 4):
         seen = collector.requests.copy()
         await send((started(worker_id), {"traceparent": TRACEPARENT}))
-        await eventually(
-            lambda seen=seen: all(collector.requests[path] > seen[path] for path in PATHS)
-        )
+        await eventually(lambda: all(collector.requests[path] > seen[path] for path in PATHS))
     assert (processor.log.count("do not reach"), processor.log.count("again")) == (1, 0)
     collector.refused.clear()
     await eventually(lambda: "again" in processor.log)

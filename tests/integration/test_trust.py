@@ -7,8 +7,8 @@ import asyncio
 import json
 import re
 import shlex
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -17,6 +17,7 @@ import aio_pika
 import asyncpg
 import httpx
 import pytest
+from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import ChannelClosed
 
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
@@ -28,6 +29,7 @@ from manman_status.wire.control import (
     control_key,
     control_message,
 )
+from tests.conftest import run_sql
 from tests.integration.cli.conftest import manman_status
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
@@ -39,7 +41,7 @@ GRANTS = [shlex.split(line) for line in re.findall(r"^rabbitmqctl (set_.*)$", PA
 QUEUES = ("manman.status.heartbeats.0", "manman.status.lifecycle.0")
 PASSWORD = "open-sesame-4711"
 FAR_AWAY = "2099-01-01T00:00:00Z"
-RARE_CANARIES = {"canary_interval_seconds": 60}
+FREQUENT_CANARIES = {"canary_interval_seconds": 0.2}
 QUIET = SilenceRequested(silence_id="quiet1", seconds=3600, why="w")
 
 
@@ -268,16 +270,65 @@ async def test_control_messages_are_taken_by_their_own_way_only(
     }
 
 
+class Proofs:
+    """Each canary that was sent, and each watermark that was ever written."""
+
+    HISTORY = (
+        "CREATE TABLE proofs (number bigserial, queue text, observed_through timestamptz)",
+        """CREATE FUNCTION note_proof() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO proofs (queue, observed_through) VALUES (NEW.queue, NEW.observed_through);
+             RETURN NULL;
+           END $$""",
+        """CREATE TRIGGER note_proof AFTER INSERT OR UPDATE ON watermarks
+             FOR EACH ROW EXECUTE FUNCTION note_proof()""",
+    )
+
+    def __init__(self, tap: AbstractQueue, rows: FetchRows) -> None:
+        self._tap = tap
+        self._rows = rows
+        self.canaries: list[AbstractIncomingMessage] = []
+
+    async def receive(self) -> list[AbstractIncomingMessage]:
+        """All canaries so far."""
+        while message := await self._tap.get(no_ack=True, fail=False):
+            self.canaries.append(message)
+        return self.canaries
+
+    async def are_all_of(self, canaries: list[AbstractIncomingMessage]) -> None:
+        """Check that watermarks only ever went from one of these canaries' times to a later one."""
+        sent_at = {
+            datetime.fromisoformat(json.loads(canary.body)["sent_at"]) for canary in canaries
+        }
+        for queue in QUEUES:
+            sql = "SELECT observed_through FROM proofs WHERE queue = $1 ORDER BY number"
+            through = [row["observed_through"] for row in await self._rows(sql, queue)]
+            proven = [time for time in through if time is not None]
+            assert proven == sorted(proven)
+            assert set(proven) <= sent_at
+
+
+@pytest.fixture
+async def proofs(database: str, broker: str, rows: FetchRows) -> AsyncIterator[Proofs]:
+    await run_sql(database, *Proofs.HISTORY)
+    async with await aio_pika.connect(broker) as connection:
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange("internal_service_events", "topic", durable=True)
+        tap = await channel.declare_queue(exclusive=True)
+        await tap.bind(exchange, "worker.canary.*")
+        yield Proofs(tap, rows)
+
+
 async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(
+    proofs: Proofs,
     start_processor: StartRole,
     publish: Publisher,
     rows: FetchRows,
-    depth: Callable[..., Awaitable[int]],
+    dead_letters: Callable[..., Awaitable[Any]],
     eventually: Eventually,
 ) -> None:
-    """The watermark stays where the one true canary has put it, whatever anybody says of a time."""
-    processor = await start_processor(**RARE_CANARIES)
-    before = await eventually(lambda: observed_through(rows))
+    """A watermark is the time of a true canary, whatever anybody says of a time."""
+    processor = await start_processor(**FREQUENT_CANARIES)
+    await is_observed_anew(rows, eventually)
     forged = [
         forged_canary(sent_at=sent_at)
         for sent_at in (FAR_AWAY, "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
@@ -288,38 +339,37 @@ async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(
         await publish(body, "worker.7.lifecycle")
         await publish(body, "worker.canary.heartbeat")
     await is_read_through(publish, rows, eventually, worker=100)
-    assert await observed_through(rows) == before
+    await is_observed_anew(rows, eventually)
+    forgeries = [json.dumps(body).encode() for body in (*forged, [neighbour, *forged])]
+    await proofs.are_all_of(
+        [canary for canary in await proofs.receive() if canary.body not in forgeries]
+    )
     assert await rows("SELECT instance_id FROM server_instances") == [{"instance_id": 41}]
-    assert await depth("manman.status.dead") == 0
+    refusals = [headers["x-manman-error"] for _, headers in await dead_letters()]
+    assert all("a time outside of years 1 to 9999" in refusal for refusal in refusals), refusals
     assert len(re.findall("false_canary_ignored", processor.log)) == 2
     assert "Traceback" not in processor.log
 
 
 async def test_a_true_canary_sent_again_proves_no_more_than_it_did(
+    proofs: Proofs,
     start_processor: StartRole,
     publish: Publisher,
-    broker: str,
     rows: FetchRows,
     eventually: Eventually,
 ) -> None:
-    async with await aio_pika.connect(broker) as connection:
-        channel = await connection.channel()
-        exchange = await channel.declare_exchange("internal_service_events", "topic", durable=True)
-        tap = await channel.declare_queue(exclusive=True)
-        await tap.bind(exchange, "worker.canary.*")
-        await start_processor(**RARE_CANARIES)
-        before = await eventually(lambda: observed_through(rows))
-        canaries = {}
-        while len(canaries) < len(QUEUES):
-            message = await tap.get(timeout=60, fail=False)
-            if message is not None:
-                canaries[message.routing_key] = message.body
-    for key in canaries:
-        for body in canaries.values():
-            for _ in range(10):
-                await publish(body, key)
+    await start_processor(**FREQUENT_CANARIES)
+    await is_observed_anew(rows, eventually)
+    originals = list(await proofs.receive())
+    routing_keys = {canary.routing_key for canary in originals}
+    assert len(routing_keys) == len(QUEUES)
+    for key in routing_keys:
+        for canary in (*originals[:4], *originals[-4:]):
+            for _ in range(5):
+                await publish(canary.body, key)
     await is_read_through(publish, rows, eventually, worker=100)
-    assert await observed_through(rows) == before
+    await is_observed_anew(rows, eventually)
+    await proofs.are_all_of(await proofs.receive())
 
 
 async def test_processors_that_start_at_once_agree_on_the_secret(database: str) -> None:

@@ -171,4 +171,5 @@ def test_a_canary_counts_with_the_mac_of_its_kind_time_processor_and_clock_steps
 def test_without_the_secret_no_canary_counts() -> None:
     unready = Seal()
     [made] = decode(unready.signed_canary("heartbeats", "host-1", NOW, 0)).control
+    assert isinstance(made, CanarySent)
     assert not unready.is_true("heartbeats", made)

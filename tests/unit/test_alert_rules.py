@@ -64,7 +64,7 @@ def lost(of: Any, *, lost_servers: int = 0, held_since: Any = None) -> Any:
 
 
 def crashed(instance_id: int = 31, *, on: Any = None, config: Any = None, **fields: Any) -> Any:
-    told = {
+    told: dict[str, Any] = {
         "at": NOW,
         "old_status": StatusType.RUNNING,
         "new_status": StatusType.CRASHED,
@@ -88,7 +88,7 @@ def scene(*changes: Any, now: Any = NOW, **fields: Any) -> Any:
         if change.entity is Entity.SERVER_INSTANCE
     }
     crashes = [crash_of(change) for change in changes if change.entity is Entity.SERVER_INSTANCE]
-    given = {
+    given: dict[str, Any] = {
         "workers": workers,
         "instances": instances,
         "crashes": crashes,
@@ -109,9 +109,8 @@ def opened(judgement: Any) -> dict[str, Any]:
 def later(first: Any, **fields: Any) -> Any:
     """A scene in which all that is open after `first` still is."""
     judge(first)
-    return Scene(
-        open=first.open, **{"now": NOW + timedelta(seconds=1), "lag_seconds": 0.5} | fields
-    )
+    given: dict[str, Any] = {"now": NOW + timedelta(seconds=1), "lag_seconds": 0.5}
+    return Scene(open=first.open, **given | fields)
 
 
 def test_a_quiet_scene_has_nothing_to_tell() -> None:
@@ -311,7 +310,7 @@ def loops_of_all_that_is_left(crashes: Any, known: Any) -> Any:
     """As it is meant: of what nobody has taken yet the worst one, again and again."""
     left, found = list(crashes), []
     while left:
-        crashes_of = {}
+        crashes_of: dict[Any, Any] = {}
         for crash in left:
             for culprit in crash.culprits:
                 crashes_of.setdefault(culprit, []).append(crash)
@@ -383,7 +382,7 @@ def test_a_loop_is_over_when_nothing_crashed_for_a_window_and_its_parts_are_over
     host = worker(status=StatusType.RUNNING)
     first = scene(*(crashed(i, on=host, config=3) for i in (1, 2, 3)))
     crashes = [Crash(NOW, 7, 3)] * 3
-    known = {
+    known: dict[str, Any] = {
         "workers": {7: host},
         "instances": dict.fromkeys((1, 2, 3), StatusType.CRASHED),
         "crashes": crashes,
@@ -415,7 +414,7 @@ def test_a_worker_that_is_lost_now_and_then_does_not_flap() -> None:
 
 def test_flapping_is_over_below_the_low_threshold_and_not_before() -> None:
     first = scene(lost(worker()), flips={7: flips(170, 140, 110, 80, 50, 0)})
-    known = {"workers": {7: worker()}}
+    known: dict[str, Any] = {"workers": {7: worker()}}
     between = later(first, flips={7: flips(100, 50, 10)}, **known)
     assert LOW_PERCENT < changing_percent(between.flips[7], between.now) < HIGH_PERCENT
     assert judge(between).over == {}
@@ -570,7 +569,9 @@ def test_dead_letters_that_were_taken_and_others_that_came_are_news_again() -> N
 
 
 def test_letters_that_are_listed_and_returned_stay_one_alert() -> None:
-    statistics, memory, told, open_alerts = Statistics(), Memory(), [], {}
+    statistics, memory = Statistics(), Memory()
+    told: list[Any] = []
+    open_alerts: dict[str, Any] = {}
     for turn, waiting in enumerate([0, 3, 0, 0, 3, 3, 0, 0, 0, 0]):
         statistics.note_dead_letters(waiting, now=5.0 * turn)
         now = NOW + timedelta(seconds=5 * turn)
@@ -589,7 +590,7 @@ def test_each_rule_has_its_own_name() -> None:
 
 
 def told_alert(alert_id: int = 1, **fields: Any) -> Any:
-    given = {
+    given: dict[str, Any] = {
         "key": f"worker_lost:{alert_id}",
         "rule": "worker_lost",
         "severity": Severity.WARNING,
@@ -613,8 +614,12 @@ def told_alert(alert_id: int = 1, **fields: Any) -> Any:
     return ToldAlert(alert_id=alert_id, **given | fields)
 
 
-TOLD = {"told_severity": Severity.WARNING, "told_at": START}
-OVER = {"state": AlertState.RESOLVED, "resolved_at": NOW, "resolution": "it is RUNNING now"}
+TOLD: dict[str, Any] = {"told_severity": Severity.WARNING, "told_at": START}
+OVER: dict[str, Any] = {
+    "state": AlertState.RESOLVED,
+    "resolved_at": NOW,
+    "resolution": "it is RUNNING now",
+}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ class Sink:
     """Where batches go. While its gate is shut, a flush does not end."""
 
     def __init__(self) -> None:
-        self.batches = []
+        self.batches: list[Any] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.taken = asyncio.Condition()

@@ -1,4 +1,4 @@
-"""What is told to end ends, also where a library drops the first cancellation."""
+"""A cancelled task ends, even if a library drops the first cancellation."""
 
 from __future__ import annotations
 

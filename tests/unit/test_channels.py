@@ -30,13 +30,14 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The JSON bodies that services were sent; each is taken."""
     bodies = []
 
-    def take(adapter: Any, request: pytest.FixtureRequest, **_: Any) -> Any:
+    def take(adapter: Any, request: requests.PreparedRequest, **_: Any) -> Any:
+        assert isinstance(request.body, str | bytes)
         bodies.append(json.loads(request.body))
         answer = requests.Response()
         answer.status_code, answer.request, answer.url, answer._content = (
             200,
             request,
-            request.url,
+            str(request.url),
             b'{"ok": true}',
         )
         return answer
@@ -145,7 +146,7 @@ async def test_notifications_of_an_alert_belong_to_one_incident(
     url: str, key: Any, sent: Any
 ) -> None:
     url += "?action=map"
-    told = {"told_severity": Severity.WARNING, "told_at": START}
+    told: dict[str, Any] = {"told_severity": Severity.WARNING, "told_at": START}
     await channel(url).tell([(News.OPENED, told_alert())])
     await channel(url).tell([(News.REMINDER, told_alert(**told, summary="worker 1 is late"))])
     await channel(url).tell(

@@ -20,7 +20,7 @@ from tests.model.health import observation_state
 HOUR = 3600.0
 
 
-def reading(at: Any, *, database: str | None = None, took: float = 0.0) -> Any:
+def reading(at: Any, *, database: float | None = None, took: float = 0.0) -> Any:
     """At `at` seconds of the monotonic clock, and as many of the database's unless another is
     given."""
     return ClockReading(
@@ -32,7 +32,9 @@ def reading(at: Any, *, database: str | None = None, took: float = 0.0) -> Any:
     ("database", "expected"),
     [(0.25, 0), (2.0, 0), (-1.5, 0), (3.25, 3), (HOUR, HOUR), (-2.75, -3), (-HOUR, -HOUR)],
 )
-def test_only_a_difference_of_more_than_two_seconds_is_a_step(database: str, expected: Any) -> None:
+def test_only_a_difference_of_more_than_two_seconds_is_a_step(
+    database: float, expected: Any
+) -> None:
     assert step_between(reading(0), reading(0.25, database=database)) == pytest.approx(
         expected, abs=0.3
     )

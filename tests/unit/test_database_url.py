@@ -41,7 +41,7 @@ def test_several_hosts_are_places_to_try(
         "sslcompression=0&sslsni=1&fallback_application_name=x",
     ],
 )
-def test_what_asyncpg_would_send_to_the_server_as_a_setting_is_kept_from_it(
+def test_parameters_of_libpq_are_kept_from_the_server(
     parameters: str,
 ) -> None:
     assert (

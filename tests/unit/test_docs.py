@@ -1,4 +1,4 @@
-"""What the documents name is there, and what they show is understood."""
+"""Names in the documents exist, and their examples are understood."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from manman_status.wire.inbound import decode
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
     path.name: path.read_text("utf-8")
-    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
 }
+PACKAGE = ROOT / "manman_status"
 README = DOCUMENTS["README.md"]
-FOLDERS = {"README.md": ROOT, "CHANGELOG.md": ROOT}
+FOLDERS = {path.name: ROOT for path in ROOT.glob("*.md")}
 COMMAND = re.compile(
     r"(?:^ {4}(?:\$ )?|`)(?:\.venv/bin/)?manman-status (.+?)(?=  |`|$)", re.MULTILINE
 )
@@ -82,7 +83,7 @@ def test_the_routes_that_are_shown_are_understood(tmp_path: Path) -> None:
     assert len(channels) == 4
 
 
-def test_the_reporter_s_arguments_are_told_as_they_are() -> None:
+def test_the_reporter_s_arguments_are_documented() -> None:
     rows = re.findall(r"^\| `(\w+)` \|(.*?)\|", DOCUMENTS["report-from-python.md"], re.MULTILINE)
     parameters = inspect.signature(StatusReporter).parameters
     expected = {
@@ -116,3 +117,36 @@ def test_operations_say_what_to_do_about_each_alert() -> None:
         re.MULTILINE,
     )
     assert {name for name in of_prometheus if f"**{name}**" not in page} == set()
+
+
+DOOR = re.compile(r"^\| [^|`]+ \| `([^`]+)` \| (`.*`) \|$", re.MULTILINE)
+
+
+@pytest.mark.parametrize(("path", "names"), DOOR.findall(DOCUMENTS["CONTRIBUTING.md"]))
+def test_each_door_of_the_map_exists_and_holds_what_it_promises(path: str, names: str) -> None:
+    defined = set()
+    for node in ast.parse((ROOT / path).read_text("utf-8")).body:
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                defined.add(node.name)
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                defined.add(name)
+            case _:
+                pass
+    assert set(re.findall(r"`(\w+)`", names)) <= defined
+
+
+def test_the_map_names_every_room() -> None:
+    package = ROOT / "manman_status"
+    rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    assert rooms == set(re.findall(r"^\| `(\w+/)` \|", DOCUMENTS["CONTRIBUTING.md"], re.MULTILINE))
+
+
+def test_every_file_that_a_recipe_names_exists() -> None:
+    text = DOCUMENTS["CONTRIBUTING.md"]
+    recipes = text[text.index("## Recipes") : text.index("## Words")]
+    named = re.findall(r"(?:`|\s)((?:\w+/)+(?:\w+\.\w+)?)", recipes)
+    assert named
+    assert [
+        name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()
+    ] == []

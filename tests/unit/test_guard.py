@@ -112,7 +112,8 @@ def test_when_most_return_the_rest_may_still_be_about_to() -> None:
 
 
 def test_after_the_hold_time_it_releases_little_by_little() -> None:
-    guard, lost = held(40, 100), []
+    guard = held(40, 100)
+    lost: list[Any] = []
     for sweep in range(10):
         decided = verdict(
             overdue=40 - sum(lost),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from manman_status.domain.status import ACTIVE, Reason, StatusType
-from tests.observed_fleet import (
+from tests.model.observed_fleet import (
     DROPPED_EXPIRES,
     GRACE,
     HOLD,
@@ -498,6 +498,12 @@ def test_a_restart_that_counts_lower_is_not_lost(interval: Any, clock: Any, agai
     observe_to_the_end(world)
 
 
+def reasons(world: Any) -> tuple[Reason | None, Reason | None]:
+    """Those of worker 1 and of its server."""
+    fleet = world.database.fleet
+    return fleet.workers[1].reason, fleet.instances[1].reason
+
+
 @pytest.mark.parametrize("interval", [1, 2, 5, 10])
 def test_one_dead_worker_is_noticed_in_time_and_comes_back_with_its_servers(interval: Any) -> None:
     world = fleet(interval, 2, 2)
@@ -508,11 +514,10 @@ def test_one_dead_worker_is_noticed_in_time_and_comes_back_with_its_servers(inte
     assert not losses(world)
     world.pass_time(3)
     assert losses(world) == [1]
-    assert world.database.fleet.instances[1].reason is Reason.WORKER_LOST
+    assert reasons(world) == (Reason.HEARTBEAT_EXPIRED, Reason.WORKER_LOST)
     worker.muted = False
     world.pass_time(interval + 3)
-    assert world.database.fleet.workers[1].reason is Reason.RECOVERED
-    assert world.database.fleet.instances[1].reason is Reason.RECOVERED
+    assert reasons(world) == (Reason.RECOVERED, Reason.RECOVERED)
 
 
 def test_many_at_once_are_held_and_then_lost_one_by_one() -> None:

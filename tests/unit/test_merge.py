@@ -59,7 +59,7 @@ def seen(rows: Rows) -> tuple[Any, Any]:
 
 
 incarnations = st.sampled_from([BASE, BASE + 1_000_000, BASE + 2_000_000])
-orders = st.one_of(
+orders: st.SearchStrategy[dict[str, int]] = st.one_of(
     st.fixed_dictionaries({"incarnation": incarnations, "seq": st.integers(1, 12)}),
     st.fixed_dictionaries(
         {
@@ -241,7 +241,7 @@ def test_each_status_info_is_told_in_the_order_in_which_it_came(received: Any) -
     instance's end."""
     rows = fold(received)
     for kind in (WorkerStatusReported, ServerStatusReported):
-        applied = []
+        applied: list[Any] = []
         for event in (event for event in received if type(event) is kind):
             ends = [other.sent_at for other in applied if other.status in TERMINAL]
             is_revival = event.status in ACTIVE and any(event.sent_at < end for end in ends)

@@ -66,7 +66,7 @@ class History:
     @property
     def statuses(self) -> tuple[Any, Any]:
         """What the watchers are told of the worker and of its instance."""
-        told = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
+        told: dict[Entity, list[Any]] = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
         for transition in self.rows.transitions:
             told[transition.entity].append((str(transition.new_status), str(transition.reason)))
         return told[Entity.WORKER], told[Entity.SERVER_INSTANCE]
@@ -245,6 +245,14 @@ def test_an_instance_that_is_no_longer_listed_is_missing_from_then_on() -> None:
 
 def test_an_instance_that_is_listed_again_is_not_missing() -> None:
     assert History(beat(1, INSTANCE), beat(2), beat(3, INSTANCE)).instance.missing_since is None
+
+
+def test_inventories_that_differ_at_one_position_hide_no_missing_instance() -> None:
+    """Two processes repeat one incarnation. What the ended one listed last takes the mark away, and
+    the living one's next inventory, which says what it said before, sets it again."""
+    history = History(beat(2, INSTANCE), beat(3), beat(3, INSTANCE))
+    assert history.instance.missing_since is None
+    assert history.take(beat(4)).instance.missing_since == history.now
 
 
 def test_a_late_inventory_takes_nothing_away() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_a_life_numbers_its_events() -> None:
         worker.server_started(31, game_server_config_id=3),
         worker.worker_stopped(),
     ]
-    order = {"incarnation": 5, "sent_at": SENT_AT}
+    order: dict[str, Any] = {"incarnation": 5, "sent_at": SENT_AT}
     assert [read(report) for report in reports] == [
         WorkerStarted(**order, seq=1, worker_id=7, interval_seconds=2.0, labels={"group": "eu-1"}),
         ServerStarted(**order, seq=2, instance_id=31, worker_id=7, game_server_config_id=3),

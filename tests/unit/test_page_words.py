@@ -22,7 +22,7 @@ SILENCE = {
 def worker(
     health: Any, status: Any = StatusType.RUNNING, reason: Any = Reason.REPORTED, **fields: Any
 ) -> Any:
-    plausible = {
+    plausible: dict[str, Any] = {
         "worker_id": 7,
         "created_date": NOW,
         "end_date": None,

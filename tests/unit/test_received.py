@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aiormq.abc import AbstractChannel
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.body import ContentBody
@@ -22,7 +23,7 @@ class Channel:
     """Has the one attribute of aiormq's channel that is replaced."""
 
     def __init__(self) -> None:
-        self.frames = asyncio.Queue()
+        self.frames: asyncio.Queue[Any] = asyncio.Queue()
 
 
 def delivery(tag: Any, body: Any, *, consumer: Any = TAG, piece: int = 4) -> Iterator[Any]:
@@ -53,8 +54,9 @@ def test_a_delivery_is_read_as_pamqp_reads_it(tag: Any, redelivered: Any, texts:
 
 
 async def put_all(frames: Any) -> tuple[Any, Any]:
-    channel, taken = Channel(), []
-    deliveries = Deliveries(channel, taken.append)
+    channel = Channel()
+    taken: list[Any] = []
+    deliveries = Deliveries(cast("AbstractChannel", channel), taken.append)
     for frame in frames:
         await deliveries.put((0, frame))
     return taken, [channel.frames.get_nowait()[1] for _ in range(channel.frames.qsize())]

@@ -30,7 +30,7 @@ def test_it_has_all_after_its_start_and_no_more_than_its_bounds(
     first: Any, batches: Any, most: Any, most_bytes: Any
 ) -> None:
     recent = Recent(first, most=most, most_bytes=most_bytes)
-    everything = []
+    everything: list[Any] = []
     for sizes in batches:
         batch = [change(first + len(everything) + n, size) for n, size in enumerate(sizes, start=1)]
         recent.append(batch)

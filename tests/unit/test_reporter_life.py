@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -196,7 +196,7 @@ async def test_a_report_that_cannot_be_sent_is_told_and_never_raised(
         await reporter.server_started(31)
         async with reporter as report:
             await report.server_started(-1)
-            await report.server_started(object())
+            await report.server_started(cast("int", object()))
             await report.server_started(32)
         await report.server_stopped(32)
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]

@@ -66,7 +66,7 @@ async def test_the_end_of_what_is_vital_is_an_error(end: Any) -> None:
 
     with pytest.raises(ExceptionGroup) as raised:
         await processor()
-    assert raised.group_contains(PartEnded, match="reading ended without being told to")
+    assert raised.group_contains(PartEnded, match="reading ended, and nobody stopped it")
 
 
 async def as_one(work: Any) -> None:

@@ -1,9 +1,10 @@
-"""Settings come from variables, all problems are told at once, and no secret is ever shown."""
+"""Settings come from variables, all problems are listed at once, and no secret shows."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,7 +20,7 @@ from manman_status.settings import (
     meaning,
     redacted,
 )
-from tests.observed_fleet import STANDSTILL
+from tests.model.observed_fleet import STANDSTILL
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 LINE = re.compile(rf"^(?P<off>#?){PREFIX}(?P<name>[A-Z0-9_]+)=(?P<value>.*)$", re.MULTILINE)
@@ -53,7 +54,9 @@ def test_each_setting_has_a_meaning_and_each_number_its_bounds(name: str) -> Non
 
 def test_the_example_works_as_it_is_and_shows_the_defaults() -> None:
     lines = list(LINE.finditer(EXAMPLE.read_text("utf-8")))
-    given = {match["name"].lower(): match["value"] for match in lines if not match["off"]}
+    given: dict[str, Any] = {
+        match["name"].lower(): match["value"] for match in lines if not match["off"]
+    }
     assert given.keys() == {"database_url", "rabbitmq_url"}
     plain = load(**given)
     assert load(**{match["name"].lower(): match["value"] for match in lines}) == plain
@@ -102,7 +105,7 @@ def test_what_a_command_says_outranks_the_environment() -> None:
     assert (settings.port, settings.workers, settings.host) == (9001, 2, "")
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_listed_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(
             needs=("database_url", "rabbitmq_url"),
@@ -115,7 +118,7 @@ def test_all_problems_are_told_at_once() -> None:
                 f"{PREFIX}DATABSE_URL": f"postgresql://u:{SECRET}@db/x",
             },
         )
-    told = caught.value.problems
+    found = caught.value.problems
     for name in (
         "PORT",
         "WORKERS",
@@ -125,8 +128,8 @@ def test_all_problems_are_told_at_once() -> None:
         "DATABASE_URL",
         "DATABSE_URL",
     ):
-        assert sum(problem.startswith(f"{PREFIX}{name} ") for problem in told) == 1, name
-    assert len(told) == 7
+        assert sum(problem.startswith(f"{PREFIX}{name} ") for problem in found) == 1, name
+    assert len(found) == 7
     assert SECRET not in str(caught.value)
 
 
@@ -182,7 +185,7 @@ def test_a_token_file_that_gives_no_token_is_a_problem(
 
 
 def test_urls_of_channels_are_separated_by_white_space_alone() -> None:
-    """A comma belongs to the URL: it may name several to be told."""
+    """A comma belongs to the URL: it may name several recipients."""
     assert load(notify_urls=" mailto://h?to=a,b\n\tjson://h ").notify_urls == (
         "mailto://h?to=a,b",
         "json://h",
@@ -241,7 +244,9 @@ def test_the_virtual_host_takes_the_place_of_the_one_in_the_url(
     ("given", "listens"),
     [({}, "127.0.0.1"), ({"api_tokens": "t"}, "0.0.0.0"), ({"host": "10.0.0.1"}, "10.0.0.1")],
 )
-def test_without_tokens_only_this_machine_may_ask(given: dict[str, str], listens: str) -> None:
+def test_without_tokens_the_api_listens_on_this_machine_only(
+    given: dict[str, str], listens: str
+) -> None:
     assert load(**given).bind_host == listens
 
 
@@ -262,5 +267,5 @@ def test_an_outage_of_five_canaries_and_more_is_one(
     assert settings.standstill_seconds == seconds
 
 
-def test_the_model_of_the_observers_has_the_standstill_that_is_shipped() -> None:
+def test_the_model_of_observers_has_the_shipped_standstill() -> None:
     assert Settings().standstill_seconds == STANDSTILL

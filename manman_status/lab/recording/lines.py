@@ -1,4 +1,4 @@
-"""A recording: JSON lines, each a message as it passed, or a gap in the listening."""
+"""A recording: JSON lines, each a message or a gap in the recording."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class DamagedRecording(ManManStatusError):  # noqa: N818
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A message has a routing key, and its body as JSON, or in base64 when it is none. A gap has
-    `gap_since`: between that time and `at` nobody listened."""
+    """A line. A message has a routing key, and its body as JSON, or in base64 when it is none. A
+    gap has `gap_since`: between that time and `at` the recorder did not listen."""
 
     at: datetime
     routing_key: str = ""
@@ -34,7 +34,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 
 def message_line(at: datetime, routing_key: str, body: bytes, *, persistent: bool) -> Line:
     try:
-        body.decode()  # of its texts alone, msgspec would not look whether they are UTF-8
+        body.decode()  # msgspec does not check whether texts are UTF-8
         msgspec.json.decode(body, type=msgspec.Raw)
         if b"\n" in body or b"\r" in body:
             body = msgspec.json.format(body, indent=-1)
@@ -56,10 +56,10 @@ def encode_line(line: Line) -> bytes:
 
 
 def read_lines(file: Path) -> Iterator[Line]:
-    """In their order. A last line that was cut off, as a killed recorder leaves it, is passed over
-    (`is_cut_off`).
+    """Read the lines, in their order. A last line that was cut off, as a killed recorder leaves it,
+    is skipped (`is_cut_off`).
 
-    Raises DamagedRecording for any other that is none, or that goes back in time.
+    Raises DamagedRecording for any other bad line, or one that goes back in time.
     """
     before: datetime | None = None
     with file.open("rb") as lines:
@@ -88,7 +88,7 @@ def _read(text: bytes, file: Path, number: int) -> Line:
 
 
 def is_cut_off(file: Path) -> bool:
-    """Whether the last line was never finished."""
+    """True when the last line was never finished."""
     with file.open("rb") as lines:
         size = lines.seek(0, 2)
         if size:

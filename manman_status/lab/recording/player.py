@@ -1,4 +1,4 @@
-"""Sends a recording again, in its order and in its own time or a faster one."""
+"""Replay: sends a recording again, in its order and in its own time or a faster one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Due: TypeAlias = tuple[float, Report]
 
 
 class Schedule:
-    """Seconds from the beginning at which each message is due. `speed` is how many recorded seconds
-    pass in one; with infinity everything is due at once."""
+    """A schedule: seconds from the beginning at which each message is due. `speed` is how many
+    recorded seconds pass in one; with infinity everything is due at once."""
 
     def __init__(self, lines: Iterable[Line], *, speed: float) -> None:
         self._speed = speed
@@ -39,7 +39,7 @@ class Schedule:
 
     @property
     def next_due(self) -> float | None:
-        """None when everything was due."""
+        """The seconds at which the next message is due; None when everything was due."""
         return self._next and self._next[0]
 
     def _all_due(self, lines: Iterable[Line]) -> Iterator[Due]:
@@ -52,8 +52,9 @@ class Schedule:
 
 
 class Played(msgspec.Struct):
-    """`behind_seconds` is the longest that a message was sent after its time; `dropped` are
-    heartbeats, or others that were not persistent, whose time came while the broker was away."""
+    """The progress of a replay. `behind_seconds` is the longest that a message was sent after its
+    time; `dropped` are heartbeats, or others that were not persistent, whose time came while the
+    broker was unavailable."""
 
     sent: int = 0
     dropped: int = 0
@@ -72,8 +73,8 @@ class Player:
         self._began = math.inf
 
     async def play(self) -> None:
-        """What must arrive waits for a broker that is away. Raises BrokerUnavailable or Unroutable
-        until the first message was taken."""
+        """Send everything. Persistent messages wait for an unavailable broker. Raises
+        BrokerUnavailable or Unroutable until the first message was taken."""
         backoff = Backoff()
         while not self._is_over():
             try:

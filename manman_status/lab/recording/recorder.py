@@ -1,5 +1,5 @@
-"""Writes down what passes on the inbound exchange, from a queue of its own: nothing is taken from
-the processors."""
+"""The recorder: writes down the messages on the inbound exchange, from a queue of its own, so that
+the processors miss none."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
 
 MOST_WAITING = 500_000
-"""What the recorder's queue holds at most when the recorder is too slow. Beyond it the oldest are
+"""Most messages in the recorder's queue when the recorder is too slow. Beyond it the oldest are
 gone."""
 FLUSH_EVERY_SECONDS = 0.5
 
 
 class Recorder:
-    """Listens until it is stopped, through outages of the broker, each of which leaves a gap."""
+    """A recorder that listens until it is stopped, through outages of the broker, each of which
+    leaves a gap."""
 
     def __init__(
         self, connect: Connect, *, exchange: str, tape: Tape, complain: Callable[[str], None]
@@ -43,9 +44,9 @@ class Recorder:
         self._complain = complain
 
     async def record(self, stop: asyncio.Event, *, listening: Callable[[], None]) -> None:
-        """`listening` is called once, when nothing more is missed. Raises BrokerUnavailable when
-        the broker is away at the start, and CommandFailed when nobody has ever declared the
-        exchange."""
+        """Record until `stop`. `listening` is called once, when no message is missed any more.
+        Raises BrokerUnavailable when the broker is unavailable at the start, and CommandFailed when
+        the exchange was never declared."""
         backoff = Backoff()
         has_listened = False
 

@@ -1,4 +1,4 @@
-"""What a recorder heard, as lines, and where it was deaf."""
+"""A tape: the messages that a recorder received, as lines, and the gaps in between."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Tally(msgspec.Struct):
 
 
 class Tape:
-    """A gap begins with what was last heard, not when we found out: a broker that hangs does not
-    say so. Where canaries pass, that nothing at all came for `deaf_after_seconds` is a gap too,
-    though no connection was lost."""
+    """The lines of a recording. A gap begins with the last message, not when the loss is found: a
+    broker that hangs does not close the connection. Where canaries pass, `deaf_after_seconds`
+    without any message are a gap too, though no connection was lost."""
 
     def __init__(
         self, file: FileIO, *, deaf_after_seconds: float, clock: Callable[[], datetime] = utc_now
@@ -33,35 +33,36 @@ class Tape:
         self._deaf_after_seconds = deaf_after_seconds
         self._clock = clock
         self._lines: list[bytes] = []
-        self._heard_at: datetime | None = None
-        self._hears_canaries = False
+        self._received_at: datetime | None = None
+        self._has_canaries = False
 
     def begin(self) -> None:
-        """Listening begins, for the first time or again."""
-        if self._heard_at is not None:
-            self._add_gap(self._heard_at, self._now())
-        self._heard_at = self._now()
-        self._hears_canaries = False
+        """Begin to listen, for the first time or again."""
+        if self._received_at is not None:
+            self._add_gap(self._received_at, self._now())
+        self._received_at = self._now()
+        self._has_canaries = False
 
     def take(self, routing_key: str, body: bytes, *, persistent: bool) -> None:
-        before, self._heard_at = self._heard_at, self._now()
+        before, self._received_at = self._received_at, self._now()
         if (
             before
-            and self._hears_canaries
-            and (self._heard_at - before).total_seconds() > self._deaf_after_seconds
+            and self._has_canaries
+            and (self._received_at - before).total_seconds() > self._deaf_after_seconds
         ):
-            self._add_gap(before, self._heard_at)
+            self._add_gap(before, self._received_at)
         if is_canary_key(routing_key):
-            self._hears_canaries = True
+            self._has_canaries = True
             return
-        self._add(message_line(self._heard_at, routing_key, body, persistent=persistent))
+        self._add(message_line(self._received_at, routing_key, body, persistent=persistent))
         self.tally.messages += 1
         entity, _, rest = routing_key.partition(".")
         if entity == "worker":
             self.tally.workers.add(rest.partition(".")[0])
 
     def flush(self) -> None:
-        """Raises CommandFailed when there is no room, or nobody who reads."""
+        """Write the lines to the file. Raises CommandFailed when it is full, or a pipe without a
+        reader."""
         waiting = b"".join(self._lines)
         self._lines.clear()
         try:
@@ -71,9 +72,9 @@ class Tape:
             raise CommandFailed(f"the recording cannot be written: {error.strerror}") from error
 
     def _now(self) -> datetime:
-        """Lines are in the order of their times, also when the clock is set back."""
+        """The time, which never goes back, also when the clock is set back."""
         now = self._clock()
-        return now if self._heard_at is None else max(now, self._heard_at)
+        return now if self._received_at is None else max(now, self._received_at)
 
     def _add_gap(self, since: datetime, until: datetime) -> None:
         self._add(gap_line(since, until))

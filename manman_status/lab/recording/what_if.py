@@ -1,8 +1,8 @@
-"""What other thresholds would have concluded from a recording: the pure domain, and the recorded
-time for a clock.
+"""What-if: the conclusions of other thresholds from a recording, by the pure domain with the
+recorded time for a clock.
 
-The recorder's listening stands for the observation: taken to be complete while it listened, and to
-stand still in a gap, after which the recovery grace holds as ever.
+The recorder stands for the monitoring: complete while it listened, and blind in a gap, after which
+the recovery grace holds as ever.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ from manman_status.wire.inbound import decode
 
 SWEEP_EVERY = timedelta(seconds=1)
 NO_GAP = datetime.min.replace(tzinfo=UTC)
-"""Before its first recorded beat a worker is not known, so to have listened no earlier proves no
-less."""
+"""A time before every recording. A worker is unknown before its first recorded heartbeat, so to
+have listened no earlier proves no less."""
 
 
 class Sign(msgspec.Struct, frozen=True):
-    """A worker was heard: in this incarnation, 0 for one without. Only of those without one does
-    what they said tell whether it `begins` another life; only of the others does `seq` tell whether
-    it is news."""
+    """A sign of life of a worker in this incarnation, 0 for none. `begins`, true for another life,
+    counts only without an incarnation; `seq`, the order, only with one."""
 
     at: datetime
     incarnation: int
@@ -54,7 +53,7 @@ class Sign(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct):
-    """All that concerns workers, in the order of arrival, and the gaps as (since, until)."""
+    """The events of workers, in the order of arrival, and the gaps as (since, until)."""
 
     events: list[tuple[datetime, ReportedEvent]] = []
     gaps: list[tuple[datetime, datetime]] = []
@@ -84,15 +83,15 @@ class Recorded(msgspec.Struct):
         )
 
     def listened_after(self, time: datetime) -> timedelta:
-        """How long, gaps not counted."""
+        """Time for which the recorder listened after a time, gaps not counted."""
         assert self.ended is not None
         deaf = (until - max(since, time) for since, until in self.gaps if until > time)
         return self.ended - time - sum(deaf, timedelta())
 
 
 def collect(lines: Iterable[Line], *, default_interval: float) -> Recorded:
-    """Server instances are left out: of workers an inventory says nothing more than the beat
-    itself."""
+    """Read the events of workers. Server instances are left out: of a worker an inventory shows no
+    more than its heartbeat."""
     recorded = Recorded()
     intervals: dict[int, float] = {}
     for line in lines:
@@ -116,8 +115,9 @@ def collect(lines: Iterable[Line], *, default_interval: float) -> Recorded:
 
 
 class Verdict(StrEnum):
-    """False when the same life was heard again; true when only a later one was, or none while we
-    listened for as long again as the timeout. Undecided when the recording ends before that."""
+    """Verdict on a loss. FALSE: the same life was received again. TRUE: only a later one was, or
+    none while we listened for as long again as the timeout. UNDECIDED: the recording ends before
+    that."""
 
     TRUE = "true"
     FALSE = "false"
@@ -136,8 +136,8 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """`held` workers were overdue while a guard held their group: the most of each guard, added
-    up."""
+    """The outcome. `held` workers were overdue while a guard held their group: the most of each
+    guard, added up."""
 
     losses: list[Loss]
     guards: int
@@ -147,12 +147,12 @@ class Outcome(msgspec.Struct, frozen=True):
         return sum(loss.verdict is verdict for loss in self.losses)
 
     def delays(self) -> list[float]:
-        """Of the true ones, shortest first."""
+        """Delays of the true losses, shortest first."""
         return sorted(loss.delay_seconds for loss in self.losses if loss.verdict is Verdict.TRUE)
 
 
 def conclude(recorded: Recorded, rules: SweepRules, *, standstill_seconds: float) -> Outcome:
-    """Live through the recording under these rules."""
+    """Run the domain over the recording under these rules."""
     if recorded.began is None or recorded.ended is None:
         return Outcome([], 0, 0)
     watch = _Watch(recorded, rules, began=recorded.began)
@@ -197,8 +197,8 @@ class _Watch:
         self._now = until
 
     def pass_gap(self, since: datetime, until: datetime, *, standstill_seconds: float) -> None:
-        """Nothing is concluded meanwhile, and after a long one nobody is given up before the grace
-        is over."""
+        """Pass a gap. Nothing is concluded meanwhile, and after a long one no worker is marked LOST
+        before the grace is over."""
         self.pass_time(since)
         self._now = until
         self._sweep_at = max(self._sweep_at, until)
@@ -209,7 +209,7 @@ class _Watch:
         return Outcome(self._losses, len(self._most_held), sum(self._most_held))
 
     def _earliest(self) -> datetime:
-        """Before which no sweep can find anything, whoever beats until then."""
+        """The time before which no sweep can find anything, whatever heartbeats come until then."""
         if self._guards:
             return self._now
         soonest = self._now + timedelta(seconds=self._rules.thresholds.minimum_timeout_seconds)
@@ -244,9 +244,9 @@ class _Watch:
         assert worker.last_heartbeat is not None
         signs = self._recorded.signs[worker_id]
         later = signs[bisect.bisect_right(signs, self._now, key=lambda sign: sign.at) :]
-        heard = next((sign for sign in later if sign.follows(worker.incarnation, worker.seq)), None)
-        if heard is not None:
-            same = heard.incarnation == worker.incarnation and not heard.begins
+        sign = next((each for each in later if each.follows(worker.incarnation, worker.seq)), None)
+        if sign is not None:
+            same = sign.incarnation == worker.incarnation and not sign.begins
             verdict = Verdict.FALSE if same else Verdict.TRUE
         else:
             listened = self._recorded.listened_after(self._now).total_seconds()

@@ -1,4 +1,4 @@
-"""Canaries on the broker: sent through each queue by the way that workers' messages go."""
+"""Canaries on the broker: sent through each queue by the way of the workers' messages."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
 
-ASK_WITHIN_SECONDS = 1.0
+QUERY_WITHIN_SECONDS = 1.0
 UNPROVEN_SECONDS = 2.0
 TRIED_KEYS = 4
-"""For each queue that a canary with the known key has not reached lately."""
+"""Number of keys that are tried for each queue that a canary with the known key has not reached
+lately."""
 KEYS = 1_000_000
 
 
 class BrokerCanaries:
-    """Failing to send one is no error: its absence is what tells."""
+    """Sends the canaries and reports what the broker says. Failing to send one is no error: its
+    absence is what counts."""
 
     def __init__(
         self,
@@ -48,8 +50,8 @@ class BrokerCanaries:
 
     @property
     def is_connected(self) -> bool:
-        """Of reading alone: a processor that cannot publish proves nothing, but has missed nothing
-        either."""
+        """True while all queues are read. Publishing does not count: a processor that cannot
+        publish proves nothing, but has missed nothing either."""
         return self._reading.is_connected
 
     @property
@@ -73,7 +75,7 @@ class BrokerCanaries:
         self._reading.follow(marks, processors=processors)
 
     async def send(self, marks: Sequence[QueueMark], sent_at: datetime, clock_steps: int) -> None:
-        """One through each queue that messages are put into."""
+        """Send one canary through each queue that messages are put into."""
         active = [mark for mark in marks if mark.state is QueueState.ACTIVE]
         heartbeats = [
             mark for mark in active if self._topology.partition_of(mark.queue) is not None
@@ -91,9 +93,9 @@ class BrokerCanaries:
             await self._publish(bodies[kind], key)
 
     def _heartbeat_keys(self, marks: Sequence[QueueMark], now: datetime) -> list[str]:
-        """Keys that reach each of the queues. Which queue a key reaches is RabbitMQ's to decide:
-        the one by which a canary came is kept with its watermark, and any others are tried where
-        none comes."""
+        """Choose keys that reach each of the queues. RabbitMQ decides which queue a key reaches:
+        the key by which a canary came is kept with its watermark, and random ones are tried where
+        none came."""
         if len(marks) == 1:
             return [CANARY_KEYS["heartbeats"]]
         lately = now - timedelta(seconds=UNPROVEN_SECONDS)
@@ -111,11 +113,11 @@ class BrokerCanaries:
 
     async def depths(self) -> tuple[dict[str, int], int | None]:
         queues = self._reading.queues
-        # By a connection that reads: of one that publishes RabbitMQ reads nothing during an alarm.
+        # On a connection that reads: during an alarm RabbitMQ ignores those that publish.
         names = (*queues, self._topology.dead_letter_queue)
         try:
             *depths, dead_letters = await within(
-                ASK_WITHIN_SECONDS, asyncio.gather(*map(self._depth, names))
+                QUERY_WITHIN_SECONDS, asyncio.gather(*map(self._depth, names))
             )
         except TimeoutError:
             return {}, None
@@ -126,7 +128,7 @@ class BrokerCanaries:
     async def _depth(self, queue: str) -> int | None:
         try:
             found = await within(
-                ASK_WITHIN_SECONDS, look_at(self._reading.some_connection(), queue)
+                QUERY_WITHIN_SECONDS, look_at(self._reading.some_connection(), queue)
             )
         except (*BROKER_FAULTS, BrokerUnavailable) as error:
             log.debug("queue_depth_unknown", queue=queue, error=repr(error))
@@ -136,13 +138,13 @@ class BrokerCanaries:
         return None if found is None else found[0]
 
     async def has_dropped(self) -> bool | None:
-        """Whether the broker dropped heartbeats lately; None when it cannot be asked."""
+        """True when the broker dropped heartbeats lately; None when it does not answer."""
         queue = self._topology.dropped_queue
         try:
             connection = self._reading.some_connection()
-            found = await within(ASK_WITHIN_SECONDS, look_at(connection, queue))
-            if found is None:  # somebody deleted it, and what it said is gone
-                await within(ASK_WITHIN_SECONDS, declare_dropped(connection, self._topology))
+            found = await within(QUERY_WITHIN_SECONDS, look_at(connection, queue))
+            if found is None:  # it was deleted, and the sign with it
+                await within(QUERY_WITHIN_SECONDS, declare_dropped(connection, self._topology))
         except (*BROKER_FAULTS, BrokerUnavailable) as error:
             log.debug("dropped_heartbeats_unknown", error=repr(error))
             return None

@@ -1,13 +1,13 @@
-"""Reading: a connection for each queue, made again by itself whatever becomes of the others.
+"""Reading: a connection for each queue, which is made again without regard to the others.
 
-What is read and what is published go over different connections. While it is low on memory or disk,
-RabbitMQ stops reading from a connection that publishes, acknowledgements included, and only
-acknowledgements can end that.
+Reading and publishing use different connections. While it is low on memory or disk, RabbitMQ stops
+reading from a connection that publishes, acknowledgements included, and only acknowledgements can
+end that.
 
 These connections are bare ones, without FastStream and without aio-pika's recovery. Recovery brings
 back everything of a connection or nothing, so one queue that cannot be had would keep all others
 from being read; it waits without a bound; and it goes on in the background, where it could hold a
-queue that nobody reads. Here any loss ends the connection, and all of it is made anew.
+queue without reading it. Here any loss ends the connection, and all of it is made anew.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 HEARTBEAT_SECONDS = 10
-"""Of the AMQP connections: a processor that hangs is cut off after two or three, and another is
-given its queues, with what it held first."""
+"""Interval of AMQP's own heartbeats. RabbitMQ cuts a processor that hangs off after two or three,
+and gives its queues to another, with the unacknowledged messages first."""
 SETTLED_WITHIN_SECONDS = 10.0
-"""So long a queue is kept for what was read of it, before another gets it; what is not settled by
-then is given again to the other."""
+"""How long a queue is kept for what was read of it, before another processor gets it. What is not
+settled by then is delivered again, to the other."""
 
 
 class Session:
-    """One connection with its consumer, and what came through it that nobody has taken yet."""
+    """One connection with its consumer, and the messages that came through it and are not taken
+    yet."""
 
     def __init__(self, url: str, flow: Flow) -> None:
         self.transport = OwnTransport(url, reads=flow.reader)
@@ -60,15 +61,15 @@ class Session:
         self.fault: BrokerUnavailable | None = None
 
     def end(self, fault: BrokerUnavailable) -> None:
-        """At once: nothing more can be acknowledged, and what was not is given again by the
-        broker."""
+        """End it at once: nothing more can be acknowledged, and the broker delivers the rest
+        again."""
         if self.fault is None:
             self.fault = fault
             self.messages.put_nowait(None)
         self.transport.abort()
 
     async def close(self) -> None:
-        """In order, when it is not at its end."""
+        """Close it normally, unless it has ended."""
         if self.fault is None:
             self.fault = BrokerUnavailable(cause="closed")
         try:
@@ -78,13 +79,13 @@ class Session:
 
 
 class QueueReader:
-    """Reads one queue while RabbitMQ gives it to us: of all who subscribe to a queue, one gets its
+    """A reader of one queue, while RabbitMQ gives it to us: one of a queue's subscribers gets its
     messages, and another only when that one's channel is closed. Iterating it never ends, whatever
     becomes of the broker.
 
-    So a channel with messages is never left open while nobody reads it: the consumer is not
-    cancelled, the channel is closed, and what it held goes back to where it was. `declare` is
-    awaited before each subscription. `losses` counts the connections that were lost.
+    So a channel with messages is never left open without being read: the consumer is not cancelled,
+    the channel is closed, and its messages go back to where they were. `declare` is awaited before
+    each subscription. `losses` counts the connections that were lost.
     """
 
     def __init__(
@@ -111,16 +112,17 @@ class QueueReader:
 
     @property
     def connection(self) -> Connection | None:
-        """None while it does not read."""
+        """The connection; None while it does not read."""
         return self._session.connection if self._session and not self._session.fault else None
 
     @property
     def is_lost(self) -> bool:
-        """It has read, and does not now. One that never did was not cut off from anything."""
+        """True when it has read, and does not now. One that never did was not cut off from
+        anything."""
         return self._has_read and self.connection is None and not self._is_leaving
 
     def is_given(self, *, within_seconds: float) -> bool:
-        """Whether it is our turn: something came so lately, canaries too."""
+        """True when it is our turn: something came so lately, canaries too."""
         return self.connection is not None and monotonic() - self._received_at < within_seconds
 
     async def __aiter__(self) -> AsyncIterator[Received]:
@@ -159,13 +161,13 @@ class QueueReader:
             await asyncio.sleep(delay)
 
     def settle(self, messages: int) -> None:
-        """So many of those that were read are dealt with."""
+        """Count so many of the messages that were read as settled."""
         self._unsettled -= messages
         self._settled.set()
 
     def hand_over(self) -> None:
-        """Let another have the queue: what was read so far is settled, the channel closed, and we
-        are last in line."""
+        """Let another processor have the queue: what was read so far is settled, the channel
+        closed, and we are last in line."""
         if self._session is not None and self.connection is not None:
             self._session.messages.put_nowait(None)
 
@@ -179,18 +181,18 @@ class QueueReader:
         await session.close()
 
     def give_back(self, channel: object, cause: str) -> None:
-        """Return all that this channel brought and that is not acknowledged. Nothing happens when
-        it is closed by now: it was given back then."""
+        """Return all unacknowledged messages of this channel. Nothing happens when it is closed by
+        now: they were returned then."""
         if self._session is not None and channel is not None and channel is self._session.channel:
             self.end(cause)
 
     def end(self, cause: str) -> None:
-        """Give up the connection."""
+        """End the connection."""
         if self._session is not None:
             self._lose(self._session, BrokerUnavailable(cause=cause))
 
     async def close(self) -> None:
-        """Once all that was read is settled."""
+        """Close it once all that was read is settled."""
         if self._session is not None:
             await self._session.close()
 

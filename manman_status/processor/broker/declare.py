@@ -35,7 +35,8 @@ log = structlog.get_logger()
 
 Kind: TypeAlias = Literal["queue", "exchange"]
 Declare = Callable[["AbstractChannel", bool], Awaitable[Any]]
-"""Declares on this channel; only looks whether it is there when the second argument is true."""
+"""A declaration on this channel. It only checks that the thing exists when the second argument is
+true."""
 
 BROKER_FAULTS = (AMQPError, OSError, RuntimeError, TimeoutError)
 """aiormq raises RuntimeError where a channel or connection is closed already."""
@@ -56,7 +57,7 @@ def topic(name: str) -> RabbitExchange:
 
 
 def arguments_of(topology: Topology, queue: str) -> dict[str, Any]:
-    """Of one that is declared here."""
+    """The arguments of a queue that is declared here."""
     if topology.partition_of(queue) is not None:
         return {"x-queue-type": "classic", **topology.heartbeat_arguments}
     of_each = {
@@ -70,8 +71,8 @@ def arguments_of(topology: Topology, queue: str) -> dict[str, Any]:
 async def declare_inbound(
     connection: Connection, topology: Topology, queue: str, *, partitions: int
 ) -> None:
-    """One queue that workers' messages are put into, bound as it is when heartbeats are spread over
-    so many queues. Raises OtherArguments, PluginMissing or BrokerUnavailable.
+    """Declare one queue that workers' messages are put into, with the bindings for heartbeats
+    spread over so many queues. Raises OtherArguments, PluginMissing or BrokerUnavailable.
 
     Whatever it was bound to before, each message finds a queue at every step: the new way is there
     before the old one goes. In between a heartbeat may come twice.
@@ -112,7 +113,7 @@ async def declare_inbound(
 
 
 async def declare_dropped(connection: Connection, topology: Topology) -> None:
-    """Where the broker says that it dropped heartbeats. Raises OtherArguments or
+    """Declare the queue that shows that the broker dropped heartbeats. Raises OtherArguments or
     BrokerUnavailable."""
     await _queue(
         connection, topology, topology.dropped_queue, topology.control_exchange, [DROPPED_KEY]
@@ -120,8 +121,8 @@ async def declare_dropped(connection: Connection, topology: Topology) -> None:
 
 
 async def release(connection: Connection, topology: Topology, queue: str) -> bool:
-    """Unbind it from all that puts anything into it; whether it is there at all. Raises
-    BrokerUnavailable."""
+    """Unbind a queue from everything that puts messages into it. False when the queue does not
+    exist. Raises BrokerUnavailable."""
     if await look_at(connection, queue) is None:
         return False
     keys = {
@@ -135,16 +136,16 @@ async def release(connection: Connection, topology: Topology, queue: str) -> boo
 
 
 async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
-    """How many messages wait in it, and how many consumers it gives them to; None when it is not
-    there. Raises BrokerUnavailable."""
+    """Count the messages that wait in a queue, and its consumers; None when it does not exist.
+    Raises BrokerUnavailable."""
 
-    async def ask() -> tuple[int, int]:
+    async def query() -> tuple[int, int]:
         async with bare_channel(connection) as channel:
             found = await channel.queue_declare(queue, passive=True)
             return found.message_count or 0, found.consumer_count or 0
 
     try:
-        return await within(ANSWER_WITHIN_SECONDS, ask())
+        return await within(ANSWER_WITHIN_SECONDS, query())
     except ChannelNotFoundEntity:
         return None
     except BROKER_FAULTS as error:
@@ -152,8 +153,8 @@ async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
 
 
 async def delete_left(connection: Connection, queue: str) -> bool:
-    """Delete a queue that is bound to nothing, if nobody reads it and it is empty: nobody can have
-    given anything back after that. False when it is not so. Raises BrokerUnavailable."""
+    """Delete a queue that is bound to nothing, if it has no consumer and is empty: after that no
+    message can come back to it. False when it has either. Raises BrokerUnavailable."""
     found = await look_at(connection, queue)
     if found is None:
         return True
@@ -173,7 +174,8 @@ async def delete_left(connection: Connection, queue: str) -> bool:
 
 
 async def declare_outbound(connection: Connection, topology: Topology) -> None:
-    """What the processor publishes to. Raises OtherArguments or BrokerUnavailable."""
+    """Declare the exchanges that the processor publishes to. Raises OtherArguments or
+    BrokerUnavailable."""
     for exchange in (
         topology.inbound_exchange,
         topology.outbound_exchange,
@@ -183,7 +185,8 @@ async def declare_outbound(connection: Connection, topology: Topology) -> None:
 
 
 async def declare_dead_letters(connection: Connection, topology: Topology) -> None:
-    """The dead-letter exchange and its queue, bound. Raises OtherArguments or BrokerUnavailable."""
+    """Declare the dead-letter exchange and its queue, and bind it. Raises OtherArguments or
+    BrokerUnavailable."""
     await _exchange(connection, topology.dead_letter_exchange)
     await _queue(
         connection, topology, topology.dead_letter_queue, topology.dead_letter_exchange, ["#"]
@@ -227,11 +230,11 @@ async def _set_bindings(
     *,
     bound: bool,
 ) -> None:
-    """Bind it to the exchange `source` with each of these keys, or unbind it.
+    """Bind a queue or an exchange to the exchange `source` with each of these keys, or unbind it.
 
-    Unbinding changes nothing where it is not bound, nor where the exchange is not there. Whether it
-    is bound cannot be queried, so a user who may not configure it has to rely on others: canaries
-    show it.
+    Unbinding changes nothing where it is not bound, nor where the exchange does not exist. Whether
+    it is bound cannot be queried, so a user who may not configure it has to rely on others:
+    canaries show it.
     """
 
     async def change(channel: AbstractChannel, passive: bool) -> None:
@@ -276,8 +279,7 @@ def _named(fault: BrokerUnavailable, subject: str) -> BrokerUnavailable:
 
 @asynccontextmanager
 async def bare_channel(connection: Connection) -> AsyncIterator[AbstractChannel]:
-    """A channel for one question: an answer of "not there" closes it, and nothing must open it
-    again."""
+    """A channel for one request: a refusal closes it, and nothing must open it again."""
     if connection.transport is None:
         raise aiormq.exceptions.ChannelInvalidStateError("not connected")
     channel = await connection.transport.connection.channel(publisher_confirms=False)

@@ -1,5 +1,4 @@
-"""What the processor sends: status changes to all who listen, and dead letters with what was wrong
-in their headers."""
+"""Publishing status changes, alerts and dead letters, each confirmed by the broker."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 def _publisher(
     broker: RabbitBroker, exchange: RabbitExchange, tracing: Tracing | None
 ) -> RabbitPublisher:
-    """With a router of its own: so FastStream's telemetry sees what is sent here, but no canary and
-    nothing read."""
+    """Make a publisher with a router of its own. So FastStream's telemetry sees what is sent here,
+    but no canary and no message that is read."""
     router = RabbitRouter(middlewares=[tracing.publishing] if tracing else ())
     publisher = router.publisher(exchange=exchange, persist=True, content_type="application/json")
     broker.include_router(router)
@@ -36,8 +35,8 @@ def _publisher(
 
 
 class StatusPublisher:
-    """Publishes status changes, each confirmed by the broker before the call returns. Nobody has to
-    listen."""
+    """A publisher of status changes. Each is confirmed by the broker before the call returns; it
+    need not reach any queue."""
 
     def __init__(
         self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None
@@ -47,7 +46,7 @@ class StatusPublisher:
         self._tracing = tracing
 
     async def __call__(self, message: StatusMessage) -> None:
-        """Raises BrokerUnavailable: then it may have arrived all the same."""
+        """Publish a message. Raises BrokerUnavailable: then it may have arrived all the same."""
         tracing, traceparent = self._tracing, message.traceparent
         with tracing.going_on(traceparent) if tracing and traceparent else nullcontext():
             await self._publishing.confirmed(
@@ -66,7 +65,8 @@ ROUTES_BY_ITSELF = frozenset({"CC", "BCC"})
 
 
 def kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """A message's own headers, without those that the broker or a processor sets or acts upon."""
+    """Return a message's own headers, without those that the broker or a processor sets or acts
+    upon."""
     return {
         name: value
         for name, value in headers.items()
@@ -75,7 +75,8 @@ def kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class DeadLetters:
-    """Publishes dead letters. Their exchange and queue are made again when they are gone."""
+    """A publisher of dead letters. It declares their exchange and queue again when they are
+    gone."""
 
     def __init__(
         self, publishing: Publishing, topology: Topology, tracing: Tracing | None = None
@@ -89,7 +90,7 @@ class DeadLetters:
         self._tracing = tracing
 
     async def __call__(self, letter_id: uuid.UUID, letter: Letter) -> None:
-        """Returns once the broker has put it into a queue. Raises BrokerUnavailable: then it may be
+        """Return once the broker has put it into a queue. Raises BrokerUnavailable: then it may be
         there all the same, under the same `letter_id`."""
         if await self._publish(letter_id, letter):
             return
@@ -100,7 +101,7 @@ class DeadLetters:
             )
 
     async def _publish(self, letter_id: uuid.UUID, letter: Letter) -> bool:
-        """False when no queue took it."""
+        """Publish a letter. False when no queue took it."""
         tracing, traceparent = self._tracing, letter.traceparent
         ours = {
             "x-manman-error": letter.error[:1000],

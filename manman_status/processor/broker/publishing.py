@@ -1,5 +1,5 @@
-"""Publishing: one connection for all that this processor sends, canaries too, made again when it is
-lost."""
+"""The connection for everything that this processor publishes, canaries too. A lost one is made
+again."""
 
 from __future__ import annotations
 
@@ -39,14 +39,13 @@ LOOK_EVERY_SECONDS = 0.25
 CONFIRM_SECONDS = 10.0
 CANARY_CONFIRM_SECONDS = 1.0
 CANARY_MISSING_SECONDS = 15.0
-"""A connection on which RabbitMQ confirms nothing for so long is dead: a firewall may have
-forgotten it without a word. Sooner than AMQP's own heartbeat, which needs three of them and a
-little."""
+"""A connection on which RabbitMQ confirms nothing for so long is dead: a firewall may have dropped
+it silently. AMQP's own heartbeat would find it later: it needs a little more than three of them."""
 
 
 class BareConnection(RobustConnection):
-    """Without the recovery that FastStream's connections have: that goes on in the background, also
-    when nobody holds the connection any more, and takes no cancellation."""
+    """A connection without the recovery that FastStream's connections have. That goes on in the
+    background, even when the connection is no longer used, and takes no cancellation."""
 
     def __init__(self, url: URL, **options: Any) -> None:
         super().__init__(url, **options)
@@ -70,7 +69,8 @@ class BareConnection(RobustConnection):
 
 
 class PublishingBroker(RabbitBroker):
-    """`newest` is its connection, also one that is not made yet."""
+    """A broker that makes such connections. `newest` is its connection, also one that is not made
+    yet."""
 
     newest: BareConnection | None = None
 
@@ -83,7 +83,7 @@ class PublishingBroker(RabbitBroker):
         return self.newest
 
     async def leave(self) -> None:
-        """Be ready for another connection, whatever becomes of this one."""
+        """Drop this connection and be ready for another, whatever becomes of this one."""
         connection = self.newest
         self.newest = self._connection = self._channel = None
         self.config.disconnect()
@@ -92,9 +92,12 @@ class PublishingBroker(RabbitBroker):
 
 
 class Publishing:
-    """`broker` publishes while `run` keeps it connected; its publishers are made once. The first
-    loss ends the connection. `alarm` is why RabbitMQ holds back what we publish, `has_tried` is set
-    once it has connected or could not."""
+    """Keeps `broker` connected while `run` runs; its publishers are made once. The first loss ends
+    the connection.
+
+    `alarm` is why RabbitMQ holds back what we publish; `has_tried` is set once it has connected or
+    could not.
+    """
 
     def __init__(self, url: str, topology: Topology) -> None:
         self.alarm: str | None = None
@@ -120,11 +123,12 @@ class Publishing:
 
     @property
     def problem(self) -> str | None:
-        """Why nothing can be published; None when it can, or when only an alarm holds it back."""
+        """The reason why nothing can be published; None when it can, or when only an alarm holds it
+        back."""
         return None if self._connection else str(self._fault or "not connected")
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Connect again and again until it is cancelled."""
         backoff = Backoff()
         while True:
             began = monotonic()
@@ -156,7 +160,7 @@ class Publishing:
         if self._connection is None:
             publishing.close()
             raise self._fault or BrokerUnavailable(cause="not connected")
-        if self.alarm:  # all that is written now would be published at its end, each try of it
+        if self.alarm:  # each attempt that is written now would be published at its end
             publishing.close()
             raise held_back(self.alarm)
         try:
@@ -173,8 +177,8 @@ class Publishing:
             raise fault_of(error, self._url, right="write to") from error
 
     async def publish_canary(self, body: bytes, **where: Any) -> None:
-        """One that does not come through soon is worth nothing. Raises BrokerUnavailable. A
-        connection on which RabbitMQ confirms none, without an alarm, is dead: it is given up."""
+        """Publish a canary, which is worth nothing if it is late. Raises BrokerUnavailable. A
+        connection on which RabbitMQ confirms none, without an alarm, is dead, and is ended."""
         try:
             await self.confirmed(
                 self.broker.publish(body, content_type="application/json", **where),
@@ -195,8 +199,8 @@ class Publishing:
             self._lose(self._lost, BrokerUnavailable(cause=cause))
 
     async def declare_dead_letters(self) -> None:
-        """Make the dead-letter queue again: for whoever sees a dead letter come back unroutable.
-        Raises BrokerUnavailable; nothing happens when all is there."""
+        """Declare the dead-letter queue again after a dead letter came back unroutable. Raises
+        BrokerUnavailable; nothing changes when all is there."""
         if self._connection is None:
             raise self._fault or BrokerUnavailable(cause="not connected")
         if self.alarm:
@@ -204,7 +208,7 @@ class Publishing:
         await self._declare_dead_letters(self._connection)
 
     async def close(self) -> None:
-        """In a moment, or without the broker's word for it."""
+        """Close the connection, at once where the broker does not answer."""
         self._connection = None
         await self.broker.leave()
 
@@ -226,10 +230,10 @@ class Publishing:
         self._connection = connection
 
     async def _watch(self) -> None:
-        """Until the connection is lost. Raises BrokerUnavailable then."""
+        """Watch the connection until it is lost, and raise BrokerUnavailable then."""
         self.has_tried.set()
         while not self._lost.is_set() and self._connection is not None:
-            self._say_alarm(await alarm_of(self._connection))
+            self._log_alarm(await alarm_of(self._connection))
             if not self.alarm:  # RabbitMQ reads nothing from this connection then
                 await self._keep_dead_letters(self._connection)
             try:
@@ -240,7 +244,7 @@ class Publishing:
         raise self._fault or BrokerUnavailable(cause="the connection was lost")
 
     def miss_dead_letters(self) -> None:
-        """The dead-letter queue is not there: it is declared again soon."""
+        """Have the dead-letter queue declared again soon, as it is missing."""
         self._declare_dead_letters_at = min(self._declare_dead_letters_at, monotonic())
 
     async def _declare_dead_letters(self, connection: Connection) -> None:
@@ -262,7 +266,7 @@ class Publishing:
             self._declare_dead_letters_at = inf
             self._dead_letters_backoff = Backoff()
 
-    def _say_alarm(self, alarm: str | None) -> None:
+    def _log_alarm(self, alarm: str | None) -> None:
         if alarm and not self.alarm:
             log.warning(
                 "broker_alarm",

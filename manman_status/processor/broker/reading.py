@@ -1,8 +1,8 @@
-"""Which queues this processor reads: all that are registered, each by a subscription of its own.
+"""The queues that this processor reads: all that are registered, each by a subscription of its own.
 
-RabbitMQ gives a queue to one of those who subscribe to it. A processor that is given more heartbeat
-queues than its share closes the channel of one. The next in line gets that one, and does the same
-if it has too many then.
+RabbitMQ gives a queue to one of its subscribers. A processor that is given more heartbeat queues
+than its share closes the channel of one. The next in line gets that one, and does the same if it
+has too many then.
 """
 
 from __future__ import annotations
@@ -30,32 +30,34 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 Subscribe: TypeAlias = Callable[[str, Callable[["Connection"], Awaitable[None]]], Subscription]
-"""Makes the subscription to a queue, which awaits the second argument whenever it has connected."""
+"""A maker of the subscription to a queue, which awaits the second argument whenever it has
+connected."""
 
 HAND_OVER_EVERY_SECONDS = 1.0
 CAME_BACK_WITHIN_SECONDS = 10.0
 IN_VAIN_SECONDS = 60.0
-"""So long no queue is handed over when one came back at once: nobody else takes it."""
+"""How long no queue is handed over after one came back at once: no other processor takes it."""
 
 
 class Reading:
-    """`follow` says what to read, at any time. `run` ends after `stop`, when what was read is
-    settled."""
+    """Reads what `follow` says, which may change at any time. `run` ends after `stop`, when what
+    was read is settled."""
 
     def __init__(
         self,
         topology: Topology,
         subscribe: Subscribe,
-        ask: Callable[[bool], Awaitable[list[QueueMark]]],
+        read_marks: Callable[[bool], Awaitable[list[QueueMark]]],
         *,
         given_within_seconds: float,
     ) -> None:
-        """`ask` reads from the database what is to be read, and writes down there, if told to, that
-        a connection was lost: before what came meanwhile is read. A queue from which nothing came
-        for `given_within_seconds`, no canary either, is another processor's."""
+        """`read_marks` reads from the database what is to be read. When its argument is true, it
+        also records there that a connection was lost, before what came meanwhile is read. A queue
+        from which nothing came for `given_within_seconds`, no canary either, is another
+        processor's."""
         self._topology = topology
         self._subscribe = subscribe
-        self._ask = ask
+        self._read_marks = read_marks
         self._given_within_seconds = given_within_seconds
         self._marks: dict[str, QueueMark] = {}
         self._processors = 1
@@ -63,7 +65,7 @@ class Reading:
         self._declared: dict[str, int] = {}
         self._handed_over: dict[str, float] = {}
         self._hand_over_at = 0.0
-        self._subscribed_told: set[str] = set()
+        self._subscribed: set[str] = set()
         self._changed = asyncio.Event()
         self._stopping = False
 
@@ -73,19 +75,19 @@ class Reading:
 
     @property
     def queues(self) -> list[str]:
-        """Those into which workers' messages are put."""
+        """The queues into which workers' messages are put."""
         return _active(self._marks.values())
 
     @property
     def given(self) -> list[str]:
-        """Those that RabbitMQ gives to us."""
+        """The queues that RabbitMQ gives to us."""
         within = self._given_within_seconds
         return [
             each.queue for each in self.subscriptions if each.reader.is_given(within_seconds=within)
         ]
 
     def some_connection(self) -> Connection:
-        """Raises BrokerUnavailable."""
+        """Return any connection that reads. Raises BrokerUnavailable."""
         for each in self.subscriptions:
             if each.reader.connection:
                 return each.reader.connection
@@ -97,21 +99,23 @@ class Reading:
 
     @property
     def losses(self) -> int:
-        """How often connections that count were lost, as long as the same queues are read."""
+        """Number of lost connections of the queues that count, as long as the same queues are
+        read."""
         return sum(each.reader.losses for each in self._needed)
 
     @property
     def problems(self) -> dict[str, str]:
-        """Why a queue is not read, by its name."""
+        """The reasons why queues are not read, by queue."""
         return {each.queue: each.reader.problem for each in self._needed if each.reader.problem}
 
     @property
     def _needed(self) -> list[Subscription]:
-        """What is left in a queue that nothing is put into is read as far as that goes."""
+        """The subscriptions that count. The rest of a queue that nothing is put into is read as far
+        as that goes."""
         return [each for each in self.subscriptions if each.queue in self.queues]
 
     def follow(self, marks: Sequence[QueueMark], *, processors: int) -> None:
-        """These are the queues, and so many processors read them."""
+        """Read these queues, which so many processors share."""
         self._marks = {mark.queue: mark for mark in marks}
         self._processors = max(processors, 1)
         self._changed.set()
@@ -121,7 +125,8 @@ class Reading:
         self._changed.set()
 
     async def run(self) -> None:
-        """Raises CommandFailed where what is there already is not as it must be."""
+        """Read until `stop`. Raises CommandFailed where something on the broker is declared
+        otherwise."""
         async with asyncio.TaskGroup() as tasks:
             while not self._stopping:
                 self._begin(tasks)
@@ -134,17 +139,18 @@ class Reading:
                 subscription.stop()
 
     async def close(self) -> None:
-        """Close all connections: what was not settled goes back where it was."""
+        """Close all connections: messages that were not settled go back where they were."""
         await asyncio.gather(*(each.reader.close() for each in self.subscriptions))
 
     def _begin(self, tasks: asyncio.TaskGroup) -> None:
-        """Retired queues last: what they are unbound from has to reach another first."""
+        """Subscribe to what is not read yet. Retired queues come last: their messages have to reach
+        another queue first."""
         needed = {*self.queues}
         are_read = (
             all(each.reader.connection for each in self._needed) and needed <= self._running.keys()
         )
-        if are_read and needed != self._subscribed_told:
-            self._subscribed_told = needed
+        if are_read and needed != self._subscribed:
+            self._subscribed = needed
             log.info("queues_subscribed", queues=sorted(needed))
         for mark in self._marks.values():
             is_due = mark.queue in needed or (mark.state is not QueueState.CLOSING and are_read)
@@ -160,8 +166,8 @@ class Reading:
                 self._declared.pop(queue, None)
 
     async def _let_go(self, subscription: Subscription, reading: asyncio.Task[None]) -> None:
-        """It is read by nobody soon, so nothing may be put into it: we may have bound it again when
-        we were slow."""
+        """Unbind and release a queue. It is about to have no reader, so nothing may be put into it,
+        and we may have bound it again when we were slow."""
         connection = subscription.reader.connection
         if connection is not None:
             with suppress(BrokerUnavailable):
@@ -174,9 +180,11 @@ class Reading:
         return sum(self._topology.partition_of(queue) is not None for queue in queues)
 
     async def _declare(self, queue: str, connection: Connection) -> None:
-        """Before it is subscribed to. The database is asked before it is bound, since what we know
-        may be old, and again after that, since we may have been slow: nothing may be put into a
-        queue that does not count."""
+        """Declare a queue before it is subscribed to.
+
+        The database is queried before it is bound, since our marks may be old, and again after
+        that, since we may have been slow: nothing may be put into a queue that does not count.
+        """
         was_lost = queue in self._running and self._running[queue][0].reader.is_lost
         active = await self._active_now(note_cut=was_lost)
         if queue in active:
@@ -190,15 +198,15 @@ class Reading:
 
     async def _active_now(self, *, note_cut: bool) -> list[str]:
         try:
-            marks = await self._ask(note_cut)
+            marks = await self._read_marks(note_cut)
         except DATABASE_ERRORS as error:
             raise BrokerUnavailable(
-                cause=f"the database has to be asked first: {describe(error)}"
+                cause=f"the database has to be queried first: {describe(error)}"
             ) from error
         return _active(marks)
 
     async def _declare_again(self) -> None:
-        """Bind what is bound otherwise since the number of partitions changed."""
+        """Bind the queues whose bindings are of another number of partitions."""
         for each in self._needed:
             connection = each.reader.connection
             if connection and self._declared.get(each.queue) not in {
@@ -211,7 +219,7 @@ class Reading:
                     each.reader.end(str(error))
 
     def _share(self) -> None:
-        """Hand one over when we are given more than our share, at most one at a time."""
+        """Hand over one queue when we are given more than our share, at most one at a time."""
         given = [queue for queue in self.given if self._topology.partition_of(queue) is not None]
         if (
             len(given) <= ceil(self._partitions(self.queues) / self._processors)

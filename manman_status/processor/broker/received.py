@@ -1,7 +1,7 @@
-"""Messages as the frames of an AMQP channel bring them.
+"""Messages, taken from the frames of an AMQP channel.
 
-What lies above the frames costs more than decoding and merging a heartbeat: aiormq makes a task
-of each delivery, aio-pika a message and another task, and FastStream one more message. So the
+The layers above the frames cost more than decoding and merging a heartbeat: aiormq makes a task of
+each delivery, aio-pika a message and another task, and FastStream one more message. So the
 deliveries of the shared queue are taken where aiormq's connection hands a channel its frames. All
 other frames go on to the channel.
 """
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 class Received(msgspec.Struct):
-    """`channel` is the one that delivered it: it numbers deliveries and takes acknowledgements."""
+    """A message that was read. `channel` delivered it: it numbers deliveries and takes
+    acknowledgements."""
 
     body: bytes
     delivery_tag: int
@@ -39,7 +40,7 @@ class Received(msgspec.Struct):
     async def acknowledge(self, *, multiple: bool) -> None:
         """Acknowledge it, and with `multiple` all that the channel delivered before it.
 
-        Returns when that is written. Raises ChannelInvalidStateError when the channel is closed.
+        Return when that is written. Raises ChannelInvalidStateError when the channel is closed.
         """
         await self.channel.basic_ack(self.delivery_tag, multiple=multiple)
         self.is_acknowledged = True
@@ -52,11 +53,11 @@ async def consume(channel: AbstractChannel, queue: str, take: Callable[[Received
 
 
 TAG = "shared"
-"""Of the consumer: a tag is known on its channel alone."""
+"""The tag of the consumer. A tag is known on its channel alone."""
 
 
 class Deliveries:
-    """Stands in for `frames` of a channel, the queue from which it takes its frames.
+    """A stand-in for `frames` of a channel, the queue from which it takes its frames.
 
     A delivery is a method frame, a header with the size of the body, and as many frames of the body
     as that takes. No other frame of the channel may come between them.

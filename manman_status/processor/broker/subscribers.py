@@ -1,10 +1,11 @@
-"""From the broker's queues into batches, and the only place where messages are acknowledged.
+"""Subscribing: from the broker's queues into batches, and the only place where messages are
+acknowledged.
 
 One subscriber reads one queue on a channel of its own, one batch at a time. Every message that was
 read becomes a `Delivery`, whatever it holds, and every delivery of a batch is committed before the
 batch is acknowledged: as rows, or as dead letters in the same database. So one `multiple`
 acknowledgement of a batch's last message settles exactly what was read up to it, and nothing is
-settled that is not kept. What fails before that is given by the broker again.
+settled that is not kept. The broker delivers again what fails before that.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LONGEST_REASON = 200
-"""In the logs, where a stranger could else write a whole message."""
+"""Longest reason in the logs: else a sender could write a whole message there."""
 BROKER_ERRORS = (
     AMQPError,
     BrokerUnavailable,
@@ -55,13 +56,13 @@ ACKNOWLEDGE_WITHIN_SECONDS = 10.0
 
 WEIGHTLESS_BYTES = 16 * 1024
 BYTES_PER_EVENT = 256
-"""A message beyond the first bytes weighs as many events more: one that lists 10,000 servers is a
-batch by itself."""
+"""Every so many bytes beyond the weightless ones count as one more event: a message that lists
+10,000 servers is a batch by itself."""
 
 
 class Delivery(msgspec.Struct):
-    """One message, whatever it holds, until it is settled. `size` is about what it takes of memory,
-    in bytes."""
+    """One message, whatever it holds, until it is settled. `size` is roughly its memory in
+    bytes."""
 
     message: Received
     decoded: Decoded
@@ -74,14 +75,14 @@ class Delivery(msgspec.Struct):
 
 
 async def acknowledge(message: Received, *, multiple: bool) -> None:
-    """Raises one of BROKER_ERRORS when the channel does not take it."""
+    """Acknowledge a message. Raises one of BROKER_ERRORS when the channel does not take it."""
     async with asyncio.timeout(ACKNOWLEDGE_WITHIN_SECONDS):
         await answered(message.acknowledge(multiple=multiple))
 
 
 class Subscription:
-    """Reads one queue until it is stopped: `run` returns when what was read is stored and
-    acknowledged."""
+    """A subscription to one queue, read until it is stopped: `run` returns when what was read is
+    stored and acknowledged."""
 
     def __init__(
         self,
@@ -126,8 +127,8 @@ class Subscription:
         async for message in self.reader:
             delivery = self._take(message)
             if message.redelivered and not delivery.items and not delivery.decoded.poison:
-                # At once, so that processors which crash again and again make no dead letter of a
-                # canary.
+                # At once: else processors that crash again and again would reach the delivery limit
+                # of a canary, and make a dead letter of it.
                 with suppress(*BROKER_ERRORS):  # it comes again, as the rest of its channel does
                     await acknowledge(message, multiple=False)
 
@@ -135,8 +136,8 @@ class Subscription:
         """Make the message a delivery of the next batch. Nothing that it holds makes this fail."""
         decoded = self._decode(message)
         if message.redelivered:
-            # What was given back with it may come behind it: a canary that comes for the first time
-            # proves something.
+            # Messages that were returned with it may come behind it, so a canary proves something
+            # only when it comes for the first time.
             decoded.control = [each for each in decoded.control if not isinstance(each, CanarySent)]
         size = max(decoded.json_bytes, len(message.body))
         delivery = Delivery(message, decoded, size + BYTES_OF_AN_EVENT * decoded.count)
@@ -164,13 +165,13 @@ class Subscription:
             return Decoded(poison=[Poison(reason, message.body, cause=reason)])
 
     def is_stuck(self, *, for_seconds: float) -> bool:
-        """True when a batch is being settled, and nothing of it has moved for so long: each step of
-        it has a bound, so a database or broker that is away cannot do that."""
+        """True when a batch is being settled, and nothing of it has moved for so long. Each step of
+        it has a bound, so an unavailable database or broker cannot cause that."""
         return self._is_settling and self.storing.age_seconds > for_seconds
 
     async def _flush(self, deliveries: list[Delivery]) -> None:
-        """What came by a channel that is closed was given back: whoever is given it now stores it,
-        in its order."""
+        """Settle the deliveries whose channels are open. Those of a closed channel were returned to
+        the queue: its next reader stores them, in their order."""
         self._is_settling = True
         try:
             if held := [
@@ -231,7 +232,7 @@ class Subscription:
         self._refusals.say()
 
     def _letters_of(self, delivery: Delivery, poison: Poison) -> list[tuple[UUID, bytes]]:
-        """The dead letter of this poison, or none when enough like it are kept already."""
+        """Make the dead letter of this poison, or none when enough like it are kept already."""
         cause = poison.cause or poison.reason[:LONGEST_REASON]
         repeats = self._sampler.keep(cause, poison.sender, len(poison.body), now=monotonic())
         self._statistics.count(
@@ -245,7 +246,7 @@ class Subscription:
         )
 
     def _quarantine(self, deliveries: list[Delivery], refused: Refused) -> tuple[UUID, bytes]:
-        """The dead letter of an item that was understood: such a letter is always kept."""
+        """Make the dead letter of an item that was understood: such a letter is always kept."""
         index = refused.index
         for delivery in deliveries:
             if index < len(delivery.items):
@@ -278,7 +279,7 @@ class Subscription:
 
 
 class RefusalLog:
-    """Says what was refused: a line at once, then one a minute with how many there were."""
+    """A log of what was refused: a line at once, then one a minute with how many there were."""
 
     def __init__(self, queue: str) -> None:
         self._queue = queue

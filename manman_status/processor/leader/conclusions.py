@@ -1,4 +1,4 @@
-"""What a sweep has concluded becomes rows, in transactions of a bounded size that only a leader can
+"""Writes what a sweep has concluded, in transactions of a bounded size that only the leader can
 commit.
 
 Rows are locked in the order of their keys, as everywhere. A worker is marked LOST before its
@@ -22,10 +22,9 @@ from manman_status.domain.guard import GuardState
 from manman_status.domain.rows import Evidence, Rows
 from manman_status.domain.status import ACTIVE, Entity, StatusType
 from manman_status.domain.sweep import Horizon
-from manman_status.leadership import LEASE
+from manman_status.leadership import Term
 from manman_status.processor.statistics import Statistics
 from manman_status.store.lateness import forget_lost
-from manman_status.store.leases import check_lease
 from manman_status.store.pool import Connection
 from manman_status.store.sweep import (
     Overdue,
@@ -64,45 +63,43 @@ def pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 class Conclusions:
-    """Those of one sweep. `wake` is called after each transaction that appended transitions."""
+    """The conclusions of one sweep. `wake` is called after each transaction that appended
+    transitions."""
 
     def __init__(
         self,
         connection: Connection,
-        token: int,
+        term: Term,
         horizon: Horizon,
         statistics: Statistics,
         wake: Callable[[], None],
     ) -> None:
         self.horizon = horizon
         self._connection = connection
-        self.token = token
+        self.term = term
         self._statistics = statistics
         self._wake = wake
 
     async def write_guards(self, guards: Mapping[str, GuardState]) -> None:
         for names in pieces(sorted(guards), GUARDS_AT_ONCE):
-            async with self._connection.transaction():
-                await check_lease(self._connection, LEASE, self.token)
+            async with self.term.transaction(self._connection):
                 await write_guards(self._connection, {name: guards[name] for name in names})
 
     async def delete_guards(self, groups: Iterable[str]) -> None:
         for names in pieces(sorted(groups), GUARDS_AT_ONCE):
-            async with self._connection.transaction():
-                await check_lease(self._connection, LEASE, self.token)
+            async with self.term.transaction(self._connection):
                 await delete_guards(self._connection, names)
 
     async def lose_workers(
         self, condemned: Sequence[Overdue], held: Mapping[str, GuardState]
     ) -> None:
-        """Mark these LOST, at most `WORKERS_AT_ONCE`, and their active instances with them, but
-        none that has been received since. `held` are the guards that there were before the
-        sweep."""
+        """Mark these workers, at most `WORKERS_AT_ONCE`, and their active instances LOST, except
+        workers that have been received since. `held`: the guards before this sweep."""
         if not condemned:
             return
         lost: dict[int, Evidence] = {}
         ids = sorted(worker.worker_id for worker in condemned)
-        async with self._writing("lost_to_silence") as (rows, now):
+        async with self._writing("workers_marked_lost") as (rows, now):
             await lock_workers(self._connection, ids, rows)
             for silent in condemned:
                 worker = rows.workers.get(silent.worker_id)
@@ -129,9 +126,9 @@ class Conclusions:
             instances = await self._lose_rest(lost, now)
 
     async def _lose_rest(self, lost: Mapping[int, Evidence], at: datetime) -> list[int]:
-        """Mark further active instances LOST whose workers were marked at that time, and still are;
-        their ids."""
-        async with self._writing("lost_to_silence") as (rows, now):
+        """Mark further active instances of workers that were marked LOST at that time, and still
+        are; their ids."""
+        async with self._writing("workers_marked_lost") as (rows, now):
             await lock_workers(self._connection, sorted(lost), rows)
             still = [
                 worker.worker_id
@@ -207,11 +204,10 @@ class Conclusions:
 
     @asynccontextmanager
     async def _writing(self, event: str) -> AsyncIterator[tuple[Rows, datetime]]:
-        """A transaction that only a leader can commit; what its body changed in the rows is written
-        at its end, and logged as `event`."""
+        """Open a transaction that only the leader can commit. What its body changed in the rows is
+        written at its end and logged as `event`."""
         rows = Rows()
-        async with self._connection.transaction():
-            await check_lease(self._connection, LEASE, self.token)
+        async with self.term.transaction(self._connection):
             now = await transaction_time(self._connection)
             yield rows, now
             await store_rows(self._connection, rows)

@@ -15,16 +15,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-import structlog
 
-from manman_status.backoff import Backoff
-from manman_status.errors import BrokerUnavailable, describe
-from manman_status.leadership import Leadership
+from manman_status.leadership import Leadership, LeaderTask, Term
 from manman_status.processor.statistics import Statistics
 from manman_status.store.dead_letters import oldest_letters, read_outbox, remove_letters
-from manman_status.store.pool import DATABASE_ERRORS, Pool
-
-log = structlog.get_logger()
 
 LONGEST_BODY_BYTES = 1024 * 1024
 """A longer body breaks the contract: a letter keeps its beginning."""
@@ -100,8 +94,9 @@ class Sampler:
         self._bytes = 0
 
     def keep(self, cause: str, sender: str, size: int, *, now: float) -> int | None:
-        """None when this letter of so many bytes is only counted. Else how many were only counted
-        since the last that was kept. `now` is in seconds, of a clock that never goes back."""
+        """Count one letter of so many bytes. None when it is only counted; else the number that was
+        only counted since the last that was kept. `now` is in seconds, of a clock that never goes
+        back."""
         if now >= self._hour_ends:
             self._hour_ends = now + HOUR_SECONDS
             self._kept.clear()
@@ -120,56 +115,38 @@ class Sampler:
         return self._counted.pop(key, 0)
 
 
-class DeadLetterRelay:
-    """Moves letters from the outbox to the dead-letter queue while we lead."""
+class DeadLetterRelay(LeaderTask):
+    """Moves letters from the outbox to the dead-letter queue. A letter is removed without a check
+    of the lease: it is confirmed, whichever processor removes it."""
+
+    failure_event = "dead_letters_not_moved"
+    recovery_event = "dead_letters_move_again"
 
     def __init__(
         self,
-        pool: Pool,
         leadership: Leadership,
-        statistics: Statistics,
         send: Callable[[uuid.UUID, Letter], Awaitable[None]],
+        statistics: Statistics,
     ) -> None:
-        self._pool = pool
-        self._leadership = leadership
-        self._statistics = statistics
+        super().__init__(leadership)
         self._send = send
+        self._statistics = statistics
 
-    async def run(self) -> None:
-        """Until it is cancelled."""
-        backoff = Backoff()
-        while True:
-            if self._leadership.token is None:
-                self._statistics.dead_letters_unsent = None
-            await self._leadership.wait()
-            try:
-                more = await self._relay()
-            except (BrokerUnavailable, *DATABASE_ERRORS) as error:
-                delay = backoff.failed()
-                if backoff.is_worth_saying:
-                    log.warning(
-                        "dead_letters_not_moved",
-                        error=describe(error),
-                        waiting=self._statistics.dead_letters_unsent,
-                        meaning=(
-                            "they are safe in the database and are sent when the queue takes them"
-                        ),
-                    )
-                await asyncio.sleep(delay)
-            else:
-                if backoff.failures:
-                    log.info("dead_letters_move_again", failed_seconds=backoff.failing_seconds)
-                    backoff = Backoff()
-                if not more:
-                    await asyncio.sleep(POLL_SECONDS)
+    def stand_by(self) -> None:
+        self._statistics.dead_letters_unsent = None
 
-    async def _relay(self) -> bool:
-        """Send the oldest, remove what was confirmed. True when there may be more. Raises
-        BrokerUnavailable."""
-        async with self._pool.acquire() as connection:
+    def failure_fields(self) -> dict[str, object]:
+        return {
+            "waiting": self._statistics.dead_letters_unsent,
+            "meaning": "they are safe in the database and are sent when the queue takes them",
+        }
+
+    async def round(self, term: Term) -> float:
+        """Send the oldest letters and remove those that are confirmed. Raises BrokerUnavailable."""
+        async with term.connection() as connection:
             self._statistics.dead_letters_unsent = (await read_outbox(connection)).letters
             if not self._statistics.dead_letters_unsent:
-                return False
+                return POLL_SECONDS
             packed = await oldest_letters(connection, limit=AT_ONCE, max_bytes=AT_ONCE_BYTES)
         answers = await asyncio.gather(
             *(self._send(letter_id, _decode(letter)) for letter_id, letter in packed),
@@ -181,10 +158,10 @@ class DeadLetterRelay:
             if answer is None
         ]
         if sent:
-            async with self._pool.acquire() as connection:
+            async with term.connection() as connection:
                 await remove_letters(connection, sent)
             self._statistics.dead_letters_unsent -= len(sent)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
-        return True
+        return 0

@@ -35,7 +35,7 @@ class HistoryCheck:
         self._woken.set()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Check until cancelled."""
         backoff = Backoff()
         while True:
             try:

@@ -1,131 +1,83 @@
-"""Every transition is told to whoever listens on the broker: at least once, and in order for each
-entity."""
+"""Publishes every transition on the broker: at least once, and in order for each entity.
+
+Invariant: no transition of an entity is published before the broker has confirmed the one before
+it, to this leader or to an earlier one. The mark `sent_revision` moves only to a transition before
+which everything is confirmed, and a leader begins behind the mark. A leader that dies between a
+confirm and the mark leaves transitions that are published twice, never one that is skipped; and the
+first arrivals of each entity are in order, whatever fails and whichever earlier leader still
+publishes. The database is not held while the broker is waited for.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 
 import asyncpg
-import structlog
 
-from manman_status.backoff import Backoff
-from manman_status.errors import BrokerUnavailable, describe
-from manman_status.leadership import LEASE, Leadership
+from manman_status.errors import BrokerUnavailable
+from manman_status.leadership import Leadership, LeaderTask, Term
 from manman_status.processor.statistics import Statistics
-from manman_status.store.leases import LeaseLost, check_lease
-from manman_status.store.pool import DATABASE_ERRORS, Pool
 from manman_status.store.relay import count_unsent, mark_sent, read_unsent
 from manman_status.wire.outbound import Publish, status_message
 
-log = structlog.get_logger()
+AT_ONCE = 500
+POLL_SECONDS = 0.5
+"""Transitions of other processors are found by looking this often."""
 
 
-class Relay:
-    """Sends what is unsent while we lead, and marks it once it is confirmed.
+class Relay(LeaderTask):
+    """Publishes transitions while this processor leads, and marks them once they are confirmed."""
 
-    No transition of an entity is sent before the one before it is confirmed, by us or by an earlier
-    leader. So first arrivals are in order, whatever fails and whoever else still sends. Nothing of
-    the database is held meanwhile.
-
-    `backlog` is how many transitions waited when we last looked, None while another leads.
-    """
+    failure_event = "relay_held_up"
+    recovery_event = "relay_goes_on"
 
     def __init__(
         self,
-        pool: Pool,
-        publish: Publish,
         leadership: Leadership,
+        publish: Publish,
         statistics: Statistics,
         *,
-        at_once: int = 500,
-        poll_seconds: float = 0.5,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        self._pool = pool
-        self._publish = publish
-        self._leadership = leadership
-        self._at_once = at_once
+        super().__init__(leadership)
         self._poll_seconds = poll_seconds
-        self._woken = asyncio.Event()
-        # Beyond the mark: what was confirmed while something before it was not, and so is not sent
-        # again. With its time, for another transition has the same revision after a backup was
-        # restored.
-        self._confirmed: set[tuple[int, datetime]] = set()
+        self._publish = publish
         self._statistics = statistics
+        # Confirmed beyond the mark, while something before is not: these are not published again.
+        # With the time, for another transition has the same revision after a backup was restored.
+        self._confirmed: set[tuple[int, datetime]] = set()
 
-    @property
-    def backlog(self) -> int | None:
-        return self._statistics.relay_backlog
+    def stand_by(self) -> None:
+        self._statistics.relay_backlog = None
 
-    def wake(self) -> None:
-        """Transitions were committed: look now. Those of other processors are found by looking
-        often."""
-        self._woken.set()
+    def failure_fields(self) -> dict[str, object]:
+        return {"backlog": self._statistics.relay_backlog}
 
-    async def run(self) -> None:
-        """Until it is cancelled."""
-        backoff = Backoff()
-        while True:
-            if self._leadership.token is None:
-                self._statistics.relay_backlog = None
-            token = await self._leadership.wait()
-            try:
-                more = await self._relay(token)
-            except LeaseLost:
-                self._leadership.lost()
-            except (BrokerUnavailable, *DATABASE_ERRORS) as error:
-                delay = backoff.failed()
-                if backoff.is_worth_saying:
-                    log.warning(
-                        "relay_held_up",
-                        error=describe(error),
-                        backlog=self.backlog,
-                        failing_seconds=backoff.failing_seconds,
-                    )
-                await asyncio.sleep(delay)
-            else:
-                if backoff.failures:
-                    log.info(
-                        "relay_goes_on",
-                        backlog=self.backlog,
-                        failed_seconds=backoff.failing_seconds,
-                    )
-                    backoff = Backoff()
-                if not more:
-                    await self._wait_for_more()
-
-    async def _wait_for_more(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._poll_seconds):
-                await self._woken.wait()
-        self._woken.clear()
-
-    async def _relay(self, token: int) -> bool:
-        """Send the oldest that are unsent; whether there may be more. What is confirmed is marked,
-        also when the rest fails."""
-        async with self._pool.acquire() as connection:
+    async def round(self, term: Term) -> float:
+        """Publish the oldest unsent transitions. Those that are confirmed are marked, also when the
+        others fail. Raises BrokerUnavailable."""
+        async with term.connection() as connection:
             backlog = self._statistics.relay_backlog = await count_unsent(connection)
-            unsent = await read_unsent(connection, limit=self._at_once) if backlog else []
+            unsent = await read_unsent(connection, limit=AT_ONCE) if backlog else []
         keys = list(map(_key, unsent))
         self._confirmed.intersection_update(keys)
         failure = await self._send(unsent)
         sent = list(takewhile(self._confirmed.__contains__, keys))
         if sent:
-            async with self._pool.acquire() as connection, connection.transaction():
-                await check_lease(connection, LEASE, token)
+            async with term.transaction() as connection:
                 await mark_sent(connection, *sent[-1])
             self._statistics.relay_backlog = backlog - len(sent)
         if len(sent) < len(unsent):
             raise failure or BrokerUnavailable(cause="a confirm is missing")
-        return len(unsent) == self._at_once
+        return 0 if len(unsent) == AT_ONCE else self._poll_seconds
 
     async def _send(self, unsent: Sequence[asyncpg.Record]) -> BrokerUnavailable | None:
-        """Returns when all are confirmed, or when one failed and those that were on their way have
-        an answer too."""
+        """Return when all are confirmed, or when one failed and every message on its way has an
+        answer."""
         of_each = defaultdict(list)
         for transition in unsent:
             if _key(transition) not in self._confirmed:

@@ -1,5 +1,8 @@
-"""Once a second the leader looks for silence that counts: behind the watermark, after the grace,
-past the guard.
+"""Marks silent workers LOST: once a second the leader looks for silence that counts, behind the
+watermark, after the grace, past the guard.
+
+Invariant: a sweep that ends between two of its transactions, and the sweep of the next leader, mark
+together exactly the workers that one whole sweep would have marked.
 
 Each group is judged once in a sweep. What follows is written in pieces, each a transaction of its
 own, so that neither the size of the fleet nor what workers choose makes one of them long
@@ -17,25 +20,21 @@ conclude the same from what it finds:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from time import perf_counter
 
 import structlog
 
-from manman_status.backoff import Backoff
 from manman_status.domain.guard import Group, GuardState, Verdict, judge_groups
 from manman_status.domain.liveness import differing
 from manman_status.domain.sweep import Horizon, SweepRules
-from manman_status.errors import describe
-from manman_status.leadership import LEASE, Leadership
+from manman_status.leadership import Leadership, LeaderTask, Term
 from manman_status.processor.leader.conclusions import WORKERS_AT_ONCE, Conclusions, pieces
 from manman_status.processor.leader.lateness import Lateness, Pace
 from manman_status.processor.statistics import Statistics
 from manman_status.store.clock_step import read_step, settle_alerts, settle_fleet
 from manman_status.store.counting import add_up_changes
-from manman_status.store.leases import LeaseLost, check_lease
-from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
+from manman_status.store.pool import Connection
 from manman_status.store.sweep import (
     Overdue,
     count_groups,
@@ -51,15 +50,17 @@ log = structlog.get_logger()
 
 CHANGES_AT_ONCE = 10_000
 LATE_FOR_SECONDS = 2.0
-"""How old what is known of the late ones becomes within a sweep."""
+"""The age at which the late workers are read again during a long sweep."""
 
 
-class Sweeper:
+class Sweeper(LeaderTask):
     """`wake` is called after transitions were committed."""
+
+    failure_event = "sweep_failed"
+    longest_backoff_seconds = 1.0
 
     def __init__(
         self,
-        pool: Pool,
         leadership: Leadership,
         rules: SweepRules,
         *,
@@ -67,8 +68,7 @@ class Sweeper:
         statistics: Statistics,
         wake: Callable[[], None],
     ) -> None:
-        self._pool = pool
-        self._leadership = leadership
+        super().__init__(leadership)
         self._rules = rules
         self._interval_seconds = interval_seconds
         self._wake = wake
@@ -78,43 +78,34 @@ class Sweeper:
         self._swept_with = 0
         self._clock_steps = 0
 
-    async def run(self) -> None:
-        backoff = Backoff()
-        while True:
-            if self._leadership.token is None:
-                self._statistics.sweep_ms = None
-            token = await self._leadership.wait()
-            begun = perf_counter()
-            try:
-                await self.sweep(token)
-            except LeaseLost:
-                self._leadership.lost()
-            except RowAppeared:
-                continue  # a processor was at the same rows: look again
-            except DATABASE_ERRORS as error:
-                backoff.failed()
-                if backoff.is_worth_saying:
-                    log.warning("sweep_failed", error=describe(error))
-            else:
-                backoff.worked()
-            self._statistics.sweep_ms = round((perf_counter() - begun) * 1000, 2)
-            await asyncio.sleep(self._interval_seconds)
+    def stand_by(self) -> None:
+        self._statistics.sweep_ms = None
 
-    async def sweep(self, token: int) -> None:
-        """Conclude all that is due now. Raises LeaseLost when another has come to lead."""
-        if self._swept_with != token:  # another may have led meanwhile
-            self._swept_with = token
+    async def round(self, term: Term) -> float:
+        begun = perf_counter()
+        try:
+            await self.sweep(term)
+        except RowAppeared:
+            return 0  # a processor was at the same rows: look again
+        finally:
+            self._statistics.sweep_ms = round((perf_counter() - begun) * 1000, 2)
+        return self._interval_seconds
+
+    async def sweep(self, term: Term) -> None:
+        """Conclude all that is due now. Raises LeaseLost when the term is over."""
+        if self._swept_with != term.token:  # another may have led meanwhile
+            self._swept_with = term.token
             self._lateness.distrust()
             self._abandoned.hurry()
-            await self._write_thresholds(token)
-        async with self._pool.acquire() as connection:
-            await self._settle_clock(connection, token)
+            await self._write_thresholds(term)
+        async with term.connection() as connection:
+            await self._settle_clock(connection, term)
             horizon = await read_horizon(connection)
             if horizon is None:
                 return
-            conclusions = Conclusions(connection, token, horizon, self._statistics, self._wake)
-            await self._add_up(connection, token)
-            await self._lateness.look(connection, token, horizon)
+            conclusions = Conclusions(connection, term, horizon, self._statistics, self._wake)
+            await self._add_up(connection, term)
+            await self._lateness.look(connection, term, horizon)
             await self._judge(connection, conclusions, await read_guards(connection))
             if self._abandoned.is_due:
                 begun = perf_counter()
@@ -122,36 +113,32 @@ class Sweeper:
                 self._abandoned.done(begun=begun)
             await conclusions.crash_unlisted()
 
-    async def _write_thresholds(self, token: int) -> None:
-        """Let everybody read by this processor's settings."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            await check_lease(connection, LEASE, token)
+    async def _write_thresholds(self, term: Term) -> None:
+        """Store the thresholds of this processor's settings: every reader uses those."""
+        async with term.transaction() as connection:
             before = await write_thresholds(connection, self._rules.thresholds)
         if before is not None:
             log.info("thresholds_changed", **differing(before, self._rules.thresholds))
 
-    async def _settle_clock(self, connection: Connection, token: int) -> None:
-        """Bring the times in the rows along when the database's clock has stepped, before anything
-        is concluded."""
+    async def _settle_clock(self, connection: Connection, term: Term) -> None:
+        """Move the times in the rows when the database's clock has stepped, before anything is
+        concluded."""
         step = await read_step(connection)
         if step.steps != self._clock_steps:
             self._clock_steps = step.steps
             self._lateness.distrust()
         if not (step.is_new or step.is_recent):
             return
-        async with connection.transaction():
-            await check_lease(connection, LEASE, token)
+        async with term.transaction(connection):
             await settle_fleet(connection, step)
-        async with connection.transaction():
-            await check_lease(connection, LEASE, token)
+        async with term.transaction(connection):
             await settle_alerts(connection, step)
 
-    async def _add_up(self, connection: Connection, token: int) -> None:
-        """Add the changes of the fleet's counts up, so that readers find few of them."""
+    async def _add_up(self, connection: Connection, term: Term) -> None:
+        """Add the changes to the fleet's counts, so that readers have few of them to add."""
         changes = CHANGES_AT_ONCE
         while changes == CHANGES_AT_ONCE:
-            async with connection.transaction():
-                await check_lease(connection, LEASE, token)
+            async with term.transaction(connection):
                 changes = await add_up_changes(connection, limit=CHANGES_AT_ONCE)
 
     async def _judge(
@@ -167,13 +154,13 @@ class Sweeper:
             for name, verdict in verdicts.items()
             if verdict.guard is not None and verdict.guard != guards.get(name)
         }
-        closed = [name for name in guards if verdicts[name].guard is None]
-        _tell(guards, changed, closed)
+        ended = [name for name in guards if verdicts[name].guard is None]
+        _log_guards(guards, changed, ended)
         await conclusions.write_guards(changed)
         async for piece in self._condemned(connection, horizon, groups, verdicts):
             await conclusions.lose_workers(piece, guards)
-            await self._look_again(connection, conclusions.token)
-        await conclusions.delete_guards(closed)
+            await self._look_again(connection, conclusions.term)
+        await conclusions.delete_guards(ended)
 
     async def _condemned(
         self,
@@ -182,7 +169,7 @@ class Sweeper:
         groups: Mapping[str, Group],
         verdicts: Mapping[str, Verdict],
     ) -> AsyncIterator[list[Overdue]]:
-        """Pieces of those to mark LOST now, in the order of their ids within a kind of verdict."""
+        """Yield pieces of the workers to mark LOST now, by id within a kind of verdict."""
         losing = {name: verdict.lose for name, verdict in verdicts.items() if verdict.lose}
         some = {name: number for name, number in losing.items() if number < groups[name].overdue}
         whole = losing.keys() - some.keys()
@@ -200,22 +187,22 @@ class Sweeper:
                 return
             after = piece[-1].worker_id
 
-    async def _look_again(self, connection: Connection, token: int) -> None:
-        """In a sweep that takes long, readers are not to wait for its end to know who is late."""
+    async def _look_again(self, connection: Connection, term: Term) -> None:
+        """Note the late workers again while a sweep takes long: readers do not wait for its end."""
         if perf_counter() - self._lateness.looked_at > LATE_FOR_SECONDS:
             horizon = await read_horizon(connection)
             if horizon is not None:
-                await self._lateness.look(connection, token, horizon)
+                await self._lateness.look(connection, term, horizon)
 
 
 GUARDS_LOGGED = 20
 
 
-def _tell(
-    guards: Mapping[str, GuardState], changed: Mapping[str, GuardState], closed: Sequence[str]
+def _log_guards(
+    guards: Mapping[str, GuardState], changed: Mapping[str, GuardState], ended: Sequence[str]
 ) -> None:
-    """One line for each of the first groups, and one for how many more there are."""
-    opened = [name for name in changed if name not in guards]
+    """Log a line for each of the first groups, and one with the number of further ones."""
+    begun = [name for name in changed if name not in guards]
     released = [
         name
         for name, guard in changed.items()
@@ -223,9 +210,9 @@ def _tell(
         and guards[name].releasing_since is None
         and guard.releasing_since is not None
     ]
-    for name in closed[:GUARDS_LOGGED]:
-        log.info("fleet_guard_closed", group=name)
-    for name in opened[:GUARDS_LOGGED]:
+    for name in ended[:GUARDS_LOGGED]:
+        log.info("fleet_guard_ended", group=name)
+    for name in begun[:GUARDS_LOGGED]:
         log.warning(
             "fleet_guard_holds",
             group=name,
@@ -234,6 +221,6 @@ def _tell(
         )
     for name in released[:GUARDS_LOGGED]:
         log.warning("fleet_guard_releases", group=name, held=changed[name].held)
-    more = [max(len(names) - GUARDS_LOGGED, 0) for names in (closed, opened, released)]
+    more = [max(len(names) - GUARDS_LOGGED, 0) for names in (ended, begun, released)]
     if any(more):
-        log.warning("more_fleet_guards", closed=more[0], hold=more[1], release=more[2])
+        log.warning("more_fleet_guards", ended=more[0], holding=more[1], releasing=more[2])

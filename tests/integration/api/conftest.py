@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -168,7 +168,7 @@ async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     life = asyncio.create_task(live())
     await started.wait()
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://api.test"
+        transport=httpx.ASGITransport(cast("Any", app)), base_url="http://api.test"
     ) as client:
         yield client
     finished.set()

@@ -174,9 +174,12 @@ async def test_health_is_counted_by_group_the_largest_first(
     """Of the hundred largest; who has ended is in none."""
     for worker_id in range(1, 103):
         await rows.worker(worker_id, labels={"group": f"g{worker_id:03}"})
-    for worker_id, columns in enumerate(
-        ({"status": "LOST"}, {"beat_seconds_ago": 20}, {"status": "COMPLETE"}), 103
-    ):
+    others: list[dict[str, Any]] = [
+        {"status": "LOST"},
+        {"beat_seconds_ago": 20},
+        {"status": "COMPLETE"},
+    ]
+    for worker_id, columns in enumerate(others, 103):
         await rows.worker(worker_id, labels={"group": "g102"}, **columns)
     for worker_id in (201, 202):
         await rows.worker(worker_id, beat_seconds_ago=None)

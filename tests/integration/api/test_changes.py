@@ -93,7 +93,8 @@ async def test_what_is_filtered_out_is_not_asked_for_again(
 ) -> None:
     await rows.transitions(2_500)
     last = await rows.transition("worker", 77, new_status="LOST")
-    asked, since, found = 0, 0, []
+    asked, since = 0, 0
+    found: list[Any] = []
     while since < last:
         answer = await ask(http, since=since, new_status="LOST")
         assert answer.revision > since

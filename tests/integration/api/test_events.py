@@ -58,7 +58,7 @@ class Client:
         self.takes = asyncio.Event()
         self.takes.set()
         self.leaves = asyncio.Event()
-        self.running = asyncio.ensure_future(stream({}, self._receive, self._send))  # type: ignore[arg-type, typeddict-item]
+        self.running = asyncio.ensure_future(stream({}, self._receive, self._send))  # type: ignore[arg-type]
 
     async def _receive(self) -> Any:
         await self.leaves.wait()
@@ -353,7 +353,7 @@ async def test_one_who_cannot_keep_up_is_told_where_to_resume_and_has_each_once(
         piece, total = KEPT // 2, 3 * (KEPT // 2)
         for last in range(piece, total + 1, piece):
             await rows.transitions(piece)
-            await eventually(lambda last=last: fast.revisions == list(range(1, last + 1)))
+            await eventually(lambda: fast.revisions == list(range(1, last + 1)))
         slow.takes.set()
         await eventually(lambda: slow.has_end)
         overrun = slow.events[-1]
@@ -386,12 +386,10 @@ async def test_a_thousand_who_watch_cost_the_database_what_one_costs(
     async with feeding(counting) as feed:
         for more in (1, 999):
             clients = [Client(stream(feed)) for _ in range(more)]
-            await eventually(lambda clients=clients: all(client.is_open for client in clients))
+            await eventually(lambda: all(client.is_open for client in clients))
             before, begun = counting.readings, time.monotonic()
             await rows.transitions(100)
-            await eventually(
-                lambda clients=clients: all(len(client.revisions) == 100 for client in clients)
-            )
+            await eventually(lambda: all(len(client.revisions) == 100 for client in clients))
             assert counting.readings - before <= (time.monotonic() - begun) / POLL_SECONDS + 2
 
 
@@ -401,13 +399,9 @@ async def test_nothing_is_asked_of_the_database_while_nobody_watches(
     async with feeding(counting) as feed:
         for begun in (0, 5):
             client = Client(stream(feed))
-            await eventually(lambda client=client: client.is_open)
+            await eventually(lambda: client.is_open)
             await rows.transitions(5)
-            await eventually(
-                lambda client=client, begun=begun: (
-                    client.revisions == list(range(begun + 1, begun + 6))
-                )
-            )
+            await eventually(lambda: client.revisions == list(range(begun + 1, begun + 6)))
             client.leaves.set()
             await client.running
             await asyncio.sleep(2 * POLL_SECONDS)

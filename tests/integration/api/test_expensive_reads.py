@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -147,12 +147,21 @@ async def test_a_time_at_the_end_of_times_is_refused_like_any_other(
 
 
 async def test_a_query_that_the_server_cancels_is_503_and_no_fault_of_ours(
-    database: str, rows: Rows, run_app: RunApp, capfd: pytest.CaptureFixture[str]
+    database: str,
+    rows: Rows,
+    run_app: RunApp,
+    capfd: pytest.CaptureFixture[str],
+    eventually: Eventually,
 ) -> None:
-    name = database.rpartition("/")[2]
-    await rows.connection.execute(f"ALTER DATABASE {name} SET statement_timeout = '300ms'")
+    cancel = (
+        "SELECT pg_cancel_backend(pid) FROM pg_locks"
+        " WHERE NOT granted AND relation = 'workers'::regclass"
+    )
     async with run_app() as http, locked(database, "workers"):
-        answer = await http.get("/status/workers")
+        request = asyncio.create_task(http.get("/status/workers"))
+        await eventually(lambda: rows.connection.fetchval(cancel))
+        answer = await request
+        assert "QueryCanceledError" in answer.text
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "request_failed" not in capfd.readouterr().out
 
@@ -215,19 +224,20 @@ async def test_the_numbers_of_a_past_time_are_those_of_its_lists(rows: Rows) -> 
             new = statuses[(number + step) % len(statuses)]
             changes.append((3600.0 * hour, number, old, new))
             old = new
-        columns = {"status": old, "status_since": rows.ago(3600.0 * hours[-1])}
+        columns: dict[str, Any] = {"status": old, "status_since": rows.ago(3600.0 * hours[-1])}
         await rows.worker(number, created_date=rows.ago(3600.0 * hours[0]), **columns)
         await rows.server(
             number, worker_id=number, created_date=rows.ago(3600.0 * hours[0]), **columns
         )
     # Every third was written when the clock was five hours ahead.
-    for age, number, old, new in sorted(changes, key=lambda c: -c[0] + 18_000 * (c[1] % 3 == 0)):
+    for age, number, *between in sorted(changes, key=lambda c: -c[0] + 18_000 * (c[1] % 3 == 0)):
+        columns = {"at": rows.ago(age), "old_status": between[0], "new_status": between[1]}
         for entity in ("worker", "game_server_instance"):
-            await rows.transition(entity, number, at=rows.ago(age), old_status=old, new_status=new)
-    for hour in (0.5, 1.5, 20.5, 60.5, 96.5):
+            await rows.transition(entity, number, **columns)
+    for hours_ago in (0.5, 1.5, 20.5, 60.5, 96.5):
         moment = await look_back(
             rows.connection,
-            rows.ago(hour * 3600),
+            rows.ago(hours_ago * 3600),
             retention=timedelta(days=30),
         )
         fleet = await read_fleet_at(rows.connection, moment)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import Health, StatusType
-from manman_status.store.lateness import add_late, forget_late, note_swept, scan_workers
+from manman_status.processor.leader.lateness import LAST_PAGE
+from manman_status.store.lateness import Pages, add_late, forget_late, note_swept, scan_workers
 from manman_status.store.reads import WorkerFilters, list_workers
 from manman_status.store.sweep import overdue_workers, read_horizon
 from manman_status.store.system_reads import read_fleet
@@ -67,16 +68,17 @@ async def note_late(connection: Connection) -> None:
     horizon = await read_horizon(connection)
     if horizon is not None:
         await forget_late(connection, horizon, limit=100_000)
-        scanned = await scan_workers(connection)
-        await add_late(connection, horizon, after=0, limit=100_000)
-        await note_swept(connection, horizon, scanned)
+        through = horizon.observed_through
+        scanned = await scan_workers(connection, Pages(0, LAST_PAGE), soon=through)
+        await add_late(connection, horizon, scanned.worker_ids)
+        await note_swept(connection, horizon, scanned.oldest_heartbeat)
 
 
 @pytest.mark.parametrize("thresholds", [DEFAULTS, ODD], ids=["defaults", "odd"])
 @pytest.mark.parametrize("is_swept", [False, True])
 @pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
 async def test_sql_python_and_the_sweep_judge_every_worker_alike(
-    observation: dict[str, float | None], is_swept: bool, thresholds: Thresholds, rows: Rows
+    observation: dict[str, Any], is_swept: bool, thresholds: Thresholds, rows: Rows
 ) -> None:
     """From the rows, and from what the leader's sweep and the triggers keep."""
     async with rows.connection.transaction():

@@ -423,7 +423,10 @@ async def live(rows: Rows, entity: Entity, entity_id: int, life: list[Told]) -> 
                 entity, entity_id, at=rows.ago(told.ago), old_status=old, new_status=told.status
             )
         old = told.status
-    times = {"created_date": rows.ago(life[0].ago), "status_since": rows.ago(life[-1].ago)}
+    times: dict[str, Any] = {
+        "created_date": rows.ago(life[0].ago),
+        "status_since": rows.ago(life[-1].ago),
+    }
     await (rows.worker if entity is Entity.WORKER else rows.server)(
         entity_id, status=life[-1].status, **times
     )
@@ -470,7 +473,8 @@ async def test_the_past_is_what_the_transitions_made_it(
             ("servers", "instance_id", servers),
         ):
             expected = {entity_id: then(life, ago) for entity_id, life in enumerate(fleet, start=1)}
-            shown, cursor = {}, {}
+            shown: dict[Any, Any] = {}
+            cursor: dict[Any, Any] = {}
             while True:
                 page = await get(http, f"/status/{path}", at=at, limit=2, **cursor)
                 shown |= {

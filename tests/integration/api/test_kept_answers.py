@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -141,7 +141,8 @@ async def test_a_repeated_question_is_read_anew_unless_kept(rows: Rows, run_app:
 
 async def test_what_was_asked_longest_ago_makes_room(rows: Rows, run_app: RunApp) -> None:
     """A thousand answers of 64 KiB do not fit."""
-    kept = Answers(keep_ms=LONG)
+    unread: Any = None
+    kept = Answers(unread, unread, keep_ms=LONG)
     big = b" " * 2**16
     for number in range(1000):
         answer = Answer(big, lasting=b"", lag_seconds=None)

@@ -162,7 +162,7 @@ async def test_beyond_the_largest_groups_the_others_are_one(
 
 @pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
 async def test_prometheus_and_people_are_told_the_same_healths(
-    observation: dict[str, float | None], rows: Rows
+    observation: dict[str, Any], rows: Rows
 ) -> None:
     async with rows.connection.transaction():
         rows.now = await rows.connection.fetchval("SELECT now()")

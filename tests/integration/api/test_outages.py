@@ -262,7 +262,8 @@ async def test_what_a_killed_one_left_is_removed_by_the_next(
 
 async def test_several_processes_add_up_their_requests(start_api: StartApi) -> None:
     api = await start_api(workers=2)
-    before, after = [], []
+    before: list[Any] = []
+    after: list[Any] = []
     for found, asked in ((before, 20), (after, 0)):
         async with httpx.AsyncClient(base_url=api.url) as http:
             metrics = (await http.get("/metrics")).text.splitlines()

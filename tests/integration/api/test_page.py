@@ -158,7 +158,9 @@ async def test_the_map_of_a_large_fleet_comes_in_pieces(
 
     async def pieces(query: str) -> tuple[list[int], list[int]]:
         """How many each had, and the ids of all."""
-        sizes, ids, after = [], [], ""
+        sizes: list[int] = []
+        ids: list[int] = []
+        after: str | None = ""
         while after is not None:
             piece = (
                 (await http.get(f"/page/map.json?{query}&after={after}")).raise_for_status().json()

@@ -85,7 +85,7 @@ WORKER_FILTERS: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"label": "name:"}, lambda _: False),
     (
         {"health": "unhealthy", "group": "g1"},
-        lambda n: n % 2 and (n % 3 == 1 or (n % 3 == 0 and n % 4 == 2)),
+        lambda n: n % 2 == 1 and (n % 3 == 1 or (n % 3 == 0 and n % 4 == 2)),
     ),
     ({"status": "RUNNING", "group": "g0"}, lambda n: n % 6 == 0),
 ]

@@ -174,7 +174,7 @@ async def explained(crowded: str) -> AsyncIterator[Explained]:
     ids=str,
 )
 async def test_a_page_of_workers_comes_in_order_from_an_index(
-    filters: WorkerFilters, explained: Explained
+    filters: WorkerFilters, explained: Any
 ) -> None:
     page = await list_workers(explained, filters, after=ROWS // 2, limit=LIMIT)
     plan = explained.plan
@@ -202,7 +202,7 @@ async def test_a_page_of_workers_comes_in_order_from_an_index(
     ids=str,
 )
 async def test_what_is_rare_is_looked_for_only_where_it_can_be(
-    filters: WorkerFilters, found: int, looked_at: int, explained: Explained
+    filters: WorkerFilters, found: int, looked_at: int, explained: Any
 ) -> None:
     page = await list_workers(explained, filters, after=0, limit=LIMIT)
     assert len(page.items) == found
@@ -224,7 +224,7 @@ async def test_what_is_rare_is_looked_for_only_where_it_can_be(
     ids=str,
 )
 async def test_while_a_leader_sweeps_nobody_looks_for_those_who_are_not_healthy(
-    filters: WorkerFilters, found: int, explained: Explained
+    filters: WorkerFilters, found: int, explained: Any
 ) -> None:
     """The same workers as are found by looking at all, at a fraction of the cost."""
     connection = explained.connection
@@ -253,7 +253,7 @@ async def test_while_a_leader_sweeps_nobody_looks_for_those_who_are_not_healthy(
     ids=str,
 )
 async def test_a_page_of_servers_comes_in_order_from_an_index(
-    filters: ServerFilters, explained: Explained
+    filters: ServerFilters, explained: Any
 ) -> None:
     page = await list_servers(explained, filters, after=ROWS // 2, limit=LIMIT)
     plan = explained.plan
@@ -279,7 +279,7 @@ async def test_a_page_of_servers_comes_in_order_from_an_index(
     ids=str,
 )
 async def test_the_servers_of_one_are_not_looked_for_among_all(
-    filters: ServerFilters, explained: Explained
+    filters: ServerFilters, explained: Any
 ) -> None:
     await list_servers(explained, filters, after=0, limit=LIMIT)
     assert not explained.plan.scanned_whole
@@ -287,7 +287,7 @@ async def test_the_servers_of_one_are_not_looked_for_among_all(
     assert explained.plan.sorted_rows < ROWS / 1000
 
 
-async def test_a_detail_looks_only_at_what_it_shows(explained: Explained) -> None:
+async def test_a_detail_looks_only_at_what_it_shows(explained: Any) -> None:
     await get_worker(explained, 7)
     assert not explained.plan.scanned_whole
     assert explained.plan.rows_looked_at < 200
@@ -311,7 +311,7 @@ async def test_a_detail_looks_only_at_what_it_shows(explained: Explained) -> Non
     ids=str,
 )
 async def test_what_is_resolved_is_not_looked_at_for_what_is_not(
-    filters: AlertFilters, found: int, explained: Explained
+    filters: AlertFilters, found: int, explained: Any
 ) -> None:
     page = await list_alerts(explained, filters, before=ROWS // 2, limit=LIMIT)
     plan = explained.plan
@@ -332,7 +332,7 @@ async def test_what_is_resolved_is_not_looked_at_for_what_is_not(
     ids=str,
 )
 async def test_a_page_of_all_alerts_comes_from_an_index(
-    filters: AlertFilters, found: int, explained: Explained
+    filters: AlertFilters, found: int, explained: Any
 ) -> None:
     page = await list_alerts(explained, filters, before=ROWS // 2, limit=LIMIT)
     assert len(page.items) == found
@@ -341,7 +341,7 @@ async def test_a_page_of_all_alerts_comes_from_an_index(
     assert explained.plan.rows_looked_at < 5 * LIMIT
 
 
-async def test_one_alert_and_the_silences_that_last_are_found_at_once(explained: Explained) -> None:
+async def test_one_alert_and_the_silences_that_last_are_found_at_once(explained: Any) -> None:
     await get_alert(explained, 20_000)
     assert explained.plan.buffers < 50
     page = await list_silences(

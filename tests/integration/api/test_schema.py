@@ -94,7 +94,7 @@ async def test_what_the_schema_allows_is_accepted(
 ) -> None:
     there_is = WHAT_THERE_IS.format(past=rows.ago(60).isoformat())
     # Nor can it say which cursors somebody was given, and that a past time knows no health.
-    without = {"": ("cursor",), "listWorkers": ("at",)}
+    without: dict[str, tuple[str, ...]] = {"": ("cursor",), "listWorkers": ("at",)}
     checks = ("--checks", ACCEPTANCE, "--max-examples", "25")
     await ask(rows, start_api, tmp_path, *checks, configuration=there_is, without=without)
 

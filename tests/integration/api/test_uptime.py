@@ -201,8 +201,8 @@ async def test_the_sum_in_sql_is_that_of_each_worker_by_itself(rows: Rows) -> No
             hours.append(hours[-1] + 30 / HOUR)  # two transactions that overlapped
         changes = list(zip(hours, chance.choices(statuses, k=len(hours)), strict=True))
         await lived(rows, worker_id, *changes, labels={"group": f"g{worker_id % 2}"})
-    for hours in (2, 48, 200):
-        limits = {"window_seconds": hours * HOUR}
+    for window in (2, 48, 200):
+        limits = {"window_seconds": window * HOUR}
         async with rows.connection.transaction():  # now() stays
             for group, ids in ((None, range(1, 41)), ("g1", range(1, 41, 2))):
                 total = await read_fleet_uptime(rows.connection, group, **limits)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from manman_status.domain.status import StatusType
-from manman_status.leadership import LEASE, Leadership
+from manman_status.leadership import LEASE, Leadership, Term
 from manman_status.processor.leader.uptime_days import UptimeDays
 from manman_status.store.forgetting import forget_worker
 from manman_status.store.leases import LeaseLost, hold_lease
@@ -357,12 +357,11 @@ async def test_who_leads_no_more_sums_up_nothing(rows: Rows, database: str) -> N
         assert isinstance(token, int)
         await rows.connection.execute("UPDATE leases SET token = token + 1")
         days = UptimeDays(
-            pool,
             Leadership(pool, "one", lease_seconds=60),
             retention_days=RETENTION_DAYS,
         )
         with pytest.raises(LeaseLost):
-            await days.make_some(token)
+            await days.make_some(Term(pool, token))
     assert not await rows.connection.fetch("SELECT FROM uptime_days")
 
 

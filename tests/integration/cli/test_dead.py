@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractQueue
+from pamqp.common import FieldTable
 
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Command
@@ -184,7 +185,11 @@ async def test_a_letter_of_the_broker_itself_is_understood_and_replayed(
     exchange = await channel.declare_exchange(
         "internal_service_events", aio_pika.ExchangeType.TOPIC, durable=True
     )
-    arguments = {"x-queue-type": "quorum", "x-dead-letter-exchange": DEAD, "x-delivery-limit": 1}
+    arguments: FieldTable = {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": DEAD,
+        "x-delivery-limit": 1,
+    }
     source = await channel.declare_queue("source", durable=True, arguments=arguments)
     await source.bind(exchange, "worker.*.lifecycle")
     await exchange.publish(aio_pika.Message(b"heavy"), "worker.8.lifecycle")

@@ -28,8 +28,8 @@ class Following:
 
     def __init__(self, process: Any) -> None:
         self.process = process
-        self.lines = []
-        self.complaints = []
+        self.lines: list[Any] = []
+        self.complaints: list[Any] = []
         self._reading = asyncio.gather(
             self._read(process.stdout, self.lines), self._read(process.stderr, self.complaints)
         )
@@ -125,7 +125,7 @@ async def test_killed_apis_leave_no_gap_and_no_double(
         await change(kills, 50)
         await eventually(lambda: not is_open(port) and len(following.complaints) % 2)
         api = start()
-        await eventually(lambda kills=kills: following.revisions[-1] == 1 + 100 * kills)
+        await eventually(lambda: following.revisions[-1] == 1 + 100 * kills)
     assert await following.end() == 0
     assert following.revisions == list(range(1, 202))
     assert len(following.complaints) >= 4
@@ -181,7 +181,7 @@ async def test_filters_choose(
         (("--from", "2", "--entity", "worker"), [3, 4]),
     ):
         following = await follow(api.url, "--json", *arguments)
-        await eventually(lambda following=following, last=expected[-1]: last in following.revisions)
+        await eventually(lambda: expected[-1] in following.revisions)
         assert await following.end() == 0
         assert following.revisions == expected
 

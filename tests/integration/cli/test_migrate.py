@@ -88,6 +88,7 @@ async def test_a_new_epoch_begins_after_all_that_was_restored(
     )
     await connection.close()
     assert (finished.code, finished.err) == (0, "")
+    assert after is not None
     assert f"epoch {after['epoch']} begins after revision 41" in finished.out
     assert after["epoch"] != before
     assert (after["previous_epoch"], after["epoch_begins_after"]) == (before, 41)

@@ -24,7 +24,7 @@ WORKERS = range(1, 21)
 @pytest.fixture
 async def start_recording(broker: str, tmp_path: Path) -> AsyncIterator[Any]:
     """Starts `record` into a new file and waits until it misses nothing."""
-    started = []
+    started: list[Any] = []
 
     async def start(*arguments: Any, url: str = broker) -> tuple[Any, Any]:
         file = tmp_path / f"recording-{len(started)}.jsonl"
@@ -39,6 +39,7 @@ async def start_recording(broker: str, tmp_path: Path) -> AsyncIterator[Any]:
             stderr=asyncio.subprocess.PIPE,
         )
         started.append(process)
+        assert process.stderr is not None
         async with asyncio.timeout(20):
             assert await process.stderr.readline() == b"recording; Ctrl-C ends it\n"
         return process, file

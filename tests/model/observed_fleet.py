@@ -21,6 +21,7 @@ from manman_status.clock import DatabaseClock
 from manman_status.domain.clock import ClockReading
 from manman_status.domain.events import (
     Heartbeat,
+    ReportedEvent,
     ServerStarted,
     ServerStopped,
     WorkerStarted,
@@ -72,7 +73,7 @@ class Message(msgspec.Struct, eq=False):
     number: int
     sent: float
     queue: str
-    event: object = None
+    event: ReportedEvent | None = None
     canary: float | None = None
     """The database's time at which it was sent, after so many steps of its clock:"""
     clock_steps: int = 0
@@ -216,14 +217,14 @@ class Database:
         self.clock_step = 0.0
         self.stepped_at = float("-inf")
         self.fleet = Rows()
-        self.history = []
+        self.history: list[Any] = []
         self.marks: dict[str, Mark] = {}
         self.processors: dict[int, float] = {}
         """When each reported last."""
         self.observed_through: float | None = None
         self.advanced_at: float | None = None
         self.resumed_at = self.truly_resumed_at = 0.0
-        self.guards = {}
+        self.guards: dict[Any, Any] = {}
 
     def write(self, rows: Rows) -> None:
         """The end of a transaction whose rows were this database's own."""
@@ -315,7 +316,8 @@ class Database:
     def proven(self) -> tuple[Any, Any]:
         """The least of the watermarks, None where one is missing; and of which time it is."""
         passed = [mark.observed_through for name, mark in self.marks.items() if self.counts(name)]
-        return None if None in passed else min(passed), self.clock_steps
+        known = [time for time in passed if time is not None]
+        return min(known) if len(known) == len(passed) else None, self.clock_steps
 
     def advance(self, proven: Any, now: Any) -> None:
         through, clock_steps = proven
@@ -562,7 +564,7 @@ class World:
         self.told = 0
         self.swept_through: float | None = None
         self.swept_steps = 0
-        self.status = {}
+        self.status: dict[Any, Any] = {}
         self.passed: dict[str, float] = {}
         self.passed_steps = 0
         for _ in range(processors):
@@ -720,10 +722,10 @@ class World:
                 assert not came_anew or name not in self.passed, f"{self.now}: {name} went back"
         self.passed, self.passed_steps = passed, database.clock_steps
         for message in self.broker.events:
-            through = passed.get(message.queue)
-            if message.lost_at is None and through is not None and through > database.stepped_at:
+            mark = passed.get(message.queue)
+            if message.lost_at is None and mark is not None and mark > database.stepped_at:
                 sent = message.sent + database.read_ahead
-                assert sent >= through, f"{self.database_now}: passed {message} at {through}"
+                assert sent >= mark, f"{self.database_now}: passed {message} at {mark}"
 
     def check_losses(self) -> None:
         """What the broker lost may have been a sign of life, and so may what lies in a queue that
@@ -738,7 +740,7 @@ class World:
                 known = message.saw_loss is None or any(
                     processor.runs for processor in message.saw_loss
                 )
-                since = message.lost_at if counts else message.sent
+                since = message.sent if message.lost_at is None or not counts else message.lost_at
                 resumed = self.database.truly_resumed_at >= since
                 assert resumed or not known, f"{self.now}: {message} was lost in silence"
                 message.done |= message.lost_at is not None
@@ -779,7 +781,9 @@ class World:
             if transition.reason is Reason.HEARTBEAT_EXPIRED:
                 assert not self.is_falsely_lost(worker), f"{self.now}: {transition}"
             return
-        worker = self.workers[self.database.fleet.instances[transition.entity_id].worker_id]
+        worker_id = self.database.fleet.instances[transition.entity_id].worker_id
+        assert worker_id is not None
+        worker = self.workers[worker_id]
         listed = transition.entity_id in worker.servers
         match transition.reason:
             case Reason.WORKER_LOST:
