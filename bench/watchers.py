@@ -167,5 +167,5 @@ def summary(found_ms: Sequence[float], transactions_per_second: float) -> Delays
 
 
 if __name__ == "__main__":
-    delays = uvloop.run(watched(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
-    sys.stdout.buffer.write(msgspec.json.encode(delays))
+    measured = uvloop.run(watched(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    sys.stdout.buffer.write(msgspec.json.encode(measured))

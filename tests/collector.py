@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from manman_status.dev.ports import free_port
 
 OFTEN = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "200"}
-"""What lets a process export soon, in ms."""
+"""Settings with which a process exports soon, in ms."""
 
 
 class Span:
@@ -73,7 +73,7 @@ class Collector:
         return [span for span in list(self.spans) if span.trace_id == trace_id]
 
     def sum(self, service: Any, name: str, **attributes: Any) -> Any:
-        """Of all points that have these attributes; None when there is none."""
+        """Add up all points that have these attributes; None when there is none."""
         found = [
             value
             for (of, metric, given), value in list(self.metrics.items())

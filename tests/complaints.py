@@ -1,4 +1,4 @@
-"""What a simulated fleet said on stderr."""
+"""Complaints of a simulated fleet on stderr."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ ports.PORTS = ports.PORTS[
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
-    """For data of servers, and logs: unlike pytest's own folders, every user can reach it."""
+    """A folder for servers' data and logs that, unlike pytest's own, every user can reach."""
     folder = Path(tempfile.mkdtemp(prefix="manman-status-tests-"))
     folder.chmod(0o755)
     yield folder
@@ -219,7 +219,7 @@ def thresholds_of(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 async def write_thresholds(dsn: str, thresholds: dict[str, Any]) -> None:
-    """As a leader does, where a test has none."""
+    """Write the thresholds as a leader does, where a test has none."""
     values = ", ".join(f"{name} = {value}" for name, value in thresholds.items())
     await run_sql(dsn, f"UPDATE observation SET {values}")
 
@@ -249,7 +249,7 @@ def start_role(server_folder: Path) -> Iterator[Callable[..., Role]]:
 
 
 async def consumers(broker: str, queue: str) -> int:
-    """How many consume from it; 0 while there is no such queue."""
+    """Count its consumers; 0 while there is no such queue."""
     async with await aio_pika.connect(broker) as connection:
         try:
             channel = await connection.channel()

@@ -21,7 +21,7 @@ class Event(NamedTuple):
 
 
 def revision_of(position: str) -> int:
-    """Of `<epoch>-<revision>`; -1 before there is one."""
+    """The revision in `<epoch>-<revision>`; -1 before there is one."""
     return int(position.rpartition("-")[2] or -1)
 
 
@@ -66,7 +66,7 @@ class Reader:
         self._parameters = parameters
 
     async def read(self, http: httpx.AsyncClient) -> AsyncGenerator[Event, None]:
-        """Until the server ends it. Raises httpx.HTTPStatusError."""
+        """Yield events until the server ends the stream. Raises httpx.HTTPStatusError."""
         self.streams += 1
         headers = {"Last-Event-ID": self.parser.last_id} if self.parser.last_id else {}
         async with http.stream(

@@ -21,7 +21,7 @@ from manman_status.wire.topology import worker_heartbeat_key
 
 INTERVAL_SECONDS = 1.0
 TIMEOUT_SECONDS = 3.0
-"""Of a worker of these fleets, where the minimum timeout is not longer."""
+"""The timeout of these fleets' workers, where the minimum is not longer."""
 
 AWAY = (*CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, TimeoutError)
 
@@ -55,7 +55,7 @@ class Worker:
         self.beating = False
 
     def go_on(self) -> None:
-        """As the incarnation that fell silent."""
+        """Beat again, as the incarnation that went silent."""
         self.beating = True
 
     def beat(self) -> Any:
@@ -74,7 +74,7 @@ class MinimalWorker(Worker):
 
 
 class DatedWorker(Worker):
-    """Without incarnation and numbers: its events stand in the order of its clock."""
+    """A worker without incarnation and numbers: its events stand in the order of its clock."""
 
     def start(self) -> None:
         self.life = Incarnation(
@@ -105,7 +105,7 @@ class Fleet:
         return self._connected.is_set()
 
     async def report(self, *reports: Any) -> None:
-        """Until the broker has confirmed each, in order: what a worker does with its lifecycle
+        """Publish each until the broker confirms it, in order, as a worker does with lifecycle
         events."""
         for report in reports:
             while True:

@@ -1,4 +1,4 @@
-"""What these tests share: sending to the inbound exchange, looking at rows, and running commands as
+"""Helpers of many tests: sending to the inbound exchange, looking at rows, and running commands as
 people do."""
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ async def dead_letters(broker: str) -> AsyncIterator[Callable[..., Awaitable[Any
 
 @pytest.fixture
 async def depth(broker: str) -> AsyncIterator[Callable[..., Awaitable[int]]]:
-    """How many messages are ready in a queue."""
+    """Count the messages that are ready in a queue."""
     connection = await aio_pika.connect(broker)
 
     async def count(name: str) -> Any:

@@ -1,5 +1,4 @@
-"""Where notifications arrive in tests: an HTTP server that keeps what it is sent, and may refuse or
-hang."""
+"""The receiver of notifications: an HTTP server that keeps requests, and may refuse or hang."""
 
 from __future__ import annotations
 
@@ -49,12 +48,12 @@ class Sink:
 
     @property
     def url(self) -> str:
-        """As apprise has it."""
+        """The URL as apprise writes it."""
         return f"json://127.0.0.1:{self._server.server_port}/alerts"
 
     @property
     def pager_url(self) -> str:
-        """As apprise has a pager of its own host, which resolves what it was told."""
+        """The URL of a pager of one's own, which resolves its incidents."""
         return f"goalert://127.0.0.1:{self._server.server_port}/{uuid4()}?action=map"
 
     @property

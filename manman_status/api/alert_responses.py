@@ -1,4 +1,4 @@
-"""What answers about alerts and silences look like: the documented shapes, as in `responses.py`."""
+"""The documented shapes of answers about alerts and silences, as in `responses.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.alert import AlertState, Severity
 
 JudgedAt: TypeAlias = Annotated[
     datetime | None,
@@ -49,7 +49,7 @@ class Alert(msgspec.Struct):
 
 
 class Delivery(msgspec.Struct):
-    """What a channel was told of an alert last."""
+    """The last notification of an alert in one channel."""
 
     channel: str
     severity: Annotated[

@@ -27,11 +27,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from manman_status.alerts.rules import RULE_NAMES
 from manman_status.api.processor_metrics import processor_families
 from manman_status.api.readings import Reading
 from manman_status.api.responses import Processor
-from manman_status.domain.alerts.alert import AlertState, Severity
-from manman_status.domain.alerts.rules import RULE_NAMES
+from manman_status.domain.alert import AlertState, Severity
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health
 from manman_status.errors import DatabaseUnavailable

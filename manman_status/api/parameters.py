@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import msgspec
 from litestar.params import PathParameter, QueryParameter
 
+from manman_status.alerts.reading import AlertSelection, SilenceSelection
+from manman_status.alerts.rules import RULE_NAMES
 from manman_status.api.errors import InvalidParameter
-from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.rules import RULE_NAMES
-from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
+from manman_status.domain.alert import Severity
 from manman_status.domain.status import Carried, Entity, Health, StatusType
 from manman_status.store.feed import Position
 

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from manman_status.api.answers import Answer
 from manman_status.api.cursors import write_cursor
-from manman_status.domain.alerts.alert import AlertState
+from manman_status.domain.alert import AlertState
 from manman_status.domain.clock import ClockStep
 from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
 from manman_status.domain.liveness import Thresholds

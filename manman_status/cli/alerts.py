@@ -1,5 +1,4 @@
-"""Alerts by command: what is wrong now, that somebody has taken it on, and whether people can be
-told."""
+"""Commands for alerts: list them, acknowledge one, and send a test to the channels."""
 
 from __future__ import annotations
 
@@ -10,20 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from manman_status.alerts.notifying.message import Message, Tone
+from manman_status.alerts.reading import AlertSelection
+from manman_status.alerts.rules.no_processor import UNJUDGED_SECONDS
 from manman_status.cli.control import By, Rule, Why, login_name, say
 from manman_status.cli.flags import Id, OptionalId, RabbitmqUrl
 from manman_status.cli.tables import numbered, print_table
 from manman_status.cli.views import AsJson, Limit, Url, client, labels, print_json, since
-from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.message import Message, Tone
-from manman_status.domain.alerts.no_processor import UNJUDGED_SECONDS
-from manman_status.domain.alerts.selection import AlertSelection
+from manman_status.domain.alert import Severity
 from manman_status.errors import CommandFailed, SettingsError
 from manman_status.settings import load_settings, variable
 from manman_status.wire.control import AlertAcknowledged
 
 if TYPE_CHECKING:
-    from manman_status.processor.channels import AppriseChannel
+    from manman_status.alerts.channels import AppriseChannel
 
 TEST = Message(
     "manman-status: a test", "`manman-status alerts test` sent this: alerts arrive here.", Tone.INFO
@@ -71,7 +70,7 @@ def list_alerts(
             (
                 alert["alert_id"],
                 alert["severity"],
-                told_state(alert),
+                shown_state(alert),
                 since(alert["opened_at"]),
                 alert["group"],
                 alert["part_of"],
@@ -100,7 +99,7 @@ def show(
             ("what", found["summary"]),
             ("rule", found["rule"]),
             ("severity", found["severity"]),
-            ("state", told_state(found)),
+            ("state", shown_state(found)),
             ("since", since(found["opened_at"])),
             ("group", found["group"]),
             ("worker", found["worker_id"]),
@@ -132,12 +131,12 @@ def show(
     )
 
 
-def told_state(alert: dict[str, Any]) -> str:
+def shown_state(alert: dict[str, Any]) -> str:
     return f"{alert['state']}, silenced" if alert["silenced_by"] else alert["state"]
 
 
 def unwatched(judged_at: str | None) -> str:
-    """Nothing while somebody watches: else a list without alerts would look as if all were well."""
+    """Empty while alerts are judged: else a list without alerts would look as if all were well."""
     if judged_at is None:
         return ", but nobody watches: the rules were never asked"
     age = datetime.now(UTC) - datetime.fromisoformat(judged_at)
@@ -182,8 +181,8 @@ def send_test(
     /,
 ) -> None:
     """Send one message, and say what became of it. Exits 1 when a channel did not take it."""
-    channels = channels_asked(url)
-    results = asyncio.run(tell(channels))
+    channels = chosen_channels(url)
+    results = asyncio.run(send_to(channels))
     print_table(
         ("channel", "service", "result"),
         (
@@ -196,9 +195,9 @@ def send_test(
         raise CommandFailed(f"{failed} of {numbered(len(results), 'channel')} did not take it")
 
 
-def channels_asked(url: str | None) -> list[AppriseChannel]:
+def chosen_channels(url: str | None) -> list[AppriseChannel]:
     """Raises SettingsError, with nothing that is secret."""
-    from manman_status.processor.channels import given_channel, open_channels
+    from manman_status.alerts.channels import given_channel, open_channels
 
     settings = load_settings()
     if url is not None:
@@ -209,9 +208,9 @@ def channels_asked(url: str | None) -> list[AppriseChannel]:
     return open_channels(settings)
 
 
-async def tell(channels: list[AppriseChannel]) -> list[str | None]:
-    """Of each why it has not taken it; None when it has."""
-    from manman_status.processor.notifying import NotTaken
+async def send_to(channels: list[AppriseChannel]) -> list[str | None]:
+    """Send the test message; for each channel why it was not taken, None when it was."""
+    from manman_status.alerts.notifying.notifier import NotTaken
 
     async def reason(channel: AppriseChannel) -> str | None:
         try:

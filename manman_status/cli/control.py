@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from cyclopts import Parameter
 
+from manman_status.alerts.rules import RULE_NAMES
 from manman_status.cli.broker import send_control
-from manman_status.domain.alerts.rules import RULE_NAMES
 from manman_status.errors import SettingsError
 from manman_status.settings import load_settings
 from manman_status.wire.control import (

@@ -336,7 +336,7 @@ def examine_channels(settings: Settings) -> list[Finding]:
     """Check the channels without sending anything."""
     if not settings.notify_urls and not settings.notify_routes_file:
         return []
-    from manman_status.processor.channels import open_channels
+    from manman_status.alerts.channels import open_channels
 
     try:
         channels = open_channels(settings)

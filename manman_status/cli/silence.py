@@ -1,4 +1,4 @@
-"""Silences by command: alerts that are expected, or known, are not told for a while."""
+"""Commands for silences: mute notifications of expected or known alerts for a while."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from manman_status.alerts.reading import SilenceSelection
 from manman_status.cli.control import By, Rule, Why, login_name, say
 from manman_status.cli.flags import Labels, OptionalId, RabbitmqUrl, labels_of
 from manman_status.cli.tables import print_table
 from manman_status.cli.views import AsJson, Url, client, labels, print_json, since
-from manman_status.domain.alerts.selection import SilenceSelection
 from manman_status.errors import SettingsError
 from manman_status.wire.control import LONGEST_SILENCE_SECONDS, SilenceEnded, SilenceRequested
 
@@ -100,7 +100,7 @@ def list_silences(
 
 
 def matched(silence: dict[str, Any]) -> str:
-    """All that an alert must be about to be covered."""
+    """List the properties that an alert must have to be covered."""
     group = silence["group"]
     given = (
         ("group", "(without a group)" if group == "" else group),

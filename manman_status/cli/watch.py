@@ -16,13 +16,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from manman_status.cli.alerts import told_state, unwatched
+from manman_status.cli.alerts import shown_state, unwatched
 from manman_status.cli.events import whom
 from manman_status.cli.following import ended_by_signal
 from manman_status.cli.tables import STYLES, WIDTH_WITHOUT_TERMINAL
 from manman_status.cli.views import Url, ago, client, guard_line, observation_line
 from manman_status.cli.watched import FleetView
-from manman_status.domain.alerts.alert import WEIGHT
+from manman_status.domain.alert import WEIGHT
 from manman_status.domain.fleet import ObservationState, OverallStatus
 from manman_status.domain.status import Health
 from manman_status.wire.reasons import printable
@@ -174,7 +174,7 @@ def alerts(fleet: FleetView) -> Section:
     found = [alert for alert in fleet.alerts["items"] if alert["part_of"] is None]
     found.sort(key=lambda alert: (alert["state"] != "open", -WEIGHT[alert["severity"]]))
     rows = [
-        (alert["severity"], age(alert["opened_at"], fleet), told_state(alert), alert["summary"])
+        (alert["severity"], age(alert["opened_at"], fleet), shown_state(alert), alert["summary"])
         for alert in found
     ]
     title = f"alerts{unwatched(fleet.alerts['judged_at'])}"

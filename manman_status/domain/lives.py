@@ -10,7 +10,7 @@ have risen for one timeout, never more than one timeout apart, while no beat of 
 received. (All by the database's clock at receipt.) One late beat, or many that come at once, never
 do that. Until then a rising rival keeps the worker from being marked LOST, since somebody does
 beat. If both beat for a timeout they are two processes with one id: the row stays with its life,
-and an alert says so (`domain/alerts/duplicate_worker.py`).
+and an alert says so (`alerts/rules/duplicate_worker.py`).
 
 Invariant: every position in the rows of a worker and of its instances was counted by the row's own
 life, by an older one, or not counted at all. A takeover keeps it: it sets back what the former life

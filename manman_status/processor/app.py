@@ -17,6 +17,14 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
+from manman_status.alerts.judging.alerter import Alerter
+from manman_status.alerts.notifying.notifier import (
+    LONGEST_BACKOFF_SECONDS,
+    BrokerNotifier,
+    Channel,
+    ChannelNotifier,
+    Notifier,
+)
 from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel, within
 from manman_status.clock import DatabaseClock
@@ -25,7 +33,6 @@ from manman_status.domain.rows import Patience
 from manman_status.errors import ManManStatusError, SchemaBehind
 from manman_status.leadership import Leadership, LeaderTask
 from manman_status.processor.admission import Admission
-from manman_status.processor.alerting import Alerter
 from manman_status.processor.broker.canaries import BrokerCanaries
 from manman_status.processor.broker.connection import QueueReader
 from manman_status.processor.broker.declare import delete_left, look_at, release
@@ -43,13 +50,6 @@ from manman_status.processor.leader.housekeeping import Housekeeper
 from manman_status.processor.leader.relay import Relay
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.leader.uptime_days import UptimeDays
-from manman_status.processor.notifying import (
-    LONGEST_BACKOFF_SECONDS,
-    BrokerTeller,
-    Channel,
-    ChannelTeller,
-    Teller,
-)
 from manman_status.processor.probes import probe_files
 from manman_status.processor.running import Part, Runs, unless_stopped
 from manman_status.processor.seal import Seal
@@ -105,7 +105,7 @@ def _end_at_once() -> None:
 def _open_channels(settings: Settings) -> Sequence[Channel]:
     if not settings.notify_urls and not settings.notify_routes_file:
         return ()
-    from manman_status.processor.channels import open_channels
+    from manman_status.alerts.channels import open_channels
 
     return open_channels(settings)
 
@@ -214,20 +214,19 @@ class Processor:
         self._always = [Part(each, rests_seconds=0) for each in always]
         publish = StatusPublisher(self._publishing, settings, tracing)
         self._relay = Relay(self._leadership, publish, statistics)
-        self._tellers = self._make_tellers(channels, publish)
+        self._notifiers = self._make_notifiers(channels, publish)
         self._alerter = Alerter(
             pool,
             self._leadership,
             self._clock,
             degraded_after_seconds=settings.degraded_after_seconds,
             blind_after_seconds=settings.blind_after_seconds,
-            patience=self._patience,
-            wake=self._wake_tellers,
+            wake_notifiers=self._wake_notifiers,
         )
         leads: tuple[Runs, ...] = (
             self._relay,
             self._alerter,
-            *self._tellers,
+            *self._notifiers,
             *self._make_leader_tasks(),
         )
         self._leaders = [Part(each, rests_seconds=LONGEST_BACKOFF_SECONDS) for each in leads]
@@ -248,9 +247,11 @@ class Processor:
             standstill_seconds=settings.standstill_seconds,
         )
 
-    def _make_tellers(self, channels: Sequence[Channel], publish: StatusPublisher) -> list[Teller]:
+    def _make_notifiers(
+        self, channels: Sequence[Channel], publish: StatusPublisher
+    ) -> list[Notifier]:
         to_people = (
-            ChannelTeller(
+            ChannelNotifier(
                 self._pool,
                 self._leadership,
                 self._statistics,
@@ -259,7 +260,7 @@ class Processor:
             )
             for channel in channels
         )
-        broker = BrokerTeller(self._pool, self._leadership, self._statistics, publish)
+        broker = BrokerNotifier(self._pool, self._leadership, self._statistics, publish)
         return [broker, *to_people]
 
     def _make_leader_tasks(self) -> list[LeaderTask]:
@@ -371,9 +372,9 @@ class Processor:
         self._alerter.wake()
         self._history.wake()
 
-    def _wake_tellers(self) -> None:
-        for teller in self._tellers:
-            teller.wake()
+    def _wake_notifiers(self) -> None:
+        for notifier in self._notifiers:
+            notifier.wake()
 
     def is_ready(self) -> bool:
         """True when canaries of this processor are stored: more than that it runs."""

@@ -27,18 +27,19 @@ import asyncpg
 import msgspec
 import structlog
 
+from manman_status.alerts.control import take_alert_message
+from manman_status.alerts.silences import TooManySilences
 from manman_status.backoff import Backoff, OnceAMinute
 from manman_status.domain.events import Event, Heartbeat, ReportedEvent, microseconds
 from manman_status.domain.merge import Concerned, concerns, is_repeated, merge
 from manman_status.domain.rows import Patience, Receipt, Rows, Transition
 from manman_status.domain.status import INFERRED
 from manman_status.errors import ManManStatusError, describe
-from manman_status.processor.alert_notices import take_alert_notice, take_forget
+from manman_status.processor.forgetting import take_forget
 from manman_status.processor.statistics import Statistics
 from manman_status.store.dead_letters import put_letters
 from manman_status.store.observation import move_watermark
 from manman_status.store.pool import CONNECTION_ERRORS, DATABASE_ERRORS, Connection, Pool
-from manman_status.store.silences import TooManySilences
 from manman_status.store.sweep import release_guard
 from manman_status.store.writes import (
     RowAppeared,
@@ -319,7 +320,7 @@ class Ingest:
                 case ForgetRequested():
                     transitions += await take_forget(connection, control)
                 case SilenceRequested() | SilenceEnded() | AlertAcknowledged():
-                    await take_alert_notice(connection, control)
+                    await take_alert_message(connection, control)
                 case _:
                     assert_never(control)
         if newest is not None:

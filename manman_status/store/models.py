@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
-from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.alert import AlertState, Severity
 from manman_status.domain.status import ACTIVE, Entity, StatusType
 
 

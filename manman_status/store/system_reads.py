@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.alert import AlertState, Severity
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import Entity, Health, StatusType
 from manman_status.store.counting import KEPT

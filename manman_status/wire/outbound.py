@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from manman_status.domain.alerts.alert import AlertState, Severity
-from manman_status.domain.alerts.rules import RULE_NAMES
-from manman_status.domain.alerts.telling import ToldAlert
+from manman_status.domain.alert import AlertState, NotifiedAlert, Severity
 from manman_status.domain.status import CONCLUDED as CONCLUDED_REASONS
 from manman_status.domain.status import Entity, Reason, StatusType
 
@@ -60,7 +58,7 @@ class Alert(msgspec.Struct, kw_only=True):
 
     alert_id: int
     key: str
-    rule: Annotated[str, Meta(extra_json_schema={"enum": list(RULE_NAMES)})]
+    rule: str
     severity: Severity
     state: AlertState
     version: Annotated[int, Meta(description="Counts its changes.")]
@@ -142,7 +140,7 @@ def status_message(
     )
 
 
-def alert_message(alert: ToldAlert) -> StatusMessage:
+def alert_message(alert: NotifiedAlert) -> StatusMessage:
     """Build the message about an alert as it is now."""
     body = Alert(
         alert_id=alert.alert_id,

@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 
 def findings_in(path: Path, text: str) -> list[Finding]:
-    """All that is wrong in one file of the package, by line."""
+    """Everything that is wrong in one file of the package, by line."""
     if path.suffix != ".py":
         return list(long_lines(text))
     tree = ast.parse(text)

@@ -144,7 +144,8 @@ class Window:
 
 
 async def hindrances(page: Page) -> list[tuple[str, str]]:
-    """What axe finds wrong, and where first. The dark theme differs in colours alone."""
+    """Violations that axe finds, and the first place of each. The dark theme differs in colours
+    alone."""
     found = (await Axe().run(page)).response["violations"]
     await page.emulate_media(color_scheme="dark")
     found += (await Axe().run(page, options={"runOnly": ["color-contrast"]})).response["violations"]

@@ -49,7 +49,7 @@ SEEN = """async () => {
     }
     return seen;
 }"""
-"""By worker: the health whose colour most of its cell has; the rest of it is the mark."""
+"""Health by worker: the one whose colour most of its cell has; the rest of it is the mark."""
 
 
 async def told_by_the_api(api: Role) -> dict[str, str]:
@@ -68,7 +68,7 @@ async def loaded(page: Page, workers: int = WORKERS) -> None:
     await expect(page.locator("#shown")).to_contain_text(f"{workers:,}")
 
 
-async def test_of_ten_thousand_workers_each_has_the_colour_of_its_health(
+async def test_each_of_ten_thousand_cells_has_the_colour_of_its_health(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url)).open("/")
@@ -104,7 +104,7 @@ async def test_a_map_of_too_many_workers_says_how_many_are_not_drawn(
     await expect(shown).to_contain_text("100,000 workers, and 10,000 more", timeout=60_000)
 
 
-async def test_the_filter_of_the_map_is_in_the_url_and_stays_over_a_reload(
+async def test_map_filter_is_in_the_url_and_survives_a_reload(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url)).open("/")
@@ -120,7 +120,7 @@ async def test_the_filter_of_the_map_is_in_the_url_and_stays_over_a_reload(
     assert set((await page.evaluate(SEEN)).values()) == {"unhealthy"}
 
 
-async def test_a_pointer_over_a_cell_says_why_and_a_click_opens_the_worker(
+async def test_pointing_at_a_cell_explains_it_and_clicking_opens_it(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url)).open("/?health=unhealthy&group=g3")
@@ -245,12 +245,12 @@ COLOUR_AT = """async (id) => {
         Promise(requestAnimationFrame);
     return Date.now() / 1000;
 }"""
-"""When the cell of this worker has the colour of the lost, or it is given up; in seconds since the
-epoch."""
+"""Time, in seconds since the epoch, at which the cell turns the colour of LOST; gives up in the
+end."""
 
 
 async def beat_once(broker: str) -> None:
-    """Of 10,000 workers that beat once an hour."""
+    """A fleet of 10,000 workers that beat once an hour."""
     async with await aio_pika.connect(broker) as connection:
         exchange = await (await connection.channel()).get_exchange(
             "internal_service_events", ensure=False
@@ -285,7 +285,7 @@ async def lost_at(database: str, worker_id: int) -> float:
     return at
 
 
-async def test_among_ten_thousand_a_killed_worker_changes_colour_within_a_second_of_its_lost(
+async def test_killed_worker_changes_colour_within_a_second_of_lost(
     start_processor: StartRole,
     start_api: StartRole,
     database: str,

@@ -26,10 +26,10 @@ PAGES = (
     "/silences",
     "/schema/asyncapi",
 )
-"""With few rows each: they are all alike, and looked at one by one."""
+"""Pages with few rows each: they are all alike, and looked at one by one."""
 
 
-async def test_nothing_stands_in_the_way_of_those_who_see_little_or_nothing(
+async def test_pages_have_no_accessibility_violations(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     opened = await window(crowded.url)
@@ -48,7 +48,7 @@ async def test_a_phone_shows_all_of_a_page_without_scrolling_sideways(
     assert await page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-async def test_a_table_is_filtered_as_one_types_and_a_reload_shows_the_same(
+async def test_table_filters_while_typing_and_after_a_reload(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url)).open("/workers")
@@ -190,7 +190,7 @@ async def test_when_the_api_hangs_the_bar_says_so_too(
     opened.faults.clear()  # each question that was not answered
 
 
-async def test_since_when_nothing_answers_stands_still_while_it_is_refused(
+async def test_time_of_the_outage_stands_still_while_refused(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     opened = await window(crowded.url)
@@ -208,7 +208,7 @@ async def test_since_when_nothing_answers_stands_still_while_it_is_refused(
     opened.faults.clear()
 
 
-async def test_a_field_that_was_filled_in_wrongly_is_no_outage_and_says_what_is_wrong(
+async def test_invalid_field_is_explained_and_is_no_outage(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     opened = await window(crowded.url)
@@ -258,7 +258,7 @@ async def test_a_worker_that_is_no_longer_known_is_no_outage(
     opened.faults.clear()
 
 
-async def test_a_filter_holds_though_the_rows_are_asked_for_again_meanwhile(
+async def test_filter_holds_while_rows_are_polled(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url)).open("/workers")
@@ -284,7 +284,7 @@ async def test_a_filter_holds_though_the_rows_are_asked_for_again_meanwhile(
     await expect(page.locator("#rows tbody tr").first).to_contain_text("unhealthy")
 
 
-async def test_a_table_stays_where_it_was_scrolled_to_and_keeps_the_focus(
+async def test_table_keeps_scroll_position_and_focus(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url, width=390, height=844)).open("/workers")
@@ -299,7 +299,7 @@ async def test_a_table_stays_where_it_was_scrolled_to_and_keeps_the_focus(
     ) == [120, True]
 
 
-async def test_the_last_day_is_drawn_though_it_was_first_asked_for_in_vain(
+async def test_last_day_is_drawn_after_a_first_failed_request(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     opened = await window(crowded.url)
@@ -326,7 +326,7 @@ HIDE = """hidden => {
 }"""
 
 
-async def test_of_many_tabs_those_that_nobody_sees_take_nothing_from_the_others(
+async def test_hidden_tabs_take_no_connection_from_visible_ones(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     """A browser has six connections to a host in all."""
@@ -352,7 +352,7 @@ async def test_of_many_tabs_those_that_nobody_sees_take_nothing_from_the_others(
     await expect(pages[0].locator("#day canvas")).to_be_visible()
 
 
-async def test_who_signs_in_comes_to_the_page_and_who_signs_out_has_to_sign_in_again(
+async def test_signing_in_opens_the_page_and_signing_out_closes_it(
     start_api: StartRole, window: Callable[..., Awaitable[Window]]
 ) -> None:
     api = await start_api(api_tokens="a-token-of-mine")

@@ -803,7 +803,9 @@ def test_names_can_be_chosen_as_in_manmans_own_chart() -> None:
     assert objects.one("Service")["metadata"]["name"] == "manman-status"
 
 
-def test_the_image_is_the_chart_s_version_another_tag_or_a_digest() -> None:
+def test_image_is_the_chart_version_a_tag_or_a_digest() -> None:
+    """The chart's version is the default; a digest wins over a tag."""
+
     def image(**values: str) -> str:
         return container(render({"image": values}).one("Job")["spec"]["template"])["image"]
 

@@ -139,7 +139,7 @@ def test_prometheus_understands_the_alerts_of_both(tmp_path: Path) -> None:
     promtool("check", "rules", of_the_chart)
 
 
-def test_each_alert_fires_when_it_should_and_none_when_all_is_well() -> None:
+def test_each_alert_fires_when_due_and_none_when_all_is_well() -> None:
     cases = ROOT / "monitoring/rules.test.yaml"
     promtool("test", "rules", cases)
     tests = yaml.safe_load(cases.read_text("utf-8"))["tests"]

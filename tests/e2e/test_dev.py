@@ -32,7 +32,7 @@ class Dev(Child):
     url: str
 
     async def items(self, path: str) -> list[dict[str, Any]]:
-        """What the api lists; [] while there is none."""
+        """Items that the api lists; [] while there is no api."""
         if self.returncode is not None:
             raise self.ended(self.returncode)
         try:
@@ -130,7 +130,7 @@ async def test_it_uses_the_servers_that_it_is_told(
     assert dev.stop() == 0
 
 
-async def test_when_one_of_its_processes_is_killed_all_end_and_it_says_which(
+async def test_one_killed_process_ends_all_and_is_named(
     start_dev: Callable[..., Dev],
     database: str,
     broker: str,

@@ -1,4 +1,4 @@
-"""What the tests of liveness ask, and the settings that keep them short."""
+"""Queries of the tests of liveness, and the settings that keep these short."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = {
 
 
 class Observed:
-    """What the database says, on a connection that is made again when the server was stopped.
+    """The database's rows, on a connection that is made again when the server was stopped.
 
     While the database does not answer it raises AssertionError, which `eventually` takes for "not
     yet".
@@ -69,7 +69,7 @@ class Observed:
         return [tuple(row) for row in await self.rows(sql)]
 
     async def healthy(self) -> Any:
-        """How many workers run and do so in time, by an observation that is not behind."""
+        """Count workers that are RUNNING in time, while the watermark is not behind."""
         return await self.value(
             "SELECT count(*) FROM workers, observation WHERE status = 'RUNNING'"
             " AND last_heartbeat + $1 * interval '1.5 s' >= observed_through"

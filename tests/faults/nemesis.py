@@ -1,5 +1,5 @@
-"""What a nemesis does to the write side: servers that fail at each step of a message's way, clocks
-that step, senders that mean no good, and bounds that are full."""
+"""A nemesis of the write side: servers that fail at each step of a message's way, clocks that step,
+senders that mean no good, and bounds that are full."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 
-from manman_status.store.silences import LASTING_AT_ONCE
+from manman_status.alerts.silences import LASTING_AT_ONCE
 from manman_status.wire.control import SilenceRequested
 from manman_status.wire.topology import Topology
 from tests.conftest import run_sql
@@ -24,7 +24,7 @@ from tests.odd_messages import HEARTBEAT, KEYS, LIFECYCLE, command, mutated
 
 DEAD_LETTER_QUEUE = Topology().dead_letter_queue
 FLEET = range(1, 6)
-"""Whom a nemesis impersonates."""
+"""Workers that a nemesis impersonates."""
 INVENTED = 1_000_000
 """Workers from here on exist in a flood of ids alone."""
 SETTINGS = {"heartbeat_max_length": 1_000}
@@ -159,7 +159,7 @@ class Nemesis:
         await self._fail(COMMIT)
 
     async def _fail(self, trigger: Any) -> None:
-        """While messages come, so that some fail there."""
+        """Fail while messages come, so that some of them are affected."""
         await run_sql(self._database, FAIL.format(trigger=trigger, code=self._rng.choice(PASSING)))
         for _ in range(10):
             await self._publish(command("EXPLODE", "1"), LIFECYCLE)
@@ -206,8 +206,8 @@ class Nemesis:
         await self._publish.many([(forged, key) for key in KEYS])
 
     async def _strike_impersonate(self) -> None:
-        """As the fleet's workers, by incarnations of long ago and of years ahead, and with the end
-        of one in 9999."""
+        """Send as the fleet's workers, by incarnations of long ago and of years ahead, and with the
+        end of one in 9999."""
         now = int(time.time() * 1_000_000)
         for worker in FLEET:
             for incarnation in (now - 10**15, now + 10**14):

@@ -42,7 +42,7 @@ class Proxy:
         await self.close()
 
     def mute(self) -> None:
-        """What is open is reset; new connections are taken, and never answered. `speak` ends it."""
+        """Reset open connections; accept new ones and never answer them. `speak` ends it."""
         self._is_mute = True
         self.reset()
 
@@ -56,8 +56,8 @@ class Proxy:
         self._pairs.clear()
 
     def swallow(self) -> None:
-        """As a firewall does that has forgotten them: nothing of what is open passes any more, in
-        neither direction, and nobody is told. New connections pass."""
+        """Drop everything, like a firewall that has forgotten the connections: nothing of what is
+        open passes any more, in neither direction, and nobody is told. New connections pass."""
         for pair in self._pairs:
             pair.swallows = True
 

@@ -47,13 +47,14 @@ def rabbitmqctl(rabbitmq: EmbeddedRabbitMQ, *arguments: Any) -> None:
     )
 
 
-async def test_a_backlog_is_drained_during_the_alarm_and_all_goes_on_after_it(
+async def test_backlog_is_drained_during_the_alarm(
     start_quick: StartRole,
     memory_alarm: Any,
     publish: Publisher,
     rows: FetchRows,
     eventually: Eventually,
 ) -> None:
+    """After the alarm the canaries and the watermark move again."""
     (await start_quick()).stop()
     await publish.many(
         [(started(i), f"game_server_instance.{i}.lifecycle") for i in range(1, WAITING + 1)]

@@ -61,7 +61,7 @@ async def has_recovered(system: Any) -> Any:
     return observation["state"] == "ok" and observation["reason"] is None
 
 
-async def test_after_a_step_back_a_dead_worker_is_lost_and_monitoring_says_why_it_was_degraded(
+async def test_dead_worker_is_lost_after_a_step_back(
     start_quick: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -70,6 +70,7 @@ async def test_after_a_step_back_a_dead_worker_is_lost_and_monitoring_says_why_i
     system: Any,
     all_healthy: Any,
 ) -> None:
+    """Monitoring was degraded by the step and says so."""
     processors = [await start_quick(**SETTINGS), await start_quick(**SETTINGS)]
     fleet.recruit(5)
     fleet.add(MinimalWorker(6))
@@ -96,7 +97,7 @@ async def test_after_a_step_back_a_dead_worker_is_lost_and_monitoring_says_why_i
 
 
 async def lost_workers(observed: Observed, *expected: Any) -> bool:
-    """Whether these and no others were ever LOST."""
+    """True when exactly these workers were ever LOST."""
     lost = {entity_id for entity, entity_id in await observed.lost() if entity == "worker"}
     assert lost <= set(expected)
     return lost == set(expected)
@@ -133,7 +134,7 @@ async def test_a_step_forward_is_no_outage(
     assert steps_found(*processors) == 1
 
 
-async def test_a_leader_that_died_at_a_step_back_is_followed_within_seconds(
+async def test_dead_leader_is_replaced_after_a_step_back(
     start_quick: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -155,7 +156,7 @@ async def test_a_leader_that_died_at_a_step_back_is_followed_within_seconds(
     await eventually(lambda: lost_workers(observed, 1), within_seconds=PROMPTLY_SECONDS)
 
 
-async def test_a_step_back_while_no_processor_ran_is_found_by_the_first_that_starts(
+async def test_first_processor_finds_a_step_back_of_meanwhile(
     start_quick: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -164,6 +165,7 @@ async def test_a_step_back_while_no_processor_ran_is_found_by_the_first_that_sta
     system: Any,
     all_healthy: Any,
 ) -> None:
+    """The clock stepped back while no processor ran."""
     first = await start_quick(**SETTINGS)
     fleet.recruit(3)
     await all_healthy()

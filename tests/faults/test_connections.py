@@ -83,7 +83,7 @@ async def observed_again_after_each(
 async def test_after_each_kind_of_cut_the_fleet_is_observed_again(
     proxied: Any, observed: Observed, eventually: Eventually
 ) -> None:
-    """Of the broker's connections, and of the database's."""
+    """Connections to the broker and to the database are cut."""
     cuts = [
         (0, "half-open", 0),
         (1, "half-open", 0),
@@ -99,7 +99,7 @@ async def test_after_each_kind_of_cut_the_fleet_is_observed_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-async def test_after_random_cuts_and_freezes_the_fleet_is_observed_again(
+async def test_monitoring_resumes_after_random_cuts_and_freezes(
     seed: int,
     proxied: Any,
     observed: Observed,
@@ -173,7 +173,7 @@ async def test_half_open_connections_keep_no_processor_from_ending(
     assert "stopped_with_tasks_left" not in processor.log
 
 
-async def test_a_queue_that_cannot_be_had_keeps_no_other_from_being_read(
+async def test_unavailable_queue_keeps_no_other_from_being_read(
     start_role: Callable[..., Role],
     database: str,
     broker: str,
@@ -267,8 +267,7 @@ def key(instance: Any) -> str:
 async def test_a_living_fleet_is_never_lost_by_half_open_connections(
     proxied: Any, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
-    """What the old connection still holds at the broker counts until the broker has let go of
-    it."""
+    """Messages that the old connection holds count until the broker has closed it."""
     _, to_broker, _ = proxied
     fleet.recruit(10)
 

@@ -32,7 +32,7 @@ TRANSITIONS = 5_000
 
 @pytest.fixture
 def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """One that may be stopped without hurting the other tests."""
+    """A server that may be stopped without hurting the other tests."""
     server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
     yield server
     server.kill()
@@ -53,7 +53,7 @@ async def append(pool: asyncpg.Pool, entity_id: Any, count: Any, evidence: Any =
 
 
 async def write(database: str, total: Any, *, pause: float = 0.0) -> None:
-    """By four at once, five in each transaction."""
+    """Write with four writers, five transitions in each transaction."""
 
     async def one(entity_id: Any) -> None:
         for _ in range(total // WRITERS // 5):
@@ -77,7 +77,7 @@ async def follow(where: Any, reader: Any, seen: Any, *, total: Any) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_reader_of_apis_that_are_killed_has_every_revision_once_and_in_order(
+async def test_reader_of_killed_apis_gets_each_revision_once(
     database: str, start_api: StartRole, eventually: Eventually
 ) -> None:
     """And the reader is killed too: all that is left of it is the last id."""
@@ -128,7 +128,7 @@ async def test_each_of_several_processes_tells_all_of_it(
 async def test_streams_outlive_their_database_without_a_gap(
     own_postgres: EmbeddedPostgres, own_database: str, start_api: StartRole, eventually: Eventually
 ) -> None:
-    """One that began with what was new, and one with history."""
+    """One stream began at the present, and one with history."""
     api = await start_api(database_url=own_database)
     await write(own_database, 1_000)
     live: list[Any] = []
@@ -151,11 +151,10 @@ async def test_streams_outlive_their_database_without_a_gap(
     assert readers[0].streams == readers[1].streams == 1, "neither was ended"
 
 
-async def test_a_client_that_reads_too_slowly_is_overrun_and_misses_nothing(
+async def test_slow_client_is_overrun_and_misses_nothing(
     database: str, start_api: StartRole, eventually: Eventually
 ) -> None:
-    """What it was sent and has not read is the operating system's; what it was not sent, it asks
-    for again."""
+    """Unread data lies with the operating system; the client requests the rest again."""
     api = await start_api()
     parts = urlsplit(api.url)
     evidence, total = {"text": "x" * 2_000}, 14_000

@@ -101,7 +101,7 @@ async def lost(url: str) -> Any:
         await connection.close()
 
 
-async def test_connections_made_while_nothing_could_be_written_are_not_kept(
+async def test_read_only_connections_are_not_kept(
     start_quick: StartRole, fleet: Fleet, observed: Observed, database: str, eventually: Eventually
 ) -> None:
     """Such a session refuses to write for as long as it lives, however long ago the switch was
@@ -125,7 +125,7 @@ async def test_connections_made_while_nothing_could_be_written_are_not_kept(
     assert not await observed.lost()
 
 
-async def test_a_processor_that_starts_on_a_standby_says_so_in_a_line_and_waits(
+async def test_processor_on_a_standby_says_so_and_waits(
     start_role: Callable[..., Role],
     start_processor: StartRole,
     database: str,

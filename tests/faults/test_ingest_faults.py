@@ -1,5 +1,4 @@
-"""What the write side survives: killed in the middle, its database or its broker away, told to stop
-under load."""
+"""The write side survives kills, an unavailable database or broker, and a stop under load."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ def key(instance: Any) -> str:
     return f"game_server_instance.{instance}.lifecycle"
 
 
-async def test_kill_9_in_the_middle_of_fifty_thousand_lifecycle_events_loses_none(
+async def test_kill_9_among_fifty_thousand_events_loses_none(
     start_processor: StartRole, publish: Publisher, rows: FetchRows, eventually: Eventually
 ) -> None:
     first = await start_processor()
@@ -63,7 +62,7 @@ async def test_kill_9_in_the_middle_of_fifty_thousand_lifecycle_events_loses_non
     await eventually(lambda: rows(ended, ["CRASHED"], INSTANCES // 2))
 
 
-async def test_while_the_database_is_away_everything_waits_in_the_queue(
+async def test_messages_wait_in_the_queue_for_the_database(
     processor: Role,
     publish: Publisher,
     rows: FetchRows,
@@ -134,7 +133,7 @@ async def fresh(database: str, sql: str) -> Any:
         await connection.close()
 
 
-async def test_a_processor_reconnects_by_itself_after_the_broker_was_away(
+async def test_processor_reconnects_to_the_broker(
     processor: Role,
     broker: str,
     rabbitmq: EmbeddedRabbitMQ,
@@ -152,7 +151,7 @@ async def test_a_processor_reconnects_by_itself_after_the_broker_was_away(
     assert processor.returncode is None
 
 
-async def test_a_processor_waits_for_a_broker_and_a_database_that_come_later(
+async def test_processor_waits_for_broker_and_database(
     start_role: Callable[..., Role],
     broker: str,
     database: str,
@@ -185,7 +184,7 @@ async def test_sigterm_under_load_loses_nothing_and_another_takes_over(
 
 
 @pytest.mark.parametrize("away", ["database", "broker"])
-async def test_sigterm_ends_a_processor_within_ten_seconds_though_a_server_is_away(
+async def test_sigterm_ends_within_ten_seconds_without_a_server(
     away: Any,
     start_processor: StartRole,
     publish: Publisher,
@@ -206,7 +205,7 @@ async def test_sigterm_ends_a_processor_within_ten_seconds_though_a_server_is_aw
 
 
 @pytest.mark.parametrize("hanging", ["database", "broker"])
-async def test_sigterm_ends_a_processor_within_ten_seconds_though_a_server_hangs(
+async def test_sigterm_ends_within_ten_seconds_while_a_server_hangs(
     hanging: Any,
     start_processor: StartRole,
     publish: Publisher,
@@ -226,7 +225,7 @@ async def test_sigterm_ends_a_processor_within_ten_seconds_though_a_server_hangs
             os.kill(pid, signal.SIGCONT)
 
 
-async def test_a_processor_that_crashes_in_a_loop_makes_no_dead_letter_of_a_canary(
+async def test_crash_loop_makes_no_dead_letter_of_a_canary(
     start_processor: StartRole,
     broker: str,
     database: str,
@@ -234,8 +233,8 @@ async def test_a_processor_that_crashes_in_a_loop_makes_no_dead_letter_of_a_cana
     dead_letters: Callable[..., Awaitable[Any]],
     eventually: Eventually,
 ) -> None:
-    """What was delivered too often becomes one. The event cannot be stored meanwhile: its table is
-    locked."""
+    """A message that was delivered too often becomes one. The event cannot be stored meanwhile: its
+    table is locked."""
     limit = 5
     settings = {"lifecycle_delivery_limit": limit, "canary_interval_seconds": 0.2}
     role = await start_processor(**settings)

@@ -51,9 +51,10 @@ async def change(url: str, *worker_ids: Any) -> None:
         await append_transitions(connection, made)
 
 
-async def test_a_lag_is_no_restore_and_a_promotion_without_the_newest_is_one(
+async def test_lag_is_no_restore_but_a_promotion_behind_is(
     pair: Any, start_api: StartRole, eventually: Eventually
 ) -> None:
+    """A replica that was promoted without the newest revisions begins another history."""
     primary, standby = pair
     hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
     url = f"postgresql://manman@{hosts}/postgres?target_session_attrs=any"

@@ -1,4 +1,4 @@
-"""What real silence leads to, and what lifts it again."""
+"""Real silence leads to LOST, and a sign of life lifts it again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.kinds import Eventually, StartRole
 from tests.messaging import Publisher
 
 
-async def test_one_worker_killed_among_a_thousand_is_the_one_that_is_lost_with_its_servers(
+async def test_only_the_killed_one_of_a_thousand_is_lost(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     await start_quick()
@@ -42,14 +42,14 @@ async def test_one_worker_killed_among_a_thousand_is_the_one_that_is_lost_with_i
     await eventually(all_others_healthy)
 
 
-async def test_a_silent_worker_is_late_then_lost_and_neither_once_it_beats_again(
+async def test_silent_worker_is_late_then_lost_then_recovers(
     start_quick: StartRole,
     start_api: StartRole,
     fleet: Fleet,
     observed: Observed,
     eventually: Eventually,
 ) -> None:
-    """As the summary tells it, by what the leader's sweep keeps."""
+    """The summary agrees, from what the leader's sweep keeps."""
     await start_quick()
     api = await start_api(default_interval_seconds=1, minimum_timeout_seconds=1, answer_cache_ms=0)
     fleet.recruit(3)
@@ -97,7 +97,7 @@ async def test_clocks_that_are_an_hour_off_make_no_difference(
     await eventually(healthy)
 
 
-async def test_a_lost_worker_that_beats_again_recovers_with_the_servers_it_still_lists(
+async def test_lost_worker_recovers_with_the_servers_it_lists(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     await start_quick()
@@ -125,7 +125,7 @@ async def is_so(asked: Any, *expected: Any) -> bool:
     return await asked == expected
 
 
-async def test_a_server_that_a_new_incarnation_does_not_list_is_superseded(
+async def test_server_missing_from_a_new_incarnation_is_superseded(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     await start_quick()
@@ -158,9 +158,10 @@ async def test_the_next_life_supersedes_what_a_lost_life_left_behind(
     assert await observed.server(12) == ("RUNNING", "reported")
 
 
-async def test_a_server_left_behind_by_a_worker_that_stopped_in_order_is_lost(
+async def test_server_left_by_a_stopped_worker_is_lost(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
+    """The worker stopped normally without reporting its server."""
     await start_quick()
     worker = Worker(1)
     fleet.add(worker)
@@ -175,7 +176,7 @@ async def test_a_server_left_behind_by_a_worker_that_stopped_in_order_is_lost(
     assert await observed.lost() == [("game_server_instance", 11)]
 
 
-async def test_a_worker_that_never_lists_its_servers_gets_them_back_when_it_recovers(
+async def test_worker_without_inventory_recovers_its_servers(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     await start_quick()
@@ -194,7 +195,7 @@ async def test_a_worker_that_never_lists_its_servers_gets_them_back_when_it_reco
     assert await observed.server(12) == ("COMPLETE", "graceful")
 
 
-async def test_silence_of_a_worker_that_never_promised_to_beat_means_nothing(
+async def test_worker_without_heartbeats_is_never_lost(
     start_quick: StartRole,
     publish: Publisher,
     fleet: Fleet,

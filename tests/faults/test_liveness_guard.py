@@ -140,7 +140,7 @@ async def test_workers_that_return_open_the_guard_and_were_never_lost(
 
 
 @pytest.mark.slow
-async def test_when_most_return_the_rest_are_held_until_the_hold_is_over(
+async def test_rest_is_held_until_the_hold_ends_when_most_return(
     start_guarded: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     await start_guarded(guard_hold_seconds=HOLD_SECONDS)

@@ -27,7 +27,7 @@ def is_leading(role: Any) -> bool:
 async def leader(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> Any:
-    """Of a fleet of five."""
+    """The leader of a fleet of five."""
     leader = await start_quick(**UNHURRIED)
     await eventually(lambda: is_leading(leader))
     fleet.recruit(5)
@@ -40,7 +40,7 @@ async def all_healthy(fleet: Fleet, observed: Observed) -> bool:
 
 
 async def deadline(observed: Observed, worker_id: int, timeout_seconds: Any) -> Any:
-    """Once its last beat is stored."""
+    """Time at which it is overdue, once its last heartbeat is stored."""
     last = "SELECT last_heartbeat FROM workers WHERE worker_id = $1"
     return await observed.value(last, worker_id) + timedelta(seconds=timeout_seconds)
 
@@ -48,7 +48,7 @@ async def deadline(observed: Observed, worker_id: int, timeout_seconds: Any) -> 
 LOST = [("game_server_instance", 1001), ("worker", 1)]
 
 
-async def test_a_killed_leader_is_followed_within_seconds_and_nobody_is_lost_twice(
+async def test_killed_leader_is_replaced_and_nobody_is_lost_twice(
     leader: Any, start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     second = await start_quick(**UNHURRIED)
@@ -75,7 +75,7 @@ BLOCKED = "SELECT 1 FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
 
 
 @pytest.mark.slow
-async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothing_when_it_wakes(
+async def test_hung_leader_is_replaced_and_writes_nothing_later(
     leader: Any,
     start_quick: StartRole,
     fleet: Fleet,
@@ -83,6 +83,7 @@ async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothin
     database: str,
     eventually: Eventually,
 ) -> None:
+    """It hangs between its statements and finds its lease gone when it wakes."""
     await start_quick(**UNHURRIED)
     blocker = await asyncpg.connect(database)
     fleet.workers[1].fall_silent()
@@ -107,8 +108,7 @@ async def test_a_leader_that_hangs_while_it_writes_is_followed_and_writes_nothin
 async def test_a_leader_whose_lease_ran_out_unnoticed_writes_nothing(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
-    """As after a sleep. The next leader is one that sweeps rarely, to tell its writing from the
-    first one's."""
+    """The leader slept. The next one sweeps rarely, to tell the writes of both apart."""
     first = await start_quick(lease_seconds=60)
     second = await start_quick(sweep_interval_seconds=7)
     fleet.recruit(5)

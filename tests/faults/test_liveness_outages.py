@@ -1,5 +1,4 @@
-"""Whatever breaks on the observer's side, for longer than every timeout: nobody alive is ever lost
-for it."""
+"""Monitoring breaks for longer than every timeout, and no living worker is ever LOST for it."""
 
 from __future__ import annotations
 
@@ -92,7 +91,7 @@ async def test_while_the_broker_hangs_nobody_is_lost(
     )
 
 
-async def test_who_was_cut_off_from_the_broker_for_a_moment_gives_nobody_up_before_a_whole_grace(
+async def test_short_cut_from_the_broker_starts_a_whole_grace(
     start_quick: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -152,7 +151,7 @@ async def test_after_every_processor_was_killed_nobody_is_lost(
     assert await observed.value("SELECT count(*) FROM processors") == 1
 
 
-async def test_while_the_database_is_stopped_nobody_is_lost_and_no_lifecycle_event_is_missing(
+async def test_stopped_database_loses_no_worker_and_no_event(
     watched_fleet: Any,
     fleet: Fleet,
     observed: Observed,
@@ -185,7 +184,7 @@ async def test_while_the_database_is_stopped_nobody_is_lost_and_no_lifecycle_eve
 
 
 @pytest.mark.slow
-async def test_a_hung_processor_stops_the_observation_until_it_is_cut_off(
+async def test_hung_processor_stops_the_watermark_until_cut_off(
     watched_fleet: Any,
     start_quick: StartRole,
     fleet: Fleet,
@@ -221,7 +220,7 @@ SLOW = "CREATE TRIGGER slow AFTER UPDATE ON workers EXECUTE FUNCTION sleep()"
 
 
 @pytest.mark.slow
-async def test_while_the_processor_is_slower_than_the_fleet_only_the_dead_are_lost(
+async def test_slow_processor_marks_only_the_dead_lost(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     # An observation that moves every second or two is slow, not broken: no grace may hide what is

@@ -1,4 +1,4 @@
-"""What is old goes when a processor comes to lead; what is active never does, however old."""
+"""Old rows are deleted by a new leader; active ones never are, however old."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_old_days_and_ended_rows_go_and_active_ones_stay(
     await eventually(partitions_are_kept)
 
 
-async def test_a_day_with_a_transition_that_was_not_republished_is_kept(connection: Any) -> None:
+async def test_day_with_an_unpublished_transition_is_kept(connection: Any) -> None:
     sent = await make_old_partition(connection, 40, revision=1)
     unsent = await make_old_partition(connection, 39, revision=2)
     await connection.execute("UPDATE relay SET sent_revision = 1")

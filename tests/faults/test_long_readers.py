@@ -36,7 +36,7 @@ async def long_reader(database: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_nobody_notices_a_reader_that_outlasts_a_change_of_partitions(
+async def test_long_reader_does_not_disturb_a_partition_change(
     start_quick: StartRole,
     start_api: StartRole,
     fleet: Fleet,
@@ -87,7 +87,7 @@ async def test_nobody_notices_a_reader_that_outlasts_a_change_of_partitions(
     assert not await observed.lost()
 
 
-async def test_a_migration_that_waits_for_a_reader_lets_everybody_else_pass(
+async def test_migration_that_waits_for_a_reader_blocks_nobody(
     empty_database: str, eventually: Eventually
 ) -> None:
     """And it says that it waits, and is done when the reader is."""

@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from manman_status.domain.alerts.folding import OPEN_AT_ONCE
-from manman_status.store.silences import LASTING_AT_ONCE
+from manman_status.alerts.rule import OPEN_AT_ONCE
+from manman_status.alerts.silences import LASTING_AT_ONCE
 from manman_status.wire.control import SilenceRequested
 from tests.conftest import run_sql
 from tests.faults.liveness import Observed
@@ -56,7 +56,7 @@ CREATE TRIGGER refuse BEFORE INSERT ON deliveries FOR EACH ROW
 """
 ACCEPT_MARKS = "DROP TRIGGER refuse ON deliveries; DROP FUNCTION refuse"
 JUDGED = "SELECT judged_revision >= revision FROM alert_progress, revision_counter"
-UNTOLD = """
+UNNOTIFIED = """
 SELECT count(*) FROM alerts a WHERE resolved_at IS NULL AND part_of IS NULL
    AND NOT EXISTS (SELECT FROM deliveries d WHERE d.alert_id = a.alert_id
                       AND channel <> 'broker' AND told_at > a.opened_at)
@@ -64,21 +64,21 @@ SELECT count(*) FROM alerts a WHERE resolved_at IS NULL AND part_of IS NULL
 
 
 @pytest.fixture
-def start_telling(start_quick: StartRole, sink: Any) -> StartRole:
+def start_notifying(start_quick: StartRole, sink: Any) -> StartRole:
     async def start(**settings: Any) -> Any:
         return await start_quick(**{"notify_urls": sink.url, "notify_wait_seconds": 1, **settings})
 
     return start
 
 
-async def is_told(observed: Observed) -> Any:
-    return await observed.value(JUDGED) and not await observed.value(UNTOLD)
+async def all_notified(observed: Observed) -> Any:
+    return await observed.value(JUDGED) and not await observed.value(UNNOTIFIED)
 
 
 @pytest.mark.parametrize("workers", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
 async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
     workers: Any,
-    start_telling: StartRole,
+    start_notifying: StartRole,
     observed: Observed,
     eventually: Eventually,
     sink: Any,
@@ -86,12 +86,12 @@ async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
 ) -> None:
     """However many there are, each message is sent once, and what has no alert of its own is
     counted by one."""
-    processor = await start_telling(notify_wait_seconds=5)
+    processor = await start_notifying(notify_wait_seconds=5)
     memory = psutil.Process(processor.pid).memory_info
     await eventually(lambda: observed.value("SELECT judged_at IS NOT NULL FROM alert_progress"))
     before = memory().rss
     await run_sql(database, ALL_ARE_LOST.format(workers=workers))
-    await eventually(lambda: is_told(observed), within_seconds=300)
+    await eventually(lambda: all_notified(observed), within_seconds=300)
     assert await observed.value("SELECT count(*) FROM alerts") == OPEN_AT_ONCE + 1
     [fold] = await observed.rows(
         "SELECT summary, severity FROM alerts WHERE key = 'worker_lost:more:0'"
@@ -122,16 +122,16 @@ async def test_a_flood_of_lost_workers_is_few_alerts_and_few_messages(
 
 
 async def test_a_flood_of_new_ids_is_one_alert_until_it_has_passed(
-    start_telling: StartRole,
+    start_notifying: StartRole,
     observed: Observed,
     eventually: Eventually,
     sink: Any,
     publish: Publisher,
     database: str,
 ) -> None:
-    """Of a fleet that has been known for longer. While the rules are behind, what they have not
-    seen yet is no part of the fleet that was known before."""
-    await start_telling()
+    """The fleet has been known for longer. While the rules are behind, what they have not seen yet
+    is no part of the fleet that was known before."""
+    await start_notifying()
     await run_sql(database, KNOWN_FOR_AN_HOUR)
     for first in range(1_000_000, 1_012_000, 1_000):
         beats = [
@@ -149,54 +149,61 @@ async def test_a_flood_of_new_ids_is_one_alert_until_it_has_passed(
     await eventually(lambda: observed.value(counted))
 
 
+@pytest.fixture
+async def unmarked(
+    start_notifying: StartRole,
+    fleet: Fleet,
+    observed: Observed,
+    eventually: Eventually,
+    database: str,
+) -> Any:
+    """A processor that has notified people of worker 1 and cannot mark it."""
+    processor = await start_notifying()
+    fleet.add(Worker(1), Worker(2))
+    await eventually(lambda: observed.value("SELECT count(*) = 2 FROM workers"))
+    await run_sql(database, REFUSE_MARKS)
+    fleet.workers[1].fall_silent()
+    await eventually(lambda: processor.log.count("notification_not_marked"))
+    return processor
+
+
+async def messages_of_worker_1(
+    fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
+) -> int:
+    """The number of messages about worker 1 once people know of worker 2, too."""
+    await eventually(lambda: all_notified(observed))
+    fleet.workers[2].fall_silent()
+    await eventually(lambda: "worker 2" in "".join(sink.titles))
+    return len([title for title in sink.titles if "worker 1" in title])
+
+
+@pytest.mark.usefixtures("unmarked")
 async def test_a_mark_that_fails_does_not_send_the_message_again(
-    start_telling: StartRole,
+    fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any, database: str
+) -> None:
+    await eventually(lambda: observed.value(UNNOTIFIED))
+    await run_sql(database, ACCEPT_MARKS)
+    assert await messages_of_worker_1(fleet, observed, eventually, sink) == 1
+
+
+async def test_kill_between_message_and_mark_repeats_one_message(
+    unmarked: Any,
+    start_notifying: StartRole,
     fleet: Fleet,
     observed: Observed,
     eventually: Eventually,
     sink: Any,
     database: str,
 ) -> None:
-    processor = await start_telling()
-    fleet.add(Worker(1), Worker(2))
-    await eventually(lambda: observed.value("SELECT count(*) = 2 FROM workers"))
-    await run_sql(database, REFUSE_MARKS)
-    fleet.workers[1].fall_silent()
-    await eventually(lambda: processor.log.count("notification_not_marked"))
-    await eventually(lambda: observed.value(UNTOLD))
+    unmarked.kill()
     await run_sql(database, ACCEPT_MARKS)
-    await eventually(lambda: is_told(observed))
-    fleet.workers[2].fall_silent()
-    await eventually(lambda: "worker 2" in "".join(sink.titles))
-    assert len([title for title in sink.titles if "worker 1" in title]) == 1
-
-
-async def test_a_kill_between_message_and_mark_repeats_that_message_alone(
-    start_telling: StartRole,
-    fleet: Fleet,
-    observed: Observed,
-    eventually: Eventually,
-    sink: Any,
-    database: str,
-) -> None:
-    processor = await start_telling()
-    fleet.add(Worker(1), Worker(2))
-    await eventually(lambda: observed.value("SELECT count(*) = 2 FROM workers"))
-    await run_sql(database, REFUSE_MARKS)
-    fleet.workers[1].fall_silent()
-    await eventually(lambda: processor.log.count("notification_not_marked"))
-    processor.kill()
-    await run_sql(database, ACCEPT_MARKS)
-    await start_telling()
+    await start_notifying()
     await eventually(lambda: len(sink.messages) == 2)
-    await eventually(lambda: is_told(observed))
-    fleet.workers[2].fall_silent()
-    await eventually(lambda: "worker 2" in "".join(sink.titles))
-    assert len([title for title in sink.titles if "worker 1" in title]) == 2
+    assert await messages_of_worker_1(fleet, observed, eventually, sink) == 2
 
 
 async def test_people_are_notified_beside_as_many_silences_as_may_be(
-    start_telling: StartRole,
+    start_notifying: StartRole,
     observed: Observed,
     eventually: Eventually,
     sink: Any,
@@ -204,9 +211,8 @@ async def test_people_are_notified_beside_as_many_silences_as_may_be(
     database: str,
     dead_letters: Callable[..., Awaitable[Any]],
 ) -> None:
-    """Of a group that none of them covers, at once; and no more are taken, by a reason that says
-    so."""
-    await start_telling()
+    """An alert that no silence covers is sent at once; more silences are refused with a reason."""
+    await start_notifying()
     await run_sql(database, SILENCES.format(silences=LASTING_AT_ONCE - 1))
     covers = SilenceRequested(silence_id="covers", seconds=600, why="known", group="g0")
     await publish.control(covers)
@@ -218,11 +224,11 @@ async def test_people_are_notified_beside_as_many_silences_as_may_be(
     )
     await run_sql(database, ALL_ARE_LOST.format(workers=4_000))
     await eventually(lambda: len(sink.messages))
-    untold = f"{UNTOLD} AND coalesce(group_name, '') <> 'g0'"
+    unnotified = f"{UNNOTIFIED} AND coalesce(group_name, '') <> 'g0'"
     await eventually(
-        lambda: observed.value(untold.replace("SELECT count(*)", "SELECT count(*) = 0"))
+        lambda: observed.value(unnotified.replace("SELECT count(*)", "SELECT count(*) = 0"))
     )
-    assert await observed.value(UNTOLD) == 2, "those of the silenced group"
+    assert await observed.value(UNNOTIFIED) == 2, "those of the silenced group"
     assert not await observed.value("SELECT count(*) FROM silences WHERE silence_id = 'onemore'")
 
     async def refused() -> list[Any]:

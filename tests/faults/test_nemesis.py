@@ -35,7 +35,7 @@ OTHERS = 3
 """Strikes drawn from all, beside those that the seed has for itself."""
 LOST_WITHIN_SECONDS = TIMEOUT_SECONDS + 3
 STALLS_SECONDS = 3
-"""What a shared machine may stand still meanwhile."""
+"""Seconds that a shared machine may stand still meanwhile."""
 KEPT_BY_A_PROCESSOR = 21_000
 """Dead letters in an hour, of both kinds of queues together: docs/contract.md."""
 
@@ -66,7 +66,7 @@ def database(stepping_database: str) -> str:
 
 @asynccontextmanager
 async def republished(broker: str) -> AsyncIterator[Any]:
-    """By entity: the ids of its messages in the order in which each came first."""
+    """Ids of messages by entity, in the order of their first arrival."""
     came: defaultdict[Any, Any] = defaultdict(dict)
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
@@ -157,7 +157,7 @@ async def test_whatever_comes_the_promises_hold(
 
 
 async def lost_workers(observed: Observed) -> list[Any]:
-    """Of those that exist."""
+    """Lost workers among those that exist."""
     return [
         number
         for entity, number in await observed.lost()

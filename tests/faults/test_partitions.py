@@ -66,9 +66,10 @@ async def two_of_four(
     return processors
 
 
-async def test_queues_are_handed_over_to_whoever_comes_and_taken_from_whoever_goes(
+async def test_queues_are_shared_anew_when_processors_come_and_go(
     two_of_four: Any, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
+    """Partitions go to a processor that starts and leave one that stops."""
     await stays_so_for_a_timeout(fleet, observed, eventually)
     [goes, stays] = two_of_four
     await asyncio.to_thread(goes.stop)
@@ -81,7 +82,7 @@ async def test_queues_are_handed_over_to_whoever_comes_and_taken_from_whoever_go
 @pytest.mark.parametrize(
     "fault", ["killed", "cut off", pytest.param("frozen", marks=pytest.mark.slow)]
 )
-async def test_whatever_becomes_of_one_reader_nobody_is_lost_and_a_death_is_noticed(
+async def test_fault_of_one_reader_loses_nobody_and_hides_no_death(
     fault: Any,
     two_of_four: Any,
     fleet: Fleet,
@@ -90,6 +91,7 @@ async def test_whatever_becomes_of_one_reader_nobody_is_lost_and_a_death_is_noti
     broker: str,
     eventually: Eventually,
 ) -> None:
+    """The reader is killed, cut off or frozen."""
     [broken, _] = two_of_four
     if fault == "killed":
         broken.kill()
@@ -152,7 +154,7 @@ async def test_another_number_of_partitions_loses_nobody(
     await stays_so_for_a_timeout(fleet, observed, eventually)
 
 
-async def test_what_the_version_before_left_in_its_queues_is_read_and_the_queues_are_deleted(
+async def test_queues_of_the_version_before_are_drained_and_deleted(
     start_quick: StartRole, fleet: Fleet, observed: Observed, broker: str, eventually: Eventually
 ) -> None:
     topology = Topology()

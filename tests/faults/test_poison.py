@@ -40,7 +40,7 @@ async def is_observed(rows: FetchRows, *, within_seconds: float = 5) -> Any:
     ],
     ids=["started", "stopped", "listed"],
 )
-async def test_a_server_that_a_second_worker_names_belongs_to_the_later(
+async def test_server_named_by_two_workers_belongs_to_the_later(
     second: Any,
     start_processor: StartRole,
     publish: Publisher,
@@ -59,7 +59,7 @@ async def test_a_server_that_a_second_worker_names_belongs_to_the_later(
     assert "item_quarantined" not in processor.log
 
 
-async def test_the_worker_of_the_earlier_position_does_not_take_a_server_back(
+async def test_earlier_worker_does_not_take_a_server_back(
     processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
 ) -> None:
     await publish(command("SERVER_STARTED", "31", "7", incarnation=2_000, seq=9), key(31))
@@ -97,7 +97,7 @@ async def test_bodies_nested_to_the_edge_of_the_stack_are_dead_letters(
     await eventually(lambda: is_observed(rows))
 
 
-async def test_a_control_message_that_cannot_be_stored_takes_nothing_with_it(
+async def test_failing_control_message_takes_nothing_with_it(
     processor: Role,
     publish: Publisher,
     rows: FetchRows,
@@ -248,7 +248,7 @@ async def test_large_messages_do_not_fill_the_memory(
 
 
 @pytest.mark.slow
-async def test_beats_with_too_many_servers_for_one_transaction_are_stored_in_smaller_ones(
+async def test_heartbeats_with_many_servers_are_stored_in_pieces(
     start_processor: StartRole, publish: Publisher, rows: FetchRows, eventually: Eventually
 ) -> None:
     """30 workers with 10,000 new servers each, all waiting when the processor begins."""
@@ -302,7 +302,7 @@ async def test_mutated_messages_leave_the_processors_reading(
         assert len(processor.log) < 50_000
 
 
-async def test_conflicting_owners_among_many_good_events_lose_none_and_never_blind(
+async def test_conflicting_owners_lose_no_event_and_never_blind(
     start_processor: StartRole,
     publish: Publisher,
     rows: FetchRows,
@@ -376,7 +376,7 @@ CODES = ("22000", "23514", "54000", "P0001", "XX000", "57014", "40001")
         *(("a new server", code) for code in CODES if code != "P0001"),
     ],
 )
-async def test_a_failure_at_any_step_costs_the_message_that_causes_it_alone(
+async def test_failure_at_any_step_costs_one_message(
     step: Any,
     code: Any,
     processor: Role,

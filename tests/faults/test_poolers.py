@@ -115,7 +115,7 @@ async def execute(url: str, *statements: Any) -> None:
         ),
     ],
 )
-async def test_everything_works_through_pgbouncer_whatever_is_set_for_the_database(
+async def test_everything_works_through_pgbouncer(
     mode: Any,
     more: Any,
     pooled: Callable[..., Any],
@@ -125,6 +125,7 @@ async def test_everything_works_through_pgbouncer_whatever_is_set_for_the_databa
     fleet: Fleet,
     eventually: Eventually,
 ) -> None:
+    """In each mode of pooling, and with awkward settings of the database."""
     await execute(database, *AWKWARD)
     url = pooled(database, mode, more)
     first = await start_quick(database_url=url)

@@ -34,7 +34,7 @@ def is_stale(file: Path) -> bool:
     return time.time() - file.stat().st_mtime > STALE_AFTER_SECONDS
 
 
-async def test_a_processor_is_alive_while_it_runs_and_ready_while_it_is_of_use(
+async def test_processor_is_alive_while_it_runs_ready_while_useful(
     start_quick: StartRole, probed: Any, rabbitmq: EmbeddedRabbitMQ, eventually: Eventually
 ) -> None:
     alive, ready = probed / "alive", probed / "ready"
@@ -56,7 +56,7 @@ async def test_a_processor_is_alive_while_it_runs_and_ready_while_it_is_of_use(
     assert list(probed.iterdir()) == []
 
 
-async def test_while_it_waits_for_its_database_it_is_alive_and_not_ready(
+async def test_processor_without_database_is_alive_but_not_ready(
     start_role: Callable[..., Role], broker: str, probed: Any, eventually: Eventually
 ) -> None:
     start_role(

@@ -28,7 +28,7 @@ async def replica(
     standby.kill()
 
 
-async def test_the_api_on_a_replica_shows_the_fleet_and_is_blind_when_the_replica_stands_still(
+async def test_api_on_a_stuck_replica_is_blind(
     start_quick: StartRole,
     start_api: StartRole,
     fleet: Fleet,
@@ -36,6 +36,7 @@ async def test_the_api_on_a_replica_shows_the_fleet_and_is_blind_when_the_replic
     replica: Any,
     eventually: Eventually,
 ) -> None:
+    """While the replica follows, the api shows the fleet."""
     await start_quick(blind_after_seconds=3)
     fleet.recruit(5)
     replica_url = database.replace(f":{urlsplit(database).port}/", f":{replica.port}/")

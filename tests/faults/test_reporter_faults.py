@@ -86,7 +86,7 @@ async def test_of_a_killed_worker_its_silence_tells(
     assert await observed.server(31) == ("LOST", "worker_lost")
 
 
-async def test_a_restarted_worker_is_a_new_incarnation_and_its_old_servers_are_gone(
+async def test_restarted_worker_supersedes_its_old_servers(
     start_quick: StartRole, start_worker: Any, observed: Observed, eventually: Eventually
 ) -> None:
     async def incarnation() -> Any:
@@ -130,7 +130,7 @@ def is_connected_to(process: Any, url: str) -> list[Any]:
     ]
 
 
-async def test_a_forked_child_says_so_once_keeps_silent_and_holds_no_connection(
+async def test_forked_child_reports_nothing_and_holds_no_connection(
     start_quick: StartRole,
     start_worker: Any,
     observed: Observed,
@@ -163,7 +163,7 @@ async def test_a_forked_child_says_so_once_keeps_silent_and_holds_no_connection(
     child.kill()
 
 
-async def test_several_reporters_of_one_worker_take_nothing_from_each_other(
+async def test_reporters_of_one_worker_do_not_disturb_each_other(
     start_quick: StartRole, broker: str, observed: Observed, worker_is: Any, eventually: Eventually
 ) -> None:
     await start_quick()
@@ -187,7 +187,7 @@ INSTANCES = 50
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=pytest.mark.slow)])
-async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_each_instance(
+async def test_outage_loses_no_event_and_keeps_each_order(
     seconds: float,
     start_quick: StartRole,
     broker: str,
@@ -231,8 +231,7 @@ async def test_an_outage_in_the_middle_loses_no_event_and_keeps_the_order_of_eac
 
 
 async def arrived_in_order(broker: str) -> dict[str, Any]:
-    """What was said of each instance, each event at its first arrival: one that was not confirmed
-    may come again."""
+    """Events of each instance at their first arrival: one that was not confirmed may come again."""
     said: collections.defaultdict[Any, Any] = collections.defaultdict(dict)
     async with await aio_pika.connect(broker) as connection:
         queue = await (await connection.channel()).get_queue("watched")

@@ -73,7 +73,7 @@ def simulate(broker: str) -> Any:
 
 RIGHT = (0, 0, 0, 0)
 QUICK = {"minimum_timeout_seconds": 3, "recovery_grace_seconds": 0}
-"""For both sides, where the defaults would only take longer."""
+"""Settings for both sides, where the defaults would only take longer."""
 
 
 async def test_a_fleet_with_faults_is_told_as_it_is(
@@ -119,7 +119,7 @@ async def test_a_pause_longer_than_the_timeout_is_lost_and_back_again(
     assert "0 were killed, 3 paused" in verdict.out
 
 
-async def test_the_first_signal_ends_the_run_and_the_second_one_the_settling(
+async def test_first_signal_ends_the_run_and_second_the_settling(
     processor: Role, api: Role, broker: str, rows: FetchRows, eventually: Eventually
 ) -> None:
     process = await asyncio.create_subprocess_exec(
@@ -197,7 +197,7 @@ def breaks_promise(rows: FetchRows, eventually: Eventually) -> Any:
     return promise
 
 
-async def test_a_timeout_that_is_too_short_is_found_though_all_are_back(
+async def test_too_short_a_timeout_is_found_after_recovery(
     simulate: Any, start_processor: StartRole, api: Role, breaks_promise: Any
 ) -> None:
     """Paused for 6 s: lost after 3 s by the processor, while 9 s were promised."""

@@ -1,4 +1,4 @@
-"""Beside each attack the probes, the hot reads and the watermark stay within a second.
+"""Probes, hot reads and the watermark stay within a second beside each attack.
 
 Attackers work in this process as long as the attack lasts. Whoever measures does so in a thread of
 its own, with a connection for each request, as an orchestrator's probe has. Of the samples most
@@ -23,8 +23,8 @@ import asyncpg
 import httpx
 import pytest
 
-from manman_status.domain.alerts.folding import OPEN_AT_ONCE
-from manman_status.store.silences import LASTING_AT_ONCE
+from manman_status.alerts.rule import OPEN_AT_ONCE
+from manman_status.alerts.silences import LASTING_AT_ONCE
 from tests.conftest import run_sql
 from tests.faults.liveness import Observed
 from tests.faults.test_many_alerts import ALL_ARE_LOST, SILENCES
@@ -38,12 +38,14 @@ MOST = 0.75
 MEASURED_SECONDS = 4.0
 MEASURED_TIMES = 3
 PAUSE_SECONDS = 0.2
-"""Between two requests of one asker: this process must not be what takes the machine's time."""
+"""Pause between two requests of one client: this process must not be what takes the machine's time.
+"""
 PATHS = ("/livez", "/readyz", "/status/workers?limit=100", "/status/system")
 LAG = "the watermark"
 LAG_SECONDS = "SELECT extract(epoch FROM now() - observed_through)::float8 FROM observation"
 
 TOKEN = "0123456789abcdef"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
 HISTORY = """
 INSERT INTO workers (worker_id, created_date, status, status_since, reason)
 SELECT n, now() - interval '20 days', 'COMPLETE', now() - interval '1 hour', 'graceful'
@@ -62,7 +64,7 @@ ANALYZE;
 
 
 class Target:
-    """What is attacked, and what attackers have."""
+    """The target of an attack, and what attackers have."""
 
     def __init__(
         self, api: Role, publish: Publisher, database: str, sink: Any, eventually: Eventually
@@ -184,54 +186,37 @@ def requests(ask: Any, askers: Any) -> Any:
     return attack
 
 
-def expensive_reads(transitions: Any) -> Any:
+def on_history(transitions: int, ask: Any, askers: int) -> Any:
+    """`requests` to an api with so many transitions in its history."""
+
     @asynccontextmanager
     async def attack(target: Target) -> AsyncIterator[None]:
         await run_sql(
             target.database, HISTORY.format(transitions=transitions, workers=transitions // 20)
         )
-
-        async def ask(http: httpx.AsyncClient, number: int) -> None:
-            past = datetime.now(UTC) - timedelta(seconds=3_600 + 60 * number)
-            path = ("/status/workers", "/status/system", "/status/uptime", "/status/badge.svg")[
-                number % 4
-            ]
-            windows = {"/status/uptime": f"{20 * 1_440 - number}m", "/status/badge.svg": "30d"}
-            given = {"window": windows[path]} if path in windows else {"at": past.isoformat()}
-            answer = await http.get(
-                path, params=given, headers={"authorization": f"Bearer {TOKEN}"}
-            )
-            assert answer.status_code in {200, 503}, answer.text
-
-        async with requests(ask, 20)(target):
+        async with requests(ask, askers)(target):
             yield
 
     return attack
 
 
-def replaying_streams(transitions: Any) -> Any:
-    @asynccontextmanager
-    async def attack(target: Target) -> AsyncIterator[None]:
-        await run_sql(
-            target.database, HISTORY.format(transitions=transitions, workers=transitions // 20)
-        )
+async def read_the_past(http: httpx.AsyncClient, number: int) -> None:
+    past = datetime.now(UTC) - timedelta(seconds=3_600 + 60 * number)
+    path = ("/status/workers", "/status/system", "/status/uptime", "/status/badge.svg")[number % 4]
+    windows = {"/status/uptime": f"{20 * 1_440 - number}m", "/status/badge.svg": "30d"}
+    given = {"window": windows[path]} if path in windows else {"at": past.isoformat()}
+    answer = await http.get(path, params=given, headers=BEARER)
+    assert answer.status_code in {200, 503}, answer.text
 
-        async def ask(http: httpx.AsyncClient, _: Any) -> None:
-            shown = {"authorization": f"Bearer {TOKEN}"}
-            async with http.stream(
-                "GET", "/status/events", params={"from": 0}, headers=shown
-            ) as response:
-                taken = 0
-                async for piece in response.aiter_raw():
-                    taken += len(piece)
-                    await asyncio.sleep(0.01)
-                    if taken > 1_000_000:
-                        return
 
-        async with requests(ask, 100)(target):
-            yield
-
-    return attack
+async def replay(http: httpx.AsyncClient, _: int) -> None:
+    async with http.stream("GET", "/status/events", params={"from": 0}, headers=BEARER) as response:
+        taken = 0
+        async for piece in response.aiter_raw():
+            taken += len(piece)
+            await asyncio.sleep(0.01)
+            if taken > 1_000_000:
+                return
 
 
 async def guess(http: httpx.AsyncClient, number: int) -> None:
@@ -269,9 +254,7 @@ def silences(number: int, workers: Any) -> Any:
 
         async def ask(http: httpx.AsyncClient, number: int) -> None:
             path = ("/status/alerts", "/status/silences")[number % 2]
-            await http.get(
-                path, params={"limit": 100}, headers={"authorization": f"Bearer {TOKEN}"}
-            )
+            await http.get(path, params={"limit": 100}, headers=BEARER)
 
         async with requests(ask, 2)(target):
             yield
@@ -282,7 +265,7 @@ def silences(number: int, workers: Any) -> Any:
 
 @asynccontextmanager
 async def names_with_markup(target: Target) -> AsyncIterator[None]:
-    """As long as a label may be, in every group's name."""
+    """Markup in every group's name, as long as a label may be."""
     names = [
         "<script>alert(1)</script>",
         "@everyone [x](http://x)",
@@ -306,7 +289,7 @@ async def names_with_markup(target: Target) -> AsyncIterator[None]:
             await asyncio.sleep(0.1)
 
     async def ask(http: httpx.AsyncClient, _: Any) -> None:
-        page = await http.get("/", headers={"authorization": f"Bearer {TOKEN}"})
+        page = await http.get("/", headers=BEARER)
         assert "<script>alert(1)" not in page.text
 
     async with going_on(flood()), requests(ask, 2)(target):
@@ -318,9 +301,11 @@ ATTACKS = [
     pytest.param(poison_flood(200), id="poison"),
     pytest.param(silent_connections(2_100), id="silent-connections"),
     pytest.param(slow_headers(100), id="slow-headers-and-http2"),
-    pytest.param(expensive_reads(50_000), id="expensive-reads"),
-    pytest.param(expensive_reads(1_000_000), id="expensive-reads-of-a-million", marks=slow),
-    pytest.param(replaying_streams(20_000), id="replaying-streams"),
+    pytest.param(on_history(50_000, read_the_past, 20), id="expensive-reads"),
+    pytest.param(
+        on_history(1_000_000, read_the_past, 20), id="expensive-reads-of-a-million", marks=slow
+    ),
+    pytest.param(on_history(20_000, replay, 100), id="replaying-streams"),
     pytest.param(requests(guess, 20), id="guessed-tokens"),
     pytest.param(new_ids(5_000), id="new-ids"),
     pytest.param(new_ids(50_000), id="new-ids-50000", marks=slow),
@@ -354,7 +339,7 @@ async def lags(database: str) -> Any:
 
 
 def measured(api: Role, database: str) -> Any:
-    """By what is asked: how long each of many samples took."""
+    """Durations of many samples, by what they measure."""
     host, port = api.url.removeprefix("http://").split(":")
     samples: dict[str, list[float]] = {what: [] for what in (*PATHS, LAG)}
     until = time.monotonic() + MEASURED_SECONDS
@@ -367,8 +352,8 @@ def measured(api: Role, database: str) -> Any:
 
 
 def too_slow(samples: Any) -> dict[str, Any]:
-    """What is not within the limit most of the time, with a few of its samples from the least to
-    the greatest."""
+    """Measurements that are not within the limit most of the time, with a few of its samples from
+    the least to the greatest."""
     return {
         what: [
             round(sorted(seconds)[int(share * (len(seconds) - 1))], 2)

@@ -145,7 +145,7 @@ async def test_no_status_is_swallowed_when_processors_are_killed(
     rows: FetchRows,
     eventually: Eventually,
 ) -> None:
-    """Each of them once, in the middle of its work, and another is started in its place."""
+    """Kill each once, in the middle of its work, and start another in its place."""
     running = [await start_processor() for _ in range(processors)]
     for number, role in enumerate(running):
         entities = ENTITIES[number::processors]

@@ -1,4 +1,4 @@
-"""What RabbitMQ refuses, in one plain sentence; and what works though it does."""
+"""Refusals of RabbitMQ in one plain sentence each, and what works in spite of them."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_a_port_that_is_not_rabbitmq_is_named(
         await answering
 
 
-async def test_a_user_who_may_configure_only_his_own_queues_runs_when_all_is_there(
+async def test_user_with_few_rights_runs_when_all_is_declared(
     start_processor: StartRole,
     user: Any,
     publish: Publisher,
@@ -142,6 +142,7 @@ async def test_a_user_who_may_configure_only_his_own_queues_runs_when_all_is_the
     dead_letters: Callable[..., Awaitable[Any]],
     eventually: Eventually,
 ) -> None:
+    """It may configure only the queues of its own."""
     (await start_processor()).stop()
     url, _ = await user(configure=OWN_QUEUES)
     processor = await start_processor(rabbitmq_url=url)

@@ -1,5 +1,4 @@
-"""What a step of the database's clock does to the rows, and what does not move until it was
-taken."""
+"""A step of the database's clock changes the rows, and nothing moves before it was taken."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ class NoQueues:
 
 
 async def observe(connection: Any, *, ahead: Any = timedelta(0)) -> None:
-    """As a processor left it whose database's clock was ahead by so much."""
+    """Set the watermark as a processor left it whose database's clock was `ahead`."""
     await register_processor(connection, "one", host="", version="")
     await connection.execute("UPDATE processors SET last_seen = now() + $1::interval", ahead)
     await connection.execute(
@@ -127,7 +126,7 @@ async def test_a_report_that_began_in_the_old_time_writes_nothing(
 
 
 @pytest.mark.parametrize(("ahead", "steps"), [(HOUR, 0), (-timedelta(milliseconds=1), 1)])
-async def test_a_canary_of_a_time_ahead_or_of_another_step_moves_nothing(
+async def test_canary_of_another_time_moves_no_watermark(
     connection: Any, ahead: Any, steps: Any
 ) -> None:
     await observe(connection)
@@ -138,7 +137,7 @@ async def test_a_canary_of_a_time_ahead_or_of_another_step_moves_nothing(
     assert await connection.fetchval("SELECT max(observed_through) FROM watermarks") == before
 
 
-async def test_a_queue_that_was_found_and_comes_back_counts_from_the_clock_of_today(
+async def test_queue_that_comes_back_counts_from_today(
     connection: Any,
 ) -> None:
     await leave_queue(connection, "stray")
@@ -200,10 +199,10 @@ async def test_times_ahead_come_back_with_the_clock_and_others_stay(connection: 
     ]
 
 
-async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(
+async def test_heartbeat_of_the_old_time_counts_as_now(
     connection: Any,
 ) -> None:
-    """Until then it hid those of the new time, so an age of it would say nothing."""
+    """The old time hid heartbeats of the new one until then, and its age would say nothing."""
     await observe(connection, ahead=HOUR)
     await connection.execute(WORKER, 1, timedelta(minutes=59), 1, 7, None, None)
     await connection.execute(WORKER, 2, timedelta(minutes=59), 1, 7, None, None)
@@ -219,7 +218,7 @@ async def test_a_beat_of_the_old_time_counts_as_now_however_late_it_is_found(
     assert never["age"] is None
 
 
-async def test_a_step_forward_right_after_a_greater_one_back_leaves_nothing_ahead(
+async def test_step_forward_after_a_step_back_leaves_nothing_ahead(
     connection: Any,
 ) -> None:
     await observe(connection, ahead=HOUR)
@@ -275,7 +274,7 @@ async def test_a_silence_lasts_as_long_as_was_asked_for(connection: Any) -> None
     ]
 
 
-async def test_a_lease_that_nobody_renews_is_taken_over_though_it_expires_in_an_hour(
+async def test_abandoned_lease_is_taken_over_before_it_expires(
     connection: Any,
 ) -> None:
     assert await hold_lease(connection, "leader", "dead", seconds=3600) == 1

@@ -1,4 +1,4 @@
-"""What triggers count of the fleet is what a count of the rows gives, whoever writes them."""
+"""Triggers count the same as a count of the rows, whoever writes these."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def test_rows_of_the_release_before_are_counted(empty_database: str) -> No
         )
 
 
-async def test_what_was_written_past_the_triggers_is_found_and_counted_anew(
+async def test_rows_written_past_the_triggers_are_recounted(
     connection: Any,
 ) -> None:
     await connection.execute("ALTER TABLE workers DISABLE TRIGGER USER")
@@ -198,7 +198,7 @@ async def test_what_was_written_past_the_triggers_is_found_and_counted_anew(
 async def test_the_leader_heals_a_broken_count(
     connection: Any, database: str, eventually: Eventually
 ) -> None:
-    """As it does hourly, and when it begins to lead."""
+    """It counts anew hourly, and when it begins to lead."""
     await connection.execute(
         "INSERT INTO workers (worker_id, created_date, status, status_since, reason)"
         " VALUES (1, now(), 'RUNNING', now(), 'reported')"

@@ -1,5 +1,4 @@
-"""What is wrong with the database stands in one plain line, of both roles, `doctor` and
-`migrate`."""
+"""Both roles, `doctor` and `migrate` say in one plain line what is wrong with the database."""
 
 from __future__ import annotations
 

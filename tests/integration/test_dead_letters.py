@@ -1,14 +1,15 @@
-"""How many dead letters there are, when several processors have counted them at different
-moments."""
+"""The number of dead letters, when several processors counted them at different moments."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
-from manman_status.store.alert_scene import read_progress
+from manman_status.alerts.rules.dead_letters import DeadLetters
+from manman_status.alerts.scene import Scene
 from manman_status.store.pool import create_pool
 
 COUNTED = """INSERT INTO processors (processor_id, host, version, started_at, last_seen, statistics)
@@ -25,11 +26,11 @@ async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
         yield pool
 
 
-async def test_the_rules_look_at_the_leader_s_number_whoever_reported_last(
+async def test_rules_read_the_number_of_the_leader(
     pool: asyncpg.Pool,
 ) -> None:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(COUNTED, "leads", 0.2, 3)
         await connection.execute(COUNTED, "follows", 0.0, 0)
         await connection.execute(LEADS, "leads")
-        assert (await read_progress(connection)).dead_letters == 3
+        assert await DeadLetters().read(connection, Scene(now=datetime.now(UTC))) == 3

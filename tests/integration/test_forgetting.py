@@ -1,4 +1,4 @@
-"""What an operator makes the service forget, and what it forgets by itself."""
+"""An operator makes the service forget workers, and it forgets some by itself."""
 
 from __future__ import annotations
 

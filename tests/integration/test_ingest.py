@@ -137,7 +137,7 @@ async def test_a_life_from_start_to_end(
     ]
 
 
-async def test_a_late_stop_still_ends_an_instance_that_newer_beats_no_longer_list(
+async def test_late_stop_ends_an_unlisted_instance(
     processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
 ) -> None:
     server = [{"instance_id": 31}]
@@ -248,7 +248,7 @@ POISON = {
 }
 
 
-async def test_poison_is_kept_alone_with_its_reason_and_its_neighbours_are_stored(
+async def test_poison_is_kept_alone_with_its_reason(
     processor: Role,
     publish: Publisher,
     rows: FetchRows,
@@ -256,8 +256,8 @@ async def test_poison_is_kept_alone_with_its_reason_and_its_neighbours_are_store
     depth: Callable[..., Awaitable[int]],
     eventually: Eventually,
 ) -> None:
-    """All of it in one go, between good events, on both queues: the processor lives and loses no
-    good one."""
+    """Poison comes all at once, between good events, on both queues: the processor lives and loses
+    no good one."""
     for worker, (body, _) in enumerate(POISON.values(), start=1):
         key = HEARTBEAT if worker % 2 else LIFECYCLE
         await publish(good(worker=worker), key)
@@ -277,7 +277,7 @@ async def test_poison_is_kept_alone_with_its_reason_and_its_neighbours_are_store
     assert processor.returncode is None
 
 
-async def test_a_beat_with_a_bad_label_is_a_beat_and_says_what_was_left_out(
+async def test_heartbeat_counts_without_its_bad_label(
     processor: Role,
     publish: Publisher,
     rows: FetchRows,
@@ -389,13 +389,14 @@ SELECT instance_id, worker_id, game_server_config_id, status, reason, evidence, 
 """
 
 
-async def test_ten_thousand_events_twice_over_in_random_order_through_two_processors_end_the_same(
+async def test_events_twice_in_any_order_end_the_same(
     start_processor: StartRole,
     publish: Publisher,
     rows: FetchRows,
     database: str,
     eventually: Eventually,
 ) -> None:
+    """Ten thousand events, each twice, in random order, through two processors."""
     rng = random.Random(7)
     history = list(random_history(rng, 10_000))
     expected = Rows()

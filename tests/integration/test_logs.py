@@ -1,5 +1,5 @@
-"""What the roles write: one JSON object a line, with its role and ids, at the asked level, and
-never a secret."""
+"""Logs of the roles: one JSON object a line, with its role and ids, at the asked level, and never a
+secret."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_what_machines_ask_all_the_time_is_told_at_debug_only(
     }
 
 
-async def test_debug_tells_more_of_ours_and_nothing_of_what_libraries_say_then(
+async def test_debug_logs_more_of_ours_and_nothing_of_libraries(
     start_processor: StartRole, publish: Publisher, eventually: Eventually
 ) -> None:
     processor = await start_processor(log_level="debug")
@@ -267,7 +267,7 @@ except ValueError:
 """
 
 
-async def test_a_console_log_is_driven_by_nobody_and_shows_no_values_of_frames() -> None:
+async def test_console_log_shows_no_frame_values() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",

@@ -1,4 +1,4 @@
-"""When the fleet was not observed is kept."""
+"""Times without monitoring are kept."""
 
 from __future__ import annotations
 
@@ -61,9 +61,10 @@ async def test_the_first_observation_ends_no_gap(connection: Any) -> None:
     assert await gaps(connection) == []
 
 
-async def test_a_standstill_that_blinded_is_a_gap_from_where_the_watermark_stood(
+async def test_blinding_standstill_is_a_gap_from_the_watermark(
     connection: Any,
 ) -> None:
+    """The gap begins where the watermark stood, not when blindness began."""
     began = await stood_still(connection, 100)
     ended = await advance(connection, lag=0)
     await advance(connection, lag=0)

@@ -98,7 +98,7 @@ async def test_two_processors_may_make_them_at_once(database: str, connection: A
     ]
 
 
-async def test_partitions_lie_beside_their_parent_whatever_the_search_path(connection: Any) -> None:
+async def test_partitions_are_in_the_schema_of_their_parent(connection: Any) -> None:
     await execute(connection, "CREATE SCHEMA manman", "SET search_path = manman, public")
     [today] = (await keep(connection, days_ahead=0)).made
     assert (
@@ -112,8 +112,8 @@ async def test_partitions_lie_beside_their_parent_whatever_the_search_path(conne
 async def test_nothing_waits_behind_a_change_that_waits_for_a_reader(
     database: str, connection: Any
 ) -> None:
-    """As `pg_dump` reads: whoever comes after us would queue behind our lock for as long as it
-    lasts."""
+    """A reader like `pg_dump` is open: anyone who comes after us would queue behind our lock for as
+    long as it lasts."""
     await keep(connection, days_ahead=0)
     old = partition_name(datetime.now(UTC).date() - timedelta(days=40))
     await connection.execute(

@@ -1,4 +1,4 @@
-"""What a processor counts reaches /metrics of the api, which is all that Prometheus can ask."""
+"""A processor's counts reach /metrics of the api, which is all that Prometheus scrapes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def measured(api: Role) -> AsyncIterator[Any]:
 
 
 def summed(samples: Any, name: str, **labels: Any) -> Any:
-    """Of all series that have these labels; None when there is none."""
+    """Add up all series that have these labels; None when there is none."""
     found = [
         value
         for (each, given), value in samples.items()
@@ -43,7 +43,7 @@ def summed(samples: Any, name: str, **labels: Any) -> Any:
     return sum(found) if found else None
 
 
-async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(
+async def test_messages_are_counted_by_kind_and_outcome(
     processor: Role, measured: Any, publish: Publisher, eventually: Eventually
 ) -> None:
     async def starts_at_0() -> bool:
@@ -91,9 +91,10 @@ async def test_messages_are_counted_by_kind_outcome_and_what_came_of_them(
     await eventually(counted)
 
 
-async def test_the_first_notification_is_seen_since_its_outcomes_were_0_before(
+async def test_notification_outcomes_start_at_zero(
     start_processor: StartRole, measured: Any, eventually: Eventually, sink: Any
 ) -> None:
+    """A rate over the first notification is right, as its series existed before."""
     await start_processor(notify_urls=sink.url)
 
     async def both_channels() -> dict[tuple[str, str], float]:
@@ -117,8 +118,7 @@ async def test_what_the_broker_gives_out_again_is_counted(
     broker: str,
     eventually: Eventually,
 ) -> None:
-    """Of a processor that was killed while it held messages: the next is told that it is not their
-    first."""
+    """A processor was killed while it held messages: they come to the next one as redelivered."""
     first = await start_processor(batch_max_wait_ms=10_000, batch_max_events=10_000)
     await publish({"command_type": "HEARTBEAT", "command_args": ["7"]}, "worker.7.heartbeat")
     connection = await asyncpg.connect(database)
@@ -133,7 +133,7 @@ async def test_what_the_broker_gives_out_again_is_counted(
     await eventually(redelivered)
 
 
-async def test_a_processor_that_was_killed_vanishes_with_all_that_it_counted(
+async def test_killed_processor_vanishes_from_metrics(
     start_processor: StartRole, measured: Any, eventually: Eventually
 ) -> None:
     """The other leads within seconds, and forgets it."""

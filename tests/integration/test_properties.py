@@ -87,7 +87,7 @@ async def test_no_property_of_a_message_stops_a_queue(
     rows: FetchRows,
     eventually: Eventually,
 ) -> None:
-    """With two processors, since each waits for the other to settle all that it was given."""
+    """Two processors run, since each waits for the other to settle all that it was given."""
     roles = [await start_processor(canary_interval_seconds=0.2) for _ in range(2)]
     for flags, properties in STRANGE.values():
         publish_raw(b"worker.7.heartbeat", flags, properties)

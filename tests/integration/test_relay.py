@@ -1,5 +1,5 @@
-"""What an outside consumer on `external_service_events` sees, whatever fails between the database
-and it."""
+"""The messages of an outside consumer on `external_service_events`, whatever fails between the
+database and it."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def lives() -> Iterator[Any]:
     yield batch
 
 
-async def test_a_thousand_workers_lives_arrive_once_and_in_order_through_outages_and_take_overs(
+async def test_lives_arrive_in_order_through_outages(
     connect: Any,
     lead: Any,
     consumer: Consumer,
@@ -201,6 +201,7 @@ async def test_a_thousand_workers_lives_arrive_once_and_in_order_through_outages
     rabbitmq: EmbeddedRabbitMQ,
     eventually: Eventually,
 ) -> None:
+    """Lives of a thousand workers, through killed broker and leader, each message once."""
     total = WORKERS * len(LIFE)
     first, second = await lead(await connect()), await lead(await connect())
     written = asyncio.create_task(write(commit))
@@ -230,7 +231,7 @@ async def write(commit: Any) -> None:
 
 
 @pytest.mark.slow
-async def test_each_transition_arrives_though_broker_and_leader_are_killed(
+async def test_each_transition_survives_killed_broker_and_leader(
     start_processor: StartRole,
     publisher_at: Callable[[str], Awaitable[Publisher]],
     broker: str,
@@ -284,9 +285,10 @@ async def live(publish: Publisher, *, incarnation: Any) -> None:
         await publish.many([(event, f"worker.{i}.lifecycle") for event, i in events])
 
 
-async def test_a_message_says_what_it_is_to_whoever_reads_only_its_properties(
+async def test_message_properties_describe_the_message(
     connect: Any, lead: Any, consumer: Consumer, commit: Any, eventually: Eventually
 ) -> None:
+    """A consumer that reads only the properties knows type, key, time and revision."""
     await lead(await connect())
     await commit(
         worker(7),
@@ -315,7 +317,7 @@ async def test_nobody_has_to_listen(
     await eventually(lambda: is_marked(mark, 1))
 
 
-async def test_while_the_broker_is_away_transitions_wait_and_then_all_arrive(
+async def test_transitions_wait_for_the_broker_and_all_arrive(
     connect: Any,
     lead: Any,
     consumer: Consumer,
@@ -367,7 +369,7 @@ async def test_nothing_is_marked_before_it_is_confirmed(
     await eventually(lambda: is_marked(mark, 2))
 
 
-async def test_while_a_confirm_is_awaited_nothing_of_the_database_is_held(
+async def test_waiting_for_a_confirm_holds_no_connection(
     lead: Any, commit: Any, pool: Pool, database: str, eventually: Eventually
 ) -> None:
     gate = Gate()
@@ -384,7 +386,7 @@ async def test_while_a_confirm_is_awaited_nothing_of_the_database_is_held(
     await connection.close()
 
 
-async def test_what_follows_a_refused_message_of_the_same_entity_waits_for_it(
+async def test_refused_message_holds_back_its_entity_alone(
     lead: Any, commit: Any, mark: Any, eventually: Eventually
 ) -> None:
     gate = Gate(refused=[3])
@@ -399,9 +401,10 @@ async def test_what_follows_a_refused_message_of_the_same_entity_waits_for_it(
     await eventually(lambda: is_marked(mark, 5))
 
 
-async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_was_not(
+async def test_confirmed_message_is_not_sent_again(
     lead: Any, commit: Any, mark: Any, eventually: Eventually
 ) -> None:
+    """An unconfirmed message before it does not repeat it."""
     gate = Gate(refused=[1])
     await lead(gate)
     await commit(worker(1), worker(2))
@@ -414,9 +417,10 @@ async def test_what_was_confirmed_is_not_sent_again_because_something_before_it_
     assert gate.sent.count(2) == 1
 
 
-async def test_what_was_confirmed_under_a_revision_of_a_lost_history_is_sent_in_the_restored_one(
+async def test_restored_history_is_sent_again(
     lead: Any, commit: Any, mark: Any, pool: Pool, eventually: Eventually
 ) -> None:
+    """A revision that was confirmed in the lost history says nothing about the restored one."""
     gate = Gate(refused=[1])
     await lead(gate)
     await commit(worker(1), worker(2))
@@ -434,9 +438,10 @@ async def test_what_was_confirmed_under_a_revision_of_a_lost_history_is_sent_in_
     await eventually(lambda: is_marked(mark, 2))
 
 
-async def test_a_queue_that_is_full_holds_the_mark_and_gets_all_in_order_once_it_is_read(
+async def test_full_queue_holds_the_mark_and_keeps_the_order(
     connect: Any, lead: Any, commit: Any, mark: Any, broker: str, eventually: Eventually
 ) -> None:
+    """A consumer that reads the queue later gets everything, in order."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         full = await channel.declare_queue(
@@ -474,7 +479,7 @@ async def test_a_frozen_leader_that_wakes_does_not_move_the_mark(
     assert await mark() == 1
 
 
-async def test_only_the_leader_sends_and_another_goes_on_where_it_stopped(
+async def test_next_leader_goes_on_where_the_last_one_stopped(
     lead: Any, commit: Any, mark: Any, pool: Pool, eventually: Eventually
 ) -> None:
     gates = [Gate(), Gate()]
@@ -507,7 +512,7 @@ async def test_transitions_that_are_gone_hold_up_nothing(
     assert gate.sent == [4, 5]
 
 
-async def test_a_commit_of_our_own_is_sent_at_once_when_the_relay_is_woken(
+async def test_woken_relay_sends_a_commit_at_once(
     lead: Any, commit: Any, mark: Any, eventually: Eventually
 ) -> None:
     gate = Gate()

@@ -1,4 +1,4 @@
-"""What a worker embeds, against the real broker and processor."""
+"""The reporter that a worker embeds, against the real broker and processor."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LABELS = {"group": "eu-1", "version": "1.4.2"}
 
 @pytest.fixture
 async def passing(broker: str) -> AsyncIterator[Any]:
-    """All that workers send on the inbound exchange, in its order, from before any processor
-    declares a queue."""
+    """Messages of workers on the inbound exchange, in its order, from before any processor declares
+    a queue."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         inbound = await channel.declare_exchange("internal_service_events", "topic", durable=True)
@@ -100,7 +100,7 @@ async def test_a_threaded_worker_reports_its_whole_life(
     processor: Role, broker: str, rows: FetchRows, eventually: Eventually
 ) -> None:
     def work() -> None:
-        """As ManMan's workers are: a thread for each server, and nobody knows of an event loop."""
+        """Work like ManMan's workers: a thread for each server, and no event loop."""
 
         def run_server(instance_id: int, exit_code: Any) -> None:
             report.server_started(instance_id)
@@ -133,7 +133,7 @@ async def test_a_threaded_worker_reports_its_whole_life(
     assert await servers(rows) == ENDED
 
 
-async def test_heartbeats_come_in_time_and_jittered_with_the_whole_inventory(
+async def test_heartbeats_are_jittered_and_carry_the_inventory(
     broker: str, passing: Any, eventually: Eventually
 ) -> None:
     async def beats() -> list[Any]:
@@ -226,14 +226,14 @@ async def test_a_worker_that_is_cancelled_stopped_in_order(broker: str, passing:
     assert (await kinds(passing))[-1] == "WORKER_STOPPED"
 
 
-async def test_events_wait_for_the_first_processor_and_are_then_all_there(
+async def test_events_wait_for_the_first_processor(
     broker: str,
     start_processor: StartRole,
     rows: FetchRows,
     eventually: Eventually,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """On a broker where nobody has declared anything."""
+    """The broker is one where nobody has declared anything."""
     with caplog.at_level(logging.INFO):
         async with StatusReporter(broker, worker_id=7, interval_seconds=1) as report:
             await report.server_started(31)
@@ -250,7 +250,7 @@ async def test_events_wait_for_the_first_processor_and_are_then_all_there(
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
 
 
-async def test_what_its_thread_logs_has_the_context_of_whoever_started_it(
+async def test_thread_logs_with_the_context_of_its_starter(
     broker: str, passing: Any, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     whose = contextvars.ContextVar("whose", default="nobody's")
@@ -309,7 +309,7 @@ with ThreadedStatusReporter("amqp://guest:guest@127.0.0.1:25673/", worker_id=7) 
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "threads"])
-async def test_sigterm_is_a_normal_stop_of_a_worker_that_does_not_handle_it(
+async def test_unhandled_sigterm_is_a_normal_stop(
     kind: Any, processor: Role, broker: str, rows: FetchRows, eventually: Eventually
 ) -> None:
     programs = re.findall(

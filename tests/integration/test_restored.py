@@ -40,8 +40,8 @@ EPOCH = "SELECT epoch, previous_epoch, epoch_begins_after FROM revision_counter"
 
 
 class Backup:
-    """Of the test's database, on the same server. While it is taken and restored, nobody can
-    connect."""
+    """A backup of the test's database, on the same server. While it is taken and restored, nobody
+    can connect."""
 
     def __init__(self, server: Any, database: str, eventually: Eventually) -> None:
         self._server = server
@@ -159,7 +159,7 @@ async def start_events(
     return command, command.stdout, command.stderr
 
 
-async def test_whoever_follows_is_told_of_a_restored_backup_and_misses_nothing(
+async def test_followers_learn_of_a_restored_backup(
     start_processor: StartRole,
     start_api: StartRole,
     publish: Publisher,
@@ -302,7 +302,7 @@ async def has_seen(check: Any, revision: Any) -> Any:
 async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
     pool: Pool, change: Any, eventually: Eventually
 ) -> None:
-    """Once, whoever else notices it, and with what the histories have in common."""
+    """It does so once, whoever else notices, and names what the histories have in common."""
     await change(1, 2, 3)
     await pool.execute(LONG_AGO, 2)
     before = await epoch_of(pool)
@@ -324,7 +324,7 @@ async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
     assert await pool.fetchrow(EPOCH) == after
 
 
-async def test_other_transitions_under_revisions_that_were_seen_are_another_history(
+async def test_rewritten_revisions_are_another_history(
     pool: Pool, change: Any, eventually: Eventually
 ) -> None:
     """Another processor, which had seen less, has written as many as were lost before anybody
@@ -368,9 +368,7 @@ async def test_two_who_notice_at_once_begin_one_epoch(pool: Pool, change: Any) -
     assert await epoch_of(pool) == first.name
 
 
-async def test_what_was_sent_of_a_history_that_is_gone_is_not_marked_in_the_restored_one(
-    pool: Pool, change: Any
-) -> None:
+async def test_lost_history_marks_nothing_in_the_restored_one(pool: Pool, change: Any) -> None:
     """The confirm of a transition comes after another has got its revision."""
     await change(1, 2, 3)
     at = await pool.fetchval("SELECT at FROM transitions WHERE revision = 3")

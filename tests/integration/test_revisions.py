@@ -31,7 +31,7 @@ def transition(entity_id: Any) -> Any:
     return Transition(Entity.WORKER, entity_id, None, StatusType.RUNNING, Reason.REPORTED, {})
 
 
-async def test_a_tailing_reader_misses_nothing_of_many_concurrent_writers(
+async def test_tailing_reader_misses_nothing_of_many_writers(
     pool: asyncpg.Pool,
 ) -> None:
     written = asyncio.Event()

@@ -105,8 +105,7 @@ async def test_rabbitmq_keeps_its_data_over_stop_and_kill(server_folder: Path) -
 
 
 def test_rabbitmq_reads_no_configuration_but_its_own(rabbitmq: EmbeddedRabbitMQ) -> None:
-    """Whatever a system's node on this machine has in /etc/rabbitmq. The banner names what was
-    read."""
+    """The configuration in /etc/rabbitmq is ignored. The banner names what was read."""
     files = re.search(r"Config file\(s\): (.+?)\n\n", rabbitmq.child.log, re.DOTALL)
     assert files
     assert set(files[1].split()) == {
@@ -164,7 +163,7 @@ def test_the_server_that_is_named_is_the_one_that_starts(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="any other user reaches what it made")
-async def test_where_the_user_of_postgres_cannot_come_its_data_is_elsewhere(tmp_path: Path) -> None:
+async def test_postgres_data_is_where_its_user_can_reach_it(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path)
     try:
         with server:

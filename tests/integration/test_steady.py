@@ -64,8 +64,7 @@ def beat(worker_id: int, life: int) -> Heartbeat:
 
 
 def changes(now: Any, life: Any) -> list[Any]:
-    """What may be otherwise in a row than in a steady one: fields with the values that they may
-    have."""
+    """Differences from a steady row: fields with the values that they may have."""
     at = [0, life - 1, life, life + 1, life + 60_000_000, microseconds(now)]
     moments = [now - timedelta(seconds=seconds) for seconds in (-1, 0, 5, 7_200)]
     ended = {"ended_status": [StatusType.COMPLETE], "ended_reason": [Reason.REPORTED]}

@@ -92,8 +92,7 @@ def some_rows(chance: Any, now: Any, *, silent_share: Any) -> Any:
 
 
 def told(rows: Rows) -> dict[tuple[str, int], Any]:
-    """What a person sees of all of them; the reasons that the sweep gives with what they rest
-    on."""
+    """Statuses that a person sees; the reasons that the sweep gives with what they rest on."""
     return {
         (type(row).__name__, key): (
             row.status,
@@ -174,7 +173,7 @@ async def fill(pool: Pool, workers: Any, *, silent: Any, groups: Any) -> None:
 
 
 async def sweep_once(pool: Pool, *, wake: Any = lambda: None) -> None:
-    """As a leader that has just begun to lead."""
+    """Sweep as a leader that has just begun to lead."""
     async with pool.acquire() as connection:
         await connection.execute("UPDATE leases SET expires_at = now()")
         token = await hold_lease(connection, LEASE, "test", seconds=60)
@@ -185,7 +184,7 @@ async def sweep_once(pool: Pool, *, wake: Any = lambda: None) -> None:
 
 
 async def sizes(pool: Pool) -> list[Any]:
-    """How many workers and instances each transaction was about."""
+    """Numbers of workers and instances in each transaction."""
     return [tuple(row) for row in await pool.fetch(SIZES)]
 
 
@@ -205,9 +204,7 @@ async def test_a_worker_with_many_servers_is_lost_in_pieces(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("is_missing", [True, False])
-async def test_many_servers_that_are_missing_or_abandoned_end_in_pieces(
-    pool: Pool, is_missing: Any
-) -> None:
+async def test_many_missing_or_abandoned_servers_end_in_pieces(pool: Pool, is_missing: Any) -> None:
     await fill(pool, 1, silent=0, groups=1)
     if not is_missing:
         await pool.execute("UPDATE workers SET status = 'COMPLETE'")
@@ -234,7 +231,7 @@ async def test_guards_of_many_groups_are_written_and_end(pool: Pool) -> None:
         pytest.param(20_000, 1_400, (61, None), id="the last of those on hold"),
     ],
 )
-async def test_what_a_leader_that_dies_between_pieces_leaves_the_next_one_completes(
+async def test_next_leader_completes_an_interrupted_sweep(
     pool: Pool, workers: Any, silent: Any, guard: Any
 ) -> None:
     await fill(pool, workers, silent=silent, groups=1)
@@ -248,7 +245,7 @@ async def test_what_a_leader_that_dies_between_pieces_leaves_the_next_one_comple
     assert await pool.fetchval("SELECT count(*) FROM guards") == 0
 
 
-async def test_a_leader_that_dies_while_it_releases_a_group_leaves_it_on_hold(
+async def test_leader_that_dies_while_releasing_leaves_the_hold(
     pool: Pool,
 ) -> None:
     """The next one goes on at the limited rate, and does not begin the hold again."""

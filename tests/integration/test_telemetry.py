@@ -1,5 +1,4 @@
-"""What an OpenTelemetry collector is sent by the real roles: traces from a report to its change;
-metrics."""
+"""Telemetry that real roles send to a collector: traces from a report to its change; metrics."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ def run(broker: str, collector: Any) -> Any:
 
 @pytest.fixture
 async def changes(broker: str) -> AsyncIterator[Any]:
-    """What is republished: `(body, headers)` of each message, as it arrives."""
+    """Published changes: `(body, headers)` of each message, as it arrives."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(exclusive=True)
@@ -81,7 +80,7 @@ async def changes(broker: str) -> AsyncIterator[Any]:
         yield arrived
 
 
-async def test_one_trace_goes_from_the_report_to_the_republished_change(
+async def test_one_trace_leads_from_report_to_published_change(
     start_processor: StartRole, run: Any, collector: Any, changes: Any, eventually: Eventually
 ) -> None:
     await start_processor(otlp_endpoint=collector.url)
@@ -167,9 +166,10 @@ async def send(broker: str) -> AsyncIterator[Any]:
         yield send
 
 
-async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_the_right_one(
+async def test_batch_links_each_of_its_traces(
     start_processor: StartRole, send: Any, collector: Any, rows: FetchRows, eventually: Eventually
 ) -> None:
+    """Each change goes on in the trace of its own message."""
     others = f"00-{TRACE[::-1]}-b7ad6b7169203331-01"
     processor = await start_processor(otlp_endpoint=collector.url, batch_max_wait_ms=1000)
     os.kill(processor.pid, signal.SIGSTOP)  # so that it finds all of it at once
@@ -201,7 +201,7 @@ async def test_a_batch_is_linked_with_each_of_its_traces_and_changes_go_on_in_th
     assert kept == [None, None, TRACE, TRACE, TRACE[::-1]]
 
 
-async def test_what_the_database_refuses_leaves_its_neighbours_their_traces(
+async def test_refused_message_leaves_neighbours_their_traces(
     start_processor: StartRole, send: Any, collector: Any, rows: FetchRows, eventually: Eventually
 ) -> None:
     await start_processor(otlp_endpoint=collector.url, batch_max_wait_ms=1000)
@@ -236,7 +236,7 @@ async def test_what_the_database_refuses_leaves_its_neighbours_their_traces(
     ],
     ids=["none", "not sampled", "nonsense", "a number", "bytes", "a table"],
 )
-async def test_a_message_without_a_sampled_context_is_stored_and_not_traced(
+async def test_unsampled_message_is_stored_and_not_traced(
     headers: Any,
     start_processor: StartRole,
     send: Any,
@@ -262,7 +262,7 @@ async def test_what_nobody_understands_is_seen_to_the_dead_letters(
     )
 
 
-async def test_a_change_goes_on_in_its_trace_when_another_processor_publishes_it_later(
+async def test_change_published_later_stays_in_its_trace(
     start_processor: StartRole, send: Any, collector: Any, rows: FetchRows, eventually: Eventually
 ) -> None:
     first = await start_processor(otlp_endpoint=collector.url, lease_seconds=1)
@@ -280,7 +280,7 @@ async def test_a_change_goes_on_in_its_trace_when_another_processor_publishes_it
     }
 
 
-async def test_the_numbers_of_a_processor_arrive_and_say_whose_they_are(
+async def test_processor_metrics_arrive_with_their_source(
     start_processor: StartRole, send: Any, collector: Any, eventually: Eventually
 ) -> None:
     await start_processor(otlp_endpoint=collector.url)
@@ -336,7 +336,7 @@ async def test_requests_are_spans_and_measurements_by_their_route(
 
 
 @pytest.mark.parametrize("state", ["closed", "fails", "hangs"])
-async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
+async def test_unavailable_collector_is_logged_once(
     state: Any,
     start_processor: StartRole,
     start_api: StartRole,
@@ -397,7 +397,7 @@ def no_collector(state: Any) -> Iterator[Any]:
         listener.close()
 
 
-async def test_a_collector_that_comes_back_is_told_of_and_sent_what_is_new(
+async def test_returning_collector_is_logged_and_gets_new_data(
     start_processor: StartRole, often: Any, eventually: Eventually
 ) -> None:
     port = free_port()

@@ -1,5 +1,5 @@
-"""Who may speak as whom: real users of a real broker, with the permissions that docs/trust.md gives
-them."""
+"""Rights on the broker: real users of a real RabbitMQ, with the permissions that docs/trust.md
+gives them."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def is_observed_anew(rows: FetchRows, eventually: Eventually) -> None:
 async def is_read_through(
     publish: Publisher, rows: FetchRows, eventually: Eventually, *, worker: Any
 ) -> None:
-    """What was published to either queue before has been stored, refused or ignored."""
+    """Wait until everything published before was stored, refused or ignored."""
     await publish(beat(worker), f"worker.{worker}.heartbeat")
     await publish(beat(worker + 1), f"worker.{worker + 1}.lifecycle")
     await eventually(

@@ -1,4 +1,4 @@
-"""What the release before left in the database, and what it goes on writing beside this one."""
+"""The release before left rows in the database, and goes on writing beside this one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ON CONFLICT (queue) DO UPDATE SET pending_sent = excluded.pending_sent, canaries
 """
 
 
-async def test_the_queues_of_before_are_retired_and_their_processor_goes_on(
+async def test_old_queues_are_retired_while_their_processor_runs(
     empty_database: str, start_processor: StartRole, broker: str, eventually: Eventually
 ) -> None:
     await asyncio.to_thread(command.upgrade, alembic_config(empty_database), "0010")

@@ -80,7 +80,7 @@ class Message(msgspec.Struct, eq=False):
     was_delivered: bool = False
     done: bool = False
     lost_at: float | None = None
-    """When the broker dropped it, or lost it by a restart."""
+    """Time at which the broker dropped it, or lost it by a restart."""
     saw_loss: list[Processor] | None = None
     """Processors whose connection ended with the loss; None when it was dropped."""
 
@@ -97,9 +97,9 @@ class Channel:
 
 
 class Queue:
-    """Of the channels in `line` the first is given the messages. What a channel held when it ended
-    goes before all that was never delivered: in a classic queue to where it was, in a quorum queue
-    behind what was returned before (as RabbitMQ 3.10 and 4.0 do)."""
+    """A queue gives its messages to the first of the channels in `line`. What a channel held when
+    it ended goes before all that was never delivered: in a classic queue to where it was, in a
+    quorum queue behind what was returned before (as RabbitMQ 3.10 and 4.0 do)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -207,8 +207,8 @@ class Mark(msgspec.Struct):
 
 
 class Database:
-    """What survives everything, and the one clock, which is `ahead` of the true time, and was
-    `read_ahead` of it when a processor read it last."""
+    """The state that survives everything, and the one clock, which is `ahead` of the true time, and
+    was `read_ahead` of it when a processor read it last."""
 
     def __init__(self) -> None:
         self.up = True
@@ -220,7 +220,7 @@ class Database:
         self.history: list[Any] = []
         self.marks: dict[str, Mark] = {}
         self.processors: dict[int, float] = {}
-        """When each reported last."""
+        """Time of each processor's last report."""
         self.observed_through: float | None = None
         self.advanced_at: float | None = None
         self.resumed_at = self.truly_resumed_at = 0.0
@@ -262,7 +262,7 @@ class Database:
         self.clock_step, self.stepped_at = by, now
 
     def settle_step(self, now: Any) -> None:
-        """What the leader does before it sweeps."""
+        """Do what the leader does before it sweeps."""
         if self.clock_steps_settled == self.clock_steps:
             return
         self.clock_steps_settled = self.clock_steps
@@ -507,7 +507,7 @@ class Worker:
         )
 
     def heartbeat(self, now: Any) -> Any:
-        """With everything it can say, or with nothing but the worker's id."""
+        """A heartbeat with everything it can say, or with nothing but the worker's id."""
         if not self.counted:
             return Heartbeat(worker_id=self.worker_id)
         servers = inventory(*self.servers)
@@ -571,7 +571,7 @@ class World:
             self.start_processor(partitions)
 
     def start_processor(self, partitions: int = 1, prefetch: Any = PREFETCH) -> None:
-        """Whoever starts last decides over the number of partitions."""
+        """Start a processor; the last one decides the number of partitions."""
         processor = Processor(len(self.processors) + 1, prefetch)
         self.processors.append(processor)
         self.database.processors[processor.processor_id] = self.database_now
@@ -682,8 +682,8 @@ class World:
         self.swept_through, self.swept_steps = database.observed_through, database.clock_steps
 
     def check_queues(self) -> None:
-        """What the argument stands on: no two processors hold messages of one queue, and what is
-        gone was committed or dropped."""
+        """Check what the argument rests on: no two processors hold messages of one queue, and what
+        is gone was committed or dropped."""
         held = {
             id(m)
             for p in self.processors
@@ -728,9 +728,9 @@ class World:
                 assert sent >= mark, f"{self.database_now}: passed {message} at {mark}"
 
     def check_losses(self) -> None:
-        """What the broker lost may have been a sign of life, and so may what lies in a queue that
-        does not count: once its time is observed, a grace has begun since. Nobody can know of a
-        loss when all who were connected died."""
+        """Check losses: a message that the broker lost may have been a sign of life, and so may
+        what lies in a queue that does not count: once its time is observed, a grace has begun
+        since. Nobody can know of a loss when all who were connected died."""
         through = self.truly_observed_through
         for message in self.broker.events:
             if message.queue == LIFECYCLE or through is None or message.sent >= through:

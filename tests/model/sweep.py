@@ -47,7 +47,7 @@ def sweep_instances(rows: Rows, horizon: Horizon, *, at: datetime, rules: SweepR
 
 
 def has_rival(worker: Worker, horizon: Horizon, rules: SweepRules) -> bool:
-    """Whether another life of this worker beats too, or the row's own from its start
+    """True when another life of this worker beats too, or the row's own from its start
     (`domain/lives.py`)."""
     if worker.rival_beat_at is None or worker.rival_beat_at == worker.rival_since:
         return False

@@ -1,4 +1,4 @@
-"""What is admitted: by a message's exchange and routing key, and by the signature of a canary."""
+"""Admission by a message's exchange and routing key, and by the signature of a canary."""
 
 from __future__ import annotations
 
@@ -98,9 +98,7 @@ def test_an_event_fits_the_key_that_names_it(body: Any, key: Any) -> None:
         (status_info("game_server_instance", 7), "worker.7.status"),
     ],
 )
-def test_an_event_under_the_key_of_another_is_refused_when_the_key_counts(
-    body: Any, key: Any
-) -> None:
+def test_event_under_a_foreign_key_is_refused_if_keys_count(body: Any, key: Any) -> None:
     [poison] = read(body, key=key).poison
     assert "body_must_match_key" in poison.reason
     assert read(body, key=key, must_match=False).poison == []
@@ -149,7 +147,8 @@ def signed(
     return json.loads(seal(secret).signed_canary(kind, sender, sent_at, steps))
 
 
-def test_a_canary_counts_with_the_mac_of_its_kind_time_processor_and_clock_steps() -> None:
+def test_canary_counts_only_with_its_own_mac() -> None:
+    """The MAC covers kind, time, processor and the steps of the clock."""
     true = signed()
     mac = true["command_args"][1]
     counted = CanarySent(NOW, "host-1", mac, 2, came_by="worker.canary-7.heartbeat")

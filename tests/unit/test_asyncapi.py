@@ -14,9 +14,8 @@ import msgspec
 import pytest
 from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema
 
-from manman_status.domain.alerts.alert import AlertState, Severity, Subject
-from manman_status.domain.alerts.rules import RULE_NAMES
-from manman_status.domain.alerts.telling import ToldAlert
+from manman_status.alerts.rules import RULE_NAMES
+from manman_status.domain.alert import AlertState, NotifiedAlert, Severity, Subject
 from manman_status.domain.status import INFERRED, Entity, Reason, StatusType
 from manman_status.processor.broker.asyncapi import text
 from manman_status.wire.control import CONTROL_COMMANDS, CONTROL_KEYS
@@ -36,7 +35,7 @@ EXAMPLES = [
 
 
 def channels(action: str) -> dict[str, dict[str, Any]]:
-    """By address, of the operations of this kind."""
+    """Channels of the operations of this kind, by address."""
     names = [
         name for name, operation in DOCUMENT["operations"].items() if operation["action"] == action
     ]
@@ -68,7 +67,7 @@ def test_the_shipped_document_is_up_to_date() -> None:
 
 
 def test_the_document_is_valid_asyncapi() -> None:
-    """By the model of the specification that FastStream has."""
+    """FastStream's model of the specification validates it."""
     assert ApplicationSchema.model_validate(DOCUMENT).asyncapi == "3.0.0"
 
 
@@ -232,7 +231,9 @@ def test_every_change_that_is_sent_is_as_told() -> None:
 def test_every_alert_that_is_sent_is_as_told() -> None:
     for rule, severity, state in product(RULE_NAMES, Severity, AlertState):
         is_over = state is AlertState.RESOLVED
-        fields: dict[str, Any] = {field.name: None for field in msgspec.structs.fields(ToldAlert)}
+        fields: dict[str, Any] = {
+            field.name: None for field in msgspec.structs.fields(NotifiedAlert)
+        }
         fields |= {
             "alert_id": 1,
             "key": "k",
@@ -251,7 +252,7 @@ def test_every_alert_that_is_sent_is_as_told() -> None:
             "resolved_at": NOW if is_over else None,
             "resolution": "over" if is_over else None,
         }
-        check(alert_message(ToldAlert(**fields)))
+        check(alert_message(NotifiedAlert(**fields)))
 
 
 def test_dead_letters_have_the_headers_that_are_told() -> None:

@@ -15,7 +15,7 @@ NEVER_MS = 3_600_000
 
 
 class Sink:
-    """Where batches go. While its gate is shut, a flush does not end."""
+    """The receiver of batches. While its gate is shut, a flush does not end."""
 
     def __init__(self) -> None:
         self.batches: list[Any] = []

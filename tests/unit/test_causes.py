@@ -1,4 +1,4 @@
-"""What RabbitMQ and the network say becomes one plain sentence, and never none."""
+"""Errors of RabbitMQ and the network become one plain sentence each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ URL = "amqp://ann:secret@rabbit.example/games"
 
 
 def caused_by(cause: Any) -> Any:
-    """As aiormq passes on what the operating system says."""
+    """An error as aiormq passes it on from the operating system."""
     error = AMQPConnectionError(*cause.args)
     error.__cause__ = cause
     return error

@@ -1,4 +1,4 @@
-"""What a service is sent by its channel: its requests, intercepted."""
+"""Requests that a channel sends to its service, intercepted."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import apprise
 import pytest
 import requests
 
-from manman_status.domain.alerts.alert import Severity, Subject
-from manman_status.domain.alerts.telling import News
-from manman_status.processor.channels import given_channel, open_channels
-from manman_status.processor.notifying import NotTaken
+from manman_status.alerts.channels import given_channel, open_channels
+from manman_status.alerts.notifying.due import News
+from manman_status.alerts.notifying.notifier import NotTaken
+from manman_status.domain.alert import Severity, Subject
 from manman_status.settings import Settings
 from tests.builders import START
-from tests.unit.test_alert_rules import OVER, told_alert
+from tests.unit.test_alert_rules import OVER, notified_alert
 from tests.unit.test_docs import README, blocks
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")
@@ -54,18 +54,18 @@ def channel(url: str) -> Any:
 
 
 def burst(number: int, **fields: Any) -> list[Any]:
-    """Of the words of a worker that is lost with its servers."""
+    """A burst with the words of a worker that is lost with its servers."""
     return [
         (
             News.OPENED,
-            told_alert(
+            notified_alert(
                 i,
                 severity=Severity.CRITICAL,
                 summary=(
                     f"worker {i} is silent, and 40 of its servers with it: look at its host &"
                     " process, and start it again"
                 ),
-                opened_at=told_alert().opened_at + timedelta(seconds=i),
+                opened_at=notified_alert().opened_at + timedelta(seconds=i),
                 **fields,
             ),
         )
@@ -86,11 +86,11 @@ def burst(number: int, **fields: Any) -> list[Any]:
         ("pagerduty://IntegrationKey@ApiKey", lambda body: body["payload"]["summary"], 1024),
     ],
 )
-async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_rest(
+async def test_burst_fits_the_service_and_counts_the_rest(
     url: str, text_of: Any, most: Any, sent: Any
 ) -> None:
     news = burst(200)
-    told = await channel(url).tell(news)
+    told = await channel(url).notify(news)
     assert told == [alert for _, alert in news]
     [text] = map(text_of, sent)
     assert len(text) <= most
@@ -99,9 +99,8 @@ async def test_a_burst_is_told_in_what_the_service_takes_at_most_and_counts_the_
     assert int(more) < len(news)
 
 
-async def test_the_pager_that_is_shown_has_an_incident_for_each_alert_and_its_end_resolves_it(
-    tmp_path: Path, sent: Any
-) -> None:
+async def test_documented_pager_resolves_each_incident(tmp_path: Path, sent: Any) -> None:
+    """The one of README has an incident for each alert, and resolves it."""
     file = tmp_path / "routes.toml"
     file.write_text(blocks(README, "toml")[0], "utf-8")
     [pager] = [
@@ -109,19 +108,23 @@ async def test_the_pager_that_is_shown_has_an_incident_for_each_alert_and_its_en
         for each in open_channels(Settings(notify_routes_file=str(file)))
         if each.service == "Pager Duty"
     ]
-    critical = {"severity": Severity.CRITICAL, "told_severity": Severity.CRITICAL, "told_at": START}
+    critical = {
+        "severity": Severity.CRITICAL,
+        "notified_severity": Severity.CRITICAL,
+        "notified_at": START,
+    }
     first, second = (
-        told_alert(1, severity=Severity.CRITICAL),
-        told_alert(2, severity=Severity.CRITICAL),
+        notified_alert(1, severity=Severity.CRITICAL),
+        notified_alert(2, severity=Severity.CRITICAL),
     )
-    assert await pager.tell([(News.OPENED, first), (News.OPENED, second)]) == [first]
-    assert await pager.tell([(News.OPENED, second)]) == [second]
-    longer = told_alert(
+    assert await pager.notify([(News.OPENED, first), (News.OPENED, second)]) == [first]
+    assert await pager.notify([(News.OPENED, second)]) == [second]
+    longer = notified_alert(
         1, **critical, summary="worker 1 is silent, and 40 of its servers with it: look at it"
     )
-    over = told_alert(2, **OVER | critical, summary="worker 2 is late")
-    assert await pager.tell([(News.REMINDER, longer)]) == [longer]
-    assert await pager.tell([(News.RESOLVED, over)]) == [over]
+    over = notified_alert(2, **OVER | critical, summary="worker 2 is late")
+    assert await pager.notify([(News.REMINDER, longer)]) == [longer]
+    assert await pager.notify([(News.RESOLVED, over)]) == [over]
     assert [body["event_action"] for body in sent] == ["trigger", "trigger", "trigger", "resolve"]
     keys = [body["dedup_key"] for body in sent]
     assert (keys[2], keys[3]) == (keys[0], keys[1])
@@ -146,21 +149,21 @@ async def test_notifications_of_an_alert_belong_to_one_incident(
     url: str, key: Any, sent: Any
 ) -> None:
     url += "?action=map"
-    told: dict[str, Any] = {"told_severity": Severity.WARNING, "told_at": START}
-    await channel(url).tell([(News.OPENED, told_alert())])
-    await channel(url).tell([(News.REMINDER, told_alert(**told, summary="worker 1 is late"))])
-    await channel(url).tell(
-        [(News.RESOLVED, told_alert(**told | OVER, subject=Subject(group=None)))]
+    told: dict[str, Any] = {"notified_severity": Severity.WARNING, "notified_at": START}
+    await channel(url).notify([(News.OPENED, notified_alert())])
+    await channel(url).notify([(News.REMINDER, notified_alert(**told, summary="worker 1 is late"))])
+    await channel(url).notify(
+        [(News.RESOLVED, notified_alert(**told | OVER, subject=Subject(group=None)))]
     )
-    await channel(url).tell([(News.OPENED, told_alert(2))])
+    await channel(url).notify([(News.OPENED, notified_alert(2))])
     keys = [body[key] for body in sent]
     assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
-async def test_a_pager_that_resolves_without_being_told_to_has_incidents_too(sent: Any) -> None:
-    await channel("ilert://il1api0123456789abcdef0123").tell([(News.OPENED, told_alert(7))])
-    await channel("ilert://il1api0123456789abcdef0123").tell(
-        [(News.OPENED, told_alert(8, key="x" * 500))]
+async def test_self_resolving_pager_has_incidents_too(sent: Any) -> None:
+    await channel("ilert://il1api0123456789abcdef0123").notify([(News.OPENED, notified_alert(7))])
+    await channel("ilert://il1api0123456789abcdef0123").notify(
+        [(News.OPENED, notified_alert(8, key="x" * 500))]
     )
     assert [body["alertKey"] for body in sent] == ["worker_lost:7 #7", f"{'x' * 200} #8"]
 
@@ -170,23 +173,23 @@ async def test_a_pager_with_one_key_for_everything_has_one_incident(
     url: str, key: Any, sent: Any
 ) -> None:
     news = burst(2)
-    told = await channel(f"{url}?action=map&dedup=fleet").tell(news)
+    told = await channel(f"{url}?action=map&dedup=fleet").notify(news)
     assert told == [alert for _, alert in news]
     assert [body[key] for body in sent] == ["fleet"]
 
 
-async def test_a_service_that_resolves_what_it_remembers_itself_is_told_in_one_message(
+async def test_service_that_resolves_itself_gets_one_message(
     sent: Any,
 ) -> None:
     with suppress(NotTaken):  # the answer that it gets here is none of its own
-        await channel("opsgenie://0123456789abcdef").tell(burst(2))
+        await channel("opsgenie://0123456789abcdef").notify(burst(2))
     [body] = sent
     assert "2 alerts" in body["message"]
 
 
 async def test_what_is_longer_than_a_service_takes_by_itself_is_cut(sent: Any) -> None:
-    await channel("pagerduty://IntegrationKey@ApiKey").tell(
-        [(News.OPENED, told_alert(summary="x" * 2000))]
+    await channel("pagerduty://IntegrationKey@ApiKey").notify(
+        [(News.OPENED, notified_alert(summary="x" * 2000))]
     )
     [body] = sent
     assert len(body["payload"]["summary"]) <= 1024
@@ -211,14 +214,14 @@ HOSTILE = (
         ("json://hooks.example.com", lambda body: [body["title"], body["message"]]),
     ],
 )
-async def test_words_that_workers_choose_mention_link_and_forge_nothing(
+async def test_words_of_workers_mention_link_and_forge_nothing(
     url: str, texts: Any, sent: Any
 ) -> None:
-    alert = told_alert(
+    alert = notified_alert(
         summary=f"8 of 17 workers of {HOSTILE} went silent", subject=Subject(group=HOSTILE)
     )
     with suppress(NotTaken):  # not every service understands the answer that it gets here
-        await channel(url).tell([(News.OPENED, alert)])
+        await channel(url).notify([(News.OPENED, alert)])
     assert sent
     for text in (text for body in sent for text in texts(body)):
         assert not re.search(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from manman_status.alerts.judging.judgement import judge
+from manman_status.alerts.scene import Scene
 from manman_status.cli.views import observation_line
 from manman_status.clock import DatabaseClock
-from manman_status.domain.alerts.judgement import judge
-from manman_status.domain.alerts.scene import Scene
 from manman_status.domain.clock import ClockReading, ClockStep, step_between
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.liveness import Thresholds
@@ -21,8 +21,8 @@ HOUR = 3600.0
 
 
 def reading(at: Any, *, database: float | None = None, took: float = 0.0) -> Any:
-    """At `at` seconds of the monotonic clock, and as many of the database's unless another is
-    given."""
+    """A reading at `at` seconds of the monotonic clock, and as many of the database's unless
+    another is given."""
     return ClockReading(
         START + timedelta(seconds=at if database is None else database), at, at + took
     )
@@ -63,7 +63,7 @@ def step_to_take(clock: Any, now: Any, *, steps: int = 0, last_read: float = 0.0
 
 
 @pytest.mark.parametrize("by", [-HOUR, -3, 4, HOUR])
-def test_one_processor_takes_a_step_and_the_others_see_that_it_did(by: Any) -> None:
+def test_one_processor_takes_a_step_and_others_see_it(by: Any) -> None:
     first, second = DatabaseClock(), DatabaseClock()
     for clock in (first, second):
         clock.keep(reading(0), 0)
@@ -76,7 +76,7 @@ def test_one_processor_takes_a_step_and_the_others_see_that_it_did(by: Any) -> N
         assert step_to_take(clock, reading(1, database=1 + by), steps=1, last_read=0.6 + by) == 0
 
 
-def test_a_paused_machine_is_refuted_by_a_processor_that_ran_meanwhile() -> None:
+def test_running_processor_refutes_a_paused_machine() -> None:
     paused = DatabaseClock()
     paused.keep(reading(0), 0)
     woken = reading(0.25, database=60)
@@ -84,7 +84,7 @@ def test_a_paused_machine_is_refuted_by_a_processor_that_ran_meanwhile() -> None
     assert step_to_take(paused, woken, last_read=0) == pytest.approx(59.75, abs=0.01)
 
 
-def test_the_first_reading_of_all_finds_a_step_back_and_no_step_forward() -> None:
+def test_first_reading_finds_a_step_back_but_none_forward() -> None:
     assert step_to_take(DatabaseClock(), reading(0), last_read=HOUR) == -HOUR
     assert step_to_take(DatabaseClock(), reading(0), last_read=-HOUR) == 0
     assert DatabaseClock().step_to_take(reading(0), steps=0, last_read=None) == 0
@@ -117,7 +117,7 @@ def test_the_command_line_says_since_when_it_is_degraded() -> None:
     )
 
 
-def test_a_clock_that_steps_again_and_again_is_one_alert_until_it_is_steady() -> None:
+def test_unsteady_clock_is_one_alert_until_steady() -> None:
     first = Scene(now=START, clock_step=ClockStep(START, -HOUR), lag_seconds=0.2)
     [(found, _)] = judge(first).opened
     assert found.key == "clock_stepped"

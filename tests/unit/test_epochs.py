@@ -1,4 +1,4 @@
-"""What positions of one history mean in another."""
+"""Positions of one history in another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_what_is_common_is_all_that_need_not_be_repeated(
     assert epoch.common(*position) == expected
 
 
-def test_a_name_that_another_api_made_up_is_of_the_history_that_it_is_made_of() -> None:
+def test_invented_epoch_belongs_to_its_history() -> None:
     assert FIRST.has("ab12r1")
     assert not FIRST.suspect(7).has("ab12")
     assert not RESTORED.has("ab12r1")

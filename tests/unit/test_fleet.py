@@ -31,7 +31,7 @@ def fleet(**plan: Any) -> Fleet:
     return Fleet(FleetPlan(**{**defaults, **plan}), begun=BEGUN)
 
 
-def test_the_same_seed_lives_the_same_life_however_often_it_is_asked() -> None:
+def test_same_seed_lives_the_same_life() -> None:
     often, seldom, other = fleet(), fleet(), fleet(seed=2)
     ten_a_second = [message for tenth in range(1, 601) for message in often.due(tenth / 10)]
     at_once = seldom.due(60.0)
@@ -85,7 +85,7 @@ def test_it_ends_every_server_and_every_worker_that_lives() -> None:
 
 
 def ids_used(begun: datetime, **plan: Any) -> tuple[set[int], set[int]]:
-    """Of workers and of server instances."""
+    """Ids of workers and of server instances."""
     some = Fleet(
         FleetPlan(**{"workers": 100, "servers": 10, "interval_seconds": 2.0} | plan), begun=begun
     )

@@ -69,7 +69,7 @@ def test_those_lost_just_before_count_too() -> None:
     assert verdict(overdue=1, alive=6, lost_recently=2).guard == held(1, 8)
 
 
-def test_the_first_to_be_overdue_is_held_when_many_are_about_to_follow() -> None:
+def test_first_overdue_is_held_when_many_will_follow() -> None:
     assert verdict(overdue=1, late=3, alive=10).guard == held(1, 10)
     assert verdict(overdue=1, late=2, alive=10).guard is None
 
@@ -81,7 +81,7 @@ def test_those_that_drain_are_no_cascade_and_are_held_with_one() -> None:
     assert verdict(overdue=7, draining=4, alive=6).guard == held(7, 10)
 
 
-def test_one_that_drains_is_lost_though_others_are_late_or_back_again() -> None:
+def test_draining_worker_is_lost_beside_late_ones() -> None:
     decided = verdict(overdue=1, draining=1, late=4, alive=9)
     assert (decided.lose, decided.guard) == (1, None)
     decided = verdict(overdue=1, draining=1, alive=9, guard=held(4, 10), seconds=5)
@@ -130,7 +130,7 @@ def test_after_the_hold_time_it_releases_little_by_little() -> None:
     assert lost == [10, 10, 10, 10]
 
 
-def test_workers_that_join_while_it_holds_do_not_make_the_release_slower() -> None:
+def test_joining_workers_do_not_slow_the_release() -> None:
     """The longest silence is lost first, so after 10 sweeps of 10 % nobody who was overdue at its
     beginning is left."""
     guard, overdue = held(3, 5), 1000

@@ -201,7 +201,7 @@ def test_what_is_no_id_is_named_with_its_place(wrong: Any) -> None:
     ],
 )
 def test_poison_names_the_place(message: Any, place: Any) -> None:
-    """Of a lifecycle event and a StatusInfo what decides status or order is not guessed at."""
+    """A field that decides status or order of an event is never guessed."""
     assert place in reason(message)
 
 
@@ -322,8 +322,8 @@ def test_an_inventory_stands_whole_without_a_config_that_is_none() -> None:
     assert "`$.servers[0].game_server_config_id`" in poison.reason
 
 
-def test_a_cause_has_no_values_and_a_sender_is_named_where_it_can_be() -> None:
-    """So that a faulty worker version makes few groups of dead letters, however many it sends."""
+def test_cause_has_no_values_and_names_the_sender() -> None:
+    """A faulty worker version makes few groups of dead letters, however many it sends."""
 
     def groups(messages: Any) -> set[Any]:
         poison = (decode(json.dumps(message).encode()).poison[0] for message in messages)
@@ -437,7 +437,7 @@ def test_what_is_wrong_alike_in_an_array_is_one_poison() -> None:
 
 
 @pytest.mark.parametrize("element", ["{}", "[]", "n", '{"command_type":"HEARTBEAT"}'])
-def test_an_array_of_refused_events_costs_less_than_one_of_good_ones(element: Any) -> None:
+def test_refused_array_costs_less_than_a_good_one(element: Any) -> None:
     """A message of 3 KB holds a thousand of two bytes: they must not buy more time than 50 KB of
     heartbeats."""
 
@@ -628,7 +628,7 @@ nearly = st.fixed_dictionaries(
 
 
 def assert_accounted_for(body: Any) -> Any:
-    """Whatever it is, each part of it becomes something, and what is left over can be stored."""
+    """Check that each part of any message becomes something, and the rest can be stored."""
     decoded = decode(body)
     assert decoded.count >= 1
     for poison in decoded.poison:
@@ -868,7 +868,7 @@ def test_it_is_understood_as_well(message: Any, expected: Any) -> None:
 
 
 def test_the_size_is_that_of_the_unpacked_json() -> None:
-    """So that whoever bounds the memory of what is read is not deceived by small bodies."""
+    """A bound on memory is not deceived by small bodies."""
     assert [
         decode(each).json_bytes
         for each in (BEAT, gzip.compress(BEAT), gzip.compress(bytes(2**20 + 1)))

@@ -137,8 +137,8 @@ class Fleet(RuleBasedStateMachine):
     def restart_worker_in_another_time(
         self, data: Any, clock_off_by: Any, repeats_incarnation: Any
     ) -> None:
-        """Of those who count: an end that has only a time outranks a start that is dated before
-        it."""
+        """Restart a worker that counts: an end that has only a time outranks a start that is dated
+        before it."""
         worker = self.worker(data)
         if worker.counted:
             worker.muted = False
@@ -218,8 +218,8 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def nobody_silent_goes_unnoticed(self) -> None:
-        """Whoever's silence counts for the watermark of the last sweep is lost by then, unless the
-        guard holds."""
+        """Check that a worker whose silence counts at the last sweep is LOST, unless the guard
+        holds."""
         world = self.world
         if (
             world.swept_through is None
@@ -282,7 +282,7 @@ def test_a_frozen_reader_holds_the_watermark_until_it_is_cut_off(partitions: Any
 
 
 @pytest.mark.parametrize("frozen_for", [20, 26, 40, 90])
-def test_a_reader_that_commits_when_it_is_cut_off_changes_nothing(frozen_for: Any) -> None:
+def test_late_commit_of_a_cut_off_reader_changes_nothing(frozen_for: Any) -> None:
     """It was frozen within the transaction, and another has read the same messages by then."""
     world = fleet(1, 2, 2)
     zombie = reader_of(world, "beats.0")
@@ -471,7 +471,7 @@ def test_lag_costs_nobody_his_life() -> None:
 
 
 def test_a_transaction_that_hangs_takes_no_beat_back() -> None:
-    """What began first may be committed last; a beat without a number cannot tell that it is
+    """The first transaction may be committed last; a beat without a number cannot tell that it is
     old."""
     world = fleet(2)
     for first, other in (world.processors, world.processors[::-1]):
@@ -499,13 +499,13 @@ def test_a_restart_that_counts_lower_is_not_lost(interval: Any, clock: Any, agai
 
 
 def reasons(world: Any) -> tuple[Reason | None, Reason | None]:
-    """Those of worker 1 and of its server."""
+    """Reasons of worker 1 and of its server."""
     fleet = world.database.fleet
     return fleet.workers[1].reason, fleet.instances[1].reason
 
 
 @pytest.mark.parametrize("interval", [1, 2, 5, 10])
-def test_one_dead_worker_is_noticed_in_time_and_comes_back_with_its_servers(interval: Any) -> None:
+def test_one_dead_worker_is_lost_in_time_and_recovers(interval: Any) -> None:
     world = fleet(interval, 2, 2)
     worker = world.workers[1]
     worker.muted = True
@@ -536,8 +536,8 @@ def test_many_at_once_are_held_and_then_lost_one_by_one() -> None:
 
 @pytest.mark.parametrize("ran", [True, False])
 @pytest.mark.parametrize("by", [-3600, -30, 3600])
-def test_a_step_of_the_clock_loses_nobody_alive_and_hides_nobody_dead(by: Any, ran: Any) -> None:
-    """Whether processors ran at that time or not; a step forward when none ran is an outage."""
+def test_clock_step_loses_nobody_and_hides_no_death(by: Any, ran: Any) -> None:
+    """Processors ran at that time or not; a step forward when none ran is an outage."""
     world = fleet(2, 5, 10)
     if not ran:
         for processor in world.processors:
@@ -570,7 +570,7 @@ def test_a_canary_of_before_a_step_back_proves_nothing(by: Any) -> None:
 
 
 @pytest.mark.parametrize("by", [-3600, 3600])
-def test_one_whose_machine_was_paused_takes_no_step_that_the_other_did_not_see(by: Any) -> None:
+def test_paused_processor_takes_no_step_of_its_own(by: Any) -> None:
     world = fleet(2, 5)
     world.processors[0].frozen_since = world.now
     world.database.ahead += by

@@ -95,7 +95,7 @@ class Fleet:
 
 
 class Life:
-    """Without an incarnation its beats have only a time, or not even that when it has no
+    """A life. Without an incarnation its beats have only a time, or not even that when it has no
     `clock`."""
 
     def __init__(
@@ -170,7 +170,7 @@ def test_a_life_that_counts_lower_is_never_lost_for_good(before: Any, life: Life
     assert fleet.server(31).status is StatusType.RUNNING
 
 
-def test_a_clock_that_goes_back_freezes_no_inventory_of_beats_without_incarnation() -> None:
+def test_clock_going_back_freezes_no_inventory() -> None:
     fleet = (
         Fleet()
         .beat_for(20, Life(None, 30, clock=NOW))
@@ -224,7 +224,7 @@ def test_a_life_goes_back_after_an_end_that_counts_higher() -> None:
     )
 
 
-def test_a_stopped_worker_that_begins_again_in_the_same_incarnation_runs() -> None:
+def test_stopped_worker_may_run_again_in_one_incarnation() -> None:
     """Its life before was so short that its count is soon behind the new one."""
     former, life = Life(OLD), Life(OLD, 31)
     fleet = Fleet().take(former.beat(), WorkerStopped(worker_id=1, **former.order()))
@@ -268,7 +268,7 @@ def test_late_beats_of_the_same_life_do_not_take_it_over() -> None:
     assert (fleet.worker.status, fleet.worker.seq) == (StatusType.LOST, 7)
 
 
-def test_the_life_that_was_passed_does_not_come_back_by_what_was_late() -> None:
+def test_late_events_do_not_bring_a_passed_life_back() -> None:
     """Neither by a beat, nor by what it says of its servers and of its end."""
     former, life = Life(OLD, 30, seq=9), Life(NEW, 31)
     fleet = Fleet().beat_for(10, former).beat_for(2 * TIMEOUT, life)
@@ -326,7 +326,7 @@ def test_a_stop_of_the_rival_ends_the_rivalry() -> None:
     assert fleet.worker.rival_since is None
 
 
-def test_copies_of_the_newest_beat_and_a_late_start_keep_no_life_alive() -> None:
+def test_copies_of_a_heartbeat_keep_no_life_alive() -> None:
     former, life = Life(OLD, seq=9), Life(NEW, 31)
     newest, begun = former.beat(), WorkerStarted(worker_id=1, incarnation=NEW, seq=1)
     fleet = Fleet().take(newest)
@@ -335,7 +335,7 @@ def test_copies_of_the_newest_beat_and_a_late_start_keep_no_life_alive() -> None
     assert (fleet.worker.incarnation, fleet.worker.reason) == (NEW, Reason.CLOCK_WENT_BACK)
 
 
-def test_a_server_that_the_new_life_started_before_it_took_over_runs() -> None:
+def test_server_started_before_the_take_over_runs() -> None:
     """Its start is in the lifecycle queue: it may come before the beats, and be counted after
     them."""
     life = Life(NEW)
@@ -358,7 +358,7 @@ def test_an_incarnation_of_the_future_is_life_but_no_yardstick(incarnation: Any)
     assert fleet.server(31).status is StatusType.RUNNING
 
 
-def test_an_incarnation_of_the_future_that_was_stored_before_is_passed() -> None:
+def test_stored_incarnation_of_the_future_is_passed() -> None:
     """Versions before this one took it for the greatest."""
     fleet = Fleet().beat_for(10, Life(NOW, 30))
     fleet.worker.incarnation = fleet.worker.inventory_incarnation = fleet.server(
@@ -409,7 +409,8 @@ def test_a_server_claim_dated_ahead_masks_nothing() -> None:
     assert fleet.server(31).status is StatusType.INITIALIZING
 
 
-def test_a_life_whose_clock_is_ahead_can_be_ended_by_a_true_clock() -> None:
+def test_true_clock_ends_a_life_dated_ahead() -> None:
+    """The life's own clock is ahead."""
     life = Life(NOW + 3_600_000_000, 31)
     fleet = Fleet().take(life.beat()).wait(2)
     fleet.take(

@@ -30,7 +30,7 @@ REPORTABLE = [status for status in StatusType if status is not StatusType.LOST]
 
 
 def seen(rows: Rows) -> tuple[Any, Any]:
-    """What people are shown, without the times at which the database saw it."""
+    """Everything that people are shown, without the database's own times."""
     workers = {
         w.worker_id: (
             w.status,
@@ -130,8 +130,8 @@ def events(draw: Any) -> Any:
 
 
 def consistent(received: Any) -> Any:
-    """What one worker can have sent: each count once, and at one moment one inventory, labels and
-    interval."""
+    """Events that one worker can have sent: each count once, and at one moment one inventory,
+    labels and interval."""
     known = set()
     kept = []
     for order, event in enumerate(received):
@@ -153,8 +153,7 @@ def entity(event: Any) -> tuple[Any, Any]:
 
 
 def copied(deliveries: Any, rng: random.Random) -> Any:
-    """With copies anywhere, those of a StatusInfo behind it. One without a date has none: each is
-    another report."""
+    """Add copies anywhere, those of a StatusInfo behind it; one without a date is never a copy."""
     deliveries = list(deliveries)
     for index, event in list(deliveries):
         if rng.random() < 0.4 and not (is_status_info(event) and event.sent_at is None):
@@ -165,7 +164,7 @@ def copied(deliveries: Any, rng: random.Random) -> Any:
 
 
 def mixed_up(received: Any, rng: random.Random) -> Any:
-    """In any order, but the StatusInfo of each entity in theirs; each with its place in
+    """Shuffle in any order, but the StatusInfo of each entity in theirs; each with its place in
     `received`."""
     deliveries = list(enumerate(received))
     rng.shuffle(deliveries)
@@ -224,8 +223,7 @@ def told(rows: Rows) -> list[Any]:
 def test_copies_of_status_info_change_nothing_and_are_not_told(
     received: Any, rng: random.Random
 ) -> None:
-    """Whenever they come, by whatever clock they are dated, and more of them than a row
-    remembers."""
+    """Copies come at any time, dated by any clock, and are more than a row remembers."""
     deliveries = [event for _, event in copied(enumerate(received), rng)]
     assert told(fold(deliveries)) == told(fold(received))
     assert told(fold([*received, *received])) == told(fold(received))

@@ -1,4 +1,4 @@
-"""What the ordering contract means, one behaviour a test."""
+"""The ordering contract, one behaviour a test."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class History:
 
     @property
     def statuses(self) -> tuple[Any, Any]:
-        """What the watchers are told of the worker and of its instance."""
+        """Published statuses of the worker and of its instance."""
         told: dict[Entity, list[Any]] = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
         for transition in self.rows.transitions:
             told[transition.entity].append((str(transition.new_status), str(transition.reason)))
@@ -178,9 +178,7 @@ def test_a_repeated_heartbeat_does_not_lift_lost() -> None:
     assert History(beat(1)).lose().take(beat(1)).worker.status is StatusType.LOST
 
 
-def test_a_lost_worker_takes_its_active_instances_along_and_its_inventory_brings_them_back() -> (
-    None
-):
+def test_inventory_recovers_instances_of_a_lost_worker() -> None:
     history = History(beat(1, INSTANCE)).lose()
     assert status(history.instance) == (StatusType.LOST, Reason.WORKER_LOST)
     assert history.instance.evidence == {"worker_id": 1, "deadline": "passed"}
@@ -197,18 +195,18 @@ def test_an_ended_instance_is_not_lost_with_its_worker() -> None:
     assert status(History(up(1), down(2), beat(3)).lose().instance) == STOPPED
 
 
-def test_a_worker_without_inventories_brings_its_instances_back_by_its_beat() -> None:
+def test_heartbeat_without_inventory_recovers_instances() -> None:
     history = History(up(1), heartbeat(**counted(2))).lose().take(heartbeat(**counted(3)))
     assert status(history.instance) == RECOVERED
 
 
-def test_a_later_incarnation_without_inventories_does_not_bring_the_old_instances_back() -> None:
+def test_new_life_without_inventory_recovers_no_instance() -> None:
     history = History(up(1), heartbeat(**counted(2))).lose().take(heartbeat(**counted(1, LATER)))
     assert status(history.worker) == RECOVERED
     assert history.instance.status is StatusType.LOST
 
 
-def test_an_instance_that_a_recovered_worker_no_longer_lists_is_missing() -> None:
+def test_instance_unlisted_at_recovery_is_missing() -> None:
     history = History(beat(1, INSTANCE)).lose().take(beat(2))
     assert history.instance.status is StatusType.LOST
     assert history.instance.missing_since == history.now
@@ -229,14 +227,14 @@ def test_a_late_end_replaces_lost() -> None:
     assert history.worker.end_date is not None
 
 
-def test_a_listed_instance_is_known_and_runs_before_its_start_arrives() -> None:
+def test_listed_instance_runs_before_its_start_arrives() -> None:
     history = History(beat(2, INSTANCE))
     assert status(history.instance) == RUNNING
     assert history.instance.worker_id == 1
     assert len(history.take(up(1)).rows.transitions) == 2  # one of the worker, one of the instance
 
 
-def test_an_instance_that_is_no_longer_listed_is_missing_from_then_on() -> None:
+def test_unlisted_instance_is_missing_from_then_on() -> None:
     history = History(beat(1, INSTANCE), beat(2))
     assert (status(history.instance), history.instance.missing_since) == (RUNNING, history.now)
     since = history.now
@@ -247,7 +245,7 @@ def test_an_instance_that_is_listed_again_is_not_missing() -> None:
     assert History(beat(1, INSTANCE), beat(2), beat(3, INSTANCE)).instance.missing_since is None
 
 
-def test_inventories_that_differ_at_one_position_hide_no_missing_instance() -> None:
+def test_differing_inventories_hide_no_missing_instance() -> None:
     """Two processes repeat one incarnation. What the ended one listed last takes the mark away, and
     the living one's next inventory, which says what it said before, sets it again."""
     history = History(beat(2, INSTANCE), beat(3), beat(3, INSTANCE))
@@ -334,13 +332,13 @@ SECOND = 1_000_000
 
 
 @pytest.mark.parametrize(("as_of", "alive"), [(BASE - 1, False), (BASE, True), (BASE + 1, True)])
-def test_status_info_that_is_not_dated_before_the_end_begins_a_life(as_of: Any, alive: Any) -> None:
+def test_status_info_dated_after_the_end_begins_a_life(as_of: Any, alive: Any) -> None:
     history = History(info(StatusType.COMPLETE, BASE), info(StatusType.INITIALIZING, as_of))
     assert history.worker.status is (StatusType.INITIALIZING if alive else StatusType.COMPLETE)
 
 
 @pytest.mark.parametrize("back", [1, SECOND])
-def test_status_info_counts_in_its_order_when_its_date_goes_back_a_little(back: Any) -> None:
+def test_status_info_dated_back_a_little_counts_in_order(back: Any) -> None:
     """Also an end: it was sent after what it is dated before."""
     statuses = [
         StatusType.CREATED,
@@ -360,7 +358,7 @@ def test_status_info_that_is_dated_long_before_changes_nothing(old: Any) -> None
     assert history.statuses[0] == [("RUNNING", "reported")]
 
 
-def test_copies_of_a_life_change_nothing_after_the_next_one_began() -> None:
+def test_copies_of_a_life_change_nothing_in_the_next() -> None:
     life = [
         info(StatusType.CREATED, BASE),
         info(StatusType.RUNNING, BASE),
@@ -396,7 +394,8 @@ def test_status_info_that_counts_at_its_receipt_keeps_its_order(at: Any) -> None
     ]
 
 
-def test_copies_change_nothing_when_there_are_more_than_a_row_remembers() -> None:
+def test_more_copies_than_a_row_remembers_change_nothing() -> None:
+    """A row remembers a bounded number of the events it has applied."""
     flapping = [
         info(StatusType.RUNNING if n % 2 else StatusType.INITIALIZING, BASE + n)
         for n in range(3 * REMEMBERED)
@@ -440,7 +439,7 @@ def test_status_info_dated_after_the_loss_lifts_it() -> None:
 
 
 @pytest.mark.parametrize("event", [up(1), ServerStarted(worker_id=1, instance_id=INSTANCE)])
-def test_a_worker_known_from_its_servers_is_created_and_never_beat(event: Any) -> None:
+def test_worker_known_from_its_servers_never_beat(event: Any) -> None:
     history = History(event)
     assert history.worker.last_heartbeat is None
     assert status(history.instance) == RUNNING

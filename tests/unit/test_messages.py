@@ -1,4 +1,4 @@
-"""What the reporter writes is what the processor reads."""
+"""The processor reads what the reporter writes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_heartbeat_arrives_with_everything_it_said() -> None:
     ] == [(31, 3)]
 
 
-def test_saying_nothing_about_servers_is_not_saying_that_there_are_none() -> None:
+def test_no_inventory_is_not_an_empty_inventory() -> None:
     silent, empty = read(life().heartbeat()), read(life().heartbeat([]))
     assert isinstance(silent, Heartbeat)
     assert isinstance(empty, Heartbeat)

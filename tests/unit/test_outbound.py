@@ -31,7 +31,8 @@ def body(**changes: Any) -> Any:
     return json.loads(status_message(**transition(**changes)).body)
 
 
-def test_a_worker_s_transition_says_all_that_manman_s_consumers_read_and_why() -> None:
+def test_worker_transition_has_all_that_consumers_read() -> None:
+    """ManMan's consumers find every field that they read, and why."""
     message = status_message(
         **transition(
             old_status="RUNNING",
@@ -55,13 +56,13 @@ def test_a_worker_s_transition_says_all_that_manman_s_consumers_read_and_why() -
     }
 
 
-def test_the_revision_is_the_message_s_id_so_that_a_repetition_can_be_known() -> None:
+def test_message_id_is_the_revision() -> None:
     message = status_message(**transition(revision=2**63 - 1))
     assert message.message_id == "0a1b2c3d-9223372036854775807"
     assert message.timestamp == AT
 
 
-def test_a_server_instance_s_transition_names_the_instance_and_no_worker() -> None:
+def test_server_transition_names_the_instance_alone() -> None:
     message = status_message(**transition(entity="game_server_instance", entity_id=31))
     assert message.routing_key == "game_server_instance.31.status"
     told = json.loads(message.body)
@@ -86,7 +87,7 @@ def test_what_was_reported_carries_its_entity_as_class_name(entity: Any, reason:
         Reason.SUPERSEDED,
     ],
 )
-def test_what_was_concluded_carries_the_status_processor_s_class_name(reason: Any) -> None:
+def test_conclusion_carries_the_status_processor_s_class(reason: Any) -> None:
     assert body(reason=reason)["class_name"] == "StatusEventProcessor"
 
 

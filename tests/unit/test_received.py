@@ -1,4 +1,4 @@
-"""What a processor makes of the bytes and frames that RabbitMQ sends."""
+"""A processor reads the bytes and frames that RabbitMQ sends."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_a_frame_within_a_delivery_ends_the_connection() -> None:
     sizes=st.lists(st.integers(1, 400), max_size=40),
 )
 async def test_the_stream_is_read_as_it_was_sent(pieces: Any, sizes: Any) -> None:
-    """In whatever pieces it comes, and in whatever pieces it is asked for."""
+    """It may come, and be read, in pieces of any size."""
     stream = asyncio.StreamReader()
     reader = Flow().reader(stream)
     for piece in pieces:

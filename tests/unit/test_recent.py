@@ -1,4 +1,4 @@
-"""What is kept for those who watch: the newest, whole, and within its bounds."""
+"""The newest changes are kept for watchers, whole and within bounds."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def test_it_has_all_after_its_start_and_no_more_than_its_bounds(
     limits=st.lists(st.integers(1, 20), min_size=60, max_size=60),
     start=st.integers(0, 60),
 )
-def test_a_reader_that_goes_on_from_what_it_has_seen_sees_each_once(
-    count: Any, limits: Any, start: Any
-) -> None:
+def test_resuming_reader_sees_each_once(count: Any, limits: Any, start: Any) -> None:
     recent = Recent(0, most=100, most_bytes=10**6)
     recent.append([change(revision) for revision in range(1, count + 1)])
     position, seen = start, []

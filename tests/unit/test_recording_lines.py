@@ -1,4 +1,4 @@
-"""What a recording keeps, and what is said of one that cannot be read."""
+"""Lines of a recording, and the message for one that cannot be read."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_message_is_kept_as_it_came(recording: Any, body: Any) -> None:
     assert file.read_text("utf-8").count("\n") == 1
 
 
-def test_json_can_be_read_where_it_stands_even_if_it_came_in_many_lines(recording: Any) -> None:
+def test_json_over_many_lines_can_be_read(recording: Any) -> None:
     file = recording(
         message_line(at(0), "worker.7.heartbeat", BEAT.replace(b",", b",\r\n  "), persistent=False)
     )
@@ -126,7 +126,7 @@ def test_messages_are_due_in_their_own_time_or_a_faster_one() -> None:
         assert [due for due, _ in Schedule(some_lines(), speed=speed).due(100, most=10)] == expected
 
 
-def test_no_more_is_due_than_asked_for_and_nothing_before_its_time() -> None:
+def test_nothing_is_due_early_or_beyond_the_limit() -> None:
     schedule = Schedule(some_lines(), speed=1)
     assert [report.routing_key for _, report in schedule.due(3.9, most=10)] == [
         "worker.7.heartbeat"

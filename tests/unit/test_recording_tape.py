@@ -1,4 +1,4 @@
-"""What of a listening is written down, and where it is said that nobody listened."""
+"""A tape keeps the messages, and the gaps in which nobody listened."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def at(seconds: float) -> Any:
 
 @pytest.fixture
 def listen(tmp_path: Path) -> Any:
-    """What is on the tape when these keys come at these seconds, None being a new beginning: keys,
-    and gaps."""
+    """Keys and gaps on the tape when these keys come at these seconds; None begins anew."""
 
     def run(*heard: Any) -> tuple[Any, Any]:
         file = tmp_path / "tape.jsonl"
@@ -61,7 +60,7 @@ def test_a_gap_begins_with_what_was_last_heard(listen: Any) -> None:
     )
 
 
-def test_a_broker_that_hung_without_cutting_the_connection_leaves_a_gap_too(listen: Any) -> None:
+def test_hung_broker_leaves_a_gap_without_a_cut(listen: Any) -> None:
     assert listen((1, CANARY), (2, BEAT), (40, BEAT)) == ([BEAT, "", BEAT], [(at(2), at(40))])
 
 

@@ -1,4 +1,4 @@
-"""What a worker has to say, before anything is sent."""
+"""Reports of a worker, before anything is sent."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_heartbeat_lists_what_runs_and_nothing_else() -> None:
     assert beat.interval_seconds == 10
 
 
-def test_a_worker_that_is_drained_says_so_beside_its_other_labels() -> None:
+def test_drained_worker_keeps_its_other_labels() -> None:
     given = {"group": "eu-1"}
     life = a_life(labels=given)
     life.drain()
@@ -84,13 +84,13 @@ def test_a_worker_that_is_drained_says_so_beside_its_other_labels() -> None:
     assert given == {"group": "eu-1"}
 
 
-def test_without_inventory_a_heartbeat_says_nothing_about_servers() -> None:
+def test_heartbeat_without_inventory_names_no_servers() -> None:
     life = a_life(inventory=False)
     life.start_server(31, None)
     assert understood(life.heartbeat()).servers is None
 
 
-def test_without_heartbeats_only_servers_are_spoken_of_and_no_life_is_begun() -> None:
+def test_reporter_without_heartbeats_begins_no_life() -> None:
     life = a_life(heartbeats=False)
     life.begin()
     life.start_server(31, None)
@@ -110,7 +110,7 @@ def test_an_id_that_is_a_string_is_listed_as_the_number_it_is() -> None:
     ("instance_id", "config_id", "exit_code"),
     [(0, None, None), (None, None, None), (31, 0, None), (31, None, "x")],
 )
-def test_what_the_processor_would_refuse_is_refused_and_leaves_no_trace(
+def test_invalid_report_is_refused_and_leaves_no_trace(
     instance_id: int, config_id: Any, exit_code: Any
 ) -> None:
     life = a_life()
@@ -152,7 +152,7 @@ def test_a_url_of_something_else_is_refused_without_showing_it() -> None:
     assert "open-sesame" not in str(refused.value)
 
 
-def test_beyond_its_size_the_outbox_drops_the_oldest_and_counts_them() -> None:
+def test_full_outbox_drops_and_counts_the_oldest() -> None:
     life = a_life(outbox_size=10)
     for instance_id in range(1, 26):
         life.start_server(instance_id, None)
@@ -160,7 +160,7 @@ def test_beyond_its_size_the_outbox_drops_the_oldest_and_counts_them() -> None:
     assert (life.waiting, life.dropped) == (10, 15)
 
 
-def test_what_is_confirmed_after_it_was_dropped_takes_nothing_newer_along() -> None:
+def test_late_confirm_of_a_dropped_report_drops_nothing() -> None:
     life = a_life(outbox_size=2)
     life.start_server(1, None)
     life.start_server(2, None)

@@ -14,7 +14,7 @@ from manman_status.processor.running import Part, PartEnded, Pulse, vital, watch
 
 
 async def lost_confirmation() -> None:
-    """What aiormq does to whoever waits for a confirmation when its connection is lost."""
+    """Do what aiormq does to a waiting confirmation when its connection is lost."""
     confirmation = asyncio.get_running_loop().create_future()
     confirmation.set_exception(asyncio.CancelledError())
     await confirmation
@@ -115,7 +115,7 @@ async def test_nothing_is_awaited_for_longer_than_is_said() -> None:
     let_go.set()
 
 
-async def test_a_part_that_does_not_move_is_stuck_once_its_rest_is_over() -> None:
+async def test_part_that_does_not_move_is_stuck_after_its_rest() -> None:
     stuck, resting = (Part(Unlucky(forever), rests_seconds=rest) for rest in (0, 60))
     tasks = [asyncio.create_task(part.keep_running()) for part in (stuck, resting)]
     await asyncio.sleep(0.2)

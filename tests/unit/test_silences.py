@@ -1,4 +1,4 @@
-"""Which silence covers an alert, without looking at each."""
+"""The silence that covers an alert is found without looking at each."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manman_status.domain.alerts.alert import Subject
-from manman_status.domain.alerts.silences import Silence, Silences
+from manman_status.alerts.silences import Silence, Silences
+from manman_status.domain.alert import Subject
 
 words = st.sampled_from(["", "a", "b"])
 labels = st.dictionaries(words, words, max_size=3)

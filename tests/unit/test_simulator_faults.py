@@ -44,7 +44,7 @@ def test_the_killed_never_say_anything_again() -> None:
     assert len(stopped) == 35
 
 
-def test_of_a_group_so_much_dies_as_was_ordered_and_of_the_others_nobody() -> None:
+def test_ordered_share_of_a_group_dies_and_nobody_else() -> None:
     some = fleet(KillGroup("eu-1", 40.0, 10.0))
     groups = Counter(some.workers[worker_id - 1].group for worker_id in beating(some, 10.0, 14.0))
     assert groups == {"eu-1": 6, "eu-2": 10, "us-1": 10, "asia-1": 10}
@@ -56,7 +56,7 @@ def test_more_kills_than_workers_kill_them_all() -> None:
     assert some.next_due() == float("inf")
 
 
-def test_the_paused_say_nothing_and_go_on_as_the_same_life_with_the_same_servers() -> None:
+def test_paused_workers_go_on_as_the_same_life() -> None:
     some = fleet(Pause(5, 10.0, 20.0))
     some.due(9.0)
     before = {worker.worker_id: (worker.incarnation, worker.servers) for worker in some.workers}
@@ -69,7 +69,8 @@ def test_the_paused_say_nothing_and_go_on_as_the_same_life_with_the_same_servers
         assert (worker.incarnation, worker.servers) == before[worker.worker_id]
 
 
-def test_in_a_calm_fleet_the_frozen_go_on_and_nobody_crashes_churns_or_comes_back() -> None:
+def test_frozen_workers_of_a_calm_fleet_go_on() -> None:
+    """And nobody crashes, churns or comes back."""
     some = fleet(Pause(5, 10.0, 1000.0), Kill(5, 50.0), crash=0.05, churn=0.1)
     some.due(40.0)
     down = {worker.worker_id for worker in some.workers if worker.incarnation is None}
@@ -82,7 +83,7 @@ def test_in_a_calm_fleet_the_frozen_go_on_and_nobody_crashes_churns_or_comes_bac
     } - down
 
 
-def test_a_clock_that_is_off_changes_what_a_worker_dates_and_nothing_else() -> None:
+def test_wrong_clock_changes_only_dates() -> None:
     offs = defaultdict(set)
     for message in fleet(clock_skew_seconds=3600.0, crash=0.05).due(60.0):
         [event] = decode(message.report.body).events

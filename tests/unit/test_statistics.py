@@ -1,4 +1,4 @@
-"""What a processor counts, as it stands in its row."""
+"""Counts of a processor, as they stand in its row."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def lost(entity_id: Any) -> Any:
     )
 
 
-def test_a_number_is_counted_under_the_least_bound_that_it_does_not_exceed() -> None:
+def test_number_is_counted_under_its_least_bound() -> None:
     histogram = Histogram((1, 10))
     for number in (0, 1, 1.5, 10, 10.1, 99):
         histogram.observe(number)
     assert histogram.as_row() == {"bounds": (1, 10), "counts": [2, 2, 2], "sum": 121.6}
 
 
-def test_a_batch_counts_its_events_by_kind_its_transitions_by_reason_and_its_time() -> None:
+def test_batch_counts_events_transitions_and_time() -> None:
     statistics = Statistics()
     statistics.add_batch([heartbeat(), heartbeat()], [lost(1)], ms=3.0)
     statistics.add_batch([], [], ms=1.0)

@@ -22,8 +22,8 @@ from tests.unit.test_inbound import ODD, VALID, mutate
 
 
 def plain(item: Any) -> tuple[Any, Any]:
-    """With what an inventory lists. Its digest is of the bytes that were read, which differ: a
-    liberal reading writes an inventory anew."""
+    """A plain event, with the list of its inventory. Its digest is of the bytes that were read,
+    which differ: a liberal reading writes an inventory anew."""
     fields = msgspec.structs.asdict(item)
     if (servers := fields.get("servers")) is not None:
         assert servers.digest

@@ -27,7 +27,7 @@ TIMEOUT = 15.0
 GRACE = 30.0
 INTERVAL = 5.0
 DATABASE_BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
-"""By the database's clock, when the fleet began."""
+"""Time at which the fleet began, by the database's clock."""
 
 
 def at(seconds: float) -> datetime:
@@ -151,7 +151,7 @@ def world() -> World:
     return world
 
 
-def test_nothing_is_silent_while_it_beats_also_while_the_broker_is_away(world: World) -> None:
+def test_beating_worker_is_never_silent(world: World) -> None:
     world.beats(5, 40)
     world.beats(45, 90, arrives=None)
     world.beats(95, 100)
@@ -201,7 +201,7 @@ def test_lost_too_early_in_a_silence_that_went_on_is_false(world: World) -> None
     assert world.wrong == [Wrong.FALSE_LOST]
 
 
-def test_a_false_lost_that_came_and_went_between_two_looks_is_found_and_counted_once(
+def test_short_false_lost_is_counted_once(
     world: World,
 ) -> None:
     world.beats(5, 60)
@@ -217,7 +217,7 @@ def test_lost_while_the_broker_was_away_is_false(world: World) -> None:
     assert Wrong.FALSE_LOST in world.wrong
 
 
-def test_lost_after_its_timeout_is_right_and_its_delay_is_measured(world: World) -> None:
+def test_lost_after_the_timeout_is_right_and_measured(world: World) -> None:
     world.beats(5, 20)
     world.sees_lost(37.0, since=36.5)
     assert world.wrong == []
@@ -240,7 +240,7 @@ def test_lost_long_after_it_came_back_is_false(world: World) -> None:
     assert world.wrong == [Wrong.FALSE_LOST]
 
 
-def test_an_observation_that_was_behind_may_conclude_after_the_return(world: World) -> None:
+def test_late_watermark_may_conclude_after_the_return(world: World) -> None:
     world.poll(100.0, lag=8.0)
     world.beats(5, 20)
     world.beats(40, 60)
@@ -257,7 +257,7 @@ def test_still_lost_though_it_beats_again_is_false(world: World) -> None:
     assert world.wrong == [Wrong.FALSE_LOST]
 
 
-def test_not_lost_after_timeout_and_allowed_delay_is_missed_and_not_before(world: World) -> None:
+def test_missed_loss_counts_only_after_the_delay(world: World) -> None:
     world.beats(5, 20)
     world.sees(44.9)
     assert world.wrong == []
@@ -289,9 +289,8 @@ def test_a_delay_that_the_grace_explains_is_not_measured() -> None:
 
 
 @pytest.mark.parametrize("state", [ObservationState.DEGRADED, ObservationState.BLIND])
-def test_what_was_not_observed_well_is_not_missed_until_a_grace_later(
-    world: World, state: ObservationState
-) -> None:
+def test_bad_monitoring_excuses_a_miss_for_a_grace(world: World, state: ObservationState) -> None:
+    """A loss that could not be seen is missed only a grace later."""
     world.beats(5, 20)
     world.poll(101, state=state)
     world.sees(70.0)
@@ -332,7 +331,7 @@ def test_what_an_earlier_run_left_is_not_ours(world: World) -> None:
     assert world.wrong == []
 
 
-def test_a_worker_that_nobody_stopped_and_one_that_is_not_known_are_wrong(world: World) -> None:
+def test_unknown_or_wrongly_ended_worker_is_wrong(world: World) -> None:
     world.beats(5, 60)
     world.sees(50.0, StatusType.COMPLETE, Reason.GRACEFUL)
     assert world.wrong == [Wrong.WORKER_STATUS]
@@ -343,7 +342,7 @@ def test_a_worker_that_nobody_stopped_and_one_that_is_not_known_are_wrong(world:
     assert world.wrong == [Wrong.WORKER_STATUS]
 
 
-def test_one_that_was_stopped_must_be_complete_once_that_was_observed(world: World) -> None:
+def test_stopped_worker_must_be_complete_once_observed(world: World) -> None:
     world.beats(5, 60)
     world.says(Said.SERVER_ENDED, 61)
     world.says(Said.ENDED, 61)
@@ -363,7 +362,7 @@ def test_servers_run_while_their_worker_lists_them(world: World) -> None:
     assert world.wrong == [Wrong.SERVER_STATUS]
 
 
-def test_a_server_that_had_been_given_up_though_it_was_listed_is_wrong(world: World) -> None:
+def test_listed_server_that_was_lost_is_wrong(world: World) -> None:
     world.beats(5, 60)
     world.sees_server(59.0, StatusType.RUNNING, Reason.RECOVERED, was=Reason.WORKER_LOST)
     assert world.wrong == []
@@ -401,9 +400,10 @@ def test_servers_are_lost_with_their_worker(world: World) -> None:
 
 
 @pytest.mark.parametrize("back_at", [30, 40])
-def test_servers_that_a_life_left_behind_end_superseded_whether_or_not_it_was_lost(
+def test_servers_of_a_past_life_end_superseded(
     back_at: int,
 ) -> None:
+    """Whether or not the life was lost."""
     world = World()
     world.begins()
     world.polls(1, 100)
@@ -421,7 +421,7 @@ def test_servers_that_a_life_left_behind_end_superseded_whether_or_not_it_was_lo
     assert world.wrong == [Wrong.SERVER_STATUS]
 
 
-def test_a_server_that_is_not_in_the_list_is_wrong_once_it_must_be_known(world: World) -> None:
+def test_server_not_listed_in_time_is_wrong(world: World) -> None:
     world.beats(5, 60)
     world.judge.judge_unseen_servers(set(), 0.5)
     assert (world.wrong, world.judge.pending) == ([], 1)

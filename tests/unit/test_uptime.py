@@ -1,4 +1,4 @@
-"""How long a worker was active, lost, ended and unknown in a window."""
+"""Seconds that a worker was active, lost, ended and unknown in a window."""
 
 from __future__ import annotations
 
@@ -84,9 +84,7 @@ def test_each_moment_is_counted_where_it_belongs(
 
 
 @given(windows(), times)
-def test_seen_until_is_the_window_up_to_then_without_what_was_blind(
-    window: Window, time: int
-) -> None:
+def test_seen_until_excludes_blind_time(window: Window, time: int) -> None:
     bounds, slopes, offsets = window.seen_until()
     piece = sum(bound <= time for bound in bounds)
     within = min(max(time, window.begin), window.end)
@@ -120,7 +118,7 @@ def test_losses_are_counted_with_their_lengths() -> None:
     assert figures.fraction_active == 0.7
 
 
-def test_a_loss_that_began_before_or_is_not_over_counts_with_its_part() -> None:
+def test_partial_loss_counts_with_its_part() -> None:
     figures = Window(100, 200).measure([(120, LOST, RUNNING), (190, RUNNING, LOST)], LOST)
     assert (figures.losses, figures.lost, figures.failures, figures.repairs, figures.repaired) == (
         2,

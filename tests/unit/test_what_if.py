@@ -1,4 +1,4 @@
-"""What other thresholds would have concluded: recordings made by hand, whose truth is known."""
+"""Conclusions of other thresholds, from recordings made by hand, whose truth is known."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def beats(
     first_seq: int = 1,
     group: str = "eu-1",
 ) -> Any:
-    """Of one life, in these periods of seconds."""
+    """Heartbeats of one life, in these periods of seconds."""
     life = Incarnation(
         worker_id,
         number=number,
@@ -89,7 +89,7 @@ def test_who_comes_back_in_a_new_life_was_lost_rightly() -> None:
     assert verdicts(found(*STEADY, old, new)) == [(9, Verdict.TRUE)]
 
 
-def test_a_life_that_reports_its_end_after_it_was_lost_was_lost_wrongly() -> None:
+def test_life_that_ends_after_its_lost_was_wrongly_lost() -> None:
     stopped = Incarnation(9, number=1).worker_stopped()
     late = [message_line(at(90), stopped.routing_key, stopped.body, persistent=True)]
     assert verdicts(found(*STEADY, beats(9, (0, 50)), late)) == [(9, Verdict.FALSE)]
@@ -123,7 +123,7 @@ def test_a_start_that_comes_late_begins_no_new_life() -> None:
 
 
 @pytest.mark.parametrize(("timeout", "lost"), [(5, 1), (15, 1), (23, 0), (60, 0)])
-def test_a_longer_timeout_spares_who_is_silent_for_a_shorter_time(timeout: Any, lost: Any) -> None:
+def test_longer_timeout_spares_short_silences(timeout: Any, lost: Any) -> None:
     rules = msgspec.structs.replace(RULES, thresholds=Thresholds(minimum_timeout_seconds=timeout))
     assert len(found(*STEADY, beats(9, (0, 50), (70, 200)), rules=rules).losses) == lost
 
@@ -153,7 +153,7 @@ def test_silence_in_a_gap_of_the_listening_counts_for_nothing(rules: Any) -> Non
     assert at(90 + 30) < outcome.losses[0].lost_at < at(90 + 30 + 2)
 
 
-def test_the_guard_holds_what_much_of_a_group_seems_to_lose_at_once() -> None:
+def test_guard_holds_when_much_of_a_group_seems_lost() -> None:
     silent = [beats(worker_id, (worker_id / 10, 50), (90, 200)) for worker_id in range(1, 5)]
     held = found(*silent, *[beats(worker_id, (0, 200)) for worker_id in range(5, 9)])
     assert (verdicts(held), held.guards, held.held) == ([], 1, 4)
@@ -164,7 +164,9 @@ def test_the_guard_holds_what_much_of_a_group_seems_to_lose_at_once() -> None:
     assert open_guard.guards == 0
 
 
-def test_a_worker_without_incarnations_is_told_apart_by_what_begins_its_life() -> None:
+def test_lives_without_incarnation_are_told_apart() -> None:
+    """By the event with which a life begins."""
+
     def dated(kind: Any, *seconds: Any) -> list[Any]:
         life = Incarnation(9, number=None, interval_seconds=2)
         reports = [getattr(life, kind)() for _ in seconds]

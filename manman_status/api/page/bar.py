@@ -12,7 +12,7 @@ from litestar.params import SkipValidation
 
 from manman_status.api.page.words import clock, span
 from manman_status.api.readings import Reading
-from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.domain.alert import AlertState, Severity
 from manman_status.domain.fleet import ObservationState
 from manman_status.domain.status import Health
 from manman_status.store.health import Doubt, Observation

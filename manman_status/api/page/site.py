@@ -22,7 +22,7 @@ from manman_status.api.errors import Problem, problem_response
 from manman_status.api.page import routes, tables, words
 from manman_status.api.page.messages import asyncapi_page
 from manman_status.api.page.sign_in import SIGN_IN, SIGN_OUT, sign_in, sign_out, try_token
-from manman_status.domain.alerts.alert import Severity
+from manman_status.domain.alert import Severity
 from manman_status.domain.status import Health, StatusType
 
 if TYPE_CHECKING:

@@ -11,6 +11,15 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar_htmx import HTMXRequest, HTMXTemplate
 
+from manman_status.alerts.reading import (
+    AlertFilters,
+    AlertSelection,
+    SilenceFilters,
+    SilenceSelection,
+    list_alerts,
+    list_silences,
+)
+from manman_status.alerts.rules import RULE_NAMES
 from manman_status.api.alert_responses import Alert, Silence
 from manman_status.api.cursors import read_cursor, write_cursor
 from manman_status.api.database import Database
@@ -18,11 +27,8 @@ from manman_status.api.page.bar import BarReading
 from manman_status.api.page.forms import Asked
 from manman_status.api.parameters import LARGEST_ID, one_of, parse_labels
 from manman_status.api.responses import ServerInstance, Worker
-from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.rules import RULE_NAMES
-from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
+from manman_status.domain.alert import Severity
 from manman_status.domain.status import Health, StatusType
-from manman_status.store.alert_reads import AlertFilters, SilenceFilters, list_alerts, list_silences
 from manman_status.store.reads import Page, ServerFilters, WorkerFilters, list_servers, list_workers
 
 if TYPE_CHECKING:

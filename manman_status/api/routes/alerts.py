@@ -1,4 +1,4 @@
-"""What people should know of, and what they are not told for a while."""
+"""Routes of alerts and silences."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Any
 from litestar import Request, get
 from litestar.di import NamedDependency
 
+from manman_status.alerts.reading import (
+    AlertFilters,
+    AlertSelection,
+    SilenceFilters,
+    SilenceSelection,
+    get_alert,
+    list_alerts,
+    list_silences,
+)
+from manman_status.alerts.rules import RULE_NAMES
 from manman_status.api.alert_responses import AlertDetail, AlertList, SilenceList
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.cursors import read_cursor
@@ -27,15 +37,6 @@ from manman_status.api.parameters import (
     parse_group,
 )
 from manman_status.api.responses import detail_answer, documented, page_answer
-from manman_status.domain.alerts.rules import RULE_NAMES
-from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
-from manman_status.store.alert_reads import (
-    AlertFilters,
-    SilenceFilters,
-    get_alert,
-    list_alerts,
-    list_silences,
-)
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
@@ -66,11 +67,11 @@ async def alerts(
     )
     before = read_cursor(cursor, "alerts", filters) or LARGEST_ID
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         page = await list_alerts(connection, filters, before=before, limit=limit)
         return page_answer(page, kind="alerts", filters=filters, judged_at=page.judged_at)
 
-    return await answers.read(request, ask, filters, before, limit)
+    return await answers.read(request, query, filters, before, limit)
 
 
 @get(
@@ -83,11 +84,11 @@ async def alert(
 ) -> Answer:
     """One alert, and what each channel was told of it."""
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         detail = await get_alert(connection, alert_id)
         return detail_answer(detail, judged_at=detail.judged_at)
 
-    return await answers.read(request, ask, alert_id)
+    return await answers.read(request, query, alert_id)
 
 
 @get(
@@ -106,8 +107,8 @@ async def silences(
     filters = SilenceFilters(one_of("state", SilenceSelection, selected))
     before = read_cursor(cursor, "silences", filters) or LARGEST_ID
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         page = await list_silences(connection, filters, before=before, limit=limit)
         return page_answer(page, kind="silences", filters=filters)
 
-    return await answers.read(request, ask, filters, before, limit)
+    return await answers.read(request, query, filters, before, limit)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from manman_status.domain.alerts.alert import AlertState, Severity
+from manman_status.alerts.rules import RULE_NAMES
+from manman_status.domain.alert import AlertState, Severity
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.wire import control, messages, outbound
 from manman_status.wire.control import CANARY_KEYS, CONTROL_KEYS
@@ -271,6 +272,7 @@ def _schemas() -> Json:
     )
     for enum in (AlertState, Entity, Reason, ReportableStatus, Severity, StatusType):
         schemas[enum.__name__]["enum"] = [*enum]  # in their own order: msgspec sorts them
+    schemas["Alert"]["properties"]["rule"] = {"enum": [*RULE_NAMES], "type": "string"}
     for schema in schemas.values():
         if "description" in schema:
             schema["description"] = " ".join(schema["description"].split())

@@ -9,10 +9,11 @@ from typing import Protocol, assert_never
 
 import structlog
 
+from manman_status.alerts.judging.rows import forget_resolved
+from manman_status.alerts.silences import forget_silences
 from manman_status.backoff import Backoff, OnceAMinute
 from manman_status.errors import BrokerUnavailable
 from manman_status.leadership import Leadership, LeaderTask, Term
-from manman_status.store.alerts import forget_resolved
 from manman_status.store.clock_step import has_stepped_within
 from manman_status.store.observation import (
     QueueMark,
@@ -27,7 +28,6 @@ from manman_status.store.observation import (
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, keep_partitions
 from manman_status.store.pool import Connection
 from manman_status.store.retention import delete_ended, delete_unreported
-from manman_status.store.silences import forget_silences
 from manman_status.store.thresholds import disagreeing_processors
 
 log = structlog.get_logger()

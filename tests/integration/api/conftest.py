@@ -74,7 +74,7 @@ class Rows:
         return self.revision
 
     async def transitions(self, count: int) -> None:
-        """Of workers 1 to `count`, visible all at once."""
+        """Insert transitions of workers 1 to `count`, visible all at once."""
         statement = """
             WITH given AS (
                 INSERT INTO transitions (revision, at, entity, entity_id, new_status, reason)
@@ -140,7 +140,7 @@ async def connection(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def rows(connection: Connection) -> Rows:
-    """All of it observed, until now."""
+    """Rows whose whole past was monitored, until now."""
     rows = Rows(connection, await connection.fetchval("SELECT now()"))
     await rows.observe()
     return rows

@@ -1,4 +1,4 @@
-"""Who may ask, and how an answer travels."""
+"""Access to the api, and the headers of its answers."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ async def test_who_asks_the_same_at_once_shares_readings(
 async def test_a_shared_reading_is_never_older_than_the_question(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
-    """What was committed before the question is in the answer, however many others are asking."""
+    """Rows committed before a request are in its answer, however many others share the query."""
     others_go_on = True
 
     async def ask_all_the_time() -> None:

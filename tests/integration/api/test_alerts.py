@@ -132,7 +132,7 @@ async def test_what_cannot_be_asked_is_400_and_named(http: httpx.AsyncClient) ->
         assert response.json()["detail"].startswith(f"{parameter}: "), path
 
 
-async def test_a_cursor_is_refused_with_other_filters_and_by_another_list(
+async def test_cursor_is_bound_to_its_list_and_filters(
     thirty: None, http: httpx.AsyncClient
 ) -> None:
     cursor = (await http.get("/status/alerts", params={"limit": 1})).json()["next_cursor"]
@@ -146,7 +146,7 @@ async def test_a_cursor_is_refused_with_other_filters_and_by_another_list(
         assert (response.status_code, response.json()["parameter"]) == (400, "cursor"), path
 
 
-async def test_every_answer_has_the_documented_shape_and_no_other_field(
+async def test_every_answer_has_exactly_the_documented_fields(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     alert_id = await rows.alert(
@@ -163,7 +163,7 @@ async def test_every_answer_has_the_documented_shape_and_no_other_field(
     assert [set(item) for item in detail.json()["deliveries"]] == [set(Delivery.__struct_fields__)]
 
 
-async def test_an_alert_is_shown_with_what_it_is_about_and_what_each_channel_was_told(
+async def test_alert_shows_its_subject_and_its_deliveries(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     alert_id = await rows.alert(
@@ -213,7 +213,7 @@ async def test_an_alert_that_never_was_is_404(thirty: None, http: httpx.AsyncCli
     assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_an_unresolved_alert_names_the_silence_that_covers_it_longest(
+async def test_alert_names_the_silence_that_covers_it_longest(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     covered = await rows.alert(
@@ -231,9 +231,10 @@ async def test_an_unresolved_alert_names_the_silence_that_covers_it_longest(
     assert (await http.get(f"/status/alerts/{covered}")).json()["silenced_by"] is None
 
 
-async def test_a_list_says_when_the_rules_were_asked_last_and_is_no_new_answer_for_that(
+async def test_time_of_the_last_judgement_changes_no_etag(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
+    """The list says when the alert rules last ran."""
     alert_id = await rows.alert("observer")
     first = await http.get("/status/alerts")
     assert first.json()["judged_at"] is None

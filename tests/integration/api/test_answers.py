@@ -1,4 +1,4 @@
-"""What the endpoints say about the rows there are."""
+"""Answers of the endpoints about the rows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def one_of_each(rows: Rows) -> None:
 
 
 @pytest.mark.parametrize(("path", "shape"), ENDPOINTS)
-async def test_every_answer_has_the_documented_shape_and_no_other_field(
+async def test_every_answer_has_exactly_the_documented_fields(
     path: str, shape: type[msgspec.Struct], one_of_each: None, http: httpx.AsyncClient
 ) -> None:
     response = await http.get(path)
@@ -171,7 +171,7 @@ async def test_the_fleet_in_numbers(rows: Rows, http: httpx.AsyncClient) -> None
 async def test_health_is_counted_by_group_the_largest_first(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
-    """Of the hundred largest; who has ended is in none."""
+    """The hundred largest groups are counted; ended workers are in none."""
     for worker_id in range(1, 103):
         await rows.worker(worker_id, labels={"group": f"g{worker_id:03}"})
     others: list[dict[str, Any]] = [
@@ -225,7 +225,7 @@ async def test_prometheus_reads_the_fleet_and_the_requests(
 
 
 @pytest.mark.parametrize("path", ["/schema", "/schema/openapi.json"])
-async def test_the_schema_is_openapi_31_and_loads_nothing_from_elsewhere(
+async def test_schema_is_openapi_31_and_loads_only_our_files(
     path: str, http: httpx.AsyncClient
 ) -> None:
     response = await http.get(path)

@@ -51,7 +51,7 @@ async def test_people_get_a_page_that_tells_all_of_it(http: httpx.AsyncClient) -
     assert anchors <= told.keys(), "each link leads to a shape"
 
 
-async def test_the_page_loads_nothing_from_elsewhere_and_has_no_script_of_its_own(
+async def test_message_page_loads_nothing_foreign_and_no_script(
     http: httpx.AsyncClient,
 ) -> None:
     response = await http.get("/schema/asyncapi")

@@ -52,7 +52,7 @@ async def test_when_nothing_comes_the_answer_is_empty_after_the_wait(
 
 
 async def test_who_waits_is_told_when_it_happens(rows: Rows, http: httpx.AsyncClient) -> None:
-    """Without `since`, of what comes after the question."""
+    """A request without `since` waits for what comes after it."""
     await rows.transition("worker", 1)
     waiting = asyncio.create_task(ask(http, wait="60s"))
     told, last = asyncio.Event(), 1
@@ -69,7 +69,7 @@ async def test_who_waits_is_told_when_it_happens(rows: Rows, http: httpx.AsyncCl
     assert 1 < revisions(answer)[0] <= answer.revision <= last
 
 
-async def test_pages_of_any_size_follow_each_other_without_gap_and_double(
+async def test_pages_of_any_size_have_no_gap_and_no_double(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.transitions(2_500)
@@ -146,9 +146,10 @@ async def test_a_dropped_revision_is_410_and_the_oldest_is_named(
     assert (await ask(http, since=10)).revision == 10
 
 
-async def test_those_who_wait_have_a_bound_and_a_client_that_left_gives_its_place_back(
+async def test_waiting_clients_are_bounded_and_free_their_place(
     rows: Rows, start_api: StartRole, eventually: Eventually
 ) -> None:
+    """A client that disconnects makes room for the next."""
     api = await start_api(event_streams=2)
     async with httpx.AsyncClient(base_url=api.url, timeout=70) as http:
 

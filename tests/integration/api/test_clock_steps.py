@@ -1,4 +1,4 @@
-"""What is answered of an hour that the database's clock went through twice."""
+"""Answers about an hour that the database's clock went through twice."""
 
 from __future__ import annotations
 

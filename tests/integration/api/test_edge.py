@@ -32,7 +32,7 @@ def port_of(api: Role) -> int:
 
 @contextlib.asynccontextmanager
 async def connections(api: Role, number: int) -> AsyncIterator[list[socket.socket]]:
-    """That say nothing, and are as many as the kernel takes."""
+    """Connections that send nothing, as many as the kernel takes."""
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     opened: list[socket.socket] = []
@@ -50,7 +50,7 @@ async def connections(api: Role, number: int) -> AsyncIterator[list[socket.socke
 
 
 async def exchange(api: Role, request: bytes, *, within_seconds: float = 60.0) -> bytes:
-    """All that comes back until the connection is closed."""
+    """Everything that comes back until the connection is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(api))
     writer.write(request)
     try:
@@ -63,12 +63,12 @@ async def exchange(api: Role, request: bytes, *, within_seconds: float = 60.0) -
 
 
 async def get(api: Role, path: str) -> int:
-    """With a connection of its own, as probes have."""
+    """Send a GET on a connection of its own, as probes do."""
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
         return (await http.get(path)).status_code
 
 
-async def test_silent_connections_beyond_the_bound_keep_no_probe_from_its_answer(
+async def test_silent_connections_do_not_block_probes(
     rows: Rows, start_api: StartApi, eventually: Eventually
 ) -> None:
     api = await start_api(connections=20, event_streams=0, idle_timeout_seconds=600)
@@ -95,9 +95,7 @@ async def test_thousands_of_silent_connections_are_borne(rows: Rows, start_api: 
             assert await get(api, path) == 200, path
 
 
-async def test_a_connection_that_sends_nothing_or_no_whole_request_is_closed(
-    api: Role, start_api: StartApi
-) -> None:
+async def test_connection_without_a_whole_request_is_closed(api: Role, start_api: StartApi) -> None:
     api = await start_api(idle_timeout_seconds=1)
     asked = b"GET /livez HTTP/1.1\r\nHost: api\r\n\r\n"
     silent, half, idle = await asyncio.gather(
@@ -158,9 +156,7 @@ async def test_clients_that_take_nothing_cost_no_memory(rows: Rows, start_api: S
         assert memory() - before < 300_000_000
 
 
-async def test_a_form_that_is_not_sent_to_its_end_is_no_fault_of_the_server(
-    api: Role, start_api: StartApi
-) -> None:
+async def test_unfinished_form_is_no_server_error(api: Role, start_api: StartApi) -> None:
     api = await start_api(api_tokens="a-token")
     form = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\ntoken="
     begin = b"POST /sign-in HTTP/1.1\r\nHost: api\r\n" + form

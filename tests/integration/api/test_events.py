@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class CountingDatabase(Database):
     readings = 0
     failures = 0
-    """So many readings of the history fail."""
+    """Number of readings of the history that fail."""
 
     async def read(self, ask: Any, *, key: Any) -> Any:
         self.readings += 1
@@ -151,7 +151,7 @@ async def test_an_event_is_the_transition_with_its_worker_and_group(
     assert events[0].data == detail | {"worker_id": 1, "group": "eu"}
 
 
-async def test_it_says_that_nobody_may_keep_it_back_and_head_ends_at_once(
+async def test_stream_forbids_buffering_and_head_ends_at_once(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     async with http.stream("GET", "/status/events") as response:
@@ -162,7 +162,7 @@ async def test_it_says_that_nobody_may_keep_it_back_and_head_ends_at_once(
     assert (await http.head("/status/events")).headers["content-type"] == "text/event-stream"
 
 
-async def test_history_goes_over_into_what_happens_now_without_gap_and_double(
+async def test_history_joins_the_present_without_gap_and_double(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.transitions(2_500)
@@ -292,7 +292,7 @@ async def test_filters_hold_for_history_and_for_what_happens_now(
     assert {event.revision for event in await told_live} == expected
 
 
-async def test_a_quiet_stream_comments_and_moves_on_where_it_would_resume(
+async def test_quiet_stream_comments_and_moves_its_resume_position(
     rows: Rows, counting: CountingDatabase, eventually: Eventually
 ) -> None:
     filters = {"new_statuses": frozenset({StatusType.LOST})}
@@ -343,7 +343,7 @@ async def test_one_reading_that_fails_does_not_hold_up_who_resumes(
         assert counting.failures == 0
 
 
-async def test_one_who_cannot_keep_up_is_told_where_to_resume_and_has_each_once(
+async def test_slow_reader_learns_where_to_resume(
     rows: Rows, counting: CountingDatabase, eventually: Eventually
 ) -> None:
     async with feeding(counting) as feed:
@@ -413,9 +413,10 @@ async def test_nothing_is_asked_of_the_database_while_nobody_watches(
         await eventually(lambda: client.revisions == list(range(11, 16)))
 
 
-async def test_streams_have_a_bound_and_one_that_ends_gives_its_place_back(
+async def test_streams_are_bounded_and_free_their_place(
     rows: Rows, start_api: StartApi, eventually: Eventually
 ) -> None:
+    """A stream that ends makes room for the next."""
     api = await start_api(event_streams=2)
     async with httpx.AsyncClient(base_url=api.url, timeout=20) as http:
         async with http.stream("GET", "/status/events"), http.stream("GET", "/status/events"):
@@ -433,9 +434,10 @@ async def test_streams_have_a_bound_and_one_that_ends_gives_its_place_back(
         await eventually(has_room)
 
 
-async def test_connections_are_limited_by_the_setting_and_not_by_what_a_shell_allows(
+async def test_setting_limits_connections_not_the_shell(
     start_api: StartApi,
 ) -> None:
+    """A low `ulimit -n` of the shell is raised at the start."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:

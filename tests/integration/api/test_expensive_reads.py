@@ -46,7 +46,7 @@ CHEAP = ["/livez", "/readyz", "/status/workers", "/status/system", "/"]
 
 @asynccontextmanager
 async def locked(database: str, table: str) -> AsyncIterator[None]:
-    """Whoever reads the table waits."""
+    """Lock the table, so that readers wait."""
     connection = await asyncpg.connect(database)
     try:
         async with connection.transaction():
@@ -56,10 +56,10 @@ async def locked(database: str, table: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_however_many_expensive_reads_hang_the_others_are_answered(
+async def test_hanging_expensive_reads_block_no_others(
     database: str, rows: Rows, run_app: RunApp, eventually: Eventually
 ) -> None:
-    """What fits waits, and is answered in the end; what does not is refused at once."""
+    """Requests that fit wait and are answered in the end; others are refused at once."""
     await rows.worker(1, created_date=rows.ago(7200))
     number = 3 * (EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED)
     async with run_app() as http:
@@ -146,7 +146,7 @@ async def test_a_time_at_the_end_of_times_is_refused_like_any_other(
     assert until.status_code == 404, "of nobody"
 
 
-async def test_a_query_that_the_server_cancels_is_503_and_no_fault_of_ours(
+async def test_query_cancelled_by_the_server_is_503(
     database: str,
     rows: Rows,
     run_app: RunApp,
@@ -198,7 +198,7 @@ async def test_a_character_that_the_database_does_not_have_is_refused(
     await server.close()
 
 
-async def test_a_reading_that_nobody_waits_for_any_more_leaves_no_traceback(
+async def test_abandoned_read_leaves_no_traceback(
     database: str, rows: Rows, run_app: RunApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with run_app(database_timeout_seconds=0.3) as http, locked(database, "workers"):
@@ -211,8 +211,8 @@ async def test_a_reading_that_nobody_waits_for_any_more_leaves_no_traceback(
 
 
 async def test_the_numbers_of_a_past_time_are_those_of_its_lists(rows: Rows) -> None:
-    """Of rows that changed often, once and never since, while the clock of the database stepped
-    back by hours."""
+    """The rows changed often, once and never since, while the clock of the database stepped back by
+    hours."""
     statuses = [status for status in StatusType if status is not StatusType.CREATED]
     changes: list[tuple[float, int, str | None, str]] = []
     for number in range(1, 61):

@@ -62,7 +62,7 @@ OBSERVATIONS = [
 
 
 async def note_late(connection: Connection) -> None:
-    """As a leader does when it sweeps."""
+    """Note late workers as a leader does when it sweeps."""
     horizon = await read_horizon(connection)
     if horizon is not None:
         await forget_late(connection, horizon, limit=100_000)
@@ -78,7 +78,7 @@ async def note_late(connection: Connection) -> None:
 async def test_sql_python_and_the_sweep_judge_every_worker_alike(
     observation: dict[str, Any], is_swept: bool, thresholds: Thresholds, rows: Rows
 ) -> None:
-    """From the rows, and from what the leader's sweep and the triggers keep."""
+    """Health comes from the rows, and from what the leader's sweep and the triggers keep."""
     async with rows.connection.transaction():
         await write_thresholds(rows.connection, thresholds)
         # now() stands still in a transaction, so the edges are where the rows were put.
@@ -200,7 +200,7 @@ async def test_while_nobody_sweeps_each_worker_is_judged_at_the_answer(
     assert await late() == (2, 2)
 
 
-async def test_a_late_worker_that_has_ended_since_the_sweep_counts_once(
+async def test_late_worker_that_ended_since_the_sweep_counts_once(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.worker(1, beat_seconds_ago=20)

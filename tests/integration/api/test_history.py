@@ -1,4 +1,4 @@
-"""What was: transitions of one, and the fleet as it was at a past time."""
+"""Transitions of one entity, and the fleet as it was at a past time."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def one(rows: Rows) -> None:
     )
 
 
-async def test_the_transitions_of_a_worker_are_its_own_the_newest_first(
+async def test_transitions_of_a_worker_come_newest_first(
     one: None, http: httpx.AsyncClient
 ) -> None:
     answer = await get(http, "/status/workers/7/transitions")
@@ -117,9 +117,7 @@ async def test_a_cursor_is_for_one_history_with_its_filters(
         )
 
 
-async def test_what_was_deleted_has_its_transitions_as_long_as_they_are_kept(
-    one: None, http: httpx.AsyncClient
-) -> None:
+async def test_deleted_worker_keeps_its_transitions(one: None, http: httpx.AsyncClient) -> None:
     assert len((await get(http, "/status/workers/8/transitions"))["items"]) == 4
 
 
@@ -175,7 +173,7 @@ async def test_who_was_not_known_yet_is_not_there(
     assert (await refused(http, "/status/servers/7", at=at))[:2] == (404, "instance_id")
 
 
-async def test_a_worker_that_has_not_changed_for_longer_than_transitions_are_kept_is_there(
+async def test_worker_unchanged_beyond_retention_is_listed(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.worker(
@@ -186,7 +184,7 @@ async def test_a_worker_that_has_not_changed_for_longer_than_transitions_are_kep
     assert datetime.fromisoformat(worker["status_since"]) == rows.ago(80 * DAY)
 
 
-async def test_of_a_status_older_than_transitions_are_kept_nothing_tells_since_when(
+async def test_status_older_than_retention_has_no_since(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     """It was lost a day ago. Two days ago it ran, and why and since when went with the
@@ -217,8 +215,8 @@ async def test_a_confirmed_end_has_the_reason_that_was_known_then(
 
 
 async def servers_of(rows: Rows) -> None:
-    """Of worker 1: 31 ran from 3 days ago and ended a day ago, 32 runs since 2 days, 33 came an
-    hour ago."""
+    """Servers of worker 1: 31 ran from 3 days ago and ended a day ago, 32 runs since 2 days, 33
+    came an hour ago."""
     await rows.worker(
         1, created_date=rows.ago(9 * DAY), status_since=rows.ago(9 * DAY), labels={"group": "eu"}
     )
@@ -239,7 +237,7 @@ async def servers_of(rows: Rows) -> None:
     )
 
 
-async def test_a_worker_is_shown_with_its_servers_and_transitions_of_then(
+async def test_past_worker_has_its_servers_and_transitions(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await servers_of(rows)
@@ -403,7 +401,7 @@ class Told(NamedTuple):
 
 
 KEPT = 31 * DAY
-"""Of what is older, the partition is gone."""
+"""Age beyond which the partition is gone."""
 lives = st.lists(
     st.tuples(st.integers(1, 60 * 24), st.sampled_from([*StatusType])),
     min_size=1,

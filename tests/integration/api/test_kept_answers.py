@@ -37,7 +37,7 @@ async def change_everything(rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_the_same_question_gets_the_same_answer_and_another_one_does_not(
+async def test_same_query_gets_the_kept_answer_another_does_not(
     path: str, rows: Rows, run_app: RunApp
 ) -> None:
     await rows.worker(1)
@@ -155,9 +155,7 @@ async def test_what_was_asked_longest_ago_makes_room(rows: Rows, run_app: RunApp
     assert len(found) * len(big) > 0.9 * answers.KEPT_BYTES
 
 
-async def test_another_spelling_of_the_same_question_is_the_same_question(
-    rows: Rows, run_app: RunApp
-) -> None:
+async def test_other_spelling_of_a_query_is_the_same_query(rows: Rows, run_app: RunApp) -> None:
     """Else whoever spells it in a thousand ways has it read a thousand times, and pushes out what
     others keep."""
     await rows.worker(1, labels={"group": "eu"})

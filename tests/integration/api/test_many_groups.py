@@ -67,9 +67,7 @@ async def test_metrics_have_the_others_as_one(many: Rows, http: httpx.AsyncClien
     assert ("…other", "unhealthy", "1.0") in found
 
 
-async def test_of_many_groups_that_are_held_the_summary_has_those_that_hold_most(
-    rows: Rows, http: httpx.AsyncClient
-) -> None:
+async def test_summary_has_the_groups_that_hold_most(rows: Rows, http: httpx.AsyncClient) -> None:
     for number in range(1, 121):
         await rows.guard(f"g{number:03}", held=number, group_size=200)
     observation = (await http.get("/status/system")).json()["observation"]

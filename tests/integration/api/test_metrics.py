@@ -1,4 +1,4 @@
-"""What Prometheus reads of the fleet and of both services."""
+"""Metrics of the fleet and of both services, as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ UNITS = {
     "_health": "gauge",
     "_info": "gauge",
 }
-"""How a name may end, and of what type it is then."""
+"""Allowed endings of a name, each with its type."""
 LABELS = {
     "group",
     "health",
@@ -70,7 +70,7 @@ async def families(http: httpx.AsyncClient) -> dict[str, Metric]:
 
 
 async def series(http: httpx.AsyncClient, name: str) -> dict[tuple[str, ...], float]:
-    """By the values of its labels, in the order of their names."""
+    """A series by the values of its labels, in the order of their names."""
     found = await families(http)
     return {
         tuple(value for _, value in sorted(sample.labels.items())): sample.value
@@ -90,7 +90,7 @@ async def everything(rows: Rows) -> None:
     await rows.processor("one", statistics=STATISTICS)
 
 
-async def test_every_metric_has_a_unit_a_meaning_and_labels_of_known_names(
+async def test_every_metric_has_unit_meaning_and_known_labels(
     everything: None, run_app: RunApp
 ) -> None:
     async with run_app(worker_series=True) as http:
@@ -228,7 +228,7 @@ async def test_histograms_of_a_processor_are_cumulative(
     assert await series(http, f"{name}_sum") == {("a-host",): 7}
 
 
-async def test_a_processor_is_known_by_its_host_and_two_on_one_by_their_ids(
+async def test_processors_are_labelled_by_host_or_by_id(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     name = "manman_status_processor_redeliveries_total"
@@ -239,9 +239,8 @@ async def test_a_processor_is_known_by_its_host_and_two_on_one_by_their_ids(
     assert (await series(http, name)).keys() == {("one-3f",), ("one-77",), ("b-host",)}
 
 
-async def test_what_processors_count_at_different_moments_is_told_as_the_leader_has_it(
-    rows: Rows, http: httpx.AsyncClient
-) -> None:
+async def test_shared_figures_are_those_of_the_leader(rows: Rows, http: httpx.AsyncClient) -> None:
+    """Processors count the same thing at different moments; one value is shown."""
     await rows.processor("leads", last_seen=rows.ago(0.2), statistics=STATISTICS)
     follows = STATISTICS | {
         "dead_letters_waiting": 0,
@@ -253,7 +252,7 @@ async def test_what_processors_count_at_different_moments_is_told_as_the_leader_
     assert await series(http, "manman_status_queue_messages") == {("beats",): 0}
 
 
-async def test_a_processor_that_fell_silent_or_was_forgotten_has_no_series(
+async def test_silent_or_forgotten_processor_has_no_series(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.processor("one", statistics=STATISTICS)
@@ -269,7 +268,7 @@ async def test_a_processor_that_fell_silent_or_was_forgotten_has_no_series(
     assert "a-host" not in (await http.get("/metrics")).text
 
 
-async def test_a_processor_of_an_older_version_is_counted_as_far_as_it_counts(
+async def test_older_processor_is_counted_as_far_as_it_counts(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.processor("old", statistics={"events": {"Heartbeat": {"stored": 7}}})
@@ -277,9 +276,7 @@ async def test_a_processor_of_an_older_version_is_counted_as_far_as_it_counts(
     assert found == {("Heartbeat", "stored", "a-host"): 7}
 
 
-async def test_each_worker_has_series_only_where_asked_and_as_long_as_it_lives(
-    rows: Rows, run_app: RunApp
-) -> None:
+async def test_workers_have_series_only_if_set_and_while_alive(rows: Rows, run_app: RunApp) -> None:
     await rows.worker(1, beat_seconds_ago=20)
     await rows.worker(2, beat_seconds_ago=None)
     async with run_app() as http:
@@ -307,9 +304,7 @@ async def test_scrapers_at_once_and_within_a_moment_share_one_reading(
         assert (await series(http, "manman_status_workers"))["healthy",] == 1
 
 
-async def test_requests_are_counted_by_route_and_never_by_what_was_asked(
-    rows: Rows, http: httpx.AsyncClient
-) -> None:
+async def test_requests_are_counted_by_route(rows: Rows, http: httpx.AsyncClient) -> None:
     def paths(found: dict[str, Metric]) -> set[str]:
         return {sample.labels["path"] for sample in found["manman_status_http_requests"].samples}
 

@@ -1,4 +1,4 @@
-"""How good the observation is, and what is said while it is not."""
+"""The state of monitoring, and what is shown while it is not ok."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def fleet(rows: Rows) -> None:
         (None, "blind"),
     ],
 )
-async def test_the_age_of_the_watermark_says_how_good_the_observation_is(
+async def test_watermark_age_decides_the_state_of_monitoring(
     lag: float | None, state: str, rows: Rows, run_app: RunApp
 ) -> None:
     await rows.observe(lag=lag)
@@ -110,7 +110,7 @@ async def test_every_answer_is_of_the_moment_that_was_observed(
 async def test_the_blind_repeat_no_verdict(
     lag: float | None, fleet: None, rows: Rows, http: httpx.AsyncClient
 ) -> None:
-    """What was concluded while seeing stays."""
+    """Conclusions from before the blindness stay."""
     await rows.observe(lag=lag)
     assert await healths(http) == ["unknown", "unhealthy", "terminated", "unknown", "unknown"]
     found = await system(http)
@@ -130,9 +130,7 @@ async def test_the_blind_repeat_no_verdict(
     assert (worker["health"], worker["is_healthy"]) == ("unknown", False)
 
 
-async def test_the_same_silence_is_judged_by_the_watermark_and_not_by_the_clock(
-    rows: Rows, http: httpx.AsyncClient
-) -> None:
+async def test_silence_is_judged_by_the_watermark(rows: Rows, http: httpx.AsyncClient) -> None:
     await rows.worker(1, beat_seconds_ago=40.0)
     for lag, health in ((0.0, "unhealthy"), (11.0, "late"), (26.0, "healthy")):
         await rows.observe(lag=lag)
@@ -175,7 +173,7 @@ async def test_processors_that_reported_lately_are_shown(
     assert (shown[2]["batches"], shown[2]["events"], shown[2]["sweep_ms"]) == (0, {}, None)
 
 
-async def test_what_processors_count_makes_no_new_etag_but_their_going_does(
+async def test_counts_change_no_etag_but_a_lost_processor_does(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.processor("one", statistics=STATISTICS)
@@ -186,7 +184,7 @@ async def test_what_processors_count_makes_no_new_etag_but_their_going_does(
     assert (await http.get("/status/system", headers=known)).status_code == 200
 
 
-async def test_held_groups_are_shown_and_their_silent_workers_stay_unhealthy(
+async def test_held_groups_are_shown_with_unhealthy_workers(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     for worker_id in range(1, 4):
@@ -239,9 +237,7 @@ async def test_a_watermark_of_a_time_to_come_is_never_ok(
         assert (await system(http))["observation"]["state"] == state
 
 
-async def test_a_step_of_the_clock_is_said_until_the_grace_was_observed(
-    run_app: RunApp, rows: Rows
-) -> None:
+async def test_clock_step_is_shown_until_the_grace_is_over(run_app: RunApp, rows: Rows) -> None:
     async def stepped(seconds_ago: int) -> dict[str, Any]:
         await rows.connection.execute(
             "UPDATE observation SET observed_through = now(), resumed_at = now(), clock_steps = 1,"

@@ -35,7 +35,7 @@ EVERYTHING = [
 
 @pytest.fixture
 def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """One that may be stopped without hurting the other tests."""
+    """A server that may be stopped without hurting the other tests."""
     server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
     yield server
     server.kill()
@@ -54,7 +54,7 @@ async def is_well(http: httpx.AsyncClient) -> bool:
 
 
 async def all_unavailable(http: httpx.AsyncClient, *, within_seconds: float) -> None:
-    """Each of them, asked at the same moment by several."""
+    """True when each is unavailable to several simultaneous clients."""
 
     async def ask(path: str) -> None:
         begun = time.monotonic()
@@ -71,7 +71,7 @@ async def all_unavailable(http: httpx.AsyncClient, *, within_seconds: float) -> 
     assert "manman_status_workers{" not in metrics.text
 
 
-async def test_a_stopped_database_is_503_at_once_and_its_return_is_noticed(
+async def test_stopped_database_is_503_until_it_returns(
     own_postgres: EmbeddedPostgres, own_database: str, start_api: StartApi, eventually: Eventually
 ) -> None:
     api = await start_api(database_url=own_database, answer_cache_ms=0)
@@ -86,7 +86,7 @@ async def test_a_stopped_database_is_503_at_once_and_its_return_is_noticed(
     assert api.stop() == 0
 
 
-async def test_a_frozen_database_is_503_within_the_timeout_and_its_return_is_noticed(
+async def test_frozen_database_is_503_until_it_returns(
     own_postgres: EmbeddedPostgres,
     own_database: str,
     start_api: StartApi,
@@ -140,7 +140,7 @@ async def proxy(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
 async def test_connections_that_hang_for_ever_are_replaced(
     postgres: EmbeddedPostgres, database: str, start_api: StartApi, eventually: Eventually
 ) -> None:
-    """As after a failover: the old server never says a word again, the new one answers."""
+    """A failover: the old server never answers again, the new one does."""
     async with proxy(postgres.port) as (port, hang):
         url = database.replace(f":{postgres.port}", f":{port}")
         api = await start_api(
@@ -175,7 +175,7 @@ async def test_head_is_get_without_the_body(api: Role) -> None:
             } == expected, path
 
 
-async def test_it_starts_without_its_database_and_answers_when_that_is_there(
+async def test_api_starts_without_its_database(
     own_postgres: EmbeddedPostgres, own_database: str, start_api: StartApi, eventually: Eventually
 ) -> None:
     own_postgres.stop()
@@ -212,7 +212,7 @@ async def test_a_database_without_tables_is_not_ready(
         await all_unavailable(http, within_seconds=5)
 
 
-async def test_sigterm_ends_it_in_order_with_several_processes_and_open_connections(
+async def test_sigterm_stops_several_processes_normally(
     start_api: StartApi, process_tree: ProcessTree, eventually: Eventually
 ) -> None:
     api = await start_api(workers=2)

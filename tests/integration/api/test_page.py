@@ -72,7 +72,7 @@ async def test_every_answer_of_the_pages_forbids_what_they_do_not_need(
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_a_page_has_nothing_inline_and_all_that_it_loads_is_ours_and_kept_for_good(
+async def test_page_has_nothing_inline_and_loads_only_our_files(
     path: str, fleet: Rows, http: httpx.AsyncClient
 ) -> None:
     await has_nothing_inline(http, path)
@@ -157,7 +157,7 @@ async def test_the_map_of_a_large_fleet_comes_in_pieces(
     )
 
     async def pieces(query: str) -> tuple[list[int], list[int]]:
-        """How many each had, and the ids of all."""
+        """Sizes of the pieces, and the ids of all."""
         sizes: list[int] = []
         ids: list[int] = []
         after: str | None = ""
@@ -184,9 +184,8 @@ async def test_the_map_of_an_empty_fleet_is_empty(rows: Rows, http: httpx.AsyncC
     assert "No worker has reported yet." in (await http.get("/")).text
 
 
-async def test_who_has_the_map_already_gets_304_until_something_changes(
-    fleet: Rows, http: httpx.AsyncClient
-) -> None:
+async def test_unchanged_map_is_304(fleet: Rows, http: httpx.AsyncClient) -> None:
+    """A client that has the map already downloads it again only after a change."""
     given = {"if-none-match": (await http.get("/page/map.json")).headers["etag"]}
     assert (await http.get("/page/map.json", headers=given)).status_code == 304
     await fleet.worker(6)
@@ -227,9 +226,8 @@ async def test_why_a_worker_is_as_it_is_stands_there_in_words(
     assert "Nobody has listened since" in (await http.get("/page/workers/9/why")).text
 
 
-async def test_the_day_of_a_worker_tells_its_statuses_its_servers_and_when_nobody_could_see(
-    rows: Rows, http: httpx.AsyncClient
-) -> None:
+async def test_day_shows_statuses_servers_and_gaps(rows: Rows, http: httpx.AsyncClient) -> None:
+    """The chart of a worker's day has statuses, servers and the times without monitoring."""
     await rows.worker(1, created_date=rows.ago(200_000))
     await rows.server(31, created_date=rows.ago(200_000))
     await rows.server(32, created_date=rows.ago(7200), status="COMPLETE", end_date=rows.ago(3600))
@@ -307,9 +305,10 @@ async def test_what_workers_say_of_themselves_cannot_become_markup(
     "query",
     ["health=ill", "colour=red", "group=a&group=b", "cursor=nonsense", "label=x", "group=%00"],
 )
-async def test_a_field_that_is_wrong_is_told_on_a_page_to_people_and_as_a_problem_to_scripts(
+async def test_invalid_field_is_a_page_or_a_problem(
     query: str, rows: Rows, http: httpx.AsyncClient
 ) -> None:
+    """People get a page that explains it, scripts a problem+json."""
     page = await http.get(f"/workers?{query}", headers=BROWSER)
     assert (page.status_code, page.headers["content-type"]) == (400, "text/html; charset=utf-8")
     assert "Bad Request" in page.text
@@ -333,9 +332,7 @@ async def test_without_a_database_the_page_says_so(run_app: RunApp) -> None:
         assert "Service Unavailable" in page.text
 
 
-async def test_a_visitor_without_token_is_sent_to_sign_in_and_a_script_is_refused(
-    rows: Rows, run_app: RunApp
-) -> None:
+async def test_visitor_signs_in_and_script_is_refused(rows: Rows, run_app: RunApp) -> None:
     async with run_app(api_tokens=(TOKEN,)) as http:
         for path in ("/", "/workers?group=eu-1", "/workers/7", "/servers", "/alerts", "/silences"):
             visit = await http.get(path, headers=BROWSER)
@@ -349,7 +346,7 @@ async def test_a_visitor_without_token_is_sent_to_sign_in_and_a_script_is_refuse
         await has_nothing_inline(http, "/sign-in")
 
 
-async def test_a_token_becomes_a_cookie_that_opens_pages_and_answers_until_one_signs_out(
+async def test_token_becomes_a_cookie_until_signing_out(
     rows: Rows, run_app: RunApp, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with run_app(api_tokens=("another", TOKEN)) as http:

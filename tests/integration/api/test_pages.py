@@ -16,7 +16,7 @@ NOT_IDS = ["0", "-1", "9223372036854775808", "abc", "1.5", "0x1", "%201", "1_000
 
 
 async def ids(http: httpx.AsyncClient, path: str, **query: Any) -> list[int]:
-    """Of all pages, each item once."""
+    """Ids of all pages, each item once."""
     found: list[int] = []
     while True:
         response = await http.get(path, params=query)
@@ -136,8 +136,7 @@ async def test_server_filters(instances: None, http: httpx.AsyncClient) -> None:
 async def test_a_cursor_holds_while_rows_come_and_go(
     fleet: None, rows: Rows, http: httpx.AsyncClient
 ) -> None:
-    """Whoever was there all the time is seen once, whatever came before or vanished around the
-    cursor."""
+    """A lasting row is seen once, whatever comes or vanishes around the cursor."""
     first = (await http.get("/status/workers", params={"limit": 10})).json()
     await rows.connection.execute("DELETE FROM workers WHERE worker_id IN (3, 10, 11)")
     await rows.worker(2**63 - 1)
@@ -192,7 +191,7 @@ async def test_what_cannot_be_asked_is_400_and_named(http: httpx.AsyncClient) ->
         assert problem["detail"].startswith(f"{parameter}: "), path
 
 
-async def test_a_cursor_is_refused_by_another_list_and_with_other_filters(
+async def test_cursor_is_bound_to_its_list_and_filters(
     fleet: None, instances: None, http: httpx.AsyncClient
 ) -> None:
     cursor = (await http.get("/status/workers", params={"limit": 1})).json()["next_cursor"]

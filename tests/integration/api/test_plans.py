@@ -1,5 +1,4 @@
-"""How PostgreSQL answers each list query at 100,000 rows: from an index, in order, touching
-little."""
+"""PostgreSQL answers each list query at 100,000 rows from an index, in order, touching little."""
 
 from __future__ import annotations
 
@@ -9,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from manman_status.domain.alerts.alert import Severity
-from manman_status.domain.alerts.selection import AlertSelection, SilenceSelection
-from manman_status.domain.status import Health, StatusType
-from manman_status.store.alert_reads import (
+from manman_status.alerts.reading import (
     AlertFilters,
+    AlertSelection,
     SilenceFilters,
+    SilenceSelection,
     get_alert,
     list_alerts,
     list_silences,
 )
+from manman_status.domain.alert import Severity
+from manman_status.domain.status import Health, StatusType
 from manman_status.store.details import get_server, get_worker
 from manman_status.store.pool import create_pool
 from manman_status.store.reads import ServerFilters, WorkerFilters, list_servers, list_workers
@@ -79,7 +79,7 @@ NARROW = {
 
 
 class Plan:
-    """What EXPLAIN tells of one query."""
+    """The result of EXPLAIN for one query."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self.root = root
@@ -223,7 +223,7 @@ async def test_what_is_rare_is_looked_for_only_where_it_can_be(
     ],
     ids=str,
 )
-async def test_while_a_leader_sweeps_nobody_looks_for_those_who_are_not_healthy(
+async def test_unhealthy_workers_are_read_from_the_sweep(
     filters: WorkerFilters, found: int, explained: Any
 ) -> None:
     """The same workers as are found by looking at all, at a fraction of the cost."""

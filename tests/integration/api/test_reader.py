@@ -24,8 +24,7 @@ STREAM = "/status/events"
 
 
 def paths(alert_id: int) -> list[str]:
-    """All that can be asked, of the rows that are there. Files of the page, and of the schema, ask
-    nothing of the database."""
+    """Every path about existing rows. Files of the page and of the schema need no database."""
     ids = {"worker_id": 1, "instance_id": 10, "alert_id": alert_id}
     app = create_app(Settings(database_url="postgresql://nobody@127.0.0.1:1/"))
     found = {

@@ -35,7 +35,7 @@ async def seven(rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 100])
-async def test_the_newest_come_first_and_those_that_last_unless_others_are_asked_for(
+async def test_lasting_silences_come_newest_first(
     limit: int, seven: None, http: httpx.AsyncClient
 ) -> None:
     assert await listed(http, limit=limit) == ["s7", "s5", "s3", "s1"]

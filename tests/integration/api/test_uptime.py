@@ -1,4 +1,4 @@
-"""How long workers were active, over HTTP."""
+"""Uptime of workers, over HTTP."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 HOUR, DAY = 3600.0, 86_400.0
 PARTS = ("active_seconds", "lost_seconds", "ended_seconds", "not_known_seconds", "blind_seconds")
 A_MOMENT = 60.0
-"""That the window may have moved on since the rows were made."""
+"""Tolerance: the window may have moved on since the rows were made."""
 
 
 async def uptime(http: httpx.AsyncClient, path: str, **query: Any) -> dict[str, Any]:
-    """Whose parts add up to the window."""
+    """Request the uptime and check that its parts add up to the window."""
     response = await http.get(f"/status/{path}", params=query)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
@@ -108,7 +108,7 @@ async def test_what_happened_before_the_window_does_not_count(
     assert (answer["lost_seconds"], answer["losses"]["number"]) == (about(HOUR), 1)
 
 
-async def test_a_worker_that_did_not_change_since_before_the_window_had_its_status(
+async def test_unchanged_worker_has_its_status_all_window(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.worker(1, created_date=rows.ago(90 * DAY), status_since=rows.ago(80 * DAY))

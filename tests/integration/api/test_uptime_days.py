@@ -58,7 +58,7 @@ class History:
         self.statuses[worker_id] = new
 
     async def live(self, workers: range, *, days: float = 35, changes: int = 8) -> None:
-        """In the order of time, as transitions come to be."""
+        """Insert a life in the order of time, as transitions come to be."""
         times = sorted(
             (
                 (self.chance.uniform(0, days * DAY), each)
@@ -134,7 +134,7 @@ def history(rows: Rows, request: pytest.FixtureRequest) -> History:
 
 
 async def is_read_from_days(history: History, seconds: float = RETENTION_DAYS * DAY) -> bool:
-    """Whether all whole days of the window are: what is taken out of them is not missed."""
+    """True when all whole days are read from sums: their deleted rows are not missed."""
     transaction = history.connection.transaction()
     await transaction.start()
     before = await history.read(None, seconds)
@@ -227,7 +227,7 @@ async def test_who_is_forgotten_counts_no_more_and_may_begin_anew(history: Histo
 
 
 async def test_who_was_forgotten_before_days_were_made_is_found(history: History) -> None:
-    """As in a database of the release before."""
+    """The database is one of the release before."""
     await history.live(range(1, 8))
     for worker_id in sorted(history.statuses)[:3]:
         await history.connection.execute("DELETE FROM workers WHERE worker_id = $1", worker_id)

@@ -163,7 +163,7 @@ async def test_a_test_message_arrives_where_the_url_leads(
     assert sent.out.splitlines()[1].split()[1:] == ["JSON", "told"]
 
 
-async def test_a_test_without_a_url_goes_to_every_channel_and_tells_which_failed(
+async def test_alert_test_tries_every_channel_and_names_failures(
     start_sink: Callable[[], Any], tmp_path: Path, manman_status: Command
 ) -> None:
     first, second, refusing = start_sink(), start_sink(), start_sink()
@@ -186,7 +186,7 @@ async def test_a_test_without_a_url_goes_to_every_channel_and_tells_which_failed
     assert [len(sink.messages) for sink in (first, second, refusing)] == [1, 1, 0]
 
 
-async def test_a_channel_of_the_file_does_not_take_the_place_of_the_urls_of_the_variable(
+async def test_channels_of_the_file_add_to_the_variable(
     sink: Any, tmp_path: Path, manman_status: Command
 ) -> None:
     routes = tmp_path / "routes.toml"

@@ -1,4 +1,4 @@
-"""What all commands have in common: help, exit codes, one line for what is wrong."""
+"""All commands have help, exit codes and one line for each error."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ async def bury(
     key: str = "worker.7.lifecycle",
     came_by: str = "internal_service_events",
 ) -> str:
-    """As the processor does; the letter's ID."""
+    """Bury a letter as the processor does; returns its id."""
     letter_id = str(uuid.uuid4())
     headers: dict[str, Any] = {
         "x-manman-error": "command_type: unknown value 'DANCE'",
@@ -109,7 +109,7 @@ async def test_a_letter_says_why_it_died_and_where_it_came_from(
     assert '{"command_type": "DANCE"}' in shown.out
 
 
-async def test_a_replayed_letter_arrives_as_it_was_first_sent_and_is_gone(
+async def test_replayed_letter_arrives_as_it_was_sent(
     manman_status: Command,
     secret_broker: str,
     channel: AbstractChannel,
@@ -155,7 +155,7 @@ async def test_all_are_replayed_in_their_order(
         ("any", "no_such_exchange", "NOT_FOUND"),
     ],
 )
-async def test_a_letter_that_no_queue_takes_stays_and_does_not_stop_the_others(
+async def test_unroutable_letter_stays_and_stops_no_other(
     key: str,
     came_by: str,
     why: str,
@@ -165,6 +165,7 @@ async def test_a_letter_that_no_queue_takes_stays_and_does_not_stop_the_others(
     dead_queue: AbstractQueue,
     arrivals: AbstractQueue,
 ) -> None:
+    """A letter that no queue accepts stays in the dead-letter queue."""
     stays = await bury(channel, b"x", key=key, came_by=came_by)
     await bury(channel, b"y")
     finished = await manman_status("dead", "replay", "--all", rabbitmq_url=secret_broker)
@@ -174,14 +175,13 @@ async def test_a_letter_that_no_queue_takes_stays_and_does_not_stop_the_others(
     assert [letter["id"] for letter in await listed(manman_status, secret_broker)] == [stays]
 
 
-async def test_a_letter_of_the_broker_itself_is_understood_and_replayed(
+async def test_dead_letter_of_the_broker_is_replayed(
     manman_status: Command,
     secret_broker: str,
     channel: AbstractChannel,
     dead_queue: AbstractQueue,
 ) -> None:
-    """One that nobody managed to process within the delivery limit: it carries x-death, and here no
-    message_id."""
+    """The letter exceeded the delivery limit: it carries x-death, and here no message_id."""
     exchange = await channel.declare_exchange(
         "internal_service_events", aio_pika.ExchangeType.TOPIC, durable=True
     )
@@ -211,13 +211,15 @@ async def test_a_letter_of_the_broker_itself_is_understood_and_replayed(
     assert "x-death" not in again.headers
 
 
-async def test_what_the_processor_buries_is_found_and_what_is_still_not_understood_dies_again(
+async def test_replayed_letter_may_die_again(
     manman_status: Command,
     broker: str,
     processor: object,
     channel: AbstractChannel,
     eventually: Eventually,
 ) -> None:
+    """`dead list` finds it, and one that is still not understood dies again."""
+
     async def buried() -> list[dict[str, Any]]:
         return await listed(manman_status, broker)
 

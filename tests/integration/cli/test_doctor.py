@@ -55,7 +55,7 @@ async def ignore(_message: AbstractIncomingMessage) -> None:
 
 @pytest.fixture
 async def topology(broker: str) -> AsyncIterator[AbstractChannel]:
-    """All that the processor declares, with somebody who consumes."""
+    """Everything that the processor declares, with a consumer."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         for name in EXCHANGES:
@@ -152,7 +152,7 @@ async def test_a_database_that_takes_no_writes_serves_the_api_alone(
     assert verdicts(processor)["database"] == "problem"
 
 
-async def test_a_database_that_may_lose_commits_is_a_problem_of_the_processor(
+async def test_database_that_may_lose_commits_is_a_problem(
     manman_status: Command, database: str
 ) -> None:
     name = database.rpartition("/")[2]
@@ -261,9 +261,7 @@ async def test_a_queue_without_consumer_and_dead_letters_show(
     )
 
 
-async def test_numbers_that_are_not_those_of_the_rows_are_named_and_counted_anew(
-    manman_status: Command, database: str
-) -> None:
+async def test_wrong_counts_are_named_and_recounted(manman_status: Command, database: str) -> None:
     await execute(
         database,
         "ALTER TABLE workers DISABLE TRIGGER USER",

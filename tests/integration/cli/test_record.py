@@ -93,7 +93,7 @@ SELECT worker_id, status, labels,
 
 
 async def is_settled(rows: FetchRows) -> Any:
-    """All that was sent is in the rows."""
+    """True when everything that was sent is in the rows."""
     found = await rows(STATUSES)
     ended = [row for row in found if row["status"] == "COMPLETE"]
     stopped = sum(

@@ -102,7 +102,7 @@ async def test_the_exit_code_comes_out_and_is_told(
     assert await rows("SELECT game_server_config_id AS id FROM server_instances") == [{"id": 3}]
 
 
-async def test_the_program_has_our_input_and_output_and_is_running_meanwhile(
+async def test_program_has_our_input_and_output(
     processor: Role, start_report: Any, eventually: Eventually, server_is: Any, rows: FetchRows
 ) -> None:
     process = await start_report("--worker-id", "7", "--server-id", "31", "--", "cat", "-")
@@ -124,7 +124,7 @@ async def test_a_signal_reaches_the_program_whose_answer_counts(
     await eventually(lambda: server_is("CRASHED", "exit_code", {"exit_code": 5}))
 
 
-async def test_a_program_that_ends_of_the_signal_that_was_to_end_it_has_not_crashed(
+async def test_program_ended_by_our_signal_has_not_crashed(
     processor: Role, start_report: Any, eventually: Eventually, server_is: Any
 ) -> None:
     process = await start_report("--worker-id", "7", "--server-id", "31", "--", "sleep", "60")

@@ -24,7 +24,7 @@ SMALL = "--workers 3 --servers 1 --interval 1 --churn 0 --crash 0"
 
 @pytest.fixture
 async def channel(broker: str) -> AsyncIterator[AbstractChannel]:
-    """With the inbound exchange, and a queue that takes everything."""
+    """A channel with the inbound exchange, and a queue that takes everything."""
     async with await aio_pika.connect(broker) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange("internal_service_events", "topic", durable=True)
@@ -78,7 +78,7 @@ async def test_what_nobody_reads_is_told_once(
 
 
 @pytest.mark.parametrize("bare", [True, False])
-async def test_an_api_that_never_answers_is_told_and_nothing_counts_as_verified(
+async def test_silent_api_is_named_and_verifies_nothing(
     manman_status: Command, broker: str, channel: AbstractChannel, bare: bool
 ) -> None:
     nowhere = "http://a-person:open-sesame-4711@127.0.0.1:1"

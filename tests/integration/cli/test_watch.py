@@ -62,7 +62,7 @@ PATIENT = {"degraded_after_seconds": 1800, "blind_after_seconds": 3600}
 
 
 class Terminal:
-    """What a process draws on a terminal of its own. `lines` are those of the last whole frame."""
+    """A process with a terminal of its own. `lines` are those of the last whole frame."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         environment = {
@@ -144,7 +144,7 @@ async def test_a_group_is_shown_alone(
 async def test_a_refusal_for_a_while_shows_no_change_twice(
     fleet: asyncpg.Connection, start_api: StartRole, eventually: Eventually
 ) -> None:
-    """Of a fleet that is so quiet that all its changes are shown."""
+    """The fleet is so quiet that all its changes are shown."""
     api = await start_api(**PATIENT, event_streams=1)
     await fleet.execute("DELETE FROM transitions WHERE revision < 1198")
     async with httpx.AsyncClient(base_url=api.url) as http:
