@@ -70,13 +70,13 @@ async def delays(stack: Stack) -> str:
                 stdout=asyncio.subprocess.PIPE,
             )
             out, _ = await process.communicate()
-        delays = msgspec.json.decode(out, type=Delays)
+        found = msgspec.json.decode(out, type=Delays)
         lines.append(
             f"(f) {watchers} told of {BATCHES_PER_SECOND * TRANSITIONS_IN_BATCH} transitions a"
-            f" second: median {delays.median_ms:.0f} ms after the commit,"
-            f" 99 % {delays.p99_ms:.0f} ms, longest {delays.longest_ms:.0f} ms"
-            f" ({delays.events:,} events,"
-            f" {delays.transactions_per_second:.0f} transactions a second in all)"
+            f" second: median {found.median_ms:.0f} ms after the commit,"
+            f" 99 % {found.p99_ms:.0f} ms, longest {delays.longest_ms:.0f} ms"
+            f" ({found.events:,} events,"
+            f" {found.transactions_per_second:.0f} transactions a second in all)"
         )
     return "\n".join(lines)
 
@@ -167,5 +167,5 @@ def summary(found_ms: Sequence[float], transactions_per_second: float) -> Delays
 
 
 if __name__ == "__main__":
-    delays = uvloop.run(watched(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
-    sys.stdout.buffer.write(msgspec.json.encode(delays))
+    found = uvloop.run(watched(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    sys.stdout.buffer.write(msgspec.json.encode(found))
