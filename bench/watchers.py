@@ -74,7 +74,7 @@ async def delays(stack: Stack) -> str:
         lines.append(
             f"(f) {watchers} told of {BATCHES_PER_SECOND * TRANSITIONS_IN_BATCH} transitions a"
             f" second: median {found.median_ms:.0f} ms after the commit,"
-            f" 99 % {found.p99_ms:.0f} ms, longest {delays.longest_ms:.0f} ms"
+            f" 99 % {found.p99_ms:.0f} ms, longest {found.longest_ms:.0f} ms"
             f" ({found.events:,} events,"
             f" {found.transactions_per_second:.0f} transactions a second in all)"
         )
