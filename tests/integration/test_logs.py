@@ -174,7 +174,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
         "labels": {"key": [SECRETS["body"]]},
     }
     await publish(body, "worker.7.lifecycle")
-    await eventually(lambda: of(processor, "alerts_not_told"))
+    await eventually(lambda: of(processor, "notification_failed"))
     await ask(api)
     name = urlsplit(guarded["database_url"]).path[1:]
     await run_sql(
