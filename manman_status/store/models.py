@@ -85,7 +85,11 @@ class Worker(SQLModel, table=True):
         _one_of("status", StatusType),
         Index("workers_by_status", "status", "worker_id"),
         Index("workers_with_rival", "worker_id", postgresql_where=text("rival_since IS NOT NULL")),
-        Index("workers_lost_since", "status_since", postgresql_where=text("status = 'LOST'")),
+        Index(
+            "workers_lost_since",
+            "status_since",
+            postgresql_where=text("status = 'LOST' AND reason = 'heartbeat_expired'"),
+        ),
         Index(
             "workers_by_label",
             "labels",

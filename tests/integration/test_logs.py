@@ -184,7 +184,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
     )
     await publish({"command_type": "WORKER_STARTED", "command_args": [7]}, "worker.7.lifecycle")
     await eventually(
-        lambda: of(processor, "database_away") or of(processor, "database_refuses_batch")
+        lambda: of(processor, "database_unavailable") or of(processor, "database_refuses_batch")
     )
 
     async def is_refused() -> list[Any]:

@@ -26,6 +26,7 @@ STATISTICS = {
     "transitions_by": {"worker": {"LOST": {"heartbeat_expired": 2}}},
     "new_ids": {"worker": 5, "game_server_instance": 9},
     "redelivered": 1,
+    "miscounts": 0,
     "batch_events": {"bounds": [0, 10], "counts": [1, 2, 0], "sum": 7},
     "batch_seconds": {"bounds": [0.005, 0.01], "counts": [2, 1, 0], "sum": 0.0155},
     "last_batch_ms": 4.5,
