@@ -216,7 +216,6 @@ class Processor:
         self._relay = Relay(self._leadership, publish, statistics)
         self._notifiers = self._make_notifiers(channels, publish)
         self._alerter = Alerter(
-            pool,
             self._leadership,
             self._clock,
             degraded_after_seconds=settings.degraded_after_seconds,
@@ -252,7 +251,6 @@ class Processor:
     ) -> list[Notifier]:
         to_people = (
             ChannelNotifier(
-                self._pool,
                 self._leadership,
                 self._statistics,
                 channel,
@@ -260,7 +258,7 @@ class Processor:
             )
             for channel in channels
         )
-        broker = BrokerNotifier(self._pool, self._leadership, self._statistics, publish)
+        broker = BrokerNotifier(self._leadership, self._statistics, publish)
         return [broker, *to_people]
 
     def _make_leader_tasks(self) -> list[LeaderTask]:

@@ -518,7 +518,7 @@ async def test_failing_channel_delays_no_other_and_catches_up(
     hanging.free.set()
     await eventually(lambda: len(refusing.messages) == 1 and hanging.messages)
     assert len(good.messages) == 1
-    assert "alerts_not_told" in processor.log
+    assert "notification_failed" in processor.log
 
 
 async def test_pager_opens_and_resolves_each_alert(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from time import perf_counter
 
 import structlog
@@ -19,17 +18,15 @@ from manman_status.alerts.judging.judgement import Judgement, judge
 from manman_status.alerts.judging.look import look, move_progress, read_progress
 from manman_status.alerts.judging.rows import open_alerts, resolve_alerts, update_alerts
 from manman_status.alerts.notifying.notifications import BROKER
-from manman_status.backoff import Backoff
 from manman_status.clock import DatabaseClock, elapsed
 from manman_status.domain.clock import ClockReading
-from manman_status.errors import describe
-from manman_status.leadership import LEASE, Leadership
-from manman_status.store.leases import LeaseLost, check_lease
-from manman_status.store.pool import DATABASE_ERRORS, Pool
+from manman_status.leadership import Leadership, LeaderTask, Term
+from manman_status.store.pool import DATABASE_ERRORS
 
 log = structlog.get_logger()
 
 REVISIONS_AT_ONCE = 10_000
+INTERVAL_SECONDS = 1.0
 LEAST_PAUSES = 4
 """A pause lasts at least so many times as long as the look before it."""
 LONGEST_PAUSE_SECONDS = 5.0
@@ -37,68 +34,44 @@ LONGEST_PAUSE_SECONDS = 5.0
 `no_processor` opens an alert."""
 
 
-class Alerter:
-    """Judges while this processor leads. `wake_notifiers` is called after alerts were committed."""
+class Alerter(LeaderTask):
+    """Judges when transitions wake it, and every second. `wake_notifiers` is called after alerts
+    were committed."""
+
+    failure_event = "alerts_not_judged"
+    faults = DATABASE_ERRORS
 
     def __init__(
         self,
-        pool: Pool,
         leadership: Leadership,
         clock: DatabaseClock,
         *,
         degraded_after_seconds: float,
         blind_after_seconds: float,
         wake_notifiers: Callable[[], None],
-        interval_seconds: float = 1.0,
     ) -> None:
-        self._pool = pool
-        self._leadership = leadership
+        super().__init__(leadership)
         self._clock = clock
         self._degraded_after_seconds = degraded_after_seconds
         self._blind_after_seconds = blind_after_seconds
         self._wake_notifiers = wake_notifiers
-        self._interval_seconds = interval_seconds
-        self._more = asyncio.Event()
 
-    async def run(self) -> None:
-        backoff = Backoff()
-        while True:
-            token = await self._leadership.wait()
-            more = False
-            pause = 0.0
-            begun = perf_counter()
-            try:
-                more = await self.judge(token)
-                # With tens of thousands of alerts open a look takes long: it may not take all of a
-                # leader's time.
-                pause = min(LEAST_PAUSES * (perf_counter() - begun), LONGEST_PAUSE_SECONDS)
-            except LeaseLost:
-                self._leadership.lost()
-            except DATABASE_ERRORS as error:
-                backoff.failed()
-                if backoff.is_worth_saying:
-                    log.warning("alerts_not_judged", error=describe(error))
-            else:
-                backoff.worked()
-            await asyncio.sleep(pause)
-            if not more:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._interval_seconds):
-                        await self._more.wait()
-            self._more.clear()
+    async def round(self, term: Term) -> float:
+        begun = perf_counter()
+        has_more = await self.judge(term)
+        # With tens of thousands of alerts open a look takes long: it may not take all of a leader's
+        # time, whatever wakes us.
+        await asyncio.sleep(min(LEAST_PAUSES * (perf_counter() - begun), LONGEST_PAUSE_SECONDS))
+        return 0 if has_more else INTERVAL_SECONDS
 
-    def wake(self) -> None:
-        """Say that there are new transitions."""
-        self._more.set()
-
-    async def judge(self, token: int) -> bool:
+    async def judge(self, term: Term) -> bool:
         """Judge once, a bounded number of transitions; True when there are more.
 
         When the database's clock has just stepped, nothing is judged until the step was taken: ages
         would be wrong.
         """
         begun = elapsed()
-        async with self._pool.acquire() as connection:
+        async with term.connection() as connection:
             progress = await read_progress(connection)
             if self._clock.step_at(
                 ClockReading(progress.now, begun, elapsed()), steps=progress.clock_steps
@@ -113,8 +86,7 @@ class Alerter:
                 blind_after_seconds=self._blind_after_seconds,
             )
         judgement = await asyncio.to_thread(judge, scene)
-        async with self._pool.acquire() as connection, connection.transaction():
-            await check_lease(connection, LEASE, token)
+        async with term.transaction() as connection:
             if not await move_progress(
                 connection,
                 judged=progress.judged_revision,

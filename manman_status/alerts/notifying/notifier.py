@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Protocol
@@ -31,9 +30,9 @@ from manman_status.alerts.silences import read_silences
 from manman_status.backoff import Backoff
 from manman_status.domain.alert import AlertState, NotifiedAlert
 from manman_status.errors import BrokerUnavailable, ManManStatusError, describe
-from manman_status.leadership import LEASE, Leadership
-from manman_status.store.leases import LeaseLost, check_lease
-from manman_status.store.pool import DATABASE_ERRORS, Pool
+from manman_status.leadership import LEASE, Leadership, LeaderTask, Term
+from manman_status.store.leases import check_lease
+from manman_status.store.pool import DATABASE_ERRORS
 from manman_status.wire.outbound import Publish, alert_message
 
 log = structlog.get_logger()
@@ -80,62 +79,44 @@ class Counts(Protocol):
     def count_notification(self, channel: str, outcome: str) -> None: ...
 
 
-class Notifier:
-    """Notifies one channel while we lead. `wake` says that alerts have changed."""
+class Notifier(LeaderTask):
+    """Notifies one channel, and does so at once when alerts that have changed wake it."""
 
-    def __init__(self, pool: Pool, leadership: Leadership, counts: Counts, channel: str) -> None:
+    failure_event = "notification_failed"
+    faults = (NotTaken, BrokerUnavailable, *DATABASE_ERRORS)
+    longest_backoff_seconds = LONGEST_BACKOFF_SECONDS
+
+    def __init__(self, leadership: Leadership, counts: Counts, channel: str) -> None:
+        super().__init__(leadership)
         self.channel = channel
-        self._woken = asyncio.Event()
-        self._pool = pool
-        self._leadership = leadership
         self._counts = counts
         counts.add_channel(channel)
 
-    async def run(self) -> None:
-        backoff = Backoff(longest_seconds=LONGEST_BACKOFF_SECONDS)
-        while True:
-            token = await self._leadership.wait()
-            try:
-                pause = await self._notify(token)
-            except LeaseLost:
-                self._leadership.lost()
-            except (NotTaken, BrokerUnavailable, *DATABASE_ERRORS) as error:
-                pause = backoff.failed()
-                if isinstance(error, NotTaken | BrokerUnavailable):
-                    self._counts.count_notification(self.channel, "failed")
-                if backoff.is_worth_saying:
-                    log.warning("notification_failed", channel=self.channel, error=describe(error))
-                await asyncio.sleep(pause)
-            else:
-                backoff = Backoff(longest_seconds=LONGEST_BACKOFF_SECONDS)
-                await self._wait(pause)
+    async def round(self, term: Term) -> float:
+        try:
+            return await self._notify(term)
+        except (NotTaken, BrokerUnavailable):
+            self._counts.count_notification(self.channel, "failed")
+            raise
 
-    def wake(self) -> None:
-        """Say that alerts have changed."""
-        self._woken.set()
+    def failure_fields(self) -> dict[str, object]:
+        return {"channel": self.channel}
 
-    async def _wait(self, pause: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause):
-                await self._woken.wait()
-        self._woken.clear()
-
-    async def _notify(self, token: int) -> float:
+    async def _notify(self, term: Term) -> float:
         """Send what is due; the seconds until there may be more, if nothing wakes us."""
         raise NotImplementedError
 
-    async def _mark(self, token: int, sent: Sequence[NotifiedAlert]) -> None:
+    async def _mark(self, term: Term, sent: Sequence[NotifiedAlert]) -> None:
         """Mark all of them, trying again until it is done. Raises LeaseLost."""
         self._counts.count_notification(self.channel, "sent")
         for first in range(0, len(sent), ROWS_AT_ONCE):
-            await self._mark_piece(token, sent[first : first + ROWS_AT_ONCE])
+            await self._mark_piece(term, sent[first : first + ROWS_AT_ONCE])
 
-    async def _mark_piece(self, token: int, sent: Sequence[NotifiedAlert]) -> None:
+    async def _mark_piece(self, term: Term, sent: Sequence[NotifiedAlert]) -> None:
         backoff = Backoff()
         while True:
             try:
-                async with self._pool.acquire() as connection, connection.transaction():
-                    await check_lease(connection, LEASE, token)
+                async with term.transaction() as connection:
                     await mark_notified(connection, self.channel, sent)
             except DATABASE_ERRORS as error:
                 pause = backoff.failed()
@@ -152,21 +133,19 @@ class BrokerNotifier(Notifier):
     """Publishes every change of every alert, silenced or part of another or not: listeners decide
     for themselves."""
 
-    def __init__(
-        self, pool: Pool, leadership: Leadership, counts: Counts, publish: Publish
-    ) -> None:
-        super().__init__(pool, leadership, counts, BROKER)
+    def __init__(self, leadership: Leadership, counts: Counts, publish: Publish) -> None:
+        super().__init__(leadership, counts, BROKER)
         self._publish = publish
 
-    async def _notify(self, token: int) -> float:
-        async with self._pool.acquire() as connection:
-            await check_lease(connection, LEASE, token)
+    async def _notify(self, term: Term) -> float:
+        async with term.connection() as connection:
+            await check_lease(connection, LEASE, term.token)
             silences = await read_silences(connection)
             promised = await read_promised(connection, self.channel, silences, limit=ALERTS_AT_ONCE)
         for alert in promised:
             await self._publish(alert_message(alert))
         if promised:
-            await self._mark(token, promised)
+            await self._mark(term, promised)
         return 0 if len(promised) == ALERTS_AT_ONCE else LOOK_EVERY_SECONDS
 
 
@@ -175,21 +154,20 @@ class ChannelNotifier(Notifier):
 
     def __init__(
         self,
-        pool: Pool,
         leadership: Leadership,
         counts: Counts,
         channel: Channel,
         *,
         wait_seconds: float,
     ) -> None:
-        super().__init__(pool, leadership, counts, channel.name)
+        super().__init__(leadership, counts, channel.name)
         self._to = channel
         self._wait_seconds = wait_seconds
         self._sent_at: deque[float] = deque(maxlen=channel.per_hour)
         self._is_amid_burst = False
 
-    async def _notify(self, token: int) -> float:
-        news, now = await self._read_news(token)
+    async def _notify(self, term: Term) -> float:
+        news, now = await self._read_news(term)
         if not news:
             self._is_amid_burst = False
             return LOOK_EVERY_SECONDS
@@ -203,7 +181,7 @@ class ChannelNotifier(Notifier):
             sent = await self._to.notify(news)
             if not self._is_amid_burst:  # several messages for the same news count once
                 self._sent_at.append(monotonic())
-            await self._mark(token, sent)
+            await self._mark(term, sent)
             log.info("notification_sent", channel=self.channel, alerts=len(sent), first=sent[0].key)
             ids = {alert.alert_id for alert in sent}
             news = [(what, alert) for what, alert in news if alert.alert_id not in ids]
@@ -212,13 +190,13 @@ class ChannelNotifier(Notifier):
         return 0 if self._is_amid_burst else LOOK_EVERY_SECONDS
 
     async def _read_news(
-        self, token: int
+        self, term: Term
     ) -> tuple[list[tuple[News, NotifiedAlert]], datetime | None]:
         """All news for this channel, and the database's time; None without any alert."""
         news: list[tuple[News, NotifiedAlert]] = []
         now, after = None, 0
-        async with self._pool.acquire() as connection:
-            await check_lease(connection, LEASE, token)
+        async with term.connection() as connection:
+            await check_lease(connection, LEASE, term.token)
             silences = await read_silences(connection)
             while True:
                 found = await read_for_people(
