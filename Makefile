@@ -13,7 +13,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all lint test-faults test-broker test-containers bench setup settings sbom \
+.PHONY: help up test test-all lint coverage test-faults test-broker test-containers bench setup settings sbom \
 	python rabbitmq prometheus chromium faketime pgbouncer
 # Parallel goals would share one terminal and two cores.
 .NOTPARALLEL:
@@ -51,6 +51,10 @@ lint: $(INSTALLED) ## ruff, mypy, import rules, house rules, hadolint
 
 test-faults: setup ## the tests that break servers, the slowest too
 	$(PYTEST) tests/faults
+
+# Apart from `test`: counting branches costs the tests about half their time again.
+coverage: setup ## which branches of the package no test of `test` takes, roles included
+	$(PYTEST) -m "not slow and not containers" --cov --cov-report=term:skip-covered $(TESTS)
 
 BROKER_TESTS := $(addprefix tests/,e2e \
 	$(addprefix integration/,test_servers.py test_ingest.py test_arrival_order.py test_dead_letters.py test_relay.py test_reporter.py) \

@@ -1,15 +1,14 @@
-"""Compares the database's clock with this processor's own. A step is found by the processor that
-reads the clock first after it:
+"""Compares the database's clock with this processor's own.
 
 A step is found by whichever processor reads the clock first after it:
 
 - Its own readings differ by more than the time that passed between them.
-- Or the database's time lies before one that is stored already. This also tells of a step back that
-  happened while no processor ran, or a failover to a server whose clock is behind.
+- Or the database's time lies before one that is stored already. This also shows a step back that
+happened while no processor ran, or a failover to a server whose clock is behind.
 
 A step forward needs both a difference of our own and that nobody else has read the new time yet. A
 processor whose machine was paused sees the former, but another that ran meanwhile has read the
-clock all along. A step forward while no processor ran cannot be told from an outage.
+clock all along. A step forward while no processor ran cannot be distinguished from an outage.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ class DatabaseClock:
 
     def step_at(self, reading: ClockReading, *, steps: int) -> float:
         """Seconds by which the clock stepped since the newest reading. 0.0 if it did not, if
-        nothing was read yet, or if another processor has taken the step, as the database's number
-        of `steps` tells."""
+        nothing was read yet, or if another processor has taken the step, by the database's number
+        of `steps`."""
         if self._reading is None or steps != self._steps:
             return 0.0
         return step_between(self._reading, reading)

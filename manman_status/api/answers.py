@@ -25,7 +25,7 @@ from manman_status.api.readings import kept_seconds
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-    from manman_status.api.database import Ask, Database
+    from manman_status.api.database import Database, Query
 
 Spelling: TypeAlias = tuple[str, bytes]
 """Path and query as they were sent."""
@@ -84,11 +84,11 @@ def _has(tag: str, given: Iterable[bytes]) -> bool:
 
 
 class Question(msgspec.Struct, frozen=True):
-    """An operation with its parsed parameters. `key` names both: the answer of `ask` depends on
+    """An operation with its parsed parameters. `key` names both: the answer of `query` depends on
     nothing else."""
 
     key: bytes
-    ask: Ask[Answer]
+    query: Query[Answer]
     is_expensive: bool
 
 
@@ -106,25 +106,25 @@ class Answers:
     async def read(
         self,
         request: Request[Any, Any, Any],
-        ask: Ask[Answer],
+        query: Query[Answer],
         *parsed: Any,
         expensive: bool = False,
     ) -> Answer:
         """Answer a request whose answer depends on the values in `parsed` alone. Raises
         DatabaseUnavailable, DatabaseBusy."""
         key = msgspec.json.encode((request.scope["path_template"], parsed), order="sorted")
-        question = Question(key, ask, expensive)
+        question = Question(key, query, expensive)
         self._remember(_spelling(request.scope), question)
         return await self.answer(question)
 
     async def answer(self, question: Question) -> Answer:
-        """Return the kept answer, or read one that is shared with all who ask at once. Errors are
+        """Return the kept answer, or read one that is shared with all who query at once. Errors are
         not kept. Raises DatabaseUnavailable, DatabaseBusy."""
         if kept := self._current(question.key):
             return kept
         database = self._expensive_reads if question.is_expensive else self._database
         begun = time.monotonic()
-        answer = await database.read(question.ask, key=question.key)
+        answer = await database.read(question.query, key=question.key)
         if self._keep_seconds:
             answer.kept_seconds = kept_seconds(
                 self._keep_seconds,
@@ -134,7 +134,7 @@ class Answers:
             self.keep(question.key, answer)
         return answer
 
-    def asked_before(self, spelling: Spelling) -> Question | None:
+    def known_question(self, spelling: Spelling) -> Question | None:
         if spelling not in self._spellings:
             return None
         self._spellings.move_to_end(spelling)
@@ -178,11 +178,11 @@ def _size(key: bytes, answer: Answer) -> int:
 
 
 def remembered_questions(app: ASGIApp) -> ASGIApp:
-    """Middleware: answer what was asked before in the same spelling without its handler."""
+    """Middleware: answer a request that came before in the same spelling without its handler."""
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
         answers: Answers = scope["litestar_app"].state["answers"]
-        if (question := answers.asked_before(_spelling(scope))) is None:
+        if (question := answers.known_question(_spelling(scope))) is None:
             await app(scope, receive, send)
             return
         answer: ASGIApp

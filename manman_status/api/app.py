@@ -70,7 +70,7 @@ PROVIDED = (
     "sign_in_limit",
     "tokens",
 )
-"""A handler asks for one of these by the name of a parameter."""
+"""A handler names one of these as a parameter."""
 
 
 def _provided(name: str) -> Provide:
@@ -200,7 +200,7 @@ async def _streams_end(app: Litestar) -> AsyncIterator[None]:
 
     def end() -> None:
         app.state["feed"].end()
-        # This took the server's own handler away; to it, both signals mean the same.
+        # This replaced the server's own handler; to it, both signals mean the same.
         os.kill(os.getpid(), signal.SIGINT)
 
     if multiprocessing.parent_process():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from manman_status.store.pool import Connection, Pool
 
 T = TypeVar("T")
-Ask: TypeAlias = "Callable[[Connection], Awaitable[T]]"
+Query: TypeAlias = "Callable[[Connection], Awaitable[T]]"
 log = structlog.get_logger()
 
 UNAVAILABLE = (
@@ -65,7 +65,7 @@ class Outage:
     def note(self, cause: str) -> None:
         """`cause` is empty when a read succeeded."""
         if cause and not self._cause:
-            log.warning("database_away", cause=cause)
+            log.warning("database_unavailable", cause=cause)
         elif self._cause and not cause:
             log.info("database_back")
         self._cause = cause
@@ -89,9 +89,9 @@ class Database:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
 
-    async def read(self, ask: Ask[T], *, key: Hashable) -> T:
-        """Return the result of `ask` within the timeout, shared with all callers of the same `key`
-        at once. The read begins after the last of them has called, so nobody gets a moment before
+    async def read(self, query: Query[T], *, key: Hashable) -> T:
+        """Return the result of `query` within the timeout. All callers of one `key` share it.
+        The read begins after the last of them has called, so nobody gets a moment before
         their request. Raises DatabaseUnavailable, DatabaseBusy, UnknownCharacter."""
         reading = self._next.get(key)
         if reading is None:
@@ -101,12 +101,12 @@ class Database:
             ):
                 raise DatabaseBusy
             reading = self._next[key] = asyncio.create_task(
-                self._read_after(self._running.get(key), key, ask)
+                self._read_after(self._running.get(key), key, query)
             )
             reading.add_done_callback(_retrieve)
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                # One asker who leaves must not take the answer from the others.
+                # One caller who leaves must not take the answer from the others.
                 answer = await asyncio.shield(reading)
         except NOT_IN_ITS_ENCODING as error:
             raise UnknownCharacter from error
@@ -119,13 +119,15 @@ class Database:
         self._outage.note("")
         return cast("T", answer)
 
-    async def _read_after(self, running: asyncio.Task[Any] | None, key: Hashable, ask: Ask[T]) -> T:
+    async def _read_after(
+        self, running: asyncio.Task[Any] | None, key: Hashable, query: Query[T]
+    ) -> T:
         if running is not None:
             await asyncio.wait([running])
         self._running[key] = reading = self._next.pop(key)
         try:
             async with asyncio.timeout(self._timeout_seconds), self._pool.acquire() as connection:
-                return await ask(connection)
+                return await query(connection)
         finally:
             if self._running.get(key) is reading:
                 del self._running[key]

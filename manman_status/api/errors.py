@@ -65,7 +65,7 @@ class RequestTooSlow(ManManStatusError):  # noqa: N818
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What went wrong (RFC 9457). `parameter` names what has to be changed in the request,
+    """A problem (RFC 9457). `parameter` names what has to be changed in the request,
     `oldest_revision` is the first transition that is still kept. After a restore `epoch` is the
     history of now, and whoever goes on from `resume_from` misses nothing of it."""
 
@@ -79,7 +79,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     resume_from: str | None = None
 
 
-ASKED_FOR_BY: dict[type[Exception], str] = {
+PARAMETER_OF: dict[type[Exception], str] = {
     UnknownWorker: "worker_id",
     WorkerNotKnownThen: "worker_id",
     UnknownServerInstance: "instance_id",
@@ -112,7 +112,7 @@ def problem_response(error: Exception) -> Response[bytes]:
     """Make the response for an error. An error that is not known here is a fault of our own: it is
     logged, and the response does not describe it."""
     status, headers, detail = _answer_to(error)
-    parameter = ASKED_FOR_BY.get(type(error))
+    parameter = PARAMETER_OF.get(type(error))
     if isinstance(error, InvalidParameter):
         parameter = error.parameter
     elif isinstance(error, ValidationException):
@@ -173,13 +173,13 @@ PROBLEMS = {
 
 
 def documented_problems(
-    *, finds_one: bool = False, asks: bool = True, watches: bool = False
+    *, finds_one: bool = False, reads: bool = True, watches: bool = False
 ) -> dict[int, ResponseSpec]:
-    """Describe for the schema which problems an endpoint gives. One that `asks` reads the database
-    and has parameters, one that `finds_one` may not find it, one that `watches` may be asked for
+    """Describe for the schema which problems an endpoint gives. One that `reads` reads the database
+    and has parameters, one that `finds_one` may not find it, one that `watches` may need
     dropped revisions."""
     given = {HTTPStatus.UNAUTHORIZED} | (
-        {HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE} if asks else set()
+        {HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE} if reads else set()
     )
     given |= {HTTPStatus.NOT_FOUND} if finds_one else set()
     given |= {HTTPStatus.GONE} if watches else set()

@@ -141,11 +141,11 @@ class Feed:
     async def read_latest(self) -> Latest:
         """Shared by all who come at once. From here on nothing newer is missed. Raises
         DatabaseUnavailable, also while it is not known yet which history the database has."""
-        gives_up_at = monotonic() + 2 * UNNAMED_SECONDS
+        deadline = monotonic() + 2 * UNNAMED_SECONDS
         while not await self._settle(
             latest := await self._database.read(read_latest, key="latest")
         ):
-            if monotonic() > gives_up_at:
+            if monotonic() > deadline:
                 raise DatabaseUnavailable(
                     cause="a replica has not heard yet that a backup was restored"
                 )
@@ -184,7 +184,7 @@ class Feed:
         return [msgspec.structs.replace(change, epoch=name) for change in changes]
 
     async def _settle(self, latest: Latest) -> bool:
-        """Notice that the history is another one now. False while it is unknown which history an
+        """Detect that the history is another one now. False while it is unknown which history an
         answer belongs to: it must not be used. Raises DatabaseUnavailable."""
         async with self._settling:
             if self._found is None or latest.epoch.name != self._found.name:
@@ -247,7 +247,7 @@ class Feed:
                 delay = backoff.failed()
             except RevisionDropped as dropped:
                 # The database was unavailable for longer than it keeps transitions. Each watcher
-                # asks, and gets the error.
+                # queries, and gets the error.
                 self._begin(dropped.oldest - 1)
                 self._wake()
             except Exception:

@@ -75,7 +75,7 @@ class Gate:
 
         with bound_contextvars(request_id=request_id.decode()):
             try:
-                if not self._may_ask(scope):
+                if not self._is_allowed(scope):
                     app = (
                         _to_sign_in(scope) if _is_visit(scope) else _refusal(scope, Unauthorized())
                     )
@@ -105,7 +105,7 @@ class Gate:
                     **_sender(scope),
                 )
 
-    def _may_ask(self, scope: HTTPScope) -> bool:
+    def _is_allowed(self, scope: HTTPScope) -> bool:
         path = scope["path"]
         if not self._tokens.are_needed or path in OPEN_PATHS or is_open(path):
             return True

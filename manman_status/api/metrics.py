@@ -39,7 +39,7 @@ from manman_status.store.measured import read_measured, read_worker_signs
 from manman_status.store.system_reads import GROUPS_SHOWN
 
 if TYPE_CHECKING:
-    from manman_status.api.database import Ask, Database
+    from manman_status.api.database import Database, Query
     from manman_status.store.measured import Measured, WorkerSigns
     from manman_status.store.pool import Connection
 
@@ -61,7 +61,7 @@ class Metrics:
 
     def __init__(self, database: Database, *, worker_series: bool, keep_seconds: float) -> None:
 
-        def reading(query: Ask[T], key: str, *, times: int) -> Reading[T]:
+        def reading(query: Query[T], key: str, *, times: int) -> Reading[T]:
             return Reading(database, query, key=key, times=times, at_least_seconds=keep_seconds)
 
         self._measured = reading(read_measured, "measured", times=20)

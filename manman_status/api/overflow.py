@@ -125,7 +125,7 @@ class Overflow:
 
 @contextmanager
 def _borrowed(descriptor: int) -> Iterator[socket.socket]:
-    """The server's own socket, which it does not give away; it stays the server's to close."""
+    """The server's own socket, which it keeps; it stays the server's to close."""
     borrowed = socket.socket(fileno=descriptor)
     try:
         yield borrowed

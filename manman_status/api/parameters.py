@@ -138,7 +138,7 @@ GroupOfWorkers: TypeAlias = Annotated[
         description="Only those with this label `group`; empty: the workers without one."
     ),
 ]
-# The patterns are for the schema; what does not match is told in words of our own.
+# The patterns are for the schema; a value that does not match is refused in words of our own.
 UptimeWindow: TypeAlias = Annotated[
     str | None,
     QueryParameter(

@@ -1,4 +1,4 @@
-"""Past times that a request may ask for."""
+"""Past times that a request may name."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from manman_status.api.database import Ask, Database
+    from manman_status.api.database import Database, Query
 
 T = TypeVar("T")
 
@@ -23,10 +23,10 @@ class Reading(Generic[T]):
     """A query result that is kept for `kept_seconds`; never while `at_least_seconds` is 0."""
 
     def __init__(
-        self, database: Database, ask: Ask[T], *, key: str, times: int, at_least_seconds: float
+        self, database: Database, query: Query[T], *, key: str, times: int, at_least_seconds: float
     ) -> None:
         self._database = database
-        self._ask = ask
+        self._query = query
         self._key = key
         self._times = times
         self._at_least_seconds = at_least_seconds
@@ -37,7 +37,7 @@ class Reading(Generic[T]):
         begun = monotonic()
         if self._kept and begun < self._kept[0]:
             return self._kept[1]
-        value = await self._database.read(self._ask, key=self._key)
+        value = await self._database.read(self._query, key=self._key)
         done = monotonic()
         if self._at_least_seconds:
             keep = kept_seconds(self._at_least_seconds, times=self._times, took=done - begun)

@@ -150,7 +150,7 @@ class WorkerNumbers(msgspec.Struct):
 
 
 class GroupNumbers(msgspec.Struct):
-    """Of its workers that have not ended."""
+    """Numbers of the workers of a group that have not ended."""
 
     group: Annotated[str, Meta(description="The label `group`; empty for the workers without one.")]
     healthy: int = 0
@@ -176,7 +176,7 @@ class Histogram(msgspec.Struct):
 
 
 class Processor(msgspec.Struct):
-    """One that reported within five minutes. What it counts, it counts since it started."""
+    """A processor that reported within five minutes. Its counters began at its start."""
 
     processor_id: str
     host: str
@@ -229,7 +229,7 @@ class Processor(msgspec.Struct):
 
 
 class Queue(msgspec.Struct):
-    """One that processors read."""
+    """A queue that processors read."""
 
     queue: str
     state: Annotated[
@@ -326,7 +326,7 @@ class ObservationQuality(msgspec.Struct):
 
 
 class AlertNumbers(msgspec.Struct):
-    """Of those that are not resolved, nor part of another. What somebody has acknowledged is
+    """Numbers of the alerts that are neither resolved nor part of another. Acknowledged alerts are
     counted apart."""
 
     critical: int

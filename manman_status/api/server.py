@@ -49,7 +49,8 @@ HTTP2 = HTTP2Settings(
 
 
 def serve(settings: Settings) -> int:
-    """Answer until SIGTERM or Ctrl-C. A database that is merely away is waited for while serving.
+    """Answer until SIGTERM or Ctrl-C. A database that is merely unavailable is waited for while
+    serving.
 
     Raises SchemaBehind, DatabaseUnavailable when the database will not have us, CommandFailed
     without an address.
@@ -139,7 +140,9 @@ async def _check_database(settings: Settings) -> None:
     except asyncpg.ClientConfigurationError as error:
         raise DatabaseUnavailable(cause=plain(error)) from error
     except CONNECTION_ERRORS as error:
-        log.warning("database_away", cause=plain(error), hint="answers are 503 until it is back")
+        log.warning(
+            "database_unavailable", cause=plain(error), hint="answers are 503 until it is back"
+        )
     except asyncpg.PostgresError as error:
         raise DatabaseRefuses(cause=plain(error)) from error
 

@@ -86,22 +86,22 @@ class EventStream:
             with suppress(TimeoutError):
                 async with _attended(watcher, receive):
                     await self._send(send, f"id: {at}\n\n".encode())
-                    await self._tell(watcher, changes, send)
+                    await self._send_changes(watcher, changes, send)
                     await self._send(send, b"", more=False)
 
-    async def _tell(self, watcher: Watcher, changes: Sequence[Change], send: Send) -> None:
-        """Send changes until the client has left or must reconnect. It will ask for what it was not
-        sent by then."""
+    async def _send_changes(self, watcher: Watcher, changes: Sequence[Change], send: Send) -> None:
+        """Send changes until the client has left or must reconnect. It then requests what it was
+        not sent by then."""
         comment_at = monotonic() + self._comment_seconds
         has_caught_up = has_failed = False
         while not watcher.is_over:
             has_caught_up = has_caught_up or not watcher.is_behind
-            told = b"".join(change.event for change in changes if self._filters.allow(change))
-            if not told and monotonic() >= comment_at:
-                told = f":\nid: {watcher.position}\n\n".encode()
-            if told:
+            events = b"".join(change.event for change in changes if self._filters.allow(change))
+            if not events and monotonic() >= comment_at:
+                events = f":\nid: {watcher.position}\n\n".encode()
+            if events:
                 comment_at = monotonic() + self._comment_seconds
-                await self._send(send, told)
+                await self._send(send, events)
             if not changes and not has_failed:
                 await watcher.wait(max(0.0, comment_at - monotonic()))
             if has_caught_up and watcher.is_behind:
@@ -131,7 +131,7 @@ class LongPoll:
     `wait_seconds`.
 
     It reads at least one page, and no further than it has time. Its revision is how far it has
-    looked, so that whoever goes on from there asks nothing twice.
+    looked, so that whoever goes on from there requests nothing twice.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class Tokens:
         if len(token) > LONGEST:
             return False
         accepted = [*self._digests, *self._metrics_digests] if for_metrics else self._digests
-        # Digests have one length, and all are compared: the time taken tells nothing about any
+        # Digests have one length, and all are compared: the time taken shows nothing about any
         # token.
         found = [hmac.compare_digest(_digest(token), digest) for digest in accepted]
         return any(found)

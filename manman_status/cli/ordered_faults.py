@@ -64,16 +64,16 @@ def _parts(text: str, *separators: str, wanted: str) -> list[str]:
 
 def _each(read: Callable[[str], object]) -> Callable[[Any, Sequence[Token]], list[object]]:
     def convert(_: Any, tokens: Sequence[Token]) -> list[object]:
-        return [_told(read, token) for token in tokens]
+        return [_explained(read, token) for token in tokens]
 
     return convert
 
 
 def _only(_: Any, tokens: Sequence[Token]) -> object:
-    return _told(seconds, tokens[0])
+    return _explained(seconds, tokens[0])
 
 
-def _told(read: Callable[[str], object], token: Token) -> object:
+def _explained(read: Callable[[str], object], token: Token) -> object:
     try:
         return read(token.value)
     except ValueError as error:

@@ -26,7 +26,7 @@ from manman_status.lab.recording.tape import Tape
 from manman_status.settings import load_settings
 
 DEAF_AFTER_CANARIES = 5
-"""So many canaries in a row are not missing by chance."""
+"""The number of missing canaries in a row that is no chance."""
 BEHIND_SECONDS = 1.0
 """Lateness of a message from which on a replay reports it."""
 

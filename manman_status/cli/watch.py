@@ -149,8 +149,8 @@ def numbers(fleet: FleetView) -> Iterable[Text]:
         (overall, OVERALL_STYLES.get(overall, "")),
         f": {servers['total_active']} servers run; workers: {there_are or 'none'}",
     )
-    if fleet.notice:
-        yield Text(fleet.notice, style="yellow")
+    if fleet.news:
+        yield Text(fleet.news, style="yellow")
     for guard in fleet.system["observation"]["guard"] or ():
         if fleet.group in {None, guard["group"]}:
             yield Text(guard_line(guard), style="yellow")

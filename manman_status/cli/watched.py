@@ -14,20 +14,20 @@ from manman_status.errors import CommandFailed
 SHOWN = 50
 """The most silent workers of each kind, and the most changes, that are shown."""
 LOOK_BACK = 1_000
-"""How many past transitions are read at first, to find those of one group."""
+"""The number of past transitions that are read at first, to find those of one group."""
 SILENT = (Health.UNHEALTHY, Health.LATE)
 
 
 class FleetView:
     """The last answers of the api for one group, or for all. `problem` says why nothing newer was
-    read, `notice` what else to know."""
+    read, `news` what else to know."""
 
     def __init__(self, client: Client, group: str | None) -> None:
         self._client = client
         self._position: str | None = None
         self.group = group
         self.problem = ""
-        self.notice = ""
+        self.news = ""
         self.read_at = datetime.now(UTC)
         self.system: dict[str, Any] = {}
         self.alerts: dict[str, Any] = {}
@@ -76,7 +76,7 @@ class FleetView:
                 if error.status != HTTPStatus.GONE:
                     raise
                 if "resume_from" in error.problem:
-                    self.notice = (
+                    self.news = (
                         f"{datetime.now(UTC):%H:%M:%SZ} history was restored from a backup or by a"
                         " failover"
                     )

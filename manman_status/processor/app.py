@@ -347,7 +347,7 @@ class Processor:
                     "stopped_before_all_was_stored",
                     meaning="the broker keeps it and sends it again",
                 )
-                self._pool.terminate()  # a database that hangs would not let go of whoever asks it
+                self._pool.terminate()  # a database that hangs would not let go of a query
             ending = asyncio.ensure_future(cancel(*late, *others))
             await asyncio.wait({ending}, timeout=END_WITHIN_SECONDS)
             # asyncpg waits for a cancelled query's answer, which may never come
@@ -449,7 +449,7 @@ async def _prepare_database(pool: Pool, thresholds: Thresholds) -> bool:
         except DATABASE_ERRORS as error:
             delay = backoff.failed()
             if backoff.is_worth_saying:
-                log.warning("database_away", error=plain(error))
+                log.warning("database_unavailable", error=plain(error))
             await asyncio.sleep(delay)
         else:
             if server.encoding != "UTF8":

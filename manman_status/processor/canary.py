@@ -76,12 +76,12 @@ class Broker(Protocol):
 
     @property
     def alarm(self) -> str | None:
-        """Why the broker holds back canaries; None while it does not."""
+        """The reason for which the broker holds back canaries; None while it does not."""
 
     @property
     def problems(self) -> dict[str, str]:
-        """Why a queue is not read, by its name, or why nothing can be published, by
-        `publishing`."""
+        """The causes for which queues are not read, by their names, and for which nothing can be
+        published, by `publishing`."""
 
     def follow(self, marks: Sequence[QueueMark], *, processors: int) -> None:
         """Read these queues, shared by so many processors."""
@@ -108,7 +108,7 @@ class _Report(NamedTuple):
 
 class Observer:
     """Keeps this processor's row, reports and sends canaries. `queues` are those that our settings
-    ask for."""
+    name."""
 
     def __init__(
         self,
@@ -138,9 +138,9 @@ class Observer:
         self._standstill_seconds = standstill_seconds
         self._proven_at = float("-inf")
         self._unproven_since: float | None = None
-        self._missing_told: list[str] = []
-        self._losses_told = 0
-        self._asked_at = monotonic()
+        self._missing_reported: list[str] = []
+        self._losses_reported = 0
+        self._answered_at = monotonic()
         self._has_dropped = False
         self._last: _Report | None = None
 
@@ -192,7 +192,7 @@ class Observer:
             try:
                 report = await self._report()
                 self._note_proof(report)
-                if sends and self._broker.losses == self._losses_told:
+                if sends and self._broker.losses == self._losses_reported:
                     await self._broker.send(report.marks, report.now, report.clock_steps)
                 if turn % REPORTS_PER_DEPTHS == 0:
                     self._statistics.queue_depths, dead_letters = await self._broker.depths()
@@ -225,10 +225,10 @@ class Observer:
         if missing:
             self._unproven_since = self._unproven_since or monotonic()
             if (
-                not self._missing_told
+                not self._missing_reported
                 and monotonic() - self._unproven_since > self._standstill_seconds
             ):
-                self._missing_told = missing
+                self._missing_reported = missing
                 log.warning(
                     "canaries_do_not_return",
                     queues=missing,
@@ -239,9 +239,9 @@ class Observer:
                 )
             return
         self._proven_at, self._unproven_since = monotonic(), None
-        if self._missing_told:
-            log.info("canaries_return", queues=self._missing_told)
-            self._missing_told = []
+        if self._missing_reported:
+            log.info("canaries_return", queues=self._missing_reported)
+            self._missing_reported = []
 
     async def _report(self) -> _Report:
         """Write the row, let the observation advance, and see what is to be read; the database's
@@ -258,29 +258,29 @@ class Observer:
             self._broker.problems,
         )
         self._statistics.reads = self._broker.given
-        asked_at = monotonic()
-        dropped = await self._ask_for_dropped()
-        was_deaf = monotonic() - self._asked_at > DEAF_SECONDS
-        was_cut_off = losses != self._losses_told or not is_connected or was_deaf
+        checked_at = monotonic()
+        dropped = await self._check_dropped()
+        was_deaf = monotonic() - self._answered_at > DEAF_SECONDS
+        was_cut_off = losses != self._losses_reported or not is_connected or was_deaf
         self._last = report = await self._write(
             self._last if dropped is not None else None,
             was_cut_off=was_cut_off,
             dropped=bool(dropped),
         )
         if dropped is not None:
-            self._asked_at = asked_at
+            self._answered_at = checked_at
         self._statistics.watermarks = {mark.queue: mark.observed_through for mark in report.marks}
         if (
-            is_connected and losses != self._losses_told
+            is_connected and losses != self._losses_reported
         ):  # until then each report says that it is lost
-            self._losses_told = losses
+            self._losses_reported = losses
             log.warning(
                 "was_cut_off_from_broker",
                 meaning="nobody is given up until a whole timeout was observed",
             )
         return report
 
-    async def _ask_for_dropped(self) -> bool | None:
+    async def _check_dropped(self) -> bool | None:
         dropped = await self._broker.has_dropped()
         if dropped and not self._has_dropped:
             log.warning(

@@ -259,7 +259,7 @@ class Ingest:
                 delay = tries.backoff.failed()
                 if tries.backoff.is_worth_saying:
                     log.warning(
-                        "database_away"
+                        "database_unavailable"
                         if isinstance(error, CONNECTION_ERRORS)
                         else "database_refuses_batch",
                         error=describe(error),

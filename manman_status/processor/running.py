@@ -1,7 +1,7 @@
 """Keeps the parts of a processor running, and waits unless the processor is stopped.
 
 Only our own cancellation ends a part. aiormq raises CancelledError into whoever waits for a
-connection that is lost; a TaskGroup takes a task that ends so for one that was told to, and says
+connection that is lost; a TaskGroup takes a task that ends so for one that was stopped, and says
 nothing.
 
 A part is running, or restarting after a fault. The end of reading or storing, without which nothing

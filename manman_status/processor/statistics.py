@@ -101,7 +101,7 @@ class Statistics:
     def add_batch(
         self, events: Sequence[ReportedEvent], transitions: Sequence[Transition], *, ms: float
     ) -> None:
-        """One that is committed. One of canaries alone has no events."""
+        """Count a committed batch. A batch of canaries alone has no events."""
         for kind, number in Counter(map(type, events)).items():
             self._events[kind.__name__, "stored"] += number
         self.add_transitions(transitions)

@@ -150,13 +150,11 @@ class WorkerLife:
             report = build()
             event = self._understood(report, what)
             if self._servers is not None:
-                match event:
-                    case ServerStarted(instance_id=instance_id, game_server_config_id=config_id):
-                        self._servers[instance_id] = RunningServer(instance_id, config_id)
-                    case ServerStopped(instance_id=instance_id):
-                        self._servers.pop(instance_id, None)
-                    case _:
-                        pass
+                if isinstance(event, ServerStarted):
+                    server = RunningServer(event.instance_id, event.game_server_config_id)
+                    self._servers[event.instance_id] = server
+                elif isinstance(event, ServerStopped):
+                    self._servers.pop(event.instance_id, None)
             # The headers of this moment: another task sends it, when the broker is available.
             self._outbox.put(msgspec.structs.replace(report, headers=trace_headers()))
 

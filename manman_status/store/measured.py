@@ -31,13 +31,13 @@ class Measured(msgspec.Struct, frozen=True):
     terminated_workers: int
     servers_by_status: dict[StatusType, int]
     oldest_heartbeat_age_seconds: float | None
-    """Of the active workers; None when none of them has ever beaten. Read up to 20 times as seldom
-    as that takes."""
+    """The oldest last heartbeat of the active workers; None when none of them has ever sent one. It
+    is read again after up to 20 times as long as reading takes."""
     processors: list[dict[str, Any]]
-    """As in `Fleet`, but only those that reported within the time after which nobody counts as
-    observed."""
+    """The same as in `Fleet`, without the processors that have not reported for so long that
+    monitoring counts as blind."""
     guards: list[dict[str, Any]]
-    """As in `Fleet`."""
+    """The same as in `Fleet`."""
     guards_total: int
     guards_held: int
     """Workers that all of them hold."""

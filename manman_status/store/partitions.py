@@ -4,9 +4,9 @@ A change of partitions needs a lock that conflicts with every reader: PostgreSQL
 partition beside a default one, and drops one, under ACCESS EXCLUSIVE. While such a lock is waited
 for, everybody who comes later waits behind it. So each change is a short transaction of its own
 that waits `LOCK_WAIT_MS` at most for a lock, and is tried again later: behind `pg_dump` nothing is
-made or dropped until it is done, and nobody notices. No change is urgent: partitions are made days
-ahead, and a transition without one falls into the default partition. (DETACH … CONCURRENTLY would
-wait for readers without a lock; PostgreSQL refuses it where there is a default partition.)
+made or dropped until it is done, and nobody is disturbed. No change is urgent: partitions are made
+days ahead, and a transition without one falls into the default partition. (DETACH … CONCURRENTLY
+would wait for readers without a lock; PostgreSQL refuses it where there is a default partition.)
 
 Here, and nowhere else in `store`, a function begins transactions itself: each partition has one.
 """

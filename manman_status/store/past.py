@@ -1,4 +1,4 @@
-"""The fleet at a past time, as far as rows and transitions tell.
+"""The fleet at a past time, as far as rows and transitions show.
 
 If a row has not changed since `at`, its current status was its status then. Otherwise its status
 then is the `old_status` of the first transition after `at`. The row's own times limit which days'
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 
 class TimeNotKept(ManManStatusError):  # noqa: N818
-    """Nothing is kept of that time; the oldest that may be asked for is {oldest}."""
+    """Nothing is kept of that time; the oldest that may be queried is {oldest}."""
 
 
 class TimeToCome(ManManStatusError):  # noqa: N818
-    """That time is still to come: it is {now} here."""
+    """The time is still to come: it is {now} here."""
 
 
 class WorkerNotKnownThen(UnknownWorker):
@@ -52,7 +52,7 @@ class ServerInstanceNotKnownThen(UnknownServerInstance):
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """A past time that may be asked for. `is_settled`: nothing that is dated before it can come any
+    """A past time that may be queried. `is_settled`: nothing that is dated before it can come any
     more."""
 
     as_of: datetime

@@ -150,7 +150,7 @@ class Day(msgspec.Struct, frozen=True):
     is_complete: bool
     is_late: bool
     revision: int
-    """Up to which all changes were looked at to say so."""
+    """The revision up to which all changes were read for it."""
 
     @property
     def is_begun(self) -> bool:
@@ -391,7 +391,7 @@ async def _make_piece(
     is_last = piece["found"] < changes_at_once
     bounds = lower, upper, after, GREATEST_ID if is_last else piece["last"]
     odd = {row["entity_id"]: row["until"] for row in await connection.fetch(OUT_OF_ORDER, *bounds)}
-    if odd:  # the days before, which tell when losses began, may have to be made anew
+    if odd:  # the days before, which show when losses began, may have to be made anew
         await set_apart(connection, odd, is_taken=True, until=max(odd.values()))
         await _reset_days(
             connection, [other for other in await changed_on(connection, odd) if other != day]

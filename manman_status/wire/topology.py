@@ -19,7 +19,7 @@ MOST_PARTITIONS = 64
 DROPPED_KEY = "heartbeats.dropped"
 """Routing key of dropped heartbeats, on the control exchange."""
 DROPPED_TTL_SECONDS = 15
-"""How long the broker keeps the sign that it dropped heartbeats."""
+"""The time for which the broker keeps the sign that it dropped heartbeats."""
 HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]

@@ -24,7 +24,7 @@ LAST_MICROSECOND = 253_402_300_799_000_000  # within the year 9999
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EXACT_FLOATS = 2**53
-"""Beyond this a float cannot distinguish neighbouring integers."""
+"""The bound beyond which a float cannot distinguish neighbouring integers."""
 INTEGER = re.compile(r"-?[0-9]{1,19}(?:\.0{1,19})?")
 NUMBER = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?")
 HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,16}")

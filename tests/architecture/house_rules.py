@@ -258,18 +258,7 @@ def open_matches(tree: ast.AST, types: frozenset[str]) -> Iterator[Finding]:
             )
 
 
-NOT_YET_CLEAN = (
-    "clock.py",
-    "leadership.py",
-    "api",
-    "cli",
-    "domain",
-    "lab",
-    "processor",
-    "reporter",
-    "store",
-    "wire",
-)
+NOT_YET_CLEAN = ("api/page/static",)
 """Rooms of the package that are still to be rewritten. This list only shrinks."""
 
 

@@ -144,4 +144,4 @@ async def test_processor_on_a_standby_says_so_and_waits(
     await observed.rows(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     await eventually(lambda: "processor_started" in processor.log)
     assert "Traceback" not in processor.log
-    assert processor.log.count("database_away") == 1
+    assert processor.log.count("database_unavailable") == 1

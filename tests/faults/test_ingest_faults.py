@@ -75,7 +75,7 @@ async def test_messages_wait_in_the_queue_for_the_database(
     postgres.stop()
     try:
         await publish.many([(started(i), key(i)) for i in range(2, 202)])
-        await eventually(lambda: "database_away" in processor.log)
+        await eventually(lambda: "database_unavailable" in processor.log)
         assert processor.returncode is None
     finally:
         postgres.start()
@@ -162,7 +162,7 @@ async def test_processor_waits_for_broker_and_database(
     rabbitmq.stop()
     postgres.stop()
     role = start_role("processor", database_url=database, rabbitmq_url=broker)
-    await eventually(lambda: "database_away" in role.log)
+    await eventually(lambda: "database_unavailable" in role.log)
     postgres.start()
     await eventually(lambda: "queue_not_read" in role.log and "nothing listens" in role.log)
     rabbitmq.start()
@@ -198,7 +198,7 @@ async def test_sigterm_ends_within_ten_seconds_without_a_server(
     try:
         if away == "database":
             await publish(started(1), key(1))
-            await eventually(lambda: "database_away" in processor.log)
+            await eventually(lambda: "database_unavailable" in processor.log)
         processor.stop(within_seconds=10)
     finally:
         server.start()

@@ -184,7 +184,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
     )
     await publish({"command_type": "WORKER_STARTED", "command_args": [7]}, "worker.7.lifecycle")
     await eventually(
-        lambda: of(processor, "database_away") or of(processor, "database_refuses_batch")
+        lambda: of(processor, "database_unavailable") or of(processor, "database_refuses_batch")
     )
 
     async def is_refused() -> list[Any]:
@@ -241,7 +241,7 @@ async def test_no_secret_is_told_by_a_role_that_cannot_start(
     given = {name: value.format(**SECRETS) for name, value in wrong.items()}
     started = start_role(role, **guarded | given)
     if code is None:
-        await eventually(lambda: "_away" in started.log or "not_publishing" in started.log)
+        await eventually(lambda: "_unavailable" in started.log or "not_publishing" in started.log)
         assert started.stop() == 0
     else:
         assert started.wait(within_seconds=30) == code

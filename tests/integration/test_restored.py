@@ -214,7 +214,7 @@ async def test_followers_learn_of_a_restored_backup(
         assert answer.status_code == 200, "an ETag is of its epoch"
 
         await asyncio.to_thread(watch.look)
-        assert "restored" in watch.notice
+        assert "restored" in watch.news
         shown = [item["entity_id"] for item in watch.changes]
         assert set(range(201, 206)) <= set(shown) <= {1, 2, *range(201, 206)}, (
             "nothing of what was lost"

@@ -34,6 +34,7 @@ from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules
+from manman_status.store.clock_step import SETTLING_SECONDS
 from tests.builders import START, inventory
 from tests.model.sweep import sweep
 
@@ -262,8 +263,10 @@ class Database:
         self.clock_step, self.stepped_at = by, now
 
     def settle_step(self, now: Any) -> None:
-        """Do what the leader does before it sweeps."""
-        if self.clock_steps_settled == self.clock_steps:
+        """Do what the leader does before it sweeps, and again while transactions of the old time
+        may still commit."""
+        is_new = self.clock_steps_settled != self.clock_steps
+        if not is_new and now >= self.stepped_at + SETTLING_SECONDS:
             return
         self.clock_steps_settled = self.clock_steps
         by = timedelta(seconds=self.clock_step)
@@ -283,7 +286,7 @@ class Database:
             worker.status_since = back(worker.status_since)
             if worker.last_heartbeat is not None:
                 worker.last_heartbeat = min(worker.last_heartbeat, at(now))
-            if not worker.incarnation and self.clock_step < 0:
+            if is_new and not worker.incarnation and self.clock_step < 0:
                 worker.seq, worker.begun_at, worker.ended_at = map(
                     squeeze, (worker.seq, worker.begun_at, worker.ended_at)
                 )

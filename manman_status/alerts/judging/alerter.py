@@ -21,11 +21,12 @@ from manman_status.alerts.notifying.notifications import BROKER
 from manman_status.clock import DatabaseClock, elapsed
 from manman_status.domain.clock import ClockReading
 from manman_status.leadership import Leadership, LeaderTask, Term
+from manman_status.store.pool import DATABASE_ERRORS
 
 log = structlog.get_logger()
 
 REVISIONS_AT_ONCE = 10_000
-LOOK_EVERY_SECONDS = 1.0
+INTERVAL_SECONDS = 1.0
 LEAST_PAUSES = 4
 """A pause lasts at least so many times as long as the look before it."""
 LONGEST_PAUSE_SECONDS = 5.0
@@ -34,10 +35,11 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Alerter(LeaderTask):
-    """Judges while this processor leads. `wake_notifiers` is called after alerts were committed."""
+    """Judges when transitions wake it, and every second. `wake_notifiers` is called after alerts
+    were committed."""
 
     failure_event = "alerts_not_judged"
-    longest_backoff_seconds = 1.0
+    faults = DATABASE_ERRORS
 
     def __init__(
         self,
@@ -56,11 +58,11 @@ class Alerter(LeaderTask):
 
     async def round(self, term: Term) -> float:
         begun = perf_counter()
-        more = await self.judge(term)
+        has_more = await self.judge(term)
         # With tens of thousands of alerts open a look takes long: it may not take all of a leader's
-        # time.
+        # time, whatever wakes us.
         await asyncio.sleep(min(LEAST_PAUSES * (perf_counter() - begun), LONGEST_PAUSE_SECONDS))
-        return 0 if more else LOOK_EVERY_SECONDS
+        return 0 if has_more else INTERVAL_SECONDS
 
     async def judge(self, term: Term) -> bool:
         """Judge once, a bounded number of transitions; True when there are more.

@@ -79,10 +79,10 @@ class Counts(Protocol):
 
 
 class Notifier(LeaderTask):
-    """Notifies one channel while we lead. `wake` says that alerts have changed."""
+    """Notifies one channel, and does so at once when alerts that have changed wake it."""
 
     failure_event = "notification_failed"
-    faults = (NotTaken, *LeaderTask.faults)
+    faults = (NotTaken, BrokerUnavailable, *DATABASE_ERRORS)
     longest_backoff_seconds = LONGEST_BACKOFF_SECONDS
 
     def __init__(self, leadership: Leadership, counts: Counts, channel: str) -> None:
@@ -91,15 +91,16 @@ class Notifier(LeaderTask):
         self._counts = counts
         counts.add_channel(channel)
 
-    def failure_fields(self) -> dict[str, object]:
-        return {"channel": self.channel}
-
     async def round(self, term: Term) -> float:
         try:
+            # A task that rests for longer is taken for stuck.
             return min(await self._notify(term), LONGEST_BACKOFF_SECONDS)
         except (NotTaken, BrokerUnavailable):
             self._counts.count_notification(self.channel, "failed")
             raise
+
+    def failure_fields(self) -> dict[str, object]:
+        return {"channel": self.channel}
 
     async def _notify(self, term: Term) -> float:
         """Send what is due; the seconds until there may be more, if nothing wakes us."""

@@ -114,9 +114,9 @@ def _text(state: ObservationState, observation: Observation, doubt: Doubt | None
 
 
 def bar_reading(database: Database, *, keep_seconds: float) -> Reading[Bar]:
-    """Shared by all who have a page open: each asks for it every other second."""
+    """Shared by all who have a page open: each reads it every other second."""
 
-    def ask(connection: Connection) -> Awaitable[Bar]:
+    def query(connection: Connection) -> Awaitable[Bar]:
         return read_bar(connection)
 
-    return Reading(database, ask, key="bar", times=4, at_least_seconds=keep_seconds)
+    return Reading(database, query, key="bar", times=4, at_least_seconds=keep_seconds)

@@ -17,7 +17,7 @@ Name = TypeVar("Name", bound=StrEnum)
 LARGEST_ID_DIGITS = len(str(LARGEST_ID))
 
 
-class Asked:
+class Form:
     """The query of one request. Raises InvalidParameter for what the page has no field for."""
 
     def __init__(self, request: Request[Any, Any, Any], *fields: str) -> None:

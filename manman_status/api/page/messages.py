@@ -55,7 +55,7 @@ class Shape(NamedTuple):
     description: Markup
     fields: list[Field]
     kind: Markup
-    """What it is when it has no fields."""
+    """The type of a shape without fields."""
     examples: list[str]
 
 
@@ -87,8 +87,8 @@ def described() -> dict[str, Any]:
                 shapes=[_name(kind) for kind in kinds if "$ref" in kind],
                 is_several=any(kind.get("type") == "array" for kind in kinds),
                 headers={
-                    each: told["description"]
-                    for each, told in message["headers"]["properties"].items()
+                    each: header["description"]
+                    for each, header in message["headers"]["properties"].items()
                 },
             )
         )
@@ -105,7 +105,7 @@ def _name(reference: Schema) -> str:
 
 
 def _followed(schema: Schema, schemas: Schema, *, but: Schema) -> Schema:
-    """What is behind a reference, unless that has a name of its own."""
+    """Resolve a reference, unless it has a name of its own."""
     if "$ref" not in schema or _name(schema) in but:
         return schema
     return dict(schemas[_name(schema)])
@@ -117,8 +117,10 @@ def _shape(name: str, schema: Schema) -> Shape:
         name=name,
         description=prose(schema.get("description", "")),
         fields=[
-            Field(field, words(told), field in required, prose(told.get("description", "")))
-            for field, told in schema.get("properties", {}).items()
+            Field(
+                field, words(described), field in required, prose(described.get("description", ""))
+            )
+            for field, described in schema.get("properties", {}).items()
         ],
         kind=words(schema),
         examples=[_example(each) for each in schema.get("examples", ())],
@@ -126,7 +128,7 @@ def _shape(name: str, schema: Schema) -> Shape:
 
 
 def words(schema: Schema) -> Markup:
-    """What a value may be."""
+    """Describe the values that a schema allows."""
     match schema:
         case {"$ref": _}:
             said = Markup('<a href="#{0}">{0}</a>').format(_name(schema))
@@ -154,7 +156,7 @@ def words(schema: Schema) -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """What stands between `backticks` is code."""
+    """Mark up text between `backticks` as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
 
 

@@ -1,4 +1,4 @@
-"""The map and one worker, and what their scripts ask for."""
+"""The map and one worker, and what their scripts query for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from litestar_htmx import HTMXRequest, HTMXTemplate
 from manman_status.api.answers import Answer, Answers
 from manman_status.api.database import Database
 from manman_status.api.page.bar import SHOWN, BarReading
-from manman_status.api.page.forms import Asked
+from manman_status.api.page.forms import Form
 from manman_status.api.page.words import worker_why
 from manman_status.api.parameters import PathId
 from manman_status.api.responses import ServerInstance, Transition, Worker
@@ -39,9 +39,9 @@ class WorkerKnown(Worker):
 @get("/")
 async def fleet(request: HTMXRequest, bar: BarReading) -> HTMXTemplate:
     """The map, and the same in numbers."""
-    asked = Asked(request, "group", "health")
-    health = asked.one_of("health", Health)
-    context = {"bar": await bar.get(), "asked": asked, "health": health, "shown": SHOWN}
+    form = Form(request, "group", "health")
+    health = form.one_of("health", Health)
+    context = {"bar": await bar.get(), "asked": form, "health": health, "shown": SHOWN}
     return HTMXTemplate(template_name="fleet.html", context=context)
 
 
@@ -61,14 +61,14 @@ async def groups(bar: BarReading) -> HTMXTemplate:
 async def fleet_map(request: HTMXRequest, answers: NamedDependency[Answers]) -> Answer:
     """`groups` as in `FleetMap`, with the names that its letters stand for; `next` is where the
     next piece begins."""
-    asked = Asked(request, "group", "health", "after")
+    form = Form(request, "group", "health", "after")
     group, health, after = (
-        asked.text("group"),
-        asked.one_of("health", Health),
-        asked.id("after") or 0,
+        form.text("group"),
+        form.one_of("health", Health),
+        form.id("after") or 0,
     )
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         found = await read_fleet_map(connection, after=after, group=group, health=health)
         observation = found.observation
         lasting = msgspec.json.encode(
@@ -86,20 +86,20 @@ async def fleet_map(request: HTMXRequest, answers: NamedDependency[Answers]) -> 
         )
         return Answer(lasting, lasting=lasting, lag_seconds=observation.lag_seconds)
 
-    return await answers.read(request, ask, group, health, after)
+    return await answers.read(request, query, group, health, after)
 
 
 @get("/page/workers/{worker_id:str}/why", media_type=MediaType.TEXT)
 async def why(database: NamedDependency[Database], worker_id: PathId) -> str:
-    ask = partial(get_worker, worker_id=worker_id)
-    detail = await database.read(ask, key=("why", worker_id))
+    query = partial(get_worker, worker_id=worker_id)
+    detail = await database.read(query, key=("why", worker_id))
     return worker_why(msgspec.json.decode(detail.item, type=Worker), detail.observation.as_of)
 
 
 @get("/page/workers/{worker_id:str}/day.json")
 async def day(database: NamedDependency[Database], worker_id: PathId) -> Day:
-    ask = partial(read_day, worker_id=worker_id)
-    return await database.read(ask, key=("day", worker_id))
+    query = partial(read_day, worker_id=worker_id)
+    return await database.read(query, key=("day", worker_id))
 
 
 @get("/workers/{worker_id:str}")
@@ -112,7 +112,7 @@ async def worker(
 ) -> HTMXTemplate:
     """One worker, and its uptime as far back as changes are kept."""
 
-    async def ask(connection: Connection) -> tuple[Detail, Figures]:
+    async def query(connection: Connection) -> tuple[Detail, Figures]:
         detail = await get_worker(connection, worker_id)
         uptime = await read_worker_uptime(
             connection,
@@ -121,7 +121,7 @@ async def worker(
         )
         return detail, uptime.figures
 
-    detail, uptime = await database.read(ask, key=("worker", worker_id))
+    detail, uptime = await database.read(query, key=("worker", worker_id))
     context = {
         "worker": msgspec.json.decode(detail.item, type=WorkerKnown),
         "uptime": uptime,

@@ -1,7 +1,7 @@
 """Signing in and out: the token becomes a cookie that no script can read and no other site can use.
 
-Neither changes anything but the caller's cookie, so no request of another site needs to be told
-apart.
+Neither changes anything but the caller's cookie, so no request of another site needs to be
+distinguished apart.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The pages as one router, with what holds for all of them: templates, files, headers, and how a
-fault is told."""
+fault is explained."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from manman_status.api.alert_responses import Alert, Silence
 from manman_status.api.cursors import read_cursor, write_cursor
 from manman_status.api.database import Database
 from manman_status.api.page.bar import BarReading
-from manman_status.api.page.forms import Asked
+from manman_status.api.page.forms import Form
 from manman_status.api.parameters import LARGEST_ID, one_of, parse_labels
 from manman_status.api.responses import ServerInstance, Worker
 from manman_status.domain.alert import Severity
@@ -32,7 +32,7 @@ from manman_status.domain.status import Health, StatusType
 from manman_status.store.reads import Page, ServerFilters, WorkerFilters, list_servers, list_workers
 
 if TYPE_CHECKING:
-    from manman_status.api.database import Ask
+    from manman_status.api.database import Query
 
 ROWS = 100
 
@@ -42,21 +42,21 @@ async def _table(
     database: Database,
     bar: BarReading,
     name: str,
-    ask: Ask[Page],
+    query: Query[Page],
     *,
-    asked: Asked,
+    form: Form,
     filters: msgspec.Struct,
     shape: type[Any],
     **more: Any,
 ) -> HTMXTemplate:
     """The page, or its rows alone when it is there already."""
-    page = await database.read(ask, key=asked.here)
+    page = await database.read(query, key=form.here)
     context = {
-        "asked": asked,
+        "asked": form,
         "items": [msgspec.json.decode(item, type=shape) for item in page.items],
         "following": None
         if page.last_id is None
-        else asked.url(write_cursor(name, filters, page.last_id)),
+        else form.url(write_cursor(name, filters, page.last_id)),
         "as_of": page.observation.as_of,
     }
     if request.htmx:
@@ -70,17 +70,17 @@ async def _table(
 async def workers(
     request: HTMXRequest, database: NamedDependency[Database], bar: BarReading
 ) -> HTMXTemplate:
-    asked = Asked(request, "health", "status", "group", "label")
-    label = asked.text("label")
+    form = Form(request, "health", "status", "group", "label")
+    label = form.text("label")
     filters = WorkerFilters(
-        health=asked.one_of("health", Health),
-        status=asked.one_of("status", StatusType),
-        labels=parse_labels(asked.text("group"), () if label is None else (label,)),
+        health=form.one_of("health", Health),
+        status=form.one_of("status", StatusType),
+        labels=parse_labels(form.text("group"), () if label is None else (label,)),
     )
-    after = read_cursor(asked.cursor, "workers", filters)
-    ask = partial(list_workers, filters=filters, after=after, limit=ROWS)
+    after = read_cursor(form.cursor, "workers", filters)
+    query = partial(list_workers, filters=filters, after=after, limit=ROWS)
     return await _table(
-        request, database, bar, "workers", ask, asked=asked, filters=filters, shape=Worker
+        request, database, bar, "workers", query, form=form, filters=filters, shape=Worker
     )
 
 
@@ -88,24 +88,24 @@ async def workers(
 async def servers(
     request: HTMXRequest, database: NamedDependency[Database], bar: BarReading
 ) -> HTMXTemplate:
-    """Show the instances that run now, unless a status is asked for."""
-    asked = Asked(request, "status", "worker_id", "game_server_config_id")
-    status = asked.text("status") or "active"
+    """Show the instances that run now, unless a status is chosen."""
+    form = Form(request, "status", "worker_id", "game_server_config_id")
+    status = form.text("status") or "active"
     filters = ServerFilters(
         status=None if status in {"active", "all"} else one_of("status", StatusType, status),
-        worker_id=asked.id("worker_id"),
-        game_server_config_id=asked.id("game_server_config_id"),
+        worker_id=form.id("worker_id"),
+        game_server_config_id=form.id("game_server_config_id"),
         active=status == "active",
     )
-    after = read_cursor(asked.cursor, "servers", filters)
-    ask = partial(list_servers, filters=filters, after=after, limit=ROWS)
+    after = read_cursor(form.cursor, "servers", filters)
+    query = partial(list_servers, filters=filters, after=after, limit=ROWS)
     return await _table(
         request,
         database,
         bar,
         "servers",
-        ask,
-        asked=asked,
+        query,
+        form=form,
         filters=filters,
         shape=ServerInstance,
         statuses=["active", "all", *StatusType],
@@ -116,24 +116,24 @@ async def servers(
 async def alerts(
     request: HTMXRequest, database: NamedDependency[Database], bar: BarReading
 ) -> HTMXTemplate:
-    asked = Asked(request, "state", "severity", "rule", "group", "worker_id")
-    rule = asked.text("rule")
+    form = Form(request, "state", "severity", "rule", "group", "worker_id")
+    rule = form.text("rule")
     filters = AlertFilters(
-        state=asked.one_of("state", AlertSelection) or AlertSelection.UNRESOLVED,
-        severity=asked.one_of("severity", Severity),
+        state=form.one_of("state", AlertSelection) or AlertSelection.UNRESOLVED,
+        severity=form.one_of("severity", Severity),
         rule=None if rule is None else one_of("rule", RULE_NAMES, rule),
-        group_name=asked.text("group"),
-        worker_id=asked.id("worker_id"),
+        group_name=form.text("group"),
+        worker_id=form.id("worker_id"),
     )
-    before = read_cursor(asked.cursor, "alerts", filters) or LARGEST_ID
-    ask = partial(list_alerts, filters=filters, before=before, limit=ROWS)
+    before = read_cursor(form.cursor, "alerts", filters) or LARGEST_ID
+    query = partial(list_alerts, filters=filters, before=before, limit=ROWS)
     return await _table(
         request,
         database,
         bar,
         "alerts",
-        ask,
-        asked=asked,
+        query,
+        form=form,
         filters=filters,
         shape=Alert,
         rules=RULE_NAMES,
@@ -144,10 +144,10 @@ async def alerts(
 async def silences(
     request: HTMXRequest, database: NamedDependency[Database], bar: BarReading
 ) -> HTMXTemplate:
-    asked = Asked(request, "state")
-    filters = SilenceFilters(asked.one_of("state", SilenceSelection) or SilenceSelection.LASTING)
-    before = read_cursor(asked.cursor, "silences", filters) or LARGEST_ID
-    ask = partial(list_silences, filters=filters, before=before, limit=ROWS)
+    form = Form(request, "state")
+    filters = SilenceFilters(form.one_of("state", SilenceSelection) or SilenceSelection.LASTING)
+    before = read_cursor(form.cursor, "silences", filters) or LARGEST_ID
+    query = partial(list_silences, filters=filters, before=before, limit=ROWS)
     return await _table(
-        request, database, bar, "silences", ask, asked=asked, filters=filters, shape=Silence
+        request, database, bar, "silences", query, form=form, filters=filters, shape=Silence
     )

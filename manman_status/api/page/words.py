@@ -1,5 +1,4 @@
-"""Why something is as it is, in a sentence: the same for a person as `reason` and `evidence` are
-for a program."""
+"""Sentences that explain a status to people, as `reason` and `evidence` do to programs."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ def span(seconds: float) -> str:
 
 
 def worker_why(worker: Worker, as_of: datetime) -> str:
-    """Of one worker as it was known at `as_of`."""
+    """Explain the health of a worker as it was known at `as_of`."""
     match worker.health:
         case Health.HEALTHY:
             return _healthy(worker, as_of)
@@ -55,16 +54,16 @@ def worker_why(worker: Worker, as_of: datetime) -> str:
 
 def _healthy(worker: Worker, as_of: datetime) -> str:
     assert worker.last_heartbeat is not None
-    heard = (
+    received = (
         f"Heard at {clock(worker.last_heartbeat, as_of)}; beats every"
         f" {worker.interval_seconds:g} s."
     )
     if worker.reason is Reason.RECOVERED:
         return (
             f"Came back at {clock(worker.status_since, as_of)} after it had been taken for lost."
-            f" {heard}"
+            f" {received}"
         )
-    return heard
+    return received
 
 
 def _silence(since: datetime, until: datetime, worker: Worker) -> str:
@@ -93,15 +92,16 @@ def _unhealthy(worker: Worker, as_of: datetime) -> str:
         return f"{silence}. Overdue; the next sweep gives it up, or a guard holds."
     if worker.last_heartbeat is None or "observed_through" not in worker.evidence:
         return f"Lost since {clock(worker.status_since, as_of)}."
-    heard = _time(worker.evidence, "observed_through")
+    received = _time(worker.evidence, "observed_through")
     return (
-        f"{_silence(worker.last_heartbeat, heard, worker)}; heard everything else until"
-        f" {clock(heard, as_of)}."
+        f"{_silence(worker.last_heartbeat, received, worker)}; heard everything else until"
+        f" {clock(received, as_of)}."
     )
 
 
 def _unknown(worker: Worker, as_of: datetime) -> str:
-    """Who has beaten is unknown only while we are blind."""
+    """Explain an unknown worker. One that has sent heartbeats is unknown only while monitoring is
+    blind."""
     if worker.last_heartbeat is None:
         return (
             "Has never sent a heartbeat, so its silence means nothing: known only from what was"
@@ -114,7 +114,7 @@ def _unknown(worker: Worker, as_of: datetime) -> str:
 
 
 def server_why(server: ServerInstance, as_of: datetime) -> str:
-    """Of one server instance."""
+    """Explain the status of a server instance."""
     since = clock(server.status_since, as_of)
     match server.reason:
         case Reason.WORKER_LOST if "last_heartbeat" in server.evidence:
@@ -138,14 +138,14 @@ def server_why(server: ServerInstance, as_of: datetime) -> str:
 
 
 def transition_why(transition: Transition) -> str:
-    """What led from one status to another."""
+    """Explain a transition."""
     match transition.reason:
         case Reason.HEARTBEAT_EXPIRED:
-            silent, heard = (
+            silent, received = (
                 clock(_time(transition.evidence, name), transition.at)
                 for name in ("last_heartbeat", "observed_through")
             )
-            return f"silent since {silent}; heard everything else until {heard}"
+            return f"silent since {silent}; heard everything else until {received}"
         case Reason.RECOVERED:
             return "heard again"
         case Reason.EXIT_CODE:

@@ -39,7 +39,7 @@ async def fleet_badge(
     """The overall status of the fleet, or its uptime, as a badge."""
     length = _parse_window(window, retention)
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         if length is None:
             fleet = await read_fleet(connection)
             status = overall_of(fleet)
@@ -53,7 +53,7 @@ async def fleet_badge(
         )
         return _uptime("fleet", f"{window}", found)
 
-    return await answers.read(request, ask, window, expensive=length is not None)
+    return await answers.read(request, query, window, expensive=length is not None)
 
 
 @get(
@@ -71,7 +71,7 @@ async def worker_badge(
     """The health of one worker, or its uptime, as a badge."""
     length, name = _parse_window(window, retention), f"worker {worker_id}"
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         if length is None:
             detail = await get_worker(connection, worker_id)
             health = msgspec.json.decode(detail.item, type=_Healthy).health
@@ -85,7 +85,7 @@ async def worker_badge(
         )
         return _uptime(name, f"{window}", found)
 
-    return await answers.read(request, ask, worker_id, window, expensive=length is not None)
+    return await answers.read(request, query, worker_id, window, expensive=length is not None)
 
 
 def _parse_window(window: str | None, retention: timedelta) -> timedelta | None:

@@ -91,8 +91,8 @@ async def _page(
 ) -> Answer:
     before = read_cursor(cursor, KIND, filters) or LARGEST_ID
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         page = await list_transitions(connection, filters, before=before, limit=limit)
         return page_answer(page, kind=KIND, filters=filters)
 
-    return await answers.read(request, ask, filters, before, limit)
+    return await answers.read(request, query, filters, before, limit)

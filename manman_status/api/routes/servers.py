@@ -58,7 +58,7 @@ async def servers(
     covered = filters_at(time, filters)
     after = read_cursor(cursor, KIND, covered)
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         page: Page | PastPage
         if time is None:
             page = await list_servers(connection, filters, after=after, limit=limit)
@@ -67,7 +67,7 @@ async def servers(
             page = await list_servers_at(connection, filters, moment, after=after, limit=limit)
         return page_answer(page, kind=KIND, filters=covered)
 
-    return await answers.read(request, ask, covered, after, limit, expensive=time is not None)
+    return await answers.read(request, query, covered, after, limit, expensive=time is not None)
 
 
 @get(
@@ -89,11 +89,11 @@ async def active_servers(
     )
     after = read_cursor(cursor, KIND, filters)
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         page = await list_servers(connection, filters, after=after, limit=limit)
         return page_answer(page, kind=KIND, filters=filters)
 
-    return await answers.read(request, ask, filters, after, limit)
+    return await answers.read(request, query, filters, after, limit)
 
 
 @get(
@@ -112,10 +112,10 @@ async def server(
     """One server instance and its newest transitions."""
     time = parse_at(at)
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         if time is None:
             return detail_answer(await get_server(connection, instance_id))
         moment = await past.look_back(connection, time)
         return detail_answer(await get_server_at(connection, instance_id, moment))
 
-    return await answers.read(request, ask, instance_id, time, expensive=time is not None)
+    return await answers.read(request, query, instance_id, time, expensive=time is not None)

@@ -38,24 +38,23 @@ async def system(
     past: NamedDependency[Past],
     at: At = None,
 ) -> Answer:
-    """How many workers are in what health, how many servers run, and how good the observation
-    is."""
+    """The fleet in numbers: workers by health, running servers, and the state of monitoring."""
     time = parse_at(at)
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         if time is None:
             return system_answer(await read_fleet(connection))
         moment = await past.look_back(connection, time)
         return past_system_answer(await read_fleet_at(connection, moment), moment)
 
-    return await answers.read(request, ask, time, expensive=time is not None)
+    return await answers.read(request, query, time, expensive=time is not None)
 
 
 @get(
     "/metrics",
     operation_id="getMetrics",
     responses=documented(str, media_type=CONTENT_TYPE, changes=True)
-    | documented_problems(asks=False),
+    | documented_problems(reads=False),
 )
 async def metrics(metrics: NamedDependency[Metrics]) -> ASGIResponse:
     """Prometheus text. Without its database it says so, and leaves out what it does not know."""

@@ -43,7 +43,7 @@ async def fleet_uptime(
     group = parse_group(group)
     seconds = parse_window(window, retention=retention).total_seconds()
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         found = await read_fleet_uptime(
             connection,
             group,
@@ -51,7 +51,7 @@ async def fleet_uptime(
         )
         return fleet_uptime_answer(found, group=group)
 
-    return await answers.read(request, ask, group, seconds, expensive=True)
+    return await answers.read(request, query, group, seconds, expensive=True)
 
 
 @get(
@@ -69,7 +69,7 @@ async def worker_uptime(
     """The uptime of one worker."""
     seconds = parse_window(window, retention=retention).total_seconds()
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         found = await read_worker_uptime(
             connection,
             worker_id,
@@ -77,4 +77,4 @@ async def worker_uptime(
         )
         return worker_uptime_answer(found, worker_id)
 
-    return await answers.read(request, ask, worker_id, seconds, expensive=True)
+    return await answers.read(request, query, worker_id, seconds, expensive=True)

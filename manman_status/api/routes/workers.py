@@ -65,12 +65,12 @@ async def workers(
     labels of now."""
     filters = WorkerFilters(health=health, status=status, labels=parse_labels(group, label))
     if at is not None and health is not None:
-        raise InvalidParameter("health", "is not kept: at a past time ask for `status`")
+        raise InvalidParameter("health", "is not kept: at a past time query for `status`")
     time = parse_at(at)
     covered = filters_at(time, filters)
     after = read_cursor(cursor, KIND, covered)
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         page: Page | PastPage
         if time is None:
             page = await list_workers(connection, filters, after=after, limit=limit)
@@ -79,7 +79,7 @@ async def workers(
             page = await list_workers_at(connection, filters, moment, after=after, limit=limit)
         return page_answer(page, kind=KIND, filters=covered)
 
-    return await answers.read(request, ask, covered, after, limit, expensive=time is not None)
+    return await answers.read(request, query, covered, after, limit, expensive=time is not None)
 
 
 @get(
@@ -98,10 +98,10 @@ async def worker(
     transitions."""
     time = parse_at(at)
 
-    async def ask(connection: Connection) -> Answer:
+    async def query(connection: Connection) -> Answer:
         if time is None:
             return detail_answer(await get_worker(connection, worker_id))
         moment = await past.look_back(connection, time)
         return detail_answer(await get_worker_at(connection, worker_id, moment))
 
-    return await answers.read(request, ask, worker_id, time, expensive=time is not None)
+    return await answers.read(request, query, worker_id, time, expensive=time is not None)

@@ -1,4 +1,4 @@
-"""What-if: the conclusions of other thresholds from a recording, by the pure domain with the
+"""The conclusions of other thresholds from a recording, by the pure domain with the
 recorded time for a clock.
 
 The recorder stands for the monitoring: complete while it listened, and blind in a gap, after which

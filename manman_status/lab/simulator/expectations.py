@@ -40,11 +40,13 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 def must_live(worker: WorkerTruth, moment: Moment) -> bool:
-    heard = (
+    received = (
         worker.received_since is not None and worker.received_since < moment.as_of - MARGIN_SECONDS
     )
     return (
-        heard and not worker.is_ending and not is_overdue(worker, moment, seconds=-MARGIN_SECONDS)
+        received
+        and not worker.is_ending
+        and not is_overdue(worker, moment, seconds=-MARGIN_SECONDS)
     )
 
 

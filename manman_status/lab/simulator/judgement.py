@@ -36,7 +36,7 @@ class Judge:
     """`pending` counts what could not be judged since it was last set to 0: it is not yet what it
     will be.
 
-    `delays` are the seconds from the end of its timeout until each worker was given up, where
+    `delays` are the seconds from the end of its timeout until each worker was marked LOST, where
     neither grace nor guard held it back; `rightly_lost` counts all of them.
     """
 
@@ -54,8 +54,8 @@ class Judge:
         return Counter(wrong for wrong, _ in self.findings.values())
 
     def judge_worker(self, seen: SeenWorker, as_of: float) -> None:
-        """One that is not ours is left alone. Everything sent before `as_of` is in what was
-        seen."""
+        """Judge a worker as the api shows it, unless it is not ours. The api has seen everything
+        that was sent before `as_of`."""
         worker = self._truth.workers.get(seen.worker_id)
         if worker is None:
             return
@@ -159,7 +159,7 @@ class Judge:
         if span is None:
             words = (
                 f"LOST {_at(lost_at)} after a timeout of {self._timeout_seconds:g} s, though"
-                f" {_heard(worker, lost_at)}"
+                f" {_received(worker, lost_at)}"
             )
             self._note(
                 Wrong.FALSE_LOST, (worker.worker_id, since), f"worker {worker.worker_id}: {words}"
@@ -201,7 +201,7 @@ def _concluded_at(seen: SeenWorker) -> datetime | None:
     return None
 
 
-def _heard(worker: WorkerTruth, lost_at: float) -> str:
+def _received(worker: WorkerTruth, lost_at: float) -> str:
     known = [
         span
         for span in worker.all_silent_spans()

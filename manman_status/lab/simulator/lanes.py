@@ -66,8 +66,8 @@ class Lane:
             if failed := next((error for error in errors if error), None):
                 raise failed
 
-    def give_up(self) -> None:
-        """The broker is away: what was waiting has been tried."""
+    def drop_waiting(self) -> None:
+        """Drop the waiting messages, since the broker is unavailable: they count as tried."""
         now = self._clock()
         waiting, self._waiting = list(self._waiting), deque()
         if self._truth:

@@ -14,7 +14,7 @@ from manman_status.domain.status import Reason, StatusType
 
 CLOCK_SAMPLES = 60
 UNSEEN_SECONDS = 5.0
-"""Not asked for so long, the observation may have been anything meanwhile."""
+"""After so long without a query, monitoring may have been in any state meanwhile."""
 
 
 class SeenWorker(msgspec.Struct, frozen=True):
@@ -67,15 +67,15 @@ class SeenSystem(msgspec.Struct, frozen=True):
 class Observation:
     """The state of monitoring over time, and the service's clock by ours.
 
-    `longest_lag_seconds` is how far it ever was behind. `ready_at` is since when it must give up
-    who is silent.
+    `longest_lag_seconds` is how far it ever was behind. `ready_at` is the time since which it must
+    mark silent workers LOST.
     """
 
     def __init__(self, *, grace_seconds: float) -> None:
         self.longest_lag_seconds = 0.0
         self.is_ok = False
         self._grace_seconds = grace_seconds
-        self._asked_at = -math.inf
+        self._queried_at = -math.inf
         self._resumed_at = math.inf
         self._held_at: dict[str, float] = {}
         self._held_now: frozenset[str] = frozenset()
@@ -91,9 +91,9 @@ class Observation:
             self.longest_lag_seconds = max(self.longest_lag_seconds, seen.lag_seconds)
         if not self.is_ok:
             self._resumed_at = math.inf
-        elif math.isinf(self._resumed_at) or at - self._asked_at > UNSEEN_SECONDS:
+        elif math.isinf(self._resumed_at) or at - self._queried_at > UNSEEN_SECONDS:
             self._resumed_at = at
-        self._asked_at = at
+        self._queried_at = at
         self._held_now = frozenset(guard.group for guard in seen.guard or ())
         self._held_at |= dict.fromkeys(self._held_now, at)
 

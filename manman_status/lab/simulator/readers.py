@@ -12,7 +12,7 @@ from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractConnection
 
-ASK_EVERY_SECONDS = 5.0
+QUERY_EVERY_SECONDS = 5.0
 
 
 async def report_unread(
@@ -29,11 +29,12 @@ async def report_unread(
                 reported.add(queue)
             else:
                 reported.discard(queue)
-        await asyncio.sleep(ASK_EVERY_SECONDS)
+        await asyncio.sleep(QUERY_EVERY_SECONDS)
 
 
 async def _is_unread(connection: AbstractConnection, queue: str) -> bool:
-    """A queue that is not there closes the channel that asks for it: each question has its own."""
+    """A queue that is not there closes the channel that looks for it, so each look has a channel of
+    its own."""
     with contextlib.suppress(*CONNECTION_EXCEPTIONS):
         channel = await connection.channel()
         try:

@@ -28,8 +28,8 @@ LONGEST_TICK_SECONDS = 0.5
 
 
 class FleetRun:
-    """Lifecycle events wait for a broker that is away; heartbeats of that time are dropped, as
-    workers do it."""
+    """Lifecycle events wait for a broker that is unavailable; heartbeats of that time are dropped,
+    as workers do it."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class FleetRun:
         self._truth = truth
         self._connect = connect
         self._complain = complain
-        self._away: ManManStatusError | None = None
+        self._unavailable: ManManStatusError | None = None
         self._sending: asyncio.Task[None] | None = None
         self._began = time.monotonic()
         self._beats, self._lifecycle = (
@@ -81,8 +81,8 @@ class FleetRun:
             self._hand_on(())
             if self._has_failed():
                 return
-            if self._away and self._lifecycle:
-                raise self._away
+            if self._unavailable and self._lifecycle:
+                raise self._unavailable
             await asyncio.sleep(SHORTEST_TICK_SECONDS)
 
     def _has_failed(self) -> bool:
@@ -98,8 +98,8 @@ class FleetRun:
         due = self._delivery.due(now)
         self._lifecycle.put(message for message in due if message.report.durable)
         self._beats.put(message for message in due if not message.report.durable)
-        if self._away:
-            self._beats.give_up()
+        if self._unavailable:
+            self._beats.drop_waiting()
 
     async def _tick(self, stop: asyncio.Event, *, until: float) -> None:
         wait = min(until, self._delivery.next_due()) - self.now()
@@ -114,14 +114,14 @@ class FleetRun:
                 async with self._connect() as (beats, lifecycle):
                     await self._send(beats, lifecycle)
             except ManManStatusError as error:
-                if self._away is None:
+                if self._unavailable is None:
                     self._complain(str(error))
-                self._away = error
-                self._beats.give_up()
+                self._unavailable = error
+                self._beats.drop_waiting()
                 await asyncio.sleep(RETRY_AFTER_SECONDS)
 
     async def _send(self, beats: Publisher, lifecycle: Publisher) -> None:
-        self._away = None
+        self._unavailable = None
         sending = [
             asyncio.create_task(self._beats.send(beats)),
             asyncio.create_task(self._lifecycle.send(lifecycle)),

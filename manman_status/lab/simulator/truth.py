@@ -1,7 +1,7 @@
 """The true state of the workers, derived from what was sent and when. Times are seconds since the
 fleet began.
 
-A sign of life counts when a worker tried to send it: a broker that is away makes nobody silent.
+A sign of life counts when a worker tried to send it: an unavailable broker makes nobody silent.
 What the service must know of it counts from when the broker confirmed it.
 """
 
@@ -115,7 +115,7 @@ class Truth:
         """Record that the broker confirmed a message."""
         match message.said:
             case Said.BEGUN | Said.BEAT:
-                self._heard(message, at)
+                self._received(message, at)
             case Said.SERVER_BEGUN | Said.SERVER_ENDED:
                 server = self.servers[message.instance_id]
                 is_newest = (message.said is Said.SERVER_BEGUN) == (
@@ -127,7 +127,7 @@ class Truth:
                 worker = self.workers[message.worker_id]
                 worker.ended_at = at if worker.ended_at is None else worker.ended_at
 
-    def _heard(self, message: Message, at: float) -> None:
+    def _received(self, message: Message, at: float) -> None:
         worker = self.workers[message.worker_id]
         if message.number < worker.fresh_from:
             return

@@ -22,7 +22,7 @@ from manman_status.lab.simulator.observed import (
 )
 
 LARGEST_PAGE = 1000
-ASK_EVERY_SECONDS = 1.0
+QUERY_EVERY_SECONDS = 1.0
 SERVERS_EVERY_SECONDS = 5.0
 WORKERS_SHARE, SERVERS_SHARE = 0.3, 0.1
 """The share of time that may go into reading each list: a large fleet is read less often."""
@@ -80,7 +80,7 @@ class Watcher:
                     servers_at = self._clock() + max(SERVERS_EVERY_SECONDS, took / SERVERS_SHARE)
                 elif begun >= workers_at:
                     workers_at = self._clock() + took / WORKERS_SHARE
-            await asyncio.sleep(max(ASK_EVERY_SECONDS - (self._clock() - begun), 0.1))
+            await asyncio.sleep(max(QUERY_EVERY_SECONDS - (self._clock() - begun), 0.1))
 
     async def settle(self, *, timeout_seconds: float, groups: Iterable[str]) -> None:
         """Query until everything is final: for at least one timeout, and longer while a recovery
@@ -111,7 +111,7 @@ class Watcher:
             if self._clock() > limit():
                 await self._look(at_last=True)
                 return
-            await asyncio.sleep(max(ASK_EVERY_SECONDS, 2 * (self._clock() - begun)))
+            await asyncio.sleep(max(QUERY_EVERY_SECONDS, 2 * (self._clock() - begun)))
 
     async def _look(
         self, *, workers: bool = True, servers: bool = True, at_last: bool = False

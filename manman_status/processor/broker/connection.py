@@ -44,8 +44,8 @@ HEARTBEAT_SECONDS = 10
 """Interval of AMQP's own heartbeats. RabbitMQ cuts a processor that hangs off after two or three,
 and gives its queues to another, with the unacknowledged messages first."""
 SETTLED_WITHIN_SECONDS = 10.0
-"""How long a queue is kept for what was read of it, before another processor gets it. What is not
-settled by then is delivered again, to the other."""
+"""The time for which a queue is kept for what was read of it, before another processor gets it.
+What is not settled by then is delivered again, to the other."""
 
 
 class Session:

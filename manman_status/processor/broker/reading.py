@@ -36,7 +36,7 @@ connected."""
 HAND_OVER_EVERY_SECONDS = 1.0
 CAME_BACK_WITHIN_SECONDS = 10.0
 IN_VAIN_SECONDS = 60.0
-"""How long no queue is handed over after one came back at once: no other processor takes it."""
+"""The time in which no queue is handed over after one came back at once: nobody else takes it."""
 
 
 class Reading:

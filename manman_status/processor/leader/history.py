@@ -1,7 +1,7 @@
-"""Notices that the database's history was replaced, and gives it a new name (`store/epochs.py`).
+"""Detects that the database's history was replaced, and gives it a new name (`store/epochs.py`).
 
 Every processor looks, shortly after each of its own commits and once a second: the one that has
-seen the most may be the only one that can tell.
+seen the most may be the only one that can know.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Slice:
     def __init__(self, number: int) -> None:
         self._first = number * PAGES_AT_ONCE
         self.due_from: datetime | None = None
-        """When the slice must be read again; None before it was read."""
+        """The time at which the slice must be read again; None before it was read."""
         self.oldest_heartbeat: datetime | None = None
         self.read_at = float("-inf")
 
@@ -94,7 +94,7 @@ class Lateness:
         # By worker: when it is late, and when that was found. Until all slices were read since.
         self._awaited: dict[int, tuple[datetime, float]] = {}
         self.looked_at = 0.0
-        """By `perf_counter`."""
+        """The time of the last look, by `perf_counter`."""
 
     def distrust(self) -> None:
         """Read everything again: another may have led meanwhile, or the times in the rows were

@@ -523,7 +523,7 @@ async def test_a_connection_that_is_cut_is_noticed(
     await eventually(has_room)
 
 
-async def test_the_database_away_is_503_before_a_stream_begins(run_app: Any) -> None:
+async def test_the_database_unavailable_is_503_before_a_stream_begins(run_app: Any) -> None:
     async with run_app(database_url="postgresql://nobody@127.0.0.1:1/nowhere") as http:
         for path in ("/status/events", "/status/changes?wait=60"):
             response = await http.get(path)

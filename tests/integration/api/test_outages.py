@@ -82,7 +82,7 @@ async def test_stopped_database_is_503_until_it_returns(
             await all_unavailable(http, within_seconds=5)
             own_postgres.start()
             await eventually(lambda: is_well(http))
-    assert api.log.count("database_away") == api.log.count("database_back") == 2
+    assert api.log.count("database_unavailable") == api.log.count("database_back") == 2
     assert api.stop() == 0
 
 
