@@ -16,6 +16,7 @@ from manman_status.domain.rows import Rows, ServerInstance, Worker
 from manman_status.domain.status import INFERRED, Reason, StatusType
 from manman_status.domain.sweep import Horizon, SweepRules
 from manman_status.leadership import LEASE, Leadership, Term
+from manman_status.processor.leader.lateness import PAGES_AT_ONCE, Lateness
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.statistics import Statistics
 from manman_status.store.leases import hold_lease
@@ -262,3 +263,37 @@ async def test_leader_that_dies_while_releasing_leaves_the_hold(
     )
     assert guard is not None
     assert tuple(guard) == (before, 12_000 - 2_200, 12_000, True)
+
+
+MANY = 160_000
+"""Workers whose rows fill several slices."""
+SOME_BEAT = """
+UPDATE workers SET last_heartbeat = now() + $1 * interval '1 s'
+ WHERE worker_id % 211 <> 5 AND worker_id % 20 = $1::int % 20
+"""
+LATE = "SELECT worker_id FROM worker_health WHERE is_active(status) AND late_from < $1 ORDER BY 1"
+NOTED = "SELECT worker_id FROM late_workers ORDER BY 1"
+
+
+async def test_late_workers_of_a_large_fleet_are_known_at_once(pool: Pool) -> None:
+    """Though a sweep reads only some slices of the table."""
+    await pool.execute(
+        "INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,"
+        " reason, interval_seconds) SELECT n, now(), now() - (n % 97) * interval '0.1 s',"
+        " 'RUNNING', now(), 'reported', 10 + n % 3 FROM generate_series(1, $1::bigint) n",
+        MANY,
+    )
+    assert await pool.fetchval("SELECT pg_relation_size('workers') / 8192") > 2 * PAGES_AT_ONCE
+    lateness = Lateness(RULES.thresholds)
+    now = await pool.fetchval("SELECT max(last_heartbeat) FROM workers")
+    late = 0
+    async with pool.acquire() as connection:
+        token = await hold_lease(connection, LEASE, "test", seconds=600)
+        for second in range(1, 25):
+            await connection.execute(SOME_BEAT, second)
+            horizon = Horizon(now + timedelta(seconds=second), now)
+            await lateness.look(connection, Term(pool, token), horizon)
+            expected = await connection.fetch(LATE, horizon.observed_through)
+            assert await connection.fetch(NOTED) == expected, second
+            late = max(late, len(expected))
+    assert late > 1_000

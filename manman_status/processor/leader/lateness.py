@@ -134,6 +134,7 @@ class Lateness:
                 return
 
     async def _read(self, connection: Connection, horizon: Horizon, part: Slice) -> None:
+        part.read_at = perf_counter()  # before `_await`: what is found now outlasts this read
         through = horizon.observed_through
         pages = part.pages(is_last=part is self._slices[-1])
         scanned = await scan_workers(connection, pages, soon=through + SOON)
@@ -148,7 +149,6 @@ class Lateness:
         self._await(found)
         part.due_from = min(due)
         part.oldest_heartbeat = scanned.oldest_heartbeat
-        part.read_at = perf_counter()
 
     def _await(self, late_from: Mapping[int, datetime]) -> None:
         now = perf_counter()
