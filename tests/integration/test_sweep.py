@@ -289,6 +289,7 @@ async def test_late_workers_of_a_large_fleet_are_known_at_once(pool: Pool) -> No
     late = 0
     async with pool.acquire() as connection:
         token = await hold_lease(connection, LEASE, "test", seconds=600)
+        assert isinstance(token, int)
         for second in range(1, 25):
             await connection.execute(SOME_BEAT, second)
             horizon = Horizon(now + timedelta(seconds=second), now)
