@@ -118,7 +118,7 @@ class Answers:
         return await self.answer(question)
 
     async def answer(self, question: Question) -> Answer:
-        """Return the kept answer, or read one that is shared with all who query at once. Errors are
+        """Return the kept answer, or read one that all concurrent callers share. Errors are
         not kept. Raises DatabaseUnavailable, DatabaseBusy."""
         if kept := self._current(question.key):
             return kept

@@ -1,4 +1,4 @@
-"""The map and one worker, and what their scripts query for."""
+"""The map and the page of one worker, and the data that their scripts read."""
 
 from __future__ import annotations
 

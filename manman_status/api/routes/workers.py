@@ -65,7 +65,7 @@ async def workers(
     labels of now."""
     filters = WorkerFilters(health=health, status=status, labels=parse_labels(group, label))
     if at is not None and health is not None:
-        raise InvalidParameter("health", "is not kept: at a past time query for `status`")
+        raise InvalidParameter("health", "is not kept: at a past time ask for `status`")
     time = parse_at(at)
     covered = filters_at(time, filters)
     after = read_cursor(cursor, KIND, covered)
