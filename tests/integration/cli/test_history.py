@@ -99,7 +99,7 @@ async def test_what_cannot_be_asked_of_the_past_is_said(url: str, manman_status:
     ] == "0 shown", "all of it"
     refused = await manman_status("workers", "--at", "31d", url=url)
     assert refused.code == 1
-    assert "the oldest that may be asked for is" in refused.err
+    assert "the oldest that may be queried is" in refused.err
     assert (await manman_status("workers", "--at", "soon", url=url)).code == 1
     assert (await manman_status("workers", "--at", "9999999d", url=url)).code == 2
     assert (await manman_status("servers", "--active", "--at", "1h", url=url)).code == 2
