@@ -305,7 +305,7 @@ async def test_message_properties_describe_the_message(
     assert first.content_type == "application/json"
     assert first.app_id == "manman-status"
     told = json.loads(first.body)
-    assert told["as_of"].startswith(first.timestamp.strftime("%Y-%m-%dT%H:%M:%S"))
+    assert told["at"].startswith(first.timestamp.strftime("%Y-%m-%dT%H:%M:%S"))
     assert told["evidence"] == {"n": 7}
 
 
