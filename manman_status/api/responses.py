@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 class Transition(msgspec.Struct):
     revision: int
     at: datetime
+    as_of: Annotated[
+        datetime,
+        Meta(description="As published: the time that the report has, else `at`; it rises."),
+    ]
     entity: Entity
     entity_id: int
     old_status: StatusType | None

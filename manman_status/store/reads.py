@@ -99,9 +99,8 @@ SERVER_ITEM = f"""instance_id,
     {utc("status_since")} AS status_since,
     reason,
     evidence"""
-TRANSITION_ITEM = (
-    f"""revision, {utc("at")} AS at, entity, entity_id, old_status, new_status, reason, evidence"""
-)
+TRANSITION_ITEM = f"""revision, {utc("at")} AS at, {utc("coalesce(as_of, at)")} AS as_of, entity,
+    entity_id, old_status, new_status, reason, evidence"""
 
 
 def _page(key: str, item: str, rows: str, *, is_kept: str = "true") -> str:

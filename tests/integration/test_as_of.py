@@ -3,6 +3,7 @@ and at least 1 µs after the one before."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -12,9 +13,11 @@ from typing import Any
 import aio_pika
 import asyncpg
 import pytest
+from alembic import command as command_of_alembic
 
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
+from manman_status.store.migrate import alembic_config, migrate
 from manman_status.store.pool import create_pool
 from manman_status.store.retention import forget_as_of
 from manman_status.store.writes import append_transitions
@@ -82,6 +85,25 @@ async def test_what_is_remembered_goes_with_the_retention(pool: asyncpg.Pool) ->
     await commit(pool, change(now), change(now - 41 * 24 * HOUR, 8))
     *_, seventh, eighth = await pool.fetch(GIVEN)
     assert (seventh["as_of"], eighth["as_of"]) == (now + 2 * STEP, now - 41 * 24 * HOUR)
+
+
+OF_THE_RELEASE_BEFORE = """
+INSERT INTO {} (created_date, status, status_since, reason, {}) VALUES ($1, 'RUNNING', $1, '', 7)
+"""
+
+
+async def test_what_the_release_before_published_counts(empty_database: str) -> None:
+    """Its newest change of an entity was published as of `status_since`."""
+    now = datetime.now(UTC)
+    await asyncio.to_thread(command_of_alembic.upgrade, alembic_config(empty_database), "0019")
+    connection = await asyncpg.connect(empty_database)
+    for table, key in (("workers", "worker_id"), ("server_instances", "instance_id")):
+        await connection.execute(OF_THE_RELEASE_BEFORE.format(table, key), now)
+    await connection.close()
+    await asyncio.to_thread(migrate, empty_database)
+    async with create_pool(empty_database, application="test", size=1, timeout_seconds=30) as pool:
+        await commit(pool, *(change(now - HOUR, entity=entity) for entity in Entity))
+        assert [row["as_of"] for row in await pool.fetch(GIVEN)] == [now + STEP] * 2
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_why_a_server_instance_is_as_it_is(
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_of_a_change_has_words(reason: Any) -> None:
     change = Transition(
-        1, NOW, Entity.WORKER, 7, None, StatusType.LOST, reason, SILENCE | {"exit_code": 3}
+        1, NOW, NOW, Entity.WORKER, 7, None, StatusType.LOST, reason, SILENCE | {"exit_code": 3}
     )
     assert transition_why(change)
     assert "_" not in transition_why(change)

@@ -77,6 +77,18 @@ async def test_transitions_of_a_worker_come_newest_first(
     assert answer["next_cursor"] is None
 
 
+async def test_transitions_have_the_time_that_is_published(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
+    """Those of the release before have none, and were published as of when they were stored."""
+    late = rows.ago(2 * HOUR)
+    await rows.transition("worker", 7, at=rows.ago(HOUR))
+    await rows.transition("worker", 7, at=rows.now, as_of=late)
+    newer, older = (await get(http, "/status/workers/7/transitions"))["items"]
+    assert (older["at"], older["as_of"]) == (moment(rows.ago(HOUR)), moment(rows.ago(HOUR)))
+    assert (newer["at"], newer["as_of"]) == (moment(rows.now), moment(late))
+
+
 async def test_transitions_come_in_pages(one: None, http: httpx.AsyncClient) -> None:
     found, cursor = [], None
     while True:
