@@ -38,6 +38,7 @@ from manman_status.processor.broker.connection import QueueReader
 from manman_status.processor.broker.declare import delete_left, look_at, release
 from manman_status.processor.broker.publisher import DeadLetters, StatusPublisher
 from manman_status.processor.broker.publishing import Publishing
+from manman_status.processor.broker.queries import Queries
 from manman_status.processor.broker.reading import Reading
 from manman_status.processor.broker.subscribers import Subscription
 from manman_status.processor.canary import Observer
@@ -202,11 +203,13 @@ class Processor:
             self._read_marks,
             given_within_seconds=max(5 * settings.canary_interval_seconds, 2.0),
         )
+        self._queries = Queries(settings.broker_url)
         self._history = HistoryCheck(pool)
         self._observer = self._make_observer(processor_id)
         self._ingest = Ingest(pool, statistics, patience=self._patience, wake=self._wake)
         always: tuple[Runs, ...] = (
             self._publishing,
+            self._queries,
             self._observer,
             self._leadership,
             self._history,
@@ -234,7 +237,9 @@ class Processor:
         settings = self._settings
         return Observer(
             self._pool,
-            BrokerCanaries(self._publishing, self._reading, settings, processor_id, self._seal),
+            BrokerCanaries(
+                self._publishing, self._reading, self._queries, settings, processor_id, self._seal
+            ),
             self._statistics,
             self._seal,
             self._clock,
@@ -276,7 +281,7 @@ class Processor:
             ),
             Housekeeper(
                 leadership,
-                BrokerQueues(self._reading, settings),
+                BrokerQueues(self._queries, settings),
                 retention_days=settings.retention_days,
                 silent_seconds=3 * settings.canary_interval_seconds,
             ),
@@ -411,26 +416,26 @@ class Processor:
 
 
 class BrokerQueues:
-    """Takes unwanted queues out of use, by a connection that reads."""
+    """Takes unwanted queues out of use."""
 
-    def __init__(self, reading: Reading, topology: Topology) -> None:
-        self._reading = reading
+    def __init__(self, queries: Queries, topology: Topology) -> None:
+        self._queries = queries
         self._topology = topology
 
     async def release(self, queue: str) -> bool:
-        return await release(self._reading.some_connection(), self._topology, queue)
+        return await release(self._queries.connection, self._topology, queue)
 
     async def count(self, queue: str) -> int | None:
-        found = await look_at(self._reading.some_connection(), queue)
+        found = await look_at(self._queries.connection, queue)
         return None if found is None else found[0]
 
     async def strays(self, known: Collection[str]) -> list[str]:
-        connection = self._reading.some_connection()
+        connection = self._queries.connection
         names = [queue for queue in self._topology.queues(MOST_PARTITIONS) if queue not in known]
         return [queue for queue in names if await look_at(connection, queue)]
 
     async def delete(self, queue: str) -> bool:
-        return await delete_left(self._reading.some_connection(), queue)
+        return await delete_left(self._queries.connection, queue)
 
 
 async def _prepare_database(pool: Pool, thresholds: Thresholds) -> bool:

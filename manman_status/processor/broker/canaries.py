@@ -6,13 +6,14 @@ import asyncio
 import random
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
-from manman_status.cancellation import within
 from manman_status.errors import BrokerUnavailable
-from manman_status.processor.broker.declare import BROKER_FAULTS, declare_dropped, look_at, topic
+from manman_status.processor.broker.declare import declare_dropped, look_at, topic
 from manman_status.processor.broker.publishing import Publishing
+from manman_status.processor.broker.queries import Queries
 from manman_status.processor.broker.reading import Reading
 from manman_status.processor.seal import Seal
 from manman_status.store.observation import QueueMark, QueueState
@@ -21,7 +22,6 @@ from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
 
-QUERY_WITHIN_SECONDS = 1.0
 UNPROVEN_SECONDS = 2.0
 TRIED_KEYS = 4
 """Number of keys that are tried for each queue that a canary with the known key has not reached
@@ -37,6 +37,7 @@ class BrokerCanaries:
         self,
         publishing: Publishing,
         reading: Reading,
+        queries: Queries,
         topology: Topology,
         processor_id: str,
         seal: Seal,
@@ -44,6 +45,7 @@ class BrokerCanaries:
         self._seal = seal
         self._publishing = publishing
         self._reading = reading
+        self._queries = queries
         self._topology = topology
         self._processor_id = processor_id
         self._exchange = topic(topology.inbound_exchange)
@@ -113,25 +115,17 @@ class BrokerCanaries:
 
     async def depths(self) -> tuple[dict[str, int], int | None]:
         queues = self._reading.queues
-        # On a connection that reads: during an alarm RabbitMQ ignores those that publish.
         names = (*queues, self._topology.dead_letter_queue)
-        try:
-            *depths, dead_letters = await within(
-                QUERY_WITHIN_SECONDS, asyncio.gather(*map(self._depth, names))
-            )
-        except TimeoutError:
-            return {}, None
+        *depths, dead_letters = await asyncio.gather(*map(self._depth, names))
         return {
             queue: depth for queue, depth in zip(queues, depths, strict=True) if depth is not None
         }, dead_letters
 
     async def _depth(self, queue: str) -> int | None:
         try:
-            found = await within(
-                QUERY_WITHIN_SECONDS, look_at(self._reading.some_connection(), queue)
-            )
-        except (*BROKER_FAULTS, BrokerUnavailable) as error:
-            log.debug("queue_depth_unknown", queue=queue, error=repr(error))
+            found = await self._queries.answer(partial(look_at, queue=queue))
+        except BrokerUnavailable as error:
+            log.debug("queue_depth_unknown", queue=queue, error=str(error))
             return None
         if found is None and queue == self._topology.dead_letter_queue:
             self._publishing.miss_dead_letters()
@@ -139,13 +133,11 @@ class BrokerCanaries:
 
     async def has_dropped(self) -> bool | None:
         """True when the broker dropped heartbeats lately; None when it does not answer."""
-        queue = self._topology.dropped_queue
         try:
-            connection = self._reading.some_connection()
-            found = await within(QUERY_WITHIN_SECONDS, look_at(connection, queue))
+            found = await self._queries.answer(partial(look_at, queue=self._topology.dropped_queue))
             if found is None:  # it was deleted, and the sign with it
-                await within(QUERY_WITHIN_SECONDS, declare_dropped(connection, self._topology))
-        except (*BROKER_FAULTS, BrokerUnavailable) as error:
-            log.debug("dropped_heartbeats_unknown", error=repr(error))
+                await self._queries.answer(partial(declare_dropped, topology=self._topology))
+        except BrokerUnavailable as error:
+            log.debug("dropped_heartbeats_unknown", error=str(error))
             return None
         return found is None or found[0] > 0

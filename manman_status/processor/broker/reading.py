@@ -86,13 +86,6 @@ class Reading:
             each.queue for each in self.subscriptions if each.reader.is_given(within_seconds=within)
         ]
 
-    def some_connection(self) -> Connection:
-        """Return any connection that reads. Raises BrokerUnavailable."""
-        for each in self.subscriptions:
-            if each.reader.connection:
-                return each.reader.connection
-        raise BrokerUnavailable(cause="not connected")
-
     @property
     def is_connected(self) -> bool:
         return not any(each.reader.is_lost for each in self._needed)
