@@ -90,6 +90,10 @@ class SharedRabbitMQ(EmbeddedRabbitMQ):
         self._ended: dict[str, float] = {}
         self._started_at = time.monotonic()
 
+    @property
+    def management_url(self) -> str:
+        return f"http://guest:guest@127.0.0.1:{self.management_port}"
+
     def launch(self) -> None:
         super().launch()
         self._started_at = time.monotonic()

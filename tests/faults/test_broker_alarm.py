@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ, rabbitmq_server
-from tests.conftest import role_environment
+from manman_status.dev.rabbitmq import rabbitmq_server
+from tests.conftest import SharedRabbitMQ, role_environment
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
 
@@ -23,7 +23,7 @@ BY_THE_COMMANDS_SECONDS = 12
 
 
 @pytest.fixture
-async def memory_alarm(rabbitmq: EmbeddedRabbitMQ, eventually: Eventually) -> AsyncIterator[Any]:
+async def memory_alarm(rabbitmq: SharedRabbitMQ, eventually: Eventually) -> AsyncIterator[Any]:
     """Sets it off, or ends it."""
     async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
 
@@ -40,7 +40,7 @@ async def memory_alarm(rabbitmq: EmbeddedRabbitMQ, eventually: Eventually) -> As
         await set_off(low=False)
 
 
-def rabbitmqctl(rabbitmq: EmbeddedRabbitMQ, *arguments: Any) -> None:
+def rabbitmqctl(rabbitmq: SharedRabbitMQ, *arguments: Any) -> None:
     command = [rabbitmq_server().with_name("rabbitmqctl"), *arguments]
     subprocess.run(
         command, env=rabbitmq._environment(), check=True, capture_output=True, timeout=120

@@ -18,6 +18,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.wire.topology import HEARTBEAT_MAX_BYTES, Topology
+from tests.conftest import SharedRabbitMQ
 from tests.faults.liveness import Observed
 from tests.faults.test_liveness_outages import all_healthy, cut_connections, stays_so_for_a_timeout
 from tests.fleet import Fleet
@@ -87,7 +88,7 @@ async def test_fault_of_one_reader_loses_nobody_and_hides_no_death(
     two_of_four: Any,
     fleet: Fleet,
     observed: Observed,
-    rabbitmq: EmbeddedRabbitMQ,
+    rabbitmq: SharedRabbitMQ,
     broker: str,
     eventually: Eventually,
 ) -> None:

@@ -16,9 +16,8 @@ import httpx
 import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from tests.collector import OFTEN
-from tests.conftest import run_sql
+from tests.conftest import SharedRabbitMQ, run_sql
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
 
@@ -131,7 +130,7 @@ def with_password(url: str, password: Any, *, user: str = "manman") -> Any:
 
 
 @pytest.fixture
-def guarded_broker(rabbitmq: EmbeddedRabbitMQ, broker: str) -> Any:
+def guarded_broker(rabbitmq: SharedRabbitMQ, broker: str) -> Any:
     """The broker's URL for a user who has a password of his own."""
     path = urlsplit(broker).path
     with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:

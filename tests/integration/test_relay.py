@@ -26,7 +26,7 @@ from manman_status.processor.broker.publishing import Publishing
 from manman_status.processor.leader.relay import Relay
 from manman_status.processor.statistics import Statistics
 from manman_status.store.pool import Pool, create_pool
-from manman_status.store.relay import count_unsent, read_sent_revision
+from manman_status.store.relay import count_unsent
 from manman_status.store.writes import append_transitions
 from manman_status.wire.outbound import Publish
 from manman_status.wire.topology import Topology
@@ -166,8 +166,7 @@ def commit(pool: Pool) -> Any:
 @pytest.fixture
 def mark(pool: Pool) -> Any:
     async def read() -> Any:
-        async with pool.acquire() as connection:
-            return await read_sent_revision(connection)
+        return await pool.fetchval("SELECT sent_revision FROM relay")
 
     return read
 

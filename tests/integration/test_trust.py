@@ -20,7 +20,6 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import ChannelClosed
 
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.store.canary_key import shared_secret
 from manman_status.wire.control import (
     AlertAcknowledged,
@@ -29,7 +28,7 @@ from manman_status.wire.control import (
     control_key,
     control_message,
 )
-from tests.conftest import run_sql
+from tests.conftest import SharedRabbitMQ, run_sql
 from tests.integration.cli.conftest import manman_status
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
@@ -54,7 +53,7 @@ def forged_canary(*arguments: Any, sent_at: Any = FAR_AWAY) -> dict[str, Any]:
 
 
 @pytest.fixture
-def url_of(broker: str, rabbitmq: EmbeddedRabbitMQ) -> Any:
+def url_of(broker: str, rabbitmq: SharedRabbitMQ) -> Any:
     """The test's virtual host by the URL of a user whom docs/trust.md names, with the permissions
     it has there."""
 

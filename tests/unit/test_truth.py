@@ -313,7 +313,6 @@ def test_while_the_guard_holds_its_group_nobody_of_it_is_missed(world: World) ->
     world.polls(101, 120, held=("eu-1",))
     world.sees(119.5)
     assert world.wrong == []
-    assert world.observation.is_held("eu-1")
     world.polls(121, 130, held=("eu-2",))
     world.sees(129.9)
     assert world.wrong == []

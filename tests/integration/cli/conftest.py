@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import pytest
 
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.conftest import SharedRabbitMQ
 
 SECRET = "open-sesame-4711"
 USER = "a-person"
@@ -40,7 +40,7 @@ def secret_database(database: str) -> str:
 
 
 @pytest.fixture
-def secret_broker(broker: str, rabbitmq: EmbeddedRabbitMQ) -> str:
+def secret_broker(broker: str, rabbitmq: SharedRabbitMQ) -> str:
     """The test's virtual host, by a URL with a password that is checked."""
     virtual_host = urlsplit(broker).path[1:]
     everything = {"configure": ".*", "write": ".*", "read": ".*"}

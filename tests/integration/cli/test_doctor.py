@@ -14,7 +14,7 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 if TYPE_CHECKING:
-    from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+    from tests.conftest import SharedRabbitMQ
     from tests.integration.cli.conftest import Command, Finished
 
 EXCHANGES = (
@@ -190,7 +190,7 @@ async def test_an_empty_broker_waits_for_its_first_processor(
 async def test_what_the_user_of_the_broker_may_do_is_shown(
     manman_status: Command,
     broker: str,
-    rabbitmq: EmbeddedRabbitMQ,
+    rabbitmq: SharedRabbitMQ,
     topology: AbstractChannel,
     database: str,
 ) -> None:
