@@ -125,6 +125,20 @@ def rabbitmq(server_folder: Path) -> Iterator[SharedRabbitMQ]:
     server.kill()
 
 
+@pytest.fixture
+def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A server that may be stopped without hurting the other tests."""
+    server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def own_database(own_postgres: EmbeddedPostgres) -> str:
+    await asyncio.to_thread(migrate, own_postgres.url)
+    return own_postgres.url
+
+
 async def run_sql(dsn: str, *statements: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
@@ -233,6 +247,21 @@ def role_environment(**settings: object) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")
     }
     return kept | {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+async def run_command(*arguments: str, **settings: object) -> tuple[int, str]:
+    """Run `manman-status` to its end, with these settings alone. Its exit code and all that it
+    wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "manman_status", *arguments),
+        env=role_environment(**settings),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from manman_status.dev.rabbitmq import rabbitmq_server
+from tests.builders import counted
 from tests.conftest import SharedRabbitMQ, role_environment
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
@@ -61,7 +62,7 @@ async def test_backlog_is_drained_during_the_alarm(
     )
     await memory_alarm(low=True)
     processor = await start_quick()
-    await eventually(lambda: rows("SELECT FROM server_instances HAVING count(*) = $1", WAITING))
+    await eventually(counted(rows, WAITING, "server_instances"))
     await eventually(lambda: "broker_alarm" in processor.log and "low on memory" in processor.log)
     alarm = "SELECT 1 FROM processors WHERE statistics ->> 'broker_alarm' LIKE '%memory%'"
     await eventually(lambda: rows(alarm))

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
-import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
-from manman_status.store.migrate import migrate
 from manman_status.store.pool import create_pool
 from manman_status.store.writes import append_transitions
 from tests.events import Parser, Reader
@@ -28,20 +24,6 @@ __all__ = ["replica"]
 
 WRITERS = 4
 TRANSITIONS = 5_000
-
-
-@pytest.fixture
-def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server that may be stopped without hurting the other tests."""
-    server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-async def own_database(own_postgres: EmbeddedPostgres) -> str:
-    await asyncio.to_thread(migrate, own_postgres.url)
-    return own_postgres.url
 
 
 async def append(pool: asyncpg.Pool, entity_id: Any, count: Any, evidence: Any = None) -> None:

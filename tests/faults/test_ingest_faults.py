@@ -15,6 +15,7 @@ import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.builders import counted
 from tests.conftest import consumers
 from tests.kinds import Eventually, FetchRows, ProcessTree, Role, StartRole
 from tests.messaging import Publisher
@@ -180,7 +181,7 @@ async def test_sigterm_under_load_loses_nothing_and_another_takes_over(
             begun = time.monotonic()
             first.stop(within_seconds=10)
             assert time.monotonic() - begun < 10
-    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 5000"))
+    await eventually(counted(rows, 5000, "server_instances"))
 
 
 @pytest.mark.parametrize("away", ["database", "broker"])

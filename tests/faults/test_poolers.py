@@ -6,8 +6,6 @@ import asyncio
 import os
 import pwd
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from manman_status.dev.ports import free_port, is_open
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.processes import Child
 from manman_status.store.pool import SCHEMA_REVISION, create_pool, opened
-from tests.conftest import role_environment
+from tests.conftest import run_command
 from tests.fleet import Fleet
 from tests.kinds import Eventually, StartRole
 
@@ -84,19 +82,6 @@ def pooled(
         child.kill()
 
 
-async def run(*arguments: Any, **settings: Any) -> tuple[Any, Any]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "manman_status", *arguments),
-        env=role_environment(**settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    return process.returncode, output.decode()
-
-
 async def execute(url: str, *statements: Any) -> None:
     connection = await asyncpg.connect(url)
     for statement in statements:
@@ -150,7 +135,7 @@ async def test_everything_works_through_pgbouncer(
     for role in (first, second, api):
         assert "Traceback" not in role.log
         assert "database_" not in role.log
-    code, output = await run("doctor", "--role", "api", database_url=url)
+    code, output = await run_command("doctor", "--role", "api", database_url=url)
     assert code == 0, output
     assert "through a pooler: without prepared statements" in output
 
@@ -205,5 +190,5 @@ async def test_migrate_works_through_pgbouncer(
     pooled: Callable[..., Any], empty_database: str
 ) -> None:
     url = pooled(empty_database)
-    code, output = await run("migrate", database_url=url)
+    code, output = await run_command("migrate", database_url=url)
     assert (code, output) == (0, f"schema empty → {SCHEMA_REVISION}\n")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.builders import counted
 from tests.complaints import complaints
 from tests.conftest import role_environment
 from tests.kinds import Eventually, FetchRows, Role, StartRole
@@ -143,7 +144,7 @@ async def test_first_signal_ends_the_run_and_second_the_settling(
     assert process.stdout is not None
     async with asyncio.timeout(120):
         assert b"Ctrl-C stops them" in await process.stdout.readline()
-        await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 5"))
+        await eventually(counted(rows, 5, "workers"))
         process.send_signal(signal.SIGINT)
         assert b"settling" in await process.stdout.readline()
     async with asyncio.timeout(12):  # which settling alone would take longer than

@@ -15,6 +15,7 @@ from manman_status.domain.rows import Receipt, Rows
 from manman_status.store.counting import compare_counts
 from manman_status.store.pool import create_pool
 from manman_status.wire.inbound import decode
+from tests.builders import counted
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
 
@@ -79,7 +80,7 @@ async def test_an_array_is_many_events(
     processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
 ) -> None:
     await publish([command("HEARTBEAT", worker) for worker in range(1, 1001)], HEARTBEAT)
-    await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 1000"))
+    await eventually(counted(rows, 1000, "workers"))
 
 
 async def test_status_infos_of_todays_workers_are_understood(
@@ -264,7 +265,7 @@ async def test_poison_is_kept_alone_with_its_reason(
         await publish(b"null" if body is None else body, key)
         await publish(good(worker=1000 + worker), key)
     count = len(POISON)
-    await eventually(lambda: rows(f"SELECT 1 FROM workers HAVING count(*) = {2 * count}"))
+    await eventually(counted(rows, 2 * count, "workers"))
 
     async def all_dead() -> bool:
         assert await depth("manman.status.dead") == count, processor.log
@@ -310,7 +311,7 @@ async def test_poison_inside_an_array_is_kept_as_its_own_message(
     eventually: Eventually,
 ) -> None:
     await publish([good(worker=1), command("HEARTBEAT", "abc"), good(worker=2), 17], HEARTBEAT)
-    await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 2"))
+    await eventually(counted(rows, 2, "workers"))
     letters = []
 
     async def both() -> bool:
@@ -461,11 +462,9 @@ async def test_steady_beats_update_their_rows_in_place(
         await publish(body, HEARTBEAT)
         # Each round is stored before the next, or the processor rightly makes one update of
         # several.
-        await eventually(
-            lambda: rows(f"SELECT 1 FROM workers WHERE seq = {seq} HAVING count(*) = {workers}")
-        )
+        await eventually(counted(rows, workers, f"workers WHERE seq = {seq}"))
 
-    async def counted() -> Any:
+    async def has_counts() -> Any:
         [found] = await rows(
             "SELECT n_tup_upd AS updates, n_tup_hot_upd AS hot FROM pg_stat_user_tables WHERE"
             " relname = 'workers'"
@@ -473,5 +472,5 @@ async def test_steady_beats_update_their_rows_in_place(
         return found["updates"] >= rounds * workers and found
 
     # A connection of the server hands in its counts now and then, a quiet one after ten seconds.
-    found = await eventually(counted)
+    found = await eventually(has_counts)
     assert found["hot"] >= 0.9 * found["updates"], found

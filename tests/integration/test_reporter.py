@@ -19,6 +19,7 @@ import aio_pika
 import pytest
 
 from manman_status.reporter import StatusReporter, ThreadedStatusReporter
+from tests.builders import counted
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 
 README = Path(__file__).parents[2] / "README.md"
@@ -119,9 +120,7 @@ async def test_a_threaded_worker_reports_its_whole_life(
 
     may_end = threading.Event()
     working = asyncio.create_task(asyncio.to_thread(work))
-    await eventually(
-        lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING' HAVING count(*) = 3")
-    )
+    await eventually(counted(rows, 3, "server_instances WHERE status = 'RUNNING'"))
     await eventually(
         lambda: rows(
             "SELECT 1 FROM workers WHERE last_heartbeat IS NOT NULL AND labels = $1", LABELS

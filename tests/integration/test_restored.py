@@ -27,6 +27,7 @@ from manman_status.store.epochs import begin_epoch, look
 from manman_status.store.pool import Pool, create_pool
 from manman_status.store.relay import mark_sent
 from manman_status.store.writes import append_transitions
+from tests.builders import counted
 from tests.events import Reader, revision_of
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
@@ -174,7 +175,7 @@ async def test_followers_learn_of_a_restored_backup(
     api = await start_api(database_timeout_seconds=5, answer_cache_ms=0)
     await start_processor()
     await started(publish, 1, 2)
-    await eventually(lambda: rows("SELECT FROM workers HAVING count(*) = 2"))
+    await eventually(counted(rows, 2, "workers"))
     await backup.take()
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
         open_ = Reader(**{"from": 0})

@@ -28,6 +28,7 @@ from manman_status.wire.control import (
     control_key,
     control_message,
 )
+from tests.builders import counted
 from tests.conftest import SharedRabbitMQ, run_sql
 from tests.integration.cli.conftest import manman_status
 from tests.kinds import Eventually, FetchRows, Role, StartRole
@@ -119,9 +120,7 @@ async def is_read_through(
     """Wait until everything published before was stored, refused or ignored."""
     await publish(beat(worker), f"worker.{worker}.heartbeat")
     await publish(beat(worker + 1), f"worker.{worker + 1}.lifecycle")
-    await eventually(
-        lambda: rows("SELECT 1 FROM workers WHERE worker_id >= $1 HAVING count(*) = 2", worker)
-    )
+    await eventually(counted(rows, 2, "workers WHERE worker_id >= $1", worker))
 
 
 async def test_a_processor_runs_with_the_documented_rights(
@@ -141,7 +140,7 @@ async def test_a_processor_runs_with_the_documented_rights(
     await is_observed_anew(rows, eventually)
     assert [body for body, _ in await eventually(dead_letters)] == [b"not JSON"]
     second.kill()
-    await eventually(lambda: rows("SELECT 1 FROM processors HAVING count(*) = 1"))
+    await eventually(counted(rows, 1, "processors"))
     await is_observed_anew(rows, eventually)
     assert "ACCESS_REFUSED" not in first.log
 
@@ -162,7 +161,7 @@ async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
     started = {"command_type": "SERVER_STARTED", "command_args": ["31", "7"]}
     await say(started, "game_server_instance.31.lifecycle")
     await say({**started, "command_args": ["32", "7"]}, "worker.7.lifecycle")
-    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 2"))
+    await eventually(counted(rows, 2, "server_instances"))
 
     for exchange, key in (
         ("internal_service_events", "worker.8.heartbeat"),

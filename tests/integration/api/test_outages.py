@@ -13,10 +13,9 @@ import httpx
 import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
-from manman_status.store.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.kinds import Eventually, ProcessTree, Role, StartRole
@@ -31,20 +30,6 @@ EVERYTHING = [
     "/status/workers/1",
     "/status/system",
 ]
-
-
-@pytest.fixture
-def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server that may be stopped without hurting the other tests."""
-    server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-async def own_database(own_postgres: EmbeddedPostgres) -> str:
-    await asyncio.to_thread(migrate, own_postgres.url)
-    return own_postgres.url
 
 
 async def is_well(http: httpx.AsyncClient) -> bool:
