@@ -1,9 +1,9 @@
 """Real servers for the tests: one PostgreSQL and one RabbitMQ for the whole run, started when first
-asked for.
+used.
 
-Each test that asks has its own `database`, cloned from a migrated template, and its own `broker`, a
-virtual host. `processor` and `api` are the real roles, as child processes, on that database and
-broker.
+Each test that names them has its own `database`, cloned from a migrated template, and its own
+`broker`, a virtual host. `processor` and `api` are the real roles, as child processes, on that
+database and broker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from manman_status.store.migrate import migrate
 from tests.kinds import Eventually, ProcessTree, Role, StartRole
 
 TEMPLATE = "template_migrated"
-# Throw-away data needs no durability; a test that kills this server with the machine running loses
+# Disposable data needs no durability; a test that kills this server with the machine running loses
 # nothing either.
 CHEAP = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
 
@@ -223,7 +223,7 @@ def process_tree() -> ProcessTree:
         found = {}
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                # A zombie has ended; who has not asked for its exit code yet is another question.
+                # A zombie has ended; who has not read its exit code yet is another question.
                 if process.status() != psutil.STATUS_ZOMBIE:
                     found[process.pid] = " ".join(process.cmdline()) or process.name()
         return found

@@ -256,7 +256,7 @@ async def test_filter_holds_while_rows_are_polled(
         with suppress(TimeoutError):
             await asyncio.wait_for(
                 polled.wait(), 8
-            )  # what is asked for after this would have been asked for in it
+            )  # what is requested after this would have been requested in it
         await route.continue_()
 
     await page.route("**/workers?health=unhealthy", after_a_poll)
@@ -291,15 +291,15 @@ async def test_last_day_is_drawn_after_a_first_failed_request(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     opened = await window(crowded.url)
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def once_in_vain(route: Route) -> None:
-        await (route.continue_() if asked.is_set() else route.abort())
-        asked.set()
+        await (route.continue_() if requested.is_set() else route.abort())
+        requested.set()
 
     await opened.context.route("**/day.json", once_in_vain)
     page = await opened.open("/workers/7")
-    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.wait_for(requested.wait(), 30)
     await page.evaluate(
         "document.dispatchEvent(new Event('visibilitychange'))"
     )  # as who comes back to it

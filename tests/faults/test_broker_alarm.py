@@ -55,7 +55,7 @@ async def test_backlog_is_drained_during_the_alarm(
     rows: FetchRows,
     eventually: Eventually,
 ) -> None:
-    """After the alarm the canaries and the watermark move again."""
+    """The canaries and the watermark move again after the alarm."""
     (await start_quick()).stop()
     await publish.many(
         [(started(i), f"game_server_instance.{i}.lifecycle") for i in range(1, WAITING + 1)]

@@ -47,8 +47,8 @@ async def write(database: str, total: Any, *, pause: float = 0.0) -> None:
 
 
 async def follow(where: Any, reader: Any, seen: Any, *, total: Any) -> None:
-    """Come again, whatever happened, until all was told. `where()` is the url of the api that runs
-    now."""
+    """Come again, whatever happened, until all was received. `where()` is the url of the api that
+    runs now."""
     while len(seen) < total:
         with contextlib.suppress(httpx.TransportError):
             async with httpx.AsyncClient(base_url=where(), timeout=20) as http:
@@ -89,7 +89,7 @@ async def test_reader_of_killed_apis_gets_each_revision_once(
     assert seen == list(range(1, TRANSITIONS + 1))
 
 
-async def test_each_of_several_processes_tells_all_of_it(
+async def test_each_of_several_processes_sends_all_changes(
     database: str, start_api: StartRole, eventually: Eventually
 ) -> None:
     """Streams are spread over processes, each with a feed of its own."""
@@ -164,7 +164,7 @@ async def test_slow_client_is_overrun_and_misses_nothing(
     assert seen == list(range(1, total + 1))
 
 
-async def test_an_api_on_a_replica_tells_what_its_primary_writes(
+async def test_api_on_a_replica_sends_what_its_primary_writes(
     database: str, replica: Any, start_api: StartRole
 ) -> None:
     replica_url = database.replace(f":{urlsplit(database).port}/", f":{replica.port}/")

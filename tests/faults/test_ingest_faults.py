@@ -184,9 +184,9 @@ async def test_sigterm_under_load_loses_nothing_and_another_takes_over(
     await eventually(counted(rows, 5000, "server_instances"))
 
 
-@pytest.mark.parametrize("away", ["database", "broker"])
+@pytest.mark.parametrize("unavailable", ["database", "broker"])
 async def test_sigterm_ends_within_ten_seconds_without_a_server(
-    away: Any,
+    unavailable: Any,
     start_processor: StartRole,
     publish: Publisher,
     rabbitmq: EmbeddedRabbitMQ,
@@ -194,10 +194,10 @@ async def test_sigterm_ends_within_ten_seconds_without_a_server(
     eventually: Eventually,
 ) -> None:
     processor = await start_processor(shutdown_timeout_seconds=4)
-    server = postgres if away == "database" else rabbitmq
+    server = postgres if unavailable == "database" else rabbitmq
     server.stop()
     try:
-        if away == "database":
+        if unavailable == "database":
             await publish(started(1), key(1))
             await eventually(lambda: "database_unavailable" in processor.log)
         processor.stop(within_seconds=10)

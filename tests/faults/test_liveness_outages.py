@@ -99,8 +99,8 @@ async def test_short_cut_from_the_broker_starts_a_whole_grace(
     broker: str,
     eventually: Eventually,
 ) -> None:
-    """Each cut may cost every worker a beat. So one that falls silent beside it is given up later,
-    not never."""
+    """Each cut may cost every worker a beat. So one that goes silent beside it is marked LOST
+    later, not never."""
     grace_seconds = TIMEOUT_SECONDS + 6
     processor = await start_quick(recovery_grace_seconds=grace_seconds)
     fleet.recruit(WORKERS)
@@ -232,7 +232,7 @@ async def test_slow_processor_marks_only_the_dead_lost(
     # Each worker's beats are now stored further apart than its timeout, and later and later.
     await observed.rows(SLEEP)
     await observed.rows(SLOW)
-    fleet.workers[7].fall_silent()
+    fleet.workers[7].go_silent()
     await eventually(lambda: is_blind(observed))
     await observed.rows("DROP TRIGGER slow ON workers")
     await eventually(observed.lost)

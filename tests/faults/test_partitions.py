@@ -203,7 +203,7 @@ async def test_beats_that_the_broker_drops_make_no_silence(
     eventually: Eventually,
 ) -> None:
     """A full queue drops its oldest beats within a moment, so the watermark never stands still.
-    Whoever falls silent beside it is marked LOST after a grace, for his beats may have been among
+    One that goes silent beside it is marked LOST after a grace, for his beats may have been among
     them."""
     grace_seconds = 6
     settings = {"heartbeat_max_length": 1_000, "prefetch": 10, "minimum_timeout_seconds": 3}

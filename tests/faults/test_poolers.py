@@ -110,7 +110,7 @@ async def test_everything_works_through_pgbouncer(
     fleet: Fleet,
     eventually: Eventually,
 ) -> None:
-    """In each mode of pooling, and with awkward settings of the database."""
+    """This holds in each mode of pooling, and with awkward settings of the database."""
     await execute(database, *AWKWARD)
     url = pooled(database, mode, more)
     first = await start_quick(database_url=url)
@@ -130,7 +130,7 @@ async def test_everything_works_through_pgbouncer(
             *(client.get(f"/status/workers/{1 + n % 20}") for n in range(100))
         )
         assert {answer.status_code for answer in answers} == {200}
-        fleet.workers[1].fall_silent()
+        fleet.workers[1].go_silent()
         await eventually(lambda: sees(19, 1))
     for role in (first, second, api):
         assert "Traceback" not in role.log
@@ -169,18 +169,18 @@ async def test_what_is_set_for_the_database_changes_no_session_of_ours(
             async def look(pool: asyncpg.Pool = pool) -> list[Any]:
                 async with pool.acquire() as connection:
                     names = list(expected)
-                    ask = (
+                    query = (
                         "SELECT array_agg(current_setting(name) ORDER BY place)"
                         " FROM unnest($1::text[]) WITH ORDINALITY AS setting (name, place)"
                     )
-                    alone = await connection.fetchval(ask, names)
+                    alone = await connection.fetchval(query, names)
                     async with connection.transaction(isolation="repeatable_read"):
                         assert (
                             await connection.fetchval("SHOW transaction_isolation")
                             == "repeatable read"
                         )
                     async with connection.transaction():
-                        return [alone, await connection.fetchval(ask, names)]
+                        return [alone, await connection.fetchval(query, names)]
 
             for found in await asyncio.gather(*(look() for _ in range(20))):
                 assert found == [list(expected.values())] * 2

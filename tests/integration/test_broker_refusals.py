@@ -50,7 +50,7 @@ async def says(
     database: str,
     url: str,
 ) -> None:
-    """The processor says so, waits, and ends when it is told to."""
+    """The processor says so, waits, and ends when it gets the signal."""
     role = start_role("processor", database_url=database, rabbitmq_url=url)
     await eventually(lambda: sentence in role.log)
     await asyncio.sleep(3)

@@ -50,7 +50,7 @@ async def test_a_minimal_heartbeat_makes_a_running_worker(
     assert worker["last_heartbeat"] is not None
 
 
-async def test_a_full_heartbeat_tells_of_interval_labels_and_servers(
+async def test_full_heartbeat_has_interval_labels_and_servers(
     processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
 ) -> None:
     beat = command(
@@ -127,8 +127,8 @@ async def test_a_life_from_start_to_end(
     )
     assert (complete["status"], complete["reason"]) == ("COMPLETE", "graceful")
     transitions = await rows("SELECT * FROM transitions ORDER BY revision")
-    told = [(t["entity"], t["entity_id"], t["old_status"], t["new_status"]) for t in transitions]
-    assert told == [
+    changes = [(t["entity"], t["entity_id"], t["old_status"], t["new_status"]) for t in transitions]
+    assert changes == [
         ("worker", 7, None, "RUNNING"),
         ("game_server_instance", 31, None, "RUNNING"),
         ("game_server_instance", 32, None, "RUNNING"),
@@ -437,9 +437,9 @@ async def test_events_twice_in_any_order_end_the_same(
     assert [row["revision"] for row in revisions] == list(range(1, len(revisions) + 1))
     async with (
         create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
-        pool.acquire() as asked,
+        pool.acquire() as reader,
     ):
-        assert await compare_counts(asked) == []
+        assert await compare_counts(reader) == []
 
 
 async def test_steady_beats_update_their_rows_in_place(

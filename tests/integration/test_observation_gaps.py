@@ -17,7 +17,7 @@ BLIND_AFTER_SECONDS = 30.0
 
 
 async def advance(connection: Any, *, lag: float) -> datetime:
-    """Both queues are observed until `lag` seconds ago. When that was noted."""
+    """Both queues are observed through `lag` seconds ago. When that was noted."""
     async with connection.transaction():
         now: datetime = await connection.fetchval("SELECT now()")
         if not await report_processor(connection, "one", statistics={}):

@@ -303,9 +303,9 @@ async def test_message_properties_describe_the_message(
     assert first.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
     assert first.content_type == "application/json"
     assert first.app_id == "manman-status"
-    told = json.loads(first.body)
-    assert told["as_of"].startswith(first.timestamp.strftime("%Y-%m-%dT%H:%M:%S"))
-    assert told["evidence"] == {"n": 7}
+    body = json.loads(first.body)
+    assert body["as_of"].startswith(first.timestamp.strftime("%Y-%m-%dT%H:%M:%S"))
+    assert body["evidence"] == {"n": 7}
 
 
 async def test_nobody_has_to_listen(
@@ -341,7 +341,7 @@ async def test_transitions_wait_for_the_broker_and_all_arrive(
 
 
 class Gate:
-    """A broker that confirms when told to. `sent` is what was handed to it, `refused` what it does
+    """A broker that confirms on command. `sent` is what was handed to it, `refused` what it does
     not take."""
 
     def __init__(self, *, refused: Any = ()) -> None:

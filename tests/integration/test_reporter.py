@@ -209,7 +209,7 @@ async def test_a_crash_says_nothing_more_than_what_was_said_before(
     assert said == ["WORKER_STARTED", "SERVER_STARTED", *(["WORKER_STOPPED"] if stopped else [])]
 
 
-async def test_a_worker_that_is_cancelled_stopped_in_order(broker: str, passing: Any) -> None:
+async def test_cancelled_worker_stopped_normally(broker: str, passing: Any) -> None:
     inside = asyncio.Event()
 
     async def work() -> None:
@@ -242,10 +242,10 @@ async def test_events_wait_for_the_first_processor(
             await eventually(
                 lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING'")
             )
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    # Once, and once more where it asked between the declarations of the two queues.
-    assert 1 <= len(told) <= 2, told
-    assert all("has a processor ever run here?" in line for line in told)
+    logged = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    # Once, and once more where it looked between the declarations of the two queues.
+    assert 1 <= len(logged) <= 2, logged
+    assert all("has a processor ever run here?" in line for line in logged)
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
 
 

@@ -1,4 +1,4 @@
-"""A backup of the database is restored: revisions go back. Whoever follows is told, and misses
+"""A backup of the database is restored: revisions go back. Whoever follows is notified, and misses
 nothing after it."""
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ async def test_followers_learn_of_a_restored_backup(
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def test_an_api_alone_notices_that_revisions_went_back(
+async def test_api_alone_detects_that_revisions_went_back(
     start_api: StartRole, pool: Pool, change: Any, eventually: Eventually
 ) -> None:
     """No processor runs: all may have been started after the restore, and know of nothing."""
@@ -304,7 +304,7 @@ async def has_seen(check: Any, revision: Any) -> Any:
 async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
     pool: Pool, change: Any, eventually: Eventually
 ) -> None:
-    """It does so once, whoever else notices, and names what the histories have in common."""
+    """It does so once, whoever else detects it, and names what the histories have in common."""
     await change(1, 2, 3)
     await pool.execute(LONG_AGO, 2)
     before = await epoch_of(pool)
@@ -360,7 +360,7 @@ async def test_what_retention_drops_is_no_other_history(
     assert await epoch_of(pool) == before
 
 
-async def test_two_who_notice_at_once_begin_one_epoch(pool: Pool, change: Any) -> None:
+async def test_two_that_detect_it_at_once_begin_one_epoch(pool: Pool, change: Any) -> None:
     await change(1)
     async with pool.acquire() as connection:
         found = await look(connection)

@@ -40,7 +40,7 @@ PAGE = (Path(__file__).parents[2] / "docs/trust.md").read_text("utf-8")
 GRANTS = [shlex.split(line) for line in re.findall(r"^rabbitmqctl (set_.*)$", PAGE, re.MULTILINE)]
 QUEUES = ("manman.status.heartbeats.0", "manman.status.lifecycle.0")
 PASSWORD = "open-sesame-4711"
-FAR_AWAY = "2099-01-01T00:00:00Z"
+FAR_OFF = "2099-01-01T00:00:00Z"
 FREQUENT_CANARIES = {"canary_interval_seconds": 0.2}
 QUIET = SilenceRequested(silence_id="quiet1", seconds=3600, why="w")
 
@@ -49,7 +49,7 @@ def beat(worker: Any) -> dict[str, Any]:
     return {"command_type": "HEARTBEAT", "command_args": [str(worker)]}
 
 
-def forged_canary(*arguments: Any, sent_at: Any = FAR_AWAY) -> dict[str, Any]:
+def forged_canary(*arguments: Any, sent_at: Any = FAR_OFF) -> dict[str, Any]:
     return {"command_type": "CANARY", "command_args": ["host-1", *arguments], "sent_at": sent_at}
 
 
@@ -329,7 +329,7 @@ async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(
     await is_observed_anew(rows, eventually)
     forged = [
         forged_canary(sent_at=sent_at)
-        for sent_at in (FAR_AWAY, "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
+        for sent_at in (FAR_OFF, "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
     ]
     forged += [forged_canary("5f" * 32), forged_canary(""), forged_canary("\u20ac")]
     neighbour = {"command_type": "SERVER_STARTED", "command_args": ["41", "7"]}

@@ -34,7 +34,7 @@ def with_login(url: str) -> str:
 
 @pytest.fixture
 def secret_database(database: str) -> str:
-    """The test's database, by a URL with a password (which the server does not ask for)."""
+    """The test's database, by a URL with a password (which the server does not check)."""
     return database.replace("@", f":{SECRET}@", 1)
 
 

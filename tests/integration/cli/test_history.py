@@ -1,4 +1,4 @@
-"""`manman-status history` and `uptime`, and the views of a past time, asked of a real api."""
+"""`manman-status history` and `uptime`, and the views of a past time, read from a real api."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_views_show_a_past_time(look: Callable[..., Awaitable[str]]) -> No
     assert system.startswith("down\nas it was at ")
 
 
-async def test_what_cannot_be_asked_of_the_past_is_said(url: str, manman_status: Command) -> None:
+async def test_unknown_past_is_refused_with_a_reason(url: str, manman_status: Command) -> None:
     assert (await manman_status("workers", "--at", "30d", url=url)).out.splitlines()[
         -1
     ] == "0 shown", "all of it"

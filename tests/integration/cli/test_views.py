@@ -1,4 +1,4 @@
-"""`manman-status workers`, `worker`, `servers` and `system`, asked of a real api."""
+"""`manman-status workers`, `worker`, `servers` and `system`, read from a real api."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(status)
 
 
-async def test_without_a_terminal_it_is_told_once(
+async def test_without_a_terminal_the_fleet_is_printed_once(
     fleet: asyncpg.Connection, start_api: StartRole, manman_status: Any
 ) -> None:
     api = await start_api(**PATIENT)
