@@ -2,7 +2,7 @@
 
 Each finding says what to do. `make lint` runs this file; tests/architecture/test_house_rules.py
 shows for each rule what it refuses and what it lets pass. Arguments are files or folders to look
-at instead of the package.
+at instead of all code.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "manman_status"
+CODE = (PACKAGE, *(ROOT / folder for folder in ("bench", "migrations", "tests")))
 
 LONGEST_LINE = 100
 
@@ -28,7 +29,7 @@ class Finding(NamedTuple):
 
 
 def findings_in(path: Path, text: str) -> list[Finding]:
-    """Everything that is wrong in one file of the package, by line."""
+    """Everything that is wrong in one file, by line."""
     if path.suffix != ".py":
         return list(long_lines(text))
     tree = ast.parse(text)
@@ -258,7 +259,7 @@ def open_matches(tree: ast.AST, types: frozenset[str]) -> Iterator[Finding]:
             )
 
 
-def files(places: Iterable[Path] = (PACKAGE,)) -> list[Path]:
+def files(places: Iterable[Path] = CODE) -> list[Path]:
     return [
         path
         for place in places
@@ -268,10 +269,10 @@ def files(places: Iterable[Path] = (PACKAGE,)) -> list[Path]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print what is wrong in the files or folders that are named, else in the whole package."""
+    """Print what is wrong in the files or folders that are named, else in all code."""
     found = [
         f"{path.relative_to(ROOT)}:{line}: {message}"
-        for path in files([Path(argument).resolve() for argument in arguments] or [PACKAGE])
+        for path in files([Path(argument).resolve() for argument in arguments] or CODE)
         for line, message in findings_in(path, path.read_text("utf-8"))
     ]
     for finding in found:

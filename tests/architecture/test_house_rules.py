@@ -8,6 +8,7 @@ import pytest
 
 from tests.architecture.house_rules import (
     PACKAGE,
+    ROOT,
     files,
     findings_in,
     headless_docstrings,
@@ -21,7 +22,7 @@ from tests.architecture.house_rules import (
 def test_rules_hold_else_run_house_rules_py() -> None:
     """`python tests/architecture/house_rules.py` lists the places, each with what to do."""
     assert [
-        (str(path.relative_to(PACKAGE)), *finding)
+        (str(path.relative_to(ROOT)), *finding)
         for path in files()
         for finding in findings_in(path, path.read_text("utf-8"))
     ] == []
