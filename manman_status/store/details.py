@@ -1,8 +1,5 @@
 """One worker or one server instance with its history, in one statement and so of one moment."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,5 @@
 """SQL of the sweep: who is overdue, and the guards. Seconds unless a name says otherwise."""
 
-# ruff: noqa: S608 - the SQL is put together from constants
-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping

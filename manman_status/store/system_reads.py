@@ -1,8 +1,5 @@
 """The fleet in numbers, all of them of one moment."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -68,21 +65,16 @@ class Fleet(msgspec.Struct, frozen=True):
         )
 
 
-PROCESSORS_SHOWN = "5 minutes"
+PROCESSORS_SHOWN = "interval '5 minutes'"
 GROUPS_SHOWN = 100
 GUARDS_SHOWN = 100
 
 # Workers choose their groups, and there may be as many as workers: what is read of them is bounded.
-# Needs `workers_counted`; the largest groups are `shown`, and beside them those with the most
-# workers that are not healthy.
-GROUPS = """sizes AS (
-    SELECT "group", sum(number) AS size, coalesce(sum(number) FILTER (WHERE health <> '{healthy}'),
-        0) AS ill
+# `shown` are the largest groups, and beside them those with the most workers that are not healthy.
+GROUP_SIZES = f"""sizes AS (
+    SELECT "group", sum(number) AS size,
+        coalesce(sum(number) FILTER (WHERE health <> '{Health.HEALTHY}'), 0) AS ill
     FROM workers_counted GROUP BY "group"
-),
-shown AS (
-    (SELECT "group" FROM sizes ORDER BY size DESC, "group" LIMIT {largest})
-    UNION (SELECT "group" FROM sizes WHERE ill > 0 ORDER BY ill DESC, "group" LIMIT {worst})
 )"""
 GROUP_NUMBERS = """(SELECT json_object_agg(health, number) FROM (
         SELECT health, sum(number)::bigint AS number FROM workers_counted GROUP BY health
@@ -101,9 +93,6 @@ BRIDGES = """SELECT json_agg(b) FROM (
             extract(epoch FROM now() - observed_through)::float8 AS lag_seconds
         FROM bridges ORDER BY observed_through NULLS FIRST, name
     ) b"""
-PROCESSORS = """SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORDER BY started_at,
-        processor_id)
-        FROM processors p WHERE last_seen > now() - {shown}"""
 GUARDS = f"""SELECT json_agg(g) FROM (
         SELECT group_name AS "group", opened_at AS holding_since, held, group_size, releasing_since
         FROM (
@@ -168,13 +157,24 @@ workers_counted AS (SELECT "group", health, number FROM workers_read),
 oldest AS (SELECT min(oldest) AS at FROM workers_read)"""
 
 
+def processors_of_the_last(interval: str) -> str:
+    """`interval`: an expression of SQL."""
+    return f"""(SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORDER BY started_at,
+        processor_id)
+        FROM processors p WHERE last_seen > now() - {interval}) AS processors"""
+
+
 def fleet_query(columns: str, *, largest: int, worst: int, by_rows: bool = False) -> str:
     """Build the query for the numbers of the fleet and of its largest and worst groups, with
     further columns; all of one moment."""
     return f"""WITH {OBSERVATION},
 {KEPT},
 {BY_ROWS if by_rows else BY_COUNTS},
-{GROUPS.format(healthy=Health.HEALTHY, largest=largest, worst=worst)}
+{GROUP_SIZES},
+shown AS (
+    (SELECT "group" FROM sizes ORDER BY size DESC, "group" LIMIT {largest})
+    UNION (SELECT "group" FROM sizes WHERE ill > 0 ORDER BY ill DESC, "group" LIMIT {worst})
+)
 SELECT {OBSERVATION_ITSELF}, {IS_SWEPT} AS is_swept,
     {GROUP_NUMBERS},
     (SELECT extract(epoch FROM as_of - at)::float8 FROM oldest) AS oldest_age,
@@ -203,7 +203,7 @@ async def read_numbers(connection: Connection, queries: tuple[str, str]) -> asyn
 
 
 COLUMNS = f"""({QUEUES}) AS queues, ({BRIDGES}) AS bridges,
-    ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors,
+    {processors_of_the_last(PROCESSORS_SHOWN)},
     (SELECT {AS_JSON} FROM observation) AS thresholds"""
 FLEET = (
     fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0),

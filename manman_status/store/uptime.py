@@ -1,9 +1,6 @@
 """Uptime from changes of status within a window, less the times when monitoring was blind. Times
 are microseconds since the epoch."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

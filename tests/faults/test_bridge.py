@@ -19,7 +19,7 @@ from tests.messaging import Publisher
 
 TIMEOUT_SECONDS = 6.0
 """Three of the intervals that the bridge announces."""
-AWAY_SECONDS = 2 * TIMEOUT_SECONDS
+FAILS_SECONDS = 2 * TIMEOUT_SECONDS
 
 
 async def status(observed: Observed, worker_id: int) -> Any:
@@ -136,7 +136,7 @@ async def test_a_bridge_that_fails_is_nobody_s_death(
         case "database refuses":
             await to_manman.refuse()
     stood_at = await observed.through()
-    await asyncio.sleep(AWAY_SECONDS)
+    await asyncio.sleep(FAILS_SECONDS)
     assert (await observed.through() - stood_at).total_seconds() < TIMEOUT_SECONDS
     [[slowest]] = await observed.rows(
         "SELECT name FROM bridges WHERE observed_through < now() - interval '5 s'"
@@ -191,7 +191,8 @@ async def test_statuses_are_written_for_manman_s_readers(
     observed: Observed,
     eventually: Eventually,
 ) -> None:
-    """In the form of ManMan's own status processor; what ManMan does not know is left out."""
+    """They have the form of ManMan's own status processor; one that ManMan does not know is left
+    out."""
     await start_quick()
     bridge = await start_bridge(write_status_info="true")
     await eventually(lambda: "bridge_started" in bridge.log)

@@ -1,4 +1,4 @@
-"""An api that reads from a replica tells the truth of that replica: older when it lags, never
+"""An api that reads from a replica shows the truth of that replica: older when it lags, never
 wrong."""
 
 from __future__ import annotations

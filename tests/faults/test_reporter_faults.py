@@ -1,5 +1,5 @@
-"""A worker that embeds the reporter dies, comes back, loses its broker or forks: what is told stays
-true."""
+"""A worker that embeds the reporter dies, comes back, loses its broker or forks: what is reported
+stays true."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def worker_is(observed: Observed) -> Any:
     return is_so
 
 
-async def test_of_a_killed_worker_its_silence_tells(
+async def test_killed_worker_is_lost_by_its_silence(
     start_quick: StartRole,
     start_worker: Any,
     observed: Observed,
@@ -108,7 +108,7 @@ async def test_restarted_worker_supersedes_its_old_servers(
     assert await observed.server(32) == ("RUNNING", "reported")
 
 
-async def test_a_worker_that_is_told_to_end_ends_in_order(
+async def test_worker_that_gets_sigterm_stops_normally(
     start_quick: StartRole,
     start_worker: Any,
     worker_is: Any,
@@ -144,8 +144,8 @@ async def test_forked_child_reports_nothing_and_holds_no_connection(
     worker.stdin.write(b"fork\n")
     worker.stdin.flush()
     [child] = await eventually(lambda: psutil.Process(worker.pid).children())
-    told = f"{child.pid} this is a forked child: worker 7 is reported by its parent alone"
-    await eventually(lambda: told in worker.log_file.read_text())
+    logged = f"{child.pid} this is a forked child: worker 7 is reported by its parent alone"
+    await eventually(lambda: logged in worker.log_file.read_text())
     assert is_connected_to(psutil.Process(worker.pid), broker)
     assert not is_connected_to(child, broker)
     passed = await observed.value("SELECT seq FROM workers WHERE worker_id = 7")
@@ -223,10 +223,10 @@ async def test_outage_loses_no_event_and_keeps_each_order(
     sql = "SELECT status, count(*) FROM server_instances GROUP BY status ORDER BY status"
     expected = [("COMPLETE", INSTANCES), ("CRASHED", (rounds - 1) * INSTANCES)]
 
-    async def all_told() -> bool:
+    async def all_reported() -> bool:
         return sorted(map(tuple, await observed.rows(sql))) == sorted(expected)
 
-    await eventually(all_told)
+    await eventually(all_reported)
     assert await observed.lost() == []
 
 

@@ -19,6 +19,7 @@ import aio_pika
 import pytest
 
 from manman_status.reporter import StatusReporter, ThreadedStatusReporter
+from tests.builders import counted
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 
 README = Path(__file__).parents[2] / "README.md"
@@ -119,9 +120,7 @@ async def test_a_threaded_worker_reports_its_whole_life(
 
     may_end = threading.Event()
     working = asyncio.create_task(asyncio.to_thread(work))
-    await eventually(
-        lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING' HAVING count(*) = 3")
-    )
+    await eventually(counted(rows, 3, "server_instances WHERE status = 'RUNNING'"))
     await eventually(
         lambda: rows(
             "SELECT 1 FROM workers WHERE last_heartbeat IS NOT NULL AND labels = $1", LABELS
@@ -210,7 +209,7 @@ async def test_a_crash_says_nothing_more_than_what_was_said_before(
     assert said == ["WORKER_STARTED", "SERVER_STARTED", *(["WORKER_STOPPED"] if stopped else [])]
 
 
-async def test_a_worker_that_is_cancelled_stopped_in_order(broker: str, passing: Any) -> None:
+async def test_cancelled_worker_stopped_normally(broker: str, passing: Any) -> None:
     inside = asyncio.Event()
 
     async def work() -> None:
@@ -243,10 +242,10 @@ async def test_events_wait_for_the_first_processor(
             await eventually(
                 lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING'")
             )
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    # Once, and once more where it asked between the declarations of the two queues.
-    assert 1 <= len(told) <= 2, told
-    assert all("has a processor ever run here?" in line for line in told)
+    logged = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    # Once, and once more where it looked between the declarations of the two queues.
+    assert 1 <= len(logged) <= 2, logged
+    assert all("has a processor ever run here?" in line for line in logged)
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
 
 

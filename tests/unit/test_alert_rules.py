@@ -58,7 +58,7 @@ def lost(of: Any, *, lost_servers: int = 0, held_since: Any = None) -> Any:
 
 
 def crashed(instance_id: int = 31, *, on: Any = None, config: Any = None, **fields: Any) -> Any:
-    told: dict[str, Any] = {
+    sent: dict[str, Any] = {
         "at": NOW,
         "old_status": StatusType.RUNNING,
         "new_status": StatusType.CRASHED,
@@ -70,7 +70,7 @@ def crashed(instance_id: int = 31, *, on: Any = None, config: Any = None, **fiel
         entity_id=instance_id,
         worker=on,
         game_server_config_id=config,
-        **told | fields,
+        **sent | fields,
     )
 
 
@@ -131,7 +131,7 @@ def later(first: Any, **fields: Any) -> Any:
     return look(open=first.open, **given | fields)
 
 
-def test_a_quiet_scene_has_nothing_to_tell() -> None:
+def test_quiet_scene_opens_nothing() -> None:
     assert judge(scene()).opened == []
 
 
@@ -228,7 +228,7 @@ def test_a_draining_worker_may_be_lost_and_its_servers_dropped(said: Any) -> Non
 
 
 @pytest.mark.parametrize("said", ["false", "0", "no", ""])
-def test_a_worker_that_says_it_does_not_drain_is_told_of(said: Any) -> None:
+def test_worker_with_drain_off_raises_alerts(said: Any) -> None:
     assert opened(judge(scene(lost(worker(drain=said))))) == {"worker_lost:7": None}
 
 
@@ -595,7 +595,7 @@ def test_new_dead_letters_are_news_again() -> None:
 
 def test_letters_that_are_listed_and_returned_stay_one_alert() -> None:
     statistics, memory = Statistics(), Memory()
-    told: list[Any] = []
+    sent: list[Any] = []
     open_alerts: dict[str, Any] = {}
     for turn, waiting in enumerate([0, 3, 0, 0, 3, 3, 0, 0, 0, 0]):
         statistics.note_dead_letters(waiting, now=5.0 * turn)
@@ -604,10 +604,10 @@ def test_letters_that_are_listed_and_returned_stay_one_alert() -> None:
             now=now, dead_letters=statistics.dead_letters_waiting, memory=memory, open=open_alerts
         )
         judgement, memory, open_alerts = judge(seen), remembered(seen), seen.open
-        told += [(turn, "opened") for _ in judgement.opened] + [
+        sent += [(turn, "opened") for _ in judgement.opened] + [
             (turn, why) for why in judgement.over.values()
         ]
-    assert told == [(1, "opened"), (9, "the queue is empty")]
+    assert sent == [(1, "opened"), (9, "the queue is empty")]
 
 
 def test_rules_judge_alike_in_whatever_order_they_stand() -> None:
@@ -662,7 +662,7 @@ def notified_alert(alert_id: int = 1, **fields: Any) -> Any:
     return NotifiedAlert(alert_id=alert_id, **given | fields)
 
 
-TOLD: dict[str, Any] = {"notified_severity": Severity.WARNING, "notified_at": START}
+NOTIFIED: dict[str, Any] = {"notified_severity": Severity.WARNING, "notified_at": START}
 OVER: dict[str, Any] = {
     "state": AlertState.RESOLVED,
     "resolved_at": NOW,
@@ -676,13 +676,13 @@ OVER: dict[str, Any] = {
         (notified_alert(), News.OPENED),
         (notified_alert(silenced_by="s"), None),
         (notified_alert(**OVER), None),
-        (notified_alert(**OVER, **TOLD), News.RESOLVED),
-        (notified_alert(**OVER, **TOLD, silenced_by="s"), News.RESOLVED),
-        (notified_alert(**TOLD), News.REMINDER),
-        (notified_alert(**TOLD, state=AlertState.ACKNOWLEDGED), None),
-        (notified_alert(**TOLD, severity=Severity.CRITICAL), News.WORSE),
+        (notified_alert(**OVER, **NOTIFIED), News.RESOLVED),
+        (notified_alert(**OVER, **NOTIFIED, silenced_by="s"), News.RESOLVED),
+        (notified_alert(**NOTIFIED), News.REMINDER),
+        (notified_alert(**NOTIFIED, state=AlertState.ACKNOWLEDGED), None),
+        (notified_alert(**NOTIFIED, severity=Severity.CRITICAL), News.WORSE),
         (
-            notified_alert(**TOLD, severity=Severity.CRITICAL, state=AlertState.ACKNOWLEDGED),
+            notified_alert(**NOTIFIED, severity=Severity.CRITICAL, state=AlertState.ACKNOWLEDGED),
             News.WORSE,
         ),
         (notified_alert(notified_severity=Severity.CRITICAL, notified_at=NOW), None),
@@ -692,9 +692,10 @@ def test_what_is_news_to_whom(alert: Any, news: Any) -> None:
     assert due_notification(alert, NOW, remind_seconds=3600) is news
 
 
-def test_without_reminders_an_open_alert_is_told_once() -> None:
+def test_without_reminders_an_open_alert_is_sent_once() -> None:
     assert (
-        due_notification(notified_alert(**TOLD), NOW + timedelta(days=30), remind_seconds=0) is None
+        due_notification(notified_alert(**NOTIFIED), NOW + timedelta(days=30), remind_seconds=0)
+        is None
     )
 
 

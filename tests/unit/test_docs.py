@@ -11,10 +11,13 @@ import pytest
 
 from manman_status.alerts.channels import open_channels
 from manman_status.alerts.rules import RULE_NAMES
+from manman_status.api.app import create_app
 from manman_status.cli import app
 from manman_status.reporter import StatusReporter
 from manman_status.settings import FIELDS, OTHER_VARIABLES, PREFIX, Settings, variable
+from manman_status.wire.control import CONTROL_COMMANDS
 from manman_status.wire.inbound import decode
+from manman_status.wire.messages import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
@@ -113,6 +116,21 @@ def test_operations_md_has_a_section_for_the_alert_rule(rule: str) -> None:
 @pytest.mark.parametrize("rule", RULE_NAMES)
 def test_contract_md_lists_the_alert_rule(rule: str) -> None:
     assert f"`{rule}`" in DOCUMENTS["contract.md"].partition(" Rules: ")[2].partition(";")[0]
+
+
+@pytest.mark.parametrize("name", ["README.md", "contract.md"])
+def test_each_endpoint_is_in_the_tables(name: str) -> None:
+    """README.md and docs/contract.md have a row for each path of the OpenAPI document."""
+    rows = "\n".join(re.findall(r"^\| `(?:GET )?/.*$", DOCUMENTS[name], re.MULTILINE))
+    named = set(re.findall(r"`(?:GET )?(/[^`]+)`", rows))
+    paths = create_app(Settings()).openapi_schema.paths or {}
+    current = {path for path, item in paths.items() if item.get and not item.get.deprecated}
+    assert current - named == set()
+
+
+@pytest.mark.parametrize("command_type", [*COMMANDS, *CONTROL_COMMANDS])
+def test_contract_md_describes_each_message(command_type: str) -> None:
+    assert f"`{command_type}`" in DOCUMENTS["contract.md"]
 
 
 def test_operations_have_sections_for_alerts_that_exist() -> None:

@@ -44,7 +44,7 @@ def parts(figures: Figures) -> int:
 def by_the_moment(
     window: Window, changes: list[Change], status: StatusType | None, blind: list[tuple[int, int]]
 ) -> Any:
-    """The same told by looking at each moment."""
+    """The same found by looking at each moment."""
     counted = {"active": 0, "lost": 0, "ended": 0, "not_known": 0, "blind": 0}
     for moment in range(window.begin, window.end):
         before = [new for at, _, new in changes if at <= moment]
@@ -100,7 +100,7 @@ def test_a_worker_that_never_changed_had_its_status_all_the_time() -> None:
     assert Window(0, 100).measure([], LOST) == Figures(lost=100, losses=1, longest_loss=100)
 
 
-def test_what_a_worker_was_before_is_told_by_its_first_change() -> None:
+def test_first_change_says_what_a_worker_was_before() -> None:
     assert Window(0, 100).measure([(40, LOST, RUNNING)], RUNNING).lost == 40
     assert Window(0, 100).measure([(40, None, RUNNING)], RUNNING).not_known == 40
 

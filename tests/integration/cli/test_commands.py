@@ -96,13 +96,15 @@ async def test_wrong_usage_is_2_and_one_line_that_names_it(
     ("role", "missing"),
     [("api", ("DATABASE_URL",)), ("processor", ("DATABASE_URL", "RABBITMQ_URL"))],
 )
-async def test_wrong_settings_are_2_and_all_of_them_are_told(
+async def test_wrong_settings_are_2_and_all_are_named(
     role: str, missing: tuple[str, ...], manman_status: Command
 ) -> None:
     finished = await manman_status("serve", role=role, workers="none", log_level="loud", portt=1)
     assert finished.code == 2
-    told = {line.split()[1] for line in finished.err.splitlines()}
-    assert told == {f"MANMAN_STATUS_{name}" for name in (*missing, "WORKERS", "LOG_LEVEL", "PORTT")}
+    variables = {line.split()[1] for line in finished.err.splitlines()}
+    assert variables == {
+        f"MANMAN_STATUS_{name}" for name in (*missing, "WORKERS", "LOG_LEVEL", "PORTT")
+    }
 
 
 @pytest.mark.parametrize("arguments", [("migrate",), ("dead", "list"), ("dead", "replay", "--all")])
