@@ -238,7 +238,7 @@ async def examine_bridges(connection: DatabaseConnection) -> list[Finding]:
 
 async def examine_manman(settings: Settings) -> list[Finding]:
     """See that ManMan's database can be read, as a bridge reads it."""
-    from manman_status.bridge.manman import read_look, write_privileges
+    from manman_status.bridge.manman import ReadsStandby, read_look, write_privileges
     from manman_status.store.faults import plain
     from manman_status.store.pool import DATABASE_ERRORS, create_pool, opened
 
@@ -260,6 +260,8 @@ async def examine_manman(settings: Settings) -> list[Finding]:
         ):
             look = await read_look(connection, None)
             may_write = not settings.write_status_info or await write_privileges(connection)
+    except ReadsStandby as error:
+        return [wrong("manman", f"{place}: {error}")]
     except DATABASE_ERRORS as error:
         return [
             wrong(
