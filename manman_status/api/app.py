@@ -99,6 +99,7 @@ def create_app(settings: Settings, *, most_connections: int | None = None) -> Li
                     history.server_transitions,
                     uptime.fleet_uptime,
                     uptime.worker_uptime,
+                    uptime.host_uptime,
                     badges.fleet_badge,
                     badges.worker_badge,
                     events.events,
