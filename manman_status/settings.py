@@ -568,11 +568,13 @@ OTHER_VARIABLES = {
 OF_MANMAN = {
     "database_url": ("database_url", "database_read_url"),
     "rabbitmq_url": ("rabbitmq_url",),
+    "manman_database_url": ("manman_database_url",),
 }
 """The settings that ManMan's own variables may give, where none of these is set."""
 FINDERS: dict[str, Callable[[Mapping[str, str]], Found | None]] = {
     "database_url": find_database,
     "rabbitmq_url": find_broker,
+    "manman_database_url": find_database,
 }
 
 LIKENESS = 0.75

@@ -46,6 +46,11 @@ if TYPE_CHECKING:
 
 RUNNING_SECONDS = 15.0
 """The age of the last report of a processor that runs, at most."""
+SERVERS: dict[Role | None, tuple[str, ...]] = {
+    "api": ("database_url",),
+    "bridge": ("database_url", "rabbitmq_url", "manman_database_url"),
+}
+"""The servers of a role that has not just the two, which ManMan's own variables may name too."""
 NOT_THERE = "is not there: the processor declares it when it starts"
 
 
@@ -79,7 +84,7 @@ def doctor(
     """Say what is wrong, one line each, with what to do. Changes nothing."""
     try:
         reading = read_settings(
-            seeks=("database_url", "rabbitmq_url"),
+            seeks=SERVERS.get(role, ("database_url", "rabbitmq_url")),
             database_url=database_url,
             rabbitmq_url=rabbitmq_url,
         )

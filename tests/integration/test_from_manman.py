@@ -16,18 +16,19 @@ import asyncpg
 import pytest
 
 from tests.integration.cli.conftest import manman_status as manman_status  # noqa: PLC0414
+from tests.manman import TABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
     from tests.integration.cli.conftest import Command
-    from tests.kinds import StartRole
+    from tests.kinds import Eventually, Role, StartRole
 
 PAGE = (Path(__file__).parents[2] / "docs/from-manman.md").read_text("utf-8")
-MANMAN = """
+MANMAN = f"""
 CREATE TABLE public.alembic_version (version_num text); INSERT INTO alembic_version VALUES ('997d');
-CREATE SCHEMA manman;
-CREATE TABLE manman.workers (worker_id int); CREATE TABLE manman.game_server_instances (id int);
-CREATE TABLE manman.status_info (id int);
+{TABLES}
 """
 
 OURS_UNSET = {"database_url": "", "rabbitmq_url": ""}
@@ -135,6 +136,8 @@ async def test_the_service_runs_beside_manman_as_the_document_says(
                 await start_processor(**settings)
             case ["serve", "--role", "api"]:
                 settings["url"] = (await start_api(**settings)).url
+            case ["bridge", *_]:
+                pass  # the test below
             case _:
                 finished = await manman_status(*words, **settings)
                 assert finished.code == 0, finished.out + finished.err
@@ -167,20 +170,38 @@ async def test_the_queues_that_are_left_can_be_deleted_as_the_document_says(
                 await (await connection.channel()).get_queue(name)
 
 
-async def test_the_statements_of_the_document_touch_nothing_of_manman_s(
-    empty_database: str, manman_status: Command
+async def test_a_bridge_runs_and_goes_with_the_rights_of_the_document(
+    database: str,
+    empty_database: str,
+    broker: str,
+    processor: Role,
+    start_role: Callable[..., Role],
+    manman_status: Command,
+    eventually: Eventually,
 ) -> None:
-    """The bridge's user may read two tables, and nothing else. Dropping ours leaves theirs."""
+    """Its user may do nothing else in ManMan's database. Dropping our schema leaves theirs."""
     await execute(empty_database, MANMAN)
     url = f"{empty_database}?search_path=manman_status"
     assert (await manman_status("migrate", database_url=url)).code == 0
     connection = await asyncpg.connect(empty_database)
+    user = urlsplit(exported("MANMAN_DATABASE_URL")).username
+    at = urlsplit(empty_database)
+    host = at.netloc.rpartition("@")[2]
+    settings = {
+        "database_url": database,
+        "rabbitmq_url": broker,
+        "manman_database_url": at._replace(netloc=f"{user}@{host}").geturl(),
+        "write_status_info": "true",
+    }
     try:
         for text in statements():
             await connection.execute(text)
-        await connection.execute("SET ROLE manman_status_bridge")
-        for name in ("workers", "game_server_instances"):
-            assert await connection.fetchval(f"SELECT count(*) FROM manman.{name}") == 0
+        bridge = start_role("bridge", **settings)
+        await eventually(lambda: "bridge_started" in bridge.log)
+        bridge.stop()
+        removed = await manman_status("bridge", "remove", "manman", database_url=database)
+        assert removed.code == 0, removed.err
+        await connection.execute(f"SET ROLE {user}")
         for sql in ("DELETE FROM manman.workers", "SELECT 1 FROM manman.status_info"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(sql)
@@ -188,9 +209,7 @@ async def test_the_statements_of_the_document_touch_nothing_of_manman_s(
         assert await connection.fetchval("SELECT to_regnamespace('manman_status')") is None
         assert await connection.fetchval("SELECT version_num FROM alembic_version") == "997d"
     finally:
-        await connection.execute(
-            "RESET ROLE; DROP OWNED BY manman_status_bridge; DROP ROLE manman_status_bridge"
-        )
+        await connection.execute(f"RESET ROLE; DROP OWNED BY {user}; DROP ROLE {user}")
         await connection.close()
 
 

@@ -94,6 +94,17 @@ def test_nothing_of_theirs_overrides_a_server_of_ours() -> None:
     assert (api.settings.database_url, api.settings.read_url) == ("", OURS)
 
 
+def test_the_bridge_reads_the_database_that_manman_s_variables_name() -> None:
+    """That is ManMan's own, whether ours is another or the same."""
+    needs = ("database_url", "manman_database_url")
+    theirs = {"MANMAN_POSTGRES_URL": V1["MANMAN_POSTGRES_URL"]}
+    ours = read_settings(needs=needs, environ=theirs | {"MANMAN_STATUS_DATABASE_URL": OURS})
+    assert ours.settings.database_url == OURS
+    assert ours.settings.manman_database_url == V1["MANMAN_POSTGRES_URL"]
+    shared = read_settings(needs=needs, environ=theirs).settings
+    assert shared.database_url == shared.manman_database_url
+
+
 def test_a_virtual_host_of_ours_takes_the_place_of_theirs() -> None:
     reading = read(V1 | {"MANMAN_STATUS_VIRTUAL_HOST": "mine"})
     assert reading.settings.broker_url == "amqp://rabbit:pass%2Fword%40@mq:5673/mine"
