@@ -32,6 +32,7 @@ from manman_status.reporter.alarms import alarm_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, Unroutable, open_publisher
 from manman_status.reporter.messages import Report
 from manman_status.settings import Settings, load_settings, redacted, variable
+from manman_status.wire.dialects import inbound_exchanges
 from manman_status.wire.reasons import printable
 from manman_status.wire.topology import Topology
 
@@ -272,7 +273,7 @@ async def examine_broker(settings: Settings) -> list[Finding]:
     try:
         async with connected(settings) as connection:
             exchanges = (
-                settings.inbound_exchange,
+                *inbound_exchanges(settings),
                 settings.outbound_exchange,
                 settings.control_exchange,
                 settings.dead_letter_exchange,
@@ -360,7 +361,7 @@ async def examine_publishing(connection: Connection, settings: Settings) -> list
     a connection that publishes, and it may take that one's first message before.
     """
     try:
-        async with open_publisher(connection, exchange=settings.inbound_exchange) as publisher:
+        async with open_publisher(connection, exchange=inbound_exchanges(settings)[0]) as publisher:
             for _ in range(2):
                 with suppress(Unroutable):
                     await publisher.send(Report("manman-status.doctor", b"{}", durable=False))
