@@ -23,8 +23,9 @@ async def is_now(observed: Observed, server_id: int, status: str) -> bool:
 
 
 @pytest.fixture
-async def beating(publish: Publisher) -> AsyncIterator[None]:
+async def beating(publish: Publisher, channel: Any) -> AsyncIterator[None]:
     """Host 8 publishes its health until the test ends."""
+    await channel.declare_exchange(EXCHANGE, "topic", durable=True)
 
     async def beat() -> None:
         while True:

@@ -81,6 +81,18 @@ async def test_a_host_s_life_is_right_in_workers_and_servers(
     await status("workers/7", "COMPLETE", health="terminated")
 
 
+async def test_a_session_reported_lost_is_an_alert_until_it_runs_again(
+    start_processor: StartRole, send: Any, rows: FetchRows, eventually: Eventually
+) -> None:
+    await start_processor(**V2)
+    await send(session(31, "running", sgc_id=3), session(31, "lost"))
+    alert = "SELECT summary, resolution FROM alerts WHERE rule = 'server_crashed'"
+    [opened] = await eventually(lambda: rows(alert))
+    assert opened["summary"].startswith("server 31 of config 3: it was reported lost")
+    await send(session(31, "running", sgc_id=3))
+    await eventually(lambda: rows(f"{alert} AND resolution = 'it runs again'"))
+
+
 async def test_garbage_becomes_dead_letters_and_stops_nothing(
     start_processor: StartRole,
     publish: Publisher,
@@ -109,7 +121,7 @@ async def test_garbage_becomes_dead_letters_and_stops_nothing(
     assert {headers["x-manman-exchange"] for _, headers in letters} == {EXCHANGE}
     assert {headers["x-manman-queue"] for _, headers in letters} == {QUEUE}
     reasons = " ".join(headers["x-manman-error"] for _, headers in letters)
-    for said in ("not UTF-8", "no known status of a session", "not the id that the routing key"):
+    for said in ("not JSON", "no known status of a session", "not the id that the routing key"):
         assert said in reasons
     assert len(letters) == 3
 

@@ -184,9 +184,11 @@ def test_sessions_outlive_restart_end_and_loss_of_every_host() -> None:
 def test_a_heartbeat_a_timeout_after_the_end_begins_a_life() -> None:
     """The message that the host started may be lost: V2 publishes without confirmation."""
     stopped = events_of(host(7, "online"), host(7, "offline"))
-    rows = fold([*stopped, *events_of(health(7))])
-    assert rows.workers[7].status is StatusType.COMPLETE  # a heartbeat that crossed the end
-    fold(events_of(health(7)), rows=rows, receipts=[16_000_000])
-    assert rows.workers[7].status is StatusType.RUNNING
-    of_v1 = fold([*stopped, Heartbeat(worker_id=7)], receipts=[0, 1, 16_000_000])
-    assert of_v1.workers[7].status is StatusType.COMPLETE
+
+    def status_after(heartbeat: Heartbeat, *, seconds: int) -> StatusType | None:
+        return fold([*stopped, heartbeat], receipts=[0, 1, seconds * 1_000_000]).workers[7].status
+
+    [beat] = events_of(health(7))
+    assert status_after(beat, seconds=14) is StatusType.COMPLETE  # it crossed the end
+    assert status_after(beat, seconds=16) is StatusType.RUNNING
+    assert status_after(Heartbeat(worker_id=7), seconds=16) is StatusType.COMPLETE
