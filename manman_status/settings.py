@@ -445,6 +445,32 @@ class Settings(Topology, frozen=True, kw_only=True):
             description="The percentage of the group that each sweep then marks LOST.",
         ),
     ] = 10.0
+    manman_database_url: Annotated[
+        DatabaseUrl,
+        Meta(
+            description="bridge: the URL of ManMan's own database, with a user who may read"
+            " `manman.workers` and `manman.game_server_instances`."
+        ),
+    ] = ""
+    bridge_name: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=64,
+            description="bridge: its name. Each ManMan needs one of its own; it is also the label"
+            " `host` of the workers that the bridge reports, which ties the lives of one host"
+            " together.",
+        ),
+    ] = "manman"
+    write_status_info: Annotated[
+        bool,
+        Meta(
+            description="bridge: true also writes every status into `manman.status_info`, where"
+            " ManMan's readers look for it. For an installation in which this service stands"
+            " instead of ManMan's own status processor."
+        ),
+    ] = False
+
     retention_days: Annotated[
         int, Meta(ge=1, le=3_650, description="Days that transitions are kept.")
     ] = 30
@@ -531,7 +557,7 @@ FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 OTHER_VARIABLES = {
     "rabbitmq_server": "dev: the `rabbitmq-server` to start, or its folder. Empty finds this"
     " machine's.",
-    "role": "What `serve` runs when no --role says it: api or processor.",
+    "role": "What `serve` runs when no --role says it: api, processor or bridge.",
 }
 """Variables that are no field, with their meaning."""
 

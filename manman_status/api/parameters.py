@@ -138,6 +138,13 @@ GroupOfWorkers: TypeAlias = Annotated[
         description="Only those with this label `group`; empty: the workers without one."
     ),
 ]
+Host: TypeAlias = Annotated[
+    str | None,
+    QueryParameter(
+        description="The host with this name: the workers with this label `host` are its lives, one"
+        " after another. Not together with `group`."
+    ),
+]
 # The patterns are for the schema; a value that does not match is refused in words of our own.
 UptimeWindow: TypeAlias = Annotated[
     str | None,
@@ -230,6 +237,15 @@ def parse_group(group: str | None) -> str | None:
     if group and "\0" in group:
         raise InvalidParameter("group", "no label has a NUL character")
     return group
+
+
+def parse_host(host: str | None, *, group: str | None) -> str | None:
+    """Refuse what no host can be called, and a group beside it. Raises InvalidParameter."""
+    if host is not None and group is not None:
+        raise InvalidParameter("host", "not together with group")
+    if host is not None and (not host or "\0" in host):
+        raise InvalidParameter("host", "a host has a name, without a NUL character")
+    return host
 
 
 def parse_position(parameter: str, given: str) -> Position:

@@ -250,6 +250,17 @@ class Queue(msgspec.Struct):
     lag_seconds: float | None
 
 
+class Bridge(msgspec.Struct):
+    """A bridge that reports the workers of another system's database."""
+
+    name: str
+    observed_through: Annotated[
+        datetime | None,
+        Meta(description="All that it read before is known here; null when nothing is proven yet."),
+    ]
+    lag_seconds: float | None
+
+
 class FleetGuard(msgspec.Struct):
     """A group of which so much fell silent at once that its workers are held, not given up."""
 
@@ -301,10 +312,13 @@ class ObservationQuality(msgspec.Struct):
         list[Queue],
         Meta(
             description=(
-                "`observed_through` is the least of those that are active or leaving: the one that"
-                " is furthest behind comes first."
+                "`observed_through` is the least of those that are active or leaving, and of the"
+                " bridges': the one that is furthest behind comes first."
             )
         ),
+    ]
+    bridges: Annotated[
+        list[Bridge], Meta(description="The one that is furthest behind comes first.")
     ]
     processors: Annotated[
         list[Processor], Meta(description="Those that reported within five minutes.")
@@ -548,6 +562,7 @@ def system_answer(fleet: Fleet) -> Answer:
             reason=observation.doubt,
             clock_step=observation.clock_step,
             queues=msgspec.convert(fleet.queues, list[Queue]),
+            bridges=msgspec.convert(fleet.bridges, list[Bridge]),
             processors=msgspec.convert(fleet.processors, list[Processor]),
             guard=msgspec.convert(fleet.guards, list[FleetGuard]) or None,
             guards_total=fleet.guards_total,

@@ -62,7 +62,10 @@ class FleetUptime(Uptime):
     group: Annotated[
         str | None, Meta(description="Null: all workers; empty: those without a group.")
     ]
-    workers: Annotated[int, Meta(description="How many are summed up.")]
+    host: Annotated[str | None, Meta(description="The host; null: no single one.")]
+    workers: Annotated[
+        int, Meta(description="How many are summed up; of a host: how many lives it had.")
+    ]
     as_of: datetime
 
 
@@ -70,8 +73,11 @@ def worker_uptime_answer(found: store.Uptime, worker_id: int) -> Answer:
     return _answer(found, WorkerUptime(**_shown(found), worker_id=worker_id))
 
 
-def fleet_uptime_answer(found: store.Uptime, *, group: str | None) -> Answer:
-    return _answer(found, FleetUptime(**_shown(found), group=group, workers=found.workers))
+def fleet_uptime_answer(
+    found: store.Uptime, *, group: str | None = None, host: str | None = None
+) -> Answer:
+    shown = _shown(found)
+    return _answer(found, FleetUptime(**shown, group=group, host=host, workers=found.workers))
 
 
 def _answer(found: store.Uptime, uptime: Uptime) -> Answer:

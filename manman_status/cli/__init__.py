@@ -17,7 +17,8 @@ RUN, LOOK, SEND, REPAIR, OPTIONS = (
 )
 
 COMMANDS = (
-    (RUN, "serve", "serve:serve", "Run one role: the api or the processor."),
+    (RUN, "serve", "serve:serve", "Run one role: the api, the processor or the bridge."),
+    (RUN, "bridge", "bridge:app", "Report the workers of ManMan's own database."),
     (RUN, "dev", "dev:dev", "Run everything on this machine, with a simulated fleet to look at."),
     (RUN, "migrate", "migrate:migrate", "Bring the database schema to the newest revision."),
     (LOOK, "workers", "views:workers", "List workers and their health."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from contextlib import suppress
 from itertools import chain, count
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -102,10 +103,12 @@ async def examine(settings: Settings, role: Role | None) -> list[Finding]:
         return await examine_database(
             settings, "database_read_url" if settings.database_read_url else "database_url"
         )
-    database, broker = await asyncio.gather(
-        examine_database(settings, "database_url", writing=True), examine_broker(settings)
+    database, broker, manman = await asyncio.gather(
+        examine_database(settings, "database_url", writing=True),
+        examine_broker(settings),
+        examine_manman(settings),
     )
-    return database + broker + examine_channels(settings)
+    return database + broker + manman + examine_channels(settings)
 
 
 async def examine_database(
@@ -195,6 +198,7 @@ async def examine_schema(
         well("schema", "as this program needs it"),
         privileges,
         *await examine_thresholds(connection),
+        *await examine_bridges(connection),
         *await examine_outbox(connection, missing),
     ]
 
@@ -215,6 +219,65 @@ async def examine_thresholds(connection: DatabaseConnection) -> list[Finding]:
             f" {variable('degraded_after_seconds')} and {variable('blind_after_seconds')}",
         )
     ]
+
+
+async def examine_bridges(connection: DatabaseConnection) -> list[Finding]:
+    """Find bridges for which the observation waits."""
+    from manman_status.store.bridges import bridges_behind
+
+    return [
+        wrong(
+            "bridge",
+            f"bridge {name!r} is behind, and nobody's silence counts until it goes on: see that it"
+            " runs, and its log; if it is gone for good, run"
+            f" `manman-status bridge remove {shlex.quote(name)}`",
+        )
+        for name in await bridges_behind(connection, by_seconds=RUNNING_SECONDS)
+    ]
+
+
+async def examine_manman(settings: Settings) -> list[Finding]:
+    """See that ManMan's database can be read, as a bridge reads it."""
+    from manman_status.bridge.manman import read_look, write_privileges
+    from manman_status.store.faults import plain
+    from manman_status.store.pool import DATABASE_ERRORS, create_pool, opened
+
+    if not settings.manman_database_url:
+        return []
+    place = redacted(settings.manman_database_url)
+    patience = settings.database_timeout_seconds
+    pool = create_pool(
+        settings.manman_database_url,
+        application="manman-status doctor",
+        size=1,
+        timeout_seconds=patience,
+    )
+    try:
+        async with (
+            opened(pool, close_within_seconds=0.5),
+            asyncio.timeout(patience),
+            pool.acquire() as connection,
+        ):
+            look = await read_look(connection, None)
+            may_write = not settings.write_status_info or await write_privileges(connection)
+    except DATABASE_ERRORS as error:
+        return [
+            wrong(
+                "manman",
+                f"{place}: {plain(error)}; see {variable('manman_database_url')}, and that its user"
+                " has USAGE on the schema manman, and SELECT on its workers and"
+                " game_server_instances",
+            )
+        ]
+    if not may_write:
+        return [
+            wrong(
+                "manman",
+                f"{place}: GRANT INSERT on manman.status_info, and USAGE on its sequence, for"
+                f" {variable('write_status_info')}",
+            )
+        ]
+    return [well("manman", f"{place}: {numbered(len(look.workers), 'worker')} not ended")]
 
 
 async def examine_counts(pool: Pool, patience: float) -> list[Finding]:

@@ -65,15 +65,19 @@ def uptime(
     group: Annotated[
         str | None, Parameter(help="The label `group`; '' is the workers without one.")
     ] = None,
+    host: Annotated[
+        str | None, Parameter(help="The label `host` that the lives of one host share.")
+    ] = None,
     window: Window | None = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """Show how long workers were active, and how long lost."""
-    if worker_id is not None and group is not None:
-        raise SettingsError(["--group: not with the ID of one worker"])
+    for flag, given in (("--group", group), ("--host", host)):
+        if worker_id is not None and given is not None:
+            raise SettingsError([f"{flag}: not with the ID of one worker"])
     path = "/status/uptime" if worker_id is None else f"/status/workers/{worker_id}/uptime"
-    found = client(url).get(path, {"group": group, "window": window})
+    found = client(url).get(path, {"group": group, "host": host, "window": window})
     if as_json:
         print_json(found)
         return

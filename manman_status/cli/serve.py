@@ -14,6 +14,7 @@ from manman_status.settings import Needs, load_settings, variable
 NEEDS: dict[Role, Needs] = {
     "api": (("database_url", "database_read_url"),),
     "processor": ("database_url", "rabbitmq_url"),
+    "bridge": ("database_url", "rabbitmq_url", "manman_database_url"),
 }
 """The settings that each role needs. Those of the other role do no harm: containers may share one
 environment."""
@@ -33,15 +34,19 @@ def serve(
     port: Annotated[int | None, setting("port")] = None,
     workers: Annotated[int | None, setting("workers")] = None,
     worker_series: Annotated[bool | None, setting("worker_series")] = None,
+    manman_database_url: Annotated[str | None, setting("manman_database_url")] = None,
+    bridge_name: Annotated[str | None, setting("bridge_name")] = None,
+    write_status_info: Annotated[bool | None, setting("write_status_info")] = None,
 ) -> int:
     """Run one role until SIGTERM or Ctrl-C.
 
     The api answers over HTTP, on 127.0.0.1 unless tokens are set or --host says otherwise. The
-    processor listens on nothing: it turns messages into rows.
+    processor listens on nothing: it turns messages into rows. The bridge reports what it reads in
+    ManMan's own database.
     """
     if role is None:
         raise SettingsError(
-            [f"--role is missing, and {variable('role')} is not set: api or processor"]
+            [f"--role is missing, and {variable('role')} is not set: api, processor or bridge"]
         )
     settings = load_settings(
         needs=NEEDS[role],
@@ -51,6 +56,9 @@ def serve(
         port=port,
         workers=workers,
         worker_series=worker_series,
+        manman_database_url=manman_database_url,
+        bridge_name=bridge_name,
+        write_status_info=write_status_info,
     )
     configure_logs(role=role, level=settings.log_level, format=settings.log_format)
     match role:
@@ -62,5 +70,9 @@ def serve(
             from manman_status.processor import app as processor
 
             return processor.serve(settings)
+        case "bridge":
+            from manman_status.bridge import app as bridge
+
+            return bridge.serve(settings)
         case _:
             assert_never(role)

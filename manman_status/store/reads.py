@@ -257,5 +257,5 @@ def observation_of(row: asyncpg.Record) -> Observation:
         row.get("doubt"),
         clock_step,
         row.get("dropped_at"),
-        row.get("slowest_queue"),
+        row.get("slowest_source"),
     )

@@ -44,6 +44,8 @@ class Fleet(msgspec.Struct, frozen=True):
     queues: list[dict[str, Any]]
     """Columns of `watermarks`, and the lag of each in seconds; the one that is furthest behind
     first."""
+    bridges: list[dict[str, Any]]
+    """Columns of `bridges`, likewise."""
     processors: list[dict[str, Any]]
     """Processors that reported lately: columns of `processors`, and the contents of
     `statistics`."""
@@ -86,6 +88,11 @@ QUEUES = """SELECT json_agg(w) FROM (
             extract(epoch FROM now() - observed_through)::float8 AS lag_seconds
         FROM watermarks ORDER BY observed_through NULLS FIRST, queue
     ) w"""
+BRIDGES = """SELECT json_agg(b) FROM (
+        SELECT name, observed_through,
+            extract(epoch FROM now() - observed_through)::float8 AS lag_seconds
+        FROM bridges ORDER BY observed_through NULLS FIRST, name
+    ) b"""
 GUARDS = f"""SELECT json_agg(g) FROM (
         SELECT group_name AS "group", opened_at AS holding_since, held, group_size, releasing_since
         FROM (
@@ -195,7 +202,7 @@ async def read_numbers(connection: Connection, queries: tuple[str, str]) -> asyn
     return row
 
 
-COLUMNS = f"""({QUEUES}) AS queues,
+COLUMNS = f"""({QUEUES}) AS queues, ({BRIDGES}) AS bridges,
     {processors_of_the_last(PROCESSORS_SHOWN)},
     (SELECT {AS_JSON} FROM observation) AS thresholds"""
 FLEET = (
@@ -214,6 +221,7 @@ async def read_fleet(connection: Connection) -> Fleet:
         terminated_workers=row["terminated_workers"],
         servers_by_status=dict.fromkeys(StatusType, 0) | (row["servers"] or {}),
         queues=row["queues"] or [],
+        bridges=row["bridges"] or [],
         processors=row["processors"] or [],
         guards=row["guards"] or [],
         guards_total=row["guards_total"],

@@ -158,7 +158,7 @@ async def test_the_next_life_supersedes_what_a_lost_life_left_behind(
     assert await observed.server(12) == ("RUNNING", "reported")
 
 
-async def test_server_left_by_a_stopped_worker_is_lost(
+async def test_server_left_by_a_stopped_worker_has_crashed(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     """The worker stopped normally without reporting its server."""
@@ -170,10 +170,10 @@ async def test_server_left_by_a_stopped_worker_is_lost(
     await eventually(lambda: observed.server(12))
     worker.go_silent()
     await fleet.report(worker.life.server_stopped(12), worker.life.worker_stopped())
-    await eventually(lambda: is_so(observed.server(11), "LOST", "worker_lost"))
+    await eventually(lambda: is_so(observed.server(11), "CRASHED", "worker_lost"))
     assert await observed.server(12) == ("COMPLETE", "graceful")
     assert await observed.worker(1) == ("COMPLETE", "graceful")
-    assert await observed.lost() == [("game_server_instance", 11)]
+    assert await observed.lost() == []
 
 
 async def test_worker_without_inventory_recovers_its_servers(

@@ -29,7 +29,7 @@ from manman_status.alerts.rules.flapping import (
 )
 from manman_status.alerts.rules.fleet_guard import FleetGuard, Held
 from manman_status.alerts.rules.new_workers import Arrivals, NewWorkers, recent
-from manman_status.alerts.rules.worker_lost import Unlisted, WorkerLost
+from manman_status.alerts.rules.worker_lost import Aftermath, Unlisted, WorkerLost
 from manman_status.alerts.scene import Change, Memory, Minute, Scene, WorkerNow
 from manman_status.domain.alert import AlertState, NotifiedAlert, Severity, Subject
 from manman_status.domain.status import Entity, Reason, StatusType
@@ -80,7 +80,8 @@ READ_BY: dict[str, tuple[Any, Any]] = {
     "guards": (FleetGuard, lambda guards: {each.group: each for each in guards}),
     "duplicates": (DuplicateWorker, dict),
     "dead_letters": (DeadLetters, lambda waiting: waiting),
-    "unlisted": (WorkerLost, lambda unlisted: unlisted),
+    "unlisted": (WorkerLost, Aftermath),
+    "next_lives": (WorkerLost, lambda lives: Aftermath(next_lives=lives)),
     "arrivals": (NewWorkers, lambda arrivals: arrivals),
 }
 
@@ -140,6 +141,13 @@ def test_a_lost_worker_is_critical_when_servers_went_with_it() -> None:
     assert (alone.severity, loaded.severity) == (Severity.WARNING, Severity.CRITICAL)
     assert "40 of its servers" in loaded.summary
     assert loaded.subject == Subject(group="eu", worker_id=7, labels={"group": "eu"})
+
+
+def test_lost_alert_ends_when_the_next_life_of_its_host_runs() -> None:
+    first = scene(lost(worker(host="h1")))
+    assert judge(later(first, workers={7: worker(host="h1")}, next_lives={9: 10})).over == {}
+    over = judge(later(first, workers={7: worker(host="h1")}, next_lives={7: 8})).over
+    assert over == {"worker_lost:7": "worker 8 runs on its host now"}
 
 
 def test_lost_alert_ends_when_the_worker_changes() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from manman_status.cancellation import Abandoned, answered, cancel, within
-from manman_status.processor.probes import ProbeFiles
-from manman_status.processor.running import Part, PartEnded, Pulse, vital, watched
+from manman_status.probes import ProbeFiles
+from manman_status.running import Part, PartEnded, Pulse, vital, watched
 
 
 async def lost_confirmation() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manman_status.domain.status import ACTIVE, TERMINAL, StatusType
-from manman_status.domain.uptime import Change, Figures, Window
+from manman_status.domain.uptime import Change, Figures, Life, Window, changes_of_host
 
 RUNNING, LOST, COMPLETE, CRASHED = (
     StatusType.RUNNING,
@@ -158,3 +158,30 @@ def test_nothing_is_said_where_nothing_was_expected() -> None:
             figures.to_repair,
             figures.mean_loss,
         ) == (None,) * 4
+
+
+def test_the_newest_life_speaks_for_its_host() -> None:
+    """The first life is lost and ended long after the second one began; the third one runs."""
+    first = Life([(10, RUNNING, LOST), (50, LOST, COMPLETE)], COMPLETE)
+    second = Life([(20, None, RUNNING), (60, RUNNING, LOST)], LOST)
+    third = Life([(80, None, RUNNING)], RUNNING)
+    changes, now = changes_of_host([first, second, third])
+    assert (changes, now) == (
+        [
+            (10, RUNNING, LOST),
+            (20, LOST, RUNNING),
+            (60, RUNNING, LOST),
+            (80, LOST, RUNNING),
+        ],
+        RUNNING,
+    )
+    figures = Window(0, 100).measure(changes, now)
+    assert (figures.active, figures.lost, figures.repairs) == (70, 30, 2)
+
+
+def test_a_host_is_as_its_last_life_before_the_window_was() -> None:
+    lost_before = Life([], LOST)
+    changes, now = changes_of_host([lost_before, Life([(30, None, RUNNING)], RUNNING)])
+    assert changes == [(30, LOST, RUNNING)]
+    assert changes_of_host([]) == ([], None)
+    assert Window(0, 100).measure(changes, now).lost == 30

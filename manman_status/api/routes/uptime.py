@@ -12,9 +12,11 @@ from manman_status.api.answers import Answer, Answers
 from manman_status.api.errors import documented_problems
 from manman_status.api.parameters import (
     GroupOfWorkers,
+    Host,
     PathId,
     UptimeWindow,
     parse_group,
+    parse_host,
     parse_window,
 )
 from manman_status.api.responses import documented
@@ -24,7 +26,7 @@ from manman_status.api.uptime_responses import (
     fleet_uptime_answer,
     worker_uptime_answer,
 )
-from manman_status.store.uptime import read_fleet_uptime, read_worker_uptime
+from manman_status.store.uptime import read_fleet_uptime, read_host_uptime, read_worker_uptime
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
@@ -36,22 +38,23 @@ async def fleet_uptime(
     answers: NamedDependency[Answers],
     retention: NamedDependency[timedelta],
     group: GroupOfWorkers = None,
+    host: Host = None,
     window: UptimeWindow = None,
 ) -> Answer:
     """The uptime of all workers together, or of a group of them: sums over those that are known
-    now."""
+    now. Of a host it is that of the newest life at each time."""
     group = parse_group(group)
+    host = parse_host(host, group=group)
     seconds = parse_window(window, retention=retention).total_seconds()
 
     async def query(connection: Connection) -> Answer:
-        found = await read_fleet_uptime(
-            connection,
-            group,
-            window_seconds=seconds,
-        )
-        return fleet_uptime_answer(found, group=group)
+        if host is not None:
+            found = await read_host_uptime(connection, host, window_seconds=seconds)
+        else:
+            found = await read_fleet_uptime(connection, group, window_seconds=seconds)
+        return fleet_uptime_answer(found, group=group, host=host)
 
-    return await answers.read(request, query, group, seconds, expensive=True)
+    return await answers.read(request, query, group, host, seconds, expensive=True)
 
 
 @get(
