@@ -64,8 +64,8 @@ def beat(worker_id: int, life: int) -> Heartbeat:
 
 
 def test_every_field_of_a_heartbeat_is_compared() -> None:
-    """One that `advance_steady` does not compare with the row would be lost: compare a new field
-    in ADVANCE_STEADY, demand it in `_is_whole` of ingest, and name it here."""
+    """Compare a new field in ADVANCE_STEADY, demand it in `_is_whole` of ingest, and name it here.
+    A field that is not compared with the row would be lost."""
     compared = {"worker_id", "incarnation", "seq", "interval_seconds", "labels", "servers"}
     of_time_alone = {"sent_at", "ahead_at"}
     assert {*Heartbeat.__struct_fields__} == compared | of_time_alone
