@@ -31,7 +31,7 @@ from manman_status.bridge.manman import (
 from manman_status.bridge.sending import Sending
 from manman_status.errors import BrokerUnavailable
 from manman_status.leadership import Leadership, LeaderTask, Term
-from manman_status.reporter.connection import Unroutable
+from manman_status.reporter.carrier import Unroutable
 from manman_status.reporter.messages import Report
 from manman_status.store.bridges import (
     move_bridge,

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from manman_status.domain.status import CONCLUDED, Entity, Reason
+from manman_status.domain.status import CONCLUDED, CONCLUDED_BY, Entity, Reason
 from manman_status.errors import ManManStatusError
 from manman_status.store.bridges import Copied
 from manman_status.store.pool import Connection
-from manman_status.wire.outbound import CONCLUDED as CONCLUDED_CLASS
 
 
 class Instance(NamedTuple):
@@ -102,7 +101,7 @@ async def write_status_info(connection: Connection, changes: Iterable[Copied]) -
             was_concluded = Reason(change.reason) in CONCLUDED
             await connection.execute(
                 STATUS_INFO[entity],
-                CONCLUDED_CLASS if was_concluded else entity.value,
+                CONCLUDED_BY if was_concluded else entity.value,
                 change.status,
                 change.at,
                 change.entity_id,

@@ -77,7 +77,7 @@ async def test_a_bridge_vouches_for_no_replica(
     observed: Observed,
     eventually: Eventually,
 ) -> None:
-    """One that lags would show everybody silent."""
+    """A replica that lags would show everybody silent."""
     await start_quick()
     manman_url = manman.url.replace(f":{urlsplit(manman.url).port}/", f":{replica.port}/")
     bridge = await start_bridge(manman_database_url=manman_url)
