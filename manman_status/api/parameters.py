@@ -138,13 +138,7 @@ GroupOfWorkers: TypeAlias = Annotated[
         description="Only those with this label `group`; empty: the workers without one."
     ),
 ]
-Host: TypeAlias = Annotated[
-    str | None,
-    QueryParameter(
-        description="The host with this name: the workers with this label `host` are its lives, one"
-        " after another. Not together with `group`."
-    ),
-]
+Host: TypeAlias = Annotated[str, PathParameter(description="The label `host` of its workers.")]
 # The patterns are for the schema; a value that does not match is refused in words of our own.
 UptimeWindow: TypeAlias = Annotated[
     str | None,
@@ -239,12 +233,10 @@ def parse_group(group: str | None) -> str | None:
     return group
 
 
-def parse_host(host: str | None, *, group: str | None) -> str | None:
-    """Refuse what no host can be called, and a group beside it. Raises InvalidParameter."""
-    if host is not None and group is not None:
-        raise InvalidParameter("host", "not together with group")
-    if host is not None and (not host or "\0" in host):
-        raise InvalidParameter("host", "a host has a name, without a NUL character")
+def parse_host(host: str) -> str:
+    """Refuse what no host can be called. Raises InvalidParameter."""
+    if "\0" in host:
+        raise InvalidParameter("host", "no label has a NUL character")
     return host
 
 

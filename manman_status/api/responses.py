@@ -450,6 +450,21 @@ class PastSystem(msgspec.Struct):
     is_blind: IsBlind
 
 
+class StatusInfo(msgspec.Struct):
+    """ManMan's `ExternalStatusInfo`. Just one of the two ids is set."""
+
+    class_name: Annotated[
+        str, Meta(description="`worker` or `game_server_instance` if reported, else who concluded.")
+    ]
+    status_type: StatusType
+    as_of: datetime
+    status_info_id: Annotated[
+        int, Meta(description="The transition's revision; -1 when it is no longer kept.")
+    ]
+    worker_id: int | None
+    game_server_instance_id: int | None
+
+
 class Ok(msgspec.Struct):
     status: Literal["ok"] = "ok"
 
@@ -492,6 +507,12 @@ def changes_answer(items: list[str], position: Position, observation: Observatio
 def detail_answer(detail: Detail | PastDetail, **times: datetime | None) -> Answer:
     fields = msgspec.json.decode(detail.item, type=dict[str, msgspec.Raw])
     return _answer(fields, detail.observation, times)
+
+
+def status_info_answer(detail: Detail) -> Answer:
+    """The item alone: ManMan's shape has no place for anything else."""
+    body = detail.item.encode()
+    return Answer(body, lasting=body, lag_seconds=detail.observation.lag_seconds)
 
 
 def _answer(

@@ -62,10 +62,13 @@ class FleetUptime(Uptime):
     group: Annotated[
         str | None, Meta(description="Null: all workers; empty: those without a group.")
     ]
-    host: Annotated[str | None, Meta(description="The host; null: no single one.")]
-    workers: Annotated[
-        int, Meta(description="How many are summed up; of a host: how many lives it had.")
-    ]
+    workers: Annotated[int, Meta(description="How many are summed up.")]
+    as_of: datetime
+
+
+class HostUptime(Uptime):
+    host: str
+    lives: Annotated[int, Meta(description="How many workers with this label `host` are known.")]
     as_of: datetime
 
 
@@ -73,11 +76,12 @@ def worker_uptime_answer(found: store.Uptime, worker_id: int) -> Answer:
     return _answer(found, WorkerUptime(**_shown(found), worker_id=worker_id))
 
 
-def fleet_uptime_answer(
-    found: store.Uptime, *, group: str | None = None, host: str | None = None
-) -> Answer:
-    shown = _shown(found)
-    return _answer(found, FleetUptime(**shown, group=group, host=host, workers=found.workers))
+def host_uptime_answer(found: store.Uptime, host: str) -> Answer:
+    return _answer(found, HostUptime(**_shown(found), host=host, lives=found.workers))
+
+
+def fleet_uptime_answer(found: store.Uptime, *, group: str | None) -> Answer:
+    return _answer(found, FleetUptime(**_shown(found), group=group, workers=found.workers))
 
 
 def _answer(found: store.Uptime, uptime: Uptime) -> Answer:

@@ -21,11 +21,17 @@ import msgspec
 import structlog
 
 from manman_status.bridge.looks import ends_and_beginnings, heartbeats, stopped
-from manman_status.bridge.manman import Look, ended_workers, read_look, write_status_info
+from manman_status.bridge.manman import (
+    Look,
+    ReadsStandby,
+    ended_workers,
+    read_look,
+    write_status_info,
+)
 from manman_status.bridge.sending import Sending
 from manman_status.errors import BrokerUnavailable
 from manman_status.leadership import Leadership, LeaderTask, Term
-from manman_status.reporter.connection import Unroutable
+from manman_status.reporter.carrier import Unroutable
 from manman_status.reporter.messages import Report
 from manman_status.store.bridges import (
     move_bridge,
@@ -78,6 +84,7 @@ class Bridge(LeaderTask):
         BrokerUnavailable,
         Unroutable,
         ClockStepped,
+        ReadsStandby,
         *DATABASE_ERRORS,
     )
     longest_backoff_seconds = 2.0

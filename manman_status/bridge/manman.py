@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from manman_status.domain.status import CONCLUDED, Entity, Reason
+from manman_status.domain.status import CONCLUDED, CONCLUDED_BY, Entity, Reason
+from manman_status.errors import ManManStatusError
 from manman_status.store.bridges import Copied
 from manman_status.store.pool import Connection
-from manman_status.wire.outbound import CONCLUDED as CONCLUDED_CLASS
 
 
 class Instance(NamedTuple):
@@ -47,12 +47,18 @@ SELECT game_server_instance_id, worker_id, game_server_config_id FROM manman.gam
 """
 
 
+class ReadsStandby(ManManStatusError):  # noqa: N818
+    """The server is a standby: when it lags, everybody seems silent. Name the primary"""
+
+
 async def read_look(connection: Connection, since: Look | None) -> Look:
     """Read everything that has not ended, at one moment. After a look it is enough to read from the
-    least ids of that one on."""
+    least ids of that one on. Raises ReadsStandby."""
     worker_from = min(since.workers, default=0) if since else 0
     instance_from = min((one.instance_id for one in since.instances), default=0) if since else 0
     async with connection.transaction(isolation="repeatable_read", readonly=True):
+        if await connection.fetchval("SELECT pg_is_in_recovery()"):
+            raise ReadsStandby
         rows = await connection.fetch(WORKERS, worker_from)
         workers = {row["worker_id"]: row["last_heartbeat"] for row in rows}
         instances = await connection.fetch(INSTANCES, instance_from, [*workers])
@@ -95,7 +101,7 @@ async def write_status_info(connection: Connection, changes: Iterable[Copied]) -
             was_concluded = Reason(change.reason) in CONCLUDED
             await connection.execute(
                 STATUS_INFO[entity],
-                CONCLUDED_CLASS if was_concluded else entity.value,
+                CONCLUDED_BY if was_concluded else entity.value,
                 change.status,
                 change.at,
                 change.entity_id,

@@ -30,9 +30,10 @@ from manman_status.errors import (
     SettingsError,
 )
 from manman_status.reporter.alarms import alarm_of
-from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, Unroutable, open_publisher
+from manman_status.reporter.carrier import Unroutable
+from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, open_publisher
 from manman_status.reporter.messages import Report
-from manman_status.settings import Settings, load_settings, redacted, variable
+from manman_status.settings import Reading, Settings, read_settings, redacted, variable
 from manman_status.wire.reasons import printable
 from manman_status.wire.topology import Topology
 
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 
 RUNNING_SECONDS = 15.0
 """The age of the last report of a processor that runs, at most."""
+SERVERS: dict[Role | None, tuple[str, ...]] = {
+    "api": ("database_url",),
+    "bridge": ("database_url", "rabbitmq_url", "manman_database_url"),
+}
+"""The servers of a role that has not just the two, which ManMan's own variables may name too."""
 NOT_THERE = "is not there: the processor declares it when it starts"
 
 
@@ -77,11 +83,15 @@ def doctor(
 ) -> None:
     """Say what is wrong, one line each, with what to do. Changes nothing."""
     try:
-        settings = load_settings(database_url=database_url, rabbitmq_url=rabbitmq_url)
+        reading = read_settings(
+            seeks=SERVERS.get(role, ("database_url", "rabbitmq_url")),
+            database_url=database_url,
+            rabbitmq_url=rabbitmq_url,
+        )
     except SettingsError as error:
         findings = [wrong("settings", problem) for problem in error.problems]
     else:
-        findings = [well("settings", "understood"), *asyncio.run(examine(settings, role))]
+        findings = [*examine_reading(reading), *asyncio.run(examine(reading.settings, role))]
     print_findings(findings)
     problems = sum(not finding.is_well for finding in findings)
     if problems:
@@ -96,6 +106,15 @@ def print_findings(findings: list[Finding]) -> None:
     for subject, is_well, text in findings:
         verdict = Text("ok     ", "green") if is_well else Text("problem", "bold red")
         console.print(Text.assemble(verdict, f"  {subject:<10}  {printable(text)}"))
+
+
+def examine_reading(reading: Reading) -> list[Finding]:
+    """Name the variables of others that count, and those that do not. Never their values."""
+    findings = [well("settings", "understood")]
+    findings += [well("settings", text) for text in reading.described_sources()]
+    if reading.ignored:
+        findings.append(well("settings", f"ignored: {', '.join(reading.ignored)}"))
+    return findings
 
 
 async def examine(settings: Settings, role: Role | None) -> list[Finding]:
@@ -238,7 +257,7 @@ async def examine_bridges(connection: DatabaseConnection) -> list[Finding]:
 
 async def examine_manman(settings: Settings) -> list[Finding]:
     """See that ManMan's database can be read, as a bridge reads it."""
-    from manman_status.bridge.manman import read_look, write_privileges
+    from manman_status.bridge.manman import ReadsStandby, read_look, write_privileges
     from manman_status.store.faults import plain
     from manman_status.store.pool import DATABASE_ERRORS, create_pool, opened
 
@@ -260,6 +279,8 @@ async def examine_manman(settings: Settings) -> list[Finding]:
         ):
             look = await read_look(connection, None)
             may_write = not settings.write_status_info or await write_privileges(connection)
+    except ReadsStandby as error:
+        return [wrong("manman", f"{place}: {error}")]
     except DATABASE_ERRORS as error:
         return [
             wrong(

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from manman_status.cli.flags import DatabaseUrl, RabbitmqUrl, Role, setting
 from manman_status.errors import SettingsError
 from manman_status.logs import configure_logs
-from manman_status.settings import Needs, load_settings, variable
+from manman_status.settings import Needs, Reading, read_settings, variable
 
 NEEDS: dict[Role, Needs] = {
     "api": (("database_url", "database_read_url"),),
@@ -48,7 +48,7 @@ def serve(
         raise SettingsError(
             [f"--role is missing, and {variable('role')} is not set: api, processor or bridge"]
         )
-    settings = load_settings(
+    reading = read_settings(
         needs=NEEDS[role],
         database_url=database_url,
         rabbitmq_url=rabbitmq_url,
@@ -60,7 +60,9 @@ def serve(
         bridge_name=bridge_name,
         write_status_info=write_status_info,
     )
+    settings = reading.settings
     configure_logs(role=role, level=settings.log_level, format=settings.log_format)
+    log_reading(reading)
     match role:
         case "api":
             from manman_status.api import server as api
@@ -76,3 +78,14 @@ def serve(
             return bridge.serve(settings)
         case _:
             assert_never(role)
+
+
+def log_reading(reading: Reading) -> None:
+    """Log which variables of others count here, and which do not. Never their values."""
+    import structlog
+
+    log = structlog.get_logger()
+    for name, names in reading.sources.items():
+        log.info("setting_from_manman", setting=variable(name), variables=names)
+    if reading.ignored:
+        log.warning("variables_ignored", variables=reading.ignored)

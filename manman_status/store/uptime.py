@@ -11,7 +11,7 @@ import msgspec
 
 from manman_status.domain.status import Entity, StatusType, status_of
 from manman_status.domain.uptime import Figures, Life, Window, changes_of_host
-from manman_status.errors import UnknownWorker
+from manman_status.errors import UnknownHost, UnknownWorker
 from manman_status.store.health import OBSERVATION, Observation
 from manman_status.store.reads import observation_of
 from manman_status.store.uptime_days import (
@@ -79,7 +79,7 @@ ORDER BY created_date, worker_id"""
 
 async def read_host_uptime(connection: Connection, host: str, *, window_seconds: float) -> Uptime:
     """Measure a host by the workers with its name as their label `host`, each of which is one life:
-    `workers` is their number. Without any, nothing is known of the whole window."""
+    `workers` is their number. Raises UnknownHost."""
     window, observation = await _read_window(connection, window_seconds)
     lives = [
         Life(
@@ -88,6 +88,8 @@ async def read_host_uptime(connection: Connection, host: str, *, window_seconds:
         )
         for row in await connection.fetch(HOST_CHANGES, host, window.begin)
     ]
+    if not lives:
+        raise UnknownHost(host=host)
     return Uptime(window, len(lives), window.measure(*changes_of_host(lives)), observation)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import collections
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,14 +30,29 @@ from tests.kinds import Eventually, StartRole
 
 
 class WorkerProcess(subprocess.Popen[bytes]):
-    def __init__(self, command: list[str], log_file: Path) -> None:
+    def __init__(self, command: list[str], log_file: Path, env: dict[str, str]) -> None:
         self.log_file = log_file
         with log_file.open("wb") as log:
-            super().__init__(command, stdin=subprocess.PIPE, stderr=log)
+            super().__init__(command, stdin=subprocess.PIPE, stderr=log, env=env)
+
+
+OLD_AIO_PIKA = "Metadata-Version: 2.1\nName: aio-pika\nVersion: 6.8.2\n"
+
+
+@pytest.fixture(params=["aio-pika", "amqpstorm"])
+def carrier(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The environment in which a worker's reports are carried by this library. amqpstorm carries
+    them where the installed aio-pika is old, or says so."""
+    if request.param == "aio-pika":
+        return {**os.environ}
+    metadata = tmp_path / "aio_pika-6.8.2.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(OLD_AIO_PIKA)
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
 
 
 @pytest.fixture
-def start_worker(broker: str, server_folder: Path) -> Iterator[Any]:
+def start_worker(broker: str, server_folder: Path, carrier: dict[str, str]) -> Iterator[Any]:
     """Starts a worker with an embedded reporter, as a process of its own; its log is
     `worker.log_file`."""
     started: list[WorkerProcess] = []
@@ -51,7 +67,7 @@ def start_worker(broker: str, server_folder: Path) -> Iterator[Any]:
             str(worker_id),
             *map(str, instance_ids),
         ]
-        started.append(WorkerProcess(command, log_file))
+        started.append(WorkerProcess(command, log_file, carrier))
         return started[-1]
 
     yield start
@@ -161,6 +177,26 @@ async def test_forked_child_reports_nothing_and_holds_no_connection(
     assert await observed.server(CHILD_S_OWN) is None
     assert worker.log_file.read_text().count("forked child") == 1
     child.kill()
+
+
+async def test_a_worker_goes_on_after_a_restart_of_its_broker(
+    start_quick: StartRole,
+    start_worker: Any,
+    rabbitmq: EmbeddedRabbitMQ,
+    observed: Observed,
+    worker_is: Any,
+    eventually: Eventually,
+) -> None:
+    await start_quick()
+    worker = start_worker(7, 31)
+    await eventually(lambda: worker_is(7, "RUNNING", "reported"))
+    await asyncio.to_thread(rabbitmq.stop)
+    await eventually(lambda: "cannot report" in worker.log_file.read_text())
+    await asyncio.to_thread(rabbitmq.start)
+    await eventually(lambda: "reports again after" in worker.log_file.read_text())
+    worker.communicate(b"end\n", timeout=20)
+    await eventually(lambda: worker_is(7, "COMPLETE", "graceful"))
+    assert await observed.lost() == []
 
 
 async def test_reporters_of_one_worker_do_not_disturb_each_other(

@@ -17,6 +17,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+from amqpstorm.uri_connection import UriConnection
 
 from manman_status.reporter import StatusReporter, ThreadedStatusReporter
 from tests.builders import counted
@@ -324,3 +325,24 @@ async def test_unhandled_sigterm_is_a_normal_stop(
     _, errors = await process.communicate()
     assert (process.returncode, errors) == (143, b"")
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
+
+
+async def test_four_lines_make_manman_s_worker_watched(
+    processor: Role, broker: str, rows: FetchRows, eventually: Eventually
+) -> None:
+    """They are run as the document shows them, on a channel of amqpstorm without confirms."""
+    page = README.parent / "docs/report-from-python.md"
+    lines = re.findall(
+        r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )[-1]
+    assert len(lines.splitlines()) == 4
+
+    def publish() -> None:
+        with UriConnection(broker) as connection, connection.channel() as channel:
+            exec(lines, {"json": json, "channel": channel, "worker_id": 7, "running": [31]})
+
+    await asyncio.to_thread(publish)
+    [worker] = await eventually(lambda: rows("SELECT * FROM workers"))
+    assert (worker["status"], worker["interval_seconds"]) == ("RUNNING", 2.0)
+    assert worker["last_heartbeat"] is not None
+    assert await servers(rows) == [(31, "RUNNING", {})]

@@ -28,7 +28,7 @@ PACKAGE = ROOT / "manman_status"
 README = DOCUMENTS["README.md"]
 FOLDERS = {path.name: ROOT for path in ROOT.glob("*.md")}
 COMMAND = re.compile(
-    r"(?:^ {4}(?:\$ )?|`)(?:\.venv/bin/)?manman-status (.+?)(?=  |`|$)", re.MULTILINE
+    r"(?:^ {4,7}(?:\$ )?|`)(?:\.venv/bin/)?manman-status (.+?)(?=  |`|$)", re.MULTILINE
 )
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
 
@@ -52,7 +52,14 @@ def test_every_link_leads_to_a_file(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CHANGELOG.md", "report-from-shell.md", "report-from-amqp.md"]
+    "name",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        "from-manman.md",
+        "report-from-shell.md",
+        "report-from-amqp.md",
+    ],
 )
 def test_every_command_could_be_given_as_it_stands(name: str) -> None:
     lines = COMMAND.findall(DOCUMENTS[name])

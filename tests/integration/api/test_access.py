@@ -61,7 +61,7 @@ async def test_every_path_but_the_health_ones_wants_one_of_the_tokens(run_app: R
                 assert response.status_code == 401, (method, path)
                 assert response.headers["www-authenticate"].startswith("Bearer")
                 assert response.headers["content-type"] == "application/problem+json"
-        for path in ("/livez", "/readyz", "/health"):
+        for path in ("/livez", "/readyz", "/health", "/status/health"):
             assert (await http.get(path)).status_code == 200, path
         for token in TOKENS:
             for scheme in ("Bearer", "bearer"):

@@ -277,3 +277,16 @@ async def test_wrong_counts_are_named_and_recounted(manman_status: Command, data
     assert (finished.code, finished.err) == (0, "")
     finished = await manman_status("doctor", role="api", database_url=database)
     assert (finished.code, verdicts(finished)["counts"]) == (0, "ok")
+
+
+async def test_a_bridge_that_is_behind_is_named(manman_status: Command, database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("INSERT INTO bridges (name) VALUES ('manman'), ('it''s')")
+    await connection.close()
+    finished = await manman_status(
+        "doctor", database_url=database, manman_database_url="postgresql://127.0.0.1:1/x"
+    )
+    assert finished.code == 1
+    assert "bridge 'manman' is behind" in finished.out
+    assert "manman-status bridge remove manman" in finished.out
+    assert verdicts(finished)["manman"] == "problem"
