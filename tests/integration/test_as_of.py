@@ -105,8 +105,8 @@ async def published(broker: str) -> AsyncIterator[list[Any]]:
 async def test_a_late_report_is_published_as_of_its_own_time(
     processor: Role, publish: Publisher, published: list[Any], eventually: Eventually, entity: Any
 ) -> None:
-    """The time at which it was stored stands beside it. The evidence has the report's time too, which a second
-    one may share."""
+    """The time of storing stands beside it. The evidence has the report's time too, which a second
+    report may share."""
     begun_at = datetime.now(UTC)
     late = begun_at - HOUR
     for status in ("CREATED", "RUNNING", "COMPLETE"):
