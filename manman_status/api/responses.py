@@ -259,6 +259,17 @@ class Queue(msgspec.Struct):
     lag_seconds: float | None
 
 
+class Bridge(msgspec.Struct):
+    """A bridge that reports the workers of another system's database."""
+
+    name: str
+    observed_through: Annotated[
+        datetime | None,
+        Meta(description="All that it read before is known here; null when nothing is proven yet."),
+    ]
+    lag_seconds: float | None
+
+
 class FleetGuard(msgspec.Struct):
     """A group of which so much fell silent at once that its workers are held, not given up."""
 
@@ -310,10 +321,13 @@ class ObservationQuality(msgspec.Struct):
         list[Queue],
         Meta(
             description=(
-                "`observed_through` is the least of those that are active or leaving: the one that"
-                " is furthest behind comes first."
+                "`observed_through` is the least of those that are active or leaving, and of the"
+                " bridges': the one that is furthest behind comes first."
             )
         ),
+    ]
+    bridges: Annotated[
+        list[Bridge], Meta(description="The one that is furthest behind comes first.")
     ]
     processors: Annotated[
         list[Processor], Meta(description="Those that reported within five minutes.")
@@ -454,6 +468,21 @@ class PastSystem(msgspec.Struct):
     is_blind: IsBlind
 
 
+class StatusInfo(msgspec.Struct):
+    """ManMan's `ExternalStatusInfo`. Just one of the two ids is set."""
+
+    class_name: Annotated[
+        str, Meta(description="`worker` or `game_server_instance` if reported, else who concluded.")
+    ]
+    status_type: StatusType
+    as_of: datetime
+    status_info_id: Annotated[
+        int, Meta(description="The transition's revision; -1 when it is no longer kept.")
+    ]
+    worker_id: int | None
+    game_server_instance_id: int | None
+
+
 class Ok(msgspec.Struct):
     status: Literal["ok"] = "ok"
 
@@ -496,6 +525,12 @@ def changes_answer(items: list[str], position: Position, observation: Observatio
 def detail_answer(detail: Detail | PastDetail, **times: datetime | None) -> Answer:
     fields = msgspec.json.decode(detail.item, type=dict[str, msgspec.Raw])
     return _answer(fields, detail.observation, times)
+
+
+def status_info_answer(detail: Detail) -> Answer:
+    """The item alone: ManMan's shape has no place for anything else."""
+    body = detail.item.encode()
+    return Answer(body, lasting=body, lag_seconds=detail.observation.lag_seconds)
 
 
 def _answer(
@@ -567,6 +602,7 @@ def system_answer(fleet: Fleet) -> Answer:
             reason=observation.doubt,
             clock_step=observation.clock_step,
             queues=msgspec.convert(fleet.queues, list[Queue]),
+            bridges=msgspec.convert(fleet.bridges, list[Bridge]),
             processors=msgspec.convert(fleet.processors, list[Processor]),
             guard=msgspec.convert(fleet.guards, list[FleetGuard]) or None,
             guards_total=fleet.guards_total,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Self
+from typing import Literal, Self
 
 
 class Carried(StrEnum):
@@ -52,9 +52,9 @@ class Health(StrEnum):
 
 
 class Reason(Carried):
-    """The reason why a status stands. `REPORTED` to `EXIT_CODE` were reported by a worker, the next
-    four are the processor's own conclusions, `RECOVERED` took one of those back, and `NEVER_BEAT`
-    says why nothing is known.
+    """The reason why a status stands. `REPORTED` to `EXIT_CODE` were reported by a worker, or by
+    what controls it: a reported LOST is its opinion. The next four are the processor's own
+    conclusions, `RECOVERED` took one of those back, and `NEVER_BEAT` says why nothing is known.
 
     `CLOCK_WENT_BACK`: a life with a lower incarnation, or the same one from its start, took the row
     over. `FORGOTTEN` and `UNREPORTED` are only in transitions, since they delete the row: an
@@ -81,6 +81,10 @@ INFERRED = frozenset(
 
 CONCLUDED = INFERRED | {Reason.CLOCK_WENT_BACK, Reason.FORGOTTEN, Reason.UNREPORTED}
 """Reasons that the processor itself concludes."""
+
+CONCLUDED_BY: Literal["StatusEventProcessor"] = "StatusEventProcessor"
+"""The `class_name` of what was concluded, as ManMan's own status processor names itself there; of
+what was reported it is the entity."""
 
 _STATUSES: Mapping[str, StatusType] = MappingProxyType(
     {status.value: status for status in StatusType}

@@ -32,6 +32,7 @@ from manman_status.domain.liveness import Thresholds
 from manman_status.domain.rows import Patience
 from manman_status.errors import ManManStatusError, SchemaBehind
 from manman_status.leadership import Leadership, LeaderTask
+from manman_status.probes import probe_files
 from manman_status.processor.admission import Admission
 from manman_status.processor.broker.canaries import BrokerCanaries
 from manman_status.processor.broker.connection import QueueReader
@@ -51,11 +52,10 @@ from manman_status.processor.leader.housekeeping import Housekeeper
 from manman_status.processor.leader.relay import Relay
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.leader.uptime_days import UptimeDays
-from manman_status.processor.probes import probe_files
-from manman_status.processor.running import Part, Runs, unless_stopped
 from manman_status.processor.seal import Seal
 from manman_status.processor.statistics import Statistics
 from manman_status.reporter.alarms import learn_reasons
+from manman_status.running import Part, Runs, unless_stopped
 from manman_status.settings import Settings
 from manman_status.store.checkup import require_writes
 from manman_status.store.faults import plain
@@ -63,6 +63,7 @@ from manman_status.store.observation import QueueMark
 from manman_status.store.partitions import prepare_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
 from manman_status.store.thresholds import write_thresholds
+from manman_status.wire.dialects import entrance_of
 from manman_status.wire.topology import MOST_PARTITIONS, Topology
 
 if TYPE_CHECKING:
@@ -293,7 +294,8 @@ class Processor:
         self, queue: str, declare: Callable[[Connection], Awaitable[None]]
     ) -> Subscription:
         settings = self._settings
-        is_transient = self._settings.holds_heartbeats(queue)
+        entrance = entrance_of(settings, queue)
+        is_transient = entrance.is_transient
         prefetch = settings.prefetch if is_transient else settings.lifecycle_prefetch
         reader = QueueReader(
             settings.broker_url, queue, self._flow, prefetch=prefetch, declare=declare
@@ -307,10 +309,11 @@ class Processor:
             Admission(
                 self._seal,
                 queue=queue,
-                kind="heartbeats" if is_transient else "lifecycle",
+                kind=entrance.kind,
                 control_exchange=self._settings.control_exchange,
-                body_must_match_key=settings.body_must_match_key,
+                body_must_match_key=settings.body_must_match_key and not entrance.checks_keys,
             ),
+            entrance.decode,
             # A larger batch would wait for messages that the broker does not send before this one
             # is acknowledged.
             max_events=min(settings.batch_max_events, prefetch),

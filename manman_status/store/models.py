@@ -330,6 +330,20 @@ class Watermark(SQLModel, table=True):
     canaries_from: datetime | None = Field(sa_column=_time())
 
 
+class Bridge(SQLModel, table=True):
+    """A bridge: every report of what it read before `observed_through` is in the rows.
+    `clock_steps` is as in `watermarks`. `written_revision` is the last transition that it wrote
+    into the other database; null when it writes none."""
+
+    __tablename__ = "bridges"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
+
+    name: str = Field(sa_column=Column(Text, primary_key=True))
+    observed_through: datetime | None = Field(sa_column=_time())
+    clock_steps: int = Field(sa_column=_bigint(0))
+    written_revision: int | None = Field(sa_column=_bigint(nullable=True))
+
+
 class CanaryKey(SQLModel, table=True):
     """The one row with the secret that all processors sign their canaries with. The first processor
     writes it and nobody changes it. The api never reads it."""

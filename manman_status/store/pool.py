@@ -148,7 +148,7 @@ async def opened(pool: Pool, *, close_within_seconds: float) -> AsyncIterator[Po
 VERSION_TABLE = "manman_status_schema"
 """The table with the schema's revision. Alembic's own name for it is also that of every other
 application with migrations in the same database."""
-SCHEMA_REVISION_FOUND = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
+SCHEMA_REVISION_FOUND = f"SELECT version_num FROM {VERSION_TABLE}"
 
 
 async def require_schema(connection: Connection) -> None:

@@ -9,15 +9,6 @@ import asyncpg
 
 from manman_status.store.pool import Connection
 
-SENT_REVISION = "SELECT sent_revision FROM relay"
-
-
-async def read_sent_revision(connection: Connection) -> int:
-    """The broker has confirmed every transition up to this revision; what is later must be kept."""
-    revision: int = await connection.fetchval(SENT_REVISION)
-    return revision
-
-
 # Revisions have no gaps, so the difference is how many there are.
 BACKLOG = "SELECT revision - sent_revision FROM revision_counter, relay"
 

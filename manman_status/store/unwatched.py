@@ -1,8 +1,6 @@
 """Workers that report and are not watched: they had time to send a heartbeat, and none was ever
 received. Such a worker is never marked LOST, so that it died is not noticed."""
 
-# ruff: noqa: S608 - the SQL is put together from constants
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

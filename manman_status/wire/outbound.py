@@ -10,13 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from manman_status.domain.alert import AlertState, NotifiedAlert, Severity
-from manman_status.domain.status import CONCLUDED as CONCLUDED_REASONS
-from manman_status.domain.status import Entity, Reason, StatusType
-
-CONCLUDED: Literal["StatusEventProcessor"] = "StatusEventProcessor"
-"""The `class_name` of what was concluded, as ManMan's own status processor names itself there; of
-what was reported it is the entity."""
-
+from manman_status.domain.status import CONCLUDED, CONCLUDED_BY, Entity, Reason, StatusType
 
 Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
 
@@ -134,7 +128,7 @@ def status_message(
         "old_status": old_status,
         "reason": reason,
         "evidence": evidence,
-        "class_name": CONCLUDED if reason in CONCLUDED_REASONS else entity,
+        "class_name": CONCLUDED_BY if reason in CONCLUDED else entity,
     }
     # ManMan's model refuses a message that has both of these ids.
     body = (

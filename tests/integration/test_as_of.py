@@ -47,7 +47,7 @@ async def commit(pool: asyncpg.Pool, *changes: Any) -> None:
 
 
 async def test_each_change_is_dated_after_the_one_before(pool: asyncpg.Pool) -> None:
-    """Whatever the times of the reports are, in one batch or in several, of entities that are
+    """The times of the reports do not matter, in one batch or in several, of entities that are
     mixed: the same id of a worker and of a server instance are two."""
     rng, begun = random.Random(7), datetime.now(UTC)
     offsets = (-HOUR, -STEP, timedelta(), timedelta(), STEP, timedelta(minutes=4), None)
@@ -127,8 +127,8 @@ async def published(broker: str) -> AsyncIterator[list[Any]]:
 async def test_a_late_report_is_published_as_of_its_own_time(
     processor: Role, publish: Publisher, published: list[Any], eventually: Eventually, entity: Any
 ) -> None:
-    """Beside it stands when it was stored. The evidence has the report's time too, which a second
-    one may share."""
+    """The time of storing stands beside it. The evidence has the report's time too, which a second
+    report may share."""
     begun_at = datetime.now(UTC)
     late = begun_at - HOUR
     for status in ("CREATED", "RUNNING", "COMPLETE"):

@@ -60,7 +60,7 @@ async def test_a_ghost_is_deleted_after_the_retention(
     connection: asyncpg.Connection,
     eventually: Eventually,
 ) -> None:
-    """With its server, and not the worker that was received lately; the kept counts are right."""
+    """Its server goes with it, a worker that was received lately stays, the counts are right."""
     first = await start_processor()
     for worker_id in (7, 8):
         await report(publish, "worker", worker_id)

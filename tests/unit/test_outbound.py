@@ -68,9 +68,9 @@ def test_message_id_is_the_revision() -> None:
 def test_server_transition_names_the_instance_alone() -> None:
     message = status_message(**transition(entity="game_server_instance", entity_id=31))
     assert message.routing_key == "game_server_instance.31.status"
-    told = json.loads(message.body)
-    assert told["game_server_instance_id"] == 31
-    assert "worker_id" not in told
+    sent = json.loads(message.body)
+    assert sent["game_server_instance_id"] == 31
+    assert "worker_id" not in sent
 
 
 @pytest.mark.parametrize("entity", list(Entity))

@@ -107,7 +107,7 @@ def _text(state: ObservationState, observation: Observation, doubt: Doubt | None
         case ObservationState.DEGRADED:
             return (
                 f"The observation lags {span(lag_seconds)}: everything here is as of {at} UTC. "
-                f"The queue {observation.slowest_queue} is furthest behind."
+                f"The {observation.slowest_source} is furthest behind."
             )
         case ObservationState.BLIND:
             return (

@@ -16,7 +16,7 @@ import structlog
 
 from manman_status.backoff import LONGEST_SECONDS, Backoff
 from manman_status.cancellation import within
-from manman_status.errors import BrokerUnavailable, describe
+from manman_status.errors import BrokerRefuses, BrokerUnavailable, describe
 from manman_status.processor.broker.connection import HEARTBEAT_SECONDS
 from manman_status.processor.broker.declare import BROKER_FAULTS
 from manman_status.reporter.connection import open_connection
@@ -83,11 +83,14 @@ class Queries:
     async def answer(self, query: Callable[[Connection], Awaitable[T]]) -> T:
         """Return the answer, or raise BrokerUnavailable after `ANSWER_TO_QUERY_SECONDS` at the
         latest. A query that is not answered ends the connection: its channel cannot be used again,
-        and RabbitMQ would end the connection when the answer came to another's."""
+        and RabbitMQ would end the connection when the answer came to another's. A refusal does
+        not."""
         connection = self.connection
         try:
             return await within(ANSWER_TO_QUERY_SECONDS, query(connection))
-        except BROKER_FAULTS as error:
-            if isinstance(error, TimeoutError) and connection is self._connection:
+        except BrokerRefuses:
+            raise
+        except (*BROKER_FAULTS, BrokerUnavailable) as error:
+            if connection is self._connection:
                 self._lost.set()
             raise BrokerUnavailable(cause=f"a query failed: {describe(error)}") from error

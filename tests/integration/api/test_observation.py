@@ -55,7 +55,7 @@ async def healths(http: httpx.AsyncClient) -> list[str]:
 
 @pytest.fixture
 async def fleet(rows: Rows) -> None:
-    """Well, lost, ended, silent, and never heard."""
+    """Well, lost, ended, silent, and never received."""
     await rows.worker(1)
     await rows.worker(2, status="LOST", reason="heartbeat_expired", beat_seconds_ago=90)
     await rows.worker(3, status="COMPLETE")
@@ -123,8 +123,8 @@ async def test_the_blind_repeat_no_verdict(
         "unknown": 3,
         "terminated": 1,
     }
-    for asked, ids in (("unknown", [1, 4, 5]), ("healthy", []), ("unhealthy", [2])):
-        page = (await http.get("/status/workers", params={"health": asked})).json()
+    for wanted, ids in (("unknown", [1, 4, 5]), ("healthy", []), ("unhealthy", [2])):
+        page = (await http.get("/status/workers", params={"health": wanted})).json()
         assert [worker["worker_id"] for worker in page["items"]] == ids
     worker = (await http.get("/status/workers/1")).json()
     assert (worker["health"], worker["is_healthy"]) == ("unknown", False)

@@ -1,12 +1,13 @@
-"""`manman-status workers`, `worker`, `servers` and `system`, asked of a real api."""
+"""`manman-status workers`, `worker`, `servers` and `system`, read from a real api."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import pytest
+
+from tests.conftest import run_sql
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,10 +39,7 @@ FILL = (
 
 @pytest.fixture
 async def url(database: str, start_api: StartRole) -> str:
-    connection = await asyncpg.connect(database)
-    for statement in FILL:
-        await connection.execute(statement)
-    await connection.close()
+    await run_sql(database, *FILL)
     return (await start_api(api_tokens=TOKEN, blind_after_seconds=3600)).url
 
 
