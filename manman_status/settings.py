@@ -26,7 +26,7 @@ from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import SettingsError
 from manman_status.manman_variables import Found, find_broker, find_database, is_service_link
-from manman_status.wire.topology import MOST_PARTITIONS, Topology
+from manman_status.wire.topology import MOST_PARTITIONS, Dialects, Topology
 
 PREFIX = "MANMAN_STATUS_"
 
@@ -90,6 +90,10 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     in_chart: bool = True
 
 
+def _dialects_problem(dialects: Sequence[str]) -> str:
+    return "" if dialects else "names no dialect"
+
+
 def _count(values: tuple[str, ...]) -> str:
     return f"<{len(values)}>"
 
@@ -118,11 +122,14 @@ Tokens: TypeAlias = Annotated[
 # A comma belongs to a channel's URL: it may name several recipients.
 ChannelUrls: TypeAlias = Annotated[tuple[str, ...], Kind(shown=_count, in_chart=False)]
 OutsideChart: TypeAlias = Annotated[str, Kind(in_chart=False)]
+SeparatedDialects: TypeAlias = Annotated[Dialects, Kind(problem=_dialects_problem, separator=",")]
 
 
 class Settings(Topology, frozen=True, kw_only=True):
     """All settings of both roles, and of the commands that query the api. An empty string means
     "not given". The names on the broker are those of `Topology`."""
+
+    dialects: SeparatedDialects = ("manman",)
 
     database_url: Annotated[
         DatabaseUrl,

@@ -34,6 +34,7 @@ from manman_status.reporter.carrier import Unroutable
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, open_publisher
 from manman_status.reporter.messages import Report
 from manman_status.settings import Reading, Settings, read_settings, redacted, variable
+from manman_status.wire.dialects import inbound_exchanges
 from manman_status.wire.reasons import printable
 from manman_status.wire.topology import Topology
 
@@ -356,7 +357,7 @@ async def examine_broker(settings: Settings) -> list[Finding]:
     try:
         async with connected(settings) as connection:
             exchanges = (
-                settings.inbound_exchange,
+                *inbound_exchanges(settings),
                 settings.outbound_exchange,
                 settings.control_exchange,
                 settings.dead_letter_exchange,
@@ -443,8 +444,10 @@ async def examine_publishing(connection: Connection, settings: Settings) -> list
     Publishes two messages that no queue takes: RabbitMQ says that it holds back publishers only to
     a connection that publishes, and it may take that one's first message before.
     """
+    is_ours = "manman" in settings.dialects  # V2's exchange may be open to canaries alone
+    exchange = settings.inbound_exchange if is_ours else settings.control_exchange
     try:
-        async with open_publisher(connection, exchange=settings.inbound_exchange) as publisher:
+        async with open_publisher(connection, exchange=exchange) as publisher:
             for _ in range(2):
                 with suppress(Unroutable):
                     await publisher.send(Report("manman-status.doctor", b"{}", durable=False))

@@ -15,7 +15,8 @@ import aio_pika
 from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.exceptions import ChannelAccessRefused
 
-from manman_status.wire.control import CANARY_KEYS, CONTROL_KEYS
+from manman_status.wire.control import CONTROL_KEYS
+from manman_status.wire.dialects import entrance_of, inbound_exchanges
 from manman_status.wire.topology import Topology, worker_heartbeat_key
 
 if TYPE_CHECKING:
@@ -98,23 +99,22 @@ async def allowed_control_keys(connection: AbstractConnection, topology: Topolog
 async def missing_for_processor(connection: AbstractConnection, topology: Topology) -> list[str]:
     """List what a processor must do and this user may not, as "declare the queue X", as far as it
     can be seen."""
-    heartbeats = topology.queues(1)[0]
-    queues = (heartbeats, topology.lifecycle, topology.dropped_queue, topology.dead_letter_queue)
+    entrances = {queue: entrance_of(topology, queue) for queue in topology.queues(1)}
+    queues = (*entrances, topology.dropped_queue, topology.dead_letter_queue)
     exchanges = (
-        topology.inbound_exchange,
+        *inbound_exchanges(topology),
         topology.outbound_exchange,
         topology.control_exchange,
         topology.dead_letter_exchange,
     )
     bindings = (
-        (heartbeats, topology.inbound_exchange),
-        (topology.lifecycle, topology.inbound_exchange),
-        (topology.lifecycle, topology.control_exchange),
+        *((queue, entrance.exchange) for queue, entrance in entrances.items()),
+        (topology.control_queue, topology.control_exchange),
         (topology.dropped_queue, topology.control_exchange),
         (topology.dead_letter_queue, topology.dead_letter_exchange),
     )
     published = (
-        (topology.inbound_exchange, CANARY_KEYS["heartbeats"]),
+        *{entrance.exchange: entrance.canary_key for entrance in entrances.values()}.items(),
         (topology.outbound_exchange, "worker.1.status"),
         (topology.dead_letter_exchange, "worker.1.lifecycle"),
     )

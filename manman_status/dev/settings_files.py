@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Meta
 
 from manman_status.settings import (
     FIELDS,
@@ -97,11 +98,15 @@ def table() -> str:
 def chart_properties() -> dict[str, dict[str, Any]]:
     """JSON schema of the settings that the chart passes on as they are."""
     schema = msgspec.json.schema_components([Settings])[1]["Settings"]["properties"]
-    return {
+    properties = {
         variable(name): {key: value for key, value in schema[name].items() if key != "default"}
         for name in names()
         if name in FIELDS and kind_of(FIELDS[name]).in_chart
     }
+    for each in properties.values():
+        if each.pop("items", None):  # a list is one text, as in the environment
+            each["type"] = "string"
+    return properties
 
 
 def chart_schema(text: str) -> str:
@@ -122,7 +127,8 @@ def described(name: str) -> str:
 
 def assignment(name: str) -> str:
     """The line that sets the setting: to what a first start needs, else to its default."""
-    if name in FIELDS and (examples := FIELDS[name].type.__metadata__[-1].examples):
+    metas = FIELDS[name].type.__metadata__ if name in FIELDS else ()
+    for examples in [each.examples for each in metas if isinstance(each, Meta) and each.examples]:
         return f"{variable(name)}={examples[0]}"
     return f"#{variable(name)}={shown_default(name)}"
 
@@ -131,9 +137,9 @@ def shown_default(name: str) -> str:
     default = FIELDS[name].default if name in FIELDS else ""
     if isinstance(default, bool):
         return str(default).lower()
-    return (
-        "" if default == () else f"{default:.10g}" if isinstance(default, float) else str(default)
-    )
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return f"{default:.10g}" if isinstance(default, float) else str(default)
 
 
 def shown_bounds(name: str) -> str:

@@ -72,12 +72,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class Heartbeat(Event, frozen=True, kw_only=True, gc=False):
     """The worker is alive. Fields that the heartbeat leaves out keep the value of the newest
-    heartbeat that had them."""
+    heartbeat that had them.
+
+    One that `outlives_an_end` begins a new life when it follows an end by a timeout. All that its
+    sender says comes by one queue in its order, so it is no late heartbeat of the life before.
+    """
 
     worker_id: int
     interval_seconds: float | None = None
     labels: dict[str, str] | None = None
     servers: Inventory | None = None
+    outlives_an_end: bool = False
 
 
 class WorkerStarted(Heartbeat, frozen=True, kw_only=True, gc=False):
@@ -96,7 +101,7 @@ class ServerStarted(Event, frozen=True, kw_only=True, gc=False):
 
 class ServerStopped(Event, frozen=True, kw_only=True, gc=False):
     instance_id: int
-    worker_id: int
+    worker_id: int | None = None
     exit_code: int | None = None
 
 
@@ -108,10 +113,17 @@ class WorkerStatusReported(Event, frozen=True, kw_only=True, gc=False):
 
 
 class ServerStatusReported(Event, frozen=True, kw_only=True, gc=False):
-    """ManMan's StatusInfo about a server instance; `sent_at` is its `as_of`."""
+    """ManMan's StatusInfo about a server instance; `sent_at` is its `as_of`.
+
+    A session of ManMan V2 reports itself by the same event. `reported_as` is its own word where
+    our statuses have no such one, and LOST is the opinion of its controller.
+    """
 
     instance_id: int
     status: StatusType
+    reported_as: str = ""
+    exit_code: int | None = None
+    game_server_config_id: int | None = None
 
 
 WorkerEvent: TypeAlias = Heartbeat | WorkerStarted | WorkerStopped | WorkerStatusReported

@@ -17,6 +17,7 @@ position owns it; of two configurations the greater id stands.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import assert_never
 
 import msgspec
@@ -87,11 +88,12 @@ def concerns(event: ReportedEvent, concerned: Concerned) -> None:
                 concerned.inventories.append((event.worker_id, event.servers))
         case WorkerStopped() | WorkerStatusReported():
             concerned.workers.add(event.worker_id)
+        case ServerStopped(worker_id=None) | ServerStatusReported():
+            concerned.ownerless.add(event.instance_id)
         case ServerStarted() | ServerStopped():
+            assert event.worker_id is not None
             concerned.spoken_of.add(event.worker_id)
             concerned.instances.add(event.instance_id)
-        case ServerStatusReported():
-            concerned.ownerless.add(event.instance_id)
         case _:
             assert_never(event)
 
@@ -132,16 +134,18 @@ class Merge:
                     instance, event.position(self.order), StatusType.RUNNING, new=new
                 )
             case ServerStopped():
-                event = of_row(self._know_worker(event.worker_id), event)
-                instance, _ = self._instance_of(event)
+                if event.worker_id is None:
+                    instance = self._ownerless(event)
+                else:
+                    event = of_row(self._know_worker(event.worker_id), event)
+                    instance, _ = self._instance_of(event)
                 status, reason = StatusType.COMPLETE, Reason.GRACEFUL
                 if event.exit_code:
                     status, reason = StatusType.CRASHED, Reason.EXIT_CODE
                 self._end(instance, event.position(self.order), status, reason, event.exit_code)
             case ServerStatusReported():
-                instance = self._know_instance(event.instance_id)
-                instance.received_at = self.at
-                self.rows.changed_instances.add(instance.instance_id)
+                instance = self._ownerless(event)
+                self._configure(instance, event.game_server_config_id)
                 self._report_server_status(instance, event)
             case _:
                 assert_never(event)
@@ -193,6 +197,14 @@ class Merge:
         elif worker.begun_at is None:
             worker.begun_at, worker.begun_status = 0, StatusType.RUNNING
             self.rows.changed_workers.add(worker.worker_id)
+        elif event.outlives_an_end and worker.status in TERMINAL and worker.ended_at is not None:
+            at, timeout = (
+                event.time(self.order),
+                self.receipt.patience.timeout(worker.interval_seconds),
+            )
+            if at > worker.ended_at + timeout // timedelta(microseconds=1):
+                report_status(worker, event, StatusType.RUNNING, at, Reason.REPORTED)
+                self.rows.changed_workers.add(worker.worker_id)
 
     def _take_labels(
         self, worker: Worker, labels: dict[str, str] | None, position: Position
@@ -350,9 +362,17 @@ class Merge:
             worker.end_date = self.at if status in TERMINAL else None
         worker.reason, worker.evidence = reason, evidence
 
+    def _ownerless(self, event: ServerStopped | ServerStatusReported) -> ServerInstance:
+        """Return the instance of an event that names no worker. Who owns it stays as it was."""
+        instance = self._know_instance(event.instance_id)
+        instance.received_at = self.at
+        self.rows.changed_instances.add(instance.instance_id)
+        return instance
+
     def _instance_of(self, event: ServerStarted | ServerStopped) -> tuple[ServerInstance, bool]:
         """Return the event's instance, and whether its worker is new to it. Make the worker known
         too: a later incarnation seen here begins a life."""
+        assert event.worker_id is not None
         worker = self._know_worker(event.worker_id)
         if event.incarnation is not None and follow(worker, event.incarnation, self.receipt):
             self.rows.changed_workers.add(worker.worker_id)
@@ -364,15 +384,18 @@ class Merge:
 
     def _report_server_status(self, instance: ServerInstance, event: ServerStatusReported) -> None:
         """Merge a StatusInfo. An end is never too old for an instance, which has one life; the end
-        that came first stands."""
-        counted = in_arrival_order(instance, event, self.order, is_final=event.status in TERMINAL)
+        that came first stands. A reported LOST is no end: it is a claim that a later one lifts."""
+        is_final = event.status in TERMINAL
+        counted = in_arrival_order(instance, event, self.order, is_final=is_final)
         if counted is None:
             return
         position = counted.position(self.order)
-        if event.status in ACTIVE:
+        if not is_final:
             self._claim_directly(instance, position, event.status, new=False)
-        else:
-            self._end(instance, position, event.status, Reason.REPORTED, None)
+            return
+        crashed = event.status is StatusType.CRASHED and event.exit_code
+        reason = Reason.EXIT_CODE if crashed else Reason.REPORTED
+        self._end(instance, position, event.status, reason, event.exit_code)
 
     def _know_instance(self, instance_id: int) -> ServerInstance:
         instance = self.rows.instances.get(instance_id)
@@ -609,9 +632,14 @@ def claimed_at(instance: ServerInstance) -> Position:
 
 def conclude_instance(instance: ServerInstance) -> Conclusion:
     """The conclusion from the reports alone, whatever the processor may have inferred."""
+    evidence: Evidence
     if instance.end_status is not None:
         assert instance.end_reason is not None
         evidence = {} if instance.exit_code is None else {"exit_code": instance.exit_code}
         return instance.end_status, instance.end_reason, evidence
     assert instance.claim_status is not None
-    return instance.claim_status, Reason.REPORTED, {}
+    applied = instance.reported.dated if instance.reported else ()
+    at = instance.claim_seq if instance.claim_incarnation == 0 else 0
+    reported_as = next((one.reported_as for one in applied if one.counted_at == at), "")
+    evidence = {"reported_as": reported_as} if reported_as else {}
+    return instance.claim_status, Reason.REPORTED, evidence

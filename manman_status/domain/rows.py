@@ -16,11 +16,13 @@ Conclusion: TypeAlias = tuple[StatusType, Reason, Evidence]
 
 
 class Applied(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A StatusInfo that was applied: its date as it was sent, and the date at which it counts."""
+    """A StatusInfo that was applied: its date as it was sent, the date at which it counts, and the
+    sender's own word for the status where that is another."""
 
     as_of: int
     status: str
     counted_at: int
+    reported_as: str = ""
 
 
 class Reported(msgspec.Struct, omit_defaults=True):

@@ -52,9 +52,9 @@ class Health(StrEnum):
 
 
 class Reason(Carried):
-    """The reason why a status stands. `REPORTED` to `EXIT_CODE` were reported by a worker, the next
-    four are the processor's own conclusions, `RECOVERED` took one of those back, and `NEVER_BEAT`
-    says why nothing is known.
+    """The reason why a status stands. `REPORTED` to `EXIT_CODE` were reported by a worker, or by
+    what controls it: a reported LOST is its opinion. The next four are the processor's own
+    conclusions, `RECOVERED` took one of those back, and `NEVER_BEAT` says why nothing is known.
 
     `CLOCK_WENT_BACK`: a life with a lower incarnation, or the same one from its start, took the row
     over. `FORGOTTEN` and `UNREPORTED` are only in transitions, since they delete the row: an

@@ -71,9 +71,10 @@ def in_arrival_order(
     ):
         return None
     horizon = max(newest, as_of) - REORDERED_WITHIN
+    reported_as = event.reported_as if isinstance(event, ServerStatusReported) else ""
     kept = [
         *(one for one in known if one.as_of >= horizon),
-        Applied(as_of, event.status, counted_at),
+        Applied(as_of, event.status, counted_at, reported_as),
     ]
     kept = sorted(kept, key=attrgetter("as_of"))[-REMEMBERED:]
     row.reported = Reported(kept, others) if event.ahead_at is None else Reported(others, kept)

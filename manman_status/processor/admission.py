@@ -103,10 +103,11 @@ def check_key(event: ReportedEvent, routing_key: str) -> None:
     match event:
         case Heartbeat() | WorkerStopped() | WorkerStatusReported():
             subjects = [("worker", event.worker_id)]
-        case ServerStarted() | ServerStopped():
-            subjects = [("game_server_instance", event.instance_id), ("worker", event.worker_id)]
-        case ServerStatusReported():
+        case ServerStopped(worker_id=None) | ServerStatusReported():
             subjects = [("game_server_instance", event.instance_id)]
+        case ServerStarted() | ServerStopped():
+            assert event.worker_id is not None
+            subjects = [("game_server_instance", event.instance_id), ("worker", event.worker_id)]
         case _:
             assert_never(event)
     if not any(entity == kind and named == str(number) for kind, number in subjects):

@@ -63,6 +63,7 @@ from manman_status.store.observation import QueueMark
 from manman_status.store.partitions import prepare_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
 from manman_status.store.thresholds import write_thresholds
+from manman_status.wire.dialects import entrance_of
 from manman_status.wire.topology import MOST_PARTITIONS, Topology
 
 if TYPE_CHECKING:
@@ -293,7 +294,8 @@ class Processor:
         self, queue: str, declare: Callable[[Connection], Awaitable[None]]
     ) -> Subscription:
         settings = self._settings
-        is_transient = self._settings.holds_heartbeats(queue)
+        entrance = entrance_of(settings, queue)
+        is_transient = entrance.is_transient
         prefetch = settings.prefetch if is_transient else settings.lifecycle_prefetch
         reader = QueueReader(
             settings.broker_url, queue, self._flow, prefetch=prefetch, declare=declare
@@ -307,10 +309,11 @@ class Processor:
             Admission(
                 self._seal,
                 queue=queue,
-                kind="heartbeats" if is_transient else "lifecycle",
+                kind=entrance.kind,
                 control_exchange=self._settings.control_exchange,
-                body_must_match_key=settings.body_must_match_key,
+                body_must_match_key=settings.body_must_match_key and not entrance.checks_keys,
             ),
+            entrance.decode,
             # A larger batch would wait for messages that the broker does not send before this one
             # is acknowledged.
             max_events=min(settings.batch_max_events, prefetch),

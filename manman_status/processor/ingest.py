@@ -212,7 +212,7 @@ class Ingest:
                     tries.is_connected = True
                     if beats:
                         advanced = await advance_steady(connection, beats.values())
-                        events = [each for each in events if each[1].worker_id not in advanced]  # type: ignore[union-attr]
+                        events = [each for each in events if each[1].worker_id not in advanced]  # type: ignore[union-attr,operator]
                         beats = {}
                     if events or controls or batch.letters:
                         async with connection.transaction():

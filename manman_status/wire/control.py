@@ -22,14 +22,15 @@ LONGEST_TEXT = 500
 
 Text: TypeAlias = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 
-CanaryKind: TypeAlias = Literal["heartbeats", "lifecycle"]
-"""Part of the MAC: a canary of one kind of queue proves nothing of the other."""
+CanaryKind: TypeAlias = Literal["heartbeats", "lifecycle", "manman-v2"]
+"""Part of the MAC: a canary of one kind of queue proves nothing of another."""
 
 CANARY_KEYS: dict[CanaryKind, str] = {
     "heartbeats": "worker.canary.heartbeat",
     "lifecycle": "worker.canary.lifecycle",
 }
-"""Routing keys that the queues' bindings take like any worker's."""
+"""Routing keys that the queues' bindings take like any worker's. Another dialect's is in
+`dialects.py`."""
 
 
 def partition_canary_key(number: int) -> str:

@@ -112,6 +112,7 @@ def decode(
     body: bytes,
     admit: Admit | None = None,
     *,
+    routing_key: str = "",  # noqa: ARG001 - other dialects read it
     content_encoding: str | None = None,
     content_type: str | None = None,
 ) -> Decoded:
@@ -119,7 +120,7 @@ def decode(
 
     Never raises: a body that cannot be read is poison, and so is an element of an array. `admit`,
     when given, sees each event. The content's encoding and type only appear in reasons: the bytes
-    say what they are.
+    say what they are. So does the body of what it is about: the routing key is not read.
     """
     try:
         return _decode_usual(body, admit)

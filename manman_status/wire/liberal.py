@@ -154,7 +154,7 @@ def _command(reading: _Reading, kind: str) -> AnyCommand:
     shape = COMMANDS[kind]
     is_heartbeat = kind == "HEARTBEAT"
     command = shape(reading.take("command_args", _array) or [])
-    for place, name in enumerate(shape.ARGUMENTS):
+    for place, name in enumerate(shape.ARGUMENTS[: shape.REQUIRED]):
         if len(command.command_args) <= place:
             raise PoisonMessage(f"{kind} needs {name}", at=f"$.command_args[{place}]")
     command.incarnation = reading.take("incarnation", counter, is_optional=is_heartbeat)

@@ -92,7 +92,9 @@ class Command(msgspec.Struct, tag_field="command_type", omit_defaults=True, gc=F
     """One of ManMan's Commands that reports something."""
 
     ARGUMENTS: ClassVar[tuple[str, ...]] = ("worker_id",)
-    """The names of the required arguments, in their order."""
+    """The names of the ids among the arguments, in their order."""
+    REQUIRED: ClassVar[int] = 1
+    """The number of arguments that must be given."""
     EXAMPLES: ClassVar[Examples] = ()
 
     command_args: list[Any]
@@ -199,6 +201,7 @@ class ServerStarted(Command, tag="SERVER_STARTED", gc=False):
     """The server instance is RUNNING."""
 
     ARGUMENTS = ("instance_id", "worker_id")
+    REQUIRED = 2
     EXAMPLES = ({"command_type": "SERVER_STARTED", "command_args": ["31", "7", "3"]},)
 
     command_args: Annotated[
@@ -232,22 +235,24 @@ class ServerStopped(Command, tag="SERVER_STOPPED", gc=False):
     command_args: Annotated[
         list[Any],
         takes(
-            "The ids of instance and worker and, optional, the exit code.",
-            tuple[IdOrDigits, IdOrDigits],
-            tuple[IdOrDigits, IdOrDigits, ExitCode],
+            "The id of the instance and, both optional, its worker's id and the exit code.",
+            tuple[IdOrDigits],
+            tuple[IdOrDigits, OptionalId],
+            tuple[IdOrDigits, OptionalId, ExitCode],
         ),
     ]
 
     def meaning(self) -> events.ServerStopped:
-        instance_id, worker_id, *others = self.command_args
-        has_code = bool(others) and not is_placeholder(others[0])
+        instance_id, *others = self.command_args
+        worker_id, exit_code, *_ = *others, None, None
+        has_worker, has_code = not is_placeholder(worker_id), not is_placeholder(exit_code)
         return events.ServerStopped(
             incarnation=epoch_microseconds(self.incarnation),
             seq=self.seq,
             sent_at=microseconds(self.sent_at),
             instance_id=identity(instance_id, "$.command_args[0]"),
-            worker_id=identity(worker_id, "$.command_args[1]"),
-            exit_code=as_exit_code(others[0], "$.command_args[2]") if has_code else None,
+            worker_id=identity(worker_id, "$.command_args[1]") if has_worker else None,
+            exit_code=as_exit_code(exit_code, "$.command_args[2]") if has_code else None,
         )
 
 

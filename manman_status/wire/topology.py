@@ -3,7 +3,7 @@ exchanges' names only."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,10 @@ LIFECYCLE_KEYS = (
     "worker.*.status",
     "game_server_instance.*.status",
 )
+V2_KEYS = ("status.session.*", "*.host.*")
+"""Keys of ManMan V2's sessions, and of what its hosts report: `status.host.7`, `health.host.7`. The
+canary comes by the second, which is bound last: V2's own processor takes `health.#` and would
+complain of a canary that came by that."""
 MOST_PARTITIONS = 64
 DROPPED_KEY = "heartbeats.dropped"
 """Routing key of dropped heartbeats, on the control exchange."""
@@ -23,6 +27,15 @@ DROPPED_TTL_SECONDS = 15
 HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
+Dialects: TypeAlias = Annotated[
+    tuple[Literal["manman", "manman-v2"], ...],
+    Meta(
+        description="The systems whose messages are read, separated by commas: manman (workers,"
+        " this program's reporter and commands), manman-v2 (hosts of ManMan V2: docs/manman-v2.md)."
+        " The processor that starts last decides.",
+        extra_json_schema={"type": "string", "pattern": "^manman(-v2)?([, ]+manman(-v2)?)*$"},
+    ),
+]
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +49,17 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     inbound_exchange: Annotated[Name, Meta(description="Exchange that workers publish to.")] = (
         "internal_service_events"
     )
+    dialects: Dialects = ("manman",)
+    v2_exchange: Annotated[
+        Name, Meta(description="manman-v2: exchange that its hosts publish to.")
+    ] = "manman"
+    v2_queue: Annotated[
+        Name,
+        Meta(
+            description="manman-v2: the name of the queue for all that its hosts publish begins"
+            " with this: .0 follows."
+        ),
+    ] = "manman.status.v2"
     outbound_exchange: Annotated[
         Name, Meta(description="Exchange that state changes are republished to.")
     ] = "external_service_events"
@@ -102,17 +126,26 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     ] = 100
 
     def queues(self, partitions: int) -> list[str]:
-        """The queues that are read when heartbeats are spread over so many; the lifecycle queue is
-        last."""
-        return [
-            *(f"{self.heartbeat_queue}.{number}" for number in range(partitions)),
-            self.lifecycle,
-        ]
+        """The queues that are read when heartbeats are spread over so many: the heartbeat queues,
+        then the lifecycle queue, then that of another dialect."""
+        queues = [f"{self.heartbeat_queue}.{number}" for number in range(partitions)]
+        queues = [*queues, self.lifecycle] if "manman" in self.dialects else []
+        return [*queues, self.v2] if "manman-v2" in self.dialects else queues
 
     @property
     def lifecycle(self) -> str:
         """The one lifecycle queue: its messages keep their order."""
         return f"{self.lifecycle_queue}.0"
+
+    @property
+    def v2(self) -> str:
+        """The one queue for ManMan V2: heartbeats and all else keep their order."""
+        return f"{self.v2_queue}.0"
+
+    @property
+    def control_queue(self) -> str:
+        """The queue for what operators send."""
+        return self.lifecycle if "manman" in self.dialects else self.v2
 
     def partition_of(self, queue: str) -> int | None:
         """The number of this heartbeat queue; None for any other queue."""

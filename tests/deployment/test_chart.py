@@ -542,6 +542,11 @@ def test_keda_looks_at_every_queue_by_the_names_they_have() -> None:
                 "manman.status.lifecycle.0",
             ],
         ),
+        (nested("settings.MANMAN_STATUS_DIALECTS", "manman-v2"), ["manman.status.v2.0"]),
+        (
+            nested("settings.MANMAN_STATUS_DIALECTS", "manman, manman-v2"),
+            ["manman.status.heartbeats.0", "manman.status.lifecycle.0", "manman.status.v2.0"],
+        ),
     ):
         objects = render(merged(values, nested("processors.status.keda.enabled", True)))
         triggers = objects.one("ScaledObject")["spec"]["triggers"]

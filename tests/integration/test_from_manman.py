@@ -1,5 +1,5 @@
-"""Stand in the place of ManMan's own status service: its environment, its URLs, and every command
-of docs/from-manman.md."""
+"""Take the place of ManMan's own status service: its environment, its URLs, and every command of
+docs/from-manman.md."""
 
 from __future__ import annotations
 

@@ -268,6 +268,39 @@ async def test_control_messages_are_taken_by_their_own_way_only(
     }
 
 
+@pytest.mark.parametrize("dialects", ["manman,manman-v2", "manman-v2"])
+async def test_a_processor_may_send_v2_s_hosts_its_canary_and_no_command(
+    url_of: Any,
+    start_processor: StartRole,
+    manman_status: Any,
+    rows: FetchRows,
+    eventually: Eventually,
+    database: str,
+    dialects: str,
+) -> None:
+    url = url_of("manman-processor-v2")
+    await start_processor(rabbitmq_url=url, dialects=dialects, **FREQUENT_CANARIES)
+    await is_observed_anew(rows, eventually)
+    assert await is_refused(url, "manman", "command.host.7.session.start")
+    finished = await manman_status(
+        "doctor", rabbitmq_url=url, database_url=database, dialects=dialects
+    )
+    assert "manman-processor-v2 may run a processor" in finished.out
+    assert "manman.status.v2.0: 0 messages, 1 consumer" in finished.out
+    assert "problem  " not in finished.out
+
+
+async def test_doctor_names_the_rights_to_v2_s_exchange(
+    url_of: Any, start_processor: StartRole, manman_status: Any
+) -> None:
+    await start_processor(dialects="manman,manman-v2")
+    url = url_of("manman-processor")
+    finished = await manman_status("doctor", rabbitmq_url=url, dialects="manman,manman-v2")
+    for what in ("declare the exchange manman,", "bind manman.status.v2.0 to manman"):
+        assert what in finished.out
+    assert "publish to manman:" in finished.out
+
+
 class Proofs:
     """Each canary that was sent, and each watermark that was ever written."""
 

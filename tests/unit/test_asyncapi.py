@@ -181,7 +181,11 @@ def test_the_document_and_the_program_agree_what_is_poison(fields: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    "arguments", [["31", "7"], [31, 7, "3"], [31, 7, ""], [31, 7, None], ["31"], ["31", "7", "x"]]
+    "arguments",
+    [
+        *(["31", "7"], [31, 7, "3"], [31, 7, ""], [31, 7, None], ["31"], ["31", "7", "x"]),
+        *(["31", None], [31, "", "3"], ["31", "x", "3"], []),
+    ],
 )
 def test_optional_arguments_are_described_as_understood(arguments: list[Any]) -> None:
     for name, kind in (("ServerStarted", "SERVER_STARTED"), ("ServerStopped", "SERVER_STOPPED")):

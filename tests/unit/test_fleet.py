@@ -59,9 +59,9 @@ def test_beats_list_exactly_what_was_started_and_not_stopped() -> None:
                 running[worker_id].clear()
             case ServerStarted():
                 running[event.worker_id].add(event.instance_id)
-            case ServerStopped():
+            case ServerStopped(worker_id=int(worker_id)):
                 stopped += 1
-                running[event.worker_id].remove(event.instance_id)
+                running[worker_id].remove(event.instance_id)
             case Heartbeat(servers=inventory):
                 assert inventory is not None
                 assert {entry.instance_id for entry in inventory.list_entries()} == running[

@@ -97,6 +97,11 @@ def reason(message: Any) -> Any:
             ServerStarted(instance_id=31, worker_id=7, game_server_config_id=3),
         ),
         (command("SERVER_STOPPED", "31", "7"), ServerStopped(instance_id=31, worker_id=7)),
+        (command("SERVER_STOPPED", "31"), ServerStopped(instance_id=31)),
+        (
+            command("SERVER_STOPPED", "31", None, "137"),
+            ServerStopped(instance_id=31, exit_code=137),
+        ),
         (
             command("SERVER_STOPPED", "31", "7", "0"),
             ServerStopped(instance_id=31, worker_id=7, exit_code=0),
@@ -175,7 +180,7 @@ def test_ids_are_strings_or_numbers() -> None:
 )
 def test_what_is_no_id_is_named_with_its_place(wrong: Any) -> None:
     assert "`$.command_args[0]`" in reason(command("HEARTBEAT", wrong))
-    assert "`$.command_args[1]`" in reason(command("SERVER_STOPPED", 31, wrong))
+    assert "`$.command_args[1]`" in reason(command("SERVER_STARTED", 31, wrong))
 
 
 @pytest.mark.parametrize(

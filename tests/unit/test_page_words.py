@@ -110,6 +110,13 @@ def test_why_a_worker_is_as_it_is(given: Any, words: Any) -> None:
     ("status", "reason", "evidence", "words"),
     [
         (StatusType.RUNNING, Reason.REPORTED, {}, "Running since 12:03:20."),
+        (
+            StatusType.RUNNING,
+            Reason.REPORTED,
+            {"reported_as": "stopping"},
+            "Running since 12:03:20. Its host reports it as stopping.",
+        ),
+        (StatusType.LOST, Reason.REPORTED, {}, "Reported as lost at 12:03:20."),
         (StatusType.RUNNING, Reason.RECOVERED, {}, "Its worker told of it again at 12:03:20."),
         (StatusType.COMPLETE, Reason.GRACEFUL, {}, "Stopped in order at 12:03:20."),
         (

@@ -69,8 +69,8 @@ async def move_progress(
     return done.endswith(" 1")
 
 
-# A server that became LOST counts when its worker had ended by itself: others went with their
-# worker.
+# A server that became LOST counts when it was reported, or when its worker had ended by itself:
+# others went with their worker.
 CHANGES = """
 SELECT t.at, t.entity, t.entity_id, t.old_status, t.new_status, t.reason,
        is_terminal(t.evidence ->> 'worker_status') AS was_left,
@@ -82,7 +82,8 @@ SELECT t.at, t.entity, t.entity_id, t.old_status, t.new_status, t.reason,
  WHERE t.revision > $1 AND t.revision <= $2
    AND (t.new_status = 'CRASHED'
         OR t.new_status = 'LOST'
-           AND (t.entity = 'worker' OR is_terminal(t.evidence ->> 'worker_status')))
+           AND (t.entity = 'worker' OR t.reason = 'reported'
+                OR is_terminal(t.evidence ->> 'worker_status')))
  ORDER BY t.revision
 """
 

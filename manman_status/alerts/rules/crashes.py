@@ -55,11 +55,11 @@ class Crashes:
 
 
 def is_crash(change: Change) -> bool:
-    """False for a server that was lost with its worker before, and for one that a draining worker
-    has dropped."""
+    """False for a server that was lost before, and for one that a draining worker has dropped. A
+    server that its controller reports as lost counts as crashed."""
     if change.entity is not Entity.SERVER_INSTANCE or change.old_status is StatusType.LOST:
         return False
-    if change.new_status is StatusType.CRASHED and change.reason in REPORTED:
+    if change.reason in REPORTED:
         return True
     dropped = change.new_status is StatusType.CRASHED or change.was_left
     return dropped and not (change.worker is not None and change.worker.is_draining)

@@ -14,7 +14,7 @@ from manman_status.alerts.rules.crashes import SERVER_CRASHED, is_crash
 from manman_status.alerts.rules.worker_lost import GONE, WorkerLost
 from manman_status.alerts.scene import Change, Scene
 from manman_status.domain.alert import Severity, Subject
-from manman_status.domain.status import ACTIVE, Reason
+from manman_status.domain.status import ACTIVE, Reason, StatusType
 
 QUIET = timedelta(minutes=10)
 
@@ -38,6 +38,8 @@ class ServerCrashed(Rule[None]):
                 why = "its worker no longer lists it"
             case Reason.WORKER_LOST:
                 why = "its worker ended and left it behind"
+            case _ if change.new_status is StatusType.LOST:
+                why = "it was reported lost"
             case _:
                 why = (
                     "it crashed"

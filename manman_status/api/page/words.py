@@ -132,6 +132,10 @@ def server_why(server: ServerInstance, as_of: datetime) -> str:
             why = f"Its worker told of it again at {since}."
         case _ if server.is_active:
             why = f"{server.status.capitalize()} since {since}."
+            if "reported_as" in server.evidence:
+                why = f"{why} Its host reports it as {server.evidence['reported_as']}."
+        case _ if server.status is StatusType.LOST:
+            why = f"Reported as lost at {since}."
         case _:
             ended = server.end_date or server.status_since
             why = _ended(server.status, server.reason, server.evidence, ended, as_of)

@@ -17,7 +17,8 @@ from manman_status.processor.broker.queries import Queries
 from manman_status.processor.broker.reading import Reading
 from manman_status.processor.seal import Seal
 from manman_status.store.observation import QueueMark, QueueState
-from manman_status.wire.control import CANARY_KEYS, CanaryKind, partition_canary_key
+from manman_status.wire.control import CANARY_KEYS, partition_canary_key
+from manman_status.wire.dialects import entrance_of
 from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
@@ -48,7 +49,6 @@ class BrokerCanaries:
         self._queries = queries
         self._topology = topology
         self._processor_id = processor_id
-        self._exchange = topic(topology.inbound_exchange)
 
     @property
     def is_connected(self) -> bool:
@@ -82,17 +82,16 @@ class BrokerCanaries:
         heartbeats = [
             mark for mark in active if self._topology.partition_of(mark.queue) is not None
         ]
-        sent: list[tuple[CanaryKind, str]] = [
-            ("heartbeats", key) for key in self._heartbeat_keys(heartbeats, sent_at)
+        others = [
+            entrance_of(self._topology, mark.queue) for mark in active if mark not in heartbeats
         ]
-        if len(active) > len(heartbeats):
-            sent.append(("lifecycle", CANARY_KEYS["lifecycle"]))
-        bodies = {
-            kind: self._seal.signed_canary(kind, self._processor_id, sent_at, clock_steps)
-            for kind in CANARY_KEYS
-        }
-        for kind, key in sent:
-            await self._publish(bodies[kind], key)
+        sent = [(entrance, entrance.canary_key) for entrance in others]
+        if heartbeats:
+            entrance = entrance_of(self._topology, heartbeats[0].queue)
+            sent = [(entrance, key) for key in self._heartbeat_keys(heartbeats, sent_at)] + sent
+        for entrance, key in sent:
+            body = self._seal.signed_canary(entrance.kind, self._processor_id, sent_at, clock_steps)
+            await self._publish(body, entrance.exchange, key)
 
     def _heartbeat_keys(self, marks: Sequence[QueueMark], now: datetime) -> list[str]:
         """Choose keys that reach each of the queues. RabbitMQ decides which queue a key reaches:
@@ -107,9 +106,9 @@ class BrokerCanaries:
         tried = [partition_canary_key(random.randrange(KEYS)) for _ in range(TRIED_KEYS * unproven)]  # noqa: S311
         return [*dict.fromkeys([mark.canary_key for mark in marks if mark.canary_key] + tried)]
 
-    async def _publish(self, body: bytes, key: str) -> None:
+    async def _publish(self, body: bytes, exchange: str, key: str) -> None:
         try:
-            await self._publishing.publish_canary(body, exchange=self._exchange, routing_key=key)
+            await self._publishing.publish_canary(body, exchange=topic(exchange), routing_key=key)
         except BrokerUnavailable as error:
             log.debug("canary_not_sent", routing_key=key, error=str(error))
 

@@ -25,7 +25,14 @@ from manman_status.errors import BrokerRefuses, BrokerUnavailable, ManManStatusE
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
 from manman_status.wire.control import CONTROL_KEYS
-from manman_status.wire.topology import DROPPED_KEY, HEARTBEAT_KEYS, LIFECYCLE_KEYS, Topology
+from manman_status.wire.dialects import entrance_of, inbound_exchanges
+from manman_status.wire.topology import (
+    DROPPED_KEY,
+    HEARTBEAT_KEYS,
+    LIFECYCLE_KEYS,
+    V2_KEYS,
+    Topology,
+)
 
 if TYPE_CHECKING:
     from aio_pika import Connection
@@ -62,6 +69,7 @@ def arguments_of(topology: Topology, queue: str) -> dict[str, Any]:
         return {"x-queue-type": "classic", **topology.heartbeat_arguments}
     of_each = {
         topology.lifecycle: {"x-queue-type": "quorum", **topology.lifecycle_arguments},
+        topology.v2: {"x-queue-type": "quorum", **topology.lifecycle_arguments},
         topology.dropped_queue: {"x-queue-type": "classic", **topology.dropped_arguments},
         topology.dead_letter_queue: {"x-queue-type": "quorum", **topology.dead_letter_arguments},
     }
@@ -77,12 +85,14 @@ async def declare_inbound(
     Whatever it was bound to before, each message finds a queue at every step: the new way is there
     before the old one goes. In between a heartbeat may come twice.
     """
-    await _exchange(connection, topology.inbound_exchange)
+    entrance = entrance_of(topology, queue)
+    await _exchange(connection, entrance.exchange)
     await _exchange(connection, topology.control_exchange)
-    if queue == topology.lifecycle:
-        await _queue(connection, topology, queue, topology.inbound_exchange, LIFECYCLE_KEYS)
+    if not entrance.is_transient:
+        await _queue(connection, topology, queue, entrance.exchange, entrance.keys)
+        is_control = queue == topology.control_queue
         await _set_bindings(
-            connection, "queue", queue, topology.control_exchange, OPERATOR_KEYS, bound=True
+            connection, "queue", queue, topology.control_exchange, OPERATOR_KEYS, bound=is_control
         )
         return
     await declare_dropped(connection, topology)
@@ -125,12 +135,12 @@ async def release(connection: Connection, topology: Topology, queue: str) -> boo
     exist. Raises BrokerUnavailable."""
     if await look_at(connection, queue) is None:
         return False
-    keys = {
-        topology.inbound_exchange: (*HEARTBEAT_KEYS, *LIFECYCLE_KEYS),
-        topology.control_exchange: OPERATOR_KEYS,
-        topology.hash_exchange: (ONE_SHARE,),
-    }
-    for exchange, some in keys.items():
+    inbound = (topology.inbound_exchange, (*HEARTBEAT_KEYS, *LIFECYCLE_KEYS))
+    for exchange, some in (
+        (topology.v2_exchange, V2_KEYS) if queue == topology.v2 else inbound,
+        (topology.control_exchange, OPERATOR_KEYS),
+        (topology.hash_exchange, (ONE_SHARE,)),
+    ):
         await _set_bindings(connection, "queue", queue, exchange, some, bound=False)
     return True
 
@@ -177,7 +187,7 @@ async def declare_outbound(connection: Connection, topology: Topology) -> None:
     """Declare the exchanges that the processor publishes to. Raises OtherArguments or
     BrokerUnavailable."""
     for exchange in (
-        topology.inbound_exchange,
+        *inbound_exchanges(topology),
         topology.outbound_exchange,
         topology.dead_letter_exchange,
     ):

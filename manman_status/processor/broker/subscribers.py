@@ -34,7 +34,8 @@ from manman_status.processor.leader.dead_letters import Letter, Sampler, pack
 from manman_status.processor.statistics import Statistics
 from manman_status.running import Pulse, vital, watched
 from manman_status.wire.control import CanarySent
-from manman_status.wire.inbound import Decoded, Poison, decode, find_body
+from manman_status.wire.dialects import Decode
+from manman_status.wire.inbound import Decoded, Poison, find_body
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -92,6 +93,7 @@ class Subscription:
         flow: Flow,
         statistics: Statistics,
         admission: Admission,
+        decode: Decode,
         *,
         max_events: int,
         max_wait_ms: int,
@@ -104,6 +106,7 @@ class Subscription:
         self._flow = flow
         self._statistics = statistics
         self._admission = admission
+        self._decode = decode
         self.queue = reader.queue
         self._is_settling = False
         self.storing = Pulse()
@@ -134,7 +137,7 @@ class Subscription:
 
     def _take(self, message: Received) -> Delivery:
         """Make the message a delivery of the next batch. Nothing that it holds makes this fail."""
-        decoded = self._decode(message)
+        decoded = self._read_body(message)
         if message.redelivered:
             # Messages that were returned with it may come behind it, so a canary proves something
             # only when it comes for the first time.
@@ -152,11 +155,12 @@ class Subscription:
         )
         return delivery
 
-    def _decode(self, message: Received) -> Decoded:
+    def _read_body(self, message: Received) -> Decoded:
         try:
-            return decode(
+            return self._decode(
                 message.body,
                 self._admission.by(message.exchange, message.routing_key),
+                routing_key=message.routing_key,
                 content_encoding=message.properties.content_encoding,
                 content_type=message.properties.content_type,
             )
