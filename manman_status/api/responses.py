@@ -17,7 +17,12 @@ from manman_status.api.answers import Answer
 from manman_status.api.cursors import write_cursor
 from manman_status.domain.alert import AlertState
 from manman_status.domain.clock import ClockStep
-from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
+from manman_status.domain.fleet import (
+    UNWATCHED_AT_MOST,
+    ObservationState,
+    OverallStatus,
+    overall_status,
+)
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Health, Reason, StatusType
 from manman_status.store.health import Doubt
@@ -353,6 +358,15 @@ class System(msgspec.Struct):
     timestamp: datetime
     overall_status: OverallStatus
     workers: WorkerNumbers
+    unwatched_workers: Annotated[
+        int,
+        Meta(
+            description=(
+                "Workers that report but never sent a heartbeat, though they had time: whether"
+                f" they live is unknown. Counted up to {UNWATCHED_AT_MOST:,}."
+            )
+        ),
+    ]
     groups: Annotated[
         list[GroupNumbers],
         Meta(description=f"The {GROUPS_SHOWN} largest groups, the largest first."),
@@ -570,6 +584,7 @@ def system_answer(fleet: Fleet) -> Answer:
         timestamp=observation.as_of,
         overall_status=overall_of(fleet),
         workers=WorkerNumbers(fleet.active_workers, **fleet.workers_by_health),
+        unwatched_workers=fleet.unwatched_workers,
         groups=_group_numbers(fleet),
         groups_total=fleet.groups_total,
         servers=ServerNumbers(
@@ -592,7 +607,14 @@ def system_answer(fleet: Fleet) -> Answer:
     )
     seen = system.observation
     running = [processor.processor_id for processor in seen.processors]
-    numbers = (system.workers, system.groups, system.groups_total, system.servers, system.alerts)
+    numbers = (
+        system.workers,
+        system.unwatched_workers,
+        system.groups,
+        system.groups_total,
+        system.servers,
+        system.alerts,
+    )
     lasting = msgspec.json.encode(
         (
             system.overall_status,

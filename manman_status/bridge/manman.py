@@ -103,7 +103,7 @@ async def write_status_info(connection: Connection, changes: Iterable[Copied]) -
                 STATUS_INFO[entity],
                 CONCLUDED_BY if was_concluded else entity.value,
                 change.status,
-                change.at,
+                change.as_of,
                 change.entity_id,
             )
 

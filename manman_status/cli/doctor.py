@@ -220,6 +220,7 @@ async def examine_schema(
         *await examine_thresholds(connection),
         *await examine_bridges(connection),
         *await examine_outbox(connection, missing),
+        *await examine_unwatched(connection, missing),
     ]
 
 
@@ -346,6 +347,26 @@ async def examine_outbox(connection: DatabaseConnection, missing: list[str]) -> 
             "letters",
             f"{waiting}: the dead-letter queue does not take them. See that a processor runs, and"
             " the queue",
+        )
+    ]
+
+
+async def examine_unwatched(connection: DatabaseConnection, missing: list[str]) -> list[Finding]:
+    """Find workers that report and never send a heartbeat."""
+    from manman_status.domain.fleet import unwatched_text
+    from manman_status.store.unwatched import count_unwatched
+
+    if missing:
+        return []
+    number = await count_unwatched(connection)
+    if not number:
+        return [well("watched", "every worker that reports sends heartbeats")]
+    return [
+        wrong(
+            "watched",
+            f"{unwatched_text(number)}, so it is unknown whether they live, and they cannot be"
+            " marked LOST. Run `manman-status bridge` beside ManMan's database, use the reporter"
+            " (docs/report-from-python.md), or publish HEARTBEAT for each",
         )
     ]
 

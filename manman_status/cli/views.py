@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 from manman_status.cli.client import Client
 from manman_status.cli.flags import setting
 from manman_status.cli.tables import print_table
-from manman_status.domain.fleet import ObservationState
+from manman_status.domain.fleet import ObservationState, unwatched_text
 from manman_status.domain.status import Health, StatusType
 from manman_status.errors import SettingsError
 from manman_status.settings import load_settings
@@ -180,6 +180,8 @@ def print_observation(found: dict[str, Any]) -> None:
     for guard in found["observation"]["guard"] or ():
         print(guard_line(guard))
     print(alerts_line(found["alerts"]))
+    if unwatched := found.get("unwatched_workers"):
+        print(f"{unwatched_text(unwatched)}: `manman-status doctor` says what to do")
 
 
 def guard_line(guard: dict[str, Any]) -> str:

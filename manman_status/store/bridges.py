@@ -102,7 +102,7 @@ async def workers_not_ended(connection: Connection, host: str) -> set[int]:
 
 
 COPY = """
-SELECT revision, at, entity, entity_id, new_status, reason FROM transitions
+SELECT revision, coalesce(as_of, at), entity, entity_id, new_status, reason FROM transitions
  WHERE revision > $1 ORDER BY revision LIMIT $2
 """
 
@@ -111,7 +111,7 @@ class Copied(msgspec.Struct, frozen=True):
     """A transition, as far as another system's table of statuses takes it."""
 
     revision: int
-    at: datetime
+    as_of: datetime
     entity: str
     entity_id: int
     status: str

@@ -44,6 +44,7 @@ WRITTEN_BY_THE_PROCESSOR = {
     "workers": ("INSERT", "UPDATE", "DELETE"),
     "server_instances": ("INSERT", "UPDATE", "DELETE"),
     "transitions": ("INSERT",),
+    "newest_as_of": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "revision_counter": ("UPDATE",),
     "observation": ("UPDATE",),
     "observation_gaps": ("INSERT", "UPDATE", "DELETE"),

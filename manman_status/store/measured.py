@@ -31,6 +31,8 @@ class Measured(msgspec.Struct, frozen=True):
     `LARGEST_SHOWN`, and the `WORST_SHOWN` with the most workers that are not healthy."""
     groups_total: int
     terminated_workers: int
+    unwatched_workers: int
+    """The same as in `Fleet`."""
     servers_by_status: dict[StatusType, int]
     oldest_heartbeat_age_seconds: float | None
     """The oldest last heartbeat of the active workers; None when none of them has ever sent one. It
@@ -66,6 +68,7 @@ async def read_measured(connection: Connection) -> Measured:
         workers=row["workers"] or [],
         groups_total=row["groups_total"],
         terminated_workers=row["terminated_workers"],
+        unwatched_workers=row["unwatched_workers"],
         servers_by_status=dict.fromkeys(StatusType, 0) | (row["servers"] or {}),
         oldest_heartbeat_age_seconds=row["oldest_age"],
         processors=row["processors"] or [],

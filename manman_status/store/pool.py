@@ -24,7 +24,7 @@ else:
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
-SCHEMA_REVISION = "0020"
+SCHEMA_REVISION = "0021"
 """The alembic revision that the SQL in this package is written for; a test compares it with
 `migrations/`."""
 

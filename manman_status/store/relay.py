@@ -20,7 +20,8 @@ async def count_unsent(connection: Connection) -> int:
 
 UNSENT = """
 SELECT (SELECT epoch FROM revision_counter) AS epoch,
-       revision, at, entity, entity_id, old_status, new_status, reason, evidence, traceparent
+       revision, at, coalesce(as_of, at) AS as_of, entity, entity_id, old_status, new_status,
+       reason, evidence, traceparent
   FROM transitions
  WHERE revision > (SELECT sent_revision FROM relay)
  ORDER BY revision

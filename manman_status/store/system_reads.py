@@ -20,6 +20,7 @@ from manman_status.store.health import (
 )
 from manman_status.store.reads import observation_of
 from manman_status.store.thresholds import AS_JSON
+from manman_status.store.unwatched import UNWATCHED
 
 if TYPE_CHECKING:
     import asyncpg
@@ -40,6 +41,8 @@ class Fleet(msgspec.Struct, frozen=True):
     groups that are shown."""
     groups_total: int
     terminated_workers: int
+    unwatched_workers: int
+    """Workers that had time to send a heartbeat and never did, at most `UNWATCHED_AT_MOST`."""
     servers_by_status: dict[StatusType, int]
     queues: list[dict[str, Any]]
     """Columns of `watermarks`, and the lag of each in seconds; the one that is furthest behind
@@ -187,6 +190,7 @@ SELECT {OBSERVATION_ITSELF}, {IS_SWEPT} AS is_swept,
     (SELECT json_object_agg(status, number) FROM kept WHERE entity = '{Entity.SERVER_INSTANCE}' AND
         number > 0)
         AS servers,
+    {UNWATCHED} AS unwatched_workers,
     ({GUARDS}) AS guards, (SELECT count(*) FROM guards) AS guards_total,
     ({ALERTS}) AS alerts,
     {columns}
@@ -219,6 +223,7 @@ async def read_fleet(connection: Connection) -> Fleet:
         workers=row["workers"] or [],
         groups_total=row["groups_total"],
         terminated_workers=row["terminated_workers"],
+        unwatched_workers=row["unwatched_workers"],
         servers_by_status=dict.fromkeys(StatusType, 0) | (row["servers"] or {}),
         queues=row["queues"] or [],
         bridges=row["bridges"] or [],

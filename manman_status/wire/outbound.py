@@ -16,11 +16,20 @@ Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
 
 
 class StatusChange(msgspec.Struct, tag_field="entity_type", kw_only=True):
-    """ManMan's `ExternalStatusInfo`, with `old_status`, `reason` and `evidence` beside."""
+    """ManMan's `ExternalStatusInfo`, with `at`, `old_status`, `reason` and `evidence` beside."""
 
     identifier: str
     status_type: StatusType
-    as_of: Time
+    as_of: Annotated[
+        Time,
+        Meta(
+            description=(
+                "The time that the report has, else that of the processor; later than in every"
+                " message before about the same entity."
+            )
+        ),
+    ]
+    at: Annotated[Time, Meta(description="The time at which the change was stored.")]
     status_info_id: Annotated[int, Meta(description="The transition's revision.")]
     old_status: StatusType | None
     reason: Reason
@@ -100,6 +109,7 @@ def status_message(
     epoch: str,
     revision: int,
     at: datetime,
+    as_of: datetime,
     entity: Entity,
     entity_id: int,
     old_status: StatusType | None,
@@ -112,7 +122,8 @@ def status_message(
     change: dict[str, Any] = {
         "identifier": str(entity_id),
         "status_type": new_status,
-        "as_of": at,
+        "as_of": as_of,
+        "at": at,
         "status_info_id": revision,
         "old_status": old_status,
         "reason": reason,

@@ -304,7 +304,7 @@ async def test_message_properties_describe_the_message(
     assert first.content_type == "application/json"
     assert first.app_id == "manman-status"
     body = json.loads(first.body)
-    assert body["as_of"].startswith(first.timestamp.strftime("%Y-%m-%dT%H:%M:%S"))
+    assert body["at"].startswith(first.timestamp.strftime("%Y-%m-%dT%H:%M:%S"))
     assert body["evidence"] == {"n": 7}
 
 

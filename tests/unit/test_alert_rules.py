@@ -29,9 +29,11 @@ from manman_status.alerts.rules.flapping import (
 )
 from manman_status.alerts.rules.fleet_guard import FleetGuard, Held
 from manman_status.alerts.rules.new_workers import Arrivals, NewWorkers, recent
+from manman_status.alerts.rules.unwatched_workers import UnwatchedWorkers
 from manman_status.alerts.rules.worker_lost import Aftermath, Unlisted, WorkerLost
 from manman_status.alerts.scene import Change, Memory, Minute, Scene, WorkerNow
 from manman_status.domain.alert import AlertState, NotifiedAlert, Severity, Subject
+from manman_status.domain.fleet import UNWATCHED_AT_MOST
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.processor.statistics import Statistics
 from tests.builders import START
@@ -83,6 +85,7 @@ READ_BY: dict[str, tuple[Any, Any]] = {
     "unlisted": (WorkerLost, Aftermath),
     "next_lives": (WorkerLost, lambda lives: Aftermath(next_lives=lives)),
     "arrivals": (NewWorkers, lambda arrivals: arrivals),
+    "unwatched": (UnwatchedWorkers, lambda number: number),
 }
 
 
@@ -564,6 +567,26 @@ def test_gap_in_judging_is_no_processor() -> None:
 
 def test_the_very_first_look_is_no_gap() -> None:
     assert judge(scene(unjudged_seconds=None)).opened == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1, "1 worker reports but never"),
+        (3, "3 workers report but never"),
+        (UNWATCHED_AT_MOST, "5,000 or more workers report but never"),
+    ],
+)
+def test_unwatched_workers_are_one_info_with_the_remedy(number: Any, words: Any) -> None:
+    first = scene(unwatched=number)
+    [(finding, _)] = judge(first).opened
+    assert (finding.key, finding.severity) == ("unwatched_workers", Severity.INFO)
+    assert finding.summary.startswith(words)
+    assert "`manman-status bridge`" in finding.summary
+    assert list(judge(later(first, unwatched=1)).over) == []
+    assert judge(later(first, unwatched=0)).over == {
+        "unwatched_workers": "every worker that reports is watched"
+    }
 
 
 def test_dead_letters_are_news_when_they_become_more() -> None:

@@ -222,6 +222,7 @@ def test_every_change_that_is_sent_is_as_described() -> None:
                 epoch="0a1b2c3d",
                 revision=5,
                 at=NOW,
+                as_of=NOW,
                 entity=entity,
                 entity_id=7,
                 old_status=old,

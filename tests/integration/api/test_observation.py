@@ -130,6 +130,20 @@ async def test_the_blind_repeat_no_verdict(
     assert (worker["health"], worker["is_healthy"]) == ("unknown", False)
 
 
+async def test_unwatched_workers_are_counted_when_they_had_time(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
+    """A minute, or their timeout when that is longer, in observed time."""
+    await rows.worker(1, beat_seconds_ago=None, status_since=rows.ago(70))
+    await rows.worker(2, beat_seconds_ago=None, status_since=rows.ago(50))
+    await rows.worker(3, beat_seconds_ago=None, status_since=rows.ago(70), interval_seconds=30)
+    await rows.worker(4, beat_seconds_ago=None, status="COMPLETE")
+    await rows.worker(5, status_since=rows.ago(70))
+    for lag, number in ((0.0, 1), (20.0, 0), (None, 0)):
+        await rows.observe(lag=lag)
+        assert (await system(http))["unwatched_workers"] == number
+
+
 async def test_silence_is_judged_by_the_watermark(rows: Rows, http: httpx.AsyncClient) -> None:
     await rows.worker(1, beat_seconds_ago=40.0)
     for lag, health in ((0.0, "unhealthy"), (11.0, "late"), (26.0, "healthy")):

@@ -266,6 +266,14 @@ async def test_bar_shows_how_good_the_observation_is(
     assert words in bar
 
 
+async def test_the_bar_says_how_many_workers_are_not_watched(
+    fleet: Rows, http: httpx.AsyncClient
+) -> None:
+    assert "1 worker reports but never sent a heartbeat" in (await http.get("/page/bar")).text
+    await fleet.connection.execute("UPDATE workers SET last_heartbeat = now()")
+    assert "never sent a heartbeat" not in (await http.get("/page/bar")).text
+
+
 async def test_the_bar_counts_open_alerts_and_names_what_a_guard_holds(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:

@@ -80,6 +80,7 @@ async def test_all_is_well(
         "schema",
         "privileges",
         "counts",
+        "watched",
         "broker",
         "exchange",
         "queue",
@@ -259,6 +260,22 @@ async def test_a_queue_without_consumer_and_dead_letters_show(
         "ok       queue       manman.status.dead: 1 message, see `manman-status dead list`"
         in finished.out
     )
+
+
+async def test_workers_without_heartbeats_are_a_problem(
+    manman_status: Command, database: str
+) -> None:
+    await execute(
+        database,
+        "UPDATE observation SET observed_through = now()",
+        """INSERT INTO workers (worker_id, created_date, status, status_since, reason)
+        SELECT id, since, 'RUNNING', since, 'reported'
+          FROM generate_series(1, 3) id, (SELECT now() - interval '1 hour' AS since) s""",
+    )
+    finished = await manman_status("doctor", role="api", database_url=database)
+    assert (finished.code, verdicts(finished)["watched"]) == (1, "problem")
+    assert "3 workers report but never sent a heartbeat" in finished.out
+    assert "Run `manman-status bridge`" in finished.out
 
 
 async def test_wrong_counts_are_named_and_recounted(manman_status: Command, database: str) -> None:

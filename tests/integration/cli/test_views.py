@@ -23,6 +23,8 @@ FILL = (
            'reported',
            jsonb_build_object('group', 'g' || n % 3, 'evil', E'\\x1b[31m')
        FROM generate_series(1, 1500) n""",
+    """UPDATE workers SET last_heartbeat = NULL, status_since = now() - interval '1 hour'
+        WHERE worker_id = 1499""",
     """INSERT INTO server_instances (instance_id, worker_id, game_server_config_id, created_date,
            status, status_since,
            reason)
@@ -66,6 +68,7 @@ async def test_every_view_is_a_table_for_people(look: Callable[..., Awaitable[st
     system = await look("system")
     assert system.startswith("degraded")
     assert "total_active  750" in system
+    assert "1 worker reports but never sent a heartbeat: `manman-status doctor`" in system
 
 
 async def test_every_view_is_json_for_programs(look: Callable[..., Awaitable[str]]) -> None:
