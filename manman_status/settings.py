@@ -26,7 +26,17 @@ from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import SettingsError
 from manman_status.manman_variables import Found, find_broker, find_database, is_service_link
-from manman_status.wire.topology import MOST_PARTITIONS, Dialects, Topology
+from manman_status.wire.topology import (
+    DIALECTS,
+    HEARTBEAT_KEYS,
+    LIFECYCLE_KEYS,
+    MANMAN,
+    MOST_PARTITIONS,
+    Dialects,
+    HeartbeatKeys,
+    LifecycleKeys,
+    Topology,
+)
 
 PREFIX = "MANMAN_STATUS_"
 
@@ -91,7 +101,16 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _dialects_problem(dialects: Sequence[str]) -> str:
+    if unknown := [each for each in dialects if each not in DIALECTS]:
+        return f"names {unknown[0][:40]!r}; known are {', '.join(DIALECTS)}"
     return "" if dialects else "names no dialect"
+
+
+def _keys_problem(keys: Sequence[str]) -> str:
+    if not keys:
+        return "names no key"
+    wrong = [key for key in keys if "*" not in key.split(".") or "#" in key or len(key) > 200]
+    return f"{wrong[0][:40]!r} needs a word * for the id, and no #" if wrong else ""
 
 
 def _count(values: tuple[str, ...]) -> str:
@@ -123,13 +142,21 @@ Tokens: TypeAlias = Annotated[
 ChannelUrls: TypeAlias = Annotated[tuple[str, ...], Kind(shown=_count, in_chart=False)]
 OutsideChart: TypeAlias = Annotated[str, Kind(in_chart=False)]
 SeparatedDialects: TypeAlias = Annotated[Dialects, Kind(problem=_dialects_problem, separator=",")]
+SeparatedHeartbeatKeys: TypeAlias = Annotated[
+    HeartbeatKeys, Kind(problem=_keys_problem, separator=",")
+]
+SeparatedLifecycleKeys: TypeAlias = Annotated[
+    LifecycleKeys, Kind(problem=_keys_problem, separator=",")
+]
 
 
 class Settings(Topology, frozen=True, kw_only=True):
     """All settings of both roles, and of the commands that query the api. An empty string means
     "not given". The names on the broker are those of `Topology`."""
 
-    dialects: SeparatedDialects = ("manman",)
+    dialects: SeparatedDialects = (MANMAN,)
+    heartbeat_keys: SeparatedHeartbeatKeys = HEARTBEAT_KEYS
+    lifecycle_keys: SeparatedLifecycleKeys = LIFECYCLE_KEYS
 
     database_url: Annotated[
         DatabaseUrl,

@@ -36,7 +36,7 @@ from manman_status.reporter.messages import Report
 from manman_status.settings import Reading, Settings, read_settings, redacted, variable
 from manman_status.wire.dialects import inbound_exchanges
 from manman_status.wire.reasons import printable
-from manman_status.wire.topology import Topology
+from manman_status.wire.topology import MANMAN, Topology
 
 if TYPE_CHECKING:
     from aio_pika import Connection
@@ -465,7 +465,7 @@ async def examine_publishing(connection: Connection, settings: Settings) -> list
     Publishes two messages that no queue takes: RabbitMQ says that it holds back publishers only to
     a connection that publishes, and it may take that one's first message before.
     """
-    is_ours = "manman" in settings.dialects  # V2's exchange may be open to canaries alone
+    is_ours = MANMAN in settings.dialects  # V2's exchange may be open to canaries alone
     exchange = settings.inbound_exchange if is_ours else settings.control_exchange
     try:
         async with open_publisher(connection, exchange=exchange) as publisher:

@@ -56,6 +56,7 @@ def record(
         recorder = Recorder(
             lambda: connected(settings),
             exchange=settings.inbound_exchange,
+            keys=(*settings.heartbeat_keys, *settings.lifecycle_keys),
             tape=tape,
             complain=_complain,
         )

@@ -25,22 +25,20 @@ Text: TypeAlias = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 CanaryKind: TypeAlias = Literal["heartbeats", "lifecycle", "manman-v2"]
 """Part of the MAC: a canary of one kind of queue proves nothing of another."""
 
-CANARY_KEYS: dict[CanaryKind, str] = {
-    "heartbeats": "worker.canary.heartbeat",
-    "lifecycle": "worker.canary.lifecycle",
-}
-"""Routing keys that the queues' bindings take like any worker's. Another dialect's is in
-`dialects.py`."""
+CANARY = "canary"
 
 
-def partition_canary_key(number: int) -> str:
-    """The routing key of a canary where several queues share the heartbeats: it decides which of
-    them the canary reaches."""
-    return f"worker.canary-{number}.heartbeat"
+def canary_key(pattern: str, number: int | None = None) -> str:
+    """The routing key of a canary that takes the binding with this pattern, like any worker's.
+
+    Where several queues share the heartbeats, the number decides which of them it reaches.
+    """
+    return pattern.replace("*", CANARY if number is None else f"{CANARY}-{number}")
 
 
 def is_canary_key(routing_key: str) -> bool:
-    return routing_key.startswith(("worker.canary.", "worker.canary-"))
+    words = routing_key.split(".")
+    return any(word == CANARY or word.startswith(f"{CANARY}-") for word in words)
 
 
 class CanarySent(msgspec.Struct, frozen=True):

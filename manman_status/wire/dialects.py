@@ -12,9 +12,9 @@ from typing import Protocol
 import msgspec
 
 from manman_status.wire import inbound, manman_v2
-from manman_status.wire.control import CANARY_KEYS, CanaryKind
+from manman_status.wire.control import CanaryKind, canary_key
 from manman_status.wire.inbound import Admit, Decoded
-from manman_status.wire.topology import HEARTBEAT_KEYS, LIFECYCLE_KEYS, V2_KEYS, Topology
+from manman_status.wire.topology import V2_KEYS, Topology
 
 
 class Decode(Protocol):
@@ -32,17 +32,21 @@ class Decode(Protocol):
 
 
 class Entrance(msgspec.Struct, frozen=True, kw_only=True):
-    """The way into an inbound queue: the exchange, the keys that are bound, and the key by which a
-    canary takes one of these bindings. `is_transient`: it holds heartbeats alone. `checks_keys`:
-    its decoder compares body and routing key itself."""
+    """The way into an inbound queue: the exchange, the keys that are bound, and the one of them by
+    whose binding a canary comes. `is_transient`: it holds heartbeats alone. `checks_keys`: its
+    decoder compares body and routing key itself."""
 
     kind: CanaryKind
     exchange: str
     keys: tuple[str, ...]
-    canary_key: str
+    proven_key: str
     decode: Decode
     is_transient: bool = False
     checks_keys: bool = False
+
+    @property
+    def canary_key(self) -> str:
+        return canary_key(self.proven_key)
 
 
 def entrance_of(topology: Topology, queue: str) -> Entrance:
@@ -51,17 +55,17 @@ def entrance_of(topology: Topology, queue: str) -> Entrance:
             kind="manman-v2",
             exchange=topology.v2_exchange,
             keys=V2_KEYS,
-            canary_key=manman_v2.CANARY_KEY,
+            proven_key=V2_KEYS[-1],
             decode=manman_v2.decode,
             checks_keys=True,
         )
     is_transient = topology.holds_heartbeats(queue)
-    kind: CanaryKind = "heartbeats" if is_transient else "lifecycle"
+    keys = topology.heartbeat_keys if is_transient else topology.lifecycle_keys
     return Entrance(
-        kind=kind,
+        kind="heartbeats" if is_transient else "lifecycle",
         exchange=topology.inbound_exchange,
-        keys=HEARTBEAT_KEYS if is_transient else LIFECYCLE_KEYS,
-        canary_key=CANARY_KEYS[kind],
+        keys=keys,
+        proven_key=keys[0],
         decode=inbound.decode,
         is_transient=is_transient,
     )

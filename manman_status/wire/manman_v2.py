@@ -18,13 +18,15 @@ from manman_status.domain import events
 from manman_status.domain.status import StatusType
 from manman_status.errors import PoisonMessage
 from manman_status.wire.bodies import unpack
+from manman_status.wire.control import canary_key
 from manman_status.wire.inbound import Admit, Decoded, Poison
 from manman_status.wire.inbound import decode as decode_manman
 from manman_status.wire.messages import Id
 from manman_status.wire.reasons import bounded, shown, unreadable
+from manman_status.wire.topology import V2_KEYS
 from manman_status.wire.values import MAX_BIGINT
 
-CANARY_KEY: Final = "canary.host.canary"
+CANARY_KEY: Final = canary_key(V2_KEYS[-1])
 HEALTH_EVERY_SECONDS: Final = 5.0
 """The interval at which a host publishes its health."""
 

@@ -3,7 +3,7 @@ exchanges' names only."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,9 @@ V2_KEYS = ("status.session.*", "*.host.*")
 """Keys of ManMan V2's sessions, and of what its hosts report: `status.host.7`, `health.host.7`. The
 canary comes by the second, which is bound last: V2's own processor takes `health.#` and would
 complain of a canary that came by that."""
+MANMAN: Final = "manman"
+MANMAN_V2: Final = "manman-v2"
+DIALECTS = (MANMAN, MANMAN_V2)
 MOST_PARTITIONS = 64
 DROPPED_KEY = "heartbeats.dropped"
 """Routing key of dropped heartbeats, on the control exchange."""
@@ -27,8 +30,25 @@ DROPPED_TTL_SECONDS = 15
 HEARTBEAT_MAX_BYTES = 256 * 1024 * 1024
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
+HeartbeatKeys: TypeAlias = Annotated[
+    tuple[str, ...],
+    Meta(
+        description="manman: patterns of the routing keys of heartbeats, separated by commas, with"
+        " a * where the id stands. The first is the canaries' too. This program's own senders use"
+        " the default.",
+        extra_json_schema={"type": "string"},
+    ),
+]
+LifecycleKeys: TypeAlias = Annotated[
+    tuple[str, ...],
+    Meta(
+        description="manman: such patterns of all else. With `MANMAN_STATUS_BODY_MUST_MATCH_KEY` a"
+        " key begins `worker.<id>` or `game_server_instance.<id>`.",
+        extra_json_schema={"type": "string"},
+    ),
+]
 Dialects: TypeAlias = Annotated[
-    tuple[Literal["manman", "manman-v2"], ...],
+    tuple[str, ...],
     Meta(
         description="The systems whose messages are read, separated by commas: manman (workers,"
         " this program's reporter and commands), manman-v2 (hosts of ManMan V2: docs/manman-v2.md)."
@@ -49,7 +69,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     inbound_exchange: Annotated[Name, Meta(description="Exchange that workers publish to.")] = (
         "internal_service_events"
     )
-    dialects: Dialects = ("manman",)
+    heartbeat_keys: HeartbeatKeys = HEARTBEAT_KEYS
+    lifecycle_keys: LifecycleKeys = LIFECYCLE_KEYS
+    dialects: Dialects = (MANMAN,)
     v2_exchange: Annotated[
         Name, Meta(description="manman-v2: exchange that its hosts publish to.")
     ] = "manman"
@@ -129,8 +151,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         """The queues that are read when heartbeats are spread over so many: the heartbeat queues,
         then the lifecycle queue, then that of another dialect."""
         queues = [f"{self.heartbeat_queue}.{number}" for number in range(partitions)]
-        queues = [*queues, self.lifecycle] if "manman" in self.dialects else []
-        return [*queues, self.v2] if "manman-v2" in self.dialects else queues
+        queues = [*queues, self.lifecycle] if MANMAN in self.dialects else []
+        return [*queues, self.v2] if MANMAN_V2 in self.dialects else queues
 
     @property
     def lifecycle(self) -> str:
@@ -145,7 +167,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def control_queue(self) -> str:
         """The queue for what operators send."""
-        return self.lifecycle if "manman" in self.dialects else self.v2
+        return self.lifecycle if MANMAN in self.dialects else self.v2
 
     def partition_of(self, queue: str) -> int | None:
         """The number of this heartbeat queue; None for any other queue."""

@@ -148,6 +148,23 @@ async def test_an_exchange_of_another_name_is_a_setting(
     await status("workers/7", "RUNNING")
 
 
+async def test_another_system_s_exchange_and_keys_are_settings(
+    start_processor: StartRole, publish: Publisher, status: Any
+) -> None:
+    """It is healthy only when the canaries take its keys too."""
+    await start_processor(
+        inbound_exchange="site.events",
+        heartbeat_keys="site.*.alive",
+        lifecycle_keys="site.*.news, site.*.rumours",
+    )
+    for kind, key in (("HEARTBEAT", "site.7.alive"), ("WORKER_STARTED", "site.8.rumours")):
+        await publish(
+            {"command_type": kind, "command_args": [key.split(".")[1]]}, key, "site.events"
+        )
+    await status("workers/7", "RUNNING", health="healthy")
+    await status("workers/8", "RUNNING", health="healthy")
+
+
 async def test_operators_reach_a_processor_that_reads_v2_alone(
     start_processor: StartRole, publish: Publisher, rows: FetchRows, eventually: Eventually
 ) -> None:

@@ -74,6 +74,10 @@ def test_the_example_works_as_it_is_and_shows_the_defaults() -> None:
         ("log_level", "loud", "'loud': invalid enum value 'loud'"),
         ("rabbitmq_url", "http://h", "must begin with amqp:// or amqps://"),
         ("api_tokens", "tökén", "holds a token that is not ASCII"),
+        ("dialects", "manman, v3", "names 'v3'; known are manman, manman-v2"),
+        ("dialects", ",", "names no dialect"),
+        ("heartbeat_keys", "site.alive", "'site.alive' needs a word * for the id, and no #"),
+        ("lifecycle_keys", "site.#", "'site.#' needs a word * for the id, and no #"),
     ],
 )
 def test_a_problem_names_variable_value_and_bound(name: str, value: str, problem: str) -> None:

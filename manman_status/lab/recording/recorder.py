@@ -4,7 +4,7 @@ the processors miss none."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,7 +17,6 @@ from manman_status.errors import BrokerUnavailable, CommandFailed
 from manman_status.lab.recording.tape import Tape
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
-from manman_status.wire.topology import HEARTBEAT_KEYS, LIFECYCLE_KEYS
 
 if TYPE_CHECKING:
     from aio_pika import Connection
@@ -36,10 +35,17 @@ class Recorder:
     leaves a gap."""
 
     def __init__(
-        self, connect: Connect, *, exchange: str, tape: Tape, complain: Callable[[str], None]
+        self,
+        connect: Connect,
+        *,
+        exchange: str,
+        keys: Sequence[str],
+        tape: Tape,
+        complain: Callable[[str], None],
     ) -> None:
         self._connect = connect
         self._exchange = exchange
+        self._keys = keys
         self._tape = tape
         self._complain = complain
 
@@ -97,7 +103,7 @@ class Recorder:
         queue = await channel.declare_queue(
             exclusive=True, arguments={"x-max-length": MOST_WAITING, "x-overflow": "drop-head"}
         )
-        for key in (*HEARTBEAT_KEYS, *LIFECYCLE_KEYS):
+        for key in self._keys:
             await queue.bind(exchange, key)
         self._tape.begin()  # before the first message comes
         await queue.consume(self._take, no_ack=True)

@@ -16,7 +16,8 @@ from manman_status.alerts.rules import RULE_NAMES
 from manman_status.domain.alert import AlertState, Severity
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.wire import control, messages, outbound
-from manman_status.wire.control import CANARY_KEYS, CONTROL_KEYS
+from manman_status.wire.control import CONTROL_KEYS
+from manman_status.wire.dialects import entrance_of
 from manman_status.wire.inbound import MAX_EVENTS
 from manman_status.wire.messages import ReportableStatus
 from manman_status.wire.topology import Topology
@@ -102,13 +103,13 @@ CHANNELS = (
     ),
     *(
         Channel(
-            f"canariesOf{kind.capitalize()}",
-            TOPOLOGY.inbound_exchange,
-            key,
+            f"canariesOf{entrance.kind.capitalize()}",
+            entrance.exchange,
+            entrance.canary_key,
             (control.Canary,),
             "Of the processors themselves: nobody else can sign it.",
         )
-        for kind, key in CANARY_KEYS.items()
+        for entrance in (entrance_of(TOPOLOGY, queue) for queue in TOPOLOGY.queues(1))
     ),
     _control("addSilence", control.SilenceRequested, control.Silence, "silence add"),
     _control("removeSilence", control.SilenceEnded, control.EndSilence, "silence remove"),

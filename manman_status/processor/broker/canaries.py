@@ -17,8 +17,8 @@ from manman_status.processor.broker.queries import Queries
 from manman_status.processor.broker.reading import Reading
 from manman_status.processor.seal import Seal
 from manman_status.store.observation import QueueMark, QueueState
-from manman_status.wire.control import CANARY_KEYS, partition_canary_key
-from manman_status.wire.dialects import entrance_of
+from manman_status.wire.control import canary_key
+from manman_status.wire.dialects import Entrance, entrance_of
 from manman_status.wire.topology import Topology
 
 log = structlog.get_logger()
@@ -88,22 +88,26 @@ class BrokerCanaries:
         sent = [(entrance, entrance.canary_key) for entrance in others]
         if heartbeats:
             entrance = entrance_of(self._topology, heartbeats[0].queue)
-            sent = [(entrance, key) for key in self._heartbeat_keys(heartbeats, sent_at)] + sent
+            keys = self._heartbeat_keys(entrance, heartbeats, sent_at)
+            sent = [(entrance, key) for key in keys] + sent
         for entrance, key in sent:
             body = self._seal.signed_canary(entrance.kind, self._processor_id, sent_at, clock_steps)
             await self._publish(body, entrance.exchange, key)
 
-    def _heartbeat_keys(self, marks: Sequence[QueueMark], now: datetime) -> list[str]:
+    def _heartbeat_keys(
+        self, entrance: Entrance, marks: Sequence[QueueMark], now: datetime
+    ) -> list[str]:
         """Choose keys that reach each of the queues. RabbitMQ decides which queue a key reaches:
         the key by which a canary came is kept with its watermark, and random ones are tried where
         none came."""
         if len(marks) == 1:
-            return [CANARY_KEYS["heartbeats"]]
+            return [entrance.canary_key]
         lately = now - timedelta(seconds=UNPROVEN_SECONDS)
         unproven = sum(
             mark.observed_through is None or mark.observed_through < lately for mark in marks
         )
-        tried = [partition_canary_key(random.randrange(KEYS)) for _ in range(TRIED_KEYS * unproven)]  # noqa: S311
+        numbers = (random.randrange(KEYS) for _ in range(TRIED_KEYS * unproven))  # noqa: S311
+        tried = [canary_key(entrance.proven_key, number) for number in numbers]
         return [*dict.fromkeys([mark.canary_key for mark in marks if mark.canary_key] + tried)]
 
     async def _publish(self, body: bytes, exchange: str, key: str) -> None:

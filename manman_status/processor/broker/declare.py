@@ -26,13 +26,7 @@ from manman_status.reporter.causes import fault_of
 from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS
 from manman_status.wire.control import CONTROL_KEYS
 from manman_status.wire.dialects import entrance_of, inbound_exchanges
-from manman_status.wire.topology import (
-    DROPPED_KEY,
-    HEARTBEAT_KEYS,
-    LIFECYCLE_KEYS,
-    V2_KEYS,
-    Topology,
-)
+from manman_status.wire.topology import DROPPED_KEY, V2_KEYS, Topology
 
 if TYPE_CHECKING:
     from aio_pika import Connection
@@ -97,13 +91,15 @@ async def declare_inbound(
         return
     await declare_dropped(connection, topology)
     if partitions == 1:
-        await _queue(connection, topology, queue, topology.inbound_exchange, HEARTBEAT_KEYS)
+        await _queue(
+            connection, topology, queue, topology.inbound_exchange, topology.heartbeat_keys
+        )
         await _set_bindings(
             connection,
             "exchange",
             topology.hash_exchange,
             topology.inbound_exchange,
-            HEARTBEAT_KEYS,
+            topology.heartbeat_keys,
             bound=False,
         )
         return
@@ -114,11 +110,11 @@ async def declare_inbound(
         "exchange",
         topology.hash_exchange,
         topology.inbound_exchange,
-        HEARTBEAT_KEYS,
+        topology.heartbeat_keys,
         bound=True,
     )
     await _set_bindings(
-        connection, "queue", queue, topology.inbound_exchange, HEARTBEAT_KEYS, bound=False
+        connection, "queue", queue, topology.inbound_exchange, topology.heartbeat_keys, bound=False
     )
 
 
@@ -135,7 +131,7 @@ async def release(connection: Connection, topology: Topology, queue: str) -> boo
     exist. Raises BrokerUnavailable."""
     if await look_at(connection, queue) is None:
         return False
-    inbound = (topology.inbound_exchange, (*HEARTBEAT_KEYS, *LIFECYCLE_KEYS))
+    inbound = (topology.inbound_exchange, (*topology.heartbeat_keys, *topology.lifecycle_keys))
     for exchange, some in (
         (topology.v2_exchange, V2_KEYS) if queue == topology.v2 else inbound,
         (topology.control_exchange, OPERATOR_KEYS),
