@@ -80,7 +80,7 @@ async def test_transitions_of_a_worker_come_newest_first(
 async def test_transitions_have_the_time_that_is_published(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
-    """Transitions of the release before have none, and were published as of when they were stored."""
+    """Transitions of the release before were published as of when they were stored."""
     late = rows.ago(2 * HOUR)
     await rows.transition("worker", 7, at=rows.ago(HOUR))
     await rows.transition("worker", 7, at=rows.now, as_of=late)
