@@ -98,12 +98,12 @@ SELECT as_of, lag_seconds, revision, epoch, (
             CASE WHEN e.reason IN ({concluded}) THEN '{CONCLUDED_BY}' ELSE '{entity}' END
                 AS class_name,
             e.status AS status_type,
-            {utc("coalesce(t.at, e.status_since)")} AS as_of,
+            {utc("coalesce(t.as_of, t.at, e.status_since)")} AS as_of,
             coalesce(t.revision, -1) AS status_info_id,
             {ids[Entity.WORKER]} AS worker_id,
             {ids[Entity.SERVER_INSTANCE]} AS game_server_instance_id
         FROM {table} e LEFT JOIN LATERAL (
-            SELECT revision, at FROM transitions
+            SELECT revision, at, as_of FROM transitions
             WHERE entity = '{entity}' AND entity_id = $1
             ORDER BY revision DESC LIMIT 1
         ) t ON true
