@@ -13,14 +13,14 @@ import structlog
 import uvloop
 
 from manman_status.backoff import Backoff
-from manman_status.bridge.bridge import Bridge
+from manman_status.bridge.bridge import Bridge, StatusInfoWriter
 from manman_status.bridge.sending import Sending
 from manman_status.cancellation import cancel
 from manman_status.errors import SchemaBehind
 from manman_status.leadership import Leadership
 from manman_status.probes import probe_files
 from manman_status.reporter.alarms import learn_reasons
-from manman_status.running import Part, unless_stopped
+from manman_status.running import Part, Runs, unless_stopped
 from manman_status.settings import Settings
 from manman_status.store.faults import plain
 from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
@@ -47,7 +47,7 @@ async def run_bridge(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         probes = await stack.enter_async_context(probe_files(settings.probe_folder))
         pool = await stack.enter_async_context(_pool(settings.database_url, 3))
-        manman = await stack.enter_async_context(_pool(settings.manman_database_url, 1))
+        manman = await stack.enter_async_context(_pool(settings.manman_database_url, 2))
         if await unless_stopped(_wait_for_schema(pool), stopping) is None:
             return
         leadership = Leadership(
@@ -66,9 +66,13 @@ async def run_bridge(settings: Settings) -> None:
             arrays=not settings.body_must_match_key,
             writes=settings.write_status_info,
         )
+        tasks: list[Runs] = [bridge]
+        if settings.write_status_info:
+            tasks.append(StatusInfoWriter(leadership, manman, name=settings.bridge_name))
         parts = [
             Part(leadership, rests_seconds=0),
-            Part(bridge, rests_seconds=float("inf")),  # while another bridge leads
+            # While another bridge leads they rest.
+            *(Part(task, rests_seconds=float("inf")) for task in tasks),
         ]
         probes.is_alive = lambda: not parts[0].is_stuck(for_seconds=STUCK_SECONDS)
         probes.is_ready = lambda: (

@@ -56,6 +56,8 @@ log = structlog.get_logger()
 LOOKS_EVERY_SECONDS = 0.5
 WHOLE_LOOK_EVERY_SECONDS = 60.0
 """The interval of looks at all ids: a row may be committed after one with a greater id."""
+MOST_UNPROVEN = 100
+"""Looks that wait for the watermarks, at most: later ones wait for their turn."""
 WRITTEN_AT_ONCE = 500
 
 
@@ -108,14 +110,14 @@ class Bridge(LeaderTask):
         self._token = 0
         self._looked: Look | None = None
         self._whole_look_at = 0.0
-        self._unproven: Unproven | None = None
+        self._unproven: list[Unproven] = []
         self.proven_at = float("-inf")
         """The monotonic time at which the mark was last moved."""
 
     async def round(self, term: Term) -> float:
         begun = monotonic()
         if self._token != term.token:  # another may have looked meanwhile
-            self._looked = self._unproven = None
+            self._looked, self._unproven = None, []
         began = await self._moment(term)
         look = await self._look()
         if self._looked is None:
@@ -125,8 +127,6 @@ class Bridge(LeaderTask):
             await self._report(self._looked, look, began.at)
         self._looked = look
         await self._vouch(term, began)
-        if self._writes:
-            await self._write(term)
         return max(LOOKS_EVERY_SECONDS - (monotonic() - begun), 0.01)
 
     async def _moment(self, term: Term) -> Moment:
@@ -181,32 +181,40 @@ class Bridge(LeaderTask):
         async with term.transaction() as connection:
             now = await read_clock(connection)
             stored = least_watermark(await read_queues(connection))
-            unproven = self._unproven
-            if unproven and unproven.began.steps != now.steps:
-                unproven = None
-            if unproven and stored and stored >= unproven.sent_by:
-                await move_bridge(
-                    connection,
-                    self._name,
-                    through=unproven.began.at,
-                    steps=unproven.began.steps,
-                )
+            looks = [look for look in self._unproven if look.began.steps == now.steps]
+            proven = [look for look in looks if stored and stored >= look.sent_by]
+            if proven:
+                through = proven[-1].began
+                await move_bridge(connection, self._name, through=through.at, steps=through.steps)
                 await check_clock(connection, steps=now.steps)
                 self.proven_at = monotonic()
-                unproven = None
-            if unproven is None and began.steps == now.steps:
-                unproven = Unproven(began, now.now)
-        self._unproven = unproven
+        self._unproven = looks[len(proven) :]
+        if began.steps == now.steps and len(self._unproven) < MOST_UNPROVEN:
+            self._unproven.append(Unproven(began, now.now))
 
-    async def _write(self, term: Term) -> None:
-        """Copy the transitions since the last round into ManMan's table of statuses."""
+
+class StatusInfoWriter(LeaderTask):
+    """Copies each transition into ManMan's table of statuses, at least once, while it leads. What
+    keeps it from writing keeps the bridge from nothing."""
+
+    failure_event = "status_info_not_written"
+    recovery_event = "status_info_written_again"
+
+    def __init__(self, leadership: Leadership, manman: Pool, *, name: str) -> None:
+        super().__init__(leadership)
+        self._manman = manman
+        self._name = name
+
+    async def round(self, term: Term) -> float:
         async with term.connection() as connection:
             through = await read_written_revision(connection, self._name)
-            if through is None:
-                return
+            if through is None:  # the bridge has not begun
+                return LOOKS_EVERY_SECONDS
             changes = await transitions_after(connection, through, limit=WRITTEN_AT_ONCE)
-        if changes:
-            async with self._manman.acquire() as connection:
-                await write_status_info(connection, changes)
-            async with term.transaction() as connection:
-                await note_written(connection, self._name, changes[-1].revision)
+        if not changes:
+            return LOOKS_EVERY_SECONDS
+        async with self._manman.acquire() as connection:
+            await write_status_info(connection, changes)
+        async with term.transaction() as connection:
+            await note_written(connection, self._name, changes[-1].revision)
+        return 0

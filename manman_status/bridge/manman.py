@@ -82,12 +82,13 @@ async def ended_workers(connection: Connection, worker_ids: Iterable[int]) -> li
 STATUS_INFO = {
     Entity.WORKER: """
 INSERT INTO manman.status_info (class_name, status_type, as_of, worker_id)
-SELECT $1, $2, $3::timestamptz::timestamp, worker_id FROM manman.workers WHERE worker_id = $4
+SELECT $1, $2, $3::timestamptz::timestamp, worker_id
+  FROM manman.workers WHERE worker_id = $4::bigint
 """,
     Entity.SERVER_INSTANCE: """
 INSERT INTO manman.status_info (class_name, status_type, as_of, game_server_instance_id)
 SELECT $1, $2, $3::timestamptz::timestamp, game_server_instance_id
-  FROM manman.game_server_instances WHERE game_server_instance_id = $4
+  FROM manman.game_server_instances WHERE game_server_instance_id = $4::bigint
 """,
 }
 

@@ -198,7 +198,8 @@ async def test_statuses_are_written_for_manman_s_readers(
     await eventually(lambda: "bridge_started" in bridge.log)
     worker = await manman.start_worker()
     server = await manman.start_server(worker)
-    await report(publish, "worker", 4711, "RUNNING", "2026-11-23T08:00:00Z")
+    for unknown in (4711, 2**40):
+        await report(publish, "worker", unknown, "RUNNING", "2026-11-23T08:00:00Z")
     await eventually(lambda: is_watched(observed, worker))
 
     async def written(key: str, number: int, *expected: tuple[str, str]) -> bool:
