@@ -15,11 +15,20 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from cyclopts import App, Parameter
 
-from bench import drain, http, million, partitions, reporter, scrape, sweep, watchers
+from bench import bridge, drain, http, million, partitions, reporter, scrape, sweep, watchers
 from bench.stack import FULL, QUICK, Stack
 
 Part: TypeAlias = Literal[
-    "singles", "arrays", "http", "sweep", "reporter", "watchers", "scrape", "million", "partitions"
+    "singles",
+    "arrays",
+    "http",
+    "sweep",
+    "reporter",
+    "bridge",
+    "watchers",
+    "scrape",
+    "million",
+    "partitions",
 ]
 PARTS: tuple[Part, ...] = tuple(
     part for part in get_args(Part) if part not in {"million", "partitions"}
@@ -33,6 +42,7 @@ DRAINED: dict[Part, Callable[[Stack], Awaitable[str]]] = {
 WITHOUT_FLEET: dict[Part, Callable[[Stack], Awaitable[str]]] = {
     "sweep": sweep.cost,
     "reporter": reporter.cost,
+    "bridge": bridge.cost,
     "watchers": watchers.delays,
     "scrape": scrape.cost,
     "million": million.table,

@@ -75,6 +75,10 @@ class UnknownWorker(ManManStatusError):  # noqa: N818
     """No event has ever named worker {worker_id}."""
 
 
+class UnknownHost(ManManStatusError):  # noqa: N818
+    """No worker has ever been labelled with host {host}."""
+
+
 class UnknownServerInstance(ManManStatusError):  # noqa: N818
     """No event has ever named game server instance {instance_id}."""
 

@@ -1,4 +1,5 @@
-"""One processor at a time leads: it sweeps, relays, judges alerts and keeps the partitions.
+"""One processor at a time leads: it sweeps, relays, judges alerts and keeps the partitions. Of
+bridges with the same name, too, one at a time leads.
 
 Invariant: of two processors that both believe to lead, only the later one can commit. Each term of
 leadership has a token that is greater than that of the term before. `Term.transaction` locks the
@@ -31,13 +32,15 @@ from manman_status.store.pool import DATABASE_ERRORS, Connection, Pool
 log = structlog.get_logger()
 
 LEASE: Final = "leader"
+"""The lease of processors."""
 
 
 class Term:
     """One term of leadership, identified by the token of its lease."""
 
-    def __init__(self, pool: Pool, token: int) -> None:
+    def __init__(self, pool: Pool, token: int, *, lease: str = LEASE) -> None:
         self._pool = pool
+        self._lease = lease
         self.token = token
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
@@ -53,7 +56,7 @@ class Term:
                 yield acquired
             return
         async with connection.transaction():
-            await check_lease(connection, LEASE, self.token)
+            await check_lease(connection, self._lease, self.token)
             yield connection
 
 
@@ -65,26 +68,29 @@ class Leadership:
     `lease_seconds` of the last renewal, whatever the database's clock does.
     """
 
-    def __init__(self, pool: Pool, holder: str, *, lease_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, holder: str, *, lease_seconds: float, lease: str = LEASE
+    ) -> None:
         self._pool = pool
+        self._lease = lease
         self._holder = holder
         self._lease_seconds = lease_seconds
         self.token: int | None = None
-        """None while another processor leads."""
+        """None while another leads."""
         self._seen: HeldLease | None = None
         self._seen_at = 0.0
         self._leading_since = float("inf")
         self._leading = asyncio.Event()
 
     async def wait(self) -> int:
-        """Wait until this processor leads; the token of its term."""
+        """Wait until this process leads; the token of its term."""
         while self.token is None:
             await self._leading.wait()
         return self.token
 
     async def term(self) -> Term:
-        """Wait until this processor leads."""
-        return Term(self._pool, await self.wait())
+        """Wait until this process leads."""
+        return Term(self._pool, await self.wait(), lease=self._lease)
 
     def has_led_for(self, seconds: float) -> bool:
         return monotonic() - self._leading_since > seconds
@@ -110,7 +116,7 @@ class Leadership:
         try:
             async with asyncio.timeout(seconds), self._pool.acquire() as connection:
                 held = await hold_lease(
-                    connection, LEASE, self._holder, seconds=seconds, abandoned=abandoned
+                    connection, self._lease, self._holder, seconds=seconds, abandoned=abandoned
                 )
         except DATABASE_ERRORS:
             pass  # a processor that does reach the database may lead
@@ -133,7 +139,7 @@ class Leadership:
         self.lost()
         try:
             async with asyncio.timeout(1), self._pool.acquire() as connection:
-                await drop_lease(connection, LEASE, token)
+                await drop_lease(connection, self._lease, token)
         except DATABASE_ERRORS:
             log.debug("lease_left_to_expire")
 

@@ -3,15 +3,18 @@
 The setting `batch_max_events` is the variable `MANMAN_STATUS_BATCH_MAX_EVENTS` and, where a command
 takes it, the flag `--batch-max-events`. A field of `Settings` is all that a new setting needs:
 `make settings` writes `.env.example`, docs/settings.md and the chart's schema from these fields.
-Secrets never show: `repr` and error texts name the variable, not its value.
+Secrets never show: `repr` and error texts name the variable, not its value. Variables that begin
+like ours and are not: those of Kubernetes and of other programs are ignored, a misspelling of a
+setting is a problem.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_origin
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
@@ -22,6 +25,7 @@ from manman_status.domain.guard import GuardRules
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.sweep import SweepRules
 from manman_status.errors import SettingsError
+from manman_status.manman_variables import Found, find_broker, find_database, is_service_link
 from manman_status.wire.topology import (
     DIALECTS,
     HEARTBEAT_KEYS,
@@ -479,6 +483,32 @@ class Settings(Topology, frozen=True, kw_only=True):
             description="The percentage of the group that each sweep then marks LOST.",
         ),
     ] = 10.0
+    manman_database_url: Annotated[
+        DatabaseUrl,
+        Meta(
+            description="bridge: the URL of ManMan's own database, with a user who may read"
+            " `manman.workers` and `manman.game_server_instances`."
+        ),
+    ] = ""
+    bridge_name: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=64,
+            description="bridge: its name. Each ManMan needs one of its own; it is also the label"
+            " `host` of the workers that the bridge reports, which ties the lives of one host"
+            " together.",
+        ),
+    ] = "manman"
+    write_status_info: Annotated[
+        bool,
+        Meta(
+            description="bridge: true also writes every status into `manman.status_info`, where"
+            " ManMan's readers look for it. For an installation in which this service stands"
+            " instead of ManMan's own status processor."
+        ),
+    ] = False
+
     retention_days: Annotated[
         int, Meta(ge=1, le=3_650, description="Days that transitions are kept.")
     ] = 30
@@ -565,9 +595,25 @@ FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 OTHER_VARIABLES = {
     "rabbitmq_server": "dev: the `rabbitmq-server` to start, or its folder. Empty finds this"
     " machine's.",
-    "role": "What `serve` runs when no --role says it: api or processor.",
+    "role": "What `serve` runs when no --role says it: api, processor or bridge.",
 }
 """Variables that are no field, with their meaning."""
+
+OF_MANMAN = {
+    "database_url": ("database_url", "database_read_url"),
+    "rabbitmq_url": ("rabbitmq_url",),
+    "manman_database_url": ("manman_database_url",),
+}
+"""The settings that ManMan's own variables may give, where none of these is set."""
+FINDERS: dict[str, Callable[[Mapping[str, str]], Found | None]] = {
+    "database_url": find_database,
+    "rabbitmq_url": find_broker,
+    "manman_database_url": find_database,
+}
+
+LIKENESS = 0.75
+"""The least ratio of difflib at which a name counts as a misspelling. API_URL, which other programs
+have, is less like every setting; TOKENS, which would leave an api open, is so like API_TOKENS."""
 
 Needs: TypeAlias = tuple[str | tuple[str, ...], ...]
 
@@ -597,6 +643,22 @@ def bounds_of(field: msgspec.structs.FieldInfo) -> tuple[float, float] | None:
     return None
 
 
+class Reading(NamedTuple):
+    """The settings, with where they come from. `sources` are ManMan's variables that were used, by
+    the setting that they gave. `ignored` are variables of others that begin like ours."""
+
+    settings: Settings
+    sources: dict[str, tuple[str, ...]]
+    ignored: list[str]
+
+    def described_sources(self) -> list[str]:
+        """Sentences that name the variables of ManMan's that were used, and no value."""
+        return [
+            f"{variable(name)} is made of {', '.join(names)}"
+            for name, names in self.sources.items()
+        ]
+
+
 def load_settings(
     *,
     needs: Needs = (),
@@ -609,38 +671,96 @@ def load_settings(
     Raises SettingsError with every problem at once, one a line, naming variables and never showing
     secrets.
     """
+    return read_settings(needs=needs, environ=environ, **overrides).settings
+
+
+def read_settings(
+    *,
+    needs: Needs = (),
+    seeks: tuple[str, ...] = (),
+    environ: Mapping[str, str] | None = None,
+    **overrides: Any,
+) -> Reading:
+    """Like `load_settings`, with the sources. Of servers in `needs` and `seeks` that are not set,
+    ManMan's own variables are read."""
     environ = os.environ if environ is None else environ
-    problems: list[str] = []
-    given: dict[str, Any] = {}
-    wrong: set[str] = set()
-    for name, field in FIELDS.items():
-        value = overrides.pop(name, None)
-        if value is None and not (value := environ.get(variable(name), "").strip()):
-            continue
-        try:
-            given[name] = _checked(field, value)
-        except ValueError as error:
-            wrong.add(name)
-            problems.append(f"{variable(name)} {error}")
-    if overrides:
-        raise TypeError(f"unknown settings: {sorted(overrides)}")
-    for name in ("api_tokens", "metrics_tokens"):
-        _add_tokens_of_file(name, given, problems)
+    unknown = overrides.keys() - FIELDS.keys()
+    if unknown:
+        raise TypeError(f"unknown settings: {sorted(unknown)}")
+    found = _Found()
+    _read_ours(environ, overrides, found)
     choices = [(need,) if isinstance(need, str) else need for need in needs]
-    problems += [
+    _read_manmans(environ, {name for names in (*choices, seeks) for name in names}, found)
+    found.problems += [
         f"{' or '.join(map(variable, names))} is not set"
         for names in choices
-        if not any(given.get(name) or name in wrong for name in names)
+        if not any(found.given.get(name) or name in found.wrong for name in names)
     ]
+    for name in _unknown(environ):
+        if is_service_link(name, environ[name]) or not (meant := _meant(name)):
+            found.ignored.append(name)
+        else:
+            found.problems.append(f"{name} is not a setting: do you mean {meant}?")
+    if found.problems:
+        raise SettingsError(found.problems)
+    return Reading(Settings(**found.given), found.sources, sorted(found.ignored))
+
+
+class _Found:
+    """The result so far. `wrong` are the settings with a problem."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, Any] = {}
+        self.wrong: set[str] = set()
+        self.problems: list[str] = []
+        self.sources: dict[str, tuple[str, ...]] = {}
+        self.ignored: list[str] = []
+
+
+def _read_ours(environ: Mapping[str, str], overrides: Mapping[str, Any], found: _Found) -> None:
+    for name, field in FIELDS.items():
+        value = overrides.get(name)
+        if value is None:
+            value = environ.get(variable(name), "").strip()
+            if is_service_link(variable(name), value):
+                found.ignored.append(variable(name))
+                continue
+            if not value:
+                continue
+        try:
+            found.given[name] = _checked(field, value)
+        except ValueError as error:
+            found.wrong.add(name)
+            found.problems.append(f"{variable(name)} {error}")
+    for name in ("api_tokens", "metrics_tokens"):
+        _add_tokens_of_file(name, found.given, found.problems)
+
+
+def _read_manmans(environ: Mapping[str, str], sought: set[str], found: _Found) -> None:
+    """Read ManMan's variables for those of the servers in `sought` of which ours say nothing."""
+    for name, ours in OF_MANMAN.items():
+        if name not in sought or {*ours} & (found.given.keys() | found.wrong):
+            continue
+        try:
+            if server := FINDERS[name](environ):
+                found.sources[name] = server.names
+                found.given[name] = _checked(FIELDS[name], server.url)
+        except ValueError as error:
+            found.wrong.add(name)
+            names = " ".join(found.sources.get(name, ()))
+            found.problems.append(f"{names} {error}".strip())
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
     known = {variable(name) for name in (*FIELDS, *OTHER_VARIABLES)}
-    problems += [
-        f"{name} is not a setting"
-        for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in known
-    ]
-    if problems:
-        raise SettingsError(problems)
-    return Settings(**given)
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def _meant(name: str) -> str | None:
+    """The setting that this variable misspells; None if it is like none of them."""
+    ours = [each.upper() for each in (*FIELDS, *OTHER_VARIABLES)]
+    like = difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1, cutoff=LIKENESS)
+    return PREFIX + like[0] if like else None
 
 
 def _checked(field: msgspec.structs.FieldInfo, value: Any) -> Any:

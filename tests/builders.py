@@ -1,7 +1,8 @@
-"""Events and rows with defaults, for tests of the pure domain."""
+"""Events and rows with defaults, for tests of the pure domain, and conditions to wait for."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from manman_status.domain.events import Heartbeat, Inventory, InventoryEntry
 from manman_status.domain.merge import merge
 from manman_status.domain.rows import Receipt, Rows
 from manman_status.domain.status import StatusType
+from tests.kinds import FetchRows
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BASE = 1_700_000_000_000_000  # a time in µs, and an incarnation
@@ -32,3 +34,16 @@ def fold(events: Any, *, rows: Rows | None = None, receipts: Any = None) -> Any:
         order = receipts[index] if receipts else index
         merge(rows, event, Receipt(START + timedelta(seconds=order), RECEIVED + order))
     return rows
+
+
+def counted(
+    rows: FetchRows, number: int, source: str, *arguments: Any
+) -> Callable[[], Awaitable[bool]]:
+    """A condition: `source`, a table and perhaps a WHERE, has so many rows."""
+
+    async def condition() -> bool:
+        [found] = await rows(f"SELECT count(*) FROM {source}", *arguments)
+        assert found["count"] == number, f"{found['count']} of {number} rows in {source}"
+        return True
+
+    return condition

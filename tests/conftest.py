@@ -1,9 +1,9 @@
 """Real servers for the tests: one PostgreSQL and one RabbitMQ for the whole run, started when first
-asked for.
+used.
 
-Each test that asks has its own `database`, cloned from a migrated template, and its own `broker`, a
-virtual host. `processor` and `api` are the real roles, as child processes, on that database and
-broker.
+Each test that names them has its own `database`, cloned from a migrated template, and its own
+`broker`, a virtual host. `processor` and `api` are the real roles, as child processes, on that
+database and broker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from manman_status.store.migrate import migrate
 from tests.kinds import Eventually, ProcessTree, Role, StartRole
 
 TEMPLATE = "template_migrated"
-# Throw-away data needs no durability; a test that kills this server with the machine running loses
+# Disposable data needs no durability; a test that kills this server with the machine running loses
 # nothing either.
 CHEAP = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
 
@@ -90,6 +90,10 @@ class SharedRabbitMQ(EmbeddedRabbitMQ):
         self._ended: dict[str, float] = {}
         self._started_at = time.monotonic()
 
+    @property
+    def management_url(self) -> str:
+        return f"http://guest:guest@127.0.0.1:{self.management_port}"
+
     def launch(self) -> None:
         super().launch()
         self._started_at = time.monotonic()
@@ -119,6 +123,20 @@ def rabbitmq(server_folder: Path) -> Iterator[SharedRabbitMQ]:
     server = SharedRabbitMQ(server_folder / "rabbitmq").start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A server that may be stopped without hurting the other tests."""
+    server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def own_database(own_postgres: EmbeddedPostgres) -> str:
+    await asyncio.to_thread(migrate, own_postgres.url)
+    return own_postgres.url
 
 
 async def run_sql(dsn: str, *statements: str) -> None:
@@ -205,7 +223,7 @@ def process_tree() -> ProcessTree:
         found = {}
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                # A zombie has ended; who has not asked for its exit code yet is another question.
+                # A zombie has ended; who has not read its exit code yet is another question.
                 if process.status() != psutil.STATUS_ZOMBIE:
                     found[process.pid] = " ".join(process.cmdline()) or process.name()
         return found
@@ -229,6 +247,21 @@ def role_environment(**settings: object) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith("MANMAN_STATUS_")
     }
     return kept | {f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+async def run_command(*arguments: str, **settings: object) -> tuple[int, str]:
+    """Run `manman-status` to its end, with these settings alone. Its exit code and all that it
+    wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "manman_status", *arguments),
+        env=role_environment(**settings),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
 
 
 @pytest.fixture

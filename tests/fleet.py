@@ -23,7 +23,7 @@ INTERVAL_SECONDS = 1.0
 TIMEOUT_SECONDS = 3.0
 """The timeout of these fleets' workers, where the minimum is not longer."""
 
-AWAY = (*CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, TimeoutError)
+UNAVAILABLE = (*CONNECTION_EXCEPTIONS, ChannelNotFoundEntity, TimeoutError)
 
 
 class Worker:
@@ -51,7 +51,7 @@ class Worker:
         )
         self.beating = True
 
-    def fall_silent(self) -> None:
+    def go_silent(self) -> None:
         self.beating = False
 
     def go_on(self) -> None:
@@ -115,12 +115,12 @@ class Fleet:
                 try:
                     await self._publish(confirmed, report)
                     break
-                except AWAY:
+                except UNAVAILABLE:
                     await asyncio.sleep(0.1)
 
     async def run(self) -> None:
         while True:
-            with contextlib.suppress(*AWAY):
+            with contextlib.suppress(*UNAVAILABLE):
                 async with await aio_pika.connect(self._url, timeout=2) as connection:
                     confirmed, plain = (
                         await connection.channel(),

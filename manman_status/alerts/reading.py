@@ -1,9 +1,6 @@
 """Queries for alerts and silences, the newest first, as JSON that PostgreSQL writes: one statement
 an answer."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from datetime import datetime

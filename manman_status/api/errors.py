@@ -16,6 +16,7 @@ from manman_status.errors import (
     ManManStatusError,
     SchemaBehind,
     UnknownAlert,
+    UnknownHost,
     UnknownServerInstance,
     UnknownWorker,
 )
@@ -94,6 +95,7 @@ STATUSES: dict[type[Exception], tuple[HTTPStatus, dict[str, str]]] = {
     ValidationException: (HTTPStatus.BAD_REQUEST, {}),
     Unauthorized: (HTTPStatus.UNAUTHORIZED, {"www-authenticate": 'Bearer realm="manman-status"'}),
     UnknownWorker: (HTTPStatus.NOT_FOUND, {}),
+    UnknownHost: (HTTPStatus.NOT_FOUND, {}),
     UnknownServerInstance: (HTTPStatus.NOT_FOUND, {}),
     UnknownAlert: (HTTPStatus.NOT_FOUND, {}),
     ReadOnly: (HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET, HEAD"}),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/health", "/status/health"})
 METRICS_PATH = "/metrics"
 QUIET_PATHS = OPEN_PATHS | {METRICS_PATH}
 POSTED_PATHS = frozenset({SIGN_IN, SIGN_OUT})

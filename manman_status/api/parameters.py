@@ -138,6 +138,7 @@ GroupOfWorkers: TypeAlias = Annotated[
         description="Only those with this label `group`; empty: the workers without one."
     ),
 ]
+Host: TypeAlias = Annotated[str, PathParameter(description="The label `host` of its workers.")]
 # The patterns are for the schema; a value that does not match is refused in words of our own.
 UptimeWindow: TypeAlias = Annotated[
     str | None,
@@ -230,6 +231,13 @@ def parse_group(group: str | None) -> str | None:
     if group and "\0" in group:
         raise InvalidParameter("group", "no label has a NUL character")
     return group
+
+
+def parse_host(host: str) -> str:
+    """Refuse what no host can be called. Raises InvalidParameter."""
+    if "\0" in host:
+        raise InvalidParameter("host", "no label has a NUL character")
+    return host
 
 
 def parse_position(parameter: str, given: str) -> Position:

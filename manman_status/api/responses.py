@@ -17,7 +17,12 @@ from manman_status.api.answers import Answer
 from manman_status.api.cursors import write_cursor
 from manman_status.domain.alert import AlertState
 from manman_status.domain.clock import ClockStep
-from manman_status.domain.fleet import ObservationState, OverallStatus, overall_status
+from manman_status.domain.fleet import (
+    UNWATCHED_AT_MOST,
+    ObservationState,
+    OverallStatus,
+    overall_status,
+)
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Health, Reason, StatusType
 from manman_status.store.health import Doubt
@@ -37,6 +42,10 @@ if TYPE_CHECKING:
 class Transition(msgspec.Struct):
     revision: int
     at: datetime
+    as_of: Annotated[
+        datetime,
+        Meta(description="As published: the time that the report has, else `at`; it rises."),
+    ]
     entity: Entity
     entity_id: int
     old_status: StatusType | None
@@ -250,6 +259,17 @@ class Queue(msgspec.Struct):
     lag_seconds: float | None
 
 
+class Bridge(msgspec.Struct):
+    """A bridge that reports the workers of another system's database."""
+
+    name: str
+    observed_through: Annotated[
+        datetime | None,
+        Meta(description="All that it read before is known here; null when nothing is proven yet."),
+    ]
+    lag_seconds: float | None
+
+
 class FleetGuard(msgspec.Struct):
     """A group of which so much fell silent at once that its workers are held, not given up."""
 
@@ -301,10 +321,13 @@ class ObservationQuality(msgspec.Struct):
         list[Queue],
         Meta(
             description=(
-                "`observed_through` is the least of those that are active or leaving: the one that"
-                " is furthest behind comes first."
+                "`observed_through` is the least of those that are active or leaving, and of the"
+                " bridges': the one that is furthest behind comes first."
             )
         ),
+    ]
+    bridges: Annotated[
+        list[Bridge], Meta(description="The one that is furthest behind comes first.")
     ]
     processors: Annotated[
         list[Processor], Meta(description="Those that reported within five minutes.")
@@ -339,6 +362,15 @@ class System(msgspec.Struct):
     timestamp: datetime
     overall_status: OverallStatus
     workers: WorkerNumbers
+    unwatched_workers: Annotated[
+        int,
+        Meta(
+            description=(
+                "Workers that report but never sent a heartbeat, though they had time: whether"
+                f" they live is unknown. Counted up to {UNWATCHED_AT_MOST:,}."
+            )
+        ),
+    ]
     groups: Annotated[
         list[GroupNumbers],
         Meta(description=f"The {GROUPS_SHOWN} largest groups, the largest first."),
@@ -436,6 +468,21 @@ class PastSystem(msgspec.Struct):
     is_blind: IsBlind
 
 
+class StatusInfo(msgspec.Struct):
+    """ManMan's `ExternalStatusInfo`. Just one of the two ids is set."""
+
+    class_name: Annotated[
+        str, Meta(description="`worker` or `game_server_instance` if reported, else who concluded.")
+    ]
+    status_type: StatusType
+    as_of: datetime
+    status_info_id: Annotated[
+        int, Meta(description="The transition's revision; -1 when it is no longer kept.")
+    ]
+    worker_id: int | None
+    game_server_instance_id: int | None
+
+
 class Ok(msgspec.Struct):
     status: Literal["ok"] = "ok"
 
@@ -478,6 +525,12 @@ def changes_answer(items: list[str], position: Position, observation: Observatio
 def detail_answer(detail: Detail | PastDetail, **times: datetime | None) -> Answer:
     fields = msgspec.json.decode(detail.item, type=dict[str, msgspec.Raw])
     return _answer(fields, detail.observation, times)
+
+
+def status_info_answer(detail: Detail) -> Answer:
+    """The item alone: ManMan's shape has no place for anything else."""
+    body = detail.item.encode()
+    return Answer(body, lasting=body, lag_seconds=detail.observation.lag_seconds)
 
 
 def _answer(
@@ -535,6 +588,7 @@ def system_answer(fleet: Fleet) -> Answer:
         timestamp=observation.as_of,
         overall_status=overall_of(fleet),
         workers=WorkerNumbers(fleet.active_workers, **fleet.workers_by_health),
+        unwatched_workers=fleet.unwatched_workers,
         groups=_group_numbers(fleet),
         groups_total=fleet.groups_total,
         servers=ServerNumbers(
@@ -548,6 +602,7 @@ def system_answer(fleet: Fleet) -> Answer:
             reason=observation.doubt,
             clock_step=observation.clock_step,
             queues=msgspec.convert(fleet.queues, list[Queue]),
+            bridges=msgspec.convert(fleet.bridges, list[Bridge]),
             processors=msgspec.convert(fleet.processors, list[Processor]),
             guard=msgspec.convert(fleet.guards, list[FleetGuard]) or None,
             guards_total=fleet.guards_total,
@@ -556,7 +611,14 @@ def system_answer(fleet: Fleet) -> Answer:
     )
     seen = system.observation
     running = [processor.processor_id for processor in seen.processors]
-    numbers = (system.workers, system.groups, system.groups_total, system.servers, system.alerts)
+    numbers = (
+        system.workers,
+        system.unwatched_workers,
+        system.groups,
+        system.groups_total,
+        system.servers,
+        system.alerts,
+    )
     lasting = msgspec.json.encode(
         (
             system.overall_status,

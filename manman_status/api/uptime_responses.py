@@ -66,8 +66,18 @@ class FleetUptime(Uptime):
     as_of: datetime
 
 
+class HostUptime(Uptime):
+    host: str
+    lives: Annotated[int, Meta(description="How many workers with this label `host` are known.")]
+    as_of: datetime
+
+
 def worker_uptime_answer(found: store.Uptime, worker_id: int) -> Answer:
     return _answer(found, WorkerUptime(**_shown(found), worker_id=worker_id))
+
+
+def host_uptime_answer(found: store.Uptime, host: str) -> Answer:
+    return _answer(found, HostUptime(**_shown(found), host=host, lives=found.workers))
 
 
 def fleet_uptime_answer(found: store.Uptime, *, group: str | None) -> Answer:

@@ -9,6 +9,7 @@ import sys
 
 from cyclopts import App, CycloptsError, Group
 
+from manman_status.cli.manman import translate_command
 from manman_status.errors import ManManStatusError, SettingsError
 
 GROUPS = ("Run", "Look", "Send", "Repair", "Options")
@@ -17,7 +18,8 @@ RUN, LOOK, SEND, REPAIR, OPTIONS = (
 )
 
 COMMANDS = (
-    (RUN, "serve", "serve:serve", "Run one role: the api or the processor."),
+    (RUN, "serve", "serve:serve", "Run one role: the api, the processor or the bridge."),
+    (RUN, "bridge", "bridge:app", "Report the workers of ManMan's own database."),
     (RUN, "dev", "dev:dev", "Run everything on this machine, with a simulated fleet to look at."),
     (RUN, "migrate", "migrate:migrate", "Bring the database schema to the newest revision."),
     (LOOK, "workers", "views:workers", "List workers and their health."),
@@ -68,6 +70,10 @@ COMMANDS = (
 )
 
 EXTRAS = {
+    "cyclopts": "cli",
+    "httpx": "cli",
+    "rich": "cli",
+    "structlog": "cli",
     "alembic": "server",
     "apprise": "server",
     "asyncpg": "server",
@@ -104,20 +110,11 @@ for option in (*app.help_flags, *app.version_flags):
     app[option].group = OPTIONS
 
 
-def main() -> None:
-    run(sys.argv[1:])
-
-
-def start_status_api() -> None:
-    run(["serve", "--role", "api", *sys.argv[1:]])
-
-
-def start_status_processor() -> None:
-    run(["serve", "--role", "processor", *sys.argv[1:]])
-
-
 def run(tokens: list[str]) -> None:
     """Run one command and exit: 0 done, 1 it failed, 2 wrong usage or settings, 130 interrupted."""
+    tokens, ignored = translate_command(tokens)
+    if ignored:
+        print(f"manman-status: ignored, means nothing here: {' '.join(ignored)}", file=sys.stderr)
     try:
         app(tokens)
     except CycloptsError as error:

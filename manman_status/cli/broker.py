@@ -14,8 +14,9 @@ from yarl import URL
 from manman_status.cancellation import is_cancelled
 from manman_status.errors import BrokerUnavailable, CommandFailed
 from manman_status.reporter.alarms import alarm_of, held_back, learn_reasons
+from manman_status.reporter.carrier import Unroutable
 from manman_status.reporter.causes import fault_of
-from manman_status.reporter.connection import Publisher, Unroutable, open_connection, open_publisher
+from manman_status.reporter.connection import Publisher, open_connection, open_publisher
 from manman_status.reporter.messages import Report
 from manman_status.wire.control import OperatorMessage, control_key, control_message
 from manman_status.wire.properties import read_any_properties

@@ -21,11 +21,8 @@ from manman_status.cli.broker import connected
 from manman_status.cli.flags import RabbitmqUrl
 from manman_status.errors import CommandFailed, SettingsError
 from manman_status.reporter.alarms import alarm_of, held_back
-from manman_status.reporter.connection import (
-    ANSWER_WITHIN_SECONDS,
-    CLOSE_WITHIN_SECONDS,
-    CONFIRM_WITHIN_SECONDS,
-)
+from manman_status.reporter.carrier import CLOSE_WITHIN_SECONDS
+from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, CONFIRM_WITHIN_SECONDS
 from manman_status.settings import Settings, load_settings
 from manman_status.wire.reasons import printable
 

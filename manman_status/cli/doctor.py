@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from contextlib import suppress
 from itertools import chain, count
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -29,9 +30,10 @@ from manman_status.errors import (
     SettingsError,
 )
 from manman_status.reporter.alarms import alarm_of
-from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, Unroutable, open_publisher
+from manman_status.reporter.carrier import Unroutable
+from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, open_publisher
 from manman_status.reporter.messages import Report
-from manman_status.settings import Settings, load_settings, redacted, variable
+from manman_status.settings import Reading, Settings, read_settings, redacted, variable
 from manman_status.wire.dialects import inbound_exchanges
 from manman_status.wire.reasons import printable
 from manman_status.wire.topology import MANMAN, Topology
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
 
 RUNNING_SECONDS = 15.0
 """The age of the last report of a processor that runs, at most."""
+SERVERS: dict[Role | None, tuple[str, ...]] = {
+    "api": ("database_url",),
+    "bridge": ("database_url", "rabbitmq_url", "manman_database_url"),
+}
+"""The servers of a role that has not just the two, which ManMan's own variables may name too."""
 NOT_THERE = "is not there: the processor declares it when it starts"
 
 
@@ -77,11 +84,15 @@ def doctor(
 ) -> None:
     """Say what is wrong, one line each, with what to do. Changes nothing."""
     try:
-        settings = load_settings(database_url=database_url, rabbitmq_url=rabbitmq_url)
+        reading = read_settings(
+            seeks=SERVERS.get(role, ("database_url", "rabbitmq_url")),
+            database_url=database_url,
+            rabbitmq_url=rabbitmq_url,
+        )
     except SettingsError as error:
         findings = [wrong("settings", problem) for problem in error.problems]
     else:
-        findings = [well("settings", "understood"), *asyncio.run(examine(settings, role))]
+        findings = [*examine_reading(reading), *asyncio.run(examine(reading.settings, role))]
     print_findings(findings)
     problems = sum(not finding.is_well for finding in findings)
     if problems:
@@ -98,15 +109,26 @@ def print_findings(findings: list[Finding]) -> None:
         console.print(Text.assemble(verdict, f"  {subject:<10}  {printable(text)}"))
 
 
+def examine_reading(reading: Reading) -> list[Finding]:
+    """Name the variables of others that count, and those that do not. Never their values."""
+    findings = [well("settings", "understood")]
+    findings += [well("settings", text) for text in reading.described_sources()]
+    if reading.ignored:
+        findings.append(well("settings", f"ignored: {', '.join(reading.ignored)}"))
+    return findings
+
+
 async def examine(settings: Settings, role: Role | None) -> list[Finding]:
     if role == "api":
         return await examine_database(
             settings, "database_read_url" if settings.database_read_url else "database_url"
         )
-    database, broker = await asyncio.gather(
-        examine_database(settings, "database_url", writing=True), examine_broker(settings)
+    database, broker, manman = await asyncio.gather(
+        examine_database(settings, "database_url", writing=True),
+        examine_broker(settings),
+        examine_manman(settings),
     )
-    return database + broker + examine_channels(settings)
+    return database + broker + manman + examine_channels(settings)
 
 
 async def examine_database(
@@ -196,7 +218,9 @@ async def examine_schema(
         well("schema", "as this program needs it"),
         privileges,
         *await examine_thresholds(connection),
+        *await examine_bridges(connection),
         *await examine_outbox(connection, missing),
+        *await examine_unwatched(connection, missing),
     ]
 
 
@@ -216,6 +240,67 @@ async def examine_thresholds(connection: DatabaseConnection) -> list[Finding]:
             f" {variable('degraded_after_seconds')} and {variable('blind_after_seconds')}",
         )
     ]
+
+
+async def examine_bridges(connection: DatabaseConnection) -> list[Finding]:
+    """Find bridges for which the observation waits."""
+    from manman_status.store.bridges import bridges_behind
+
+    return [
+        wrong(
+            "bridge",
+            f"bridge {name!r} is behind, and nobody's silence counts until it goes on: see that it"
+            " runs, and its log; if it is gone for good, run"
+            f" `manman-status bridge remove {shlex.quote(name)}`",
+        )
+        for name in await bridges_behind(connection, by_seconds=RUNNING_SECONDS)
+    ]
+
+
+async def examine_manman(settings: Settings) -> list[Finding]:
+    """See that ManMan's database can be read, as a bridge reads it."""
+    from manman_status.bridge.manman import ReadsStandby, read_look, write_privileges
+    from manman_status.store.faults import plain
+    from manman_status.store.pool import DATABASE_ERRORS, create_pool, opened
+
+    if not settings.manman_database_url:
+        return []
+    place = redacted(settings.manman_database_url)
+    patience = settings.database_timeout_seconds
+    pool = create_pool(
+        settings.manman_database_url,
+        application="manman-status doctor",
+        size=1,
+        timeout_seconds=patience,
+    )
+    try:
+        async with (
+            opened(pool, close_within_seconds=0.5),
+            asyncio.timeout(patience),
+            pool.acquire() as connection,
+        ):
+            look = await read_look(connection, None)
+            may_write = not settings.write_status_info or await write_privileges(connection)
+    except ReadsStandby as error:
+        return [wrong("manman", f"{place}: {error}")]
+    except DATABASE_ERRORS as error:
+        return [
+            wrong(
+                "manman",
+                f"{place}: {plain(error)}; see {variable('manman_database_url')}, and that its user"
+                " has USAGE on the schema manman, and SELECT on its workers and"
+                " game_server_instances",
+            )
+        ]
+    if not may_write:
+        return [
+            wrong(
+                "manman",
+                f"{place}: GRANT INSERT on manman.status_info, and USAGE on its sequence, for"
+                f" {variable('write_status_info')}",
+            )
+        ]
+    return [well("manman", f"{place}: {numbered(len(look.workers), 'worker')} not ended")]
 
 
 async def examine_counts(pool: Pool, patience: float) -> list[Finding]:
@@ -262,6 +347,26 @@ async def examine_outbox(connection: DatabaseConnection, missing: list[str]) -> 
             "letters",
             f"{waiting}: the dead-letter queue does not take them. See that a processor runs, and"
             " the queue",
+        )
+    ]
+
+
+async def examine_unwatched(connection: DatabaseConnection, missing: list[str]) -> list[Finding]:
+    """Find workers that report and never send a heartbeat."""
+    from manman_status.domain.fleet import unwatched_text
+    from manman_status.store.unwatched import count_unwatched
+
+    if missing:
+        return []
+    number = await count_unwatched(connection)
+    if not number:
+        return [well("watched", "every worker that reports sends heartbeats")]
+    return [
+        wrong(
+            "watched",
+            f"{unwatched_text(number)}, so it is unknown whether they live, and they cannot be"
+            " marked LOST. Run `manman-status bridge` beside ManMan's database, use the reporter"
+            " (docs/report-from-python.md), or publish HEARTBEAT for each",
         )
     ]
 

@@ -19,7 +19,7 @@ def setting(name: str, help: str = "") -> Parameter:  # noqa: A002
     return Parameter(help=f"{help or first_sentence} [{variable(name)}]")
 
 
-Role: TypeAlias = Literal["api", "processor"]
+Role: TypeAlias = Literal["api", "processor", "bridge"]
 DatabaseUrl: TypeAlias = Annotated[
     str | None, setting("database_url", "PostgreSQL: postgresql://user:password@host/name")
 ]

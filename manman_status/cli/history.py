@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Any, TypeAlias
+from urllib.parse import quote
 
 from cyclopts import Parameter
 
@@ -65,14 +66,24 @@ def uptime(
     group: Annotated[
         str | None, Parameter(help="The label `group`; '' is the workers without one.")
     ] = None,
+    host: Annotated[
+        str | None, Parameter(help="The label `host` that the lives of one host share.")
+    ] = None,
     window: Window | None = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """Show how long workers were active, and how long lost."""
-    if worker_id is not None and group is not None:
-        raise SettingsError(["--group: not with the ID of one worker"])
-    path = "/status/uptime" if worker_id is None else f"/status/workers/{worker_id}/uptime"
+    for flag, given in (("--group", group), ("--host", host)):
+        if worker_id is not None and given is not None:
+            raise SettingsError([f"{flag}: not with the ID of one worker"])
+    if host is not None and group is not None:
+        raise SettingsError(["--host: not with --group"])
+    path = "/status/uptime"
+    if worker_id is not None:
+        path = f"/status/workers/{worker_id}/uptime"
+    elif host is not None:
+        path = f"/status/hosts/{quote(host, safe='')}/uptime"
     found = client(url).get(path, {"group": group, "window": window})
     if as_json:
         print_json(found)
@@ -91,7 +102,7 @@ def uptime(
 def _figures(found: dict[str, Any]) -> list[tuple[str, object]]:
     losses = found["losses"]
     return [
-        *([("workers", found["workers"])] if "workers" in found else []),
+        *((name, found[name]) for name in ("workers", "lives") if name in found),
         ("active", _lasting(found["active_seconds"])),
         ("lost", _lasting(found["lost_seconds"])),
         ("ended", _lasting(found["ended_seconds"])),

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from manman_status.cli.flags import DatabaseUrl
 from manman_status.errors import DatabaseRefuses, DatabaseUnavailable
-from manman_status.settings import load_settings
+from manman_status.settings import read_settings
 
 
 def migrate(
@@ -30,7 +30,8 @@ def migrate(
         When `doctor` says that the numbers kept of the fleet are wrong: count all rows. Writers
         wait meanwhile.
     """
-    settings = load_settings(needs=("database_url",), database_url=database_url)
+    reading = read_settings(needs=("database_url",), database_url=database_url)
+    settings = reading.settings
 
     import asyncpg
     from sqlalchemy.exc import DBAPIError
@@ -43,12 +44,10 @@ def migrate(
         async with asyncio.timeout(settings.database_timeout_seconds):
             return await schema.found_revision(settings.database_url)
 
-    def say(line: str) -> None:
-        print(f"manman-status: {line}", file=sys.stderr)
-
+    _say(*reading.described_sources())
     try:
         before = asyncio.run(revision())
-        schema.migrate(settings.database_url, say=say)
+        schema.migrate(settings.database_url, say=_say)
         after = asyncio.run(revision())
         if recount or new_epoch:  # a backup of the data alone is counted twice when it is loaded
             asyncio.run(schema.recount_fleet(settings.database_url))
@@ -71,3 +70,8 @@ def migrate(
             f"epoch {epoch.name} begins after revision {epoch.begins_after}: followers of changes"
             " begin anew"
         )
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(f"manman-status: {line}", file=sys.stderr)

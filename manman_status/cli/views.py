@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 from manman_status.cli.client import Client
 from manman_status.cli.flags import setting
 from manman_status.cli.tables import print_table
-from manman_status.domain.fleet import ObservationState
+from manman_status.domain.fleet import ObservationState, unwatched_text
 from manman_status.domain.status import Health, StatusType
 from manman_status.errors import SettingsError
 from manman_status.settings import load_settings
@@ -180,6 +180,8 @@ def print_observation(found: dict[str, Any]) -> None:
     for guard in found["observation"]["guard"] or ():
         print(guard_line(guard))
     print(alerts_line(found["alerts"]))
+    if unwatched := found.get("unwatched_workers"):
+        print(f"{unwatched_text(unwatched)}: `manman-status doctor` says what to do")
 
 
 def guard_line(guard: dict[str, Any]) -> str:
@@ -215,12 +217,22 @@ def observation_line(observation: dict[str, Any]) -> str:
     elif observation.get("reason") == "heartbeats_dropped":
         quality = "degraded since RabbitMQ dropped heartbeats"
     elif state != ObservationState.OK and observation.get("queues"):
-        quality = f"degraded, {printable(observation['queues'][0]['queue'])} is furthest behind"
+        quality = f"degraded, {printable(slowest(observation))} is furthest behind"
     return (
         f"{quality}: everything until {datetime.fromisoformat(through):%H:%M:%SZ}"
         f" ({observation['lag_seconds']:.1f} s ago), {running}"
         f" processor{'' if running == 1 else 's'}"
     )
+
+
+def slowest(observation: dict[str, Any]) -> str:
+    """Name the queue or the bridge that is furthest behind."""
+    sources = [(queue["observed_through"] or "", queue["queue"]) for queue in observation["queues"]]
+    sources += [
+        (bridge["observed_through"] or "", f"bridge {bridge['name']}")
+        for bridge in observation.get("bridges", ())
+    ]
+    return str(min(sources)[1])
 
 
 def beats(worker: dict[str, Any]) -> tuple[tuple[str, str], ...]:

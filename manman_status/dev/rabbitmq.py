@@ -65,10 +65,6 @@ class EmbeddedRabbitMQ:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     @property
-    def management_url(self) -> str:
-        return f"http://guest:guest@127.0.0.1:{self.management_port}"
-
-    @property
     def pid(self) -> int:
         return self.child.pid
 

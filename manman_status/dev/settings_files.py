@@ -52,8 +52,10 @@ ENV_HEAD = """\
 TABLE_HEAD = """\
 # Settings
 
-Environment variables. A variable that is misspelt is refused, not ignored, and every problem is
-listed at once. `.env.example` has the same as a file. Written by `make settings`.
+Environment variables. One that looks like a misspelt setting is refused with what is meant, others
+that begin like ours are ignored with a warning, and every problem is listed at once. A server that
+none of these names is taken from ManMan's own variables ([from-manman.md](from-manman.md)).
+`.env.example` has the same as a file. Written by `make settings`.
 """
 
 

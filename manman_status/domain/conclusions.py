@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from manman_status.domain.rows import Evidence, Rows, ServerInstance, Transition, Worker
-from manman_status.domain.status import ACTIVE, Entity, Reason, StatusType
+from manman_status.domain.status import ACTIVE, TERMINAL, Entity, Reason, StatusType
 
 
 def lose_worker(rows: Rows, worker: Worker, at: datetime, evidence: Evidence) -> None:
@@ -37,8 +37,26 @@ def lose_worker(rows: Rows, worker: Worker, at: datetime, evidence: Evidence) ->
     rows.changed_workers.add(worker.worker_id)
 
 
-def lose_instance(rows: Rows, instance: ServerInstance, at: datetime, evidence: Evidence) -> None:
-    _conclude(rows, instance, StatusType.LOST, Reason.WORKER_LOST, at, evidence)
+def is_abandoned(instance: ServerInstance, worker: Worker) -> bool:
+    """True for an instance whose worker is gone: an active one, or one that was lost with a worker
+    that has ended since."""
+    if worker.status in TERMINAL:
+        return instance.status in ACTIVE or instance.status is StatusType.LOST
+    return worker.status is StatusType.LOST and instance.status in ACTIVE
+
+
+def lose_instance(
+    rows: Rows,
+    instance: ServerInstance,
+    at: datetime,
+    evidence: Evidence,
+    *,
+    has_ended: bool = False,
+) -> None:
+    """Mark an instance LOST with its worker, or CRASHED when its worker `has_ended`: that one will
+    never report it again."""
+    status = StatusType.CRASHED if has_ended else StatusType.LOST
+    _conclude(rows, instance, status, Reason.WORKER_LOST, at, evidence)
 
 
 def crash_missing(rows: Rows, instance: ServerInstance, at: datetime, evidence: Evidence) -> None:

@@ -31,9 +31,14 @@ def microseconds(time: datetime) -> int:
     return (time - EPOCH) // timedelta(microseconds=1)
 
 
+def time_of(us: int) -> datetime:
+    """The time of these µs since the epoch."""
+    return EPOCH + timedelta(microseconds=us)
+
+
 def utc_text(us: int) -> str:
     """The time of these µs since the epoch, as evidence has it."""
-    return (EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
+    return time_of(us).isoformat().replace("+00:00", "Z")
 
 
 class InventoryEntry(msgspec.Struct, frozen=True, gc=False):

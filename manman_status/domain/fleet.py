@@ -32,3 +32,13 @@ def overall_status(
     if healthy + late == 0:
         return OverallStatus.DOWN
     return OverallStatus.DEGRADED if late + unhealthy else OverallStatus.HEALTHY
+
+
+UNWATCHED_AT_MOST = 5_000
+"""Unwatched workers are counted up to here."""
+
+
+def unwatched_text(number: int) -> str:
+    """Say how many workers are not watched, as the beginning of a sentence."""
+    many = f"{number:,}{' or more' if number >= UNWATCHED_AT_MOST else ''}"
+    return f"{many} worker{' reports' if number == 1 else 's report'} but never sent a heartbeat"

@@ -37,6 +37,7 @@ from manman_status.domain.events import (
     WorkerStopped,
     as_received,
     microseconds,
+    time_of,
     utc_text,
 )
 from manman_status.domain.lives import (
@@ -49,6 +50,7 @@ from manman_status.domain.lives import (
 )
 from manman_status.domain.rows import (
     STATUS_RANK,
+    Applied,
     Conclusion,
     Evidence,
     Receipt,
@@ -112,8 +114,10 @@ class Merge:
         self.receipt = receipt
         self.at = receipt.at
         self.order = receipt.order
+        self.sent_at: int | None = None
 
     def apply(self, event: ReportedEvent) -> None:
+        self.sent_at = event.sent_at
         match event:
             case Heartbeat():
                 self._beat(event)
@@ -354,9 +358,7 @@ class Merge:
         if status != worker.status:
             if worker.status in TERMINAL and worker.last_heartbeat is not None:
                 self._receive(worker)  # the silence before a new life is not this life's
-            self.rows.transitions.append(
-                Transition(Entity.WORKER, worker.worker_id, worker.status, status, reason, evidence)
-            )
+            self._append(Entity.WORKER, worker.worker_id, worker.status, settled)
             worker.status = status
             worker.status_since = self.at
             worker.end_date = self.at if status in TERMINAL else None
@@ -535,22 +537,19 @@ class Merge:
         status, reason, evidence = settled
         self.rows.changed_instances.add(instance.instance_id)
         if status != instance.status:
-            self.rows.transitions.append(
-                Transition(
-                    Entity.SERVER_INSTANCE,
-                    instance.instance_id,
-                    instance.status,
-                    status,
-                    reason,
-                    evidence,
-                )
-            )
+            self._append(Entity.SERVER_INSTANCE, instance.instance_id, instance.status, settled)
             instance.status = status
             instance.status_since = self.at
             instance.end_date = self.at if status in TERMINAL else None
         if status not in ACTIVE:
             instance.missing_since = None
         instance.reason, instance.evidence = reason, evidence
+
+    def _append(
+        self, entity: Entity, entity_id: int, old_status: StatusType | None, settled: Conclusion
+    ) -> None:
+        as_of = None if self.sent_at is None else time_of(self.sent_at)
+        self.rows.transitions.append(Transition(entity, entity_id, old_status, *settled, as_of))
 
 
 def _is_fresh(worker: Worker, event: Heartbeat) -> bool:
@@ -609,21 +608,21 @@ def conclude_worker(worker: Worker) -> Conclusion:
         beaten_since = not incarnation and worker.seq >= begun_at
         status = StatusType.RUNNING if beaten_since else worker.begun_status
         assert status is not None
-        return status, Reason.REPORTED, {"as_of": _as_of(worker, begun_at)} if begun_at else {}
+        return status, Reason.REPORTED, _dated(worker, begun_at) if begun_at else {}
     if stopped and (ended_at is None or worker.stopped_at >= ended_at):
         return StatusType.COMPLETE, Reason.GRACEFUL, {"incarnation": incarnation}
     if ended_at is not None:
         assert worker.ended_status is not None
         assert worker.ended_reason is not None
-        return worker.ended_status, worker.ended_reason, {"as_of": _as_of(worker, ended_at)}
+        return worker.ended_status, worker.ended_reason, _dated(worker, ended_at)
     return StatusType.CREATED, Reason.NEVER_BEAT, {}
 
 
-def _as_of(worker: Worker, at: int) -> str:
-    """The date as it was sent: a StatusInfo may count later than that."""
-    applied = worker.reported.dated if worker.reported else ()
-    at = next((one.as_of for one in applied if one.counted_at == at), at)
-    return utc_text(at)
+def _dated(row: Worker | ServerInstance, at: int) -> Evidence:
+    """The evidence of what counts at this time: its date as it was sent, since a StatusInfo may
+    count later than that."""
+    applied = row.reported.dated if row.reported else ()
+    return {"as_of": utc_text(next((one.as_of for one in applied if one.counted_at == at), at))}
 
 
 def claimed_at(instance: ServerInstance) -> Position:
@@ -635,11 +634,24 @@ def conclude_instance(instance: ServerInstance) -> Conclusion:
     evidence: Evidence
     if instance.end_status is not None:
         assert instance.end_reason is not None
-        evidence = {} if instance.exit_code is None else {"exit_code": instance.exit_code}
+        evidence = {} if instance.end_incarnation else _dated(instance, instance.end_seq)
+        if instance.exit_code is not None:
+            evidence["exit_code"] = instance.exit_code
         return instance.end_status, instance.end_reason, evidence
     assert instance.claim_status is not None
-    applied = instance.reported.dated if instance.reported else ()
-    at = instance.claim_seq if instance.claim_incarnation == 0 else 0
-    reported_as = next((one.reported_as for one in applied if one.counted_at == at), "")
-    evidence = {"reported_as": reported_as} if reported_as else {}
+    said = _status_info_that_claims(instance)
+    if said is None:
+        return instance.claim_status, Reason.REPORTED, {}
+    evidence = _dated(instance, instance.claim_seq)
+    if said.reported_as:
+        evidence["reported_as"] = said.reported_as
     return instance.claim_status, Reason.REPORTED, evidence
+
+
+def _status_info_that_claims(instance: ServerInstance) -> Applied | None:
+    """Return the StatusInfo that the claim is from. None for a claim by an inventory: those that
+    repeat themselves move its position only when something else is merged, so it is no evidence."""
+    if instance.reported is None or instance.claim_incarnation:
+        return None
+    applied = (*instance.reported.dated, *instance.reported.ahead)
+    return next((one for one in applied if one.counted_at == instance.claim_seq), None)

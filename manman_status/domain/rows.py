@@ -108,12 +108,16 @@ class ServerInstance(msgspec.Struct):
 
 
 class Transition(msgspec.Struct, frozen=True):
+    """A change of one status. `as_of` is the time that the report behind it has; None when it has
+    none, and for a conclusion of the processor's own."""
+
     entity: Entity
     entity_id: int
     old_status: StatusType | None
     new_status: StatusType
     reason: Reason
     evidence: Evidence
+    as_of: datetime | None = None
 
 
 class Rows(msgspec.Struct):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Self
+from typing import Literal, Self
 
 
 class Carried(StrEnum):
@@ -81,6 +81,10 @@ INFERRED = frozenset(
 
 CONCLUDED = INFERRED | {Reason.CLOCK_WENT_BACK, Reason.FORGOTTEN, Reason.UNREPORTED}
 """Reasons that the processor itself concludes."""
+
+CONCLUDED_BY: Literal["StatusEventProcessor"] = "StatusEventProcessor"
+"""The `class_name` of what was concluded, as ManMan's own status processor names itself there; of
+what was reported it is the entity."""
 
 _STATUSES: Mapping[str, StatusType] = MappingProxyType(
     {status.value: status for status in StatusType}

@@ -18,6 +18,38 @@ Span: TypeAlias = tuple[int, int, StatusType | None]
 """The begin and end of a time with one status. None: it was not known yet."""
 
 
+class Life(msgspec.Struct, frozen=True):
+    """A worker that was one of a host's lives: its changes within a window, and its status at the
+    end."""
+
+    changes: Sequence[Change]
+    status: StatusType
+
+
+def changes_of_host(lives: Sequence[Life]) -> tuple[list[Change], StatusType | None]:
+    """Join the lives of one host, in the order in which they began, to the changes of the host and
+    its status at the end. The newest life that has begun speaks for the host: the late end of an
+    older one is no end of the host."""
+    joined: list[Change] = []
+    now: StatusType | None = None
+    for life, following in zip_longest(lives, lives[1:]):
+        until = _begun_at(following)
+        for at, old, new in life.changes:
+            if until is not None and at >= until:
+                break
+            joined.append((at, now if old is None else old, new))
+            now = new
+        else:
+            now = life.status
+    return joined, now
+
+
+def _begun_at(life: Life | None) -> int | None:
+    """The time within the window at which a life began; None when it began before, or there is
+    none."""
+    return life.changes[0][0] if life and life.changes and life.changes[0][1] is None else None
+
+
 class Figures(msgspec.Struct):
     """The sums of one worker in a window, or of several: `active` to `blind` add up to the window
     of each."""

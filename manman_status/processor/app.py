@@ -32,6 +32,7 @@ from manman_status.domain.liveness import Thresholds
 from manman_status.domain.rows import Patience
 from manman_status.errors import ManManStatusError, SchemaBehind
 from manman_status.leadership import Leadership, LeaderTask
+from manman_status.probes import probe_files
 from manman_status.processor.admission import Admission
 from manman_status.processor.broker.canaries import BrokerCanaries
 from manman_status.processor.broker.connection import QueueReader
@@ -51,11 +52,10 @@ from manman_status.processor.leader.housekeeping import Housekeeper
 from manman_status.processor.leader.relay import Relay
 from manman_status.processor.leader.sweep import Sweeper
 from manman_status.processor.leader.uptime_days import UptimeDays
-from manman_status.processor.probes import probe_files
-from manman_status.processor.running import Part, Runs, unless_stopped
 from manman_status.processor.seal import Seal
 from manman_status.processor.statistics import Statistics
 from manman_status.reporter.alarms import learn_reasons
+from manman_status.running import Part, Runs, unless_stopped
 from manman_status.settings import Settings
 from manman_status.store.checkup import require_writes
 from manman_status.store.faults import plain

@@ -29,6 +29,7 @@ from manman_status.domain.clock import ClockReading
 from manman_status.errors import describe
 from manman_status.processor.seal import Seal
 from manman_status.processor.statistics import Statistics
+from manman_status.store.bridges import BridgeMark, read_bridges
 from manman_status.store.canary_key import shared_secret
 from manman_status.store.observation import (
     ClockStepped,
@@ -104,6 +105,7 @@ class _Report(NamedTuple):
     now: datetime
     clock_steps: int
     marks: list[QueueMark]
+    bridges: list[BridgeMark]
 
 
 class Observer:
@@ -313,7 +315,9 @@ class Observer:
                 if step:
                     await take_step(connection, step)
                 await self._report_in(connection)
-                through = seen and seen.clock_steps == steps and least_watermark(seen.marks)
+                through = (
+                    seen and seen.clock_steps == steps and least_watermark(seen.marks, seen.bridges)
+                )
                 if through:
                     await advance_observation(
                         connection, through, standstill_seconds=self._standstill_seconds
@@ -324,6 +328,7 @@ class Observer:
                 if not marks:  # somebody emptied the tables
                     await choose_queues(connection, self._queues, steps=steps)
                     marks = await read_queues(connection)
+                bridges = await read_bridges(connection)
                 processors = await reading_processors(
                     connection, within_seconds=3 * self._interval_seconds
                 )
@@ -338,7 +343,7 @@ class Observer:
                     "no worker is marked LOST until a whole timeout was observed in the new time"
                 ),
             )
-        return _Report(read.now, steps, marks)
+        return _Report(read.now, steps, marks, bridges)
 
     async def _report_in(self, connection: Connection) -> None:
         """Write the row, within the caller's transaction."""

@@ -1,5 +1,5 @@
-"""The reporter, which a worker embeds to be seen: it needs msgspec and aio-pika, and nothing of the
-service."""
+"""The reporter, which a worker embeds to be seen. It needs msgspec and an AMQP library, and nothing
+of the service."""
 
 from manman_status.reporter.life import InvalidReport
 from manman_status.reporter.status_reporter import StatusReporter

@@ -4,7 +4,7 @@ no queue takes it."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,9 @@ from aio_pika.exceptions import (
 from yarl import URL
 
 from manman_status.cancellation import answered, within
-from manman_status.errors import BrokerUnavailable, ManManStatusError
+from manman_status.errors import BrokerUnavailable
 from manman_status.reporter.alarms import alarm_of, held_back
+from manman_status.reporter.carrier import CLOSE_WITHIN_SECONDS, Socket, Unroutable
 from manman_status.reporter.causes import fault_of
 from manman_status.reporter.transport import OwnTransport
 
@@ -36,17 +37,16 @@ IN_FLIGHT = 200
 ANSWER_WITHIN_SECONDS = 10.0
 """Timeout of each request to the broker, such as opening a connection or a channel."""
 CONFIRM_WITHIN_SECONDS = 8.0
-CLOSE_WITHIN_SECONDS = 1.0
-
-
-class Unroutable(ManManStatusError):  # noqa: N818
-    """No queue takes {routing_key} from the exchange {exchange}: has a processor ever run here?"""
 
 
 class Publisher:
     def __init__(self, connection: Connection, exchange: AbstractExchange) -> None:
         self._connection = connection
         self._exchange = exchange
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection.connected.is_set()
 
     async def send(self, report: Report) -> None:
         """Send a report, and return once the broker confirms it, within `CONFIRM_WITHIN_SECONDS`.
@@ -128,6 +128,24 @@ async def open_publisher(connection: Connection, *, exchange: str) -> AsyncItera
     except CONNECTION_EXCEPTIONS as error:
         raise fault_of(error, str(connection.url)) from error
     yield Publisher(connection, await channel.get_exchange(exchange, ensure=False))
+
+
+def new_socket(url: str, /) -> Socket:
+    return OwnTransport(url)
+
+
+@asynccontextmanager
+async def open_link(
+    socket: Socket, url: str, *, name: str, exchange: str, lost: Callable[[], None]
+) -> AsyncIterator[Publisher]:
+    """Open a connection with a publisher (`Carrier`)."""
+    assert isinstance(socket, OwnTransport)
+    async with (
+        open_connection(url, name=name, transport=socket) as connection,
+        open_publisher(connection, exchange=exchange) as publisher,
+    ):
+        connection.close_callbacks.add(lambda *_: lost())
+        yield publisher
 
 
 async def close_connection(connection: Connection, transport: OwnTransport) -> None:

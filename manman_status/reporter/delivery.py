@@ -13,17 +13,10 @@ from typing import TypeVar
 
 from manman_status.backoff import LONGEST_SECONDS, Backoff
 from manman_status.errors import BrokerUnavailable
-from manman_status.reporter.connection import (
-    IN_FLIGHT,
-    Publisher,
-    Unroutable,
-    open_connection,
-    open_publisher,
-)
+from manman_status.reporter.carrier import Carrier, Link, Unroutable, choose_carrier
 from manman_status.reporter.life import WorkerLife
 from manman_status.reporter.messages import Report
 from manman_status.reporter.quiet import quiet_own_connections
-from manman_status.reporter.transport import OwnTransport
 
 log = logging.getLogger("manman_status.reporter")
 
@@ -42,7 +35,13 @@ class Delivery:
     there too."""
 
     def __init__(
-        self, life: WorkerLife, url: str, *, exchange: str, interval_seconds: float
+        self,
+        life: WorkerLife,
+        url: str,
+        *,
+        exchange: str,
+        interval_seconds: float,
+        carrier: Carrier | None = None,
     ) -> None:
         self._life = life
         self._url = url
@@ -51,7 +50,8 @@ class Delivery:
         self._woken = asyncio.Event()
         self._closing = asyncio.Event()
         self._backoff = self._new_backoff()
-        self.transport = OwnTransport(url)
+        self._carrier = carrier or choose_carrier()
+        self.transport = self._carrier.new_socket(url)
         self.is_connected = False
         self._is_silent = False
 
@@ -97,22 +97,20 @@ class Delivery:
         takes nothing."""
         loop = asyncio.get_running_loop()
         name = f"manman-status reporter of worker {self._life.worker_id}"
-        async with (
-            open_connection(self._url, name=name, transport=self.transport) as connection,
-            open_publisher(connection, exchange=self._exchange) as publisher,
-        ):
-            connection.close_callbacks.add(lambda *_: self._woken.set())
+        async with self._carrier.open_link(
+            self.transport, self._url, name=name, exchange=self._exchange, lost=self._woken.set
+        ) as link:
             beat_due = loop.time() if self._life.beats else math.inf
             while not self._is_silent:
-                if not connection.connected.is_set():
+                if not link.is_connected:
                     raise BrokerUnavailable(cause="the connection was lost")
                 self._woken.clear()
                 if loop.time() >= beat_due and not self._closing.is_set():
                     beat_due = loop.time() + self._interval_seconds * random.uniform(*JITTER)  # noqa: S311
-                    await _answered(publisher.send(self._life.heartbeat()))
+                    await _answered(link.send(self._life.heartbeat()))
                     self._succeeded()
-                if waiting := self._life.oldest(IN_FLIGHT):
-                    await self._send(publisher, waiting)
+                if waiting := self._life.oldest(self._carrier.IN_FLIGHT):
+                    await self._send(link, waiting)
                 elif self._closing.is_set():
                     return
                 else:
@@ -120,10 +118,10 @@ class Delivery:
                         async with asyncio.timeout_at(beat_due if self._life.beats else None):
                             await self._woken.wait()
 
-    async def _send(self, publisher: Publisher, waiting: list[tuple[int, Report]]) -> None:
+    async def _send(self, link: Link, waiting: list[tuple[int, Report]]) -> None:
         """Send events, and confirm them up to the first that failed. Those after it are sent again
         too, so that the last copies are in order."""
-        errors = await _answered(publisher.send_all([report for _, report in waiting]))
+        errors = await _answered(link.send_all([report for _, report in waiting]))
         for (number, _), error in zip(waiting, errors, strict=True):
             if error:
                 raise error

@@ -9,7 +9,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Self
 
-from manman_status.reporter.connection import CLOSE_WITHIN_SECONDS as LET_GO_WITHIN_SECONDS
+from manman_status.reporter.carrier import CLOSE_WITHIN_SECONDS as LET_GO_WITHIN_SECONDS
 from manman_status.reporter.reporting import (
     CLOSE_WITHIN_SECONDS,
     Reporting,

@@ -66,119 +66,77 @@ async def has_stepped_within(connection: Connection, time: timedelta) -> bool:
     return stepped
 
 
-# What lies ahead moves by the step ($1), and never beyond now; `greatest` passes over nulls.
+def _update_ahead(table: str, key: str, now: str, values: dict[str, str], which: str = "") -> str:
+    """Lock by key the rows that have one of these columns ahead of `now`, and set it there.
+
+    `values`: an expression for each column. `greatest` passes over nulls.
+    """
+    changes = ", ".join(
+        f"{column} = CASE WHEN kept.{column} > {now} THEN {value} ELSE kept.{column} END"
+        for column, value in values.items()
+    )
+    return f"""
+WITH ahead AS (
+    SELECT {key} FROM {table}
+     WHERE greatest({", ".join(values)}) > {now} {which}
+     ORDER BY {key}
+       FOR UPDATE
+)
+UPDATE {table} AS kept SET {changes} FROM ahead WHERE kept.{key} = ahead.{key}
+"""
+
+
+def _move(table: str, key: str, *columns: str, to_now: tuple[str, ...] = ()) -> str:
+    """Move times that lie ahead by the step ($1), never beyond now; those `to_now` become now."""
+    moved = {column: f"least(kept.{column} + $1, now())" for column in columns}
+    return _update_ahead(table, key, "now()", moved | dict.fromkeys(to_now, "now()"))
+
+
+def _squeeze(table: str, key: str, *columns: str, which: str) -> str:
+    """Squeeze positions. In µs: now ($1), when the clock stepped ($2), its old time then ($3)."""
+    squeezed = {
+        column: f"$2 - greatest($3::bigint - kept.{column}, 0) / 10000" for column in columns
+    }
+    return _update_ahead(table, key, "$1", squeezed, which)
+
+
 MOVE_FLEET = (
-    """
-WITH ahead AS (
-    SELECT worker_id FROM workers
-     WHERE greatest(created_date, status_since, end_date, rival_since, rival_beat_at, own_beat_at,
-                received_at, last_heartbeat) > now()
-     ORDER BY worker_id
-       FOR UPDATE
+    _move(
+        "workers",
+        "worker_id",
+        "created_date",
+        "status_since",
+        "end_date",
+        "rival_since",
+        "rival_beat_at",
+        "own_beat_at",
+        "received_at",
+        to_now=("last_heartbeat",),
+    ),
+    _move(
+        "server_instances",
+        "instance_id",
+        "created_date",
+        "status_since",
+        "end_date",
+        "missing_since",
+        "received_at",
+    ),
 )
-UPDATE workers AS kept
-   SET created_date = CASE WHEN kept.created_date > now()
-           THEN least(kept.created_date + $1, now()) ELSE kept.created_date END,
-       status_since = CASE WHEN kept.status_since > now()
-           THEN least(kept.status_since + $1, now()) ELSE kept.status_since END,
-       end_date = CASE WHEN kept.end_date > now()
-           THEN least(kept.end_date + $1, now()) ELSE kept.end_date END,
-       rival_since = CASE WHEN kept.rival_since > now()
-           THEN least(kept.rival_since + $1, now()) ELSE kept.rival_since END,
-       rival_beat_at = CASE WHEN kept.rival_beat_at > now()
-           THEN least(kept.rival_beat_at + $1, now()) ELSE kept.rival_beat_at END,
-       own_beat_at = CASE WHEN kept.own_beat_at > now()
-           THEN least(kept.own_beat_at + $1, now()) ELSE kept.own_beat_at END,
-       received_at = CASE WHEN kept.received_at > now()
-           THEN least(kept.received_at + $1, now()) ELSE kept.received_at END,
-       last_heartbeat = CASE WHEN kept.last_heartbeat > now()
-           THEN now() ELSE kept.last_heartbeat END
-  FROM ahead
- WHERE kept.worker_id = ahead.worker_id
-""",
-    """
-WITH ahead AS (
-    SELECT instance_id FROM server_instances
-     WHERE greatest(created_date, status_since, end_date, missing_since, received_at) > now()
-     ORDER BY instance_id
-       FOR UPDATE
-)
-UPDATE server_instances AS kept
-   SET created_date = CASE WHEN kept.created_date > now()
-           THEN least(kept.created_date + $1, now()) ELSE kept.created_date END,
-       status_since = CASE WHEN kept.status_since > now()
-           THEN least(kept.status_since + $1, now()) ELSE kept.status_since END,
-       end_date = CASE WHEN kept.end_date > now()
-           THEN least(kept.end_date + $1, now()) ELSE kept.end_date END,
-       missing_since = CASE WHEN kept.missing_since > now()
-           THEN least(kept.missing_since + $1, now()) ELSE kept.missing_since END,
-       received_at = CASE WHEN kept.received_at > now()
-           THEN least(kept.received_at + $1, now()) ELSE kept.received_at END
-  FROM ahead
- WHERE kept.instance_id = ahead.instance_id
-""",
-)
-# In µs: now ($1), when the clock stepped ($2), and the old time that it had then ($3).
 SQUEEZE_POSITIONS = (
-    """
-WITH ahead AS (
-    SELECT worker_id FROM workers
-     WHERE incarnation = 0
-       AND greatest(seq, labels_seq, interval_seq, inventory_seq, begun_at,
-                ended_at) > $1
-     ORDER BY worker_id
-       FOR UPDATE
-)
-UPDATE workers AS kept
-   SET seq = CASE WHEN kept.seq > $1
-           THEN $2 - greatest($3::bigint - kept.seq, 0) / 10000
-           ELSE kept.seq END,
-       labels_seq = CASE WHEN kept.labels_seq > $1
-           THEN $2 - greatest($3::bigint - kept.labels_seq, 0) / 10000
-           ELSE kept.labels_seq END,
-       interval_seq = CASE WHEN kept.interval_seq > $1
-           THEN $2 - greatest($3::bigint - kept.interval_seq, 0) / 10000
-           ELSE kept.interval_seq END,
-       inventory_seq = CASE WHEN kept.inventory_seq > $1
-           THEN $2 - greatest($3::bigint - kept.inventory_seq, 0) / 10000
-           ELSE kept.inventory_seq END,
-       begun_at = CASE WHEN kept.begun_at > $1
-           THEN $2 - greatest($3::bigint - kept.begun_at, 0) / 10000
-           ELSE kept.begun_at END,
-       ended_at = CASE WHEN kept.ended_at > $1
-           THEN $2 - greatest($3::bigint - kept.ended_at, 0) / 10000
-           ELSE kept.ended_at END
-  FROM ahead
- WHERE kept.worker_id = ahead.worker_id
-""",
-    """
-WITH ahead AS (
-    SELECT instance_id FROM server_instances
-     WHERE claim_incarnation = 0 AND claim_seq > $1
-     ORDER BY instance_id
-       FOR UPDATE
-)
-UPDATE server_instances AS kept
-   SET claim_seq = CASE WHEN kept.claim_seq > $1
-           THEN $2 - greatest($3::bigint - kept.claim_seq, 0) / 10000
-           ELSE kept.claim_seq END
-  FROM ahead
- WHERE kept.instance_id = ahead.instance_id
-""",
-    """
-WITH ahead AS (
-    SELECT instance_id FROM server_instances
-     WHERE owner_incarnation = 0 AND owner_seq > $1
-     ORDER BY instance_id
-       FOR UPDATE
-)
-UPDATE server_instances AS kept
-   SET owner_seq = CASE WHEN kept.owner_seq > $1
-           THEN $2 - greatest($3::bigint - kept.owner_seq, 0) / 10000
-           ELSE kept.owner_seq END
-  FROM ahead
- WHERE kept.instance_id = ahead.instance_id
-""",
+    _squeeze(
+        "workers",
+        "worker_id",
+        "seq",
+        "labels_seq",
+        "interval_seq",
+        "inventory_seq",
+        "begun_at",
+        "ended_at",
+        which="AND incarnation = 0",
+    ),
+    _squeeze("server_instances", "instance_id", "claim_seq", which="AND claim_incarnation = 0"),
+    _squeeze("server_instances", "instance_id", "owner_seq", which="AND owner_incarnation = 0"),
 )
 SETTLED = "UPDATE observation SET clock_steps_settled = $1 WHERE id = 1"
 
@@ -217,26 +175,8 @@ UPDATE alerts
        )
  WHERE rule = 'server_crashed' AND (evidence ->> 'at')::timestamptz > now()
 """,
-    """
-WITH ahead AS (
-    SELECT alert_id FROM alerts
-     WHERE greatest(opened_at, acknowledged_at, resolved_at) > now()
-     ORDER BY alert_id
-       FOR UPDATE
-)
-UPDATE alerts AS kept
-   SET opened_at = CASE WHEN kept.opened_at > now()
-           THEN least(kept.opened_at + $1, now()) ELSE kept.opened_at END,
-       acknowledged_at = CASE WHEN kept.acknowledged_at > now()
-           THEN least(kept.acknowledged_at + $1, now()) ELSE kept.acknowledged_at END,
-       resolved_at = CASE WHEN kept.resolved_at > now()
-           THEN least(kept.resolved_at + $1, now()) ELSE kept.resolved_at END
-  FROM ahead
- WHERE kept.alert_id = ahead.alert_id
-""",
-    """
-UPDATE deliveries SET told_at = least(told_at + $1, now()) WHERE told_at > now()
-""",
+    _move("alerts", "alert_id", "opened_at", "acknowledged_at", "resolved_at"),
+    "UPDATE deliveries SET told_at = least(told_at + $1, now()) WHERE told_at > now()",
 )
 LOCK_PROGRESS = "SELECT FROM alert_progress WHERE id = 1 FOR UPDATE"
 

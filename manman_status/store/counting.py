@@ -5,8 +5,6 @@ The triggers append changes (`fleet_count_changes`); the leader adds them to `fl
 of both tables is what a count of the rows in the same snapshot gives.
 """
 
-# ruff: noqa: S608 - the SQL is put together from constants
-
 from __future__ import annotations
 
 import msgspec

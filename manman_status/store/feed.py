@@ -1,8 +1,5 @@
 """Transitions in their order, for the feed."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from datetime import datetime

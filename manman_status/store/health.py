@@ -37,8 +37,8 @@ class Observation(msgspec.Struct, frozen=True):
     """The last step of the database's clock."""
     dropped_at: datetime | None = None
     """The last time that the broker was found to have dropped heartbeats."""
-    slowest_queue: str | None = None
-    """The queue that is furthest behind."""
+    slowest_source: str | None = None
+    """The queue or the bridge that is furthest behind."""
 
 
 OBSERVATION = """observed AS (
@@ -47,8 +47,11 @@ OBSERVATION = """observed AS (
     FROM observation_now, revision_counter WHERE revision_counter.id = 1
 )"""
 OBSERVATION_ITSELF = """as_of, lag_seconds, revision, epoch, state, doubt, clock_step, dropped_at,
-    (SELECT queue FROM watermarks WHERE watermarks.state IN ('active', 'leaving')
-        ORDER BY observed_through NULLS FIRST, queue LIMIT 1) AS slowest_queue"""
+    (SELECT source FROM (
+            SELECT 'queue ' || queue AS source, observed_through FROM watermarks
+            WHERE watermarks.state IN ('active', 'leaving')
+            UNION ALL SELECT 'bridge ' || name, observed_through FROM bridges
+        ) sources ORDER BY observed_through NULLS FIRST, source LIMIT 1) AS slowest_source"""
 OBSERVED_THROUGH = "(SELECT observed_through FROM observed)"
 IS_BLIND = "(SELECT is_blind FROM observed)"
 # Whether a leader sweeps, so that `late_workers` is true; while none did for longer, rows are read.

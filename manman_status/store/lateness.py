@@ -8,8 +8,6 @@ New ones are found by reading the table `workers` in slices of consecutive pages
 changes would cost every heartbeat its HOT update.
 """
 
-# ruff: noqa: S608 - the SQL is put together from constants
-
 from __future__ import annotations
 
 from collections.abc import Iterable

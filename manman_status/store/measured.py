@@ -1,9 +1,6 @@
 """The fleet in numbers as Prometheus and the page have them every few seconds, and each worker for
 itself."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,12 @@ import msgspec
 from manman_status.domain.status import Health, StatusType
 from manman_status.store.health import Observation
 from manman_status.store.reads import observation_of
-from manman_status.store.system_reads import PROCESSORS, AlertNumber, fleet_query, read_numbers
+from manman_status.store.system_reads import (
+    AlertNumber,
+    fleet_query,
+    processors_of_the_last,
+    read_numbers,
+)
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
@@ -29,6 +31,8 @@ class Measured(msgspec.Struct, frozen=True):
     `LARGEST_SHOWN`, and the `WORST_SHOWN` with the most workers that are not healthy."""
     groups_total: int
     terminated_workers: int
+    unwatched_workers: int
+    """The same as in `Fleet`."""
     servers_by_status: dict[StatusType, int]
     oldest_heartbeat_age_seconds: float | None
     """The oldest last heartbeat of the active workers; None when none of them has ever sent one. It
@@ -48,7 +52,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 SHOWN = "(SELECT make_interval(secs => blind_after_seconds) FROM observation)"
-COLUMNS = f"""({PROCESSORS.format(shown=SHOWN)}) AS processors,
+COLUMNS = f"""{processors_of_the_last(SHOWN)},
     (SELECT coalesce(sum(held), 0)::bigint FROM guards) AS guards_held,
     (SELECT extract(epoch FROM now() - judged_at)::float8 FROM alert_progress) AS judged_age"""
 MEASURED = (
@@ -64,6 +68,7 @@ async def read_measured(connection: Connection) -> Measured:
         workers=row["workers"] or [],
         groups_total=row["groups_total"],
         terminated_workers=row["terminated_workers"],
+        unwatched_workers=row["unwatched_workers"],
         servers_by_status=dict.fromkeys(StatusType, 0) | (row["servers"] or {}),
         oldest_heartbeat_age_seconds=row["oldest_age"],
         processors=row["processors"] or [],

@@ -225,9 +225,24 @@ class Transition(SQLModel, table=True):
     new_status: str = Field(sa_column=Column(Text, nullable=False))
     reason: str = Field(sa_column=Column(Text, nullable=False))
     evidence: dict[str, Any] = Field(sa_column=_json())
+    # As of when it is published (`store/writes.py`); null in rows of the release before, which
+    # published `at`.
+    as_of: datetime | None = Field(sa_column=_time())
     # W3C trace context of the message that caused it, when that was traced: notifications go on
     # with it.
     traceparent: str | None = Field(sa_column=Column(Text, nullable=True))
+
+
+class NewestAsOf(SQLModel, table=True):
+    """The newest `as_of` that was given to an entity. It outlives the entity's row, and goes when
+    it is older than the retention."""
+
+    __tablename__ = "newest_as_of"
+    __table_args__ = (_one_of("entity", Entity), {"postgresql_with": {"fillfactor": "80"}})
+
+    entity: str = Field(sa_column=Column(Text, primary_key=True))
+    entity_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    as_of: datetime = Field(sa_column=_time(nullable=False))
 
 
 class RevisionCounter(SQLModel, table=True):
@@ -313,6 +328,20 @@ class Watermark(SQLModel, table=True):
     pending_seen: datetime | None = Field(sa_column=_time())
     pending_by: str | None = Field(sa_column=Column(Text, nullable=True))
     canaries_from: datetime | None = Field(sa_column=_time())
+
+
+class Bridge(SQLModel, table=True):
+    """A bridge: every report of what it read before `observed_through` is in the rows.
+    `clock_steps` is as in `watermarks`. `written_revision` is the last transition that it wrote
+    into the other database; null when it writes none."""
+
+    __tablename__ = "bridges"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "10"}},)
+
+    name: str = Field(sa_column=Column(Text, primary_key=True))
+    observed_through: datetime | None = Field(sa_column=_time())
+    clock_steps: int = Field(sa_column=_bigint(0))
+    written_revision: int | None = Field(sa_column=_bigint(nullable=True))
 
 
 class CanaryKey(SQLModel, table=True):

@@ -1,5 +1,5 @@
-"""The observation of the fleet: a watermark for each queue, the least of them, and the processors
-that read. All times are the database's.
+"""The observation of the fleet: a watermark for each queue, the least of them (and of the
+bridges: `store/bridges.py`), and the processors that read. All times are the database's.
 
 The table `watermarks` is also the list of the queues that are to be read. A queue is `active`; then
 `leaving`, while it may still be bound; then `retired`, when nothing is put into it any more and the
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from manman_status.errors import ManManStatusError
+from manman_status.store.bridges import BridgeMark
 from manman_status.store.pool import Connection
 
 
@@ -86,6 +87,15 @@ UPDATE watermarks AS kept
  WHERE kept.queue = locked.queue
 """,
     """
+WITH locked AS (SELECT name FROM bridges ORDER BY name FOR UPDATE)
+UPDATE bridges AS kept
+   SET observed_through = CASE WHEN observed_through IS NOT NULL
+                               THEN least(observed_through + make_interval(secs => $1), now()) END,
+       clock_steps = clock_steps + 1
+  FROM locked
+ WHERE kept.name = locked.name
+""",
+    """
 UPDATE observation
    SET observed_through = CASE WHEN observed_through IS NOT NULL
                                THEN least(observed_through + make_interval(secs => $1), now()) END,
@@ -108,7 +118,8 @@ async def take_step(connection: Connection, seconds: float) -> None:
     again, and nobody would be marked LOST. Canaries that were sent in the old time prove nothing in
     the new one.
 
-    Locks in the order of every other transaction: processors, silences, watermarks, observation.
+    Locks in the order of every other transaction: processors, silences, watermarks, bridges,
+    observation.
     """
     for statement in TAKE_STEP:
         await connection.execute(statement, seconds)
@@ -186,14 +197,17 @@ class QueueMark(msgspec.Struct, frozen=True):
     canary_key: str | None
 
 
-def least_watermark(marks: Sequence[QueueMark]) -> datetime | None:
-    """Return the least watermark of the queues that take messages; None when one of them has none
-    yet."""
+def least_watermark(
+    marks: Sequence[QueueMark], bridges: Sequence[BridgeMark] = ()
+) -> datetime | None:
+    """Return the least watermark of the queues that take messages, and of the bridges; None when
+    one of them has none yet."""
     times = [
         mark.observed_through
         for mark in marks
         if mark.state in {QueueState.ACTIVE, QueueState.LEAVING}
     ]
+    times += [bridge.observed_through for bridge in bridges]
     return None if None in times else min(times, default=None)  # type: ignore[type-var]
 
 

@@ -1,8 +1,5 @@
 """Reads of the web page alone: the whole fleet in little room, and one worker's last day."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

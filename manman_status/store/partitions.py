@@ -129,7 +129,7 @@ async def _make_partition(connection: Connection, day: date) -> bool:
         name, default = f"{schema}.{partition_name(day)}", f"{schema}.transitions_default"
         of_the_day = f"{default} WHERE at >= {lower} AND at < {upper}"
         await connection.execute(f"LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE")
-        rows = f"SELECT count(*) FROM (SELECT FROM {of_the_day} LIMIT {MOVED_AT_MOST + 1}) AS found"  # noqa: S608
+        rows = f"SELECT count(*) FROM (SELECT FROM {of_the_day} LIMIT {MOVED_AT_MOST + 1}) AS found"
         if await connection.fetchval(rows) > MOVED_AT_MOST:
             return False
         await connection.execute(
@@ -137,7 +137,7 @@ async def _make_partition(connection: Connection, day: date) -> bool:
         )
         await connection.execute(
             f"""WITH moved AS (DELETE FROM {of_the_day} RETURNING *)
-                INSERT INTO {name} SELECT * FROM moved"""  # noqa: S608
+                INSERT INTO {name} SELECT * FROM moved"""
         )
         await connection.execute(
             f"ALTER TABLE transitions ATTACH PARTITION {name} FOR VALUES FROM ({lower}) TO"
@@ -146,18 +146,18 @@ async def _make_partition(connection: Connection, day: date) -> bool:
     return True
 
 
-CLEAR_DEFAULT = f"""
+CLEAR_DEFAULT = """
 DELETE FROM transitions_default WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM transitions_default
      WHERE at < date_trunc('day', now(), 'UTC') - make_interval(days => $1)
        AND revision <= (SELECT sent_revision FROM relay)
-     LIMIT {DELETED_AT_ONCE}))
-"""  # noqa: S608
+     LIMIT $2))
+"""
 
 
 async def _clear_default(connection: Connection, retention_days: int) -> None:
     """Delete what would have been dropped with its partition, had it had one."""
-    while await connection.execute(CLEAR_DEFAULT, retention_days) != "DELETE 0":
+    while await connection.execute(CLEAR_DEFAULT, retention_days, DELETED_AT_ONCE) != "DELETE 0":
         pass
 
 
@@ -166,17 +166,15 @@ async def _old_partitions(connection: Connection, retention_days: int) -> list[s
     return sorted(name for name in await _existing(connection) if name < oldest_kept)
 
 
-DROPPABLE = """
-SELECT max(revision) IS NULL OR max(revision) <= (SELECT sent_revision FROM relay) FROM {name}
-"""
-
-
 async def _drop_partition(connection: Connection, name: str) -> bool:
     schema = await connection.fetchval(SCHEMA)
     async with _change(connection):
         if name not in await _existing(connection):
             return False
-        droppable = await connection.fetchval(DROPPABLE.format(name=f"{schema}.{name}"))
+        droppable = await connection.fetchval(
+            "SELECT max(revision) IS NULL OR max(revision) <= (SELECT sent_revision FROM relay)"
+            f" FROM {schema}.{name}"
+        )
         if droppable:
             await connection.execute(f"DROP TABLE {schema}.{name}")
         return bool(droppable)

@@ -8,9 +8,6 @@ taken back. What the retention has deleted is gone from past times too.
 In every query $1 is `at`.
 """
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from datetime import datetime, timedelta

@@ -24,7 +24,7 @@ else:
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
-SCHEMA_REVISION = "0019"
+SCHEMA_REVISION = "0021"
 """The alembic revision that the SQL in this package is written for; a test compares it with
 `migrations/`."""
 
@@ -148,7 +148,7 @@ async def opened(pool: Pool, *, close_within_seconds: float) -> AsyncIterator[Po
 VERSION_TABLE = "manman_status_schema"
 """The table with the schema's revision. Alembic's own name for it is also that of every other
 application with migrations in the same database."""
-SCHEMA_REVISION_FOUND = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
+SCHEMA_REVISION_FOUND = f"SELECT version_num FROM {VERSION_TABLE}"
 
 
 async def require_schema(connection: Connection) -> None:

@@ -9,15 +9,6 @@ import asyncpg
 
 from manman_status.store.pool import Connection
 
-SENT_REVISION = "SELECT sent_revision FROM relay"
-
-
-async def read_sent_revision(connection: Connection) -> int:
-    """The broker has confirmed every transition up to this revision; what is later must be kept."""
-    revision: int = await connection.fetchval(SENT_REVISION)
-    return revision
-
-
 # Revisions have no gaps, so the difference is how many there are.
 BACKLOG = "SELECT revision - sent_revision FROM revision_counter, relay"
 
@@ -29,7 +20,8 @@ async def count_unsent(connection: Connection) -> int:
 
 UNSENT = """
 SELECT (SELECT epoch FROM revision_counter) AS epoch,
-       revision, at, entity, entity_id, old_status, new_status, reason, evidence, traceparent
+       revision, at, coalesce(as_of, at) AS as_of, entity, entity_id, old_status, new_status,
+       reason, evidence, traceparent
   FROM transitions
  WHERE revision > (SELECT sent_revision FROM relay)
  ORDER BY revision

@@ -1,5 +1,5 @@
-"""Deletes workers and instances that ended long ago, and those that are not watched and were not
-reported for as long.
+"""Deletes workers and instances that ended long ago, those that are not watched and were not
+reported for as long, and what is remembered of those that are gone.
 
 A worker that has promised to beat never goes while it is active: the sweep judges its silence.
 """
@@ -47,6 +47,24 @@ async def delete_ended(connection: Connection, *, retention_days: int) -> int:
         done = await connection.execute(sql, retention_days, AT_ONCE)
         deleted += int(done.rpartition(" ")[2])
     return deleted
+
+
+# After the retention no report can come that is older, so what was given may be forgotten.
+FORGET_AS_OF = """
+DELETE FROM newest_as_of
+ WHERE (entity, entity_id) IN (
+           SELECT entity, entity_id FROM newest_as_of
+            WHERE as_of < now() - make_interval(days => $1)
+            LIMIT $2
+              FOR UPDATE SKIP LOCKED
+       )
+"""
+
+
+async def forget_as_of(connection: Connection, *, retention_days: int) -> int:
+    """Forget some of the `as_of` that were given longer ago than the retention; how many."""
+    done = await connection.execute(FORGET_AS_OF, retention_days, AT_ONCE)
+    return int(done.rpartition(" ")[2])
 
 
 # Counted from how far was observed: what was sent while nobody listened may wait in a queue.

@@ -174,7 +174,7 @@ async def _settle(connection: BaseConnection, session: Session, *, is_surely_our
     wanted = ", ".join(f"('{name}', '{value}')" for name, value in session.lasting().items())
     condition = "" if is_surely_ours else f"pg_backend_pid() = {connection.get_server_pid()} AND "
     done = await connection.execute(
-        f"SELECT set_config(name, value, false) FROM (VALUES {wanted}) AS wanted (name, value)"  # noqa: S608
+        f"SELECT set_config(name, value, false) FROM (VALUES {wanted}) AS wanted (name, value)"
         f" WHERE {condition}current_setting(name, true) IS NOT NULL"
         f" AND (name <> 'search_path' OR {OURS_ARE_PUBLIC})",
         timeout=session.connect_seconds,

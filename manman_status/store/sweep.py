@@ -1,7 +1,5 @@
 """SQL of the sweep: who is overdue, and the guards. Seconds unless a name says otherwise."""
 
-# ruff: noqa: S608 - the SQL is put together from constants
-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -224,6 +222,7 @@ SELECT instance_id, worker_id, silent_after(missing_since, timeout) AS deadline
 """
 
 # Materialized: else the limit makes the planner look through all active instances in their order.
+# What went with a worker that was silent has waited already.
 ABANDONED = f"""
 WITH abandoned AS MATERIALIZED (
     SELECT instance_id, worker_id
@@ -237,6 +236,10 @@ WITH abandoned AS MATERIALIZED (
            ) AS left_behind
      WHERE silent_after(since, timeout) < $1
        AND silent_after($2::timestamptz, greatest(timeout, {GRACE})) < $1
+     UNION ALL
+    SELECT instance_id, worker_id
+      FROM server_instances JOIN workers USING (worker_id)
+     WHERE server_instances.status = 'LOST' AND is_terminal(workers.status)
 )
 SELECT instance_id, worker_id FROM abandoned WHERE instance_id > $3 ORDER BY instance_id LIMIT $4
 """
@@ -255,7 +258,7 @@ async def unlisted_instances(
 async def abandoned_instances(
     connection: Connection, horizon: Horizon, *, after: int, limit: int
 ) -> list[tuple[int, int]]:
-    """Instance and worker of those still active one timeout after their worker ended or was lost;
-    likewise."""
+    """Instance and worker of those still active one timeout after their worker ended or was lost,
+    and of those that were lost with a worker that has ended since; likewise."""
     found = await connection.fetch(ABANDONED, *msgspec.structs.astuple(horizon), after, limit)
     return [(row["instance_id"], row["worker_id"]) for row in found]

@@ -1,8 +1,5 @@
 """The fleet in numbers, all of them of one moment."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,6 +20,7 @@ from manman_status.store.health import (
 )
 from manman_status.store.reads import observation_of
 from manman_status.store.thresholds import AS_JSON
+from manman_status.store.unwatched import UNWATCHED
 
 if TYPE_CHECKING:
     import asyncpg
@@ -43,10 +41,14 @@ class Fleet(msgspec.Struct, frozen=True):
     groups that are shown."""
     groups_total: int
     terminated_workers: int
+    unwatched_workers: int
+    """Workers that had time to send a heartbeat and never did, at most `UNWATCHED_AT_MOST`."""
     servers_by_status: dict[StatusType, int]
     queues: list[dict[str, Any]]
     """Columns of `watermarks`, and the lag of each in seconds; the one that is furthest behind
     first."""
+    bridges: list[dict[str, Any]]
+    """Columns of `bridges`, likewise."""
     processors: list[dict[str, Any]]
     """Processors that reported lately: columns of `processors`, and the contents of
     `statistics`."""
@@ -66,21 +68,16 @@ class Fleet(msgspec.Struct, frozen=True):
         )
 
 
-PROCESSORS_SHOWN = "5 minutes"
+PROCESSORS_SHOWN = "interval '5 minutes'"
 GROUPS_SHOWN = 100
 GUARDS_SHOWN = 100
 
 # Workers choose their groups, and there may be as many as workers: what is read of them is bounded.
-# Needs `workers_counted`; the largest groups are `shown`, and beside them those with the most
-# workers that are not healthy.
-GROUPS = """sizes AS (
-    SELECT "group", sum(number) AS size, coalesce(sum(number) FILTER (WHERE health <> '{healthy}'),
-        0) AS ill
+# `shown` are the largest groups, and beside them those with the most workers that are not healthy.
+GROUP_SIZES = f"""sizes AS (
+    SELECT "group", sum(number) AS size,
+        coalesce(sum(number) FILTER (WHERE health <> '{Health.HEALTHY}'), 0) AS ill
     FROM workers_counted GROUP BY "group"
-),
-shown AS (
-    (SELECT "group" FROM sizes ORDER BY size DESC, "group" LIMIT {largest})
-    UNION (SELECT "group" FROM sizes WHERE ill > 0 ORDER BY ill DESC, "group" LIMIT {worst})
 )"""
 GROUP_NUMBERS = """(SELECT json_object_agg(health, number) FROM (
         SELECT health, sum(number)::bigint AS number FROM workers_counted GROUP BY health
@@ -94,9 +91,11 @@ QUEUES = """SELECT json_agg(w) FROM (
             extract(epoch FROM now() - observed_through)::float8 AS lag_seconds
         FROM watermarks ORDER BY observed_through NULLS FIRST, queue
     ) w"""
-PROCESSORS = """SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORDER BY started_at,
-        processor_id)
-        FROM processors p WHERE last_seen > now() - {shown}"""
+BRIDGES = """SELECT json_agg(b) FROM (
+        SELECT name, observed_through,
+            extract(epoch FROM now() - observed_through)::float8 AS lag_seconds
+        FROM bridges ORDER BY observed_through NULLS FIRST, name
+    ) b"""
 GUARDS = f"""SELECT json_agg(g) FROM (
         SELECT group_name AS "group", opened_at AS holding_since, held, group_size, releasing_since
         FROM (
@@ -161,13 +160,24 @@ workers_counted AS (SELECT "group", health, number FROM workers_read),
 oldest AS (SELECT min(oldest) AS at FROM workers_read)"""
 
 
+def processors_of_the_last(interval: str) -> str:
+    """`interval`: an expression of SQL."""
+    return f"""(SELECT json_agg(p.statistics || (to_jsonb(p) - 'statistics') ORDER BY started_at,
+        processor_id)
+        FROM processors p WHERE last_seen > now() - {interval}) AS processors"""
+
+
 def fleet_query(columns: str, *, largest: int, worst: int, by_rows: bool = False) -> str:
     """Build the query for the numbers of the fleet and of its largest and worst groups, with
     further columns; all of one moment."""
     return f"""WITH {OBSERVATION},
 {KEPT},
 {BY_ROWS if by_rows else BY_COUNTS},
-{GROUPS.format(healthy=Health.HEALTHY, largest=largest, worst=worst)}
+{GROUP_SIZES},
+shown AS (
+    (SELECT "group" FROM sizes ORDER BY size DESC, "group" LIMIT {largest})
+    UNION (SELECT "group" FROM sizes WHERE ill > 0 ORDER BY ill DESC, "group" LIMIT {worst})
+)
 SELECT {OBSERVATION_ITSELF}, {IS_SWEPT} AS is_swept,
     {GROUP_NUMBERS},
     (SELECT extract(epoch FROM as_of - at)::float8 FROM oldest) AS oldest_age,
@@ -180,6 +190,7 @@ SELECT {OBSERVATION_ITSELF}, {IS_SWEPT} AS is_swept,
     (SELECT json_object_agg(status, number) FROM kept WHERE entity = '{Entity.SERVER_INSTANCE}' AND
         number > 0)
         AS servers,
+    {UNWATCHED} AS unwatched_workers,
     ({GUARDS}) AS guards, (SELECT count(*) FROM guards) AS guards_total,
     ({ALERTS}) AS alerts,
     {columns}
@@ -195,8 +206,8 @@ async def read_numbers(connection: Connection, queries: tuple[str, str]) -> asyn
     return row
 
 
-COLUMNS = f"""({QUEUES}) AS queues,
-    ({PROCESSORS.format(shown=f"interval '{PROCESSORS_SHOWN}'")}) AS processors,
+COLUMNS = f"""({QUEUES}) AS queues, ({BRIDGES}) AS bridges,
+    {processors_of_the_last(PROCESSORS_SHOWN)},
     (SELECT {AS_JSON} FROM observation) AS thresholds"""
 FLEET = (
     fleet_query(COLUMNS, largest=GROUPS_SHOWN, worst=0),
@@ -212,8 +223,10 @@ async def read_fleet(connection: Connection) -> Fleet:
         workers=row["workers"] or [],
         groups_total=row["groups_total"],
         terminated_workers=row["terminated_workers"],
+        unwatched_workers=row["unwatched_workers"],
         servers_by_status=dict.fromkeys(StatusType, 0) | (row["servers"] or {}),
         queues=row["queues"] or [],
+        bridges=row["bridges"] or [],
         processors=row["processors"] or [],
         guards=row["guards"] or [],
         guards_total=row["guards_total"],

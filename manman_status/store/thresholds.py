@@ -1,7 +1,5 @@
 """The thresholds of liveness in the row of `observation`: written by the leader, read by all."""
 
-# ruff: noqa: S608 - the SQL is put together from constants
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -22,14 +20,11 @@ async def read_thresholds(connection: Connection) -> Thresholds:
     return Thresholds(**row)
 
 
-WRITE = """
-UPDATE observation SET ({}, thresholds_set_at) = ROW({}, now())
- WHERE id = 1 AND (thresholds_set_at IS NULL OR NOT ${})
-""".format(
-    ", ".join(COLUMNS),
-    ", ".join(f"${number}" for number in range(1, len(COLUMNS) + 1)),
-    len(COLUMNS) + 1,
-)
+VALUES = ", ".join(f"${number}" for number in range(2, len(COLUMNS) + 2))
+WRITE = f"""
+UPDATE observation SET ({", ".join(COLUMNS)}, thresholds_set_at) = ROW({VALUES}, now())
+ WHERE id = 1 AND (thresholds_set_at IS NULL OR NOT $1)
+"""
 
 
 async def write_thresholds(
@@ -40,11 +35,12 @@ async def write_thresholds(
     Returns the ones before, or None if they were the same.
     """
     before = await read_thresholds(connection)
-    await connection.execute(WRITE, *msgspec.structs.astuple(thresholds), only_first)
+    await connection.execute(WRITE, only_first, *msgspec.structs.astuple(thresholds))
     return None if before == thresholds else before
 
 
-AS_JSON = "jsonb_build_object({})".format(", ".join(f"'{name}', {name}" for name in COLUMNS))
+PAIRS = ", ".join(f"'{name}', {name}" for name in COLUMNS)
+AS_JSON = f"jsonb_build_object({PAIRS})"
 # A processor of the release before says nothing of its own.
 DISAGREEING = f"""
 SELECT processor_id FROM processors, observation

@@ -1,9 +1,6 @@
 """Uptime from changes of status within a window, less the times when monitoring was blind. Times
 are microseconds since the epoch."""
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from manman_status.domain.status import Entity, StatusType, status_of
-from manman_status.domain.uptime import Figures, Window
-from manman_status.errors import UnknownWorker
+from manman_status.domain.uptime import Figures, Life, Window, changes_of_host
+from manman_status.errors import UnknownHost, UnknownWorker
 from manman_status.store.health import OBSERVATION, Observation
 from manman_status.store.reads import observation_of
 from manman_status.store.uptime_days import (
@@ -69,6 +66,31 @@ async def read_worker_uptime(
         raise UnknownWorker(worker_id=worker_id)
     changes = [(at, old and status_of(old), status_of(new)) for at, old, new in row["changes"]]
     return Uptime(window, 1, window.measure(changes, status_of(row["status"])), observation)
+
+
+HOST_CHANGES = f"""SELECT status, ARRAY(
+    SELECT json_build_array({microseconds("at")}, old_status, new_status) FROM transitions
+    WHERE entity = '{Entity.WORKER}' AND entity_id = worker_id AND at > {_time("$2")} ORDER BY
+        revision
+) AS changes
+FROM workers WHERE labels @> jsonb_build_object('host', $1::text)
+ORDER BY created_date, worker_id"""
+
+
+async def read_host_uptime(connection: Connection, host: str, *, window_seconds: float) -> Uptime:
+    """Measure a host by the workers with its name as their label `host`, each of which is one life:
+    `workers` is their number. Raises UnknownHost."""
+    window, observation = await _read_window(connection, window_seconds)
+    lives = [
+        Life(
+            [(at, old and status_of(old), status_of(new)) for at, old, new in row["changes"]],
+            status_of(row["status"]),
+        )
+        for row in await connection.fetch(HOST_CHANGES, host, window.begin)
+    ]
+    if not lives:
+        raise UnknownHost(host=host)
+    return Uptime(window, len(lives), window.measure(*changes_of_host(lives)), observation)
 
 
 # As `Window.measure`, of many workers at once; a test holds the two together. A change ends a span,

@@ -18,9 +18,6 @@ A day is made in pieces, of some thousand changes each, in the order of the work
 oldest day first.
 """
 
-# ruff: noqa: S608 - the SQL is put together from constants; what a request says is a parameter,
-# always
-
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence

@@ -333,21 +333,41 @@ async def _write(
         raise RowAppeared
 
 
+# Each `as_of` is the report's own time, else now, and at least 1 µs after the one that the entity
+# was given before: the n-th of these is the greatest of (own time - n µs) up to there and of the
+# newest before them, plus n µs. The locks that the caller holds on the rows of the entities keep
+# others from giving them an `as_of` meanwhile.
+#
 # The counter's lock is held until commit, so revisions become visible in their order. Taken last,
-# it is held briefly.
+# it is held briefly: the condition on `kept` has that done before.
 INSERT_TRANSITIONS = """
-WITH counter AS (
-    UPDATE revision_counter SET revision = revision + cardinality($1::text[]) RETURNING revision
+WITH given AS (
+    SELECT *, row_number() OVER (PARTITION BY entity, entity_id ORDER BY place)
+               * interval '1 microsecond' AS step
+      FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::jsonb[],
+               $7::timestamptz[], $8::text[])
+           WITH ORDINALITY AS given (entity, entity_id, old_status, new_status, reason, evidence,
+               own_time, traceparent, place)
+), dated AS (
+    SELECT given.*, step + greatest(newest.as_of, max(coalesce(own_time, now()) - step)
+               OVER (PARTITION BY entity, entity_id ORDER BY place)) AS as_of
+      FROM given LEFT JOIN newest_as_of AS newest USING (entity, entity_id)
+), kept AS (
+    INSERT INTO newest_as_of (entity, entity_id, as_of)
+    SELECT entity, entity_id, max(as_of) FROM dated GROUP BY 1, 2 ORDER BY 1, 2
+        ON CONFLICT (entity, entity_id) DO UPDATE SET as_of = excluded.as_of
+    RETURNING 1
+), counter AS (
+    UPDATE revision_counter SET revision = revision + cardinality($1::text[])
+     WHERE (SELECT count(*) FROM kept) > 0
+    RETURNING revision
 )
-INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason, evidence,
-    traceparent)
-SELECT counter.revision - cardinality($1::text[]) + given.place, now(), given.entity,
-    given.entity_id,
-       given.old_status, given.new_status, given.reason, given.evidence, given.traceparent
-  FROM counter,
-       unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[])
-       WITH ORDINALITY AS given (entity, entity_id, old_status, new_status, reason, evidence,
-           traceparent, place)
+INSERT INTO transitions (revision, at, as_of, entity, entity_id, old_status, new_status, reason,
+    evidence, traceparent)
+SELECT counter.revision - cardinality($1::text[]) + dated.place, now(), dated.as_of, dated.entity,
+       dated.entity_id, dated.old_status, dated.new_status, dated.reason, dated.evidence,
+       dated.traceparent
+  FROM counter, dated
 """
 
 
@@ -356,10 +376,11 @@ async def append_transitions(
     transitions: Sequence[Transition],
     traceparents: Sequence[str | None] = (),
 ) -> None:
-    """Append these in their order under the next revisions. Must be the transaction's last write.
-    `traceparents` stand beside the first of them; the others have none."""
+    """Append these in their order under the next revisions, each with an `as_of` later than all
+    before of its entity. Must be the transaction's last write. `traceparents` stand beside the
+    first of them; the others have none."""
     if transitions:
-        fields = ("entity", "entity_id", "old_status", "new_status", "reason", "evidence")
+        fields = ("entity", "entity_id", "old_status", "new_status", "reason", "evidence", "as_of")
         await connection.execute(
             INSERT_TRANSITIONS,
             *([getattr(transition, field) for transition in transitions] for field in fields),

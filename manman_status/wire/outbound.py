@@ -10,23 +10,26 @@ import msgspec
 from msgspec import Meta
 
 from manman_status.domain.alert import AlertState, NotifiedAlert, Severity
-from manman_status.domain.status import CONCLUDED as CONCLUDED_REASONS
-from manman_status.domain.status import Entity, Reason, StatusType
-
-CONCLUDED: Literal["StatusEventProcessor"] = "StatusEventProcessor"
-"""The `class_name` of what was concluded, as ManMan's own status processor names itself there; of
-what was reported it is the entity."""
-
+from manman_status.domain.status import CONCLUDED, CONCLUDED_BY, Entity, Reason, StatusType
 
 Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
 
 
 class StatusChange(msgspec.Struct, tag_field="entity_type", kw_only=True):
-    """ManMan's `ExternalStatusInfo`, with `old_status`, `reason` and `evidence` beside."""
+    """ManMan's `ExternalStatusInfo`, with `at`, `old_status`, `reason` and `evidence` beside."""
 
     identifier: str
     status_type: StatusType
-    as_of: Time
+    as_of: Annotated[
+        Time,
+        Meta(
+            description=(
+                "The time that the report has, else that of the processor; later than in every"
+                " message before about the same entity."
+            )
+        ),
+    ]
+    at: Annotated[Time, Meta(description="The time at which the change was stored.")]
     status_info_id: Annotated[int, Meta(description="The transition's revision.")]
     old_status: StatusType | None
     reason: Reason
@@ -106,6 +109,7 @@ def status_message(
     epoch: str,
     revision: int,
     at: datetime,
+    as_of: datetime,
     entity: Entity,
     entity_id: int,
     old_status: StatusType | None,
@@ -118,12 +122,13 @@ def status_message(
     change: dict[str, Any] = {
         "identifier": str(entity_id),
         "status_type": new_status,
-        "as_of": at,
+        "as_of": as_of,
+        "at": at,
         "status_info_id": revision,
         "old_status": old_status,
         "reason": reason,
         "evidence": evidence,
-        "class_name": CONCLUDED if reason in CONCLUDED_REASONS else entity,
+        "class_name": CONCLUDED_BY if reason in CONCLUDED else entity,
     }
     # ManMan's model refuses a message that has both of these ids.
     body = (

@@ -1,4 +1,4 @@
-"""when the fleet was not observed"""
+"""gaps in the observation of the fleet"""
 
 from __future__ import annotations
 

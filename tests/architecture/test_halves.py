@@ -78,10 +78,13 @@ def test_a_half_never_loads_what_is_the_others(module: str, never: set[str]) -> 
     assert not loaded_by(module) & never
 
 
-def test_the_reporter_loads_only_msgspec_and_aio_pika() -> None:
-    loaded = {
-        name.partition(".")[0] for name in loaded_by("manman_status.reporter")
-    } - sys.stdlib_module_names
-    assert {"aio_pika", "msgspec"} <= loaded
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [("manman_status.reporter", "msgspec"), ("manman_status.reporter.connection", "aio_pika")],
+)
+def test_the_reporter_loads_only_its_libraries(module: str, library: str) -> None:
+    """The AMQP library is loaded when a reporter begins to send."""
+    loaded = {name.partition(".")[0] for name in loaded_by(module)} - sys.stdlib_module_names
+    assert library in loaded
     strangers = {name for name in loaded if not name.startswith(("_cython", "__"))} - REPORTER_NEEDS
     assert strangers == {"manman_status"}

@@ -49,7 +49,7 @@ def test_a_step_of_the_clock_moves_every_time(table: str) -> None:
     assert {name for name in times if f" {name} = " not in statement} == set()
 
 
-def test_sql_asks_is_active_and_lists_no_active_status() -> None:
+def test_sql_calls_is_active_and_lists_no_active_status() -> None:
     """The function `is_active(status)` of the database says which statuses are active."""
     listed = re.compile(r"IN \(((?:'[A-Z]+',?\s*)+)\)")
     found = [

@@ -129,7 +129,7 @@ class Window:
         await page.add_init_script(VIOLATIONS)
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("request", lambda request: self._asked(request.url))
+        page.on("request", lambda request: self._requested(request.url))
         await page.goto(self.url + path)
         return page
 
@@ -137,7 +137,7 @@ class Window:
         if message.type == "error":
             self.faults.append(message.text)
 
-    def _asked(self, url: str) -> None:
+    def _requested(self, url: str) -> None:
         scheme, host = urlsplit(url)[:2]
         if scheme != "data" and host != urlsplit(self.url).netloc:
             self.faults.append(f"asked {url}")
@@ -155,8 +155,8 @@ async def hindrances(page: Page) -> list[tuple[str, str]]:
 
 @pytest.fixture
 async def window(chromium: Browser) -> AsyncIterator[Callable[..., Awaitable[Window]]]:
-    """A fresh one, of a size and with a theme where that is told. At the end of the test it must be
-    without fault."""
+    """A fresh one, of a size and with a theme where they are given. It must be without fault at the
+    end of the test."""
     opened: list[Window] = []
 
     async def open_window(

@@ -52,7 +52,7 @@ SEEN = """async () => {
 """Health by worker: the one whose colour most of its cell has; the rest of it is the mark."""
 
 
-async def told_by_the_api(api: Role) -> dict[str, str]:
+async def known_to_the_api(api: Role) -> dict[str, str]:
     """Health by worker."""
     healths: dict[str, str] = {}
     query = "limit=1000"
@@ -73,9 +73,9 @@ async def test_each_of_ten_thousand_cells_has_the_colour_of_its_health(
 ) -> None:
     page = await (await window(crowded.url)).open("/")
     await loaded(page)
-    told = await told_by_the_api(crowded)
-    assert set(told.values()) == {"healthy", "late", "unhealthy", "unknown"}
-    assert await page.evaluate(SEEN) == told
+    known = await known_to_the_api(crowded)
+    assert set(known.values()) == {"healthy", "late", "unhealthy", "unknown"}
+    assert await page.evaluate(SEEN) == known
 
 
 async def test_a_map_of_too_many_workers_says_how_many_are_not_drawn(
@@ -133,7 +133,7 @@ async def test_pointing_at_a_cell_explains_it_and_clicking_opens_it(
     await page.wait_for_url("**/workers/101")
 
 
-async def test_what_is_told_of_a_cell_changes_with_its_worker(
+async def test_text_of_a_cell_changes_with_its_worker(
     start_api: StartRole,
     database: str,
     window: Callable[..., Awaitable[Window]],
@@ -162,7 +162,7 @@ async def test_what_is_told_of_a_cell_changes_with_its_worker(
     await expect(tip).to_be_hidden()
 
 
-async def test_the_map_is_walked_by_keys_and_tells_what_it_comes_to(
+async def test_map_is_walked_by_keys_and_announces_each_worker(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     page = await (await window(crowded.url)).open("/")
@@ -245,7 +245,7 @@ COLOUR_AT = """async (id) => {
         Promise(requestAnimationFrame);
     return Date.now() / 1000;
 }"""
-"""Time, in seconds since the epoch, at which the cell turns the colour of LOST; gives up in the
+"""Time, in seconds since the epoch, at which the cell turns the colour of LOST; fails in the
 end."""
 
 
@@ -304,13 +304,13 @@ async def test_killed_worker_changes_colour_within_a_second_of_lost(
     await eventually(
         lambda: page.evaluate(f"async () => {{ {MODULE} return map.fleet.state === 'ok' }}")
     )
-    # The next reload would tell it too, a little later: here only the stream may.
+    # The next reload would show it too, a little later: here only the stream may.
     await page.evaluate(f"async () => {{ {MODULE} map.fleet.loading = true }}")
     took = [float("inf")]
     for killed in others[:ATTEMPTS]:
         if min(took) < 1:
             break
-        killed.fall_silent()
+        killed.go_silent()
         changed_at = await page.evaluate(COLOUR_AT, str(killed.worker_id))
         took.append(changed_at - await lost_at(database, killed.worker_id))
     assert 0 <= min(took) < 1, took

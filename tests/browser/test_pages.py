@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
-from playwright.async_api import Response, Route, expect
+from playwright.async_api import Page, Response, Route, expect
 
 from tests.browser.conftest import UNHURRIED, Window, hindrances
 from tests.conftest import run_sql
@@ -83,51 +83,11 @@ async def test_a_list_goes_on_page_by_page_and_back_to_the_first(
     await expect(rows).to_have_count(100)
 
 
-async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
-    start_api: StartRole,
-    database: str,
-    window: Callable[..., Awaitable[Window]],
-) -> None:
-    await run_sql(
-        database,
-        """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
-           reason)
-           VALUES (7, now(), now(), 'RUNNING', now(), 'reported')""",
-        "UPDATE observation SET observed_through = now(), resumed_at = now()",
-    )
-    opened = await window((await start_api(**UNHURRIED)).url)
-
-    async def without_its_poll(route: Route) -> None:
-        answer = await route.fetch()
-        await route.fulfill(
-            response=answer, body=(await answer.text()).replace("renew, every 5s", "renew")
-        )
-
-    await opened.context.route("**/workers/7", without_its_poll)
-    page = await opened.open("/workers/7")
-    await expect(page.locator(".verdict")).to_contain_text("healthy")
-    await expect(page.locator("#day canvas")).to_be_visible()
-    await run_sql(
-        database,
-        """WITH lost AS (
-               UPDATE workers SET status = 'LOST', status_since = now(), reason =
-                   'heartbeat_expired', evidence =
-                   jsonb_build_object('observed_through', now() + interval '32 s') RETURNING
-                       worker_id
-           ), counted AS (UPDATE revision_counter SET revision = 1)
-           INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
-           SELECT 1, now(), 'worker', worker_id, 'RUNNING', 'LOST', 'worker_lost' FROM lost""",
-    )
-    await expect(page.locator(".verdict")).to_contain_text(re.compile(r"\w+ beats of 10 s missed"))
-    await expect(page.locator("#day canvas")).to_be_visible()
-
-
-async def test_a_worker_page_is_renewed_when_a_backup_was_restored(
-    start_api: StartRole,
-    database: str,
-    window: Callable[..., Awaitable[Window]],
-) -> None:
-    """Revisions are lower than the one that the page was loaded at, and it does not poll."""
+@pytest.fixture
+async def page_of_worker_7(
+    start_api: StartRole, database: str, window: Callable[..., Awaitable[Window]]
+) -> Page:
+    """Its page, which follows the stream and does not poll: healthy, at revision 50."""
     await run_sql(
         database,
         """INSERT INTO workers (worker_id, created_date, last_heartbeat, status, status_since,
@@ -148,6 +108,33 @@ async def test_a_worker_page_is_renewed_when_a_backup_was_restored(
     page = await opened.open("/workers/7")
     await expect(page.locator(".verdict")).to_contain_text("healthy")
     await expect(page.locator("#day canvas")).to_be_visible()
+    return page
+
+
+async def test_a_worker_that_is_lost_says_so_on_its_page_at_once(
+    page_of_worker_7: Page, database: str
+) -> None:
+    page = page_of_worker_7
+    await run_sql(
+        database,
+        """WITH lost AS (
+               UPDATE workers SET status = 'LOST', status_since = now(), reason =
+                   'heartbeat_expired', evidence =
+                   jsonb_build_object('observed_through', now() + interval '32 s') RETURNING
+                       worker_id
+           ), counted AS (UPDATE revision_counter SET revision = 51)
+           INSERT INTO transitions (revision, at, entity, entity_id, old_status, new_status, reason)
+           SELECT 51, now(), 'worker', worker_id, 'RUNNING', 'LOST', 'worker_lost' FROM lost""",
+    )
+    await expect(page.locator(".verdict")).to_contain_text(re.compile(r"\w+ beats of 10 s missed"))
+    await expect(page.locator("#day canvas")).to_be_visible()
+
+
+async def test_a_worker_page_is_renewed_when_a_backup_was_restored(
+    page_of_worker_7: Page, database: str
+) -> None:
+    """Revisions are lower than the one that the page was loaded at, and it does not poll."""
+    page = page_of_worker_7
     await run_sql(
         database,
         """WITH restored AS (
@@ -269,7 +256,7 @@ async def test_filter_holds_while_rows_are_polled(
         with suppress(TimeoutError):
             await asyncio.wait_for(
                 polled.wait(), 8
-            )  # what is asked for after this would have been asked for in it
+            )  # what is requested after this would have been requested in it
         await route.continue_()
 
     await page.route("**/workers?health=unhealthy", after_a_poll)
@@ -304,15 +291,15 @@ async def test_last_day_is_drawn_after_a_first_failed_request(
     crowded: Role, window: Callable[..., Awaitable[Window]]
 ) -> None:
     opened = await window(crowded.url)
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def once_in_vain(route: Route) -> None:
-        await (route.continue_() if asked.is_set() else route.abort())
-        asked.set()
+        await (route.continue_() if requested.is_set() else route.abort())
+        requested.set()
 
     await opened.context.route("**/day.json", once_in_vain)
     page = await opened.open("/workers/7")
-    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.wait_for(requested.wait(), 30)
     await page.evaluate(
         "document.dispatchEvent(new Event('visibilitychange'))"
     )  # as who comes back to it

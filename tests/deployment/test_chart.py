@@ -279,7 +279,8 @@ def test_the_api_knows_nothing_of_the_broker(release: Objects) -> None:
 def test_a_side_that_is_off_leaves_nothing(side: str) -> None:
     values = values_of("all-on")
     component = {"apis": "api", "processors": "processor"}[side]
-    objects = render(merged(values, {side: {"status": {"enabled": False}}}))
+    off = {side: {"status": {"enabled": False}}, "bridge": {"enabled": False}}
+    objects = render(merged(values, off))
     assert component not in {component_of(each) for each in objects}
     assert not any(each["metadata"]["name"].endswith(f"-{component}-test") for each in objects)
     assert ("rabbitmq" in str(objects.of("Secret"))) == (side == "apis")
@@ -287,6 +288,19 @@ def test_a_side_that_is_off_leaves_nothing(side: str) -> None:
     assert ("notify-urls" in str(objects.of("Secret"))) == (side == "apis")
     assert f"manman-status-{component}" not in str(objects.of("PrometheusRule"))
     assert objects.of("PrometheusRule")[0]["spec"]["groups"][0]["rules"]
+
+
+def test_a_bridge_is_one_more_pod_that_nobody_connects_to() -> None:
+    url = "postgresql+psycopg2://reader:s3cret@manman.example.com/manman"
+    objects = render({"bridge": {"enabled": True, "url": url}, "networkPolicy": {"enabled": True}})
+    [pod] = [pod for pod in objects.pods().values() if component_of(pod) == "bridge"]
+    assert container(pod)["args"] == ["serve", "--role", "bridge"]
+    assert "ports" not in container(pod)
+    of_bridge = [each for each in objects if component_of(each) == "bridge"]
+    assert sorted(each["kind"] for each in of_bridge) == ["Deployment", "NetworkPolicy", "Secret"]
+    [secret] = [each for each in of_bridge if each["kind"] == "Secret"]
+    assert decoded(secret) == {"manman-database-url": url}
+    assert "s3cret" not in str([each for each in objects if each["kind"] != "Secret"])
 
 
 def test_secrets_are_in_secrets_alone() -> None:
@@ -317,7 +331,7 @@ def test_secrets_are_in_secrets_alone() -> None:
 def test_what_a_pod_refers_to_is_there(release: Objects, values: dict[str, Any]) -> None:
     """The release's own Secrets, those that the values name, and accounts; for the Job only what
     comes before it."""
-    parts = ("database", "rabbitmq", "apiTokens", "notifications")
+    parts = ("database", "rabbitmq", "apiTokens", "notifications", "bridge")
     named = {values.get(part, {}).get("existingSecret", "manman-status") for part in parts}
     for name, pod in release.pods().items():
         early = name.startswith("Job/")
@@ -507,7 +521,8 @@ def test_a_disruption_budget_needs_more_than_one_replica(
 
 
 def test_an_autoscaler_s_number_is_not_overwritten_by_an_upgrade() -> None:
-    fixed, scaled = render(), render(values_of("all-on"))
+    scales = merged(values_of("all-on"), {"bridge": {"enabled": False}})
+    fixed, scaled = render(), render(scales)
     assert [each["spec"]["replicas"] for each in fixed.of("Deployment")] == [1, 1]
     assert ["replicas" in each["spec"] for each in scaled.of("Deployment")] == [False, False]
 

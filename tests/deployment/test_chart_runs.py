@@ -11,8 +11,8 @@ import asyncio
 import base64
 import json
 import shutil
-import subprocess
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ import yaml
 
 from manman_status.dev.ports import free_port
 from tests.deployment.chart import ROOT, component_of, container, merged, render
+from tests.deployment.engine import engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,22 +38,7 @@ WRITES_JSON_SECRETS = (4, 4)
 """Older versions of podman want a Secret as JSON for a variable, but write YAML themselves."""
 
 
-def podman(
-    *arguments: str, given: str | None = None, check: bool = True
-) -> subprocess.CompletedProcess[str]:
-    ran = subprocess.run(
-        ["podman", *arguments],
-        cwd=ROOT,
-        input=given,
-        text=True,
-        capture_output=True,
-        check=False,
-        timeout=600,
-    )
-    assert ran.returncode == 0 or not check, (
-        f"podman {' '.join(arguments)}:\n{ran.stdout}\n{ran.stderr}"
-    )
-    return ran
+podman = partial(engine, "podman")
 
 
 class Cluster:

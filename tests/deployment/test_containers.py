@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from manman_status.dev.ports import free_port
+from tests.deployment.engine import engine
 from tests.kinds import Eventually
 
 pytestmark = pytest.mark.containers
@@ -35,21 +36,7 @@ CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
 """Stand-ins without a registry: the same program, under the name in compose.yaml."""
 
 
-def docker(*arguments: Any, given: Any = None, check: bool = True, **environment: Any) -> Any:
-    ran = subprocess.run(
-        ["docker", *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        input=given,
-        text=True,
-        capture_output=True,
-        check=False,
-        timeout=600,
-    )
-    assert ran.returncode == 0 or not check, (
-        f"docker {' '.join(arguments)}:\n{ran.stdout}\n{ran.stderr}"
-    )
-    return ran
+docker = partial(engine, "docker")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -116,7 +116,7 @@ async def test_killed_while_it_starts_it_leaves_no_process_behind(
     await eventually(lambda: not tree.keys() & process_tree().keys())
 
 
-async def test_it_uses_the_servers_that_it_is_told(
+async def test_it_uses_the_servers_that_are_named(
     start_dev: Callable[..., Dev],
     database: str,
     broker: str,
@@ -165,7 +165,7 @@ async def test_its_fleet_reports_no_sooner_than_somebody_listens(
     assert len(complaints(said)) == 2, said
 
 
-async def test_a_taken_port_is_told_at_once(start_dev: Callable[..., Dev]) -> None:
+async def test_taken_port_is_refused_at_once(start_dev: Callable[..., Dev]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         dev = start_dev("--port", str(port))

@@ -15,7 +15,7 @@ from manman_status.dev.ports import free_port
 
 class Proxy:
     """Listens on a port of its own and passes everything on to the server of a URL, until it is
-    told otherwise."""
+    set otherwise."""
 
     def __init__(self, url: str) -> None:
         self._to = urlsplit(url)
@@ -57,7 +57,7 @@ class Proxy:
 
     def swallow(self) -> None:
         """Drop everything, like a firewall that has forgotten the connections: nothing of what is
-        open passes any more, in neither direction, and nobody is told. New connections pass."""
+        open passes any more, in neither direction, and nobody is notified. New connections pass."""
         for pair in self._pairs:
             pair.swallows = True
 

@@ -1,5 +1,5 @@
-"""An operator is told of trouble once, with its cause, and never because the observer itself was
-ill."""
+"""An operator is notified of trouble once, with its cause, and never because the observer itself
+was ill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SERVERS = list(range(1001, 1041))
 
 @pytest.fixture
 def start_notifying(start_quick: StartRole, sink: Any) -> StartRole:
-    """Starts a processor that tells the sink, after bursts of a second."""
+    """Starts a processor that notifies the sink, after bursts of a second."""
 
     async def start(**settings: Any) -> Any:
         return await start_quick(**{"notify_urls": sink.url, "notify_wait_seconds": 1, **settings})
@@ -92,7 +92,7 @@ async def test_lost_worker_is_notified_once_and_resolved_once(
     await start_notifying()
     fleet.add(Worker(7, servers=SERVERS, group="eu-1"), *(Worker(i) for i in range(1, 5)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[7].fall_silent()
+    fleet.workers[7].go_silent()
     await eventually(lambda: len(sink.messages) == 1)
     assert sink.titles[0] == "[critical] eu-1: worker 7 is silent, and 40 of its servers with it"
     assert "look at its host" in sink.messages[0]["message"]
@@ -104,7 +104,7 @@ async def test_lost_worker_is_notified_once_and_resolved_once(
     assert len(sink.messages) == 2
 
 
-async def test_who_is_told_of_the_critical_alone_hears_the_end_of_it(
+async def test_channel_of_critical_alerts_gets_their_end_too(
     start_notifying: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -118,7 +118,7 @@ async def test_who_is_told_of_the_critical_alone_hears_the_end_of_it(
     await start_notifying(notify_urls="", notify_routes_file=routes)
     fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[7].fall_silent()
+    fleet.workers[7].go_silent()
     await eventually(lambda: len(sink.messages) == 1)
     await publish(worker_said(7, "CRASHED"), "worker.7.status")
 
@@ -141,7 +141,7 @@ async def test_what_a_lost_worker_left_behind_is_no_crash_of_its_own(
     await start_notifying()
     fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[7].fall_silent()
+    fleet.workers[7].go_silent()
     await eventually(lambda: len(sink.messages) == 1)
     fleet.workers[7].servers = []
     fleet.workers[7].start()
@@ -167,7 +167,7 @@ async def test_crashed_worker_is_one_alert_with_its_servers(
     await start_notifying()
     fleet.add(Worker(7, servers=SERVERS), *(Worker(i) for i in range(1, 5)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[7].fall_silent()
+    fleet.workers[7].go_silent()
     await publish(worker_said(7, "CRASHED"), "worker.7.status")
 
     async def servers_are_part_of_it() -> bool:
@@ -201,14 +201,14 @@ GUARDED = {"guard_percent": 30, "guard_release_percent": 50, "canary_interval_se
 async def test_half_of_a_group_lost_is_one_incident(
     start_notifying: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
 ) -> None:
-    """It stays one, whether its workers are marked LOST, return or stay away."""
+    """It stays one, whether its workers are marked LOST, return or stay silent."""
     await start_notifying(guard_hold_seconds=2, **GUARDED)
     fleet.beat_every = INTERVAL_SECONDS
     fleet.recruit(20, group="eu")
     fleet.add(Worker(50, group="us"))
     await eventually(lambda: all_healthy(fleet, observed))
     for number in range(1, 11):
-        fleet.workers[number].fall_silent()
+        fleet.workers[number].go_silent()
 
     async def all_lost() -> bool:
         return len([each for each in await observed.lost() if each[0] == "worker"]) == 10
@@ -221,7 +221,7 @@ async def test_half_of_a_group_lost_is_one_incident(
         return await observed.value(sql) == 10
 
     await eventually(all_are_part_of_it)
-    fleet.workers[50].fall_silent()  # told later than the parts would be
+    fleet.workers[50].go_silent()  # notified later than the parts would be
     await eventually(lambda: sink.titles[-1:] == ["[warning] us: worker 50 is silent"])
     assert "of group eu fell silent at once" in sink.titles[0]
     assert len(sink.messages) == 2
@@ -244,7 +244,7 @@ async def test_a_worker_that_never_returns_hides_nothing_of_its_group(
     fleet.recruit(10, group="eu")
     await eventually(lambda: all_healthy(fleet, observed))
     for number in (1, 2, 3, 4):
-        fleet.workers[number].fall_silent()
+        fleet.workers[number].go_silent()
 
     async def all_are_part_of_it() -> bool:
         sql = "SELECT count(*) FROM alerts WHERE rule = 'worker_lost' AND part_of IS NOT NULL"
@@ -259,7 +259,7 @@ async def test_a_worker_that_never_returns_hides_nothing_of_its_group(
         return len(await open_keys(observed)) == 2
 
     await eventually(one_is_missing)
-    fleet.workers[9].fall_silent()
+    fleet.workers[9].go_silent()
     await eventually(
         lambda: (
             sink.titles[1:] == ["[critical] eu: worker 9 is silent, and 1 of its servers with it"]
@@ -268,7 +268,7 @@ async def test_a_worker_that_never_returns_hides_nothing_of_its_group(
     fleet.workers[9].go_on()
     await eventually(lambda: len(sink.messages) == 3)
     for number in (2, 3, 4, 5):
-        fleet.workers[number].fall_silent()
+        fleet.workers[number].go_silent()
     await eventually(lambda: len(sink.messages) == 4)
     assert ["of group eu fell silent at once" in title for title in sink.titles] == [
         True,
@@ -347,7 +347,7 @@ async def test_leader_that_died_before_notifying_is_replaced_once(
     second = await start_notifying(notify_wait_seconds=4)
     fleet.add(*(Worker(i, servers=[1000 + i]) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
 
     async def is_opened() -> bool:
         return await open_keys(observed) == ["worker_lost:1"]
@@ -364,7 +364,7 @@ async def test_leader_that_died_before_notifying_is_replaced_once(
     assert await observed.value("SELECT count(*) FROM alerts") == 1
 
 
-async def test_a_leader_that_dies_does_not_tell_again_what_it_told(
+async def test_next_leader_sends_no_notification_again(
     start_notifying: StartRole,
     fleet: Fleet,
     observed: Observed,
@@ -375,7 +375,7 @@ async def test_a_leader_that_dies_does_not_tell_again_what_it_told(
     first = await start_notifying()
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: len(sink.messages) == 1)
 
     async def is_marked() -> Any:
@@ -386,7 +386,7 @@ async def test_a_leader_that_dies_does_not_tell_again_what_it_told(
     await eventually(is_marked)
     await dies(first)
     await start_notifying()
-    fleet.workers[2].fall_silent()
+    fleet.workers[2].go_silent()
     await eventually(lambda: len(sink.messages) == 2)
     assert [title.count("worker 1") for title in sink.titles] == [1, 0]
 
@@ -406,8 +406,8 @@ async def test_a_silenced_group_stays_quiet_and_says_so(
     )
     fleet.add(*(Worker(i, group="eu" if i < 3 else "us") for i in range(1, 11)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[1].fall_silent()
-    fleet.workers[10].fall_silent()
+    fleet.workers[1].go_silent()
+    fleet.workers[10].go_silent()
     await eventually(lambda: len(sink.messages) == 1)
     assert sink.titles == ["[warning] us: worker 10 is silent"]
 
@@ -437,14 +437,14 @@ async def test_silenced_alerts_are_published_on_the_broker(
     await queue.bind("external_service_events", routing_key="alert.#")
     fleet.add(*(Worker(i, servers=[1000 + i]) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
-    heard = []
+    received = []
 
     async def listen() -> Any:
         while message := await queue.get(no_ack=True, fail=False):
-            heard.append((message.routing_key, msgspec.json.decode(message.body)))
-        return heard
+            received.append((message.routing_key, msgspec.json.decode(message.body)))
+        return received
 
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(listen)
     fleet.workers[1].go_on()
 
@@ -452,8 +452,8 @@ async def test_silenced_alerts_are_published_on_the_broker(
         return len(await listen()) == 2
 
     await eventually(both)
-    assert [key for key, _ in heard] == ["alert.critical.worker_lost"] * 2
-    assert [(body["state"], body["silenced_by"], body["worker_id"]) for _, body in heard] == [
+    assert [key for key, _ in received] == ["alert.critical.worker_lost"] * 2
+    assert [(body["state"], body["silenced_by"], body["worker_id"]) for _, body in received] == [
         ("open", "quiet", 1),
         ("resolved", "quiet", 1),
     ]
@@ -468,8 +468,8 @@ async def test_a_worker_that_is_drained_may_end(
     drained.life.set_label("drain", "true")
     fleet.add(drained, *(Worker(i, group="eu") for i in range(2, 11)))
     await eventually(lambda: all_healthy(fleet, observed))
-    drained.fall_silent()
-    fleet.workers[2].fall_silent()
+    drained.go_silent()
+    fleet.workers[2].go_silent()
     await eventually(lambda: len(sink.messages) == 1)
     assert ("worker", 1) in await observed.lost()
     assert await observed.value("SELECT count(*) FROM alerts") == 1
@@ -485,13 +485,13 @@ async def test_much_of_a_group_that_is_drained_may_end(
         fleet.workers[number].life.set_label("drain", "true")
     await eventually(lambda: all_healthy(fleet, observed))
     for number in range(1, 5):
-        fleet.workers[number].fall_silent()
+        fleet.workers[number].go_silent()
 
     async def are_lost() -> bool:
         return sorted(await observed.lost()) == [("worker", number) for number in range(1, 5)]
 
     await eventually(are_lost)
-    fleet.workers[5].fall_silent()
+    fleet.workers[5].go_silent()
     await eventually(lambda: sink.messages)
     assert sink.titles == ["[warning] eu: worker 5 is silent"]
     assert await observed.value("SELECT count(*) FROM alerts") == 1
@@ -510,7 +510,7 @@ async def test_failing_channel_delays_no_other_and_catches_up(
     processor = await start_notifying(notify_urls=f"{hanging.url} {refusing.url} {good.url}")
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: len(good.messages) == 1)
     await eventually(lambda: refusing.attempts > 1 and hanging.attempts > 0)
     refusing.refuses = False
@@ -538,7 +538,7 @@ async def test_pager_opens_and_resolves_each_alert(
 
     silent = range(1, 4)
     for number in silent:
-        fleet.workers[number].fall_silent()
+        fleet.workers[number].go_silent()
     await eventually(lambda: len(sink.messages) == len(silent))
     opened, closed = incidents()
     assert ({key.partition(" #")[0] for key in opened}, closed) == (
@@ -558,7 +558,7 @@ async def test_a_channel_that_hangs_does_not_hold_up_the_end(
     processor = await start_notifying()
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: sink.attempts)
     processor.stop(within_seconds=10)
 
@@ -574,7 +574,7 @@ async def test_what_was_acknowledged_is_not_reminded_of(
     await start_notifying(notify_remind_seconds=2)
     fleet.add(*(Worker(i) for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: len(sink.messages) >= 3)
     assert "(still)" in sink.messages[1]["message"]
     alert_id = await observed.value("SELECT alert_id FROM alerts")
@@ -584,18 +584,18 @@ async def test_what_was_acknowledged_is_not_reminded_of(
         return await observed.value("SELECT state FROM alerts") == "acknowledged"
 
     await eventually(is_acknowledged)
-    told = await observed.value("SELECT max(told_at) FROM deliveries WHERE channel <> 'broker'")
-    fleet.workers[2].fall_silent()  # told beside it: the channel was looked at since
+    newest = await observed.value("SELECT max(told_at) FROM deliveries WHERE channel <> 'broker'")
+    fleet.workers[2].go_silent()  # notified beside it: the channel was looked at since
 
-    def second_is_told() -> list[Any]:
+    def second_is_notified() -> list[Any]:
         return [message for message in sink.messages if "worker 2" in message["message"]]
 
-    await eventually(second_is_told)
+    await eventually(second_is_notified)
     marks = "SELECT told_at FROM deliveries WHERE channel <> 'broker' AND alert_id = $1"
-    assert await observed.value(marks, alert_id) - told <= timedelta(seconds=3)
+    assert await observed.value(marks, alert_id) - newest <= timedelta(seconds=3)
 
 
-async def test_crashes_of_one_config_are_told_as_a_loop(
+async def test_crashes_of_one_config_are_one_crash_loop(
     start_notifying: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually, sink: Any
 ) -> None:
     await start_notifying()
@@ -650,7 +650,7 @@ async def test_a_loop_is_silenced_with_its_worker_until_it_spreads(
         return "crash_loop:config:3" in await open_keys(observed)
 
     await eventually(loops)
-    fleet.workers[5].fall_silent()
+    fleet.workers[5].go_silent()
     await eventually(lambda: sink.messages)
     assert sink.titles == ["[warning] us: worker 5 is silent"]
     await crash(104, on=2)
@@ -678,7 +678,7 @@ async def test_resolution_follows_an_alert_that_changed_its_group(
     await start_notifying(notify_urls="", notify_routes_file=routes)
     fleet.add(*(Worker(i, group="us") for i in range(1, 6)))
     await eventually(lambda: all_healthy(fleet, observed))
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: len(sink.messages) == 1)
     await rows("UPDATE alerts SET group_name = 'eu' RETURNING 1")
     fleet.workers[1].go_on()
@@ -686,7 +686,7 @@ async def test_resolution_follows_an_alert_that_changed_its_group(
     assert sink.messages[1]["type"] == "success"
 
 
-async def test_dead_letters_are_told_and_over_when_somebody_took_them(
+async def test_dead_letters_are_notified_until_they_are_removed(
     start_notifying: StartRole,
     observed: Observed,
     eventually: Eventually,
@@ -703,7 +703,7 @@ async def test_dead_letters_are_told_and_over_when_somebody_took_them(
     )
 
 
-async def test_a_time_without_any_processor_is_told_with_its_length(
+async def test_time_without_any_processor_is_notified_with_its_length(
     start_notifying: StartRole,
     fleet: Fleet,
     observed: Observed,

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ, rabbitmq_server
-from tests.conftest import role_environment
+from manman_status.dev.rabbitmq import rabbitmq_server
+from tests.builders import counted
+from tests.conftest import SharedRabbitMQ, role_environment
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
 
@@ -23,7 +24,7 @@ BY_THE_COMMANDS_SECONDS = 12
 
 
 @pytest.fixture
-async def memory_alarm(rabbitmq: EmbeddedRabbitMQ, eventually: Eventually) -> AsyncIterator[Any]:
+async def memory_alarm(rabbitmq: SharedRabbitMQ, eventually: Eventually) -> AsyncIterator[Any]:
     """Sets it off, or ends it."""
     async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
 
@@ -40,7 +41,7 @@ async def memory_alarm(rabbitmq: EmbeddedRabbitMQ, eventually: Eventually) -> As
         await set_off(low=False)
 
 
-def rabbitmqctl(rabbitmq: EmbeddedRabbitMQ, *arguments: Any) -> None:
+def rabbitmqctl(rabbitmq: SharedRabbitMQ, *arguments: Any) -> None:
     command = [rabbitmq_server().with_name("rabbitmqctl"), *arguments]
     subprocess.run(
         command, env=rabbitmq._environment(), check=True, capture_output=True, timeout=120
@@ -54,14 +55,14 @@ async def test_backlog_is_drained_during_the_alarm(
     rows: FetchRows,
     eventually: Eventually,
 ) -> None:
-    """After the alarm the canaries and the watermark move again."""
+    """The canaries and the watermark move again after the alarm."""
     (await start_quick()).stop()
     await publish.many(
         [(started(i), f"game_server_instance.{i}.lifecycle") for i in range(1, WAITING + 1)]
     )
     await memory_alarm(low=True)
     processor = await start_quick()
-    await eventually(lambda: rows("SELECT FROM server_instances HAVING count(*) = $1", WAITING))
+    await eventually(counted(rows, WAITING, "server_instances"))
     await eventually(lambda: "broker_alarm" in processor.log and "low on memory" in processor.log)
     alarm = "SELECT 1 FROM processors WHERE statistics ->> 'broker_alarm' LIKE '%memory%'"
     await eventually(lambda: rows(alarm))

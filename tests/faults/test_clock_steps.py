@@ -34,14 +34,14 @@ def database(stepping_database: str) -> str:
 
 @pytest.fixture
 async def system(start_api: StartRole) -> AsyncIterator[Any]:
-    """Asks an api with the settings of these tests for `/status/system`."""
+    """Queries an api with the settings of these tests for `/status/system`."""
     api = await start_api(**(QUICK | SETTINGS))
     async with httpx.AsyncClient(base_url=api.url, timeout=60) as client:
 
-        async def ask() -> Any:
+        async def query() -> Any:
             return (await client.get("/status/system")).raise_for_status().json()
 
-        yield ask
+        yield query
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ async def test_dead_worker_is_lost_after_a_step_back(
     await all_healthy()
     clock.step_to(-HOUR)
     stepped = time.monotonic()
-    fleet.workers[1].fall_silent()
-    fleet.workers[6].fall_silent()
+    fleet.workers[1].go_silent()
+    fleet.workers[6].go_silent()
 
     async def degraded() -> Any:
         found = (await system())["observation"]
@@ -129,7 +129,7 @@ async def test_a_step_forward_is_no_outage(
     rules = {row["rule"] for row in await observed.rows("SELECT rule FROM alerts")}
     assert rules == {"clock_stepped"}
     assert await observed.value("SELECT ends_at > now() + interval '20 min' FROM silences")
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: lost_workers(observed, 1), within_seconds=PROMPTLY_SECONDS)
     assert steps_found(*processors) == 1
 
@@ -152,7 +152,7 @@ async def test_dead_leader_is_replaced_after_a_step_back(
     leader.kill()
     assert await observed.value("SELECT expires_at > now() + interval '50 min' FROM leases")
     await eventually(lambda: '"event": "leading"' in second.log, within_seconds=PROMPTLY_SECONDS)
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: lost_workers(observed, 1), within_seconds=PROMPTLY_SECONDS)
 
 
@@ -174,7 +174,7 @@ async def test_first_processor_finds_a_step_back_of_meanwhile(
     # Nobody has seen it yet, but nothing is called well either.
     assert (await system())["observation"]["state"] == "blind"
     second = await start_quick(**SETTINGS)
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: steps_found(second), within_seconds=PROMPTLY_SECONDS)
     await eventually(lambda: lost_workers(observed, 1), within_seconds=PROMPTLY_SECONDS)
     await eventually(lambda: has_recovered(system), within_seconds=PROMPTLY_SECONDS)
@@ -198,7 +198,7 @@ async def test_what_cannot_date_itself_still_counts_after_a_step_back(
     await eventually(lambda: steps_found(processor), within_seconds=PROMPTLY_SECONDS)
     settled = "SELECT clock_steps = 1 AND clock_steps_settled = 1 FROM observation"
     await eventually(lambda: observed.value(settled), within_seconds=PROMPTLY_SECONDS)
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await publish_plain(broker, "worker.1.lifecycle", "WORKER_STOPPED", "1")
     await eventually(lambda: is_complete(observed), within_seconds=PROMPTLY_SECONDS)
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
-import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.domain.rows import Transition
 from manman_status.domain.status import Entity, Reason, StatusType
-from manman_status.store.migrate import migrate
 from manman_status.store.pool import create_pool
 from manman_status.store.writes import append_transitions
 from tests.events import Parser, Reader
@@ -28,20 +24,6 @@ __all__ = ["replica"]
 
 WRITERS = 4
 TRANSITIONS = 5_000
-
-
-@pytest.fixture
-def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server that may be stopped without hurting the other tests."""
-    server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-async def own_database(own_postgres: EmbeddedPostgres) -> str:
-    await asyncio.to_thread(migrate, own_postgres.url)
-    return own_postgres.url
 
 
 async def append(pool: asyncpg.Pool, entity_id: Any, count: Any, evidence: Any = None) -> None:
@@ -65,8 +47,8 @@ async def write(database: str, total: Any, *, pause: float = 0.0) -> None:
 
 
 async def follow(where: Any, reader: Any, seen: Any, *, total: Any) -> None:
-    """Come again, whatever happened, until all was told. `where()` is the url of the api that runs
-    now."""
+    """Come again, whatever happened, until all was received. `where()` is the url of the api that
+    runs now."""
     while len(seen) < total:
         with contextlib.suppress(httpx.TransportError):
             async with httpx.AsyncClient(base_url=where(), timeout=20) as http:
@@ -107,7 +89,7 @@ async def test_reader_of_killed_apis_gets_each_revision_once(
     assert seen == list(range(1, TRANSITIONS + 1))
 
 
-async def test_each_of_several_processes_tells_all_of_it(
+async def test_each_of_several_processes_sends_all_changes(
     database: str, start_api: StartRole, eventually: Eventually
 ) -> None:
     """Streams are spread over processes, each with a feed of its own."""
@@ -182,7 +164,7 @@ async def test_slow_client_is_overrun_and_misses_nothing(
     assert seen == list(range(1, total + 1))
 
 
-async def test_an_api_on_a_replica_tells_what_its_primary_writes(
+async def test_api_on_a_replica_sends_what_its_primary_writes(
     database: str, replica: Any, start_api: StartRole
 ) -> None:
     replica_url = database.replace(f":{urlsplit(database).port}/", f":{replica.port}/")

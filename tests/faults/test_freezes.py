@@ -18,7 +18,7 @@ from tests.messaging import Publisher
 TURNS = 8
 STARTED_A_TURN = 100
 LONGEST_SECONDS = 5.0
-"""Longer than a transaction may idle, a lease lasts and a canary may be away."""
+"""Longer than a transaction may idle, a lease lasts and a canary may be on its way."""
 
 
 @pytest.mark.slow

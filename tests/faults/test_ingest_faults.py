@@ -15,6 +15,7 @@ import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.builders import counted
 from tests.conftest import consumers
 from tests.kinds import Eventually, FetchRows, ProcessTree, Role, StartRole
 from tests.messaging import Publisher
@@ -180,12 +181,12 @@ async def test_sigterm_under_load_loses_nothing_and_another_takes_over(
             begun = time.monotonic()
             first.stop(within_seconds=10)
             assert time.monotonic() - begun < 10
-    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 5000"))
+    await eventually(counted(rows, 5000, "server_instances"))
 
 
-@pytest.mark.parametrize("away", ["database", "broker"])
+@pytest.mark.parametrize("unavailable", ["database", "broker"])
 async def test_sigterm_ends_within_ten_seconds_without_a_server(
-    away: Any,
+    unavailable: Any,
     start_processor: StartRole,
     publish: Publisher,
     rabbitmq: EmbeddedRabbitMQ,
@@ -193,10 +194,10 @@ async def test_sigterm_ends_within_ten_seconds_without_a_server(
     eventually: Eventually,
 ) -> None:
     processor = await start_processor(shutdown_timeout_seconds=4)
-    server = postgres if away == "database" else rabbitmq
+    server = postgres if unavailable == "database" else rabbitmq
     server.stop()
     try:
-        if away == "database":
+        if unavailable == "database":
             await publish(started(1), key(1))
             await eventually(lambda: "database_unavailable" in processor.log)
         processor.stop(within_seconds=10)

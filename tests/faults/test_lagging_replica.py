@@ -1,4 +1,4 @@
-"""Replicas lag: an api takes that for no restore, but notices when one that lacks changes is
+"""Replicas lag: an api takes that for no restore, but detects when one that lacks changes is
 promoted."""
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ async def test_only_the_killed_one_of_a_thousand_is_lost(
         )
 
     await eventually(all_healthy)
-    fleet.workers[500].fall_silent()
+    fleet.workers[500].go_silent()
     await eventually(observed.lost)
     passed = await observed.through() + timedelta(seconds=TIMEOUT_SECONDS)
     await eventually(lambda: observed.has_passed(passed))
@@ -62,7 +62,7 @@ async def test_silent_worker_is_late_then_lost_then_recovers(
         return (*(system[health] for health in healths), listed) == expected
 
     await eventually(lambda: health_of_one(3, 0, 0, 0))
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: health_of_one(2, 1, 0, 1))
     await eventually(lambda: health_of_one(2, 0, 1, 0))
     assert await observed.worker(1) == ("LOST", "heartbeat_expired")
@@ -90,7 +90,7 @@ async def test_clocks_that_are_an_hour_off_make_no_difference(
     await eventually(lambda: observed.has_passed(passed))
     assert await observed.lost() == []
     for worker in fleet.workers.values():
-        worker.fall_silent()
+        worker.go_silent()
     await eventually(all_lost)
     for worker in fleet.workers.values():
         worker.start()
@@ -104,7 +104,7 @@ async def test_lost_worker_recovers_with_the_servers_it_lists(
     worker = Worker(1, servers=[11, 12, 13])
     fleet.add(worker)
     await eventually(lambda: observed.server(13))
-    worker.fall_silent()
+    worker.go_silent()
     await eventually(lambda: is_so(observed.worker(1), "LOST", "heartbeat_expired"))
     assert await observed.server(11) == ("LOST", "worker_lost")
     worker.servers.remove(13)
@@ -121,8 +121,8 @@ async def test_lost_worker_recovers_with_the_servers_it_lists(
     assert evidence["missing"] >= timedelta(seconds=TIMEOUT_SECONDS)
 
 
-async def is_so(asked: Any, *expected: Any) -> bool:
-    return await asked == expected
+async def is_so(query: Any, *expected: Any) -> bool:
+    return await query == expected
 
 
 async def test_server_missing_from_a_new_incarnation_is_superseded(
@@ -146,10 +146,10 @@ async def test_the_next_life_supersedes_what_a_lost_life_left_behind(
     worker = Worker(1, servers=[11])
     fleet.add(worker)
     await eventually(lambda: observed.server(11))
-    worker.fall_silent()
+    worker.go_silent()
     await eventually(lambda: is_so(observed.server(11), "LOST", "worker_lost"))
     worker.start()
-    worker.fall_silent()
+    worker.go_silent()
     worker.servers = [12]
     await fleet.report(worker.life.worker_started())
     await eventually(lambda: is_so(observed.worker(1), "RUNNING", "recovered"))
@@ -158,7 +158,7 @@ async def test_the_next_life_supersedes_what_a_lost_life_left_behind(
     assert await observed.server(12) == ("RUNNING", "reported")
 
 
-async def test_server_left_by_a_stopped_worker_is_lost(
+async def test_server_left_by_a_stopped_worker_has_crashed(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     """The worker stopped normally without reporting its server."""
@@ -168,12 +168,12 @@ async def test_server_left_by_a_stopped_worker_is_lost(
     await fleet.report(worker.life.server_started(11), worker.life.server_started(12))
     worker.servers = [11, 12]
     await eventually(lambda: observed.server(12))
-    worker.fall_silent()
+    worker.go_silent()
     await fleet.report(worker.life.server_stopped(12), worker.life.worker_stopped())
-    await eventually(lambda: is_so(observed.server(11), "LOST", "worker_lost"))
+    await eventually(lambda: is_so(observed.server(11), "CRASHED", "worker_lost"))
     assert await observed.server(12) == ("COMPLETE", "graceful")
     assert await observed.worker(1) == ("COMPLETE", "graceful")
-    assert await observed.lost() == [("game_server_instance", 11)]
+    assert await observed.lost() == []
 
 
 async def test_worker_without_inventory_recovers_its_servers(
@@ -185,7 +185,7 @@ async def test_worker_without_inventory_recovers_its_servers(
     await fleet.report(worker.life.server_started(11), worker.life.server_started(12))
     await eventually(lambda: observed.server(12))
     await eventually(observed.healthy)
-    worker.fall_silent()
+    worker.go_silent()
     await eventually(lambda: is_so(observed.server(12), "LOST", "worker_lost"))
     await fleet.report(worker.life.server_stopped(12))
     await eventually(lambda: is_so(observed.server(12), "COMPLETE", "graceful"))
@@ -217,7 +217,7 @@ async def test_worker_without_heartbeats_is_never_lost(
     await eventually(lambda: observed.worker(9))
     fleet.add(Worker(1))
     await eventually(lambda: observed.worker(1))
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(observed.lost)
     assert await observed.lost() == [("worker", 1)]
     assert await observed.worker(9) == ("RUNNING", "reported")

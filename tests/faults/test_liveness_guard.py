@@ -44,9 +44,9 @@ async def all_healthy(observed: Observed, number: int) -> bool:
     return await observed.healthy() == number
 
 
-def fall_silent(fleet: Fleet) -> None:
+def go_silent(fleet: Fleet) -> None:
     for number in SILENT:
-        fleet.workers[number].fall_silent()
+        fleet.workers[number].go_silent()
 
 
 async def held(observed: Observed) -> list[Any]:
@@ -73,7 +73,7 @@ async def test_after_the_hold_they_are_lost_at_the_limited_rate(
     start_guarded: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     processor = await start_guarded(guard_hold_seconds=HOLD_SECONDS)
-    fall_silent(fleet)
+    go_silent(fleet)
     await eventually(lambda: all_held(observed))
     assert await observed.lost() == []
     opened = await observed.value("SELECT opened_at FROM guards")
@@ -87,7 +87,7 @@ async def test_after_the_hold_they_are_lost_at_the_limited_rate(
     )
     assert min(sweeps) >= opened + timedelta(seconds=HOLD_SECONDS)
     assert set(sweeps.values()) == {2}, "10 % of 20 a sweep"
-    # Told once, and again only where the observer stood still and began anew.
+    # Notified once, and again only where the observer stood still and began anew.
     await eventually(
         lambda: processor.log.count("fleet_guard_holds") == processor.log.count("fleet_guard_ended")
     )
@@ -99,9 +99,9 @@ async def test_a_held_group_does_not_hold_another_one(
     start_guarded: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     await start_guarded(guard_hold_seconds=600)
-    fall_silent(fleet)
+    go_silent(fleet)
     await eventually(lambda: all_held(observed))
-    fleet.workers[21].fall_silent()
+    fleet.workers[21].go_silent()
     await eventually(observed.lost)
     assert await observed.lost() == [("worker", 21)]
     assert await all_held(observed)
@@ -116,7 +116,7 @@ async def test_a_person_releases_all_at_once(
     eventually: Eventually,
 ) -> None:
     await start_guarded(guard_hold_seconds=600)
-    fall_silent(fleet)
+    go_silent(fleet)
     await eventually(lambda: all_held(observed))
     await publish.control(GuardReleased("us"))
     await publish.control(GuardReleased("eu"))
@@ -131,7 +131,7 @@ async def test_workers_that_return_open_the_guard_and_were_never_lost(
     start_guarded: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     await start_guarded(guard_hold_seconds=600)
-    fall_silent(fleet)
+    go_silent(fleet)
     await eventually(lambda: all_held(observed))
     for number in SILENT:
         fleet.workers[number].go_on()
@@ -144,7 +144,7 @@ async def test_rest_is_held_until_the_hold_ends_when_most_return(
     start_guarded: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     await start_guarded(guard_hold_seconds=HOLD_SECONDS)
-    fall_silent(fleet)
+    go_silent(fleet)
     await eventually(lambda: all_held(observed))
     opened = await observed.value("SELECT opened_at FROM guards")
     for number in SILENT[:5]:
@@ -162,7 +162,7 @@ async def test_two_workers_are_too_few_to_hold(
     fleet.recruit(2)
     await eventually(lambda: observed.worker(2))
     for worker in fleet.workers.values():
-        worker.fall_silent()
+        worker.go_silent()
     await eventually(lambda: both_lost(observed))
 
 

@@ -52,7 +52,7 @@ async def test_killed_leader_is_replaced_and_nobody_is_lost_twice(
     leader: Any, start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
     second = await start_quick(**UNHURRIED)
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     due = await deadline(observed, 1, UNHURRIED["minimum_timeout_seconds"]) - timedelta(seconds=0.5)
     await eventually(lambda: observed.has_passed(due))
     leader.kill()
@@ -86,7 +86,7 @@ async def test_hung_leader_is_replaced_and_writes_nothing_later(
     """It hangs between its statements and finds its lease gone when it wakes."""
     await start_quick(**UNHURRIED)
     blocker = await asyncpg.connect(database)
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     passed = await observed.value("SELECT now()")
     await eventually(lambda: observed.has_passed(passed))
     await blocker.execute("BEGIN; SELECT FROM workers WHERE worker_id = 1 FOR UPDATE")
@@ -108,7 +108,7 @@ async def test_hung_leader_is_replaced_and_writes_nothing_later(
 async def test_a_leader_whose_lease_ran_out_unnoticed_writes_nothing(
     start_quick: StartRole, fleet: Fleet, observed: Observed, eventually: Eventually
 ) -> None:
-    """The leader slept. The next one sweeps rarely, to tell the writes of both apart."""
+    """The leader slept. The next one sweeps rarely, to distinguish the writes of both."""
     first = await start_quick(lease_seconds=60)
     second = await start_quick(sweep_interval_seconds=7)
     fleet.recruit(5)
@@ -116,7 +116,7 @@ async def test_a_leader_whose_lease_ran_out_unnoticed_writes_nothing(
     assert is_leading(first)
     await observed.rows("UPDATE leases SET expires_at = now()")
     await eventually(lambda: is_leading(second))
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     due = await deadline(observed, 1, TIMEOUT_SECONDS)
     await eventually(lambda: observed.has_passed(due + timedelta(seconds=1.5)))
     assert await observed.lost() == []

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.conftest import SharedRabbitMQ
 from tests.faults.liveness import Observed
 from tests.fleet import INTERVAL_SECONDS, TIMEOUT_SECONDS, Fleet
 from tests.kinds import Eventually, StartRole
@@ -54,7 +54,7 @@ async def test_while_the_broker_is_stopped_nobody_is_lost(
     watched_fleet: Any,
     fleet: Fleet,
     observed: Observed,
-    rabbitmq: EmbeddedRabbitMQ,
+    rabbitmq: SharedRabbitMQ,
     eventually: Eventually,
 ) -> None:
     await asyncio.to_thread(rabbitmq.stop)
@@ -73,7 +73,7 @@ async def test_while_the_broker_hangs_nobody_is_lost(
     watched_fleet: Any,
     fleet: Fleet,
     observed: Observed,
-    rabbitmq: EmbeddedRabbitMQ,
+    rabbitmq: SharedRabbitMQ,
     eventually: Eventually,
 ) -> None:
     os.kill(rabbitmq.pid, signal.SIGSTOP)
@@ -95,12 +95,12 @@ async def test_short_cut_from_the_broker_starts_a_whole_grace(
     start_quick: StartRole,
     fleet: Fleet,
     observed: Observed,
-    rabbitmq: EmbeddedRabbitMQ,
+    rabbitmq: SharedRabbitMQ,
     broker: str,
     eventually: Eventually,
 ) -> None:
-    """Each cut may cost every worker a beat. So one that falls silent beside it is given up later,
-    not never."""
+    """Each cut may cost every worker a beat. So one that goes silent beside it is marked LOST
+    later, not never."""
     grace_seconds = TIMEOUT_SECONDS + 6
     processor = await start_quick(recovery_grace_seconds=grace_seconds)
     fleet.recruit(WORKERS)
@@ -120,7 +120,7 @@ async def test_short_cut_from_the_broker_starts_a_whole_grace(
     assert processor.log.count("was_cut_off_from_broker") == 1
 
 
-async def cut_connections(rabbitmq: EmbeddedRabbitMQ, broker: str, eventually: Eventually) -> None:
+async def cut_connections(rabbitmq: SharedRabbitMQ, broker: str, eventually: Eventually) -> None:
     """All of the test's virtual host, as a proxy or a network does it: both sides connect again by
     themselves."""
     virtual_host = urlsplit(broker).path[1:]
@@ -232,7 +232,7 @@ async def test_slow_processor_marks_only_the_dead_lost(
     # Each worker's beats are now stored further apart than its timeout, and later and later.
     await observed.rows(SLEEP)
     await observed.rows(SLOW)
-    fleet.workers[7].fall_silent()
+    fleet.workers[7].go_silent()
     await eventually(lambda: is_blind(observed))
     await observed.rows("DROP TRIGGER slow ON workers")
     await eventually(observed.lost)

@@ -162,7 +162,7 @@ async def unmarked(
     fleet.add(Worker(1), Worker(2))
     await eventually(lambda: observed.value("SELECT count(*) = 2 FROM workers"))
     await run_sql(database, REFUSE_MARKS)
-    fleet.workers[1].fall_silent()
+    fleet.workers[1].go_silent()
     await eventually(lambda: processor.log.count("notification_not_marked"))
     return processor
 
@@ -172,7 +172,7 @@ async def messages_of_worker_1(
 ) -> int:
     """The number of messages about worker 1 once people know of worker 2, too."""
     await eventually(lambda: all_notified(observed))
-    fleet.workers[2].fall_silent()
+    fleet.workers[2].go_silent()
     await eventually(lambda: "worker 2" in "".join(sink.titles))
     return len([title for title in sink.titles if "worker 1" in title])
 

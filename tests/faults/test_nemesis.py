@@ -134,7 +134,7 @@ async def test_whatever_comes_the_promises_hold(
             await eventually(partial(observed.value, READY, float(GRACE_SECONDS)))
             await eventually(partial(is_value, observed, "RUNNING", STATUS, victim.worker_id))
             assert await lost_workers(observed) == dead, done
-            victim.fall_silent()
+            victim.go_silent()
             await eventually(partial(is_value, observed, "LOST", STATUS, victim.worker_id))
             dead.append(victim.worker_id)
             assert (

@@ -18,6 +18,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.wire.topology import HEARTBEAT_MAX_BYTES, Topology
+from tests.conftest import SharedRabbitMQ
 from tests.faults.liveness import Observed
 from tests.faults.test_liveness_outages import all_healthy, cut_connections, stays_so_for_a_timeout
 from tests.fleet import Fleet
@@ -87,7 +88,7 @@ async def test_fault_of_one_reader_loses_nobody_and_hides_no_death(
     two_of_four: Any,
     fleet: Fleet,
     observed: Observed,
-    rabbitmq: EmbeddedRabbitMQ,
+    rabbitmq: SharedRabbitMQ,
     broker: str,
     eventually: Eventually,
 ) -> None:
@@ -202,7 +203,7 @@ async def test_beats_that_the_broker_drops_make_no_silence(
     eventually: Eventually,
 ) -> None:
     """A full queue drops its oldest beats within a moment, so the watermark never stands still.
-    Whoever falls silent beside it is marked LOST after a grace, for his beats may have been among
+    One that goes silent beside it is marked LOST after a grace, for his beats may have been among
     them."""
     grace_seconds = 6
     settings = {"heartbeat_max_length": 1_000, "prefetch": 10, "minimum_timeout_seconds": 3}

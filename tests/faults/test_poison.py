@@ -13,6 +13,7 @@ import aio_pika
 import psutil
 import pytest
 
+from tests.builders import counted
 from tests.conftest import run_sql
 from tests.faults.liveness import Observed
 from tests.kinds import Eventually, FetchRows, Role, StartRole
@@ -113,7 +114,7 @@ async def test_failing_control_message_takes_nothing_with_it(
                 ],
                 LIFECYCLE,
             )
-    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 50"))
+    await eventually(counted(rows, 50, "server_instances"))
     await eventually(lambda: is_observed(rows))
 
     async def settled() -> bool:
@@ -201,7 +202,7 @@ async def test_a_flood_of_poison_is_sampled_and_holds_nothing_up(
     for part in range(50):
         await publish.many([(command("HEARTBEAT", "x"), HEARTBEAT)] * 100)
         await publish(command("HEARTBEAT", str(100 + part)), HEARTBEAT)
-    await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 50"))
+    await eventually(counted(rows, 50, "workers"))
     counts = "SELECT statistics -> 'events' -> 'poison' AS poison FROM processors"
 
     async def all_counted() -> Any:
@@ -261,7 +262,7 @@ async def test_heartbeats_with_many_servers_are_stored_in_pieces(
         )
     processor = await start_processor(heartbeat_ttl_seconds=60)
     process = psutil.Process(processor.pid)
-    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 300_000"))
+    await eventually(counted(rows, 300_000, "server_instances"))
     await eventually(lambda: is_observed(rows))
     assert process.memory_info().rss < 300 * 1024 * 1024
 
@@ -345,9 +346,7 @@ async def test_conflicting_owners_lose_no_event_and_never_blind(
                 *good[50:],
             ]
         )
-    await eventually(
-        lambda: rows("SELECT 1 FROM server_instances WHERE worker_id = 5 HAVING count(*) = 10000")
-    )
+    await eventually(counted(rows, 10000, "server_instances WHERE worker_id = 5"))
     done.set()
     await watching
     assert worst < 5
@@ -402,9 +401,7 @@ async def test_failure_at_any_step_costs_one_message(
             *((command("SERVER_STARTED", str(i), "7"), key(i)) for i in range(21, 41)),
         ]
     )
-    await eventually(
-        lambda: rows("SELECT 1 FROM server_instances WHERE instance_id <= 40 HAVING count(*) = 40")
-    )
+    await eventually(counted(rows, 40, "server_instances WHERE instance_id <= 40"))
     letters = []
 
     async def one_letter() -> Any:

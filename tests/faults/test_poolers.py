@@ -6,8 +6,6 @@ import asyncio
 import os
 import pwd
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from manman_status.dev.ports import free_port, is_open
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.dev.processes import Child
 from manman_status.store.pool import SCHEMA_REVISION, create_pool, opened
-from tests.conftest import role_environment
+from tests.conftest import run_command
 from tests.fleet import Fleet
 from tests.kinds import Eventually, StartRole
 
@@ -84,19 +82,6 @@ def pooled(
         child.kill()
 
 
-async def run(*arguments: Any, **settings: Any) -> tuple[Any, Any]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "manman_status", *arguments),
-        env=role_environment(**settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    return process.returncode, output.decode()
-
-
 async def execute(url: str, *statements: Any) -> None:
     connection = await asyncpg.connect(url)
     for statement in statements:
@@ -125,7 +110,7 @@ async def test_everything_works_through_pgbouncer(
     fleet: Fleet,
     eventually: Eventually,
 ) -> None:
-    """In each mode of pooling, and with awkward settings of the database."""
+    """This holds in each mode of pooling, and with awkward settings of the database."""
     await execute(database, *AWKWARD)
     url = pooled(database, mode, more)
     first = await start_quick(database_url=url)
@@ -145,12 +130,12 @@ async def test_everything_works_through_pgbouncer(
             *(client.get(f"/status/workers/{1 + n % 20}") for n in range(100))
         )
         assert {answer.status_code for answer in answers} == {200}
-        fleet.workers[1].fall_silent()
+        fleet.workers[1].go_silent()
         await eventually(lambda: sees(19, 1))
     for role in (first, second, api):
         assert "Traceback" not in role.log
         assert "database_" not in role.log
-    code, output = await run("doctor", "--role", "api", database_url=url)
+    code, output = await run_command("doctor", "--role", "api", database_url=url)
     assert code == 0, output
     assert "through a pooler: without prepared statements" in output
 
@@ -184,18 +169,18 @@ async def test_what_is_set_for_the_database_changes_no_session_of_ours(
             async def look(pool: asyncpg.Pool = pool) -> list[Any]:
                 async with pool.acquire() as connection:
                     names = list(expected)
-                    ask = (
+                    query = (
                         "SELECT array_agg(current_setting(name) ORDER BY place)"
                         " FROM unnest($1::text[]) WITH ORDINALITY AS setting (name, place)"
                     )
-                    alone = await connection.fetchval(ask, names)
+                    alone = await connection.fetchval(query, names)
                     async with connection.transaction(isolation="repeatable_read"):
                         assert (
                             await connection.fetchval("SHOW transaction_isolation")
                             == "repeatable read"
                         )
                     async with connection.transaction():
-                        return [alone, await connection.fetchval(ask, names)]
+                        return [alone, await connection.fetchval(query, names)]
 
             for found in await asyncio.gather(*(look() for _ in range(20))):
                 assert found == [list(expected.values())] * 2
@@ -205,5 +190,5 @@ async def test_migrate_works_through_pgbouncer(
     pooled: Callable[..., Any], empty_database: str
 ) -> None:
     url = pooled(empty_database)
-    code, output = await run("migrate", database_url=url)
+    code, output = await run_command("migrate", database_url=url)
     assert (code, output) == (0, f"schema empty → {SCHEMA_REVISION}\n")

@@ -69,15 +69,15 @@ async def test_processor_without_database_is_alive_but_not_ready(
     assert not (probed / "ready").exists()
 
 
-async def test_a_folder_that_it_cannot_write_into_is_told_at_once(
+async def test_folder_without_write_access_is_refused_at_once(
     start_role: Callable[..., Role], database: str, broker: str
 ) -> None:
     role = start_role(
         "processor", database_url=database, rabbitmq_url=broker, probe_folder="/no/such/folder"
     )
     assert role.wait(within_seconds=60) == 1
-    told = (
+    said = (
         "manman-status: cannot write into the probe folder /no/such/folder: No such file or"
         " directory"
     )
-    assert told in role.log
+    assert said in role.log

@@ -1,4 +1,4 @@
-"""A broker that goes away under a recorder leaves a gap in the recording, of which it says that it
+"""A broker that stops under a recorder leaves a gap in the recording, of which it says that it
 is one."""
 
 from __future__ import annotations
@@ -44,6 +44,6 @@ async def test_an_outage_of_the_broker_is_a_gap(
     seen = beats(file)
     await eventually(lambda: beats(file) > seen + 5)
     assert datetime.fromisoformat(gap["gap_since"]) < datetime.fromisoformat(gap["at"])
-    code, told = await ended(process)
+    code, said = await ended(process)
     assert code == 0
-    assert told.rstrip().endswith(", 1 gap")
+    assert said.rstrip().endswith(", 1 gap")

@@ -1,4 +1,4 @@
-"""An api that reads from a replica tells the truth of that replica: older when it lags, never
+"""An api that reads from a replica shows the truth of that replica: older when it lags, never
 wrong."""
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import httpx
 import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
+from tests.faults.liveness import Observed
 from tests.faults.standby import start_standby
 from tests.fleet import Fleet
 from tests.kinds import Eventually, StartRole
+from tests.manman import ManMan
 
 
 @pytest.fixture
@@ -65,3 +67,19 @@ async def test_api_on_a_stuck_replica_is_blind(
         await connection.execute("SELECT pg_wal_replay_resume()")
         await connection.close()
         await eventually(sees_all_healthy)
+
+
+async def test_a_bridge_vouches_for_no_replica(
+    start_quick: StartRole,
+    start_bridge: StartRole,
+    manman: ManMan,
+    replica: Any,
+    observed: Observed,
+    eventually: Eventually,
+) -> None:
+    """A replica that lags would show everybody silent."""
+    await start_quick()
+    manman_url = manman.url.replace(f":{urlsplit(manman.url).port}/", f":{replica.port}/")
+    bridge = await start_bridge(manman_database_url=manman_url)
+    await eventually(lambda: "The server is a standby" in bridge.log)
+    assert await observed.rows("SELECT FROM bridges") == []

@@ -1,5 +1,5 @@
-"""A worker that embeds the reporter dies, comes back, loses its broker or forks: what is told stays
-true."""
+"""A worker that embeds the reporter dies, comes back, loses its broker or forks: what is reported
+stays true."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import collections
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,14 +30,29 @@ from tests.kinds import Eventually, StartRole
 
 
 class WorkerProcess(subprocess.Popen[bytes]):
-    def __init__(self, command: list[str], log_file: Path) -> None:
+    def __init__(self, command: list[str], log_file: Path, env: dict[str, str]) -> None:
         self.log_file = log_file
         with log_file.open("wb") as log:
-            super().__init__(command, stdin=subprocess.PIPE, stderr=log)
+            super().__init__(command, stdin=subprocess.PIPE, stderr=log, env=env)
+
+
+OLD_AIO_PIKA = "Metadata-Version: 2.1\nName: aio-pika\nVersion: 6.8.2\n"
+
+
+@pytest.fixture(params=["aio-pika", "amqpstorm"])
+def carrier(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The environment in which a worker's reports are carried by this library. amqpstorm carries
+    them where the installed aio-pika is old, or says so."""
+    if request.param == "aio-pika":
+        return {**os.environ}
+    metadata = tmp_path / "aio_pika-6.8.2.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(OLD_AIO_PIKA)
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
 
 
 @pytest.fixture
-def start_worker(broker: str, server_folder: Path) -> Iterator[Any]:
+def start_worker(broker: str, server_folder: Path, carrier: dict[str, str]) -> Iterator[Any]:
     """Starts a worker with an embedded reporter, as a process of its own; its log is
     `worker.log_file`."""
     started: list[WorkerProcess] = []
@@ -51,7 +67,7 @@ def start_worker(broker: str, server_folder: Path) -> Iterator[Any]:
             str(worker_id),
             *map(str, instance_ids),
         ]
-        started.append(WorkerProcess(command, log_file))
+        started.append(WorkerProcess(command, log_file, carrier))
         return started[-1]
 
     yield start
@@ -70,7 +86,7 @@ def worker_is(observed: Observed) -> Any:
     return is_so
 
 
-async def test_of_a_killed_worker_its_silence_tells(
+async def test_killed_worker_is_lost_by_its_silence(
     start_quick: StartRole,
     start_worker: Any,
     observed: Observed,
@@ -108,7 +124,7 @@ async def test_restarted_worker_supersedes_its_old_servers(
     assert await observed.server(32) == ("RUNNING", "reported")
 
 
-async def test_a_worker_that_is_told_to_end_ends_in_order(
+async def test_worker_that_gets_sigterm_stops_normally(
     start_quick: StartRole,
     start_worker: Any,
     worker_is: Any,
@@ -144,8 +160,8 @@ async def test_forked_child_reports_nothing_and_holds_no_connection(
     worker.stdin.write(b"fork\n")
     worker.stdin.flush()
     [child] = await eventually(lambda: psutil.Process(worker.pid).children())
-    told = f"{child.pid} this is a forked child: worker 7 is reported by its parent alone"
-    await eventually(lambda: told in worker.log_file.read_text())
+    logged = f"{child.pid} this is a forked child: worker 7 is reported by its parent alone"
+    await eventually(lambda: logged in worker.log_file.read_text())
     assert is_connected_to(psutil.Process(worker.pid), broker)
     assert not is_connected_to(child, broker)
     passed = await observed.value("SELECT seq FROM workers WHERE worker_id = 7")
@@ -161,6 +177,26 @@ async def test_forked_child_reports_nothing_and_holds_no_connection(
     assert await observed.server(CHILD_S_OWN) is None
     assert worker.log_file.read_text().count("forked child") == 1
     child.kill()
+
+
+async def test_a_worker_goes_on_after_a_restart_of_its_broker(
+    start_quick: StartRole,
+    start_worker: Any,
+    rabbitmq: EmbeddedRabbitMQ,
+    observed: Observed,
+    worker_is: Any,
+    eventually: Eventually,
+) -> None:
+    await start_quick()
+    worker = start_worker(7, 31)
+    await eventually(lambda: worker_is(7, "RUNNING", "reported"))
+    await asyncio.to_thread(rabbitmq.stop)
+    await eventually(lambda: "cannot report" in worker.log_file.read_text())
+    await asyncio.to_thread(rabbitmq.start)
+    await eventually(lambda: "reports again after" in worker.log_file.read_text())
+    worker.communicate(b"end\n", timeout=20)
+    await eventually(lambda: worker_is(7, "COMPLETE", "graceful"))
+    assert await observed.lost() == []
 
 
 async def test_reporters_of_one_worker_do_not_disturb_each_other(
@@ -223,10 +259,10 @@ async def test_outage_loses_no_event_and_keeps_each_order(
     sql = "SELECT status, count(*) FROM server_instances GROUP BY status ORDER BY status"
     expected = [("COMPLETE", INSTANCES), ("CRASHED", (rounds - 1) * INSTANCES)]
 
-    async def all_told() -> bool:
+    async def all_reported() -> bool:
         return sorted(map(tuple, await observed.rows(sql))) == sorted(expected)
 
-    await eventually(all_told)
+    await eventually(all_reported)
     assert await observed.lost() == []
 
 

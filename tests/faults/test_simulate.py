@@ -1,4 +1,4 @@
-"""`simulate --verify` against real servers: quiet when the service tells the truth, loud when it
+"""`simulate --verify` against real servers: quiet when the service shows the truth, loud when it
 does not."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.builders import counted
 from tests.complaints import complaints
 from tests.conftest import role_environment
 from tests.kinds import Eventually, FetchRows, Role, StartRole
@@ -36,7 +37,7 @@ class Verdict(NamedTuple):
 
 @pytest.fixture
 def simulate(broker: str) -> Any:
-    """Runs it to its end; `meanwhile` is called with what it may ask, while it runs."""
+    """Runs it to its end; `meanwhile` is called with what it may query, while it runs."""
 
     async def run(
         arguments: Any,
@@ -76,7 +77,7 @@ QUICK = {"minimum_timeout_seconds": 3, "recovery_grace_seconds": 0}
 """Settings for both sides, where the defaults would only take longer."""
 
 
-async def test_a_fleet_with_faults_is_told_as_it_is(
+async def test_fleet_with_faults_is_reported_as_it_is(
     simulate: Any, start_processor: StartRole, api: Role
 ) -> None:
     await start_processor(recovery_grace_seconds=0)
@@ -92,7 +93,7 @@ async def test_a_fleet_with_faults_is_told_as_it_is(
 
 
 @pytest.mark.slow
-async def test_a_large_fleet_with_faults_is_told_as_it_is(
+async def test_large_fleet_with_faults_is_reported_as_it_is(
     simulate: Any, processor: Role, api: Role
 ) -> None:
     verdict = await simulate(
@@ -143,7 +144,7 @@ async def test_first_signal_ends_the_run_and_second_the_settling(
     assert process.stdout is not None
     async with asyncio.timeout(120):
         assert b"Ctrl-C stops them" in await process.stdout.readline()
-        await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 5"))
+        await eventually(counted(rows, 5, "workers"))
         process.send_signal(signal.SIGINT)
         assert b"settling" in await process.stdout.readline()
     async with asyncio.timeout(12):  # which settling alone would take longer than
@@ -289,7 +290,7 @@ async def test_a_processor_that_is_gone_is_found(
 
 
 @pytest.mark.slow
-async def test_a_broker_that_was_away_makes_nobody_lost(
+async def test_unavailable_broker_makes_nobody_lost(
     simulate: Any,
     start_processor: StartRole,
     api: Role,

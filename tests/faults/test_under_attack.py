@@ -129,7 +129,7 @@ def silent_connections(number: int) -> Any:
 
 
 def slow_headers(number: int) -> Any:
-    """A byte at a time, beside HTTP/2 with compressed headers that nobody asked for."""
+    """A byte at a time, beside HTTP/2 with compressed headers that nobody requested."""
 
     @asynccontextmanager
     async def attack(target: Target) -> AsyncIterator[None]:
@@ -168,25 +168,25 @@ def slow_headers(number: int) -> Any:
     return attack
 
 
-def requests(ask: Any, askers: Any) -> Any:
-    """`ask` sends one request; by so many at once, again and again."""
+def requests(call: Any, callers: Any) -> Any:
+    """`call` sends one request; by so many at once, again and again."""
 
-    async def keep_asking(api: Role) -> None:
+    async def keep_calling(api: Role) -> None:
         async with httpx.AsyncClient(base_url=api.url, timeout=60) as http:
             for number in itertools.count():
                 with contextlib.suppress(httpx.TransportError):
-                    await ask(http, number)
+                    await call(http, number)
                 await asyncio.sleep(PAUSE_SECONDS)
 
     @asynccontextmanager
     async def attack(target: Target) -> AsyncIterator[None]:
-        async with going_on(*(keep_asking(target.api) for _ in range(askers))):
+        async with going_on(*(keep_calling(target.api) for _ in range(callers))):
             yield
 
     return attack
 
 
-def on_history(transitions: int, ask: Any, askers: int) -> Any:
+def on_history(transitions: int, call: Any, callers: int) -> Any:
     """`requests` to an api with so many transitions in its history."""
 
     @asynccontextmanager
@@ -194,7 +194,7 @@ def on_history(transitions: int, ask: Any, askers: int) -> Any:
         await run_sql(
             target.database, HISTORY.format(transitions=transitions, workers=transitions // 20)
         )
-        async with requests(ask, askers)(target):
+        async with requests(call, callers)(target):
             yield
 
     return attack
@@ -252,11 +252,11 @@ def silences(number: int, workers: Any) -> Any:
             target.database, SILENCES.format(silences=number), ALL_ARE_LOST.format(workers=workers)
         )
 
-        async def ask(http: httpx.AsyncClient, number: int) -> None:
+        async def call(http: httpx.AsyncClient, number: int) -> None:
             path = ("/status/alerts", "/status/silences")[number % 2]
             await http.get(path, params={"limit": 100}, headers=BEARER)
 
-        async with requests(ask, 2)(target):
+        async with requests(call, 2)(target):
             yield
         await target.eventually(lambda: target.sink.messages)
 
@@ -288,11 +288,11 @@ async def names_with_markup(target: Target) -> AsyncIterator[None]:
             )
             await asyncio.sleep(0.1)
 
-    async def ask(http: httpx.AsyncClient, _: Any) -> None:
+    async def call(http: httpx.AsyncClient, _: Any) -> None:
         page = await http.get("/", headers=BEARER)
         assert "<script>alert(1)" not in page.text
 
-    async with going_on(flood()), requests(ask, 2)(target):
+    async with going_on(flood()), requests(call, 2)(target):
         yield
 
 

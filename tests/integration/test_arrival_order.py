@@ -1,5 +1,5 @@
 """StatusInfo keeps its order: each status of an entity is stored and published again, in the order
-in which it came."""
+in which it came, and so dated that a strict consumer takes every one."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ ENTITIES = [
 EVERY_LIFE = {f"{kind}.{identifier}.status": list(LIFE) for kind, identifier in ENTITIES}
 
 PROCESSORS = [1, 2, 3]
+FRESH = timedelta(minutes=5)
 
 DATES = {
     "rising": (0, 1, 2, 3),
@@ -55,13 +56,14 @@ def life(kind: Any, identifier: Any, offsets: Any = DATES["rising"]) -> list[Any
 
 
 class PlainClient:
-    """Publishes as ManMan's workers do: one message after another on one channel. `arrived` is what
-    an outside consumer of the changes got, in its order, each message once: `(routing key,
-    status)`."""
+    """Publishes as ManMan's workers do: one message after another on one channel. Its consumer of
+    the changes is as strict as ManMan's: of each entity it takes CREATED first, then only what is
+    dated after what it has, and nothing older than `FRESH`. `arrived` is what it took, in its
+    order: `(routing key, status)`."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        self._seen: set[Any] = set()
+        self._newest: dict[Any, datetime] = {}
         self.arrived: list[Any] = []
 
     async def listen(self) -> None:
@@ -74,9 +76,13 @@ class PlainClient:
         await queue.consume(self._take, no_ack=True)
 
     async def _take(self, message: Any) -> None:
-        if message.message_id not in self._seen:
-            self._seen.add(message.message_id)
-            self.arrived.append((message.routing_key, json.loads(message.body)["status_type"]))
+        change, key = json.loads(message.body), message.routing_key
+        status, as_of = change["status_type"], datetime.fromisoformat(change["as_of"])
+        newest = self._newest.get(key)
+        is_news = status == "CREATED" if newest is None else as_of > newest
+        if is_news and datetime.now(UTC) - as_of <= FRESH:
+            self._newest[key] = as_of
+            self.arrived.append((key, status))
 
     async def send(self, messages: Any) -> None:
         exchange = await self._channel.get_exchange("internal_service_events", ensure=False)

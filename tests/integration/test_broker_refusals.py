@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from manman_status.dev.ports import free_port
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.conftest import SharedRabbitMQ
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
 
@@ -21,7 +21,7 @@ OWN_QUEUES = r"^manman\.status\.(heartbeats|lifecycle)\..+"
 
 
 @pytest.fixture
-async def user(rabbitmq: EmbeddedRabbitMQ, broker: str) -> AsyncIterator[Any]:
+async def user(rabbitmq: SharedRabbitMQ, broker: str) -> AsyncIterator[Any]:
     """Makes a user of the test's virtual host with these permissions; the URL for it, and its
     name."""
     async with httpx.AsyncClient(base_url=rabbitmq.management_url, timeout=30) as management:
@@ -50,7 +50,7 @@ async def says(
     database: str,
     url: str,
 ) -> None:
-    """The processor says so, waits, and ends when it is told to."""
+    """The processor says so, waits, and ends when it gets the signal."""
     role = start_role("processor", database_url=database, rabbitmq_url=url)
     await eventually(lambda: sentence in role.log)
     await asyncio.sleep(3)
@@ -63,7 +63,7 @@ async def test_a_missing_virtual_host_is_named(
     start_role: Callable[..., Role],
     eventually: Eventually,
     database: str,
-    rabbitmq: EmbeddedRabbitMQ,
+    rabbitmq: SharedRabbitMQ,
 ) -> None:
     await says(
         start_role,
@@ -91,7 +91,7 @@ async def test_a_virtual_host_that_a_user_may_not_use_is_named(
     start_role: Callable[..., Role],
     eventually: Eventually,
     database: str,
-    rabbitmq: EmbeddedRabbitMQ,
+    rabbitmq: SharedRabbitMQ,
     user: Any,
 ) -> None:
     url, name = await user(configure=".*")

@@ -45,7 +45,7 @@ async def connection(pool: Pool) -> AsyncIterator[Any]:
 
 
 class NoQueues:
-    """No queue is on its way out: nothing is asked of the broker."""
+    """No queue is on its way out: nothing is requested of the broker."""
 
     async def release(self, queue: str) -> bool:
         raise AssertionError(queue)
@@ -255,7 +255,7 @@ async def test_positions_of_the_databases_time_keep_their_order(
     assert unbegun["begun_at"] is None
 
 
-async def test_a_silence_lasts_as_long_as_was_asked_for(connection: Any) -> None:
+async def test_silence_lasts_as_long_as_requested(connection: Any) -> None:
     await observe(connection)
     await connection.execute(
         "INSERT INTO silences (silence_id, created_at, ends_at, created_by, why) VALUES"

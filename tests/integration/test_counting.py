@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -38,15 +37,6 @@ LABELS: tuple[dict[str, str], ...] = (
     {"drain": "off", "host": "a"},
 )
 CHANGES = "SELECT count(*) FROM fleet_count_changes"
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[Any]:
-    async with (
-        create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
-        pool.acquire() as one,
-    ):
-        yield one
 
 
 async def change_rows(connection: Any, chance: Any) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
 from manman_status.store.migrate import migrate
-from tests.conftest import role_environment, run_sql
+from tests.conftest import run_command, run_sql
 from tests.kinds import Eventually, Role
 
 SECRET = "open-sesame-4711"
@@ -42,19 +40,11 @@ def url_of(server: Any, *, password: Any = SECRET, name: str = "postgres", query
     return f"postgresql://guarded:{password}@127.0.0.1:{server.port}/{name}{query}"
 
 
-async def run(*arguments: Any, **settings: Any) -> tuple[Any, Any]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "manman_status", *arguments),
-        env=role_environment(**settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert SECRET not in output.decode()
-    assert "Traceback" not in output.decode()
-    return process.returncode, output.decode().splitlines()
+async def run(*arguments: str, **settings: object) -> tuple[int, list[str]]:
+    code, output = await run_command(*arguments, **settings)
+    assert SECRET not in output
+    assert "Traceback" not in output
+    return code, output.splitlines()
 
 
 CASES = {

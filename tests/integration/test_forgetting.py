@@ -11,6 +11,7 @@ import pytest
 
 from manman_status.store.pool import create_pool
 from manman_status.store.retention import delete_unreported
+from tests.builders import counted
 from tests.integration.test_ingest import HEARTBEAT, LIFECYCLE, START, command, status_info
 from tests.kinds import Eventually, FetchRows, Role
 from tests.messaging import Publisher
@@ -54,8 +55,8 @@ async def test_a_forgotten_worker_begins_anew(
         "game_server_instance.32.lifecycle",
     )
     await publish(command("HEARTBEAT", 8), "worker.8.heartbeat")
-    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 2"))
-    await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 2"))
+    await eventually(counted(rows, 2, "server_instances"))
+    await eventually(counted(rows, 2, "workers"))
     assert "worker 7" in await forget(broker, "worker", "7")
     ends = await eventually(lambda: rows(ENDS))
     assert [tuple(end.values()) for end in ends] == [
@@ -90,9 +91,9 @@ async def test_a_forgotten_server_is_back_when_its_worker_lists_it(
     await publish(command("SERVER_STOPPED", 31, 7, 1), "game_server_instance.31.lifecycle")
     listing = {"incarnation": START, "servers": [{"instance_id": 31}, {"instance_id": 33}]}
     await publish(command("HEARTBEAT", 7, seq=1, **listing), HEARTBEAT)
-    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 2"))
+    await eventually(counted(rows, 2, "server_instances"))
     await forget(broker, "server", "31")
-    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 1"))
+    await eventually(counted(rows, 1, "server_instances"))
     assert await rows(ENDS) == []  # it had ended
     await publish(command("HEARTBEAT", 7, seq=2, **listing), HEARTBEAT)
     await eventually(

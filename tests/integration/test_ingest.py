@@ -15,6 +15,7 @@ from manman_status.domain.rows import Receipt, Rows
 from manman_status.store.counting import compare_counts
 from manman_status.store.pool import create_pool
 from manman_status.wire.inbound import decode
+from tests.builders import counted
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
 
@@ -49,7 +50,7 @@ async def test_a_minimal_heartbeat_makes_a_running_worker(
     assert worker["last_heartbeat"] is not None
 
 
-async def test_a_full_heartbeat_tells_of_interval_labels_and_servers(
+async def test_full_heartbeat_has_interval_labels_and_servers(
     processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
 ) -> None:
     beat = command(
@@ -79,7 +80,7 @@ async def test_an_array_is_many_events(
     processor: Role, publish: Publisher, rows: FetchRows, eventually: Eventually
 ) -> None:
     await publish([command("HEARTBEAT", worker) for worker in range(1, 1001)], HEARTBEAT)
-    await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 1000"))
+    await eventually(counted(rows, 1000, "workers"))
 
 
 async def test_status_infos_of_todays_workers_are_understood(
@@ -126,8 +127,8 @@ async def test_a_life_from_start_to_end(
     )
     assert (complete["status"], complete["reason"]) == ("COMPLETE", "graceful")
     transitions = await rows("SELECT * FROM transitions ORDER BY revision")
-    told = [(t["entity"], t["entity_id"], t["old_status"], t["new_status"]) for t in transitions]
-    assert told == [
+    changes = [(t["entity"], t["entity_id"], t["old_status"], t["new_status"]) for t in transitions]
+    assert changes == [
         ("worker", 7, None, "RUNNING"),
         ("game_server_instance", 31, None, "RUNNING"),
         ("game_server_instance", 32, None, "RUNNING"),
@@ -264,7 +265,7 @@ async def test_poison_is_kept_alone_with_its_reason(
         await publish(b"null" if body is None else body, key)
         await publish(good(worker=1000 + worker), key)
     count = len(POISON)
-    await eventually(lambda: rows(f"SELECT 1 FROM workers HAVING count(*) = {2 * count}"))
+    await eventually(counted(rows, 2 * count, "workers"))
 
     async def all_dead() -> bool:
         assert await depth("manman.status.dead") == count, processor.log
@@ -310,7 +311,7 @@ async def test_poison_inside_an_array_is_kept_as_its_own_message(
     eventually: Eventually,
 ) -> None:
     await publish([good(worker=1), command("HEARTBEAT", "abc"), good(worker=2), 17], HEARTBEAT)
-    await eventually(lambda: rows("SELECT 1 FROM workers HAVING count(*) = 2"))
+    await eventually(counted(rows, 2, "workers"))
     letters = []
 
     async def both() -> bool:
@@ -436,9 +437,9 @@ async def test_events_twice_in_any_order_end_the_same(
     assert [row["revision"] for row in revisions] == list(range(1, len(revisions) + 1))
     async with (
         create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
-        pool.acquire() as asked,
+        pool.acquire() as reader,
     ):
-        assert await compare_counts(asked) == []
+        assert await compare_counts(reader) == []
 
 
 async def test_steady_beats_update_their_rows_in_place(
@@ -461,11 +462,9 @@ async def test_steady_beats_update_their_rows_in_place(
         await publish(body, HEARTBEAT)
         # Each round is stored before the next, or the processor rightly makes one update of
         # several.
-        await eventually(
-            lambda: rows(f"SELECT 1 FROM workers WHERE seq = {seq} HAVING count(*) = {workers}")
-        )
+        await eventually(counted(rows, workers, f"workers WHERE seq = {seq}"))
 
-    async def counted() -> Any:
+    async def has_counts() -> Any:
         [found] = await rows(
             "SELECT n_tup_upd AS updates, n_tup_hot_upd AS hot FROM pg_stat_user_tables WHERE"
             " relname = 'workers'"
@@ -473,5 +472,5 @@ async def test_steady_beats_update_their_rows_in_place(
         return found["updates"] >= rounds * workers and found
 
     # A connection of the server hands in its counts now and then, a quiet one after ten seconds.
-    found = await eventually(counted)
+    found = await eventually(has_counts)
     assert found["hot"] >= 0.9 * found["updates"], found

@@ -1,5 +1,5 @@
-"""Logs of the roles: one JSON object a line, with its role and ids, at the asked level, and never a
-secret."""
+"""Logs of the roles: one JSON object a line, with its role and ids, at the level that is set, and
+never a secret."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import httpx
 import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from tests.collector import OFTEN
-from tests.conftest import run_sql
+from tests.conftest import SharedRabbitMQ, run_sql
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
 
@@ -64,7 +63,7 @@ async def test_each_request_is_one_line_with_its_route_and_id(
     assert "secret-by-mistake" not in api.log
 
 
-async def test_what_machines_ask_all_the_time_is_told_at_debug_only(
+async def test_requests_of_machines_are_logged_at_debug_only(
     start_api: StartRole, eventually: Eventually
 ) -> None:
     talks, is_quiet = await start_api(log_level="debug"), await start_api()
@@ -98,7 +97,7 @@ async def test_debug_logs_more_of_ours_and_nothing_of_libraries(
     assert {each["level"] for each in records(processor) if "logger" in each} <= {"info"}
 
 
-async def test_of_a_warning_level_only_warnings_are_told(
+async def test_level_warning_logs_only_warnings(
     start_role: Callable[..., Role],
     start_api: StartRole,
     database: str,
@@ -131,7 +130,7 @@ def with_password(url: str, password: Any, *, user: str = "manman") -> Any:
 
 
 @pytest.fixture
-def guarded_broker(rabbitmq: EmbeddedRabbitMQ, broker: str) -> Any:
+def guarded_broker(rabbitmq: SharedRabbitMQ, broker: str) -> Any:
     """The broker's URL for a user who has a password of his own."""
     path = urlsplit(broker).path
     with httpx.Client(base_url=rabbitmq.management_url, timeout=30) as management:
@@ -158,7 +157,7 @@ def guarded(database: str, guarded_broker: Any) -> dict[str, Any]:
     }
 
 
-async def test_no_secret_is_told_by_roles_whose_servers_go_away(
+async def test_roles_whose_servers_stop_log_no_secret(
     guarded: Any,
     start_processor: StartRole,
     start_api: StartRole,
@@ -175,7 +174,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
     }
     await publish(body, "worker.7.lifecycle")
     await eventually(lambda: of(processor, "notification_failed"))
-    await ask(api)
+    await send_requests(api)
     name = urlsplit(guarded["database_url"]).path[1:]
     await run_sql(
         postgres.url,
@@ -188,7 +187,7 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
     )
 
     async def is_refused() -> list[Any]:
-        await ask(api)
+        await send_requests(api)
         return [
             each
             for each in of(api, "request")
@@ -199,10 +198,10 @@ async def test_no_secret_is_told_by_roles_whose_servers_go_away(
     for role in (processor, api):
         await eventually(lambda: "do not reach the collector" in role.log)
         role.stop(within_seconds=30)
-        assert told(role.log) == set()
+        assert logged(role.log) == set()
 
 
-async def ask(api: Role) -> None:
+async def send_requests(api: Role) -> None:
     """Rightly, wrongly, and with tokens where they do not belong."""
     async with httpx.AsyncClient(base_url=api.url) as client:
         for token in (SECRETS["api"], SECRETS["asker"]):
@@ -230,7 +229,7 @@ async def ask(api: Role) -> None:
         ("api", {"api_token_": "{api}"}, 2),
     ],
 )
-async def test_no_secret_is_told_by_a_role_that_cannot_start(
+async def test_role_that_cannot_start_logs_no_secret(
     role: Any,
     wrong: Any,
     code: Any,
@@ -245,10 +244,10 @@ async def test_no_secret_is_told_by_a_role_that_cannot_start(
         assert started.stop() == 0
     else:
         assert started.wait(within_seconds=30) == code
-    assert told(started.log) == set()
+    assert logged(started.log) == set()
 
 
-def told(log: Any) -> set[Any]:
+def logged(log: Any) -> set[Any]:
     return {name for name, secret in SECRETS.items() if secret in log}
 
 

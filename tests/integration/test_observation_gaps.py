@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
-
-import pytest
 
 from manman_status.store.observation import (
     advance_observation,
@@ -14,23 +11,13 @@ from manman_status.store.observation import (
     register_processor,
     report_processor,
 )
-from manman_status.store.pool import create_pool
 
 QUEUES = ["beats", "lifecycle"]
 BLIND_AFTER_SECONDS = 30.0
 
 
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[Any]:
-    async with (
-        create_pool(database, application="test", size=1, timeout_seconds=30) as pool,
-        pool.acquire() as one,
-    ):
-        yield one
-
-
 async def advance(connection: Any, *, lag: float) -> datetime:
-    """Both queues are observed until `lag` seconds ago. When that was noted."""
+    """Both queues are observed through `lag` seconds ago. When that was noted."""
     async with connection.transaction():
         now: datetime = await connection.fetchval("SELECT now()")
         if not await report_processor(connection, "one", statistics={}):

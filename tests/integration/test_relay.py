@@ -26,7 +26,7 @@ from manman_status.processor.broker.publishing import Publishing
 from manman_status.processor.leader.relay import Relay
 from manman_status.processor.statistics import Statistics
 from manman_status.store.pool import Pool, create_pool
-from manman_status.store.relay import count_unsent, read_sent_revision
+from manman_status.store.relay import count_unsent
 from manman_status.store.writes import append_transitions
 from manman_status.wire.outbound import Publish
 from manman_status.wire.topology import Topology
@@ -166,8 +166,7 @@ def commit(pool: Pool) -> Any:
 @pytest.fixture
 def mark(pool: Pool) -> Any:
     async def read() -> Any:
-        async with pool.acquire() as connection:
-            return await read_sent_revision(connection)
+        return await pool.fetchval("SELECT sent_revision FROM relay")
 
     return read
 
@@ -304,9 +303,9 @@ async def test_message_properties_describe_the_message(
     assert first.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
     assert first.content_type == "application/json"
     assert first.app_id == "manman-status"
-    told = json.loads(first.body)
-    assert told["as_of"].startswith(first.timestamp.strftime("%Y-%m-%dT%H:%M:%S"))
-    assert told["evidence"] == {"n": 7}
+    body = json.loads(first.body)
+    assert body["at"].startswith(first.timestamp.strftime("%Y-%m-%dT%H:%M:%S"))
+    assert body["evidence"] == {"n": 7}
 
 
 async def test_nobody_has_to_listen(
@@ -342,7 +341,7 @@ async def test_transitions_wait_for_the_broker_and_all_arrive(
 
 
 class Gate:
-    """A broker that confirms when told to. `sent` is what was handed to it, `refused` what it does
+    """A broker that confirms on command. `sent` is what was handed to it, `refused` what it does
     not take."""
 
     def __init__(self, *, refused: Any = ()) -> None:

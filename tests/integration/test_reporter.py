@@ -17,8 +17,10 @@ from typing import Any
 
 import aio_pika
 import pytest
+from amqpstorm.uri_connection import UriConnection
 
 from manman_status.reporter import StatusReporter, ThreadedStatusReporter
+from tests.builders import counted
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 
 README = Path(__file__).parents[2] / "README.md"
@@ -119,9 +121,7 @@ async def test_a_threaded_worker_reports_its_whole_life(
 
     may_end = threading.Event()
     working = asyncio.create_task(asyncio.to_thread(work))
-    await eventually(
-        lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING' HAVING count(*) = 3")
-    )
+    await eventually(counted(rows, 3, "server_instances WHERE status = 'RUNNING'"))
     await eventually(
         lambda: rows(
             "SELECT 1 FROM workers WHERE last_heartbeat IS NOT NULL AND labels = $1", LABELS
@@ -210,7 +210,7 @@ async def test_a_crash_says_nothing_more_than_what_was_said_before(
     assert said == ["WORKER_STARTED", "SERVER_STARTED", *(["WORKER_STOPPED"] if stopped else [])]
 
 
-async def test_a_worker_that_is_cancelled_stopped_in_order(broker: str, passing: Any) -> None:
+async def test_cancelled_worker_stopped_normally(broker: str, passing: Any) -> None:
     inside = asyncio.Event()
 
     async def work() -> None:
@@ -243,10 +243,10 @@ async def test_events_wait_for_the_first_processor(
             await eventually(
                 lambda: rows("SELECT 1 FROM server_instances WHERE status = 'RUNNING'")
             )
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    # Once, and once more where it asked between the declarations of the two queues.
-    assert 1 <= len(told) <= 2, told
-    assert all("has a processor ever run here?" in line for line in told)
+    logged = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    # Once, and once more where it looked between the declarations of the two queues.
+    assert 1 <= len(logged) <= 2, logged
+    assert all("has a processor ever run here?" in line for line in logged)
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
 
 
@@ -325,3 +325,24 @@ async def test_unhandled_sigterm_is_a_normal_stop(
     _, errors = await process.communicate()
     assert (process.returncode, errors) == (143, b"")
     await eventually(lambda: worker_is(rows, "COMPLETE", "graceful"))
+
+
+async def test_four_lines_make_manman_s_worker_watched(
+    processor: Role, broker: str, rows: FetchRows, eventually: Eventually
+) -> None:
+    """They are run as the document shows them, on a channel of amqpstorm without confirms."""
+    page = README.parent / "docs/report-from-python.md"
+    lines = re.findall(
+        r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )[-1]
+    assert len(lines.splitlines()) == 4
+
+    def publish() -> None:
+        with UriConnection(broker) as connection, connection.channel() as channel:
+            exec(lines, {"json": json, "channel": channel, "worker_id": 7, "running": [31]})
+
+    await asyncio.to_thread(publish)
+    [worker] = await eventually(lambda: rows("SELECT * FROM workers"))
+    assert (worker["status"], worker["interval_seconds"]) == ("RUNNING", 2.0)
+    assert worker["last_heartbeat"] is not None
+    assert await servers(rows) == [(31, "RUNNING", {})]

@@ -1,4 +1,4 @@
-"""A backup of the database is restored: revisions go back. Whoever follows is told, and misses
+"""A backup of the database is restored: revisions go back. Whoever follows is notified, and misses
 nothing after it."""
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from manman_status.processor.leader.history import HistoryCheck
 from manman_status.settings import load_settings
 from manman_status.store.epochs import begin_epoch, look
 from manman_status.store.pool import Pool, create_pool
-from manman_status.store.relay import mark_sent, read_sent_revision
+from manman_status.store.relay import mark_sent
 from manman_status.store.writes import append_transitions
+from tests.builders import counted
 from tests.events import Reader, revision_of
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
@@ -37,6 +38,7 @@ UPDATE revision_counter SET revision = $1
 """
 LONG_AGO = "UPDATE transitions SET at = at - interval '10 minutes' WHERE revision <= $1"
 EPOCH = "SELECT epoch, previous_epoch, epoch_begins_after FROM revision_counter"
+SENT_REVISION = "SELECT sent_revision FROM relay"
 
 
 class Backup:
@@ -173,7 +175,7 @@ async def test_followers_learn_of_a_restored_backup(
     api = await start_api(database_timeout_seconds=5, answer_cache_ms=0)
     await start_processor()
     await started(publish, 1, 2)
-    await eventually(lambda: rows("SELECT FROM workers HAVING count(*) = 2"))
+    await eventually(counted(rows, 2, "workers"))
     await backup.take()
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
         open_ = Reader(**{"from": 0})
@@ -235,7 +237,7 @@ async def test_followers_learn_of_a_restored_backup(
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def test_an_api_alone_notices_that_revisions_went_back(
+async def test_api_alone_detects_that_revisions_went_back(
     start_api: StartRole, pool: Pool, change: Any, eventually: Eventually
 ) -> None:
     """No processor runs: all may have been started after the restore, and know of nothing."""
@@ -302,7 +304,7 @@ async def has_seen(check: Any, revision: Any) -> Any:
 async def test_a_processor_begins_an_epoch_when_the_counter_is_behind(
     pool: Pool, change: Any, eventually: Eventually
 ) -> None:
-    """It does so once, whoever else notices, and names what the histories have in common."""
+    """It does so once, whoever else detects it, and names what the histories have in common."""
     await change(1, 2, 3)
     await pool.execute(LONG_AGO, 2)
     before = await epoch_of(pool)
@@ -358,7 +360,7 @@ async def test_what_retention_drops_is_no_other_history(
     assert await epoch_of(pool) == before
 
 
-async def test_two_who_notice_at_once_begin_one_epoch(pool: Pool, change: Any) -> None:
+async def test_two_that_detect_it_at_once_begin_one_epoch(pool: Pool, change: Any) -> None:
     await change(1)
     async with pool.acquire() as connection:
         found = await look(connection)
@@ -376,8 +378,8 @@ async def test_lost_history_marks_nothing_in_the_restored_one(pool: Pool, change
     await change(4, 5)
     async with pool.acquire() as connection:
         await mark_sent(connection, 3, at)
-        assert await read_sent_revision(connection) == 0
+        assert await connection.fetchval(SENT_REVISION) == 0
         await mark_sent(
             connection, 3, await pool.fetchval("SELECT at FROM transitions WHERE revision = 3")
         )
-        assert await read_sent_revision(connection) == 3
+        assert await connection.fetchval(SENT_REVISION) == 3

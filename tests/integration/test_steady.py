@@ -63,6 +63,14 @@ def beat(worker_id: int, life: int) -> Heartbeat:
     )
 
 
+def test_every_field_of_a_heartbeat_is_compared() -> None:
+    """Compare a new field in ADVANCE_STEADY, demand it in `_is_whole` of ingest, and name it here.
+    A field that is not compared with the row would be lost."""
+    compared = {"worker_id", "incarnation", "seq", "interval_seconds", "labels", "servers"}
+    change_no_steady_row = {"sent_at", "ahead_at", "outlives_an_end"}
+    assert {*Heartbeat.__struct_fields__} == compared | change_no_steady_row
+
+
 def changes(now: Any, life: Any) -> list[Any]:
     """Differences from a steady row: fields with the values that they may have."""
     at = [0, life - 1, life, life + 1, life + 60_000_000, microseconds(now)]

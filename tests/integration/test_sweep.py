@@ -92,7 +92,7 @@ def some_rows(chance: Any, now: Any, *, silent_share: Any) -> Any:
     return rows
 
 
-def told(rows: Rows) -> dict[tuple[str, int], Any]:
+def stored(rows: Rows) -> dict[tuple[str, int], Any]:
     """Statuses that a person sees; the reasons that the sweep gives with what they rest on."""
     return {
         (type(row).__name__, key): (
@@ -130,7 +130,7 @@ async def test_both_lose_the_same_and_hold_the_same(
             await lock_workers(connection, sorted(rows.workers), swept)
             await lock_instances(connection, sorted(rows.instances), swept)
             assert await read_guards(connection) == guards
-    assert told(swept) == told(rows)
+    assert stored(swept) == stored(rows)
 
 
 FILL_WORKERS = """

@@ -308,13 +308,13 @@ async def test_requests_are_spans_and_measurements_by_their_route(
     start_api: StartRole, collector: Any, eventually: Eventually
 ) -> None:
     api = await start_api(otlp_endpoint=collector.url, api_tokens="token-of-a-test")
-    asker = {"Authorization": "Bearer token-of-a-test", "traceparent": TRACEPARENT}
+    caller = {"Authorization": "Bearer token-of-a-test", "traceparent": TRACEPARENT}
     async with httpx.AsyncClient(base_url=api.url) as client:
         for path in ("/livez", "/metrics"):
-            await client.get(path, headers=asker)
-        await client.get("/status/workers/7", headers=asker)
+            await client.get(path, headers=caller)
+        await client.get("/status/workers/7", headers=caller)
         await client.get("/status/workers", params={"token": "token-of-a-test"})
-        await client.get("/no/such/path", headers=asker)
+        await client.get("/no/such/path", headers=caller)
     await eventually(lambda: len(collector.spans) == 3)
     assert [span.name for span in collector.spans] == [
         "GET /status/workers/{worker_id}",
@@ -408,7 +408,7 @@ async def test_returning_collector_is_logged_and_gets_new_data(
         await eventually(lambda: f"reach the collector at 127.0.0.1:{port} again" in processor.log)
 
 
-async def test_a_collector_that_takes_traces_alone_is_told_of_once(
+async def test_collector_that_takes_only_traces_is_logged_once(
     start_processor: StartRole, send: Any, collector: Any, eventually: Eventually
 ) -> None:
     collector.refused.add("/v1/metrics")

@@ -26,7 +26,7 @@ async def shown(url: str) -> dict[str, float]:
 async def test_an_api_reads_by_the_processors_thresholds(
     start_api: StartRole, start_processor: StartRole
 ) -> None:
-    """Before any processor ran it has the defaults, and its own environment is nothing to it."""
+    """It has the defaults before any processor ran, and its own environment is nothing to it."""
     api = await start_api(answer_cache_ms=0)
     defaults = {name: getattr(Thresholds(), name) for name in Thresholds.__struct_fields__}
     assert await shown(api.url) == defaults

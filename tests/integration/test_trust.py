@@ -20,7 +20,6 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import ChannelClosed
 
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
 from manman_status.store.canary_key import shared_secret
 from manman_status.wire.control import (
     AlertAcknowledged,
@@ -29,7 +28,8 @@ from manman_status.wire.control import (
     control_key,
     control_message,
 )
-from tests.conftest import run_sql
+from tests.builders import counted
+from tests.conftest import SharedRabbitMQ, run_sql
 from tests.integration.cli.conftest import manman_status
 from tests.kinds import Eventually, FetchRows, Role, StartRole
 from tests.messaging import Publisher
@@ -40,7 +40,7 @@ PAGE = (Path(__file__).parents[2] / "docs/trust.md").read_text("utf-8")
 GRANTS = [shlex.split(line) for line in re.findall(r"^rabbitmqctl (set_.*)$", PAGE, re.MULTILINE)]
 QUEUES = ("manman.status.heartbeats.0", "manman.status.lifecycle.0")
 PASSWORD = "open-sesame-4711"
-FAR_AWAY = "2099-01-01T00:00:00Z"
+FAR_OFF = "2099-01-01T00:00:00Z"
 FREQUENT_CANARIES = {"canary_interval_seconds": 0.2}
 QUIET = SilenceRequested(silence_id="quiet1", seconds=3600, why="w")
 
@@ -49,12 +49,12 @@ def beat(worker: Any) -> dict[str, Any]:
     return {"command_type": "HEARTBEAT", "command_args": [str(worker)]}
 
 
-def forged_canary(*arguments: Any, sent_at: Any = FAR_AWAY) -> dict[str, Any]:
+def forged_canary(*arguments: Any, sent_at: Any = FAR_OFF) -> dict[str, Any]:
     return {"command_type": "CANARY", "command_args": ["host-1", *arguments], "sent_at": sent_at}
 
 
 @pytest.fixture
-def url_of(broker: str, rabbitmq: EmbeddedRabbitMQ) -> Any:
+def url_of(broker: str, rabbitmq: SharedRabbitMQ) -> Any:
     """The test's virtual host by the URL of a user whom docs/trust.md names, with the permissions
     it has there."""
 
@@ -120,9 +120,7 @@ async def is_read_through(
     """Wait until everything published before was stored, refused or ignored."""
     await publish(beat(worker), f"worker.{worker}.heartbeat")
     await publish(beat(worker + 1), f"worker.{worker + 1}.lifecycle")
-    await eventually(
-        lambda: rows("SELECT 1 FROM workers WHERE worker_id >= $1 HAVING count(*) = 2", worker)
-    )
+    await eventually(counted(rows, 2, "workers WHERE worker_id >= $1", worker))
 
 
 async def test_a_processor_runs_with_the_documented_rights(
@@ -142,7 +140,7 @@ async def test_a_processor_runs_with_the_documented_rights(
     await is_observed_anew(rows, eventually)
     assert [body for body, _ in await eventually(dead_letters)] == [b"not JSON"]
     second.kill()
-    await eventually(lambda: rows("SELECT 1 FROM processors HAVING count(*) = 1"))
+    await eventually(counted(rows, 1, "processors"))
     await is_observed_anew(rows, eventually)
     assert "ACCESS_REFUSED" not in first.log
 
@@ -163,7 +161,7 @@ async def test_a_confined_worker_speaks_for_itself_and_for_nobody_else(
     started = {"command_type": "SERVER_STARTED", "command_args": ["31", "7"]}
     await say(started, "game_server_instance.31.lifecycle")
     await say({**started, "command_args": ["32", "7"]}, "worker.7.lifecycle")
-    await eventually(lambda: rows("SELECT 1 FROM server_instances HAVING count(*) = 2"))
+    await eventually(counted(rows, 2, "server_instances"))
 
     for exchange, key in (
         ("internal_service_events", "worker.8.heartbeat"),
@@ -364,7 +362,7 @@ async def test_forged_canaries_prove_nothing_and_harm_no_neighbour(
     await is_observed_anew(rows, eventually)
     forged = [
         forged_canary(sent_at=sent_at)
-        for sent_at in (FAR_AWAY, "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
+        for sent_at in (FAR_OFF, "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
     ]
     forged += [forged_canary("5f" * 32), forged_canary(""), forged_canary("\u20ac")]
     neighbour = {"command_type": "SERVER_STARTED", "command_args": ["41", "7"]}

@@ -458,7 +458,7 @@ class Processor:
 
 class Worker:
     """A worker process, and what it truly did: `beats` are the moments at which it was alive and
-    said so."""
+    reported it."""
 
     def __init__(
         self, worker_id: int, interval: Any, now: Any, *, counted: Any, clock_off_by: Any
@@ -534,7 +534,7 @@ class Worker:
         )
 
     def work(self, broker: Broker, now: Any) -> None:
-        """Alive it beats in time, whether or not a broker is there to be told."""
+        """Alive it beats in time, whether or not a broker is there to take it."""
         if not self.speaks:
             return
         if not broker.up:
@@ -564,7 +564,7 @@ class World:
         self.workers: dict[int, Worker] = {}
         self.processors: list[Processor] = []
         self.instances = 0
-        self.told = 0
+        self.seen = 0
         self.swept_through: float | None = None
         self.swept_steps = 0
         self.status: dict[Any, Any] = {}
@@ -750,7 +750,7 @@ class World:
 
     def check_transitions(self) -> None:
         """Each transition leaves from where the one before led, and says nothing that is not so."""
-        for transition in self.database.history[self.told :]:
+        for transition in self.database.history[self.seen :]:
             key = transition.entity, transition.entity_id
             assert transition.old_status == self.status.get(key), transition
             assert transition.old_status != transition.new_status, transition
@@ -758,7 +758,7 @@ class World:
             if transition.new_status is StatusType.LOST:
                 assert transition.old_status in ACTIVE, transition
             self.check_conclusion(transition)
-        self.told = len(self.database.history)
+        self.seen = len(self.database.history)
 
     @property
     def truly_observed_through(self) -> Any:
@@ -774,8 +774,8 @@ class World:
             return False
         through = self.truly_observed_through
         earliest = through - worker.timeout
-        told = worker.speaks or max(self.broker.stopped_at, worker.reconnects_at) < earliest
-        return told and any(earliest <= beat <= through for beat in worker.beats)
+        seen = worker.speaks or max(self.broker.stopped_at, worker.reconnects_at) < earliest
+        return seen and any(earliest <= beat <= through for beat in worker.beats)
 
     def check_conclusion(self, transition: Any) -> None:
         through = self.truly_observed_through

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from manman_status.domain.conclusions import crash_missing, lose_instance
+from manman_status.domain.conclusions import crash_missing, is_abandoned, lose_instance
 from manman_status.domain.guard import GuardState
 from manman_status.domain.rows import Evidence, Rows, Worker
-from manman_status.domain.status import ACTIVE
+from manman_status.domain.status import TERMINAL, StatusType
 from manman_status.domain.sweep import Guards, Horizon, SweepRules, sweep_workers
 
 
@@ -29,12 +29,13 @@ def sweep_instances(rows: Rows, horizon: Horizon, *, at: datetime, rules: SweepR
             continue
         timeout = rules.timeout(worker)
         since = max(worker.status_since, instance.status_since)
-        is_abandoned = instance.status in ACTIVE and worker.status not in ACTIVE
-        if is_abandoned and horizon.is_silence(
+        waited = instance.status is StatusType.LOST or horizon.is_silence(
             since, timeout, grace=rules.thresholds.recovery_grace_seconds
-        ):
+        )
+        if is_abandoned(instance, worker) and waited:
             evidence: Evidence = {"worker_id": worker.worker_id, "worker_status": worker.status}
-            lose_instance(rows, instance, at, evidence | observed)
+            has_ended = worker.status in TERMINAL
+            lose_instance(rows, instance, at, evidence | observed, has_ended=has_ended)
             continue
         missing = instance.missing_since
         if has_rival(worker, horizon, rules):

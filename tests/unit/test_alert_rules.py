@@ -29,9 +29,11 @@ from manman_status.alerts.rules.flapping import (
 )
 from manman_status.alerts.rules.fleet_guard import FleetGuard, Held
 from manman_status.alerts.rules.new_workers import Arrivals, NewWorkers, recent
-from manman_status.alerts.rules.worker_lost import Unlisted, WorkerLost
+from manman_status.alerts.rules.unwatched_workers import UnwatchedWorkers
+from manman_status.alerts.rules.worker_lost import Aftermath, Unlisted, WorkerLost
 from manman_status.alerts.scene import Change, Memory, Minute, Scene, WorkerNow
 from manman_status.domain.alert import AlertState, NotifiedAlert, Severity, Subject
+from manman_status.domain.fleet import UNWATCHED_AT_MOST
 from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.processor.statistics import Statistics
 from tests.builders import START
@@ -58,7 +60,7 @@ def lost(of: Any, *, lost_servers: int = 0, held_since: Any = None) -> Any:
 
 
 def crashed(instance_id: int = 31, *, on: Any = None, config: Any = None, **fields: Any) -> Any:
-    told: dict[str, Any] = {
+    sent: dict[str, Any] = {
         "at": NOW,
         "old_status": StatusType.RUNNING,
         "new_status": StatusType.CRASHED,
@@ -70,7 +72,7 @@ def crashed(instance_id: int = 31, *, on: Any = None, config: Any = None, **fiel
         entity_id=instance_id,
         worker=on,
         game_server_config_id=config,
-        **told | fields,
+        **sent | fields,
     )
 
 
@@ -80,8 +82,10 @@ READ_BY: dict[str, tuple[Any, Any]] = {
     "guards": (FleetGuard, lambda guards: {each.group: each for each in guards}),
     "duplicates": (DuplicateWorker, dict),
     "dead_letters": (DeadLetters, lambda waiting: waiting),
-    "unlisted": (WorkerLost, lambda unlisted: unlisted),
+    "unlisted": (WorkerLost, Aftermath),
+    "next_lives": (WorkerLost, lambda lives: Aftermath(next_lives=lives)),
     "arrivals": (NewWorkers, lambda arrivals: arrivals),
+    "unwatched": (UnwatchedWorkers, lambda number: number),
 }
 
 
@@ -130,7 +134,7 @@ def later(first: Any, **fields: Any) -> Any:
     return look(open=first.open, **given | fields)
 
 
-def test_a_quiet_scene_has_nothing_to_tell() -> None:
+def test_quiet_scene_opens_nothing() -> None:
     assert judge(scene()).opened == []
 
 
@@ -140,6 +144,13 @@ def test_a_lost_worker_is_critical_when_servers_went_with_it() -> None:
     assert (alone.severity, loaded.severity) == (Severity.WARNING, Severity.CRITICAL)
     assert "40 of its servers" in loaded.summary
     assert loaded.subject == Subject(group="eu", worker_id=7, labels={"group": "eu"})
+
+
+def test_lost_alert_ends_when_the_next_life_of_its_host_runs() -> None:
+    first = scene(lost(worker(host="h1")))
+    assert judge(later(first, workers={7: worker(host="h1")}, next_lives={9: 10})).over == {}
+    over = judge(later(first, workers={7: worker(host="h1")}, next_lives={7: 8})).over
+    assert over == {"worker_lost:7": "worker 8 runs on its host now"}
 
 
 def test_lost_alert_ends_when_the_worker_changes() -> None:
@@ -220,7 +231,7 @@ def test_a_draining_worker_may_be_lost_and_its_servers_dropped(said: Any) -> Non
 
 
 @pytest.mark.parametrize("said", ["false", "0", "no", ""])
-def test_a_worker_that_says_it_does_not_drain_is_told_of(said: Any) -> None:
+def test_worker_with_drain_off_raises_alerts(said: Any) -> None:
     assert opened(judge(scene(lost(worker(drain=said))))) == {"worker_lost:7": None}
 
 
@@ -558,6 +569,26 @@ def test_the_very_first_look_is_no_gap() -> None:
     assert judge(scene(unjudged_seconds=None)).opened == []
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1, "1 worker reports but never"),
+        (3, "3 workers report but never"),
+        (UNWATCHED_AT_MOST, "5,000 or more workers report but never"),
+    ],
+)
+def test_unwatched_workers_are_one_info_with_the_remedy(number: Any, words: Any) -> None:
+    first = scene(unwatched=number)
+    [(finding, _)] = judge(first).opened
+    assert (finding.key, finding.severity) == ("unwatched_workers", Severity.INFO)
+    assert finding.summary.startswith(words)
+    assert "`manman-status bridge`" in finding.summary
+    assert list(judge(later(first, unwatched=1)).over) == []
+    assert judge(later(first, unwatched=0)).over == {
+        "unwatched_workers": "every worker that reports is watched"
+    }
+
+
 def test_dead_letters_are_news_when_they_become_more() -> None:
     first = scene(dead_letters=2, memory=Memory(2))
     assert judge(first).opened == []
@@ -587,7 +618,7 @@ def test_new_dead_letters_are_news_again() -> None:
 
 def test_letters_that_are_listed_and_returned_stay_one_alert() -> None:
     statistics, memory = Statistics(), Memory()
-    told: list[Any] = []
+    sent: list[Any] = []
     open_alerts: dict[str, Any] = {}
     for turn, waiting in enumerate([0, 3, 0, 0, 3, 3, 0, 0, 0, 0]):
         statistics.note_dead_letters(waiting, now=5.0 * turn)
@@ -596,10 +627,10 @@ def test_letters_that_are_listed_and_returned_stay_one_alert() -> None:
             now=now, dead_letters=statistics.dead_letters_waiting, memory=memory, open=open_alerts
         )
         judgement, memory, open_alerts = judge(seen), remembered(seen), seen.open
-        told += [(turn, "opened") for _ in judgement.opened] + [
+        sent += [(turn, "opened") for _ in judgement.opened] + [
             (turn, why) for why in judgement.over.values()
         ]
-    assert told == [(1, "opened"), (9, "the queue is empty")]
+    assert sent == [(1, "opened"), (9, "the queue is empty")]
 
 
 def test_rules_judge_alike_in_whatever_order_they_stand() -> None:
@@ -654,7 +685,7 @@ def notified_alert(alert_id: int = 1, **fields: Any) -> Any:
     return NotifiedAlert(alert_id=alert_id, **given | fields)
 
 
-TOLD: dict[str, Any] = {"notified_severity": Severity.WARNING, "notified_at": START}
+NOTIFIED: dict[str, Any] = {"notified_severity": Severity.WARNING, "notified_at": START}
 OVER: dict[str, Any] = {
     "state": AlertState.RESOLVED,
     "resolved_at": NOW,
@@ -668,13 +699,13 @@ OVER: dict[str, Any] = {
         (notified_alert(), News.OPENED),
         (notified_alert(silenced_by="s"), None),
         (notified_alert(**OVER), None),
-        (notified_alert(**OVER, **TOLD), News.RESOLVED),
-        (notified_alert(**OVER, **TOLD, silenced_by="s"), News.RESOLVED),
-        (notified_alert(**TOLD), News.REMINDER),
-        (notified_alert(**TOLD, state=AlertState.ACKNOWLEDGED), None),
-        (notified_alert(**TOLD, severity=Severity.CRITICAL), News.WORSE),
+        (notified_alert(**OVER, **NOTIFIED), News.RESOLVED),
+        (notified_alert(**OVER, **NOTIFIED, silenced_by="s"), News.RESOLVED),
+        (notified_alert(**NOTIFIED), News.REMINDER),
+        (notified_alert(**NOTIFIED, state=AlertState.ACKNOWLEDGED), None),
+        (notified_alert(**NOTIFIED, severity=Severity.CRITICAL), News.WORSE),
         (
-            notified_alert(**TOLD, severity=Severity.CRITICAL, state=AlertState.ACKNOWLEDGED),
+            notified_alert(**NOTIFIED, severity=Severity.CRITICAL, state=AlertState.ACKNOWLEDGED),
             News.WORSE,
         ),
         (notified_alert(notified_severity=Severity.CRITICAL, notified_at=NOW), None),
@@ -684,9 +715,10 @@ def test_what_is_news_to_whom(alert: Any, news: Any) -> None:
     assert due_notification(alert, NOW, remind_seconds=3600) is news
 
 
-def test_without_reminders_an_open_alert_is_told_once() -> None:
+def test_without_reminders_an_open_alert_is_sent_once() -> None:
     assert (
-        due_notification(notified_alert(**TOLD), NOW + timedelta(days=30), remind_seconds=0) is None
+        due_notification(notified_alert(**NOTIFIED), NOW + timedelta(days=30), remind_seconds=0)
+        is None
     )
 
 

@@ -187,7 +187,7 @@ def test_the_document_and_the_program_agree_what_is_poison(fields: dict[str, Any
         *(["31", None], [31, "", "3"], ["31", "x", "3"], []),
     ],
 )
-def test_optional_arguments_are_told_as_they_are_understood(arguments: list[Any]) -> None:
+def test_optional_arguments_are_described_as_understood(arguments: list[Any]) -> None:
     for name, kind in (("ServerStarted", "SERVER_STARTED"), ("ServerStopped", "SERVER_STOPPED")):
         event = {"command_type": kind, "command_args": arguments}
         assert bool(problems(event, SCHEMAS[name])) == bool(
@@ -214,7 +214,7 @@ def check(message: StatusMessage) -> None:
     assert body.keys() == schema["properties"].keys() == set(schema["required"])
 
 
-def test_every_change_that_is_sent_is_as_told() -> None:
+def test_every_change_that_is_sent_is_as_described() -> None:
     for entity, reason, old in product(Entity, Reason, (None, StatusType.RUNNING)):
         new = StatusType.LOST if reason in INFERRED else StatusType.COMPLETE
         check(
@@ -222,6 +222,7 @@ def test_every_change_that_is_sent_is_as_told() -> None:
                 epoch="0a1b2c3d",
                 revision=5,
                 at=NOW,
+                as_of=NOW,
                 entity=entity,
                 entity_id=7,
                 old_status=old,
@@ -232,7 +233,7 @@ def test_every_change_that_is_sent_is_as_told() -> None:
         )
 
 
-def test_every_alert_that_is_sent_is_as_told() -> None:
+def test_every_alert_that_is_sent_is_as_described() -> None:
     for rule, severity, state in product(RULE_NAMES, Severity, AlertState):
         is_over = state is AlertState.RESOLVED
         fields: dict[str, Any] = {
@@ -259,10 +260,10 @@ def test_every_alert_that_is_sent_is_as_told() -> None:
         check(alert_message(NotifiedAlert(**fields)))
 
 
-def test_dead_letters_have_the_headers_that_are_told() -> None:
+def test_dead_letters_have_the_described_headers() -> None:
     [channel] = [found for address, found in channels("send").items() if address == "{routing_key}"]
     assert channel["bindings"]["amqp"]["exchange"]["name"] == Topology().dead_letter_exchange
     [message] = channel["messages"].values()
-    told = follow(message["$ref"])["headers"]["properties"].keys()
+    described = follow(message["$ref"])["headers"]["properties"].keys()
     names = ("error", "queue", "exchange", "routing-key", "repeats")
-    assert told == {f"x-manman-{name}" for name in names}
+    assert described == {f"x-manman-{name}" for name in names}

@@ -90,8 +90,8 @@ async def test_burst_fits_the_service_and_counts_the_rest(
     url: str, text_of: Any, most: Any, sent: Any
 ) -> None:
     news = burst(200)
-    told = await channel(url).notify(news)
-    assert told == [alert for _, alert in news]
+    notified = await channel(url).notify(news)
+    assert notified == [alert for _, alert in news]
     [text] = map(text_of, sent)
     assert len(text) <= most
     [more] = re.findall(r"and (\d+) more", text)
@@ -149,11 +149,13 @@ async def test_notifications_of_an_alert_belong_to_one_incident(
     url: str, key: Any, sent: Any
 ) -> None:
     url += "?action=map"
-    told: dict[str, Any] = {"notified_severity": Severity.WARNING, "notified_at": START}
+    notified: dict[str, Any] = {"notified_severity": Severity.WARNING, "notified_at": START}
     await channel(url).notify([(News.OPENED, notified_alert())])
-    await channel(url).notify([(News.REMINDER, notified_alert(**told, summary="worker 1 is late"))])
     await channel(url).notify(
-        [(News.RESOLVED, notified_alert(**told | OVER, subject=Subject(group=None)))]
+        [(News.REMINDER, notified_alert(**notified, summary="worker 1 is late"))]
+    )
+    await channel(url).notify(
+        [(News.RESOLVED, notified_alert(**notified | OVER, subject=Subject(group=None)))]
     )
     await channel(url).notify([(News.OPENED, notified_alert(2))])
     keys = [body[key] for body in sent]
@@ -173,8 +175,8 @@ async def test_a_pager_with_one_key_for_everything_has_one_incident(
     url: str, key: Any, sent: Any
 ) -> None:
     news = burst(2)
-    told = await channel(f"{url}?action=map&dedup=fleet").notify(news)
-    assert told == [alert for _, alert in news]
+    notified = await channel(f"{url}?action=map&dedup=fleet").notify(news)
+    assert notified == [alert for _, alert in news]
     assert [body[key] for body in sent] == ["fleet"]
 
 

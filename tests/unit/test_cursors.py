@@ -77,6 +77,6 @@ def test_what_base64_would_forgive_is_refused(padding: str) -> None:
 
 @pytest.mark.parametrize("last_id", [2**63, 2**64 - 1])
 def test_a_cursor_to_an_id_that_there_cannot_be_is_refused(last_id: int) -> None:
-    """Anyone who knows their form can make one; the database would be asked for what it has no
+    """Anyone who knows their form can make one; the database would be queried for what it has no
     number for."""
     assert is_refused(write_cursor("workers", NO_FILTERS, last_id))

@@ -11,10 +11,13 @@ import pytest
 
 from manman_status.alerts.channels import open_channels
 from manman_status.alerts.rules import RULE_NAMES
+from manman_status.api.app import create_app
 from manman_status.cli import app
 from manman_status.reporter import StatusReporter
 from manman_status.settings import FIELDS, OTHER_VARIABLES, PREFIX, Settings, variable
+from manman_status.wire.control import CONTROL_COMMANDS
 from manman_status.wire.inbound import decode
+from manman_status.wire.messages import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
@@ -25,7 +28,7 @@ PACKAGE = ROOT / "manman_status"
 README = DOCUMENTS["README.md"]
 FOLDERS = {path.name: ROOT for path in ROOT.glob("*.md")}
 COMMAND = re.compile(
-    r"(?:^ {4}(?:\$ )?|`)(?:\.venv/bin/)?manman-status (.+?)(?=  |`|$)", re.MULTILINE
+    r"(?:^ {4,7}(?:\$ )?|`)(?:\.venv/bin/)?manman-status (.+?)(?=  |`|$)", re.MULTILINE
 )
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
 
@@ -49,7 +52,14 @@ def test_every_link_leads_to_a_file(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CHANGELOG.md", "report-from-shell.md", "report-from-amqp.md"]
+    "name",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        "from-manman.md",
+        "report-from-shell.md",
+        "report-from-amqp.md",
+    ],
 )
 def test_every_command_could_be_given_as_it_stands(name: str) -> None:
     lines = COMMAND.findall(DOCUMENTS[name])
@@ -113,6 +123,21 @@ def test_operations_md_has_a_section_for_the_alert_rule(rule: str) -> None:
 @pytest.mark.parametrize("rule", RULE_NAMES)
 def test_contract_md_lists_the_alert_rule(rule: str) -> None:
     assert f"`{rule}`" in DOCUMENTS["contract.md"].partition(" Rules: ")[2].partition(";")[0]
+
+
+@pytest.mark.parametrize("name", ["README.md", "contract.md"])
+def test_each_endpoint_is_in_the_tables(name: str) -> None:
+    """README.md and docs/contract.md have a row for each path of the OpenAPI document."""
+    rows = "\n".join(re.findall(r"^\| `(?:GET )?/.*$", DOCUMENTS[name], re.MULTILINE))
+    named = set(re.findall(r"`(?:GET )?(/[^`]+)`", rows))
+    paths = create_app(Settings()).openapi_schema.paths or {}
+    current = {path for path, item in paths.items() if item.get and not item.get.deprecated}
+    assert current - named == set()
+
+
+@pytest.mark.parametrize("command_type", [*COMMANDS, *CONTROL_COMMANDS])
+def test_contract_md_describes_each_message(command_type: str) -> None:
+    assert f"`{command_type}`" in DOCUMENTS["contract.md"]
 
 
 def test_operations_have_sections_for_alerts_that_exist() -> None:

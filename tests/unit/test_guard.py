@@ -1,4 +1,4 @@
-"""When much of a group falls silent at once, the observer is suspected first."""
+"""When much of a group goes silent at once, the observer is suspected first."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_it_holds_until_the_hold_time_was_observed() -> None:
     assert (decided.lose, decided.guard) == (0, held(4, 10))
 
 
-def test_more_who_fall_silent_meanwhile_are_held_with_them() -> None:
+def test_more_that_go_silent_meanwhile_are_held_with_them() -> None:
     assert verdict(overdue=6, alive=10, guard=held(4, 10), seconds=59).guard == held(6, 10)
 
 

@@ -564,7 +564,7 @@ def test_what_is_no_exit_code_is_poison(wrong: Any) -> None:
     assert "`$.command_args[2]`" in reason(command("SERVER_STOPPED", 31, 7, wrong))
 
 
-def test_notices_come_back_as_they_were_sent() -> None:
+def test_control_messages_come_back_as_they_were_sent() -> None:
     sent_at = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
     sent = CanarySent(sent_at, "host-1", "5f", 3)
     assert decode(control_message(sent)).control == [sent]
@@ -643,8 +643,10 @@ def assert_accounted_for(body: Any) -> Any:
         assert poison.cause
         assert isinstance(poison.body, bytes)
         assert not poison.partial or poison.sender
-    for notice in decoded.control:
-        assert not isinstance(notice, CanarySent) or notice.sent_at.tzinfo is UTC
+    for operator_message in decoded.control:
+        assert (
+            not isinstance(operator_message, CanarySent) or operator_message.sent_at.tzinfo is UTC
+        )
     for each in decoded.events:
         for name in ("worker_id", "instance_id", "incarnation", "seq", "sent_at"):
             value = getattr(each, name, None)
@@ -688,7 +690,7 @@ SILENCE: dict[str, Any] = {"silence_id": "abcd1234", "seconds": 3600, "why": "ne
 
 
 @pytest.mark.parametrize(
-    "notice",
+    "operator_message",
     [
         SilenceRequested(**SILENCE),
         SilenceRequested(
@@ -698,8 +700,8 @@ SILENCE: dict[str, Any] = {"silence_id": "abcd1234", "seconds": 3600, "why": "ne
         AlertAcknowledged(12, by="ops", why="on it"),
     ],
 )
-def test_a_word_about_alerts_is_understood_as_it_was_said(notice: Any) -> None:
-    assert decode(control_message(notice)).control == [notice]
+def test_a_word_about_alerts_is_understood_as_it_was_said(operator_message: Any) -> None:
+    assert decode(control_message(operator_message)).control == [operator_message]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def heal(world: Any) -> None:
     world.pass_time(15)
 
 
-def assert_all_is_told_as_it_is(world: Any) -> None:
+def assert_all_is_shown_as_it_is(world: Any) -> None:
     fleet = world.database.fleet
     assert world.database_now - 3 <= world.database.observed_through <= world.database_now
     for worker in world.workers.values():
@@ -88,7 +88,7 @@ def assert_queues_are_shared(world: Any) -> None:
 def observe_to_the_end(world: Any) -> None:
     heal(world)
     world.pass_time(DROPPED_EXPIRES + GRACE + LONGEST_TIMEOUT + 2 * HOLD + 60)
-    assert_all_is_told_as_it_is(world)
+    assert_all_is_shown_as_it_is(world)
     assert_queues_are_shared(world)
 
 
@@ -471,7 +471,7 @@ def test_lag_costs_nobody_his_life() -> None:
 
 
 def test_a_transaction_that_hangs_takes_no_beat_back() -> None:
-    """The first transaction may be committed last; a beat without a number cannot tell that it is
+    """The first transaction may be committed last; a beat without a number cannot show that it is
     old."""
     world = fleet(2)
     for first, other in (world.processors, world.processors[::-1]):

@@ -382,7 +382,7 @@ def test_what_is_dated_ahead_masks_nothing_that_follows(ahead: Any) -> None:
     assert fleet.statuses == [StatusType.CRASHED, StatusType.RUNNING]
 
 
-def test_a_clock_that_is_set_and_still_ahead_is_heard() -> None:
+def test_clock_that_is_set_and_still_ahead_counts() -> None:
     fleet = (
         Fleet()
         .take(WorkerStatusReported(worker_id=1, status=StatusType.CRASHED, sent_at=NOW + 365 * DAY))

@@ -211,7 +211,7 @@ def status_info(ahead: Any) -> Any:
     )
 
 
-def told(rows: Rows) -> list[Any]:
+def changes(rows: Rows) -> list[Any]:
     return [(transition.entity, transition.new_status) for transition in rows.transitions]
 
 
@@ -220,21 +220,19 @@ def told(rows: Rows) -> list[Any]:
     st.lists(status_info([0, 0, 0, AHEAD]), min_size=1, max_size=60),
     st.randoms(use_true_random=False),
 )
-def test_copies_of_status_info_change_nothing_and_are_not_told(
-    received: Any, rng: random.Random
-) -> None:
+def test_copies_of_status_info_make_no_transition(received: Any, rng: random.Random) -> None:
     """Copies come at any time, dated by any clock, and are more than a row remembers."""
     deliveries = [event for _, event in copied(enumerate(received), rng)]
-    assert told(fold(deliveries)) == told(fold(received))
-    assert told(fold([*received, *received])) == told(fold(received))
+    assert changes(fold(deliveries)) == changes(fold(received))
+    assert changes(fold([*received, *received])) == changes(fold(received))
     for start in rng.sample(range(len(received)), min(3, len(received))):
         redelivered = [*received[: start + 5], *received[start:]]
-        assert told(fold(redelivered)) == told(fold(received))
+        assert changes(fold(redelivered)) == changes(fold(received))
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(status_info([0]), min_size=1, max_size=REMEMBERED))
-def test_each_status_info_is_told_in_the_order_in_which_it_came(received: Any) -> None:
+def test_each_status_info_is_a_transition_in_arrival_order(received: Any) -> None:
     """But copies, what is dated long before another or active before an end, and what follows an
     instance's end."""
     rows = fold(received)
@@ -250,4 +248,4 @@ def test_each_status_info_is_told_in_the_order_in_which_it_came(received: Any) -
                 applied.append(event)
         expected = [status for status, _ in itertools.groupby(event.status for event in applied)]
         of = Entity.WORKER if kind is WorkerStatusReported else Entity.SERVER_INSTANCE
-        assert [status for entity, status in told(rows) if entity is of] == expected
+        assert [status for entity, status in changes(rows) if entity is of] == expected

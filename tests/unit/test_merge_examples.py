@@ -66,10 +66,12 @@ class History:
     @property
     def statuses(self) -> tuple[Any, Any]:
         """Published statuses of the worker and of its instance."""
-        told: dict[Entity, list[Any]] = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
+        published: dict[Entity, list[Any]] = {Entity.WORKER: [], Entity.SERVER_INSTANCE: []}
         for transition in self.rows.transitions:
-            told[transition.entity].append((str(transition.new_status), str(transition.reason)))
-        return told[Entity.WORKER], told[Entity.SERVER_INSTANCE]
+            published[transition.entity].append(
+                (str(transition.new_status), str(transition.reason))
+            )
+        return published[Entity.WORKER], published[Entity.SERVER_INSTANCE]
 
 
 def counted(seq: Any, incarnation: Any = BASE) -> dict[str, Any]:
@@ -149,8 +151,8 @@ def test_an_older_incarnation_cannot_revive_its_servers() -> None:
 
 def test_a_stale_beat_does_not_renew_the_deadline() -> None:
     history = History(beat(5))
-    heard = history.worker.last_heartbeat
-    assert history.take(beat(4)).worker.last_heartbeat == heard
+    received = history.worker.last_heartbeat
+    assert history.take(beat(4)).worker.last_heartbeat == received
     assert history.take(beat(6)).worker.last_heartbeat == history.now
 
 
@@ -216,7 +218,7 @@ def test_a_late_end_replaces_an_inferred_one() -> None:
     history = History(beat(1, INSTANCE), beat(3)).crash_missing()
     assert status(history.instance) == (StatusType.CRASHED, Reason.MISSING_FROM_INVENTORY)
     assert status(history.take(down(2)).instance) == STOPPED
-    assert [told for told, _ in history.statuses[1]] == ["RUNNING", "CRASHED", "COMPLETE"]
+    assert [published for published, _ in history.statuses[1]] == ["RUNNING", "CRASHED", "COMPLETE"]
 
 
 def test_a_late_end_replaces_lost() -> None:
@@ -246,14 +248,14 @@ def test_an_instance_that_is_listed_again_is_not_missing() -> None:
 
 
 def test_differing_inventories_hide_no_missing_instance() -> None:
-    """Two processes repeat one incarnation. What the ended one listed last takes the mark away, and
+    """Two processes repeat one incarnation. What the ended one listed last removes the mark, and
     the living one's next inventory, which says what it said before, sets it again."""
     history = History(beat(2, INSTANCE), beat(3), beat(3, INSTANCE))
     assert history.instance.missing_since is None
     assert history.take(beat(4)).instance.missing_since == history.now
 
 
-def test_a_late_inventory_takes_nothing_away() -> None:
+def test_late_inventory_removes_nothing() -> None:
     assert History(beat(1), up(3), beat(2)).instance.missing_since is None
     assert History(beat(3, INSTANCE), beat(2)).instance.missing_since is None
 

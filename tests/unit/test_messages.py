@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -15,9 +16,10 @@ from manman_status.domain.events import (
     WorkerStarted,
     WorkerStopped,
 )
+from manman_status.domain.status import Entity, StatusType
 from manman_status.reporter.messages import Incarnation, Report
 from manman_status.wire.inbound import decode
-from manman_status.wire.messages import RunningServer
+from manman_status.wire.messages import COMMANDS, ReportableStatus, RunningServer, StatusInfo
 
 SENT = datetime(2026, 11, 23, 8, 0, 0, 500_000, tzinfo=UTC)
 SENT_AT = 1_795_420_800_500_000
@@ -92,3 +94,14 @@ def test_a_life_numbers_its_events() -> None:
 def test_without_an_incarnation_events_stand_by_their_time() -> None:
     event = read(life(number=None).worker_stopped())
     assert (event.incarnation, event.seq, event.sent_at) == (None, None, SENT_AT)
+
+
+def test_every_event_comes_from_a_message() -> None:
+    bodies = [example for command in COMMANDS.values() for example in command.EXAMPLES]
+    bodies += [StatusInfo.EXAMPLES[0] | {"entity_type": entity} for entity in Entity]
+    events = [event for body in bodies for event in decode(json.dumps(body).encode()).events]
+    assert {*map(type, events)} == {*get_args(ReportedEvent)}
+
+
+def test_every_status_but_lost_can_be_reported() -> None:
+    assert {*ReportableStatus} == {*StatusType} - {StatusType.LOST}

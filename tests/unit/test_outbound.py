@@ -10,6 +10,7 @@ from manman_status.domain.status import Entity, Reason, StatusType
 from manman_status.wire.outbound import status_message
 
 AT = datetime(2026, 11, 23, 8, 0, 0, 500_000, tzinfo=UTC)
+AS_OF = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
 
 
 def transition(**changes: Any) -> Any:
@@ -17,6 +18,7 @@ def transition(**changes: Any) -> Any:
         "epoch": "0a1b2c3d",
         "revision": 41,
         "at": AT,
+        "as_of": AS_OF,
         "entity": Entity.WORKER,
         "entity_id": 7,
         "old_status": None,
@@ -47,7 +49,8 @@ def test_worker_transition_has_all_that_consumers_read() -> None:
         "entity_type": "worker",
         "identifier": "7",
         "status_type": "LOST",
-        "as_of": "2026-11-23T08:00:00.500000Z",
+        "as_of": "2026-11-23T07:00:00Z",
+        "at": "2026-11-23T08:00:00.500000Z",
         "worker_id": 7,
         "status_info_id": 41,
         "old_status": "RUNNING",
@@ -65,9 +68,9 @@ def test_message_id_is_the_revision() -> None:
 def test_server_transition_names_the_instance_alone() -> None:
     message = status_message(**transition(entity="game_server_instance", entity_id=31))
     assert message.routing_key == "game_server_instance.31.status"
-    told = json.loads(message.body)
-    assert told["game_server_instance_id"] == 31
-    assert "worker_id" not in told
+    sent = json.loads(message.body)
+    assert sent["game_server_instance_id"] == 31
+    assert "worker_id" not in sent
 
 
 @pytest.mark.parametrize("entity", list(Entity))

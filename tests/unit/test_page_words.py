@@ -12,10 +12,10 @@ from manman_status.api.responses import ServerInstance, Transition, Worker
 from manman_status.domain.status import Entity, Health, Reason, StatusType
 
 NOW = datetime(2026, 11, 24, 12, 4, 0, tzinfo=UTC)
-HEARD = datetime(2026, 11, 24, 12, 3, 20, tzinfo=UTC)
+RECEIVED = datetime(2026, 11, 24, 12, 3, 20, tzinfo=UTC)
 SILENCE = {
-    "last_heartbeat": HEARD.isoformat(),
-    "observed_through": (HEARD + timedelta(seconds=32)).isoformat(),
+    "last_heartbeat": RECEIVED.isoformat(),
+    "observed_through": (RECEIVED + timedelta(seconds=32)).isoformat(),
 }
 
 
@@ -26,12 +26,12 @@ def worker(
         "worker_id": 7,
         "created_date": NOW,
         "end_date": None,
-        "last_heartbeat": HEARD,
+        "last_heartbeat": RECEIVED,
         "is_healthy": health is Health.HEALTHY,
         "status_since": NOW - timedelta(minutes=5),
         "evidence": {},
         "interval_seconds": 10.0,
-        "deadline": HEARD + timedelta(seconds=30),
+        "deadline": RECEIVED + timedelta(seconds=30),
         "labels": {},
         "active_servers": 0,
     }
@@ -39,7 +39,7 @@ def worker(
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("given", "words"),
     [
         (worker(Health.HEALTHY), "Heard at 12:03:20; beats every 10 s."),
         (
@@ -102,8 +102,8 @@ def worker(
         ),
     ],
 )
-def test_why_a_worker_is_as_it_is(told: Any, words: Any) -> None:
-    assert worker_why(told, NOW) == words
+def test_why_a_worker_is_as_it_is(given: Any, words: Any) -> None:
+    assert worker_why(given, NOW) == words
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_why_a_worker_is_as_it_is(told: Any, words: Any) -> None:
         (
             StatusType.CRASHED,
             Reason.MISSING_FROM_INVENTORY,
-            {"missing_since": HEARD.isoformat()},
+            {"missing_since": RECEIVED.isoformat()},
             "Its worker lists it no longer since 12:03:20, and reported no end.",
         ),
         (StatusType.CRASHED, Reason.SUPERSEDED, {}, "Its worker began anew without it."),
@@ -152,7 +152,8 @@ def test_why_a_server_instance_is_as_it_is(
     is_active = status is StatusType.RUNNING
     assert (
         server_why(
-            ServerInstance(1, 7, None, NOW, None, status, is_active, HEARD, reason, evidence), NOW
+            ServerInstance(1, 7, None, NOW, None, status, is_active, RECEIVED, reason, evidence),
+            NOW,
         )
         == words
     )
@@ -161,7 +162,7 @@ def test_why_a_server_instance_is_as_it_is(
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_of_a_change_has_words(reason: Any) -> None:
     change = Transition(
-        1, NOW, Entity.WORKER, 7, None, StatusType.LOST, reason, SILENCE | {"exit_code": 3}
+        1, NOW, NOW, Entity.WORKER, 7, None, StatusType.LOST, reason, SILENCE | {"exit_code": 3}
     )
     assert transition_why(change)
     assert "_" not in transition_why(change)
@@ -179,10 +180,10 @@ def test_every_reason_of_a_change_has_words(reason: Any) -> None:
         (2 * 86_400 + 3 * 3600 + 5, "2 d 3 h"),
     ],
 )
-def test_a_span_is_told_in_its_two_greatest_units(seconds: float, words: Any) -> None:
+def test_span_is_shown_in_its_two_greatest_units(seconds: float, words: Any) -> None:
     assert span(seconds) == words
 
 
 def test_a_time_has_its_day_when_that_is_another() -> None:
-    assert clock(NOW, HEARD) == "12:04:00"
+    assert clock(NOW, RECEIVED) == "12:04:00"
     assert clock(NOW - timedelta(days=1), NOW) == "23 Nov 2026, 12:04:00"

@@ -25,15 +25,15 @@ def at(seconds: float) -> Any:
 def listen(tmp_path: Path) -> Any:
     """Keys and gaps on the tape when these keys come at these seconds; None begins anew."""
 
-    def run(*heard: Any) -> tuple[Any, Any]:
+    def run(*received: Any) -> tuple[Any, Any]:
         file = tmp_path / "tape.jsonl"
         clock = iter(
-            [at(0), *(at(seconds) for seconds, key in heard for _ in range(1 if key else 2))]
+            [at(0), *(at(seconds) for seconds, key in received for _ in range(1 if key else 2))]
         )
         with FileIO(file, "w") as opened:
             tape = Tape(opened, deaf_after_seconds=5, clock=lambda: next(clock))
             tape.begin()
-            for _, key in heard:
+            for _, key in received:
                 if key is None:
                     tape.begin()
                 else:
@@ -53,7 +53,7 @@ def test_our_own_messages_are_left_out(listen: Any) -> None:
     assert (keys, gaps) == ([BEAT], [])
 
 
-def test_a_gap_begins_with_what_was_last_heard(listen: Any) -> None:
+def test_gap_begins_with_what_was_received_last(listen: Any) -> None:
     assert listen((1, BEAT), (2, CANARY), (60, None), (61, BEAT)) == (
         [BEAT, "", BEAT],
         [(at(2), at(60))],
@@ -68,7 +68,7 @@ def test_where_no_processor_runs_a_quiet_fleet_is_no_gap(listen: Any) -> None:
     assert listen((1, BEAT), (40, BEAT), (80, CANARY)) == ([BEAT, BEAT], [])
 
 
-def test_after_a_new_beginning_canaries_have_to_be_heard_again(listen: Any) -> None:
+def test_after_a_new_start_canaries_must_arrive_again(listen: Any) -> None:
     assert listen((1, CANARY), (3, None), (40, BEAT))[1] == [(at(1), at(3))]
 
 

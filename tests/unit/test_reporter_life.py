@@ -139,7 +139,7 @@ def test_invalid_report_is_refused_and_leaves_no_trace(
         (7, {"interval_seconds": 0.5}, "an interval is 1 to 3600 seconds"),
     ],
 )
-def test_a_worker_that_could_never_be_heard_is_refused_at_once(
+def test_worker_that_could_never_be_received_is_refused(
     worker_id: int, options: Any, problem: Any
 ) -> None:
     with pytest.raises(InvalidReport, match=problem):
@@ -188,7 +188,7 @@ def test_numbers_follow_the_order_in_the_outbox_whoever_calls() -> None:
     assert numbers == sorted(numbers)
 
 
-async def test_a_report_that_cannot_be_sent_is_told_and_never_raised(
+async def test_report_that_cannot_be_sent_is_logged_not_raised(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     reporter = StatusReporter(NOWHERE, worker_id=7)
@@ -199,13 +199,13 @@ async def test_a_report_that_cannot_be_sent_is_told_and_never_raised(
             await report.server_started(cast("int", object()))
             await report.server_started(32)
         await report.server_stopped(32)
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert [line.partition(": ")[2].partition(" cannot")[0] for line in told[:2]] == [
+    logged = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [line.partition(": ")[2].partition(" cannot")[0] for line in logged[:2]] == [
         "anything",
         "the start of server instance -1",
     ]
-    assert "its reporter is not open" in told[-1]
-    assert told[-2] == "worker 7: 3 events were not sent before the end"
+    assert "its reporter is not open" in logged[-1]
+    assert logged[-2] == "worker 7: 3 events were not sent before the end"
     assert not [
         record for record in caplog.records if record.name.startswith(("aiormq", "aio_pika"))
     ]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from manman_status.cancellation import Abandoned, answered, cancel, within
-from manman_status.processor.probes import ProbeFiles
-from manman_status.processor.running import Part, PartEnded, Pulse, vital, watched
+from manman_status.probes import ProbeFiles
+from manman_status.running import Part, PartEnded, Pulse, vital, watched
 
 
 async def lost_confirmation() -> None:
@@ -73,10 +73,10 @@ async def as_one(work: Any) -> None:
     await work
 
 
-async def test_what_is_vital_may_end_once_it_was_told_to() -> None:
-    told = asyncio.Event()
-    told.set()
-    await vital(returns(), "storing", until=told)
+async def test_vital_task_may_end_once_it_is_stopped() -> None:
+    stopped = asyncio.Event()
+    stopped.set()
+    await vital(returns(), "storing", until=stopped)
 
 
 async def test_our_own_cancellation_ends_what_is_vital() -> None:

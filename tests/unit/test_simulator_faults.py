@@ -160,7 +160,7 @@ def test_faults_are_read_as_they_are_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "text", "told"),
+    ("read", "text", "problem"),
     [
         (kill, "3", "COUNT@TIME"),
         (kill, "@3s", "no number of workers"),
@@ -181,6 +181,6 @@ def test_faults_are_read_as_they_are_written() -> None:
         (seconds, "inf", "no time"),
     ],
 )
-def test_what_cannot_be_read_is_told(read: Any, text: str, told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)):
+def test_unreadable_fault_is_refused(read: Any, text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
         read(text)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from manman_status.wire.inbound import Meaning, decode, decode_liberally, decode_strictly
 from manman_status.wire.liberal import read_liberally
+from manman_status.wire.messages import COMMANDS
 from tests.odd_messages import BEAT, TEMPLATES, command, mutated
 from tests.unit.test_inbound import ODD, VALID, mutate
 
@@ -46,6 +47,15 @@ def assert_read_alike(body: bytes) -> None:
     for meaning, part in zip(meanings, map(bytes, parts), strict=True):
         read = read_liberally(part)
         assert (plain(read.meaning), read.left_out) == (plain(meaning), [])
+
+
+def test_every_field_is_read_alike_by_both() -> None:
+    """The examples have every field, so that a new one is in them and in both readings."""
+    examples = [example for command in COMMANDS.values() for example in command.EXAMPLES]
+    fields = {field for command in COMMANDS.values() for field in command.__struct_encode_fields__}
+    assert fields - {name for example in examples for name in example} == set()
+    for example in examples:
+        assert_read_alike(json.dumps(example).encode())
 
 
 def strictly(body: bytes) -> list[Meaning]:

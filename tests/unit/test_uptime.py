@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manman_status.domain.status import ACTIVE, TERMINAL, StatusType
-from manman_status.domain.uptime import Change, Figures, Window
+from manman_status.domain.uptime import Change, Figures, Life, Window, changes_of_host
 
 RUNNING, LOST, COMPLETE, CRASHED = (
     StatusType.RUNNING,
@@ -44,7 +44,7 @@ def parts(figures: Figures) -> int:
 def by_the_moment(
     window: Window, changes: list[Change], status: StatusType | None, blind: list[tuple[int, int]]
 ) -> Any:
-    """The same told by looking at each moment."""
+    """The same found by looking at each moment."""
     counted = {"active": 0, "lost": 0, "ended": 0, "not_known": 0, "blind": 0}
     for moment in range(window.begin, window.end):
         before = [new for at, _, new in changes if at <= moment]
@@ -100,7 +100,7 @@ def test_a_worker_that_never_changed_had_its_status_all_the_time() -> None:
     assert Window(0, 100).measure([], LOST) == Figures(lost=100, losses=1, longest_loss=100)
 
 
-def test_what_a_worker_was_before_is_told_by_its_first_change() -> None:
+def test_first_change_says_what_a_worker_was_before() -> None:
     assert Window(0, 100).measure([(40, LOST, RUNNING)], RUNNING).lost == 40
     assert Window(0, 100).measure([(40, None, RUNNING)], RUNNING).not_known == 40
 
@@ -158,3 +158,30 @@ def test_nothing_is_said_where_nothing_was_expected() -> None:
             figures.to_repair,
             figures.mean_loss,
         ) == (None,) * 4
+
+
+def test_the_newest_life_speaks_for_its_host() -> None:
+    """The first life is lost and ended long after the second one began; the third one runs."""
+    first = Life([(10, RUNNING, LOST), (50, LOST, COMPLETE)], COMPLETE)
+    second = Life([(20, None, RUNNING), (60, RUNNING, LOST)], LOST)
+    third = Life([(80, None, RUNNING)], RUNNING)
+    changes, now = changes_of_host([first, second, third])
+    assert (changes, now) == (
+        [
+            (10, RUNNING, LOST),
+            (20, LOST, RUNNING),
+            (60, RUNNING, LOST),
+            (80, LOST, RUNNING),
+        ],
+        RUNNING,
+    )
+    figures = Window(0, 100).measure(changes, now)
+    assert (figures.active, figures.lost, figures.repairs) == (70, 30, 2)
+
+
+def test_a_host_is_as_its_last_life_before_the_window_was() -> None:
+    lost_before = Life([], LOST)
+    changes, now = changes_of_host([lost_before, Life([(30, None, RUNNING)], RUNNING)])
+    assert changes == [(30, LOST, RUNNING)]
+    assert changes_of_host([]) == ([], None)
+    assert Window(0, 100).measure(changes, now).lost == 30

@@ -99,7 +99,7 @@ def test_what_the_recording_is_too_short_for_is_undecided() -> None:
     assert verdicts(found(*STEADY, beats(9, (0, 175)))) == [(9, Verdict.UNDECIDED)]
 
 
-def test_that_nobody_was_heard_in_a_gap_is_no_proof() -> None:
+def test_silence_in_a_gap_is_no_proof() -> None:
     """Until the gap the others beat, after it one of them: nobody listened for one more timeout."""
     others = [beats(worker_id, (worker_id / 10, 70)) for worker_id in range(1, 8)]
     outcome = found(*others, beats(9, (0, 50)), [gap_line(at(70), at(198))], beats(1, (198, 200)))
@@ -134,7 +134,7 @@ def test_three_intervals_are_always_waited_for() -> None:
     assert outcome.delays()[0] > 60
 
 
-def test_a_worker_that_stopped_in_order_is_not_lost() -> None:
+def test_worker_that_stopped_normally_is_not_lost() -> None:
     stopped = Incarnation(9, number=1).worker_stopped()
     end = [message_line(at(50), stopped.routing_key, stopped.body, persistent=True)]
     assert verdicts(found(*STEADY, beats(9, (0, 50)), end)) == []
@@ -157,15 +157,15 @@ def test_guard_holds_when_much_of_a_group_seems_lost() -> None:
     silent = [beats(worker_id, (worker_id / 10, 50), (90, 200)) for worker_id in range(1, 5)]
     held = found(*silent, *[beats(worker_id, (0, 200)) for worker_id in range(5, 9)])
     assert (verdicts(held), held.guards, held.held) == ([], 1, 4)
-    open_guard = found(
+    holding_guard = found(
         *silent, *[beats(worker_id, (0, 200)) for worker_id in range(5, 9)], rules=NEVER_HELD
     )
-    assert [verdict for _, verdict in verdicts(open_guard)] == [Verdict.FALSE] * 4
-    assert open_guard.guards == 0
+    assert [verdict for _, verdict in verdicts(holding_guard)] == [Verdict.FALSE] * 4
+    assert holding_guard.guards == 0
 
 
-def test_lives_without_incarnation_are_told_apart() -> None:
-    """By the event with which a life begins."""
+def test_lives_without_incarnation_are_distinguished() -> None:
+    """The event with which a life begins distinguishes it."""
 
     def dated(kind: Any, *seconds: Any) -> list[Any]:
         life = Incarnation(9, number=None, interval_seconds=2)
@@ -183,7 +183,7 @@ def test_lives_without_incarnation_are_told_apart() -> None:
     ]
 
 
-def test_what_was_recorded_is_told() -> None:
+def test_summary_of_the_recording_is_shown() -> None:
     summary = recorded(*STEADY, beats(9, (0, 200), interval=20.0), [gap_line(at(50), at(51))])
     assert summary.intervals == {2.0: 7, 20.0: 1}
     assert summary.gaps == [(at(50), at(51))]

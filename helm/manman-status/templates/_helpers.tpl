@@ -22,6 +22,10 @@
 {{- .Values.processors.status.name | default (printf "%s-processor" (include "manman-status.prefix" .)) -}}
 {{- end }}
 
+{{- define "manman-status.bridge" -}}
+{{- printf "%s-bridge" (include "manman-status.prefix" .) -}}
+{{- end }}
+
 {{- define "manman-status.migrate" -}}
 {{- printf "%s-migrate" (include "manman-status.prefix" .) -}}
 {{- end }}
@@ -208,6 +212,16 @@ routes: {{ .routesKey | quote }}
 
 {{- define "manman-status.rabbitmqEnv" -}}
 {{ include "manman-status.secretEnv" (list "MANMAN_STATUS_RABBITMQ_URL" (include "manman-status.rabbitmqSecret" .) (include "manman-status.rabbitmqKey" .)) }}
+{{- end }}
+
+{{- define "manman-status.bridgeEnv" -}}
+{{- with .Values.bridge -}}
+{{- if .url -}}
+{{ include "manman-status.secretEnv" (list "MANMAN_STATUS_MANMAN_DATABASE_URL" (include "manman-status.bridge" $) "manman-database-url") }}
+{{- else -}}
+{{ include "manman-status.secretEnv" (list "MANMAN_STATUS_MANMAN_DATABASE_URL" .existingSecret .key) }}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{- define "manman-status.readUrlEnv" -}}

@@ -41,7 +41,7 @@ def fold(
     if folded is None or (known is None and not beyond):
         return None
     if rule == WorkerLost.name:
-        unlisted = scene.seen(WorkerLost) or Unlisted(
+        unlisted = scene.seen(WorkerLost).unlisted or Unlisted(
             len(beyond), len({each.subject.group for each in beyond})
         )
         if not unlisted.workers:
@@ -67,7 +67,7 @@ def fold(
 def fold_over(rule: str, folded: Folded | None, scene: Scene) -> str | None:
     """Say why the alert for all folded findings is over; None while it is not."""
     if rule == WorkerLost.name:
-        unlisted = scene.seen(WorkerLost)
+        unlisted = scene.seen(WorkerLost).unlisted
         is_empty = unlisted is not None and not unlisted.workers
         return "each lost worker has an alert of its own" if is_empty else None
     if folded is not None and scene.now - folded.at < QUIET:

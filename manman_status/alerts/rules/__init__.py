@@ -20,6 +20,7 @@ from manman_status.alerts.rules.new_workers import NewWorkers
 from manman_status.alerts.rules.no_processor import NoProcessor
 from manman_status.alerts.rules.observer import Observer
 from manman_status.alerts.rules.server_crashed import ServerCrashed
+from manman_status.alerts.rules.unwatched_workers import UnwatchedWorkers
 from manman_status.alerts.rules.worker_lost import WorkerLost
 
 RULES: tuple[Rule[Any], ...] = (
@@ -35,6 +36,7 @@ RULES: tuple[Rule[Any], ...] = (
     DeadLetters(),
     DeadLettersStuck(),
     NewWorkers(),
+    UnwatchedWorkers(),
 )
 RULE_NAMES = tuple(rule.name for rule in RULES)
 

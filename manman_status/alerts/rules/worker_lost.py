@@ -4,7 +4,7 @@ alert."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -41,16 +41,49 @@ SELECT count(*) AS workers, count(DISTINCT coalesce(labels ->> 'group', '')) AS 
 """
 
 
-class WorkerLost(Rule[Unlisted | None]):
+class Aftermath(msgspec.Struct, frozen=True):
+    """Facts about workers that are gone, beyond the scene.
+
+    `unlisted` is None while each has an alert of its own. `next_lives` are, by the id of a worker
+    with an open alert, the workers that run on its host now: each start there has an id of its own.
+    """
+
+    unlisted: Unlisted | None = None
+    next_lives: Mapping[int, int] = {}
+
+
+# The next life may have begun before the last one was found to be silent. Hosts without the label
+# are not read.
+NEXT_LIVES = """
+SELECT gone.worker_id, max(following.worker_id) AS next_id
+  FROM unnest($1::bigint[]) AS open (worker_id)
+  JOIN workers gone USING (worker_id)
+  JOIN workers following
+    ON following.labels @> jsonb_build_object('host', gone.labels ->> 'host')
+   AND is_active(following.status) AND following.worker_id <> gone.worker_id
+   AND following.created_date > gone.last_heartbeat
+ GROUP BY gone.worker_id
+"""
+
+
+class WorkerLost(Rule[Aftermath]):
     """Critical when servers went with it: at once with a silent worker, a timeout later with one
-    that crashed. Over when its events are received again, or it stopped normally after all."""
+    that crashed. Over when its events are received again, it stopped normally after all, or the
+    next life of its host runs."""
 
     name = "worker_lost"
     causes = FleetGuard, Flapping
+    unread = Aftermath()
 
-    async def read(self, connection: Connection, scene: Scene) -> Unlisted | None:
-        """Lost and crashed workers without an alert of their own, since about when the alert that
-        stands for them opened; None while each has its own."""
+    async def read(self, connection: Connection, scene: Scene) -> Aftermath:
+        return Aftermath(
+            await self._read_unlisted(connection, scene),
+            await self._read_next_lives(connection, scene),
+        )
+
+    async def _read_unlisted(self, connection: Connection, scene: Scene) -> Unlisted | None:
+        """Count the workers without an alert of their own since about when the alert that stands
+        for them opened."""
         fold = scene.open.get(fold_key(self.name))
         if fold is None:
             return None
@@ -59,6 +92,17 @@ class WorkerLost(Rule[Unlisted | None]):
         )
         assert row is not None
         return Unlisted(*row)
+
+    async def _read_next_lives(self, connection: Connection, scene: Scene) -> dict[int, int]:
+        if not scene.has_open(WorkerLost):
+            return {}
+        on_hosts = [
+            alert.subject.worker_id
+            for alert in scene.open.values()
+            if alert.rule == self.name and "host" in alert.subject.labels
+        ]
+        rows = await connection.fetch(NEXT_LIVES, on_hosts) if on_hosts else []
+        return {row["worker_id"]: row["next_id"] for row in rows}
 
     def find(self, scene: Scene) -> Iterator[Finding]:
         left: Counter[int] = Counter()
@@ -109,4 +153,7 @@ class WorkerLost(Rule[Unlisted | None]):
         worker = scene.workers.get(alert.subject.worker_id or 0)
         if worker is None:
             return "it is forgotten"
-        return None if worker.status in GONE else f"it is {worker.status} now"
+        if worker.status not in GONE:
+            return f"it is {worker.status} now"
+        following = scene.seen(WorkerLost).next_lives.get(worker.worker_id)
+        return None if following is None else f"worker {following} runs on its host now"

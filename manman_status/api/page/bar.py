@@ -13,7 +13,7 @@ from litestar.params import SkipValidation
 from manman_status.api.page.words import clock, span
 from manman_status.api.readings import Reading
 from manman_status.domain.alert import AlertState, Severity
-from manman_status.domain.fleet import ObservationState
+from manman_status.domain.fleet import ObservationState, unwatched_text
 from manman_status.domain.status import Health
 from manman_status.store.health import Doubt, Observation
 from manman_status.store.measured import read_measured
@@ -46,6 +46,8 @@ class Bar(msgspec.Struct, frozen=True):
     guards: list[dict[str, Any]]
     """The guards that hold the most workers, sorted by name."""
     more_guards: int
+    unwatched: str
+    """Empty when every worker that reports is watched."""
     alerts: Counter[Severity]
     """Open ones: not acknowledged, and not part of another."""
 
@@ -75,6 +77,7 @@ async def read_bar(connection: Connection) -> Bar:
         more_groups=measured.groups_total - len(groups),
         guards=shown_guards,
         more_guards=measured.guards_total - len(shown_guards),
+        unwatched=unwatched_text(measured.unwatched_workers) if measured.unwatched_workers else "",
         alerts=alerts,
     )
 
@@ -104,7 +107,7 @@ def _text(state: ObservationState, observation: Observation, doubt: Doubt | None
         case ObservationState.DEGRADED:
             return (
                 f"The observation lags {span(lag_seconds)}: everything here is as of {at} UTC. "
-                f"The queue {observation.slowest_queue} is furthest behind."
+                f"The {observation.slowest_source} is furthest behind."
             )
         case ObservationState.BLIND:
             return (

@@ -121,7 +121,8 @@ def server_why(server: ServerInstance, as_of: datetime) -> str:
             silent = clock(_time(server.evidence, "last_heartbeat"), as_of)
             why = f"Its worker fell silent at {silent} and was lost at {since}."
         case Reason.WORKER_LOST:
-            why = f"Its worker ended without a word of it; lost at {since}."
+            end = "lost" if server.status is StatusType.LOST else "taken for crashed"
+            why = f"Its worker ended without a word of it; {end} at {since}."
         case Reason.MISSING_FROM_INVENTORY:
             missing = clock(_time(server.evidence, "missing_since"), as_of)
             why = f"Its worker lists it no longer since {missing}, and reported no end."

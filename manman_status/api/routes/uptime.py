@@ -12,19 +12,23 @@ from manman_status.api.answers import Answer, Answers
 from manman_status.api.errors import documented_problems
 from manman_status.api.parameters import (
     GroupOfWorkers,
+    Host,
     PathId,
     UptimeWindow,
     parse_group,
+    parse_host,
     parse_window,
 )
 from manman_status.api.responses import documented
 from manman_status.api.uptime_responses import (
     FleetUptime,
+    HostUptime,
     WorkerUptime,
     fleet_uptime_answer,
+    host_uptime_answer,
     worker_uptime_answer,
 )
-from manman_status.store.uptime import read_fleet_uptime, read_worker_uptime
+from manman_status.store.uptime import read_fleet_uptime, read_host_uptime, read_worker_uptime
 
 if TYPE_CHECKING:
     from manman_status.store.pool import Connection
@@ -44,14 +48,34 @@ async def fleet_uptime(
     seconds = parse_window(window, retention=retention).total_seconds()
 
     async def query(connection: Connection) -> Answer:
-        found = await read_fleet_uptime(
-            connection,
-            group,
-            window_seconds=seconds,
-        )
+        found = await read_fleet_uptime(connection, group, window_seconds=seconds)
         return fleet_uptime_answer(found, group=group)
 
     return await answers.read(request, query, group, seconds, expensive=True)
+
+
+@get(
+    "/hosts/{host:str}/uptime",
+    operation_id="getHostUptime",
+    responses=documented(HostUptime) | documented_problems(finds_one=True),
+)
+async def host_uptime(
+    request: Request[Any, Any, Any],
+    answers: NamedDependency[Answers],
+    retention: NamedDependency[timedelta],
+    host: Host,
+    window: UptimeWindow = None,
+) -> Answer:
+    """The uptime of a host: the workers with its name as their label `host` are its lives, and at
+    each time the newest one counts."""
+    host = parse_host(host)
+    seconds = parse_window(window, retention=retention).total_seconds()
+
+    async def query(connection: Connection) -> Answer:
+        found = await read_host_uptime(connection, host, window_seconds=seconds)
+        return host_uptime_answer(found, host)
+
+    return await answers.read(request, query, host, seconds, expensive=True)
 
 
 @get(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litestar import Request, get
 from litestar.di import NamedDependency
 
 from manman_status.api.answers import Answer, Answers
-from manman_status.api.cursors import read_cursor
 from manman_status.api.errors import InvalidParameter, documented_problems
+from manman_status.api.lists import Subject
 from manman_status.api.parameters import (
     At,
     Cursor,
@@ -22,26 +22,19 @@ from manman_status.api.parameters import (
     parse_at,
     parse_labels,
 )
-from manman_status.api.past import Past, filters_at
+from manman_status.api.past import Past
 from manman_status.api.responses import (
     PastWorkerDetail,
     PastWorkerList,
     WorkerDetail,
     WorkerList,
-    detail_answer,
     documented,
-    page_answer,
 )
 from manman_status.store.details import get_worker
 from manman_status.store.past import get_worker_at, list_workers_at
 from manman_status.store.reads import WorkerFilters, list_workers
 
-if TYPE_CHECKING:
-    from manman_status.store.past import PastPage
-    from manman_status.store.pool import Connection
-    from manman_status.store.reads import Page
-
-KIND = "workers"
+WORKERS = Subject("workers", list_workers, list_workers_at, get_worker, get_worker_at)
 
 
 @get(
@@ -66,20 +59,7 @@ async def workers(
     filters = WorkerFilters(health=health, status=status, labels=parse_labels(group, label))
     if at is not None and health is not None:
         raise InvalidParameter("health", "is not kept: at a past time ask for `status`")
-    time = parse_at(at)
-    covered = filters_at(time, filters)
-    after = read_cursor(cursor, KIND, covered)
-
-    async def query(connection: Connection) -> Answer:
-        page: Page | PastPage
-        if time is None:
-            page = await list_workers(connection, filters, after=after, limit=limit)
-        else:
-            moment = await past.look_back(connection, time)
-            page = await list_workers_at(connection, filters, moment, after=after, limit=limit)
-        return page_answer(page, kind=KIND, filters=covered)
-
-    return await answers.read(request, query, covered, after, limit, expensive=time is not None)
+    return await WORKERS.page(request, answers, filters, cursor, limit, past=past, at=parse_at(at))
 
 
 @get(
@@ -96,12 +76,4 @@ async def worker(
 ) -> Answer:
     """One worker, its server instances (all that are active, the newest that ended) and its newest
     transitions."""
-    time = parse_at(at)
-
-    async def query(connection: Connection) -> Answer:
-        if time is None:
-            return detail_answer(await get_worker(connection, worker_id))
-        moment = await past.look_back(connection, time)
-        return detail_answer(await get_worker_at(connection, worker_id, moment))
-
-    return await answers.read(request, query, worker_id, time, expensive=time is not None)
+    return await WORKERS.detail(request, answers, worker_id, past=past, at=parse_at(at))

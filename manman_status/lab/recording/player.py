@@ -14,7 +14,8 @@ import msgspec
 from manman_status.backoff import Backoff
 from manman_status.errors import BrokerUnavailable
 from manman_status.lab.recording.lines import Line
-from manman_status.reporter.connection import IN_FLIGHT, Publisher, Unroutable
+from manman_status.reporter.carrier import Unroutable
+from manman_status.reporter.connection import IN_FLIGHT, Publisher
 from manman_status.reporter.messages import Report
 
 Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Publisher]]

@@ -23,7 +23,10 @@ RUNS: Accepted = (
     frozenset({Reason.REPORTED, Reason.RECOVERED, Reason.CLOCK_WENT_BACK}),
 )
 LOST_WITH_ITS_WORKER: Accepted = (StatusType.LOST, frozenset({Reason.WORKER_LOST}))
-SUPERSEDED: Accepted = (StatusType.CRASHED, frozenset({Reason.SUPERSEDED}))
+SUPERSEDED: Accepted = (
+    StatusType.CRASHED,
+    frozenset({Reason.SUPERSEDED, Reason.WORKER_LOST}),  # the latter when the next life has ended
+)
 REPORTED_ENDS: dict[StatusType, Accepted] = {
     StatusType.COMPLETE: (StatusType.COMPLETE, frozenset({Reason.GRACEFUL})),
     StatusType.CRASHED: (StatusType.CRASHED, frozenset({Reason.EXIT_CODE})),

@@ -11,7 +11,8 @@ import msgspec
 from manman_status.errors import BrokerUnavailable
 from manman_status.lab.simulator.messages import Message
 from manman_status.lab.simulator.truth import Truth
-from manman_status.reporter.connection import IN_FLIGHT, Publisher, Unroutable
+from manman_status.reporter.carrier import Unroutable
+from manman_status.reporter.connection import IN_FLIGHT, Publisher
 
 ANSWER_WITHIN_SECONDS = 5.0
 

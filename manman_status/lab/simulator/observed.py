@@ -78,7 +78,6 @@ class Observation:
         self._queried_at = -math.inf
         self._resumed_at = math.inf
         self._held_at: dict[str, float] = {}
-        self._held_now: frozenset[str] = frozenset()
         self._offsets: deque[float] = deque(maxlen=CLOCK_SAMPLES)
 
     def answered(self, system: SeenSystem, at: float) -> None:
@@ -94,8 +93,7 @@ class Observation:
         elif math.isinf(self._resumed_at) or at - self._queried_at > UNSEEN_SECONDS:
             self._resumed_at = at
         self._queried_at = at
-        self._held_now = frozenset(guard.group for guard in seen.guard or ())
-        self._held_at |= dict.fromkeys(self._held_now, at)
+        self._held_at |= {guard.group: at for guard in seen.guard or ()}
 
     @property
     def is_dated(self) -> bool:
@@ -109,6 +107,3 @@ class Observation:
         """The time until which silent workers may be held back, by a recovery grace or by the guard
         of `group`."""
         return max(self._resumed_at + self._grace_seconds, self._held_at.get(group, -math.inf))
-
-    def is_held(self, group: str) -> bool:
-        return group in self._held_now

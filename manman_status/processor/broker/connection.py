@@ -26,12 +26,9 @@ from manman_status.errors import BrokerUnavailable, CommandFailed, PluginMissing
 from manman_status.processor.broker.declare import BROKER_FAULTS, OtherArguments
 from manman_status.processor.broker.received import Received, consume
 from manman_status.processor.flow import Flow
+from manman_status.reporter.carrier import CLOSE_WITHIN_SECONDS
 from manman_status.reporter.causes import fault_of
-from manman_status.reporter.connection import (
-    ANSWER_WITHIN_SECONDS,
-    CLOSE_WITHIN_SECONDS,
-    open_connection,
-)
+from manman_status.reporter.connection import ANSWER_WITHIN_SECONDS, open_connection
 from manman_status.reporter.transport import OwnTransport
 from manman_status.wire.properties import read_any_properties
 

@@ -31,8 +31,8 @@ from manman_status.processor.broker.received import Received
 from manman_status.processor.flow import BYTES_OF_AN_EVENT, Flow
 from manman_status.processor.ingest import Ingest, Item, Refused
 from manman_status.processor.leader.dead_letters import Letter, Sampler, pack
-from manman_status.processor.running import Pulse, vital, watched
 from manman_status.processor.statistics import Statistics
+from manman_status.running import Pulse, vital, watched
 from manman_status.wire.control import CanarySent
 from manman_status.wire.dialects import Decode
 from manman_status.wire.inbound import Decoded, Poison, find_body

@@ -17,10 +17,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from manman_status.domain.conclusions import crash_missing, lose_instance, lose_worker
+from manman_status.domain.conclusions import (
+    crash_missing,
+    is_abandoned,
+    lose_instance,
+    lose_worker,
+)
 from manman_status.domain.guard import GuardState
 from manman_status.domain.rows import Evidence, Rows
-from manman_status.domain.status import ACTIVE, Entity, StatusType
+from manman_status.domain.status import ACTIVE, TERMINAL, Entity, StatusType
 from manman_status.domain.sweep import Horizon
 from manman_status.leadership import Term
 from manman_status.processor.statistics import Statistics
@@ -156,19 +161,14 @@ class Conclusions:
             await self._lock(rows, found)
             for instance_id, worker_id in found:
                 worker, instance = rows.workers.get(worker_id), rows.instances.get(instance_id)
-                if (
-                    worker is None
-                    or instance is None
-                    or worker.status in ACTIVE
-                    or instance.status not in ACTIVE
-                ):
+                if worker is None or instance is None or not is_abandoned(instance, worker):
                     continue
                 evidence: Evidence = {
                     "worker_id": worker_id,
                     "worker_status": worker.status,
                     "observed_through": self.horizon.observed_through,
                 }
-                lose_instance(rows, instance, now, evidence)
+                lose_instance(rows, instance, now, evidence, has_ended=worker.status in TERMINAL)
 
     async def crash_unlisted(self) -> None:
         after = 0

@@ -27,7 +27,7 @@ from manman_status.store.observation import (
 )
 from manman_status.store.partitions import PARTITION_DAYS_AHEAD, keep_partitions
 from manman_status.store.pool import Connection
-from manman_status.store.retention import delete_ended, delete_unreported
+from manman_status.store.retention import delete_ended, delete_unreported, forget_as_of
 from manman_status.store.thresholds import disagreeing_processors
 
 log = structlog.get_logger()
@@ -225,6 +225,7 @@ class Housekeeper(LeaderTask):
                 return
             deleted = await self._delete(delete_ended, connection, term)
             deleted += await self._delete(delete_unreported, connection, term)
+            deleted += await self._delete(forget_as_of, connection, term)
             deleted += await self._forget(connection, term)
         if deleted:
             log.info("retention_done", rows_deleted=deleted)

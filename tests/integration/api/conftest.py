@@ -1,4 +1,4 @@
-"""The real application on the test's own database, asked without a socket; and rows for it to
+"""The real application on the test's own database, queried without a socket; and rows for it to
 find."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.conftest import thresholds_of, write_thresholds
 
 
 class Rows:
-    """Writes rows as they are told, with something plausible for all that is not."""
+    """Writes rows as they are given, with something plausible for all that is not."""
 
     def __init__(self, connection: Connection, now: datetime) -> None:
         self.connection = connection
@@ -27,7 +27,7 @@ class Rows:
         self.revision = 0
 
     async def observe(self, *, lag: float | None = 0.0, unbroken: float = 86_400.0) -> None:
-        """Observed until `lag` seconds ago, and without a gap for so long before. None: never."""
+        """Observed through `lag` seconds ago, and without a gap for so long before. None: never."""
         through = None if lag is None else self.ago(lag)
         since = None if lag is None else self.ago(lag + unbroken)
         await self.connection.execute(
@@ -177,7 +177,7 @@ async def running(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def run_app(database: str) -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
-    """The application with more settings. It keeps no answers unless told."""
+    """The application with more settings. It keeps no answers unless set."""
     return lambda **settings: running(**({"database_url": database} | settings))
 
 

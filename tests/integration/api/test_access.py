@@ -61,7 +61,7 @@ async def test_every_path_but_the_health_ones_wants_one_of_the_tokens(run_app: R
                 assert response.status_code == 401, (method, path)
                 assert response.headers["www-authenticate"].startswith("Bearer")
                 assert response.headers["content-type"] == "application/problem+json"
-        for path in ("/livez", "/readyz", "/health"):
+        for path in ("/livez", "/readyz", "/health", "/status/health"):
             assert (await http.get(path)).status_code == 200, path
         for token in TOKENS:
             for scheme in ("Bearer", "bearer"):
@@ -163,9 +163,7 @@ async def test_a_request_id_is_given_back_or_made(http: httpx.AsyncClient) -> No
         ] not in {bad, ""}
 
 
-async def test_who_asks_the_same_at_once_shares_readings(
-    rows: Rows, http: httpx.AsyncClient
-) -> None:
+async def test_same_requests_at_once_share_readings(rows: Rows, http: httpx.AsyncClient) -> None:
     await rows.worker(1)
     answers = await asyncio.gather(*(http.get("/status/workers") for _ in range(50)))
     assert {answer.status_code for answer in answers} == {200}
@@ -178,11 +176,11 @@ async def test_a_shared_reading_is_never_older_than_the_question(
     """Rows committed before a request are in its answer, however many others share the query."""
     others_go_on = True
 
-    async def ask_all_the_time() -> None:
+    async def read_all_the_time() -> None:
         while others_go_on:
             await http.get("/status/workers?limit=1000")
 
-    others = [asyncio.create_task(ask_all_the_time()) for _ in range(5)]
+    others = [asyncio.create_task(read_all_the_time()) for _ in range(5)]
     try:
         for worker_id in range(1, 101):
             await rows.worker(worker_id)

@@ -1,4 +1,4 @@
-"""Alerts over HTTP: which are listed, what is told of each, and what is counted."""
+"""Alerts over HTTP: which are listed, what is shown of each, and what is counted."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ FILTERS: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
 ]
 
 
-async def test_the_newest_come_first_and_only_those_that_are_asked_for(
-    thirty: None, http: httpx.AsyncClient
-) -> None:
+async def test_newest_come_first_and_filters_hold(thirty: None, http: httpx.AsyncClient) -> None:
     for query, expected in FILTERS:
         assert await listed(http, limit=4, **query) == [
             n for n in range(30, 0, -1) if expected(n)
@@ -125,7 +123,7 @@ REFUSED = [
 ]
 
 
-async def test_what_cannot_be_asked_is_400_and_named(http: httpx.AsyncClient) -> None:
+async def test_invalid_parameter_is_400_and_named(http: httpx.AsyncClient) -> None:
     for path, parameter in REFUSED:
         response = await http.get(f"/status/alerts{path}")
         assert (response.status_code, response.json()["parameter"]) == (400, parameter), path

@@ -27,7 +27,7 @@ async def test_programs_get_the_document(http: httpx.AsyncClient) -> None:
     assert response.json()["asyncapi"] == "3.0.0"
 
 
-async def test_people_get_a_page_that_tells_all_of_it(http: httpx.AsyncClient) -> None:
+async def test_page_for_people_has_all_of_it(http: httpx.AsyncClient) -> None:
     response = await http.get("/schema/asyncapi")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/html")
@@ -39,16 +39,16 @@ async def test_people_get_a_page_that_tells_all_of_it(http: httpx.AsyncClient) -
         for name, schema in document["components"]["schemas"].items()
         if ":" not in name
     }
-    told = dict(re.findall(r'<section class="shape" id="(\w+)">(.*?)</section>', page, re.DOTALL))
-    assert told.keys() == shapes.keys()
+    shown = dict(re.findall(r'<section class="shape" id="(\w+)">(.*?)</section>', page, re.DOTALL))
+    assert shown.keys() == shapes.keys()
     for name, schema in shapes.items():
         assert (
-            set(re.findall(r'<th scope="row"><code>(\w+)</code>', told[name]))
+            set(re.findall(r'<th scope="row"><code>(\w+)</code>', shown[name]))
             == schema.get("properties", {}).keys()
         )
-        assert told[name].count("<pre") == len(schema.get("examples", ()))
+        assert shown[name].count("<pre") == len(schema.get("examples", ()))
     anchors = set(re.findall(r'href="#(\w+)"', page)) - {"content"}
-    assert anchors <= told.keys(), "each link leads to a shape"
+    assert anchors <= shown.keys(), "each link leads to a shape"
 
 
 async def test_message_page_loads_nothing_foreign_and_no_script(

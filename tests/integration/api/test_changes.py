@@ -1,4 +1,4 @@
-"""Asking for what changed since a revision, and waiting for it."""
+"""Requests for what changed since a revision, and waiting for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.kinds import Eventually, StartRole
 
 
-async def ask(http: httpx.AsyncClient, **parameters: Any) -> ChangeList:
+async def request(http: httpx.AsyncClient, **parameters: Any) -> ChangeList:
     response = await http.get("/status/changes", params=parameters, timeout=70)
     assert response.status_code == 200, response.text
     return msgspec.json.decode(response.content, type=ChangeList)
@@ -35,7 +35,7 @@ async def test_what_is_new_since_a_revision_is_answered_at_once(
     for number in (1, 2, 3):
         await rows.transition("worker", number)
     begun = time.monotonic()
-    answer = await ask(http, since=1, wait="60s")
+    answer = await request(http, since=1, wait="60s")
     assert time.monotonic() - begun < 10
     assert (revisions(answer), answer.revision, answer.as_of) == ([2, 3], 3, rows.now)
 
@@ -46,25 +46,27 @@ async def test_when_nothing_comes_the_answer_is_empty_after_the_wait(
 ) -> None:
     await rows.transition("worker", 1)
     begun = time.monotonic()
-    answer = await ask(http, since=1, wait=wait)
+    answer = await request(http, since=1, wait=wait)
     assert 0 <= time.monotonic() - begun - int(wait.rstrip("s")) < 5
     assert (answer.items, answer.revision) == ([], 1)
 
 
-async def test_who_waits_is_told_when_it_happens(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_waiting_request_is_answered_when_it_happens(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
     """A request without `since` waits for what comes after it."""
     await rows.transition("worker", 1)
-    waiting = asyncio.create_task(ask(http, wait="60s"))
-    told, last = asyncio.Event(), 1
-    waiting.add_done_callback(lambda _: told.set())
-    while not told.is_set():
+    waiting = asyncio.create_task(request(http, wait="60s"))
+    answered, last = asyncio.Event(), 1
+    waiting.add_done_callback(lambda _: answered.set())
+    while not answered.is_set():
         with suppress(TimeoutError):
-            await asyncio.wait_for(told.wait(), 0.5)  # the first time: until it surely waits
-        if last < 20 and not told.is_set():
+            await asyncio.wait_for(answered.wait(), 0.5)  # the first time: until it surely waits
+        if last < 20 and not answered.is_set():
             await rows.transition("worker", 1, new_status="LOST")
             last += 1
     answer = await waiting
-    assert revisions(answer), "nothing was told in a minute"
+    assert revisions(answer), "nothing was answered in a minute"
     assert revisions(answer) == list(range(revisions(answer)[0], answer.revision + 1))
     assert 1 < revisions(answer)[0] <= answer.revision <= last
 
@@ -77,7 +79,7 @@ async def test_pages_of_any_size_have_no_gap_and_no_double(
         seen: list[int] = []
         since = 0
         while since < 50 or limit == 1000:
-            answer = await ask(http, since=since, limit=limit)
+            answer = await request(http, since=since, limit=limit)
             if not answer.items:
                 break
             assert len(answer.items) <= limit
@@ -88,19 +90,19 @@ async def test_pages_of_any_size_have_no_gap_and_no_double(
     assert len(seen) == 2_500
 
 
-async def test_what_is_filtered_out_is_not_asked_for_again(
+async def test_filtered_changes_are_not_requested_again(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.transitions(2_500)
     last = await rows.transition("worker", 77, new_status="LOST")
-    asked, since = 0, 0
+    requests, since = 0, 0
     found: list[Any] = []
     while since < last:
-        answer = await ask(http, since=since, new_status="LOST")
+        answer = await request(http, since=since, new_status="LOST")
         assert answer.revision > since
-        since, found, asked = answer.revision, found + revisions(answer), asked + 1
-    assert (found, asked) == ([last], 3)
-    assert revisions(await ask(http, since=0, new_status="LOST", wait=5)) == [last], (
+        since, found, requests = answer.revision, found + revisions(answer), requests + 1
+    assert (found, requests) == ([last], 3)
+    assert revisions(await request(http, since=0, new_status="LOST", wait=5)) == [last], (
         "with time it looks on"
     )
 
@@ -123,7 +125,7 @@ async def test_what_is_filtered_out_is_not_asked_for_again(
         ({"from": 1}, "from"),
     ],
 )
-async def test_what_cannot_be_asked_is_400_and_named(
+async def test_invalid_parameter_is_400_and_named(
     parameters: dict[str, Any], parameter: str, rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.transition("worker", 1)
@@ -138,12 +140,12 @@ async def test_a_dropped_revision_is_410_and_the_oldest_is_named(
     await rows.connection.execute("DELETE FROM transitions WHERE revision <= 6")
     response = await http.get("/status/changes", params={"since": 5})
     assert (response.status_code, response.json()["oldest_revision"]) == (410, 7)
-    assert revisions(await ask(http, since=6)) == [7, 8, 9, 10]
+    assert revisions(await request(http, since=6)) == [7, 8, 9, 10]
     [today] = (await keep_partitions(rows.connection, days_ahead=0, retention_days=None)).made
     await rows.connection.execute(f"DROP TABLE {today}")
     response = await http.get("/status/changes", params={"since": 9, "wait": 60})
     assert (response.status_code, response.json()["oldest_revision"]) == (410, 11)
-    assert (await ask(http, since=10)).revision == 10
+    assert (await request(http, since=10)).revision == 10
 
 
 async def test_waiting_clients_are_bounded_and_free_their_place(

@@ -97,9 +97,9 @@ async def test_thousands_of_silent_connections_are_borne(rows: Rows, start_api: 
 
 async def test_connection_without_a_whole_request_is_closed(api: Role, start_api: StartApi) -> None:
     api = await start_api(idle_timeout_seconds=1)
-    asked = b"GET /livez HTTP/1.1\r\nHost: api\r\n\r\n"
+    sent = b"GET /livez HTTP/1.1\r\nHost: api\r\n\r\n"
     silent, half, idle = await asyncio.gather(
-        exchange(api, b""), exchange(api, b"GET /livez HTTP/1.1\r\nHost:"), exchange(api, asked)
+        exchange(api, b""), exchange(api, b"GET /livez HTTP/1.1\r\nHost:"), exchange(api, sent)
     )
     assert not silent
     assert b" 200 " not in half
@@ -115,7 +115,7 @@ async def test_headers_without_end_are_refused(headers: bytes, api: Role) -> Non
     assert await get(api, "/livez") == 200
 
 
-async def test_http_2_is_not_spoken_unless_it_is_asked_for(api: Role, start_api: StartApi) -> None:
+async def test_http_2_is_off_by_default(api: Role, start_api: StartApi) -> None:
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
     assert await exchange(api, preface) == b""
     other = await start_api(http2="true")

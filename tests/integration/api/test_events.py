@@ -40,12 +40,12 @@ class CountingDatabase(Database):
     failures = 0
     """Number of readings of the history that fail."""
 
-    async def read(self, ask: Any, *, key: Any) -> Any:
+    async def read(self, query: Any, *, key: Any) -> Any:
         self.readings += 1
         if self.failures and key != ("changes", 2_500):
             self.failures -= 1
             raise DatabaseUnavailable(cause="TimeoutError")
-        return await super().read(ask, key=key)
+        return await super().read(query, key=key)
 
 
 class Client:
@@ -185,9 +185,7 @@ async def test_last_event_id_comes_before_from(rows: Rows, http: httpx.AsyncClie
     assert [event.revision for event in await take(reader, http, 2)] == [4, 5]
 
 
-async def test_who_names_no_revision_is_told_of_what_comes_from_now_on(
-    rows: Rows, http: httpx.AsyncClient
-) -> None:
+async def test_stream_without_a_revision_begins_now(rows: Rows, http: httpx.AsyncClient) -> None:
     await rows.transitions(5)
     for parameters in ({}, {"from": "now"}):
         async with http.stream("GET", "/status/events", params=parameters) as response:
@@ -219,7 +217,7 @@ async def test_who_names_no_revision_is_told_of_what_comes_from_now_on(
         ({"wait": 1}, None, "wait"),
     ],
 )
-async def test_what_cannot_be_asked_is_400_and_named(
+async def test_invalid_parameter_is_400_and_named(
     parameters: dict[str, Any], last_id: str | None, parameter: str, rows: Rows, run_app: Any
 ) -> None:
     await rows.transitions(3)
@@ -274,7 +272,7 @@ async def test_filters_hold_for_history_and_for_what_happens_now(
     await rows.worker(3)
     await rows.server(11, worker_id=1)
     await rows.server(12, worker_id=2)
-    told = [
+    sent = [
         ("worker", 1, "RUNNING"),
         ("worker", 2, "RUNNING"),
         ("game_server_instance", 11, "RUNNING"),
@@ -284,12 +282,12 @@ async def test_filters_hold_for_history_and_for_what_happens_now(
         ("worker", 3, "RUNNING"),
     ]
     live, history = Reader(**filters), Reader(**{"from": 0}, **filters)
-    told_live = asyncio.create_task(take(live, http, len(expected)))
+    sent_live = asyncio.create_task(take(live, http, len(expected)))
     await live.began.wait()
-    for entity, entity_id, status in told:
+    for entity, entity_id, status in sent:
         await rows.transition(entity, entity_id, new_status=status)
     assert {event.revision for event in await take(history, http, len(expected))} == expected
-    assert {event.revision for event in await told_live} == expected
+    assert {event.revision for event in await sent_live} == expected
 
 
 async def test_quiet_stream_comments_and_moves_its_resume_position(
@@ -331,7 +329,7 @@ async def test_an_empty_group_is_that_of_the_workers_without_one(
 async def test_one_reading_that_fails_does_not_hold_up_who_resumes(
     rows: Rows, counting: CountingDatabase, eventually: Eventually
 ) -> None:
-    """Nothing happens any more that would wake it, and its next comment is far away."""
+    """Nothing happens any more that would wake it, and its next comment is far off."""
     await rows.transitions(2_500)
     async with feeding(counting) as feed:
         client = Client(stream(feed, 0, comment_seconds=3600))
@@ -367,7 +365,7 @@ async def test_slow_reader_learns_where_to_resume(
         assert not fast.has_end
 
 
-async def test_one_who_takes_nothing_for_long_is_given_up(
+async def test_reader_that_takes_nothing_for_long_is_dropped(
     rows: Rows, counting: CountingDatabase, eventually: Eventually
 ) -> None:
     async with feeding(counting, most_watchers=1) as feed:
@@ -393,7 +391,7 @@ async def test_a_thousand_who_watch_cost_the_database_what_one_costs(
             assert counting.readings - before <= (time.monotonic() - begun) / POLL_SECONDS + 2
 
 
-async def test_nothing_is_asked_of_the_database_while_nobody_watches(
+async def test_database_is_not_read_while_nobody_watches(
     rows: Rows, counting: CountingDatabase, eventually: Eventually
 ) -> None:
     async with feeding(counting) as feed:

@@ -64,7 +64,7 @@ async def test_hanging_expensive_reads_block_no_others(
     number = 3 * (EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED)
     async with run_app() as http:
         async with locked(database, "transitions"):
-            asked = [
+            requests = [
                 asyncio.create_task(
                     http.get("/status/workers", params={"at": rows.ago(60 + n).isoformat()})
                 )
@@ -72,7 +72,7 @@ async def test_hanging_expensive_reads_block_no_others(
             ]
 
             def refused() -> list[httpx.Response]:
-                return [task.result() for task in asked if task.done()]
+                return [task.result() for task in requests if task.done()]
 
             await eventually(
                 lambda: len(refused()) >= number - EXPENSIVE_AT_ONCE - EXPENSIVE_QUEUED
@@ -83,7 +83,7 @@ async def test_hanging_expensive_reads_block_no_others(
             for path in CHEAP:
                 async with asyncio.timeout(30):
                     assert (await http.get(path)).status_code == 200, path
-        answers = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*requests)
     assert [answer.status_code for answer in answers].count(
         200
     ) == EXPENSIVE_AT_ONCE + EXPENSIVE_QUEUED

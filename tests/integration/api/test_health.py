@@ -41,7 +41,7 @@ AGES = tuple(
 
 
 async def everybody(rows: Rows) -> dict[int, tuple[StatusType, float | None, float | None]]:
-    """One worker of each status, interval and age of its last beat."""
+    """One worker of each status, interval and age of its last heartbeat."""
     fleet = dict(enumerate(itertools.product(StatusType, INTERVALS, (None, -5.0, *AGES)), start=1))
     for worker_id, (status, interval, age) in fleet.items():
         await rows.worker(worker_id, status=status, interval_seconds=interval, beat_seconds_ago=age)
@@ -90,17 +90,17 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
         if is_swept:
             await note_late(rows.connection)
         judged: dict[int, Health] = {}
-        for asked in Health:
+        for wanted in Health:
             page = await list_workers(
                 rows.connection,
-                WorkerFilters(health=asked),
+                WorkerFilters(health=wanted),
                 after=0,
                 limit=len(fleet),
             )
             ids = await rows.connection.fetch(
                 "SELECT (unnest($1::text[])::json ->> 'worker_id')::bigint AS id", page.items
             )
-            judged |= {row["id"]: asked for row in ids}
+            judged |= {row["id"]: wanted for row in ids}
         numbers = await read_fleet(rows.connection)
         await note_late(rows.connection)
         condemned = await condemned_by_the_sweep(rows)
@@ -126,7 +126,7 @@ async def test_sql_python_and_the_sweep_judge_every_worker_alike(
     else:
         assert overdue == condemned
     assert numbers.workers_by_health == {
-        asked: list(expected.values()).count(asked) for asked in Health
+        wanted: list(expected.values()).count(wanted) for wanted in Health
     }
 
 

@@ -77,6 +77,18 @@ async def test_transitions_of_a_worker_come_newest_first(
     assert answer["next_cursor"] is None
 
 
+async def test_transitions_have_the_time_that_is_published(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
+    """Transitions of the release before were published as of when they were stored."""
+    late = rows.ago(2 * HOUR)
+    await rows.transition("worker", 7, at=rows.ago(HOUR))
+    await rows.transition("worker", 7, at=rows.now, as_of=late)
+    newer, older = (await get(http, "/status/workers/7/transitions"))["items"]
+    assert (older["at"], older["as_of"]) == (moment(rows.ago(HOUR)), moment(rows.ago(HOUR)))
+    assert (newer["at"], newer["as_of"]) == (moment(rows.now), moment(late))
+
+
 async def test_transitions_come_in_pages(one: None, http: httpx.AsyncClient) -> None:
     found, cursor = [], None
     while True:
@@ -196,7 +208,7 @@ async def test_status_older_than_retention_has_no_since(
     assert (worker["status_since"], worker["reason"], worker["evidence"]) == (None, None, None)
 
 
-async def test_a_confirmed_end_has_the_reason_that_was_known_then(
+async def test_confirmed_end_keeps_the_reason_of_its_time(
     rows: Rows, http: httpx.AsyncClient
 ) -> None:
     await rows.transition(
@@ -260,7 +272,7 @@ async def test_past_worker_has_its_servers_and_transitions(
     ] is None
 
 
-async def test_filters_are_about_then(rows: Rows, http: httpx.AsyncClient) -> None:
+async def test_filters_apply_to_the_past_time(rows: Rows, http: httpx.AsyncClient) -> None:
     await servers_of(rows)
     at = moment(rows.ago(1.5 * DAY))
 
@@ -393,7 +405,7 @@ async def daily_partitions(rows: Rows) -> None:
         await _make_partition(rows.connection, (rows.now - timedelta(days=days)).date())
 
 
-class Told(NamedTuple):
+class Reported(NamedTuple):
     """A status of one entity: since when, in seconds before now; and which."""
 
     ago: float
@@ -408,19 +420,25 @@ lives = st.lists(
     max_size=5,
     unique_by=lambda c: c[0],
 ).map(
-    lambda changes: [Told(hours * HOUR, status) for hours, status in sorted(changes, reverse=True)]
+    lambda changes: [
+        Reported(hours * HOUR, status) for hours, status in sorted(changes, reverse=True)
+    ]
 )
 
 
-async def live(rows: Rows, entity: Entity, entity_id: int, life: list[Told]) -> None:
+async def live(rows: Rows, entity: Entity, entity_id: int, life: list[Reported]) -> None:
     """Each status to the next, also to the same one: it is read, not judged."""
     old = None
-    for told in life:
-        if told.ago < KEPT:
+    for reported in life:
+        if reported.ago < KEPT:
             await rows.transition(
-                entity, entity_id, at=rows.ago(told.ago), old_status=old, new_status=told.status
+                entity,
+                entity_id,
+                at=rows.ago(reported.ago),
+                old_status=old,
+                new_status=reported.status,
             )
-        old = told.status
+        old = reported.status
     times: dict[str, Any] = {
         "created_date": rows.ago(life[0].ago),
         "status_since": rows.ago(life[-1].ago),
@@ -430,10 +448,10 @@ async def live(rows: Rows, entity: Entity, entity_id: int, life: list[Told]) -> 
     )
 
 
-def then(life: list[Told], ago: float) -> tuple[str, float | None] | None:
+def then(life: list[Reported], ago: float) -> tuple[str, float | None] | None:
     """Its status so long ago and since when, the model's way. The beginning of one is not known
     when its transition is gone and another has followed."""
-    known = [told for told in life if told.ago >= ago]
+    known = [reported for reported in life if reported.ago >= ago]
     if not known:
         return None
     is_last = known[-1] == life[-1]
@@ -450,8 +468,8 @@ def then(life: list[Told], ago: float) -> tuple[str, float | None] | None:
     beside=st.sampled_from([0.0, 0.5]),
 )
 async def test_the_past_is_what_the_transitions_made_it(
-    workers: list[list[Told]],
-    servers: list[list[Told]],
+    workers: list[list[Reported]],
+    servers: list[list[Reported]],
     times: list[int],
     beside: float,
     daily_partitions: None,
@@ -482,7 +500,7 @@ async def test_the_past_is_what_the_transitions_made_it(
                     break
                 cursor = {"cursor": page["next_cursor"]}
             assert shown == {
-                entity_id: (status, None if since is None else since_then(rows, since))
+                entity_id: (status, None if since is None else since_at(rows, since))
                 for entity_id, known in expected.items()
                 if known is not None
                 for status, since in [known]
@@ -499,5 +517,5 @@ async def test_the_past_is_what_the_transitions_made_it(
                 }
 
 
-def since_then(rows: Rows, ago: float) -> str:
+def since_at(rows: Rows, ago: float) -> str:
     return rows.ago(ago).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

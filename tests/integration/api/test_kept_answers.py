@@ -139,7 +139,7 @@ async def test_a_repeated_question_is_read_anew_unless_kept(rows: Rows, run_app:
         assert (await http.get("/status/workers/1")).json()["status"] == "CRASHED"
 
 
-async def test_what_was_asked_longest_ago_makes_room(rows: Rows, run_app: RunApp) -> None:
+async def test_least_recently_requested_answer_makes_room(rows: Rows, run_app: RunApp) -> None:
     """A thousand answers of 64 KiB do not fit."""
     unread: Any = None
     kept = Answers(unread, unread, keep_ms=LONG)

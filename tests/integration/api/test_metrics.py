@@ -110,8 +110,8 @@ async def test_every_metric_has_unit_meaning_and_known_labels(
         assert family.samples, name
         for sample in family.samples:
             assert sample.labels.keys() <= LABELS, name
-    told = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
-    assert len(told) == len(set(told)), "a family is told once"
+    shown = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert len(shown) == len(set(shown)), "a family is shown once"
 
 
 async def test_workers_are_counted_by_health_and_by_group(
@@ -161,7 +161,7 @@ async def test_beyond_the_largest_groups_the_others_are_one(
 
 
 @pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
-async def test_prometheus_and_people_are_told_the_same_healths(
+async def test_prometheus_and_people_see_the_same_healths(
     observation: dict[str, Any], rows: Rows
 ) -> None:
     async with rows.connection.transaction():
@@ -198,9 +198,7 @@ async def test_the_observation_is_in_one_state(
     }
 
 
-async def test_how_long_nobody_looked_for_alerts_is_told(
-    rows: Rows, http: httpx.AsyncClient
-) -> None:
+async def test_time_since_alerts_were_judged_is_shown(rows: Rows, http: httpx.AsyncClient) -> None:
     assert await series(http, "manman_status_alerts_judged_age_seconds") == {}
     await rows.connection.execute("UPDATE alert_progress SET judged_at = now() - interval '90 s'")
     [age] = (await series(http, "manman_status_alerts_judged_age_seconds")).values()

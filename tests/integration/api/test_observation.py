@@ -55,7 +55,7 @@ async def healths(http: httpx.AsyncClient) -> list[str]:
 
 @pytest.fixture
 async def fleet(rows: Rows) -> None:
-    """Well, lost, ended, silent, and never heard."""
+    """Well, lost, ended, silent, and never received."""
     await rows.worker(1)
     await rows.worker(2, status="LOST", reason="heartbeat_expired", beat_seconds_ago=90)
     await rows.worker(3, status="COMPLETE")
@@ -123,11 +123,25 @@ async def test_the_blind_repeat_no_verdict(
         "unknown": 3,
         "terminated": 1,
     }
-    for asked, ids in (("unknown", [1, 4, 5]), ("healthy", []), ("unhealthy", [2])):
-        page = (await http.get("/status/workers", params={"health": asked})).json()
+    for wanted, ids in (("unknown", [1, 4, 5]), ("healthy", []), ("unhealthy", [2])):
+        page = (await http.get("/status/workers", params={"health": wanted})).json()
         assert [worker["worker_id"] for worker in page["items"]] == ids
     worker = (await http.get("/status/workers/1")).json()
     assert (worker["health"], worker["is_healthy"]) == ("unknown", False)
+
+
+async def test_unwatched_workers_are_counted_when_they_had_time(
+    rows: Rows, http: httpx.AsyncClient
+) -> None:
+    """A minute, or their timeout when that is longer, in observed time."""
+    await rows.worker(1, beat_seconds_ago=None, status_since=rows.ago(70))
+    await rows.worker(2, beat_seconds_ago=None, status_since=rows.ago(50))
+    await rows.worker(3, beat_seconds_ago=None, status_since=rows.ago(70), interval_seconds=30)
+    await rows.worker(4, beat_seconds_ago=None, status="COMPLETE")
+    await rows.worker(5, status_since=rows.ago(70))
+    for lag, number in ((0.0, 1), (20.0, 0), (None, 0)):
+        await rows.observe(lag=lag)
+        assert (await system(http))["unwatched_workers"] == number
 
 
 async def test_silence_is_judged_by_the_watermark(rows: Rows, http: httpx.AsyncClient) -> None:

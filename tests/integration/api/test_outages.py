@@ -13,10 +13,9 @@ import httpx
 import pytest
 
 from manman_status.dev.postgres import EmbeddedPostgres
-from manman_status.store.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.kinds import Eventually, ProcessTree, Role, StartRole
@@ -33,20 +32,6 @@ EVERYTHING = [
 ]
 
 
-@pytest.fixture
-def own_postgres(server_folder: Path, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server that may be stopped without hurting the other tests."""
-    server = EmbeddedPostgres(server_folder / tmp_path.name, options={"fsync": "off"}).start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-async def own_database(own_postgres: EmbeddedPostgres) -> str:
-    await asyncio.to_thread(migrate, own_postgres.url)
-    return own_postgres.url
-
-
 async def is_well(http: httpx.AsyncClient) -> bool:
     return (await http.get("/status/workers")).status_code == 200 and (
         await http.get("/readyz")
@@ -56,7 +41,7 @@ async def is_well(http: httpx.AsyncClient) -> bool:
 async def all_unavailable(http: httpx.AsyncClient, *, within_seconds: float) -> None:
     """True when each is unavailable to several simultaneous clients."""
 
-    async def ask(path: str) -> None:
+    async def query(path: str) -> None:
         begun = time.monotonic()
         response = await http.get(path)
         assert time.monotonic() - begun < within_seconds, path
@@ -64,7 +49,7 @@ async def all_unavailable(http: httpx.AsyncClient, *, within_seconds: float) -> 
         assert response.headers["content-type"] == "application/problem+json"
         assert response.headers["retry-after"]
 
-    await asyncio.gather(*(ask(path) for path in EVERYTHING for _ in range(5)))
+    await asyncio.gather(*(query(path) for path in EVERYTHING for _ in range(5)))
     assert (await http.get("/livez")).status_code == 200
     metrics = await http.get("/metrics")
     assert "manman_status_database_up 0.0" in metrics.text
@@ -186,7 +171,7 @@ async def test_api_starts_without_its_database(
         await eventually(lambda: is_well(http))
 
 
-async def test_a_schema_that_is_behind_is_told_in_one_line_and_ends_it(
+async def test_schema_behind_ends_it_with_one_line(
     empty_database: str, start_role: Callable[..., Role], eventually: Eventually
 ) -> None:
     api = start_role("api", database_url=empty_database)
@@ -199,7 +184,7 @@ async def test_a_schema_that_is_behind_is_told_in_one_line_and_ends_it(
 async def test_a_database_without_tables_is_not_ready(
     own_postgres: EmbeddedPostgres, start_api: StartApi, eventually: Eventually
 ) -> None:
-    """It was away when the api started, and came back empty."""
+    """It was unavailable when the api started, and came back empty."""
     own_postgres.stop()
     api = await start_api(database_url=own_postgres.url)
     own_postgres.start()
@@ -222,7 +207,7 @@ async def test_sigterm_stops_several_processes_normally(
         begun = time.monotonic()
         assert await asyncio.to_thread(api.stop) == 0
         assert time.monotonic() - begun < 10
-    # multiprocessing's own process notices a moment later that it is the last.
+    # multiprocessing's own process detects a moment later that it is the last.
     await eventually(lambda: not processes.keys() & process_tree().keys())
 
 
@@ -264,7 +249,7 @@ async def test_several_processes_add_up_their_requests(start_api: StartApi) -> N
     api = await start_api(workers=2)
     before: list[Any] = []
     after: list[Any] = []
-    for found, asked in ((before, 20), (after, 0)):
+    for found, wanted in ((before, 20), (after, 0)):
         async with httpx.AsyncClient(base_url=api.url) as http:
             metrics = (await http.get("/metrics")).text.splitlines()
         found += [
@@ -272,7 +257,7 @@ async def test_several_processes_add_up_their_requests(start_api: StartApi) -> N
             for line in metrics
             if "http_requests_total{" in line and 'path="/livez"' in line
         ]
-        for _ in range(asked):
+        for _ in range(wanted):
             async with httpx.AsyncClient(base_url=api.url) as http:
                 await http.get("/livez")
     assert sum(after) - sum(before) == 20
@@ -286,7 +271,7 @@ async def test_several_processes_add_up_their_requests(start_api: StartApi) -> N
         ({"host": "127.0.0.1"}, False),
     ],
 )
-async def test_it_says_when_everybody_may_ask(
+async def test_it_says_when_it_needs_no_token(
     settings: dict[str, Any], warns: bool, start_api: StartApi
 ) -> None:
     api = await start_api(**settings)
@@ -314,7 +299,7 @@ async def test_a_second_one_on_the_same_port_is_refused_in_one_line(
         (("/test_", "/no_such_"), "no_such_"),
     ],
 )
-async def test_a_database_that_refuses_us_is_told_in_one_line(
+async def test_database_refusal_is_one_line(
     change: tuple[str, str],
     named: str,
     database: str,

@@ -106,11 +106,9 @@ def test_what_others_made_is_there_with_version_and_licence() -> None:
         assert path.name == "VERSIONS.md" or f"`{path.name}`" in listed, path
 
 
-async def test_the_map_tells_each_worker_that_has_not_ended(
-    fleet: Rows, http: httpx.AsyncClient
-) -> None:
-    told = (await http.get("/page/map.json")).json()
-    assert (told["state"], told["healths"], told["statuses"], told["reasons"]) == (
+async def test_map_has_each_worker_that_has_not_ended(fleet: Rows, http: httpx.AsyncClient) -> None:
+    shown = (await http.get("/page/map.json")).json()
+    assert (shown["state"], shown["healths"], shown["statuses"], shown["reasons"]) == (
         "ok",
         [*Health],
         [*StatusType],
@@ -124,13 +122,13 @@ async def test_the_map_tells_each_worker_that_has_not_ended(
         name: list(
             zip(
                 ids.split(" "),
-                spelt(healths, told["healths"]),
-                spelt(statuses, told["statuses"]),
-                spelt(reasons, told["reasons"]),
+                spelt(healths, shown["healths"]),
+                spelt(statuses, shown["statuses"]),
+                spelt(reasons, shown["reasons"]),
                 strict=True,
             )
         )
-        for name, ids, healths, statuses, reasons in told["groups"]
+        for name, ids, healths, statuses, reasons in shown["groups"]
     }
     assert groups == {
         "": [
@@ -258,7 +256,7 @@ async def test_day_shows_statuses_servers_and_gaps(rows: Rows, http: httpx.Async
         (None, "blind", "Nothing was ever observed"),
     ],
 )
-async def test_the_bar_tells_how_good_the_observation_is(
+async def test_bar_shows_how_good_the_observation_is(
     lag: float | None, state: str, words: str, rows: Rows, run_app: RunApp
 ) -> None:
     await rows.observe(lag=lag)
@@ -266,6 +264,14 @@ async def test_the_bar_tells_how_good_the_observation_is(
         bar = (await http.get("/page/bar")).text
     assert f'data-state="{state}"' in bar
     assert words in bar
+
+
+async def test_the_bar_says_how_many_workers_are_not_watched(
+    fleet: Rows, http: httpx.AsyncClient
+) -> None:
+    assert "1 worker reports but never sent a heartbeat" in (await http.get("/page/bar")).text
+    await fleet.connection.execute("UPDATE workers SET last_heartbeat = now()")
+    assert "never sent a heartbeat" not in (await http.get("/page/bar")).text
 
 
 async def test_the_bar_counts_open_alerts_and_names_what_a_guard_holds(
@@ -316,7 +322,7 @@ async def test_invalid_field_is_a_page_or_a_problem(
     assert (problem.status_code, problem.json()["parameter"]) == (400, query.partition("=")[0])
 
 
-async def test_an_empty_field_asks_for_nothing(fleet: Rows, http: httpx.AsyncClient) -> None:
+async def test_empty_field_filters_nothing(fleet: Rows, http: httpx.AsyncClient) -> None:
     page = await http.get("/workers?health=&status=&group=eu-1&label=")
     assert re.findall(r'id="worker-(\d+)"', page.text) == ["1", "2"]
     rows_alone = await http.get("/workers?group=eu-1", headers={"hx-request": "true"})
@@ -458,7 +464,7 @@ async def test_a_token_for_metrics_opens_nothing_else(rows: Rows, run_app: RunAp
         assert (await http.get("/status/workers")).status_code == 401, "no token at all opens it"
 
 
-async def test_what_a_proxy_in_front_asks_for_is_none_of_ours(rows: Rows, run_app: RunApp) -> None:
+async def test_parameters_of_a_proxy_in_front_are_ignored(rows: Rows, run_app: RunApp) -> None:
     """Its password comes with every request, and does not outweigh the cookie."""
     async with run_app(api_tokens=(TOKEN,)) as http:
         http.headers["authorization"] = "Basic YW5uOnNlY3JldA=="

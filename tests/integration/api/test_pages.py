@@ -181,7 +181,7 @@ REFUSED = [
 ]
 
 
-async def test_what_cannot_be_asked_is_400_and_named(http: httpx.AsyncClient) -> None:
+async def test_invalid_parameter_is_400_and_named(http: httpx.AsyncClient) -> None:
     for path, parameter in REFUSED:
         response = await http.get(path)
         assert response.status_code == 400, (path, response.text)

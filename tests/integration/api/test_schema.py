@@ -1,4 +1,4 @@
-"""The api against its own description, asked by schemathesis in every way that this allows and
+"""The api against its own description, called by schemathesis in every way that this allows and
 forbids."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TOKEN = "a-token-5c1e"
 ACCEPTANCE = "positive_data_acceptance"
 NOTHING: dict[str, tuple[str, ...]] = {}
-# A stream never ends by itself, and who asks for a wait waits.
+# A stream never ends by itself, and a request for a wait waits.
 ENDLESS = "streamEvents"
 ANYTHING = """
 [[operations]]
@@ -36,7 +36,7 @@ parameters = {{ "query.wait" = "0", "query.since" = 0 }}
 """
 
 
-async def ask(
+async def call(
     rows: Rows,
     start_api: StartRole,
     folder: Path,
@@ -86,7 +86,7 @@ async def test_schemathesis_finds_no_undocumented_answer(
     tokens: str, rows: Rows, start_api: StartRole, tmp_path: Path
 ) -> None:
     checks = ("--checks", "all", "--exclude-checks", ACCEPTANCE, "--max-examples", "25")
-    await ask(rows, start_api, tmp_path, *checks, tokens=tokens)
+    await call(rows, start_api, tmp_path, *checks, tokens=tokens)
 
 
 async def test_what_the_schema_allows_is_accepted(
@@ -96,7 +96,7 @@ async def test_what_the_schema_allows_is_accepted(
     # Nor can it say which cursors somebody was given, and that a past time knows no health.
     without: dict[str, tuple[str, ...]] = {"": ("cursor",), "listWorkers": ("at",)}
     checks = ("--checks", ACCEPTANCE, "--max-examples", "25")
-    await ask(rows, start_api, tmp_path, *checks, configuration=there_is, without=without)
+    await call(rows, start_api, tmp_path, *checks, configuration=there_is, without=without)
 
 
 @pytest.mark.slow
@@ -104,4 +104,4 @@ async def test_five_thousand_cases_find_nothing_either(
     rows: Rows, start_api: StartRole, tmp_path: Path
 ) -> None:
     checks = ("--checks", "all", "--exclude-checks", ACCEPTANCE, "--max-examples", "300")
-    await ask(rows, start_api, tmp_path, *checks, within_seconds=1200)
+    await call(rows, start_api, tmp_path, *checks, within_seconds=1200)

@@ -84,7 +84,7 @@ async def test_a_silence_is_shown_with_what_it_covers_now(
         ("cursor=x", "cursor"),
     ],
 )
-async def test_what_cannot_be_asked_is_400_and_named(
+async def test_invalid_parameter_is_400_and_named(
     query: str, parameter: str, http: httpx.AsyncClient
 ) -> None:
     response = await http.get(f"/status/silences?{query}")

@@ -218,3 +218,28 @@ async def test_the_sum_in_sql_is_that_of_each_worker_by_itself(rows: Rows) -> No
                 }
                 assert msgspec.structs.asdict(total.figures) == expected
                 assert total.workers == len(alone)
+
+
+async def test_the_uptime_of_a_host(rows: Rows, http: httpx.AsyncClient) -> None:
+    """Three lives: lost 18 h ago and ended long after the next one began, lost for 2 h, running."""
+    labels = {"host": "h1"}
+    life = (20, "RUNNING"), (18, "LOST"), (5, "COMPLETE")
+    await lived(rows, 1, *life, labels=labels)
+    await lived(rows, 2, (16, "RUNNING"), (12, "LOST"), (5, "COMPLETE"), labels=labels)
+    await lived(rows, 3, (10, "RUNNING"), labels=labels)
+    await lived(rows, 4, (20, "RUNNING"), labels={"host": "h2"})
+    answer = await uptime(http, "hosts/h1/uptime", window="24h")
+    assert (answer["host"], answer["lives"]) == ("h1", 3)
+    assert [answer[part] for part in PARTS] == [
+        about(16 * HOUR),
+        about(4 * HOUR),
+        0,
+        about(4 * HOUR),
+        0,
+    ]
+    assert answer["losses"]["number"] == 2
+    unknown = await http.get("/status/hosts/h3/uptime")
+    assert (unknown.status_code, unknown.json()["detail"]) == (
+        404,
+        "No worker has ever been labelled with host h3.",
+    )

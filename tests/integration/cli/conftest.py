@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import pytest
 
-from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+from tests.conftest import SharedRabbitMQ, role_environment
 
 SECRET = "open-sesame-4711"
 USER = "a-person"
@@ -35,12 +34,12 @@ def with_login(url: str) -> str:
 
 @pytest.fixture
 def secret_database(database: str) -> str:
-    """The test's database, by a URL with a password (which the server does not ask for)."""
+    """The test's database, by a URL with a password (which the server does not check)."""
     return database.replace("@", f":{SECRET}@", 1)
 
 
 @pytest.fixture
-def secret_broker(broker: str, rabbitmq: EmbeddedRabbitMQ) -> str:
+def secret_broker(broker: str, rabbitmq: SharedRabbitMQ) -> str:
     """The test's virtual host, by a URL with a password that is checked."""
     virtual_host = urlsplit(broker).path[1:]
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
@@ -59,18 +58,10 @@ def manman_status() -> Callable[..., object]:
     """Runs a command to its end. Whatever it says, it never says the password."""
 
     async def run(*arguments: str, **settings: object) -> Finished:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("MANMAN_STATUS_")
-        }
-        environment |= {
-            f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()
-        }
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "manman_status", *arguments),
-            env=environment,
+            env=role_environment(**settings),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -1,4 +1,5 @@
-"""`manman-status alerts`: what is wrong, who has taken it on, and whether people can be told."""
+"""`manman-status alerts`: what is wrong, who has acknowledged it, and whether people can be
+notified."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ async def test_unresolved_alerts_are_listed_the_newest_first(
         (("--part-of", "2"), [3]),
     ],
 )
-async def test_a_list_for_programs_has_what_was_asked_for(
+async def test_list_for_programs_has_the_selected_alerts(
     filters: tuple[str, ...], ids: list[int], url: str, manman_status: Command
 ) -> None:
     found = await manman_status("alerts", "list", *filters, "--json", url=url)
@@ -91,7 +92,7 @@ async def test_a_list_says_when_nobody_watches(
     assert never.out.endswith("2 shown, but nobody watches: the rules were never asked\n")
 
 
-async def test_one_alert_is_shown_with_what_each_channel_was_told(
+async def test_alert_is_shown_with_its_notifications(
     url: str, rows: Rows, manman_status: Command
 ) -> None:
     await rows(
@@ -116,11 +117,11 @@ async def test_one_alert_is_shown_with_what_each_channel_was_told(
     assert "There is no alert 99" in unknown.err
 
 
-async def test_system_tells_how_many_alerts_there_are(
+async def test_system_shows_the_number_of_alerts(
     url: str, rows: Rows, manman_status: Command
 ) -> None:
-    told = await manman_status("system", url=url)
-    assert "alerts: 1 warning, see `manman-status alerts list`\n" in told.out
+    output = await manman_status("system", url=url)
+    assert "alerts: 1 warning, see `manman-status alerts list`\n" in output.out
     await rows("UPDATE alerts SET state = 'resolved', resolved_at = now() WHERE state = 'open'")
     assert "alerts: none\n" in (await manman_status("system", url=url)).out
 
@@ -200,7 +201,7 @@ async def test_channels_of_the_file_add_to_the_variable(
     assert (alone.code, len(sink.messages)) == (0, 1)
 
 
-async def test_a_place_that_is_named_twice_is_told_once(
+async def test_url_named_twice_is_notified_once(
     start_sink: Callable[[], Any], tmp_path: Path, manman_status: Command
 ) -> None:
     first, second = start_sink(), start_sink()
@@ -211,9 +212,7 @@ async def test_a_place_that_is_named_twice_is_told_once(
     assert (sent.code, [len(sink.messages) for sink in (first, second)]) == (0, [1, 1])
 
 
-async def test_the_doctor_tells_which_channels_nobody_could_be_told_by(
-    tmp_path: Path, manman_status: Command
-) -> None:
+async def test_doctor_names_channels_that_fail(tmp_path: Path, manman_status: Command) -> None:
     routes = tmp_path / "routes.toml"
     routes.write_text('[channels.night]\nurls = []\nrules = ["worker-lost"]\n')
     settings = {"notify_urls": f"json://127.0.0.1 nothing://{SECRET}", "notify_routes_file": routes}

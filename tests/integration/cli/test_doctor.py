@@ -14,7 +14,7 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 if TYPE_CHECKING:
-    from manman_status.dev.rabbitmq import EmbeddedRabbitMQ
+    from tests.conftest import SharedRabbitMQ
     from tests.integration.cli.conftest import Command, Finished
 
 EXCHANGES = (
@@ -80,6 +80,7 @@ async def test_all_is_well(
         "schema",
         "privileges",
         "counts",
+        "watched",
         "broker",
         "exchange",
         "queue",
@@ -91,7 +92,7 @@ async def test_all_is_well(
     assert "manman.status.heartbeats.0: 0 messages, 1 consumer" in finished.out
 
 
-async def test_everything_down_is_told_at_once(manman_status: Command) -> None:
+async def test_everything_down_is_reported_at_once(manman_status: Command) -> None:
     finished = await manman_status(
         "doctor", database_url="postgresql://127.0.0.1:1/x", rabbitmq_url="amqp://127.0.0.1:1/"
     )
@@ -107,7 +108,7 @@ async def test_missing_urls_are_problems(manman_status: Command) -> None:
     assert "MANMAN_STATUS_RABBITMQ_URL is not set" in finished.out
 
 
-async def test_wrong_settings_are_told_together(manman_status: Command) -> None:
+async def test_wrong_settings_are_reported_together(manman_status: Command) -> None:
     finished = await manman_status("doctor", port="eighty", log_level="loud")
     assert finished.code == 1
     assert [line.split()[:2] for line in finished.out.splitlines()] == [["problem", "settings"]] * 2
@@ -164,7 +165,7 @@ async def test_database_that_may_lose_commits_is_a_problem(
     assert "synchronous_commit off" in processor.out
 
 
-async def test_a_wrong_broker_login_is_told(manman_status: Command, broker: str) -> None:
+async def test_wrong_broker_login_is_reported(manman_status: Command, broker: str) -> None:
     finished = await manman_status(
         "doctor", rabbitmq_url=broker.replace("guest:guest", "guest:wrong")
     )
@@ -190,7 +191,7 @@ async def test_an_empty_broker_waits_for_its_first_processor(
 async def test_what_the_user_of_the_broker_may_do_is_shown(
     manman_status: Command,
     broker: str,
-    rabbitmq: EmbeddedRabbitMQ,
+    rabbitmq: SharedRabbitMQ,
     topology: AbstractChannel,
     database: str,
 ) -> None:
@@ -261,6 +262,22 @@ async def test_a_queue_without_consumer_and_dead_letters_show(
     )
 
 
+async def test_workers_without_heartbeats_are_a_problem(
+    manman_status: Command, database: str
+) -> None:
+    await execute(
+        database,
+        "UPDATE observation SET observed_through = now()",
+        """INSERT INTO workers (worker_id, created_date, status, status_since, reason)
+        SELECT id, since, 'RUNNING', since, 'reported'
+          FROM generate_series(1, 3) id, (SELECT now() - interval '1 hour' AS since) s""",
+    )
+    finished = await manman_status("doctor", role="api", database_url=database)
+    assert (finished.code, verdicts(finished)["watched"]) == (1, "problem")
+    assert "3 workers report but never sent a heartbeat" in finished.out
+    assert "Run `manman-status bridge`" in finished.out
+
+
 async def test_wrong_counts_are_named_and_recounted(manman_status: Command, database: str) -> None:
     await execute(
         database,
@@ -277,3 +294,16 @@ async def test_wrong_counts_are_named_and_recounted(manman_status: Command, data
     assert (finished.code, finished.err) == (0, "")
     finished = await manman_status("doctor", role="api", database_url=database)
     assert (finished.code, verdicts(finished)["counts"]) == (0, "ok")
+
+
+async def test_a_bridge_that_is_behind_is_named(manman_status: Command, database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("INSERT INTO bridges (name) VALUES ('manman'), ('it''s')")
+    await connection.close()
+    finished = await manman_status(
+        "doctor", database_url=database, manman_database_url="postgresql://127.0.0.1:1/x"
+    )
+    assert finished.code == 1
+    assert "bridge 'manman' is behind" in finished.out
+    assert "manman-status bridge remove manman" in finished.out
+    assert verdicts(finished)["manman"] == "problem"

@@ -134,17 +134,17 @@ async def test_killed_apis_leave_no_gap_and_no_double(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_it_tells_people_what_comes_next_and_ends_in_order(
+async def test_it_prints_what_comes_next_and_ends_normally(
     number: int, start_api: StartRole, follow: Any, change: Any, eventually: Eventually
 ) -> None:
     """A label cannot drive the terminal, nor begin a line of its own."""
     api = await start_api(api_tokens=TOKEN)
     await change(1)
     following = await follow(api.url)
-    # Until the stream has begun nothing is "next": ask until one is told.
-    await eventually(lambda: _told(following, change, eventually))
+    # Until the stream has begun nothing is "next": send until one is printed.
+    await eventually(lambda: _printed(following, change, eventually))
     await change(3, group="a\n\x1b[31mb", new_status=StatusType.LOST)
-    # Of those asked for before, one may still be on its way.
+    # Of those sent before, one may still be on its way.
     last = await eventually(
         lambda: next((line for line in following.lines if "worker 3" in line), None)
     )
@@ -161,7 +161,7 @@ async def test_it_tells_people_what_comes_next_and_ends_in_order(
     assert following.complaints == []
 
 
-async def _told(following: Following, change: Any, eventually: Eventually) -> Any:
+async def _printed(following: Following, change: Any, eventually: Eventually) -> Any:
     await change(1)
     return following.lines
 
@@ -203,7 +203,7 @@ async def test_what_is_no_longer_kept_is_1_and_says_where_to_begin(
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
 
-def told(revision: Any, group: Any) -> bytes:
+def printed(revision: Any, group: Any) -> bytes:
     change = {
         "revision": revision,
         "at": "2026-11-24T12:00:00Z",
@@ -226,19 +226,19 @@ async def test_what_a_network_does_between_is_nothing_to_it(
     follow: Any, eventually: Eventually
 ) -> None:
     """An overrun, an end in the middle of a character, and a proxy that has lost its api."""
-    whole = told(7, "☃\u2028")
+    whole = printed(7, "☃\u2028")
     answers = [
-        STREAM + b"id: 5\n\n" + told(6, "eu") + b'id: 6\nevent: overrun\ndata: {"from":6}\n\n',
+        STREAM + b"id: 5\n\n" + printed(6, "eu") + b'id: 6\nevent: overrun\ndata: {"from":6}\n\n',
         STREAM + b"id: 6\n\n" + whole[: whole.index("☃".encode()) + 1],
         b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\nOops",
         STREAM + b"id: 6\n\n" + whole + b":\nid: 9\n\n",
-        STREAM + b"id: 9\n\n" + told(10, None),
+        STREAM + b"id: 9\n\n" + printed(10, None),
     ]
-    asked = []
+    requested = []
 
     async def answer(reader: Any, writer: Any) -> None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
-        asked.append(
+        requested.append(
             [
                 line.partition(": ")[2]
                 for line in request.split("\r\n")
@@ -257,7 +257,7 @@ async def test_what_a_network_does_between_is_nothing_to_it(
         assert await following.end() == 0
     assert following.revisions == [6, 7, 10]
     assert json.loads(following.lines[1])["group"] == "☃\u2028"
-    assert asked[:5] == [[], ["6"], ["6"], ["6"], ["9"]]
+    assert requested[:5] == [[], ["6"], ["6"], ["6"], ["9"]]
     assert "has ended the stream" in following.complaints[0], "an overrun is no loss"
 
 

@@ -1,4 +1,5 @@
-"""`manman-status guard`: what is held, and a person's word that it is to be given up."""
+"""`manman-status guard`: what is held, and a person's word that its workers are to be marked
+LOST."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ async def test_a_person_releases_what_the_guard_holds(
 ) -> None:
     await start_processor(**IMPATIENT)
     beat = {"command_type": "HEARTBEAT", "interval_seconds": 1, "labels": {"group": GROUP}}
-    # In one message, so that all of them fall silent at the same moment.
+    # In one message, so that all of them go silent at the same moment.
     await publish(
         [{**beat, "command_args": [worker_id]} for worker_id in "123"], "worker.1.heartbeat"
     )
@@ -70,9 +71,9 @@ async def test_a_person_releases_what_the_guard_holds(
         assert (shown.code, shown.err) == (0, "")
         assert "eu 1; \N{REPLACEMENT CHARACTER}[31m" in shown.out
         assert shown.out.endswith("1 held\n")
-        told = await manman_status("system", url=url)
-        assert "guard: 3 of 3 workers" in told.out
-        assert "\x1b" not in shown.out + told.out
+        output = await manman_status("system", url=url)
+        assert "guard: 3 of 3 workers" in output.out
+        assert "\x1b" not in shown.out + output.out
 
         other = await manman_status("guard", "release", "another", rabbitmq_url=broker)
         assert (other.code, other.err) == (0, "")

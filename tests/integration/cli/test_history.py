@@ -1,12 +1,13 @@
-"""`manman-status history` and `uptime`, and the views of a past time, asked of a real api."""
+"""`manman-status history` and `uptime`, and the views of a past time, read from a real api."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-import asyncpg
 import pytest
+
+from tests.conftest import run_sql
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,10 +35,7 @@ FILL = (
 
 @pytest.fixture
 async def url(database: str, start_api: StartRole) -> str:
-    connection = await asyncpg.connect(database)
-    for statement in FILL:
-        await connection.execute(statement)
-    await connection.close()
+    await run_sql(database, *FILL)
     return (await start_api(blind_after_seconds=3600)).url
 
 
@@ -93,7 +91,7 @@ async def test_views_show_a_past_time(look: Callable[..., Awaitable[str]]) -> No
     assert system.startswith("down\nas it was at ")
 
 
-async def test_what_cannot_be_asked_of_the_past_is_said(url: str, manman_status: Command) -> None:
+async def test_unknown_past_is_refused_with_a_reason(url: str, manman_status: Command) -> None:
     assert (await manman_status("workers", "--at", "30d", url=url)).out.splitlines()[
         -1
     ] == "0 shown", "all of it"

@@ -59,7 +59,7 @@ async def test_a_database_that_is_not_there_is_named(
     )
 
 
-async def test_who_may_not_create_tables_is_told_so(
+async def test_user_that_may_not_create_tables_is_refused(
     manman_status: Command, empty_database: str
 ) -> None:
     connection = await asyncpg.connect(empty_database)

@@ -54,8 +54,8 @@ async def start_recording(broker: str, tmp_path: Path) -> AsyncIterator[Any]:
 async def ended(process: Any, number: int = signal.SIGINT) -> tuple[Any, Any]:
     process.send_signal(number)
     async with asyncio.timeout(20):
-        _, told = await process.communicate()
-    return process.returncode, told.decode()
+        _, said = await process.communicate()
+    return process.returncode, said.decode()
 
 
 def recorded(file: Path) -> list[Any]:
@@ -118,9 +118,9 @@ async def test_recording_takes_nothing_from_the_processor(
     sent = await live_some_lives(publish)
     await eventually(lambda: is_settled(rows))
     await eventually(lambda: len(recorded(file)) == sent)
-    code, told = await ended(process)
+    code, said = await ended(process)
     assert code == 0
-    assert told.startswith(f"{sent} messages of {len(WORKERS)} workers in ")
+    assert said.startswith(f"{sent} messages of {len(WORKERS)} workers in ")
     lines = recorded(file)
     assert len(lines) == sent
     assert {line["routing_key"].partition(".")[0] for line in lines} == {
@@ -215,7 +215,7 @@ async def test_without_a_broker_it_says_so(manman_status: Any, tmp_path: Path) -
     assert "RabbitMQ does not answer" in finished.err
 
 
-async def test_a_damaged_line_is_told_before_anything_is_sent(
+async def test_damaged_line_is_refused_before_anything_is_sent(
     processor: Role,
     publish: Publisher,
     manman_status: Any,

@@ -22,7 +22,7 @@ trap 'exit 4' TERM
 echo ready
 while :; do sleep 0.1; done
 """
-ENDS_IN_ORDER = "trap 'echo ending; exit 5' TERM; echo ready; while :; do sleep 0.1; done"
+STOPS_NORMALLY = "trap 'echo ending; exit 5' TERM; echo ready; while :; do sleep 0.1; done"
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def server_is(rows: FetchRows) -> Any:
     return is_so
 
 
-async def test_the_exit_code_comes_out_and_is_told(
+async def test_exit_code_comes_out_and_is_reported(
     processor: Role, start_report: Any, rows: FetchRows, eventually: Eventually, server_is: Any
 ) -> None:
     process = await start_report(
@@ -116,7 +116,7 @@ async def test_a_signal_reaches_the_program_whose_answer_counts(
     processor: Role, start_report: Any, eventually: Eventually, server_is: Any
 ) -> None:
     process = await start_report(
-        "--worker-id", "7", "--server-id", "31", "--", "sh", "-c", ENDS_IN_ORDER
+        "--worker-id", "7", "--server-id", "31", "--", "sh", "-c", STOPS_NORMALLY
     )
     await is_ready(process)
     process.send_signal(signal.SIGTERM)
@@ -234,7 +234,7 @@ async def test_what_cannot_be_run_was_never_started(
         ),
     ],
 )
-async def test_wrong_usage_is_told_before_anything_runs(
+async def test_wrong_usage_is_refused_before_anything_runs(
     start_report: Any, arguments: Any, problem: Any
 ) -> None:
     code, _, err = await finished(await start_report(*arguments))

@@ -1,4 +1,4 @@
-"""`manman-status silence`: what is expected is not told for a while."""
+"""`manman-status silence`: nobody is notified of what is expected, for a while."""
 
 from __future__ import annotations
 

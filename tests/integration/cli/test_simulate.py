@@ -66,7 +66,7 @@ async def test_faults_may_be_ordered_several_times(
     assert "2 were killed, 0 paused" in finished.out
 
 
-async def test_what_nobody_reads_is_told_once(
+async def test_unread_messages_are_named_once(
     manman_status: Command, broker: str, channel: AbstractChannel
 ) -> None:
     await channel.declare_queue("manman.status.lifecycle.0", durable=True)

@@ -1,12 +1,13 @@
-"""`manman-status workers`, `worker`, `servers` and `system`, asked of a real api."""
+"""`manman-status workers`, `worker`, `servers` and `system`, read from a real api."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import pytest
+
+from tests.conftest import run_sql
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,6 +23,8 @@ FILL = (
            'reported',
            jsonb_build_object('group', 'g' || n % 3, 'evil', E'\\x1b[31m')
        FROM generate_series(1, 1500) n""",
+    """UPDATE workers SET last_heartbeat = NULL, status_since = now() - interval '1 hour'
+        WHERE worker_id = 1499""",
     """INSERT INTO server_instances (instance_id, worker_id, game_server_config_id, created_date,
            status, status_since,
            reason)
@@ -36,10 +39,7 @@ FILL = (
 
 @pytest.fixture
 async def url(database: str, start_api: StartRole) -> str:
-    connection = await asyncpg.connect(database)
-    for statement in FILL:
-        await connection.execute(statement)
-    await connection.close()
+    await run_sql(database, *FILL)
     return (await start_api(api_tokens=TOKEN, blind_after_seconds=3600)).url
 
 
@@ -68,6 +68,7 @@ async def test_every_view_is_a_table_for_people(look: Callable[..., Awaitable[st
     system = await look("system")
     assert system.startswith("degraded")
     assert "total_active  750" in system
+    assert "1 worker reports but never sent a heartbeat: `manman-status doctor`" in system
 
 
 async def test_every_view_is_json_for_programs(look: Callable[..., Awaitable[str]]) -> None:

@@ -22,7 +22,7 @@ from manman_status.cli.client import Client
 from manman_status.cli.watched import FleetView
 from manman_status.dev.ports import free_port, is_open
 from manman_status.settings import load_settings
-from tests.conftest import write_thresholds
+from tests.conftest import role_environment, write_thresholds
 from tests.kinds import Eventually, Role, StartRole
 
 TOKEN = "open-sesame-4711"
@@ -65,15 +65,7 @@ class Terminal:
     """A process with a terminal of its own. `lines` are those of the last whole frame."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("MANMAN_STATUS_")
-        }
-        environment |= {
-            f"MANMAN_STATUS_{name.upper()}": str(value) for name, value in settings.items()
-        }
-        environment |= {"TERM": "xterm-256color"}
+        environment = role_environment(**settings) | {"TERM": "xterm-256color"}
         for size in ("COLUMNS", "LINES"):  # these would outweigh the terminal's own
             environment.pop(size, None)
         self.drawn = ""
@@ -106,7 +98,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(status)
 
 
-async def test_without_a_terminal_it_is_told_once(
+async def test_without_a_terminal_the_fleet_is_printed_once(
     fleet: asyncpg.Connection, start_api: StartRole, manman_status: Any
 ) -> None:
     api = await start_api(**PATIENT)

@@ -2,7 +2,8 @@
 
 const LONGEST_MS = 20_000;
 
-// The text of the answer; undefined when there is none, or a refusal. That nothing answers is told by the bar.
+// The text of the answer; undefined when there is none, or a refusal. The bar says that nothing
+// answers.
 export async function ask(path) {
   try {
     const answer = await fetch(path, { signal: AbortSignal.timeout(LONGEST_MS) });

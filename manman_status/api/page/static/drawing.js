@@ -1,5 +1,6 @@
-// The part of a grid that is to be seen, on a canvas of its size. Cells of one health in a row are one rectangle, and what
-// is between them is drawn over it: some hundred rectangles a frame, however many workers there are.
+// The part of a grid that is to be seen, on a canvas of its size. Cells of one health in a row are
+// one rectangle, and what is between them is drawn over it: some hundred rectangles a frame,
+// however many workers there are.
 
 const NAMED_FROM = 36;
 const HEALTHS = ["healthy", "late", "unhealthy", "terminated", "unknown"];
@@ -71,9 +72,14 @@ export class Drawing {
     context.fillText(shown, 0, top + 18);
     const after = context.measureText(shown).width + 8;
     const counts = new Map();
-    for (const index of cells) counts.set(fleet.health[index], (counts.get(fleet.health[index]) ?? 0) + 1);
+    for (const index of cells) {
+      const health = fleet.health[index];
+      counts.set(health, (counts.get(health) ?? 0) + 1);
+    }
     counts.delete("healthy");
-    const ill = [...counts].sort().map(([health, count]) => `, ${count.toLocaleString("en")} ${health}`);
+    const ill = [...counts]
+      .sort()
+      .map(([health, count]) => `, ${count.toLocaleString("en")} ${health}`);
     context.font = `12px ${this.font}`;
     context.fillStyle = this.dim;
     context.fillText(cells.length.toLocaleString("en") + ill.join(""), after, top + 18);
@@ -107,7 +113,8 @@ export class Drawing {
     if (named) this.names(grid, cells, cellsTop, fleet, from, to);
   }
 
-  // As in marks.html: a cross, a bar below, a bar in the middle. Above the name where the cell has one.
+  // As in marks.html: a cross, a bar below, a bar in the middle. Above the name where the cell has
+  // one.
   marks(marks, size, named) {
     const { context } = this;
     const reach = size * (named ? 0.14 : 0.22);
@@ -140,8 +147,10 @@ export class Drawing {
     for (let cell = from * columns; cell < Math.min(to * columns, cells.length); cell++) {
       const health = fleet.health[cells[cell]];
       if (health === "unknown") continue;
-      const y = cellsTop + Math.floor(cell / columns) * pitch + size * (health === "healthy" ? 0.5 : 0.76);
-      context.fillText(fleet.ids[cells[cell]], (cell % columns) * pitch + size / 2, y + 4, size - 4);
+      const x = (cell % columns) * pitch + size / 2;
+      const middle = size * (health === "healthy" ? 0.5 : 0.76);
+      const y = cellsTop + Math.floor(cell / columns) * pitch + middle;
+      context.fillText(fleet.ids[cells[cell]], x, y + 4, size - 4);
     }
     context.textAlign = "start";
   }

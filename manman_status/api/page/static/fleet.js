@@ -1,5 +1,6 @@
-// The workers of the map as they are now: all of them every few seconds, and what changes in between as it happens.
-// A large fleet comes in pieces. What is beyond MOST is not drawn, unless a filter leaves fewer.
+// The workers of the map as they are now: all of them every few seconds, and what changes in
+// between as it happens. A large fleet comes in pieces. What is beyond MOST is not drawn, unless a
+// filter leaves fewer.
 
 import { ask } from "./ask.js";
 import { Stream } from "./stream.js";
@@ -25,7 +26,11 @@ export class Fleet extends EventTarget {
     this.changed = new Map(); // id → the change, while it is newer than what was loaded
     this.byId = new Map();
     this.tookMs = 0;
-    this.stream = new Stream("entity=worker", (change) => this.hear(change), () => this.beginAnew());
+    this.stream = new Stream(
+      "entity=worker",
+      (change) => this.hear(change),
+      () => this.beginAnew(),
+    );
   }
 
   async start() {
@@ -84,7 +89,8 @@ export class Fleet extends EventTarget {
   // Another filter: the workers are read by it where not all of them are here.
   narrow(filter) {
     if (!this.isPart && !this.isNarrow) return;
-    if (new URLSearchParams(filter).toString() === new URLSearchParams(this.only).toString()) return;
+    const asText = (fields) => new URLSearchParams(fields).toString();
+    if (asText(filter) === asText(this.only)) return;
     this.only = { ...filter };
     this.loadSoon();
   }
@@ -92,11 +98,13 @@ export class Fleet extends EventTarget {
   // What changes while pieces are read is in the first of them or applied again.
   take(pieces) {
     const [{ healths, statuses, reasons, state, revision, epoch }] = pieces;
-    const names = (letters, of) => Array.from(letters, (letter) => of[letter.charCodeAt(0) - 97] ?? "unknown");
+    const names = (letters, of) =>
+      Array.from(letters, (letter) => of[letter.charCodeAt(0) - 97] ?? "unknown");
     this.state = state;
     this.moreGroups = pieces.reduce((sum, { more_groups }) => sum + more_groups, 0);
     this.isPart = pieces.at(-1).next !== null;
-    if (epoch !== this.epoch) this.changed.clear(); // their revisions are not to be compared with this one
+    // The revisions of another epoch are not to be compared with this one.
+    if (epoch !== this.epoch) this.changed.clear();
     this.epoch = epoch;
     this.revision = revision;
     this.groups = [];
@@ -105,7 +113,9 @@ export class Fleet extends EventTarget {
     this.status = [];
     this.reason = [];
     const parts = new Map();
-    for (const [name, ...part] of pieces.flatMap(({ groups }) => groups)) parts.set(name, [...(parts.get(name) ?? []), part]);
+    for (const [name, ...part] of pieces.flatMap(({ groups }) => groups)) {
+      parts.set(name, [...(parts.get(name) ?? []), part]);
+    }
     for (const name of [...parts.keys()].sort()) {
       const first = this.ids.length;
       for (const [ids, health, status, reason] of parts.get(name)) {
@@ -134,10 +144,12 @@ export class Fleet extends EventTarget {
   hear(data) {
     const [, id] = data.match(/"entity_id":(\d+)/);
     const change = JSON.parse(data);
-    if (change.revision <= this.revision) return; // what was loaded knows it already, and maybe more
+    // What was loaded knows it already, and maybe more.
+    if (change.revision <= this.revision) return;
     this.changed.set(id, change);
     if (this.apply(id, change)) this.dispatchEvent(new Event("change"));
-    else if (!this.isPart && !this.isNarrow) this.loadSoon(); // else it may be one of those that are not here
+    // Else it may be one of those that are not here.
+    else if (!this.isPart && !this.isNarrow) this.loadSoon();
   }
 
   // False when the worker is not on the map.

@@ -6,7 +6,8 @@ const SMALLEST = 13;
 const LARGEST = 52;
 
 export class Grid {
-  // `groups` are {name, cells}. All fit into `height` where the cells need not be smaller than SMALLEST for that.
+  // `groups` are {name, cells}. All fit into `height` where the cells need not be smaller than
+  // SMALLEST for that.
   constructor(groups, width, height) {
     this.groups = groups;
     this.width = width;

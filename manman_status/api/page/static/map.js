@@ -16,7 +16,8 @@ export class FleetMap {
     this.told = document.getElementById("told");
     this.form = document.getElementById("filter");
     this.shown = document.getElementById("shown");
-    this.space = document.createElement("div"); // as high as all of the grid, so that there is something to scroll
+    // As high as all of the grid, so that there is something to scroll.
+    this.space = document.createElement("div");
     this.space.className = "space";
     this.pane.append(this.space);
     this.fleet = new Fleet();
@@ -68,7 +69,10 @@ export class FleetMap {
   lay({ keepUrl = true } = {}) {
     const { fleet, filter } = this;
     const chosen = this.idAt(this.chosen);
-    if (!keepUrl) history.replaceState(null, "", `?${new URLSearchParams(filter)}`.replace(/^\?$/, location.pathname));
+    if (!keepUrl) {
+      const query = `?${new URLSearchParams(filter)}`;
+      history.replaceState(null, "", query === "?" ? location.pathname : query);
+    }
     const groups = fleet.groups
       .filter(({ name }) => !filter.group || name === filter.group)
       .map(({ name, first, count }) => ({
@@ -85,8 +89,10 @@ export class FleetMap {
     this.pane.classList.toggle("blind", fleet.state === "blind");
     const all = fleet.ids.length.toLocaleString("en");
     const some = this.grid.count.toLocaleString("en");
-    const more = fleet.moreGroups ? `, and ${fleet.moreGroups.toLocaleString("en")} more groups` : "";
-    this.shown.textContent = (some === all ? `${all} workers` : `${some} of ${all} workers`) + (this.notDrawn() || more);
+    const groupsLeft = fleet.moreGroups.toLocaleString("en");
+    const more = fleet.moreGroups ? `, and ${groupsLeft} more groups` : "";
+    const workers = some === all ? `${all} workers` : `${some} of ${all} workers`;
+    this.shown.textContent = workers + (this.notDrawn() || more);
     this.showAgain();
   }
 
@@ -96,7 +102,8 @@ export class FleetMap {
     if (!fleet.isPart) return "";
     const all = Number(document.getElementById("bar").dataset.workers ?? 0);
     const more = fleet.isNarrow ? 0 : all - fleet.ids.length;
-    return `, and ${more > 0 ? more.toLocaleString("en") : "some"} more that are not drawn: choose a group or a health`;
+    const number = more > 0 ? more.toLocaleString("en") : "some";
+    return `, and ${number} more that are not drawn: choose a group or a health`;
   }
 
   // Nobody has another place, and some another health.
@@ -108,14 +115,16 @@ export class FleetMap {
   show() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = undefined;
-      if (this.grid) this.drawing.draw(this.grid, this.fleet, this.pane.scrollTop - PADDING, this.chosen);
+      const top = this.pane.scrollTop - PADDING;
+      if (this.grid) this.drawing.draw(this.grid, this.fleet, top, this.chosen);
     });
   }
 
   // The place under the pointer, or -1.
   under({ clientX, clientY }) {
+    if (!this.grid) return -1;
     const box = this.canvas.getBoundingClientRect();
-    return this.grid ? this.grid.at(clientX - box.left, clientY - box.top + this.pane.scrollTop - PADDING) : -1;
+    return this.grid.at(clientX - box.left, clientY - box.top + this.pane.scrollTop - PADDING);
   }
 
   idAt(place) {
@@ -137,7 +146,9 @@ export class FleetMap {
     this.tip.hidden = chosen < 0;
     this.pane.classList.toggle("over", chosen >= 0);
     if (chosen < 0) return;
-    this.tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: this.what }));
+    const strong = document.createElement("strong");
+    strong.textContent = this.what;
+    this.tip.replaceChildren(strong);
     this.placeTip(chosen);
     this.asking = setTimeout(() => this.tellWhy(this.what, byKey), WHY_AFTER_MS);
   }
@@ -150,7 +161,8 @@ export class FleetMap {
 
   whatIs(place) {
     const index = this.places?.[place];
-    return index === undefined ? "" : `Worker ${this.fleet.ids[index]}: ${this.fleet.health[index]}`;
+    if (index === undefined) return "";
+    return `Worker ${this.fleet.ids[index]}: ${this.fleet.health[index]}`;
   }
 
   async tellWhy(what, byKey) {

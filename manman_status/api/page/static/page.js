@@ -1,5 +1,5 @@
-// What all pages share: filters without empty fields in the URL, telling when nothing answers any more or what was
-// refused, and tables that stay where they were scrolled to.
+// What all pages share: filters without empty fields in the URL, a line when nothing answers any
+// more or something was refused, and tables that stay where they were scrolled to.
 
 const bar = () => document.getElementById("bar");
 const told = document.getElementById("told");
@@ -34,8 +34,8 @@ function isRefusal(xhr) {
   return xhr.status < 500 && xhr.getResponseHeader("content-type") === "application/problem+json";
 }
 
-// A field that was filled in wrongly, or a worker that is no longer known: told until the same is answered. What is
-// swapped is another element by then.
+// A field that was filled in wrongly, or a worker that is no longer known: shown until the same is
+// answered. What is swapped is another element by then.
 let refusedTo;
 function refuse(xhr, elt) {
   refusedTo = elt.id;
@@ -45,7 +45,10 @@ function refuse(xhr, elt) {
 // Tables are swapped every few seconds.
 let scrolled = [];
 document.addEventListener("htmx:beforeSwap", ({ target }) => {
-  scrolled = Array.from(target.querySelectorAll(".scroll[id]"), ({ id, scrollLeft, scrollTop }) => [id, { scrollLeft, scrollTop }]);
+  scrolled = Array.from(
+    target.querySelectorAll(".scroll[id]"),
+    ({ id, scrollLeft, scrollTop }) => [id, { scrollLeft, scrollTop }],
+  );
 });
 document.addEventListener("htmx:afterSwap", () => {
   for (const [id, to] of scrolled) Object.assign(document.getElementById(id) ?? {}, to);
@@ -55,7 +58,8 @@ function silent() {
   bar().className = "bar away";
   bar().querySelector(".observation strong").textContent = "no answer";
   const at = answered.toISOString().slice(11, 19);
-  bar().querySelector(".observation span").textContent = `from the api since ${at} UTC: all of this may be old.`;
+  const since = `from the api since ${at} UTC: all of this may be old.`;
+  bar().querySelector(".observation span").textContent = since;
   say("no answer", bar().textContent);
 }
 

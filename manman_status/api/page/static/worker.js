@@ -1,4 +1,5 @@
-// The last day of one worker: how many of its server instances ran, and behind that when it was not running itself.
+// The last day of one worker: how many of its server instances ran, and behind that when it was not
+// running itself.
 
 import { ask } from "./ask.js";
 import { Stream } from "./stream.js";
@@ -18,7 +19,8 @@ async function load() {
     .map(([since, what], at, all) => ({ since, until: all[at + 1]?.[0] ?? day.ends, what }))
     .filter(({ what }) => what !== "RUNNING")
     .concat(day.blind.map(([since, until]) => ({ since, until, what: "blind" })));
-  const [times, counts] = [day.servers.map(([at]) => at), day.servers.map(([, running]) => running)];
+  const times = day.servers.map(([at]) => at);
+  const counts = day.servers.map(([, running]) => running);
   times.push(day.ends);
   counts.push(counts.at(-1));
   if (plot) plot.setData([times, counts], false);
@@ -29,7 +31,8 @@ async function load() {
 function draw(data) {
   const style = getComputedStyle(place);
   const colour = (name) => style.getPropertyValue(name).trim();
-  const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+  const grid = { stroke: colour("--line"), width: 1 };
+  const axis = { stroke: colour("--dim"), grid, ticks: { show: false } };
   const options = {
     width: place.clientWidth,
     height: HEIGHT,
@@ -41,7 +44,15 @@ function draw(data) {
       { ...axis, size: 30, values: "{HH}:{mm}" },
       { ...axis, size: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
     ],
-    series: [{}, { stroke: colour("--line-of-plot"), width: 1.5, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } }],
+    series: [
+      {},
+      {
+        stroke: colour("--line-of-plot"),
+        width: 1.5,
+        paths: uPlot.paths.stepped({ align: 1 }),
+        points: { show: false },
+      },
+    ],
     hooks: { drawClear: [(self) => shade(self, colour)] },
   };
   return new uPlot(options, data, place);
@@ -59,7 +70,9 @@ function shade(self, colour) {
     context.fillRect(left, bbox.top, width, bbox.height);
     context.globalAlpha = 1;
     context.fillStyle = colour("--text");
-    if (context.measureText(what).width + 8 < width) context.fillText(what, left + 4, bbox.top + 14 * devicePixelRatio);
+    if (context.measureText(what).width + 8 < width) {
+      context.fillText(what, left + 4, bbox.top + 14 * devicePixelRatio);
+    }
   }
   context.restore();
 }
@@ -82,7 +95,9 @@ document.addEventListener("visibilitychange", () => {
   renew();
   watch();
 });
-new ResizeObserver(() => plot?.setSize({ width: place.clientWidth, height: HEIGHT })).observe(place);
+new ResizeObserver(() => {
+  plot?.setSize({ width: place.clientWidth, height: HEIGHT });
+}).observe(place);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   plot?.destroy();
   plot = undefined;
