@@ -113,8 +113,8 @@ def events(draw: Any) -> Any:
                 worker_id=worker, instance_id=draw(mine), game_server_config_id=config, **order
             )
         case "down":
-            code = draw(st.sampled_from([None, 0, 1]))
-            return ServerStopped(worker_id=worker, instance_id=draw(mine), exit_code=code, **order)
+            code, named = draw(st.sampled_from([None, 0, 1])), draw(st.sampled_from([worker, None]))
+            return ServerStopped(worker_id=named, instance_id=draw(mine), exit_code=code, **order)
         case "worker_info":
             return WorkerStatusReported(
                 worker_id=worker,
@@ -124,7 +124,7 @@ def events(draw: Any) -> Any:
         case _:
             return ServerStatusReported(
                 instance_id=draw(mine),
-                status=draw(st.sampled_from(REPORTABLE)),
+                status=draw(st.sampled_from(StatusType)),
                 sent_at=order.get("sent_at"),
             )
 
