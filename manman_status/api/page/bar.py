@@ -110,8 +110,10 @@ def _text(state: ObservationState, observation: Observation, doubt: Doubt | None
                 f"The {observation.slowest_source} is furthest behind."
             )
         case ObservationState.BLIND:
+            source = observation.slowest_source or ""
+            behind = f"The {source} is furthest behind. " if source.startswith("bridge ") else ""
             return (
-                f"Nobody has listened since {at} UTC, for {span(lag_seconds)}. "
+                f"Nobody has listened since {at} UTC, for {span(lag_seconds)}. {behind}"
                 "Grey is not dead: nothing is known of those workers, and nobody is given up."
             )
 
