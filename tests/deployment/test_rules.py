@@ -86,6 +86,7 @@ def exposed() -> Any:
             "workers": [("g", "healthy", 1)],
             "groups_total": 1,
             "terminated_workers": 0,
+            "unwatched_workers": 0,
             "servers_by_status": {"RUNNING": 1, "COMPLETE": 0},
             "oldest_heartbeat_age_seconds": 1.0,
             "processors": [statistics.as_row() | row],

@@ -73,7 +73,8 @@ async def move_progress(
 # others went with their worker.
 CHANGES = """
 SELECT t.at, t.entity, t.entity_id, t.old_status, t.new_status, t.reason,
-       is_terminal(t.evidence ->> 'worker_status') AS was_left,
+       t.old_status IS DISTINCT FROM 'LOST'
+           AND is_terminal(t.evidence ->> 'worker_status') AS was_left,
        (t.evidence ->> 'held_since')::timestamptz AS held_since,
        coalesce(i.worker_id, (t.evidence ->> 'worker_id')::bigint) AS owner_id,
        i.game_server_config_id, i.exit_code
