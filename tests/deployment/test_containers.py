@@ -127,7 +127,7 @@ async def test_any_api_shows_the_fleet_through_one_port(
     stack: Stack, eventually: Eventually
 ) -> None:
     await eventually(lambda: stack.system()["workers"]["healthy"] >= 10, within_seconds=60)
-    assert stack.system()["observation"]["state"] == "ok"
+    await eventually(lambda: stack.system()["observation"]["state"] == "ok")
     assert len(stack.system()["observation"]["processors"]) == 2
 
 
