@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from manman_status.store.pool import create_pool
+from tests.manman import manman, start_bridge
 from tests.messaging import channel, dead_letters, depth, publish, publisher_at, rows
 from tests.sink import sink, start_sink
 
@@ -13,10 +14,12 @@ __all__ = [
     "channel",
     "dead_letters",
     "depth",
+    "manman",
     "publish",
     "publisher_at",
     "rows",
     "sink",
+    "start_bridge",
     "start_sink",
 ]
 

@@ -32,6 +32,7 @@ from tests.builders import counted
 from tests.conftest import SharedRabbitMQ, run_sql
 from tests.integration.cli.conftest import manman_status
 from tests.kinds import Eventually, FetchRows, Role, StartRole
+from tests.manman import ManMan
 from tests.messaging import Publisher
 
 __all__ = ["manman_status"]
@@ -121,6 +122,27 @@ async def is_read_through(
     await publish(beat(worker), f"worker.{worker}.heartbeat")
     await publish(beat(worker + 1), f"worker.{worker + 1}.lifecycle")
     await eventually(counted(rows, 2, "workers WHERE worker_id >= $1", worker))
+
+
+async def test_a_bridge_reports_with_the_documented_rights(
+    processor: Role,
+    start_bridge: StartRole,
+    manman: ManMan,
+    url_of: Any,
+    rows: FetchRows,
+    eventually: Eventually,
+) -> None:
+    """It reports a start, heartbeats with a server, and both ends."""
+    bridge = await start_bridge(rabbitmq_url=url_of("manman-bridge"))
+    await eventually(lambda: "bridge_started" in bridge.log)
+    worker = await manman.start_worker()
+    server = await manman.start_server(worker)
+    await eventually(lambda: rows("SELECT FROM server_instances WHERE status = 'RUNNING'"))
+    await manman.end("game_server_instances", "game_server_instance_id", server)
+    await eventually(lambda: rows("SELECT FROM server_instances WHERE status = 'COMPLETE'"))
+    await manman.end("workers", "worker_id", worker)
+    await eventually(lambda: rows("SELECT FROM workers WHERE status = 'COMPLETE'"))
+    assert await is_refused(url_of("manman-bridge"), "internal_service_events", "worker.7.status")
 
 
 async def test_a_processor_runs_with_the_documented_rights(
