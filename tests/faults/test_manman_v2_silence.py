@@ -63,6 +63,12 @@ async def test_no_host_is_lost_while_its_heartbeats_have_no_way_in(
     """The binding of the heartbeats is the binding of the canary: without it nothing is proven."""
     await start_quick(dialects="manman,manman-v2")
     await eventually(lambda: is_now(observed, 8, "RUNNING"))
+
+    async def is_observed() -> bool:
+        lag = await observed.lag()
+        return lag is not None and lag < TIMEOUT_SECONDS
+
+    await eventually(is_observed)
     queue = await channel.get_queue(QUEUE)
     await queue.unbind(EXCHANGE, "*.host.*")
     unbound = await observed.value("SELECT now()")
