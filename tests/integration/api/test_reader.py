@@ -25,7 +25,7 @@ STREAM = "/status/events"
 
 def paths(alert_id: int) -> list[str]:
     """Every path about existing rows. Files of the page and of the schema need no database."""
-    ids = {"worker_id": 1, "instance_id": 10, "alert_id": alert_id}
+    ids = {"worker_id": 1, "instance_id": 10, "alert_id": alert_id, "host": "h1"}
     app = create_app(Settings(database_url="postgresql://nobody@127.0.0.1:1/"))
     found = {
         re.sub(r"\{(\w+):str\}", lambda match: str(ids.get(match[1], "")), route.path)
@@ -60,7 +60,7 @@ def test_the_document_grants_what_the_api_reads_and_no_more(statements: str) -> 
 async def test_a_user_that_may_only_read_is_enough_for_every_answer(
     rows: Rows, reader_url: str, start_api: StartRole
 ) -> None:
-    await rows.worker(1, labels={"group": "eu"})
+    await rows.worker(1, labels={"group": "eu", "host": "h1"})
     await rows.server(10)
     await rows.transition("worker", 1)
     await rows.transition("game_server_instance", 10)
