@@ -11,7 +11,7 @@ is left to do, is the end of the process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from time import monotonic
 from types import coroutine
 from typing import Any, Protocol, TypeVar
@@ -21,6 +21,8 @@ import structlog
 from manman_status.backoff import Backoff
 from manman_status.cancellation import Abandoned, cancel, is_cancelled
 from manman_status.errors import ManManStatusError
+from manman_status.store.faults import plain
+from manman_status.store.pool import DATABASE_ERRORS
 
 log = structlog.get_logger()
 
@@ -121,6 +123,20 @@ def watched(work: Coroutine[Any, Any, T], pulse: Pulse) -> Generator[Any, Any, T
             raise
         except BaseException as error:  # noqa: BLE001 - a cancellation is for the work
             fault = error
+
+
+async def when_available(work: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of what is done in the database first of all, tried until the database is
+    available. Its other errors are raised."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await work()
+        except DATABASE_ERRORS as error:
+            delay = backoff.failed()
+            if backoff.is_worth_saying:
+                log.warning("database_unavailable", error=plain(error))
+            await asyncio.sleep(delay)
 
 
 async def unless_stopped(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:

@@ -7,23 +7,21 @@ import signal
 import socket
 import uuid
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from time import monotonic
 
 import structlog
 import uvloop
 
-from manman_status.backoff import Backoff
 from manman_status.bridge.bridge import Bridge, StatusInfoWriter
 from manman_status.bridge.sending import Sending
 from manman_status.cancellation import cancel
-from manman_status.errors import SchemaBehind
 from manman_status.leadership import Leadership
 from manman_status.probes import probe_files
 from manman_status.reporter.alarms import learn_reasons
-from manman_status.running import Part, Runs, unless_stopped
+from manman_status.running import Part, Runs, unless_stopped, when_available
 from manman_status.settings import Settings
-from manman_status.store.faults import plain
-from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
+from manman_status.store.pool import Pool, create_pool, opened, require_schema
 
 log = structlog.get_logger()
 
@@ -48,7 +46,7 @@ async def run_bridge(settings: Settings) -> None:
         probes = await stack.enter_async_context(probe_files(settings.probe_folder))
         pool = await stack.enter_async_context(_pool(settings.database_url, 3))
         manman = await stack.enter_async_context(_pool(settings.manman_database_url, 2))
-        if await unless_stopped(_wait_for_schema(pool), stopping) is None:
+        if await unless_stopped(when_available(partial(_check_schema, pool)), stopping) is None:
             return
         leadership = Leadership(
             pool,
@@ -97,18 +95,7 @@ def _pool(url: str, size: int) -> AbstractAsyncContextManager[Pool]:
     return opened(pool, close_within_seconds=0.5)
 
 
-async def _wait_for_schema(pool: Pool) -> bool:
-    backoff = Backoff()
-    while True:
-        try:
-            async with pool.acquire() as connection:
-                await require_schema(connection)
-        except SchemaBehind:
-            raise
-        except DATABASE_ERRORS as error:
-            delay = backoff.failed()
-            if backoff.is_worth_saying:
-                log.warning("database_unavailable", error=plain(error))
-            await asyncio.sleep(delay)
-        else:
-            return True
+async def _check_schema(pool: Pool) -> bool:
+    async with pool.acquire() as connection:
+        await require_schema(connection)
+    return True

@@ -20,7 +20,7 @@ from typing import ClassVar
 import msgspec
 import structlog
 
-from manman_status.bridge.looks import ends_and_beginnings, heartbeats, stopped
+from manman_status.bridge.looks import ends_and_beginnings, heartbeats, life
 from manman_status.bridge.manman import (
     Look,
     ReadsStandby,
@@ -149,7 +149,9 @@ class Bridge(LeaderTask):
             known = await workers_not_ended(connection, self._name)
         async with self._manman.acquire() as connection:
             ended = await ended_workers(connection, known - look.workers.keys())
-        await self._send([stopped(worker_id, began.at) for worker_id in ended])
+        await self._send(
+            [life(each, host=self._name, at=began.at).worker_stopped() for each in ended]
+        )
         async with term.transaction() as connection:
             await register_bridge(connection, self._name, steps=began.steps, writes=self._writes)
             await resume_observation(connection)

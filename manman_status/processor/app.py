@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,11 @@ from manman_status.alerts.notifying.notifier import (
     ChannelNotifier,
     Notifier,
 )
-from manman_status.backoff import Backoff
 from manman_status.cancellation import cancel, within
 from manman_status.clock import DatabaseClock
 from manman_status.domain.liveness import Thresholds
 from manman_status.domain.rows import Patience
-from manman_status.errors import ManManStatusError, SchemaBehind
+from manman_status.errors import ManManStatusError
 from manman_status.leadership import Leadership, LeaderTask
 from manman_status.probes import probe_files
 from manman_status.processor.admission import Admission
@@ -55,10 +55,9 @@ from manman_status.processor.leader.uptime_days import UptimeDays
 from manman_status.processor.seal import Seal
 from manman_status.processor.statistics import Statistics
 from manman_status.reporter.alarms import learn_reasons
-from manman_status.running import Part, Runs, unless_stopped
+from manman_status.running import Part, Runs, unless_stopped, when_available
 from manman_status.settings import Settings
 from manman_status.store.checkup import require_writes
-from manman_status.store.faults import plain
 from manman_status.store.observation import QueueMark
 from manman_status.store.partitions import prepare_partitions
 from manman_status.store.pool import DATABASE_ERRORS, Pool, create_pool, opened, require_schema
@@ -152,10 +151,8 @@ async def run_processor(settings: Settings, channels: Sequence[Channel]) -> None
             timeout_seconds=max(settings.database_timeout_seconds, 10.0),
         )
         await stack.enter_async_context(opened(pool, close_within_seconds=0.5))
-        if (
-            await unless_stopped(_prepare_database(pool, settings.sweep_rules.thresholds), stopping)
-            is None
-        ):
+        prepare = partial(_prepare_database, pool, settings.sweep_rules.thresholds)
+        if await unless_stopped(when_available(prepare), stopping) is None:
             return
         processor = Processor(settings, pool, processor_id, channels, statistics, tracing)
         stack.push_async_callback(processor.leave)
@@ -442,26 +439,14 @@ class BrokerQueues:
 
 
 async def _prepare_database(pool: Pool, thresholds: Thresholds) -> bool:
-    """Wait for the database, refuse an old schema, and have today's and tomorrow's partitions
-    ready."""
-    backoff = Backoff()
-    while True:
-        try:
-            async with pool.acquire() as connection:
-                await require_schema(connection)
-                server = await require_writes(connection)
-                await prepare_partitions(connection)
-                await write_thresholds(connection, thresholds, only_first=True)
-        except SchemaBehind:
-            raise
-        except DATABASE_ERRORS as error:
-            delay = backoff.failed()
-            if backoff.is_worth_saying:
-                log.warning("database_unavailable", error=plain(error))
-            await asyncio.sleep(delay)
-        else:
-            if server.encoding != "UTF8":
-                log.warning(
-                    "database_is_not_utf8", encoding=server.encoding, hint="other names are refused"
-                )
-            return True
+    """Refuse an old schema, and have today's and tomorrow's partitions ready."""
+    async with pool.acquire() as connection:
+        await require_schema(connection)
+        server = await require_writes(connection)
+        await prepare_partitions(connection)
+        await write_thresholds(connection, thresholds, only_first=True)
+    if server.encoding != "UTF8":
+        log.warning(
+            "database_is_not_utf8", encoding=server.encoding, hint="other names are refused"
+        )
+    return True

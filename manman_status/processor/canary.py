@@ -29,7 +29,7 @@ from manman_status.domain.clock import ClockReading
 from manman_status.errors import describe
 from manman_status.processor.seal import Seal
 from manman_status.processor.statistics import Statistics
-from manman_status.store.bridges import BridgeMark, read_bridges
+from manman_status.store.bridges import read_bridge_marks
 from manman_status.store.canary_key import shared_secret
 from manman_status.store.observation import (
     ClockStepped,
@@ -105,7 +105,7 @@ class _Report(NamedTuple):
     now: datetime
     clock_steps: int
     marks: list[QueueMark]
-    bridges: list[BridgeMark]
+    bridges: list[datetime | None]
 
 
 class Observer:
@@ -328,7 +328,7 @@ class Observer:
                 if not marks:  # somebody emptied the tables
                     await choose_queues(connection, self._queues, steps=steps)
                     marks = await read_queues(connection)
-                bridges = await read_bridges(connection)
+                bridges = await read_bridge_marks(connection)
                 processors = await reading_processors(
                     connection, within_seconds=3 * self._interval_seconds
                 )

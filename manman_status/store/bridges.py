@@ -12,18 +12,11 @@ import msgspec
 from manman_status.store.pool import Connection
 
 
-class BridgeMark(msgspec.Struct, frozen=True):
-    """A bridge, and the time through which its reports are in the rows; None before the first."""
-
-    name: str
-    observed_through: datetime | None
-
-
-READ_BRIDGES = "SELECT name, observed_through FROM bridges ORDER BY name"
-
-
-async def read_bridges(connection: Connection) -> list[BridgeMark]:
-    return [BridgeMark(*row) for row in await connection.fetch(READ_BRIDGES)]
+async def read_bridge_marks(connection: Connection) -> list[datetime | None]:
+    """Return the time through which the reports of each bridge are in the rows; None of one that
+    has reported nothing yet."""
+    rows = await connection.fetch("SELECT observed_through FROM bridges")
+    return [row["observed_through"] for row in rows]
 
 
 BEHIND = """

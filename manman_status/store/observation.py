@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from manman_status.errors import ManManStatusError
-from manman_status.store.bridges import BridgeMark
 from manman_status.store.pool import Connection
 
 
@@ -198,7 +197,7 @@ class QueueMark(msgspec.Struct, frozen=True):
 
 
 def least_watermark(
-    marks: Sequence[QueueMark], bridges: Sequence[BridgeMark] = ()
+    marks: Sequence[QueueMark], bridges: Sequence[datetime | None] = ()
 ) -> datetime | None:
     """Return the least watermark of the queues that take messages, and of the bridges; None when
     one of them has none yet."""
@@ -207,7 +206,7 @@ def least_watermark(
         for mark in marks
         if mark.state in {QueueState.ACTIVE, QueueState.LEAVING}
     ]
-    times += [bridge.observed_through for bridge in bridges]
+    times += bridges
     return None if None in times else min(times, default=None)  # type: ignore[type-var]
 
 
