@@ -60,6 +60,19 @@ async def check_clock(connection: Connection, *, steps: int) -> None:
         raise ClockStepped
 
 
+def _carry_over(table: str, key: str) -> str:
+    """Let the watermarks of a table keep their age when the clock steps by $1 seconds."""
+    return f"""
+WITH locked AS (SELECT {key} FROM {table} ORDER BY {key} FOR UPDATE)
+UPDATE {table} AS kept
+   SET observed_through = CASE WHEN observed_through IS NOT NULL
+                               THEN least(observed_through + make_interval(secs => $1), now()) END,
+       clock_steps = clock_steps + 1
+  FROM locked
+ WHERE kept.{key} = locked.{key}
+"""
+
+
 # A silence keeps its length.
 TAKE_STEP = (
     """
@@ -76,24 +89,8 @@ UPDATE silences
        => $1)
  WHERE ends_at > now() - make_interval(secs => $1)
 """,
-    """
-WITH locked AS (SELECT queue FROM watermarks ORDER BY queue FOR UPDATE)
-UPDATE watermarks AS kept
-   SET observed_through = CASE WHEN observed_through IS NOT NULL
-                               THEN least(observed_through + make_interval(secs => $1), now()) END,
-       clock_steps = clock_steps + 1
-  FROM locked
- WHERE kept.queue = locked.queue
-""",
-    """
-WITH locked AS (SELECT name FROM bridges ORDER BY name FOR UPDATE)
-UPDATE bridges AS kept
-   SET observed_through = CASE WHEN observed_through IS NOT NULL
-                               THEN least(observed_through + make_interval(secs => $1), now()) END,
-       clock_steps = clock_steps + 1
-  FROM locked
- WHERE kept.name = locked.name
-""",
+    _carry_over("watermarks", "queue"),
+    _carry_over("bridges", "name"),
     """
 UPDATE observation
    SET observed_through = CASE WHEN observed_through IS NOT NULL

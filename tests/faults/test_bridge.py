@@ -22,13 +22,26 @@ TIMEOUT_SECONDS = 6.0
 FAILS_SECONDS = 2 * TIMEOUT_SECONDS
 
 
-async def status(observed: Observed, worker_id: int) -> Any:
-    return await observed.worker(worker_id)
-
-
 async def is_watched(observed: Observed, worker_id: int) -> bool:
     health = await observed.rows("SELECT health FROM worker_health WHERE worker_id = $1", worker_id)
     return [row["health"] for row in health] == ["healthy"]
+
+
+@pytest.fixture
+async def left_alone(
+    start_quick: StartRole,
+    start_bridge: StartRole,
+    manman: ManMan,
+    observed: Observed,
+    eventually: Eventually,
+) -> int:
+    """A worker that beats on after its bridge was stopped."""
+    await start_quick()
+    bridge = await start_bridge()
+    worker = await manman.start_worker()
+    await eventually(lambda: is_watched(observed, worker))
+    assert bridge.stop(within_seconds=10) == 0
+    return worker
 
 
 async def test_a_worker_s_life_is_seen_from_its_rows(
@@ -59,34 +72,29 @@ async def test_a_worker_s_life_is_seen_from_its_rows(
 
     manman.kill(worker)
     await eventually(lambda: server_is("LOST", "worker_lost"))
-    assert await status(observed, worker) == ("LOST", "heartbeat_expired")
+    assert await observed.worker(worker) == ("LOST", "heartbeat_expired")
 
     resolution = "SELECT resolution FROM alerts WHERE rule = 'worker_lost'"
     await eventually(lambda: rows(f"{resolution} AND resolved_at IS NULL"))
     following = await manman.start_worker()
     await eventually(lambda: is_watched(observed, following))
     await eventually(lambda: rows(f"{resolution} AND resolved_at IS NOT NULL"))
-    assert await status(observed, worker) == ("COMPLETE", "graceful")
+    assert await observed.worker(worker) == ("COMPLETE", "graceful")
     await eventually(lambda: server_is("CRASHED", "worker_lost"))
 
 
 async def test_ends_of_the_bridge_s_absence_are_found(
-    start_quick: StartRole,
+    left_alone: int,
     start_bridge: StartRole,
     manman: ManMan,
     observed: Observed,
     eventually: Eventually,
 ) -> None:
-    await start_quick()
-    first = await start_bridge()
-    worker = await manman.start_worker()
-    await eventually(lambda: is_watched(observed, worker))
-    assert first.stop(within_seconds=10) == 0
-    await manman.end("workers", "worker_id", worker)
+    await manman.end("workers", "worker_id", left_alone)
     await start_bridge()
 
     async def has_ended() -> bool:
-        return bool(await status(observed, worker) == ("COMPLETE", "graceful"))
+        return bool(await observed.worker(left_alone) == ("COMPLETE", "graceful"))
 
     await eventually(has_ended)
     assert await observed.lost() == []
@@ -214,18 +222,8 @@ async def test_statuses_are_written_for_manman_s_readers(
 
 
 async def test_a_bridge_that_is_removed_holds_up_nothing(
-    start_quick: StartRole,
-    start_bridge: StartRole,
-    manman: ManMan,
-    observed: Observed,
-    database: str,
-    eventually: Eventually,
+    left_alone: int, observed: Observed, database: str, eventually: Eventually
 ) -> None:
-    await start_quick()
-    bridge = await start_bridge()
-    worker = await manman.start_worker()
-    await eventually(lambda: is_watched(observed, worker))
-    assert bridge.stop(within_seconds=10) == 0
     await eventually(lambda: _is_behind(observed))
     removing = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "manman_status", "bridge", "remove", "manman"),
@@ -234,7 +232,7 @@ async def test_a_bridge_that_is_removed_holds_up_nothing(
     )
     said, _ = await removing.communicate()
     assert said == b"the observation no longer waits for bridge manman\n"
-    await eventually(lambda: _is_lost(observed, worker))
+    await eventually(lambda: _is_lost(observed, left_alone))
 
 
 async def _is_behind(observed: Observed) -> bool:
